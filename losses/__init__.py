@@ -1,0 +1,4 @@
+"""placeholder, replaced by its owner."""
+
+if __name__ == "losses":
+    raise ImportError("import this package as jaxrl_reason.losses, not as losses")

@@ -1,0 +1,4 @@
+"""placeholder, replaced by its owner."""
+
+if __name__ == "sharding":
+    raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")

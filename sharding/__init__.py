@@ -1,4 +1,24 @@
-"""placeholder, replaced by its owner."""
+"""Meshes, logical-axis rules and where arrays live. Knows no model."""
 
 if __name__ == "sharding":
     raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")
+
+from jaxrl_reason.sharding.mesh import MESH_AXES, make_mesh, parse_mesh
+from jaxrl_reason.sharding.placement import (
+    check_batch,
+    state_shardings,
+    tree_shardings,
+)
+from jaxrl_reason.sharding.rules import Constrainer, ShardingRules, no_constraint
+
+__all__ = [
+    "MESH_AXES",
+    "Constrainer",
+    "ShardingRules",
+    "check_batch",
+    "make_mesh",
+    "no_constraint",
+    "parse_mesh",
+    "state_shardings",
+    "tree_shardings",
+]

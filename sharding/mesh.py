@@ -1,0 +1,98 @@
+"""Device meshes with the axes data, fsdp and tensor."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(
+    *,
+    data: int = 1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """Builds a mesh of ``data x fsdp x tensor`` devices.
+
+    All three axes always exist, so that one set of rules serves every mesh; one
+    device is the mesh with every size 1.
+
+    Args:
+      data: how many copies of the parameters see different sequences.
+      fsdp: over how many devices each copy's parameters are spread; these devices
+        also see different sequences.
+      tensor: over how many devices heads, hidden units and the vocabulary are spread.
+      devices: the devices to use, all of them. By default the first
+        ``data * fsdp * tensor`` of `jax.devices()`.
+
+    Returns:
+      A mesh with the axes ``("data", "fsdp", "tensor")``, sharded automatically.
+
+    Raises:
+      ValueError: a size is below 1, or the sizes do not multiply to the number of
+        devices.
+
+    Example:
+      >>> dict(make_mesh().shape)
+      {'data': 1, 'fsdp': 1, 'tensor': 1}
+    """
+    sizes = (data, fsdp, tensor)
+    for name, size in zip(MESH_AXES, sizes, strict=True):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(
+                f"mesh axis {name} must be a whole number >= 1, got {size!r}"
+            )
+    needed = math.prod(sizes)
+    wanted = f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} devices"
+    if devices is None:
+        available = jax.devices()
+        if needed > len(available):
+            raise ValueError(f"{wanted}, but only {len(available)} are available")
+        devices = available[:needed]
+    elif needed != len(devices):
+        raise ValueError(f"{wanted}, but {len(devices)} were given")
+    # Automatic axes: the compiler spreads what the rules do not pin down.
+    return jax.make_mesh(
+        sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices
+    )
+
+
+def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds a mesh from text such as ``"data=2,fsdp=2,tensor=2"``.
+
+    Args:
+      text: comma-separated ``axis=size``; axes left out have size 1, and empty text
+        is the mesh of one device.
+      devices: as in `make_mesh`.
+
+    Returns:
+      The mesh.
+
+    Raises:
+      ValueError: an axis is unknown or named twice, a size is no whole number, or
+        `make_mesh` refuses the sizes.
+
+    Example:
+      >>> dict(parse_mesh("fsdp=1").shape)
+      {'data': 1, 'fsdp': 1, 'tensor': 1}
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(",") if text.strip() else []:
+        name, equals, number = (piece.strip() for piece in part.partition("="))
+        if name not in MESH_AXES:
+            raise ValueError(
+                f"mesh axes are {', '.join(MESH_AXES)}; got {name!r} in {text!r}"
+            )
+        if name in sizes:
+            raise ValueError(f"a mesh axis is named once; {name!r} repeats in {text!r}")
+        # ASCII digits only: int() would also take '1_0', ' 1' and other scripts.
+        if not equals or not (number.isascii() and number.isdigit()):
+            raise ValueError(
+                f"a mesh is written like 'data=2,fsdp=4', got {part!r} in {text!r}"
+            )
+        sizes[name] = int(number)
+    return make_mesh(**sizes, devices=devices)

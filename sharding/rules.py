@@ -1,0 +1,232 @@
+"""Rules from logical axes (what a dimension means) to mesh axes (where it is split)."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+MeshAxes = str | tuple[str, ...] | None
+LogicalAxes = tuple[str | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """Which mesh axes split each logical axis.
+
+    A value is the name of a mesh axis, a tuple of names (split over their product),
+    or None (not split). Changing the strategy changes the rules, never the model.
+
+    Attributes:
+      batch: sequences B of a batch.
+      sequence: positions S of a row.
+      embed: model width D of a parameter.
+      heads: attention heads N.
+      kv_heads: key and value heads K.
+      head_dim: size H of a head.
+      mlp: hidden units of the feed-forward block.
+      vocab: tokens V of the embedding.
+      layers: stacked layers L of a scanned parameter.
+
+    Example:
+      >>> tuple(ShardingRules().spec(("layers", "embed", "mlp")))
+      (None, 'fsdp', 'tensor')
+    """
+
+    batch: MeshAxes = ("data", "fsdp")
+    sequence: MeshAxes = None
+    embed: MeshAxes = "fsdp"
+    heads: MeshAxes = "tensor"
+    kv_heads: MeshAxes = "tensor"
+    head_dim: MeshAxes = None
+    mlp: MeshAxes = "tensor"
+    vocab: MeshAxes = "tensor"
+    layers: MeshAxes = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            names = (value,) if isinstance(value, str) else value
+            if names is None:
+                continue
+            if not isinstance(names, tuple) or not all(
+                isinstance(name, str) and name for name in names
+            ):
+                raise ValueError(
+                    f"rule {field.name} must be a mesh axis, a tuple of mesh axes or "
+                    f"None, got {value!r}"
+                )
+            if len(set(names)) != len(names):
+                raise ValueError(
+                    f"rule {field.name} must name a mesh axis once, got {value!r}"
+                )
+
+    def mesh_axes(self, axis: str | None) -> tuple[str, ...]:
+        """The mesh axes that split one logical axis.
+
+        Args:
+          axis: a logical axis, or None for a dimension that is never split.
+
+        Returns:
+          Names of mesh axes, empty where the dimension is not split.
+
+        Raises:
+          ValueError: the logical axis is unknown.
+        """
+        if axis is None:
+            return ()
+        known = [field.name for field in dataclasses.fields(self)]
+        if axis not in known:
+            raise ValueError(f"logical axes are {', '.join(known)}; got {axis!r}")
+        value: MeshAxes = getattr(self, axis)
+        return (value,) if isinstance(value, str) else tuple(value or ())
+
+    def spec(self, axes: LogicalAxes) -> PartitionSpec:
+        """The partition of an array whose dimensions have these logical axes.
+
+        Args:
+          axes: one logical axis, or None, for each dimension.
+
+        Returns:
+          One entry for each dimension.
+
+        Raises:
+          ValueError: a logical axis is unknown, or two of them are split over the
+            same mesh axis.
+        """
+        taken: dict[str, str | None] = {}
+        entries: list[MeshAxes] = []
+        for axis in axes:
+            names = self.mesh_axes(axis)
+            for name in names:
+                if name in taken:
+                    raise ValueError(
+                        f"a mesh axis splits one dimension of an array; {axis!r} and "
+                        f"{taken[name]!r} are both on {name!r} in {axes!r}"
+                    )
+                taken[name] = axis
+            entries.append(names if len(names) > 1 else next(iter(names), None))
+        return PartitionSpec(*entries)
+
+    def sharding(self, mesh: Mesh, axes: LogicalAxes) -> NamedSharding:
+        """`spec` on a mesh.
+
+        Args:
+          mesh: any mesh that has the axes that the rules name.
+          axes: one logical axis, or None, for each dimension.
+
+        Returns:
+          The sharding.
+
+        Raises:
+          ValueError: as `spec`, or the mesh lacks an axis.
+        """
+        for axis in axes:
+            self.split(mesh, axis)
+        return NamedSharding(mesh, self.spec(axes))
+
+    def split(self, mesh: Mesh, axis: str | None) -> int:
+        """Into how many parts a mesh splits one logical axis.
+
+        Args:
+          mesh: the mesh.
+          axis: a logical axis or None.
+
+        Returns:
+          The product of the sizes of its mesh axes, 1 where it is not split.
+
+        Raises:
+          ValueError: the logical axis is unknown, or the mesh lacks an axis.
+        """
+        names = self.mesh_axes(axis)
+        for name in names:
+            if name not in mesh.shape:
+                raise ValueError(
+                    f"rule {axis} names the mesh axis {name!r}, but this mesh has "
+                    f"{', '.join(map(repr, mesh.axis_names))}"
+                )
+        return math.prod(mesh.shape[name] for name in names)
+
+    def constrainer(self, mesh: Mesh) -> "Constrainer":
+        """A function that pins arrays inside a jitted function to these rules."""
+        return Constrainer(mesh, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constrainer:
+    """Pins an array to the rules: ``constrain(x, ("batch", "sequence", None))``.
+
+    Compares and hashes by value, so that a model holding one is a valid static
+    argument of `jax.jit`.
+
+    Attributes:
+      mesh: the mesh.
+      rules: the rules.
+    """
+
+    mesh: Mesh
+    rules: ShardingRules
+
+    def __call__(self, x: jax.Array, axes: LogicalAxes) -> jax.Array:
+        """Returns `x`, its value unchanged, sharded as the rules say.
+
+        Args:
+          x: any array.
+          axes: one logical axis, or None, for each of its dimensions.
+
+        Raises:
+          ValueError: the number of axes is not the rank, or the mesh does not divide
+            a dimension.
+        """
+        sharding = checked_sharding(self.mesh, self.rules, axes, x.shape, "an array")
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
+    """Returns `x` as it is: the constrainer of a model that has no mesh."""
+    del axes
+    return x
+
+
+def checked_sharding(
+    mesh: Mesh,
+    rules: ShardingRules,
+    axes: LogicalAxes,
+    shape: tuple[int, ...],
+    name: str,
+) -> NamedSharding:
+    """`ShardingRules.sharding` of an array of known shape.
+
+    Args:
+      mesh: the mesh.
+      rules: the rules.
+      axes: one logical axis, or None, for each dimension.
+      shape: the array's shape.
+      name: what to call the array in an error.
+
+    Returns:
+      The sharding.
+
+    Raises:
+      ValueError: the number of axes is not the rank, or the mesh does not divide a
+        dimension.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(
+            f"{name} needs one logical axis for each dimension, got {axes!r} for the "
+            f"shape {shape}"
+        )
+    sharding = rules.sharding(mesh, axes)
+    for dimension, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+        parts = rules.split(mesh, axis)
+        if size % parts:
+            split_over = " x ".join(
+                f"{mesh_axis}={mesh.shape[mesh_axis]}"
+                for mesh_axis in rules.mesh_axes(axis)
+            )
+            raise ValueError(
+                f"the mesh must divide every dimension: {name} of shape {shape} has "
+                f"{size} in dimension {dimension} ({axis}), which {split_over} does "
+                "not divide"
+            )
+    return sharding

@@ -1,0 +1,114 @@
+"""One token a whole number and one a symbol: the tokenizer of the toy tasks."""
+
+from collections.abc import Sequence
+
+PAD = "<pad>"
+END = "<end>"
+THINK = "<think>"
+END_THINK = "</think>"
+ANSWER = "<answer>"
+END_ANSWER = "</answer>"
+NO = "no"
+YES = "yes"
+OPERATORS = ("+", "-", "*", "/")
+
+# The order fixes the ids: padding is 0, the numbers come last so that a larger
+# `max_number` leaves every other id where it is.
+_TAGS = (PAD, END, THINK, END_THINK, ANSWER, END_ANSWER)
+_SYMBOLS = (*_TAGS, NO, YES, *OPERATORS, "(", ")", "=", ",", ":")
+
+
+class SymbolTokenizer:
+    """Whole numbers 0..max_number and the symbols of Countdown, one token each.
+
+    Words are separated by white space, in text and in what `decode` writes, so
+    `encode(decode(ids)) == ids` for every list of ids, and `decode(encode(text))` is
+    the text with single spaces. Character tokens would make rows several times as long.
+
+    Args:
+        max_number: the largest whole number that has a token.
+
+    Raises:
+        ValueError: if max_number is negative.
+
+    Example:
+        >>> tokenizer = SymbolTokenizer(50)
+        >>> tokenizer.decode(tokenizer.encode("3 4  5 : 35 <think>"))
+        '3 4 5 : 35 <think>'
+    """
+
+    def __init__(self, max_number: int) -> None:
+        if max_number < 0:
+            raise ValueError(f"max_number must be >= 0, got {max_number}")
+        self.max_number = max_number
+        numbers = (str(number) for number in range(max_number + 1))
+        self._words = (*_SYMBOLS, *numbers)
+        self._ids = {word: index for index, word in enumerate(self._words)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SymbolTokenizer) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash(self._words)
+
+    def __repr__(self) -> str:
+        return f"SymbolTokenizer(max_number={self.max_number})"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of symbols and numbers together."""
+        return len(self._words)
+
+    @property
+    def pad_id(self) -> int:
+        """0, the id of `<pad>`."""
+        return 0
+
+    @property
+    def end_id(self) -> int:
+        """Id of `<end>`."""
+        return self._ids[END]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text of words separated by white space.
+
+        Args:
+            text: words, each a number 0..max_number or a symbol.
+
+        Returns:
+            One id a word; no end token is added.
+
+        Raises:
+            ValueError: if a word has no token; the message names it.
+        """
+        words = text.split()
+        try:
+            return [self._ids[word] for word in words]
+        except KeyError:
+            word = next(word for word in words if word not in self._ids)
+            raise ValueError(
+                f"a word must be a number 0..{self.max_number} or one of "
+                f"{' '.join(_SYMBOLS)}, got {word[:40]!r}"
+            ) from None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Words of the ids, joined with single spaces.
+
+        Args:
+            ids: token ids (padding included: it is written as `<pad>`).
+
+        Returns:
+            The text.
+
+        Raises:
+            ValueError: if an id is outside the vocabulary; the message names it.
+        """
+        words = []
+        for index in ids:
+            # A negative index would silently read from the end of the table.
+            if not 0 <= index < len(self._words):
+                raise ValueError(
+                    f"a token id must be in 0..{len(self._words) - 1}, got {index}"
+                )
+            words.append(self._words[index])
+        return " ".join(words)

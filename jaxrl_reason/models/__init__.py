@@ -1,0 +1,28 @@
+"""A decoder-only transformer of the Llama / Qwen family, its parameters and cache."""
+
+from jaxrl_reason.models.cache import PrefixCache, prefill
+from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.params import (
+    Model,
+    Params,
+    abstract_params,
+    init_params,
+    param_axes,
+    unembedding,
+)
+from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
+
+__all__ = [
+    "Model",
+    "Params",
+    "PrefixCache",
+    "Transformer",
+    "TransformerConfig",
+    "ValueModel",
+    "abstract_params",
+    "init_params",
+    "no_constraint",
+    "param_axes",
+    "prefill",
+    "unembedding",
+]

@@ -1,0 +1,55 @@
+"""The prompt's pass: its last hidden state, and its keys and values."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models.params import Params
+from jaxrl_reason.models.transformer import Transformer
+
+
+@flax.struct.dataclass
+class PrefixCache:
+    """Keys and values of P prompts, one entry a layer.
+
+    Args:
+        keys: L arrays [P, Tp, K, H], already rotated.
+        values: L arrays [P, Tp, K, H].
+        lengths: [P] tokens of each prompt; columns from there on are padding.
+    """
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+    lengths: jax.Array
+
+
+def prefill(
+    model: Transformer, params: Params, tokens: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, PrefixCache]:
+    """Read right-padded prompts once.
+
+    Args:
+        model: the transformer.
+        params: its parameters.
+        tokens: [P, Tp] token ids, each prompt from column 0.
+        lengths: [P] tokens of each prompt, from 1 to Tp.
+
+    Returns:
+        The hidden state [P, D] of each prompt's last token, and the cache.
+
+    Raises:
+        ValueError: Tp is more than the model's context_length.
+    """
+    size, limit = tokens.shape[1], model.config.context_length
+    if size > limit:
+        raise ValueError(
+            f"prompts must fit the model's context_length ({limit}), "
+            f"got rows of {size} tokens"
+        )
+    columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)
+    segments = (columns < lengths[:, None]).astype(jnp.int32)
+    hidden, (keys, values) = model.apply(
+        {"params": params}, tokens, columns, segments, method="with_cache"
+    )
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return last, PrefixCache(tuple(keys), tuple(values), lengths)

@@ -1,0 +1,87 @@
+"""Settings of the decoder-only transformer."""
+
+from dataclasses import dataclass
+
+DTYPES = ("float32", "bfloat16")
+REMAT_POLICIES = ("none", "full", "dots")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape and numerics of one transformer of the Llama / Qwen family.
+
+    Args:
+        vocab_size: number of token ids V.
+        width: size D of the residual stream.
+        num_layers: number of blocks L.
+        num_heads: query heads N.
+        num_kv_heads: key and value heads K; divides num_heads.
+        head_dim: size H of one head; even, since rotary positions pair its halves.
+        mlp_width: inner size of the gated feed-forward layer.
+        context_length: the largest number of positions the model is meant for.
+        rope_base: base of the rotary frequencies.
+        norm_eps: added to the mean square in every RMS norm.
+        qk_norm: RMS norm over each query and key head before rotation (Qwen3).
+        attention_bias: biases on the query, key and value products (Qwen2.5).
+        tie_embeddings: the output head is the embedding, transposed.
+        dtype: type of activations and products, "float32" or "bfloat16".
+        param_dtype: type the parameters are kept in.
+        remat: what the backward pass recomputes: "none" keeps every activation, "full"
+            keeps the input of each block, "dots" keeps the matrix products.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names field, rule and value.
+    """
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    context_length: int
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-6
+    qk_norm: bool = False
+    attention_bias: bool = False
+    tie_embeddings: bool = True
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "width",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_width",
+            "context_length",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads must divide num_heads ({self.num_heads}), "
+                f"got {self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, got {self.head_dim}")
+        for name in ("rope_base", "norm_eps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"{name} must be > 0 and finite, got {getattr(self, name)}"
+                )
+        for name in ("dtype", "param_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise ValueError(
+                    f"{name} must be one of {DTYPES}, got {getattr(self, name)!r}"
+                )
+        if self.remat not in REMAT_POLICIES:
+            raise ValueError(
+                f"remat must be one of {REMAT_POLICIES}, got {self.remat!r}"
+            )

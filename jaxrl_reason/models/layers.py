@@ -1,0 +1,173 @@
+"""The parts of a transformer block. Every array declares its logical axes here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models.attention import self_attention
+from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.rope import RopeTable, apply_rope
+
+Constrain = Callable[[jax.Array, tuple[str | None, ...]], jax.Array]
+# (q [B, S, N, H], k [B, S, K, H], v) -> (context [B, S, N, H], whatever to keep)
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+HEADS = ("batch", "sequence", "heads", None)
+ROWS = ("batch", "sequence", None)
+
+
+def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
+    """A normal initialiser that carries the logical axes of its array."""
+    return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32.
+
+    Source: arXiv 1910.07467, equation 4.
+    """
+
+    eps: float
+    param_dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise x [..., D]; the result has the type of x."""
+        init = nn.with_logical_partitioning(nn.initializers.ones, (None,))
+        scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.param_dtype))
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (wide * inverse * scale).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Projections, optional norms and rotary positions around an `attend` function."""
+
+    config: TransformerConfig
+    constrain: Constrain
+
+    def setup(self) -> None:
+        """Declare the parameters."""
+        c = self.config
+        dtype = jnp.dtype(c.param_dtype)
+        into = normal(c.width**-0.5, "embed", "heads", "head_dim")
+        kv_into = normal(c.width**-0.5, "embed", "kv_heads", "head_dim")
+        # Smaller by the depth, so that the residual stream keeps its scale.
+        out_std = (c.num_heads * c.head_dim * 2 * c.num_layers) ** -0.5
+        out = normal(out_std, "heads", "head_dim", "embed")
+        kv_shape = (c.width, c.num_kv_heads, c.head_dim)
+        self.query = self.param(
+            "query", into, (c.width, c.num_heads, c.head_dim), dtype
+        )
+        self.key = self.param("key", kv_into, kv_shape, dtype)
+        self.value = self.param("value", kv_into, kv_shape, dtype)
+        self.output = self.param(
+            "output", out, (c.num_heads, c.head_dim, c.width), dtype
+        )
+        if c.attention_bias:
+            shapes = {"query": c.num_heads, "key": c.num_kv_heads}
+            shapes["value"] = c.num_kv_heads
+            self.biases = {
+                name: self.param(
+                    f"{name}_bias",
+                    nn.with_logical_partitioning(
+                        nn.initializers.zeros,
+                        ("heads" if name == "query" else "kv_heads", "head_dim"),
+                    ),
+                    (heads, c.head_dim),
+                    dtype,
+                )
+                for name, heads in shapes.items()
+            }
+        if c.qk_norm:
+            self.query_norm = RMSNorm(c.norm_eps, c.param_dtype)
+            self.key_norm = RMSNorm(c.norm_eps, c.param_dtype)
+
+    def __call__(
+        self, x: jax.Array, rope: RopeTable, attend: Attend
+    ) -> tuple[jax.Array, Any]:
+        """Attend from x [B, S, D].
+
+        Returns:
+            The result [B, S, D], and what `attend` wants kept.
+        """
+        q = self.constrain(self._project("query", self.query, x), HEADS)
+        k = self._project("key", self.key, x)
+        v = self._project("value", self.value, x)
+        if self.config.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        context, kept = attend(apply_rope(q, rope), apply_rope(k, rope), v)
+        context = self.constrain(context, HEADS)
+        out = self.output.astype(x.dtype)
+        return jnp.einsum("bsnh,nhd->bsd", context, out), kept
+
+    def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
+        y = jnp.einsum("bsd,dnh->bsnh", x, kernel.astype(x.dtype))
+        if self.config.attention_bias:
+            y = y + self.biases[name].astype(x.dtype)[None, None]
+        return y
+
+
+class GatedMLP(nn.Module):
+    """(silu(x gate) * (x up)) down. Source: arXiv 2002.05202, equation 6."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply to x [B, S, D]."""
+        c = self.config
+        dtype = jnp.dtype(c.param_dtype)
+        into = normal(c.width**-0.5, "embed", "mlp")
+        out = normal((c.mlp_width * 2 * c.num_layers) ** -0.5, "mlp", "embed")
+        gate = self.param("gate", into, (c.width, c.mlp_width), dtype)
+        up = self.param("up", into, (c.width, c.mlp_width), dtype)
+        down = self.param("down", out, (c.mlp_width, c.width), dtype)
+        inner = jax.nn.silu(x @ gate.astype(x.dtype)) * (x @ up.astype(x.dtype))
+        return inner @ down.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each after a norm, each added to x."""
+
+    config: TransformerConfig
+    constrain: Constrain
+
+    def setup(self) -> None:
+        """Declare the parameters."""
+        c = self.config
+        self.attention_norm = RMSNorm(c.norm_eps, c.param_dtype)
+        self.attention = Attention(c, self.constrain)
+        self.mlp_norm = RMSNorm(c.norm_eps, c.param_dtype)
+        self.mlp = GatedMLP(c)
+
+    def __call__(
+        self, x: jax.Array, rope: RopeTable, mask: jax.Array
+    ) -> tuple[jax.Array, None]:
+        """Rows x [B, S, D] under mask [B, S, S]; keeps nothing."""
+        return self.apply_with(
+            x, rope, lambda q, k, v: (self_attention(q, k, v, mask), None)
+        )
+
+    def with_cache(
+        self, x: jax.Array, rope: RopeTable, mask: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The same, keeping the keys and values, each [B, S, K, H]."""
+        return self.apply_with(
+            x, rope, lambda q, k, v: (self_attention(q, k, v, mask), (k, v))
+        )
+
+    def apply_with(
+        self, x: jax.Array, rope: RopeTable, attend: Attend
+    ) -> tuple[jax.Array, Any]:
+        """The one body of the block, whatever does the attending."""
+        with jax.named_scope("attention"):
+            y, kept = self.attention(self.attention_norm(x), rope, attend)
+            x = self.constrain(x + y, ROWS)
+        with jax.named_scope("mlp"):
+            x = self.constrain(x + self.mlp(self.mlp_norm(x)), ROWS)
+        return x, kept

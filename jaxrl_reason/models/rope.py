@@ -1,0 +1,48 @@
+"""Rotary positions: each pair of a head's halves turns by position times frequency."""
+
+import jax
+import jax.numpy as jnp
+
+RopeTable = tuple[jax.Array, jax.Array]
+
+
+def rope_table(positions: jax.Array, head_dim: int, base: float) -> RopeTable:
+    """Cosines and sines of every position, computed once for all layers.
+
+    angle[..., i] = position * base^(-2i / H)
+
+    Source: arXiv 2104.09864, equation 15.
+
+    Args:
+        positions: [...] whole numbers.
+        head_dim: H, even.
+        base: base of the frequencies.
+
+    Returns:
+        Cosines and sines, each [..., H/2] float32.
+    """
+    frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies.reshape(
+        (1,) * positions.ndim + (-1,)
+    )
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
+    """Rotate heads by their positions.
+
+    The pair of dimension i is i + H/2 (the half-split order of published checkpoints),
+    not its neighbour as in the paper; the two orders differ by a permutation of the
+    weights.
+
+    Args:
+        x: [B, S, N, H].
+        table: cosines and sines, each [B, S, H/2].
+
+    Returns:
+        [B, S, N, H] in the type of x, rotated in float32.
+    """
+    cos, sin = (part[:, :, None, :] for part in table)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

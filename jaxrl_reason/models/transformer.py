@@ -1,0 +1,137 @@
+"""The decoder-only transformer and its value-head variant."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models.attention import attention_mask
+from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.layers import ROWS, Block, Constrain, RMSNorm, normal
+from jaxrl_reason.models.rope import rope_table
+
+
+def no_constraint(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    """Leave x as it is: the constraint of a model without a mesh."""
+    return x
+
+
+def _rematerialised(remat: str) -> Any:
+    if remat == "none":
+        return Block
+    policies = jax.checkpoint_policies
+    policy = policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    # prevent_cse guards against a merge that cannot happen inside a scan.
+    return nn.remat(Block, policy=policy, prevent_cse=False, methods=["__call__"])
+
+
+class Transformer(nn.Module):
+    """Tokens in, hidden states out; the losses turn those into log-probs.
+
+    Args:
+        config: shape and numerics.
+        constrain: called on activations as constrain(x, logical axes).
+        output_head: whether an untied output head is declared at all (a value model
+            has no use for one).
+    """
+
+    config: TransformerConfig
+    constrain: Constrain = no_constraint
+    output_head: bool = True
+
+    def setup(self) -> None:
+        """Declare the parameters."""
+        c = self.config
+        dtype = jnp.dtype(c.param_dtype)
+        self.embedding = self.param(
+            "embedding", normal(0.02, "vocab", "embed"), (c.vocab_size, c.width), dtype
+        )
+        scanned = nn.scan(
+            _rematerialised(c.remat),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+            methods=["__call__", "with_cache"],
+        )
+        self.layers = scanned(c, self.constrain)
+        self.final_norm = RMSNorm(c.norm_eps, c.param_dtype)
+        if self.output_head and not c.tie_embeddings:
+            self.head = self.param(
+                "head",
+                normal(c.width**-0.5, "embed", "vocab"),
+                (c.width, c.vocab_size),
+                dtype,
+            )
+
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+    ) -> jax.Array:
+        """Hidden states of whole rows.
+
+        Args:
+            tokens: [B, S] token ids.
+            positions: [B, S] position of each token in its own sequence.
+            segment_ids: [B, S]; 0 is padding. A token attends to earlier columns (and
+                itself) of its own segment only.
+
+        Returns:
+            [B, S, D] in the compute type, after the final norm. Finite but meaningless
+            at padding.
+        """
+        x, rope, mask = self._inputs(tokens, positions, segment_ids)
+        x, _ = self.layers(x, rope, mask)
+        return self.final_norm(x)
+
+    def with_cache(
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The same hidden states, with keys and values, each [L, B, S, K, H]."""
+        x, rope, mask = self._inputs(tokens, positions, segment_ids)
+        x, cache = self.layers.with_cache(x, rope, mask)
+        return self.final_norm(x), cache
+
+    def _inputs(
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
+        c = self.config
+        with jax.named_scope("embed"):
+            x = embed(self.embedding, tokens, c)
+        rope = rope_table(positions, c.head_dim, c.rope_base)
+        return self.constrain(x, ROWS), rope, attention_mask(segment_ids)
+
+
+def embed(
+    embedding: jax.Array, tokens: jax.Array, config: TransformerConfig
+) -> jax.Array:
+    """Rows of the embedding [V, D] for tokens [...], in the compute type."""
+    return jnp.take(embedding, tokens, axis=0).astype(jnp.dtype(config.dtype))
+
+
+class ValueModel(nn.Module):
+    """The transformer with a scalar head in place of the vocabulary.
+
+    Its parameters are {"backbone": a transformer's, "value_head": [D]}, so a policy
+    with a tied head can be its starting point. The head starts at zero: the first
+    values are 0, not noise.
+    """
+
+    config: TransformerConfig
+    constrain: Constrain = no_constraint
+
+    def setup(self) -> None:
+        """Declare the parameters."""
+        c = self.config
+        self.backbone = Transformer(c, self.constrain, output_head=False)
+        init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+        dtype = jnp.dtype(c.param_dtype)
+        self.value_head = self.param("value_head", init, (c.width,), dtype)
+
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+    ) -> jax.Array:
+        """Values [B, S] float32 of tokens, positions and segment_ids, all [B, S]."""
+        hidden = self.backbone(tokens, positions, segment_ids).astype(jnp.float32)
+        return hidden @ self.value_head.astype(jnp.float32)

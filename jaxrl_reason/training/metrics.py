@@ -1,0 +1,255 @@
+"""What a run measures: one JSON object a step, and TensorBoard scalars beside it.
+
+The loop measures in (total, count) pairs, because pairs add up over micro-batches,
+devices and updates where means do not. They are divided once, here, on the host.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+Row = dict[str, float]
+Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+# JSON has no nan and no inf. Their names are kept under this key of the row.
+NON_FINITE_KEY = "non_finite"
+
+
+def add_metrics(first: Pairs, second: Pairs) -> dict[str, tuple[Any, Any]]:
+    """Adds (total, count) pairs of the same name.
+
+    A name found on one side only is taken over as it is.
+
+    Args:
+      first: name -> (total, count), scalars.
+      second: the same, with the same or other names.
+
+    Returns:
+      name -> (total, count).
+
+    >>> add_metrics({"entropy": (2.0, 4.0)}, {"entropy": (1.0, 2.0)})
+    {'entropy': (3.0, 6.0)}
+    """
+    merged: dict[str, tuple[Any, Any]] = dict(first)
+    for name, (total, count) in second.items():
+        if name in merged:
+            total, count = merged[name][0] + total, merged[name][1] + count
+        merged[name] = (total, count)
+    return merged
+
+
+def finish_metrics(metrics: Pairs) -> Row:
+    """Divides (total, count) pairs, once, on the host.
+
+    A count of 0 means that nothing was measured: the name is left out, rather than
+    reported as 0 or nan.
+
+    Args:
+      metrics: name -> (total, count), scalars.
+
+    Returns:
+      name -> total / count.
+
+    >>> finish_metrics({"entropy": (3.0, 6.0), "length_correct": (0.0, 0.0)})
+    {'entropy': 0.5}
+    """
+    on_host = jax.device_get(dict(metrics))  # one transfer for all of them
+    return {
+        name: float(total) / float(count)
+        for name, (total, count) in on_host.items()
+        if float(count) != 0.0
+    }
+
+
+class MetricsLog:
+    """Appends one row a step to `<run_dir>/<name>.jsonl` and to TensorBoard.
+
+    A row is on the disk when `write` returns, so that a killed run keeps every step it
+    has finished. A line that was torn by the kill is cut off when the file is opened
+    again. Steps rise: a run that goes back to an earlier step calls
+    `truncate_after` first.
+
+    Args:
+      run_dir: folder of the run; made if absent.
+      tensorboard: also write TensorBoard events to `<run_dir>/tensorboard/<name>`.
+      name: file name without the ending; another name keeps, say, the rows of the
+        supervised stage apart.
+    """
+
+    def __init__(
+        self, run_dir: str | Path, tensorboard: bool = True, name: str = "metrics"
+    ) -> None:
+        self.path = Path(run_dir) / f"{name}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.last_step = _repair(self.path)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._tensorboard = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # slow to import, so only here
+
+            # Tells TensorBoard to forget points that a resumed run writes again.
+            purge = None if self.last_step is None else self.last_step + 1
+            folder = Path(run_dir) / "tensorboard" / name
+            self._tensorboard = SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, step: int, row: Mapping[str, ArrayLike]) -> None:
+        """Appends a row; on the disk when this returns.
+
+        Args:
+          step: above every step written before.
+          row: name -> number. nan and inf are allowed.
+
+        Raises:
+          ValueError: the step does not rise, or a value is not one number.
+        """
+        step = int(step)
+        if self.last_step is not None and step <= self.last_step:
+            raise ValueError(
+                f"steps of {self.path} must rise: the last row has step "
+                f"{self.last_step}, got {step} (truncate_after goes back)"
+            )
+        values = {name: _number(name, value) for name, value in row.items()}
+        line = _encode({"step": step, **values}) + "\n"
+        self._file.write(line.encode())
+        os.fsync(self._file.fileno())
+        self.last_step = step
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Closes the files. May be called twice."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[Row]:
+    """Reads the rows of a metrics file, oldest first.
+
+    A last line torn by a kill is left out. nan and inf come back as they were written.
+
+    Args:
+      path: a `metrics.jsonl`; an absent file has no rows.
+
+    Returns:
+      The rows, each with its "step".
+
+    Raises:
+      ValueError: a line before the last is not a row.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    return _parse(path.read_bytes(), path)[0]
+
+
+def truncate_after(path: str | Path, step: int) -> int:
+    """Takes the rows after a step out of a metrics file, for a resumed run.
+
+    They are not lost: they go to the end of `<name>.dropped.jsonl` beside the file.
+    The file is replaced in one move, so a kill leaves the old file or the new one.
+
+    Args:
+      path: a `metrics.jsonl`; an absent file is left absent.
+      step: the last step to keep.
+
+    Returns:
+      How many rows were taken out.
+    """
+    path = Path(path)
+    rows = read_metrics(path)
+    dropped = [row for row in rows if row["step"] > step]
+    if not dropped:
+        return 0
+    with open(path.with_name(f"{path.stem}.dropped{path.suffix}"), "ab") as side:
+        side.write(b"".join(_encode(row).encode() + b"\n" for row in dropped))
+        side.flush()
+        os.fsync(side.fileno())
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as new:
+        kept = rows[: len(rows) - len(dropped)]
+        new.write(b"".join(_encode(row).encode() + b"\n" for row in kept))
+        new.flush()
+        os.fsync(new.fileno())
+    os.replace(temporary, path)
+    return len(dropped)
+
+
+def _number(name: str, value: Any) -> float:
+    if name in ("step", NON_FINITE_KEY):
+        raise ValueError(f"a metric must not be called {name!r}: the row uses it")
+    if type(value) is int:
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind in "OUSc":
+        raise ValueError(
+            f"a metric must be one number, got {name} = {value!r} "
+            f"(shape {array.shape}, {array.dtype})"
+        )
+    number = array.reshape(()).item()
+    return number if type(number) is int else float(number)
+
+
+def _encode(row: Mapping[str, float]) -> str:
+    odd = {name: str(value) for name, value in row.items() if not math.isfinite(value)}
+    clean: dict[str, Any] = {k: None if k in odd else v for k, v in row.items()}
+    if odd:
+        clean[NON_FINITE_KEY] = odd
+    return json.dumps(clean, allow_nan=False)
+
+
+def _decode(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or "step" not in row:
+        raise ValueError("not a row")
+    odd = row.pop(NON_FINITE_KEY, {})
+    return {**row, **{name: float(value) for name, value in odd.items()}}
+
+
+def _parse(data: bytes, path: Path) -> tuple[list[Row], int]:
+    """Returns the rows and how many bytes of the file they fill."""
+    rows: list[Row] = []
+    size = 0
+    lines: Iterable[bytes] = data.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("torn")
+            rows.append(_decode(line))
+        except ValueError as error:
+            if size + len(line) < len(data):  # not the last line: no kill did this
+                raise ValueError(
+                    f"{path}, line {number} is not a row of metrics: {line[:60]!r}"
+                ) from error
+            break
+        size += len(line)
+    return rows, size
+
+
+def _repair(path: Path) -> int | None:
+    """Cuts a torn last line off and returns the last whole row's step."""
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    rows, size = _parse(data, path)
+    if size < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+    return int(rows[-1]["step"]) if rows else None

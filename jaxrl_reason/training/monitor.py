@@ -1,0 +1,168 @@
+"""What a run costs: compilations, seconds a phase, memory, and what it ran on."""
+
+import contextlib
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.monitoring
+
+# Sent around every request for an executable, also one that the persistent
+# compilation cache answers, so a warm cache does not hide a step that recompiles.
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "numpy",
+    "grain",
+    "tensorflow-datasets",
+    "array_record",
+    "sentencepiece",
+    "tensorboardX",
+)
+
+
+class CompileCounter:
+    """Counts XLA compilations in this process while it is open.
+
+    After the first steps a training loop compiles nothing; a count that goes on rising
+    says that some shape or static argument changes from step to step.
+
+    >>> with CompileCounter() as counter:
+    ...     mark = counter.count
+    ...     _ = jax.jit(lambda x: x + 1)(jax.numpy.zeros(3))
+    >>> counter.since(mark) > 0
+    True
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self.seconds = 0.0
+        self._open = False
+        self.start()
+
+    @property
+    def count(self) -> int:
+        """Compilations since the counter was made."""
+        return len(self._names)
+
+    def since(self, mark: int) -> int:
+        """Compilations since `count` was `mark`."""
+        return self.count - mark
+
+    def names_since(self, mark: int) -> list[str]:
+        """Names of the functions compiled since `count` was `mark`."""
+        return self._names[mark:]
+
+    def start(self) -> None:
+        """Listens (again)."""
+        if not self._open:
+            jax.monitoring.register_event_duration_secs_listener(self._listen)
+            self._open = True
+
+    def close(self) -> None:
+        """Stops listening; the counts stay. May be called twice."""
+        if self._open:
+            jax.monitoring.unregister_event_duration_listener(self._listen)
+            self._open = False
+
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == _COMPILE_EVENT:
+            self._names.append(str(kwargs.get("fun_name", "?")))
+            self.seconds += duration_secs
+
+    def __enter__(self) -> "CompileCounter":
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class PhaseTimer:
+    """Adds up the wall seconds of named phases.
+
+    JAX returns before the device has finished: a phase should end with reading its
+    result (`jax.block_until_ready`), or its time lands in the next phase.
+
+    >>> timer = PhaseTimer()
+    >>> with timer("rollout"):
+    ...     pass
+    >>> list(timer.take())
+    ['seconds_rollout']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Times the block; blocks of one name add up, also when one fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+
+    def take(self) -> dict[str, float]:
+        """Returns `seconds_<phase>` of every phase and starts from zero."""
+        row = {f"seconds_{phase}": spent for phase, spent in self.seconds.items()}
+        self.seconds = {}
+        return row
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory this process has held so far (resident set), in bytes.
+
+    0 where the system does not say (Windows).
+    """
+    # Linux hands ru_maxrss of the parent down to a new program, VmHWM it does not.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * _maxrss_unit(sys.platform)
+
+
+def _maxrss_unit(system: str) -> int:
+    """Bytes in a unit of ru_maxrss: macOS counts bytes, the others kilobytes."""
+    return 1 if system == "darwin" else 1024
+
+
+def peak_device_memory_bytes() -> int | None:
+    """Largest memory held on any local accelerator, in bytes; None on a CPU."""
+    peaks = []
+    for device in jax.local_devices():
+        stats = device.memory_stats()
+        if stats and "peak_bytes_in_use" in stats:
+            peaks.append(int(stats["peak_bytes_in_use"]))
+    return max(peaks, default=None)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result may depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("jaxrl_reason", *_PACKAGES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    if "jaxrl_reason" not in found:  # run from a checkout, not installed
+        from jaxrl_reason import __version__
+
+        found["jaxrl_reason"] = __version__
+    return found

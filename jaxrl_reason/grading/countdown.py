@@ -1,0 +1,148 @@
+"""Is a response a solution of a Countdown puzzle?"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxrl_reason.grading.arithmetic import examine
+from jaxrl_reason.grading.formats import last_tagged
+from jaxrl_reason.grading.python_arithmetic import python_value
+
+
+@dataclass(frozen=True)
+class CountdownGrade:
+    """Verdict on one response.
+
+    Attributes:
+        correct: the answer uses each number exactly once and has the target's value.
+        parsed: the text of the answer that was judged, None without one.
+        reason: why it is not correct; empty if it is.
+    """
+
+    correct: bool
+    parsed: str | None
+    reason: str
+
+
+def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
+    """Judge the last `<answer>...</answer>` of a response.
+
+    The answer must be an expression of unsigned integers, + - * / and ( ) that uses
+    each given number exactly once and is exactly equal to the target.
+
+    Args:
+        response: what the model wrote; nothing in it is ever run.
+        numbers: the puzzle's numbers.
+        target: the value to reach.
+
+    Returns:
+        The verdict with its reason. No response raises, and time is linear in it.
+
+    Example:
+        >>> grade("<answer> 3 * 5 + 7 </answer>", [3, 5, 7], 22).correct
+        True
+        >>> grade("<answer> 22 </answer>", [3, 5, 7], 22).reason
+        'numbers used: 22; given: 3 5 7'
+    """
+    if not isinstance(response, str):
+        return CountdownGrade(False, None, "the response is not text")
+    answer = last_tagged(response, "answer")
+    if answer is None:
+        return CountdownGrade(False, None, "no <answer>...</answer>")
+    return grade_expression(answer, numbers, target)
+
+
+def grade_expression(
+    expression: str, numbers: Sequence[int], target: int
+) -> CountdownGrade:
+    """Judge the text of an answer by itself.
+
+    Args:
+        expression: what stands between the answer tags.
+        numbers: the puzzle's numbers.
+        target: the value to reach.
+
+    Returns:
+        The verdict, as of `grade`.
+
+    Example:
+        >>> grade_expression("3*5 + 7", [3, 5, 7], 22).correct
+        True
+    """
+    if len(numbers) == 0:
+        return CountdownGrade(False, None, "the puzzle has no numbers")
+    # Keep a long answer out of logs: it is wrong by its length alone.
+    parsed = expression.strip(" \t\r\n")[:200]
+    evaluation = examine(expression)
+    if evaluation.value is None:
+        return CountdownGrade(False, parsed, evaluation.reason)
+    if Counter(evaluation.numbers) != Counter(numbers):
+        used = " ".join(map(str, evaluation.numbers[:16]))
+        given = " ".join(map(str, numbers))
+        return CountdownGrade(False, parsed, f"numbers used: {used}; given: {given}")
+    if evaluation.value != target:
+        reason = f"worth {evaluation.value}, not {target}"
+        return CountdownGrade(False, parsed, reason)
+    return CountdownGrade(True, parsed, "")
+
+
+def countdown_score(
+    response: str,
+    numbers: Sequence[int],
+    target: int,
+    *,
+    format_score: float = 0.1,
+    compat: bool = False,
+) -> float:
+    """Score of TinyZero: 1 for a solution, format_score for an answer, 0 for none.
+
+    Only the last line of the text after the first "Assistant:" (or
+    `<|im_start|>assistant`) is read, and of it the last `<answer>...</answer>`; a right
+    answer followed by another line scores 0. arXiv 2503.01307 trains with it.
+
+    Args:
+        response: prompt and response together.
+        numbers: the puzzle's numbers.
+        target: the value to reach.
+        format_score: score of an answer that is there and wrong.
+        compat: accept what the original accepts by evaluating Python: powers, floor
+            division, digits glued into decimals ("1.5*2" for 1, 5, 2), signs, and
+            values within 1e-5. For comparison with published numbers only; the text
+            is still parsed here and never run.
+
+    Returns:
+        0.0, format_score or 1.0.
+
+    Example:
+        >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3)
+        0.1
+        >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3, compat=True)
+        1.0
+    """
+    for marker in ("Assistant:", "<|im_start|>assistant"):
+        _, found, rest = response.partition(marker)
+        if found:
+            break
+    else:
+        return 0.0
+    answer = last_tagged(rest[rest.rfind("\n") + 1 :], "answer")
+    if answer is None:
+        return 0.0
+    if compat:
+        solved = _solves_in_python(answer.strip(), numbers, target)
+    else:
+        solved = grade_expression(answer, numbers, target).correct
+    return 1.0 if solved else format_score
+
+
+def _solves_in_python(answer: str, numbers: Sequence[int], target: int) -> bool:
+    """The original's check: digits as given, Python's value, a tolerance."""
+    try:
+        used = sorted(int(digits) for digits in re.findall(r"\d+", answer))
+    except ValueError:  # int() refuses thousands of digits
+        return False
+    if used != sorted(numbers):
+        return False
+    value = python_value(answer)
+    return value is not None and abs(value - target) < 1e-5

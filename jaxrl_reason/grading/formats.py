@@ -1,0 +1,70 @@
+"""Where an answer stands in a response, in time linear in the text."""
+
+_WHITESPACE = " \t\r\n"
+
+
+def last_tagged(text: str, tag: str) -> str | None:
+    """Text inside the last `<tag>...</tag>`, read from the left.
+
+    The same as the last match of the regex `<tag>(.*?)</tag>`, without its quadratic
+    time on texts of many opening tags.
+
+    Args:
+        text: the response.
+        tag: the tag's name.
+
+    Returns:
+        What stands between the tags, or None if there is no such pair.
+
+    Example:
+        >>> last_tagged("<answer>1</answer> no: <answer>2</answer>", "answer")
+        '2'
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    found = None
+    position = 0
+    while True:
+        start = text.find(opening, position)
+        if start < 0:
+            return found
+        start += len(opening)
+        end = text.find(closing, start)
+        # No closing tag here means none further on either: stop, do not search on.
+        if end < 0:
+            return found
+        found = text[start:end]
+        position = end + len(closing)
+
+
+def think_answer_format(text: str, *, opened: bool = True) -> bool:
+    """Whether a response is reasoning, then an answer, in tags and nothing else.
+
+    `<think> ... </think> <answer> ... </answer>`, each tag exactly once and in this
+    order, only white space before, between and after. The tags are compared letter by
+    letter; empty reasoning is not an error of format.
+
+    Args:
+        text: the response, without the prompt.
+        opened: the prompt ends with `<think>`; that one counts, and the response must
+            not open it again.
+
+    Returns:
+        True if the format is kept.
+
+    Example:
+        >>> think_answer_format("3 + 4 = 7 </think> <answer> 3 + 4 </answer>")
+        True
+        >>> think_answer_format("<answer> 3 + 4 </answer>")
+        False
+    """
+    whole = "<think>" + text if opened else text.strip(_WHITESPACE)
+    tags = ("<think>", "</think>", "<answer>", "</answer>")
+    if any(whole.count(tag) != 1 for tag in tags):
+        return False
+    if not whole.startswith("<think>"):
+        return False
+    if not whole.rstrip(_WHITESPACE).endswith("</answer>"):
+        return False
+    closed, answer = whole.find("</think>"), whole.find("<answer>")
+    between = whole[closed + len("</think>") : answer]
+    return closed < answer and not between.strip(_WHITESPACE)

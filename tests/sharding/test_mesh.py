@@ -1,0 +1,57 @@
+import jax
+import pytest
+
+from jaxrl_reason.sharding import MESH_AXES, make_mesh, parse_mesh
+
+
+def test_one_device_is_the_smallest_mesh() -> None:
+    mesh = make_mesh()
+    assert mesh.axis_names == MESH_AXES
+    assert mesh.size == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"data": 0}, "mesh axis data must be a whole number >= 1, got 0"),
+        ({"fsdp": -2}, "mesh axis fsdp must be a whole number >= 1, got -2"),
+        ({"tensor": 1.5}, "mesh axis tensor must be a whole number >= 1, got 1.5"),
+        ({"data": True}, "mesh axis data must be a whole number >= 1, got True"),
+        (
+            {"data": 500, "fsdp": 2},
+            "data=500 x fsdp=2 x tensor=1 needs 1000 devices, but only",
+        ),
+    ],
+)
+def test_bad_sizes_are_named(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_mesh(**sizes)
+
+
+def test_given_devices_are_all_used() -> None:
+    with pytest.raises(ValueError, match="needs 1 devices, but 2 were given"):
+        make_mesh(devices=[jax.devices()[0]] * 2)
+
+
+@pytest.mark.parametrize("text", ["", " ", "data=1", "data=1, fsdp=1,tensor = 1"])
+def test_parse_mesh(text: str) -> None:
+    assert dict(parse_mesh(text).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dta=2", "mesh axes are data, fsdp, tensor; got 'dta' in 'dta=2'"),
+        ("data=1,model=1", "mesh axes are data, fsdp, tensor; got 'model'"),
+        ("data=1,,fsdp=1", "mesh axes are data, fsdp, tensor; got ''"),
+        ("data=1,data=1", "'data' repeats"),
+        ("data", "written like 'data=2,fsdp=4', got 'data'"),
+        ("data=two", "written like 'data=2,fsdp=4', got 'data=two'"),
+        ("data=-1", "written like 'data=2,fsdp=4', got 'data=-1'"),
+        ("data=1_0", "written like 'data=2,fsdp=4', got 'data=1_0'"),
+        ("data=0", "mesh axis data must be a whole number >= 1, got 0"),
+    ],
+)
+def test_bad_text_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_mesh(text)

@@ -1,0 +1,293 @@
+"""Countdown: reach a target with + - * / and each given number exactly once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxrl_reason.grading.countdown import grade
+from jaxrl_reason.grading.formats import think_answer_format
+from jaxrl_reason.tasks.countdown_search import attempts
+from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.text.symbols import END_ANSWER, SymbolTokenizer
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One puzzle.
+
+    Attributes:
+        numbers: the numbers to use, ascending.
+        target: the value to reach.
+        solution: an expression that reaches it.
+        problem_id: number of the puzzle, unique over all splits.
+    """
+
+    numbers: tuple[int, ...]
+    target: int
+    solution: str
+    problem_id: int
+
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            raise ValueError(f"numbers must not be empty, got {self.numbers!r}")
+
+
+@dataclass(frozen=True)
+class CountdownSettings:
+    """Which puzzles there are, and how they are split.
+
+    Attributes:
+        numbers: how many numbers a puzzle has; (3, 4) makes puzzles of both sizes.
+        max_number: the numbers are 1..max_number.
+        max_value: the largest target and the largest value of any step; all values are
+            whole, targets are at least 1 and steps at least 0.
+        max_targets: at most so many targets, drawn at random, for one set of numbers.
+        validation_share: share of the puzzles for tuning.
+        test_share: share of the puzzles for reported figures.
+        hold_out: "numbers" keeps all puzzles of a set of numbers in one split, so that
+            held-out puzzles have new numbers; "pairs" splits single puzzles, so that
+            they have only new targets (the weaker claim).
+        seed: seed of the draws and of the split.
+    """
+
+    numbers: tuple[int, ...] = (3,)
+    max_number: int = 10
+    max_value: int = 50
+    max_targets: int = 24
+    validation_share: float = 0.1
+    test_share: float = 0.27
+    hold_out: str = "numbers"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = self.numbers
+        # Five numbers are 2,002 sets of some 100,000 ways each: not by enumeration.
+        if not sizes or len(set(sizes)) < len(sizes) or not set(sizes) <= {2, 3, 4}:
+            raise ValueError(
+                f"numbers must be different sizes out of 2, 3 and 4, got {sizes}"
+            )
+        for name in ("max_number", "max_value", "max_targets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("validation_share", "test_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
+                )
+        held_out = self.validation_share + self.test_share
+        if not held_out < 1:
+            raise ValueError(
+                f"validation_share + test_share must be < 1, got {held_out}"
+            )
+        if self.hold_out not in ("numbers", "pairs"):
+            raise ValueError(
+                f"hold_out must be 'numbers' or 'pairs', got {self.hold_out!r}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+
+
+@lru_cache(maxsize=8)
+def generate_problems(
+    settings: CountdownSettings,
+) -> Mapping[str, tuple[Problem, ...]]:
+    """All puzzles of the settings with a known solution each, by enumeration.
+
+    The same settings always give the same puzzles, ids and splits.
+
+    Args:
+        settings: which puzzles, and how they are split.
+
+    Returns:
+        The puzzles of "train", "validation" and "test"; no two splits share one.
+
+    Raises:
+        ValueError: if a split that should have puzzles has none.
+
+    Example:
+        >>> splits = generate_problems(CountdownSettings())
+        >>> splits["train"][0].numbers, splits["train"][0].target
+        ((1, 1, 1), 1)
+    """
+    splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
+    next_id = 0
+    for size in settings.numbers:
+        problems = _enumerate(settings, size, next_id)
+        next_id += len(problems)
+        # Every size is split by itself, so that all splits have all sizes.
+        for name, part in _split(settings, size, problems).items():
+            splits[name] += part
+    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    for name, part in splits.items():
+        if not part and shares.get(name, 1.0) > 0:
+            raise ValueError(
+                f"every split needs at least one problem, got {next_id} problems in "
+                f"all and none left for {name!r}: {settings}"
+            )
+    return MappingProxyType({name: tuple(part) for name, part in splits.items()})
+
+
+def _enumerate(settings: CountdownSettings, size: int, first_id: int) -> list[Problem]:
+    """Puzzles of one size: sets of numbers in order, targets in order."""
+    rng = np.random.default_rng((settings.seed, size, 0))
+    problems: list[Problem] = []
+    for numbers in combinations_with_replacement(
+        range(1, settings.max_number + 1), size
+    ):
+        solutions: dict[int, str] = {}
+        for attempt in attempts(numbers, settings.max_value):
+            if attempt.value >= 1:
+                solutions.setdefault(attempt.value, attempt.expression)
+        targets = sorted(solutions)
+        if len(targets) > settings.max_targets:
+            chosen = rng.choice(len(targets), settings.max_targets, replace=False)
+            targets = [targets[index] for index in sorted(chosen)]
+        for target in targets:
+            problem_id = first_id + len(problems)
+            problems.append(Problem(numbers, target, solutions[target], problem_id))
+    return problems
+
+
+def _split(
+    settings: CountdownSettings, size: int, problems: list[Problem]
+) -> dict[str, list[Problem]]:
+    """Hand out whole units (sets of numbers, or single puzzles) in random order."""
+    units: dict[object, list[Problem]] = {}
+    for problem in problems:
+        by_numbers = settings.hold_out == "numbers"
+        unit = problem.numbers if by_numbers else problem.problem_id
+        units.setdefault(unit, []).append(problem)
+    names = list(units)
+    rng = np.random.default_rng((settings.seed, size, 1))
+    shuffled = [units[names[index]] for index in rng.permutation(len(names))]
+    wanted = {
+        "test": settings.test_share * len(problems),
+        "validation": settings.validation_share * len(problems),
+    }
+    splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
+    for part in shuffled:
+        short = (name for name in wanted if len(splits[name]) < wanted[name])
+        splits[next(short, "train")] += part
+    for part in splits.values():
+        part.sort(key=lambda problem: problem.problem_id)
+    return splits
+
+
+_QUESTION = (
+    "Using the numbers {numbers}, create an equation that equals {target}. You can use "
+    "basic arithmetic operations (+, -, *, /) and each number can only be used once. "
+    "Show your work in <think> </think> tags. And return the final answer in <answer> "
+    "</answer> tags, for example <answer> (1 + 2) / 3 </answer>."
+)
+_TEMPLATES = MappingProxyType(
+    {
+        "base": (
+            "A conversation between User and Assistant. The user asks a question, and "
+            "the Assistant solves it. The assistant first thinks about the reasoning "
+            "process in the mind and then provides the user with the answer.\n"
+            f"User: {_QUESTION}\n"
+            "Assistant: Let me solve this step by step.\n<think>"
+        ),
+        "qwen-instruct": (
+            "<|im_start|>system\nYou are a helpful assistant. You first think about "
+            "the reasoning process in the mind and then provide the user with the "
+            "answer.<|im_end|>\n"
+            f"<|im_start|>user\n{_QUESTION}<|im_end|>\n"
+            "<|im_start|>assistant\nLet me solve this step by step.\n<think>"
+        ),
+    }
+)
+
+
+def prompt(problem: Problem, style: str = "symbols") -> str:
+    """Text of a prompt; every style ends with `<think>`, which the response closes.
+
+    Args:
+        problem: the puzzle.
+        style: "symbols" for the symbol tokenizer; "base" or "qwen-instruct", the texts
+            of arXiv 2503.01307, for text tokenizers.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        ValueError: if there is no such style.
+
+    Example:
+        >>> prompt(Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0))
+        '3 4 5 : 35 <think>'
+    """
+    if style == "symbols":
+        return f"{' '.join(map(str, problem.numbers))} : {problem.target} <think>"
+    if style not in _TEMPLATES:
+        known = ", ".join(("symbols", *_TEMPLATES))
+        raise ValueError(f"style must be one of {known}, got {style!r}")
+    numbers = list(problem.numbers)
+    return _TEMPLATES[style].format(numbers=numbers, target=problem.target)
+
+
+@dataclass(frozen=True)
+class CountdownTask:
+    """Countdown for the training loop.
+
+    `CountdownTask.with_symbols(settings)` is the toy form. For a text tokenizer:
+    `CountdownTask(tokenizer, (tokenizer.end_id,), "base")`.
+
+    Attributes:
+        tokenizer: text to ids and back.
+        end_tokens: ids that end a response.
+        style: style of the prompts, see `prompt`.
+        name: short name, used in files and plots.
+    """
+
+    tokenizer: Tokenizer
+    end_tokens: tuple[int, ...]
+    style: str = "symbols"
+    name: str = "countdown"
+
+    @classmethod
+    def with_symbols(cls, settings: CountdownSettings) -> "CountdownTask":
+        """The task with one token a number and one a symbol.
+
+        Args:
+            settings: of the puzzles; they say how many number tokens are needed.
+
+        Returns:
+            The task. A response ends with `</answer>` or `<end>`.
+        """
+        largest = max(settings.max_value, settings.max_number)
+        tokenizer = SymbolTokenizer(largest)
+        closing = tokenizer.encode(END_ANSWER)
+        return cls(tokenizer, (*closing, tokenizer.end_id))
+
+    def prompt_tokens(self, problem: Problem) -> list[int]:
+        """Token ids of the prompt."""
+        return self.tokenizer.encode(prompt(problem, self.style))
+
+    def grade(self, problem: Problem, response_text: str, truncated: bool) -> Graded:
+        """Judge a response.
+
+        Args:
+            problem: the puzzle.
+            response_text: what came after the prompt.
+            truncated: the length limit stopped the response; it is never correct then.
+
+        Returns:
+            The verdict. `correct` looks at the last answer only and `format_ok` at the
+            tags only; `failed` is set if the response is not text.
+        """
+        if not isinstance(response_text, str):
+            return Graded(correct=False, format_ok=False, parsed=None, failed=True)
+        verdict = grade(response_text, problem.numbers, problem.target)
+        return Graded(
+            correct=verdict.correct and not truncated,
+            format_ok=think_answer_format(response_text, opened=True),
+            parsed=verdict.parsed,
+        )

@@ -1,0 +1,173 @@
+"""Search traces that prime a model: try, check, go back, and answer.
+
+A trace is a response to the symbol prompt of Countdown. Each try is all its steps with
+their results, then `no`, or `yes` and the answer:
+
+    3 + 4 = 7 , 7 + 5 = 12 no 3 + 4 = 7 , 7 * 5 = 35 yes </think> <answer> ... </answer>
+
+Traces are imperfect in two ways, on purpose: most give up early, and those that run out
+of tries say `yes` to a wrong last try. Both are room for reinforcement learning.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from jaxrl_reason.tasks.countdown import Problem
+from jaxrl_reason.tasks.countdown_search import Attempt, attempts
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """How the solver searches.
+
+    Attributes:
+        budget_weights: weights of a budget of 1, 2, 3, ... tries.
+        first_solution: probability that the first try is a known solution.
+        later_solution: the same for every later try; other tries are the next
+            combination in the fixed order of `attempts`.
+        give_up: draw the budget from the weights. False: every trace has the largest
+            budget (a control without early ends; the largest budget still ends).
+        separator: symbol between the steps of a try, "" for none.
+        max_value: largest value in any step, as in CountdownSettings.
+    """
+
+    budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
+    first_solution: float = 0.35
+    later_solution: float = 0.2
+    give_up: bool = True
+    separator: str = ","
+    max_value: int = 50
+    _cumulative: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weights = self.budget_weights
+        valid = all(math.isfinite(weight) and weight >= 0 for weight in weights)
+        # A last weight of 0 would make max_tries a number that no trace reaches.
+        if not weights or not valid or weights[-1] <= 0:
+            raise ValueError(
+                f"budget_weights must be >= 0 and the last one > 0, got {weights}"
+            )
+        for name in ("first_solution", "later_solution"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if self.separator not in ("", ","):
+            raise ValueError(f"separator must be '' or ',', got {self.separator!r}")
+        if self.max_value < 1:
+            raise ValueError(f"max_value must be >= 1, got {self.max_value}")
+        cumulative = tuple(accumulate(weights))
+        object.__setattr__(self, "_cumulative", cumulative)
+
+    @property
+    def max_tries(self) -> int:
+        """The largest budget."""
+        return len(self.budget_weights)
+
+    def budget(self, uniform: float) -> int:
+        """Number of tries for a uniform draw from [0, 1)."""
+        if not self.give_up:
+            return self.max_tries
+        reached = bisect_right(self._cumulative, uniform * self._cumulative[-1])
+        return min(reached, self.max_tries - 1) + 1
+
+
+def make_trace(
+    problem: Problem, rng: np.random.Generator, settings: TraceSettings
+) -> str:
+    """Write one trace for a puzzle.
+
+    Args:
+        problem: the puzzle.
+        rng: source of the draws; the same state gives the same trace.
+        settings: how the solver searches.
+
+    Returns:
+        The response: what follows the prompt's `<think>`, up to `</answer>`.
+
+    Raises:
+        ValueError: if the puzzle has no solution within settings.max_value.
+
+    Example:
+        >>> puzzle = Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0)
+        >>> settings = TraceSettings(first_solution=1.0)
+        >>> make_trace(puzzle, np.random.default_rng(0), settings)
+        '3 + 4 = 7 , 7 * 5 = 35 yes </think> <answer> ( 3 + 4 ) * 5 </answer>'
+    """
+    tries = _tries(problem.numbers, problem.target, settings)
+    budget = settings.budget(rng.random())
+    text = ""
+    for number in range(budget):
+        share = settings.later_solution if number else settings.first_solution
+        if rng.random() < share:
+            chosen = tries.solutions[int(rng.random() * len(tries.solutions))]
+        else:
+            # All earlier tries were wrong ones of the fixed order, none skipped, so
+            # this is the next; the order cannot end before a solution is met.
+            chosen = tries.in_order[number]
+        if chosen.right or number == budget - 1:
+            break
+        text += chosen.steps + " no "
+    return f"{text}{chosen.steps} yes </think> <answer> {chosen.answer} </answer>"
+
+
+def max_trace_tokens(size: int, settings: TraceSettings) -> int:
+    """Largest number of tokens of a trace with the symbol tokenizer.
+
+    Args:
+        size: how many numbers the puzzle has.
+        settings: how the solver searches.
+
+    Returns:
+        Tokens of the response, `</answer>` included, the prompt not.
+
+    Example:
+        >>> max_trace_tokens(3, TraceSettings())
+        94
+    """
+    separators = (size - 2) * len(settings.separator)
+    verdict = 1
+    one_try = 5 * (size - 1) + separators + verdict
+    brackets = 2 * (size - 2)
+    answer = size + (size - 1) + brackets
+    tags = 3
+    return settings.max_tries * one_try + answer + tags
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """An attempt as text."""
+
+    steps: str
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Tries:
+    """What a trace of one puzzle is made of."""
+
+    in_order: tuple[_Try, ...]
+    solutions: tuple[_Try, ...]
+
+
+@lru_cache(maxsize=32768)
+def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _Tries:
+    """The first tries in the fixed order, and all solutions, written out once."""
+    separator = f" {settings.separator} " if settings.separator else " "
+
+    def written(attempt: Attempt) -> _Try:
+        steps = separator.join(attempt.steps)
+        return _Try(steps, attempt.expression, attempt.value == target)
+
+    ways = attempts(numbers, settings.max_value)
+    solutions = tuple(written(way) for way in ways if way.value == target)
+    if not solutions:
+        raise ValueError(
+            f"a problem must have a solution with values up to {settings.max_value}, "
+            f"got numbers {numbers} and target {target}"
+        )
+    return _Tries(tuple(map(written, ways[: settings.max_tries])), solutions)

@@ -1,0 +1,49 @@
+"""What the training loop needs of any task."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+ProblemT_contra = TypeVar("ProblemT_contra", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Verdict of a task on one response.
+
+    Attributes:
+        correct: the response solves the problem; never true of a truncated one.
+        format_ok: the response keeps the task's format.
+        parsed: the answer that was judged, None if there was none.
+        failed: the grader could not judge, which is not the same as a wrong answer.
+    """
+
+    correct: bool
+    format_ok: bool
+    parsed: str | None
+    failed: bool = False
+
+
+class Task(Protocol[ProblemT_contra]):
+    """Problems made into prompts, and responses judged."""
+
+    @property
+    def name(self) -> str:
+        """Short name, used in files and plots."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back, for prompts and responses alike."""
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids that end a response."""
+
+    def prompt_tokens(self, problem: ProblemT_contra) -> list[int]:
+        """Token ids of the prompt."""
+
+    def grade(
+        self, problem: ProblemT_contra, response_text: str, truncated: bool
+    ) -> Graded:
+        """Judge a response; `truncated` says that the length limit stopped it."""

@@ -1,0 +1,101 @@
+"""Packaging: losses/ and sharding/ install as jaxrl_reason.losses and .sharding."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# Top-level folders of the checkout that install inside jaxrl_reason, so that nothing
+# with so common a name lands in site-packages.
+MAPPED = {"jaxrl_reason.losses": "losses", "jaxrl_reason.sharding": "sharding"}
+
+
+def version() -> str:
+    """Reads the version from the one place where it stands."""
+    text = (ROOT / "jaxrl_reason" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if found is None:
+        raise RuntimeError(
+            "jaxrl_reason/__init__.py must hold a line __version__ = ..."
+        )
+    return found.group(1)
+
+
+def long_description() -> str:
+    """The README, where it exists."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+def packages() -> list[str]:
+    """Every package under the name by which it is imported once installed."""
+    found = find_packages(include=["jaxrl_reason", "jaxrl_reason.*"])
+    for name, folder in MAPPED.items():
+        found += [name, *(f"{name}.{package}" for package in find_packages(folder))]
+    return found
+
+
+setup(
+    name="jaxrl-reason",
+    version=version(),
+    description="Reinforcement learning of reasoning language models in pure JAX",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=packages(),
+    package_dir={"jaxrl_reason": "jaxrl_reason", **MAPPED},
+    package_data={"jaxrl_reason": ["py.typed"]},
+    include_package_data=False,
+    zip_safe=False,
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12",
+        "chex>=0.1.91",
+        "numpy>=2.0",
+        # Data: ArrayRecord files read without TensorFlow, which then needs
+        # importlib_resources.
+        "tensorflow-datasets>=4.9.9",
+        "array_record>=0.8.1",
+        "grain>=0.2.15",
+        "importlib_resources>=6.4",
+        "sentencepiece>=0.2.1",
+        # What a run shows and leaves behind.
+        "matplotlib>=3.9",
+        "rich>=13.7",
+        "tensorboardX>=2.6.2",
+        "tyro>=0.9.20",
+    ],
+    extras_require={
+        "test": [
+            "build>=1.2",
+            "hypothesis>=6.100",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            # The tests build the package with no network and so without isolation.
+            "setuptools>=65",
+            "wheel>=0.40",
+        ],
+        "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,57 @@
+"""Files that are whole or absent after a kill, and checks that they stay whole."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Writes a text file in one move: readers see the old one or the new one.
+
+    Args:
+      path: the file; its folder must exist.
+      text: what it is to hold, written as UTF-8.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts a folder's list of names on the disk (what a rename changes)."""
+    if os.name == "nt":  # Windows has no handle on a folder and needs none
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Puts every file and folder under `folder` on the disk, itself included."""
+    for name in list_files(folder):
+        with open(folder / name, "rb+") as file:
+            os.fsync(file.fileno())
+    for root, _, _ in os.walk(folder, topdown=False):
+        sync_folder(Path(root))
+
+
+def list_files(folder: Path) -> list[str]:
+    """Paths of all files under `folder`, relative to it, with "/", sorted."""
+    return sorted(
+        Path(root, name).relative_to(folder).as_posix()
+        for root, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,10 +45,11 @@ def tree_shardings(
             "the axes tree and the shapes tree must have the same structure; "
             f"{_text(path)} is missing from {missing}"
         )
-    return structure.unflatten(
+    shardings = (
         checked_sharding(mesh, rules, axes_by_path[path], leaf.shape, _text(path))
         for path, (_, leaf) in zip(shape_paths, leaves, strict=True)
     )
+    return jax.tree_util.tree_unflatten(structure, shardings)
 
 
 def state_shardings(

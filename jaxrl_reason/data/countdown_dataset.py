@@ -1,0 +1,113 @@
+"""Countdown as a TFDS dataset in ArrayRecord form; TensorFlow is not needed.
+
+Use it through `jaxrl_reason.data.pipeline`, or as any TFDS builder:
+
+    config = countdown_config(CountdownSettings())
+    builder = Countdown(config=config, data_dir="data", file_format="array_record")
+    builder.download_and_prepare()
+    rows = builder.as_data_source("train")
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxrl_reason.tasks.countdown import (
+    SPLITS,
+    CountdownSettings,
+    Problem,
+    generate_problems,
+)
+
+
+def config_name(settings: CountdownSettings) -> str:
+    """Name of a configuration; it has every setting, so that no two share a folder.
+
+    Args:
+        settings: which puzzles, and how they are split.
+
+    Returns:
+        The name, fit for a folder.
+
+    Example:
+        >>> config_name(CountdownSettings())
+        'numbers3_max10_value50_targets24_validation0.1_test0.27_by-numbers_seed0'
+    """
+    return (
+        f"numbers{'-'.join(map(str, settings.numbers))}_max{settings.max_number}"
+        f"_value{settings.max_value}_targets{settings.max_targets}"
+        f"_validation{settings.validation_share}_test{settings.test_share}"
+        f"_by-{settings.hold_out}_seed{settings.seed}"
+    )
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CountdownConfig(tfds.core.BuilderConfig):  # type: ignore[misc]
+    """A configuration of the builder.
+
+    Attributes:
+        settings: which puzzles, and how they are split.
+    """
+
+    settings: CountdownSettings
+
+
+# One object for equal settings: TFDS refuses a second one of a name it lists.
+@functools.lru_cache
+def countdown_config(settings: CountdownSettings) -> CountdownConfig:
+    """The builder's configuration for any settings."""
+    return CountdownConfig(name=config_name(settings), settings=settings)
+
+
+class Countdown(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+    """Builder of the dataset; its rows are the fields of `Problem`."""
+
+    # To be raised whenever the same settings give other puzzles: folders on disk are
+    # found by it.
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [  # noqa: RUF012 (what TFDS asks for)
+        countdown_config(CountdownSettings(numbers=numbers))
+        for numbers in ((3,), (4,), (3, 4))
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "numbers": tfds.features.Sequence(np.int32),
+            "target": np.int32,
+            "solution": tfds.features.Text(),
+            "problem_id": np.int32,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Reach a target with + - * / and each given number once.",
+            features=tfds.features.FeaturesDict(features),
+            # Rows keep the order of their ids; the pipeline shuffles.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: Any
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager  # nothing is downloaded
+        splits = generate_problems(self.builder_config.settings)
+        # TFDS refuses empty splits, and a share of 0 asks for one.
+        wanted = [name for name in SPLITS if splits[name]]
+        return {name: self._generate_examples(splits[name]) for name in wanted}
+
+    def _generate_examples(
+        self, problems: tuple[Problem, ...]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for problem in problems:
+            yield (
+                problem.problem_id,
+                {
+                    "numbers": list(problem.numbers),
+                    "target": problem.target,
+                    "solution": problem.solution,
+                    "problem_id": problem.problem_id,
+                },
+            )

@@ -13,8 +13,8 @@ class PrefixCache:
     """Keys and values of P prompts, one entry a layer.
 
     Args:
-        keys: L arrays [P, Tp, K, H], already rotated.
-        values: L arrays [P, Tp, K, H].
+        keys: L arrays [P, K, Tp, H], already rotated.
+        values: L arrays [P, K, Tp, H].
         lengths: [P] tokens of each prompt; columns from there on are padding.
     """
 
@@ -52,4 +52,9 @@ def prefill(
         {"params": params}, tokens, columns, segments, method="with_cache"
     )
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return last, PrefixCache(tuple(keys), tuple(values), lengths)
+    keys, values = (part.transpose(0, 1, 3, 2, 4) for part in (keys, values))
+    return last, PrefixCache(_layers(keys), _layers(values), lengths)
+
+
+def _layers(stacked: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(stacked[i] for i in range(stacked.shape[0]))

@@ -1,0 +1,221 @@
+"""Prefill once a prompt, then one token a step for all responses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models import Params, Transformer, prefill, unembedding
+from jaxrl_reason.models.decode import (
+    ResponseCache,
+    decode_params,
+    decode_step,
+    empty_cache,
+    grow_cache,
+)
+from jaxrl_reason.sampler.filters import draw, filter_logits
+from jaxrl_reason.sampler.settings import Completions, SamplingSettings
+
+# The cache grows in this many stages, so that early steps do not read empty columns.
+STAGES = 4
+
+Sampler = Callable[[Params, jax.Array, jax.Array, jax.Array], Completions]
+
+
+@flax.struct.dataclass
+class _State:
+    """The loop's state; `column` is the next response column to fill."""
+
+    column: jax.Array  # scalar
+    last: jax.Array  # [B] tokens of the column before
+    ended: jax.Array  # [B] bool
+    tokens: jax.Array  # [T, B]
+    logprobs: jax.Array  # [T, B]
+    lengths: jax.Array  # [B]
+    cache: ResponseCache
+
+
+def sample(
+    model: Transformer,
+    params: Params,
+    prompt_tokens: jax.Array,
+    prompt_lengths: jax.Array,
+    keys: jax.Array,
+    *,
+    settings: SamplingSettings,
+    num_samples: int,
+) -> Completions:
+    """Draw G responses to each of P prompts.
+
+    Args:
+        model: the policy.
+        params: its parameters.
+        prompt_tokens: [P, Tp] ids, right-padded.
+        prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
+        keys: [P*G] from `sampling_keys`.
+        settings: how to draw; static.
+        num_samples: G; static.
+
+    Returns:
+        Completions of B = P*G rows.
+
+    Raises:
+        ValueError: a shape or length does not fit; see `check_sampling`.
+    """
+    prompts, width = prompt_tokens.shape
+    check_sampling(model, settings, num_samples, prompt_width=width)
+    if keys.shape != (prompts * num_samples,):
+        raise ValueError(
+            f"keys must be one a response, ({prompts * num_samples},), got {keys.shape}"
+        )
+    hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)
+    head = unembedding(model, params)
+    cut = decode_params(model, params)
+    hidden = jnp.repeat(hidden, num_samples, axis=0)
+    size = settings.max_new_tokens
+    state = _append(
+        _start(model, prompts, num_samples, size), hidden, head, keys, settings
+    )
+
+    def unfinished(end: int, state: _State) -> jax.Array:
+        return (state.column < end) & ~jnp.all(state.ended)
+
+    def step(state: _State) -> _State:
+        hidden, cache = decode_step(
+            model, cut, state.last, state.column - 1, prefix, state.cache
+        )
+        return _append(replace(state, cache=cache), hidden, head, keys, settings)
+
+    for end in stage_ends(size):
+        state = replace(state, cache=grow_cache(state.cache, end - 1))
+        state = jax.lax.while_loop(partial(unfinished, end), step, state)
+    return Completions(
+        state.tokens.T, state.logprobs.T, state.lengths, truncated=~state.ended
+    )
+
+
+def make_sampler(
+    model: Transformer, settings: SamplingSettings, num_samples: int
+) -> Sampler:
+    """A compiled `sample`, called (params, prompt_tokens, prompt_lengths, keys).
+
+    Raises:
+        ValueError: settings, model and num_samples do not fit together.
+    """
+    check_sampling(model, settings, num_samples)
+    return jax.jit(partial(sample, model, settings=settings, num_samples=num_samples))
+
+
+def check_sampling(
+    model: Transformer,
+    settings: SamplingSettings,
+    num_samples: int,
+    *,
+    prompt_width: int = 1,
+) -> None:
+    """Refuse what cannot be sampled.
+
+    Raises:
+        ValueError: prompt_width + max_new_tokens is more than context_length, an end
+            token is outside the vocabulary, or num_samples < 1.
+    """
+    c = model.config
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be >= 1, got {num_samples}")
+    if prompt_width + settings.max_new_tokens > c.context_length:
+        raise ValueError(
+            f"prompt and max_new_tokens must fit the model's context_length "
+            f"({c.context_length}), got {prompt_width} + {settings.max_new_tokens}"
+        )
+    outside = [token for token in settings.end_tokens if token >= c.vocab_size]
+    if outside:
+        raise ValueError(
+            f"end_tokens must be below vocab_size ({c.vocab_size}), got {outside}"
+        )
+
+
+def stage_ends(size: int) -> list[int]:
+    """The response lengths at which the cache grows, the last one `size`.
+
+    >>> stage_ends(90), stage_ends(3)
+    ([24, 48, 72, 90], [3])
+    """
+    stage = -(-size // (8 * STAGES)) * 8
+    return [*range(stage, size, stage), size]
+
+
+def _start(model: Transformer, prompts: int, samples: int, size: int) -> _State:
+    rows = prompts * samples
+    return _State(
+        column=jnp.zeros((), jnp.int32),
+        last=jnp.zeros(rows, jnp.int32),
+        ended=jnp.zeros(rows, bool),
+        tokens=jnp.zeros((size, rows), jnp.int32),
+        logprobs=jnp.zeros((size, rows), jnp.float32),
+        lengths=jnp.zeros(rows, jnp.int32),
+        cache=empty_cache(model, prompts, samples, 0),
+    )
+
+
+def _append(
+    state: _State,
+    hidden: jax.Array,
+    head: jax.Array,
+    keys: jax.Array,
+    settings: SamplingSettings,
+) -> _State:
+    """Draw the token of one column from hidden states [B, D] and record it."""
+    with jax.named_scope("head"):
+        logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+    with jax.named_scope("draw"):
+        tokens, logprobs = next_tokens(logits, keys, state.column, settings)
+    active = ~state.ended
+    tokens = jnp.where(active, tokens, 0)
+    logprobs = jnp.where(active, logprobs, 0.0)
+    ends = jnp.asarray(settings.end_tokens, jnp.int32)
+    return replace(
+        state,
+        column=state.column + 1,
+        last=tokens,
+        ended=state.ended | jnp.any(tokens[:, None] == ends[None], axis=1) & active,
+        tokens=_put(state.tokens, tokens, state.column),
+        logprobs=_put(state.logprobs, logprobs, state.column),
+        lengths=state.lengths + active,
+    )
+
+
+def _put(rows: jax.Array, row: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(rows, row[None], index, axis=0)
+
+
+def next_tokens(
+    logits: jax.Array,
+    keys: jax.Array,
+    column: jax.Array,
+    settings: SamplingSettings,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw one token a row, and say how likely it was.
+
+    Args:
+        logits: [B, V] float32 of the model.
+        keys: [B], one a response.
+        column: scalar, the response column the tokens are for.
+        settings: temperature and filters.
+
+    Returns:
+        Tokens [B] int32, and their log-probs [B] float32 under the tempered,
+        unfiltered distribution (greedy: temperature 1).
+    """
+    if settings.temperature > 0:
+        logits = logits / settings.temperature
+        uniforms = jax.vmap(
+            lambda key: jax.random.uniform(jax.random.fold_in(key, column), (2,))
+        )(keys)
+        tokens = draw(filter_logits(logits, settings), uniforms)
+    else:
+        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return tokens, chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -57,6 +57,8 @@ def think_answer_format(text: str, *, opened: bool = True) -> bool:
         >>> think_answer_format("<answer> 3 + 4 </answer>")
         False
     """
+    if not isinstance(text, str):
+        return False
     whole = "<think>" + text if opened else text.strip(_WHITESPACE)
     tags = ("<think>", "</think>", "<answer>", "</answer>")
     if any(whole.count(tag) != 1 for tag in tags):

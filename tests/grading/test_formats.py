@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from jaxrl_reason.grading.formats import last_tagged, think_answer_format
@@ -68,12 +69,15 @@ def test_unopened_reasoning_is_refused_where_the_prompt_does_not_open_it() -> No
     assert think_answer_format("\n <think>" + text, opened=False)
 
 
+# Other processes may hold the machine for longer than an example takes.
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_last_tagged_is_the_last_match_of_the_regex(text: str) -> None:
     matches = re.findall("<answer>(.*?)</answer>", text, re.DOTALL)
     assert last_tagged(text, "answer") == (matches[-1] if matches else None)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_the_format_is_that_of_a_regex(text: str) -> None:
     pattern = r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*"

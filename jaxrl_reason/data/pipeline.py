@@ -47,8 +47,13 @@ class CountdownSource:
         return len(self._rows)
 
     def __getitem__(self, index: SupportsIndex) -> Problem:
+        position = int(index)
+        if not 0 <= position < len(self):
+            raise IndexError(
+                f"a position must be in 0..{len(self) - 1}, got {position}"
+            )
         with _damage_named(self._folder):
-            row = self._rows[int(index)]
+            row = self._rows[position]
             return Problem(
                 numbers=tuple(int(number) for number in row["numbers"]),
                 target=int(row["target"]),
@@ -275,7 +280,7 @@ def _damage_named(folder: Path) -> Iterator[None]:
     """Turn whatever the readers raise into one error that says what to do."""
     try:
         yield
-    except (DatasetError, IndexError):
+    except DatasetError:
         raise
     except Exception as error:
         # Readers raise RuntimeError, KeyError, ParseError and more for damage.

@@ -1,0 +1,252 @@
+"""Log-probabilities and entropies of tokens straight from hidden states.
+
+Full logits, the largest array of training by far, exist neither in the forward nor in
+the backward pass: the product with the unembedding is made a block of tokens at a time.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._numerics import pick
+
+
+def chunked_logprobs(
+    hidden: ArrayLike,
+    unembed: ArrayLike,
+    tokens: ArrayLike,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk_size: int = 1024,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability and entropy of each token without ever holding all logits.
+
+    With z = hidden @ unembed: log p(y_t) = z_{y_t} / tau - log sum_v exp(z_v / tau) and
+    H = - sum_v p_v log p_v, p = softmax(z / tau). Blocks of at most `chunk_size` tokens
+    are taken one after the other and each block's logits are computed again in the
+    backward pass, so the largest array has chunk_size * V elements. A single block,
+    B * T <= chunk_size, keeps its logits instead. Both results are differentiable in
+    `hidden` and `unembed` (in reverse mode), not in `temperature`.
+
+    The products are accumulated in float32 and everything after them is float32. Rows
+    of the batch are never merged with columns, so a batch axis that is spread over
+    devices stays spread.
+
+    Args:
+      hidden: [B, T, D] states that predict `tokens`, after the final norm.
+      unembed: [D, V].
+      tokens: [B, T] int; an id >= V gives nan.
+      temperature: of the sampler, > 0.
+      chunk_size: static, tokens a block at most.
+
+    Returns:
+      Log-probs [B, T] and entropies [B, T], float32.
+
+    Raises:
+      ValueError: shapes or types do not fit, `temperature` <= 0 or `chunk_size` < 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrl_reason.losses import chunked_logprobs, token_entropy
+      >>> from jaxrl_reason.losses import token_logprobs
+      >>> hidden = jax.random.normal(jax.random.key(0), (2, 3, 4))
+      >>> unembed = jax.random.normal(jax.random.key(1), (4, 7))
+      >>> tokens = jnp.zeros((2, 3), int)
+      >>> logprobs, entropy = chunked_logprobs(hidden, unembed, tokens, chunk_size=2)
+      >>> bool(jnp.allclose(logprobs, token_logprobs(hidden @ unembed, tokens)))
+      True
+      >>> bool(jnp.allclose(entropy, token_entropy(hidden @ unembed)))
+      True
+    """
+    hidden, unembed = jnp.asarray(hidden), jnp.asarray(unembed)
+    _checks.floating("hidden", hidden), _checks.floating("unembed", unembed)
+    tokens = _checks.integers("tokens", tokens)
+    _checks.same_shape(3, hidden=hidden)
+    _checks.same_shape(2, unembed=unembed)
+    if hidden.shape[2] != unembed.shape[0] or tokens.shape != hidden.shape[:2]:
+        raise ValueError(
+            "hidden, unembed and tokens must have shapes [B, T, D], [D, V] and [B, T], "
+            f"got {list(hidden.shape)}, {list(unembed.shape)} and {list(tokens.shape)}"
+        )
+    _checks.positive("temperature", temperature)
+    chunk_size = _checks.static_size("chunk_size", chunk_size)
+    blocks = _Blocks.plan(hidden.shape[0], hidden.shape[1], chunk_size)
+    scale = jax.lax.stop_gradient(1.0 / jnp.asarray(temperature, jnp.float32))
+    logprobs, entropy = _chunked(
+        blocks.number, blocks.split(hidden), unembed, blocks.split(tokens), scale
+    )
+    return blocks.join(logprobs), blocks.join(entropy)
+
+
+class _Blocks(NamedTuple):
+    """How [B, T] is cut: `down` x `across` blocks of `rows` x `columns` tokens."""
+
+    batch: int
+    length: int
+    down: int
+    across: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def plan(cls, batch: int, length: int, chunk_size: int) -> "_Blocks":
+        """Blocks of at most `chunk_size` tokens, of even sizes, cut along T first."""
+        down = max(1, math.ceil(batch / chunk_size))
+        across = max(1, math.ceil(length / max(1, chunk_size // max(1, batch))))
+        rows, columns = math.ceil(batch / down), math.ceil(length / across)
+        return cls(batch, length, down, across, rows, columns)
+
+    @property
+    def number(self) -> int:
+        return self.down * self.across
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """[B, T, ...] -> [blocks, rows, columns, ...], padded with zeros."""
+        size = (self.rows * self.down, self.columns * self.across)
+        rest = x.shape[2:]
+        pad = [(0, s - n) for s, n in zip(size, x.shape[:2], strict=True)]
+        x = jnp.pad(x, pad + [(0, 0)] * len(rest))
+        # Row i goes to block i % down: the major part of the batch axis stays in front,
+        # so a sharded batch is cut inside every device.
+        x = x.reshape(self.rows, self.down, self.across, self.columns, *rest)
+        x = jnp.moveaxis(x, (1, 2), (0, 1))
+        return x.reshape(self.number, self.rows, self.columns, *rest)
+
+    def join(self, x: jax.Array) -> jax.Array:
+        """[blocks, rows, columns] -> [B, T]."""
+        x = x.reshape(self.down, self.across, self.rows, self.columns)
+        x = jnp.moveaxis(x, (0, 1), (1, 2))
+        x = x.reshape(self.rows * self.down, self.columns * self.across)
+        return x[: self.batch, : self.length]
+
+
+class _Saved(NamedTuple):
+    """What the backward pass of all blocks needs."""
+
+    hidden: jax.Array  # [n, b, c, D]
+    unembed: jax.Array  # [D, V]
+    tokens: jax.Array  # [n, b, c]
+    scale: jax.Array  # []
+    log_norm: jax.Array  # [n, b, c] log sum exp of the scaled logits
+    entropy: jax.Array  # [n, b, c]
+    logits: jax.Array | None  # [b, c, V] of a single block
+
+
+def _scaled_logits(
+    hidden: jax.Array, unembed: jax.Array, scale: jax.Array
+) -> jax.Array:
+    """[b, c, D], [D, V] -> [b, c, V] float32."""
+    product = jnp.einsum(
+        "bcd,dv->bcv", hidden, unembed, preferred_element_type=jnp.float32
+    )
+    return product * scale
+
+
+def _block_forward(
+    logits: jax.Array, tokens: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probs, entropies and log-norms of one block, [b, c] each."""
+    top = jnp.max(logits, axis=-1)
+    shifted = logits - top[..., None]
+    weights = jnp.exp(shifted)
+    total = jnp.sum(weights, axis=-1)
+    log_total = jnp.log(total)
+    entropy = log_total - jnp.sum(weights * shifted, axis=-1) / total
+    return pick(shifted, tokens) - log_total, entropy, top + log_total
+
+
+def _forward(
+    count: int,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    scale: jax.Array,
+) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
+    if count == 1:
+        logits = _scaled_logits(hidden[0], unembed, scale)
+        found = _block_forward(logits, tokens[0])
+        logprobs, entropy, log_norm = (x[None] for x in found)
+    else:
+        logits = None
+        logprobs, entropy, log_norm = jax.lax.map(
+            lambda block: _block_forward(
+                _scaled_logits(block[0], unembed, scale), block[1]
+            ),
+            (hidden, tokens),
+        )
+    saved = _Saved(hidden, unembed, tokens, scale, log_norm, entropy, logits)
+    return (logprobs, entropy), saved
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _chunked(
+    count: int,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    scale: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    return _forward(count, hidden, unembed, tokens, scale)[0]
+
+
+def _logit_cotangent(
+    logits: jax.Array,
+    tokens: jax.Array,
+    log_norm: jax.Array,
+    entropy: jax.Array,
+    from_logprobs: jax.Array,
+    from_entropy: jax.Array,
+) -> jax.Array:
+    """Gradient in the scaled logits of one block, [b, c, V].
+
+    d log p_y / dz_v = [v = y] - p_v and dH / dz_v = - p_v (log p_v + H).
+    """
+    log_p = logits - log_norm[..., None]
+    pull = from_logprobs[..., None] + from_entropy[..., None] * (
+        log_p + entropy[..., None]
+    )
+    index = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
+    chosen = index == tokens[..., None]
+    return jnp.where(chosen, from_logprobs[..., None], 0.0) - jnp.exp(log_p) * pull
+
+
+def _backward(
+    count: int, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, None, jax.Array]:
+    unembed, scale = saved.unembed, saved.scale
+
+    def block(
+        hidden: jax.Array, logits: jax.Array | None, *per_token: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        if logits is None:
+            logits = _scaled_logits(hidden, unembed, scale)
+        pulled = _logit_cotangent(logits, *per_token) * scale
+        to_hidden = jnp.einsum("bcv,dv->bcd", pulled, unembed.astype(jnp.float32))
+        to_unembed = jnp.einsum("bcd,bcv->dv", hidden.astype(jnp.float32), pulled)
+        return to_hidden.astype(hidden.dtype), to_unembed
+
+    per_token = (saved.tokens, saved.log_norm, saved.entropy, *cotangents)
+    if count == 1:
+        to_hidden, to_unembed = block(
+            saved.hidden[0], saved.logits, *(x[0] for x in per_token)
+        )
+        to_hidden = to_hidden[None]
+    else:
+
+        def step(
+            total: jax.Array, xs: tuple[jax.Array, ...]
+        ) -> tuple[jax.Array, jax.Array]:
+            to_hidden, to_unembed = block(xs[0], None, *xs[1:])
+            return total + to_unembed, to_hidden
+
+        zeros = jnp.zeros(unembed.shape, jnp.float32)
+        to_unembed, to_hidden = jax.lax.scan(step, zeros, (saved.hidden, *per_token))
+    return to_hidden, to_unembed.astype(unembed.dtype), None, jnp.zeros_like(scale)
+
+
+_chunked.defvjp(_forward, _backward)

@@ -1,0 +1,170 @@
+"""Returns and advantages over time: discounted sums and GAE.
+
+Tokens outside the mask (padding, a tool's output) are stepped over: values, rewards and
+discounts of the masked tokens play no part, so inserting them changes nothing else.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._numerics import keep
+
+
+def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
+    """Puts one reward a sequence on its last live token.
+
+    r_it = R_i where t is the last token with m_it = 1, else 0. A fully masked row gets
+    nothing.
+
+    Args:
+      rewards: [B] outcome rewards.
+      mask: [B, T] bool or 0/1.
+
+    Returns:
+      [B, T] float32, constants.
+
+    Raises:
+      ValueError: shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import rewards_at_end
+      >>> mask = jnp.array([[1, 1, 0], [1, 0, 1]])
+      >>> print(rewards_at_end(jnp.array([2.0, 3.0]), mask))
+      [[0. 2. 0.]
+       [0. 0. 3.]]
+    """
+    rewards, live = _checks.constant("rewards", rewards), _checks.flags(mask)
+    _checks.same_shape(2, mask=live)
+    if rewards.shape != live.shape[:1]:
+        raise ValueError(
+            f"rewards must have shape {list(live.shape[:1])}, one a row of the mask, "
+            f"got {list(rewards.shape)}"
+        )
+    seen = jnp.cumsum(live, axis=1, dtype=jnp.int32)
+    last = live & (seen == seen[:, -1:])
+    return jnp.where(last, rewards[:, None], 0.0)
+
+
+def discounted_returns(
+    rewards: ArrayLike, mask: ArrayLike, *, gamma: float | jax.Array = 1.0
+) -> jax.Array:
+    """Discounted sum of the rewards from each token on.
+
+    G_t = r_t + gamma G_{t'}, with t' the next token inside the mask. REINFORCE's
+    reward-to-go (Williams 1992); masked tokens neither end the sum nor discount it.
+
+    Args:
+      rewards: [B, T] token rewards; those outside the mask are ignored.
+      mask: [B, T] bool or 0/1.
+      gamma: discount a live token, in [0, 1].
+
+    Returns:
+      [B, T] float32, constants, zero outside the mask.
+
+    Raises:
+      ValueError: shapes differ, or `gamma` lies outside [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import discounted_returns
+      >>> rewards = jnp.array([[0.0, 9.0, 0.0, 1.0]])
+      >>> mask = jnp.array([[1, 0, 1, 1]])
+      >>> print(discounted_returns(rewards, mask, gamma=0.5))
+      [[0.25 0.   0.5  1.  ]]
+    """
+    rewards, live = _checks.constant("rewards", rewards), _checks.flags(mask)
+    _checks.same_shape(2, rewards=rewards, mask=live)
+    _checks.unit_interval("gamma", gamma)
+    gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
+
+    def step(
+        later: jax.Array, now: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        reward, on = now
+        later = jnp.where(on, reward + gamma * later, later)
+        return later, later
+
+    start = jnp.zeros_like(rewards[:, 0])
+    _, sums = jax.lax.scan(step, start, (keep(rewards, live).T, live.T), reverse=True)
+    return keep(sums.T, live)
+
+
+def gae(
+    rewards: ArrayLike,
+    values: ArrayLike,
+    mask: ArrayLike,
+    *,
+    gamma: float | jax.Array = 1.0,
+    lam: float | jax.Array = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Generalised advantage estimates and the value targets that belong to them.
+
+    delta_t = r_t + gamma v_{t'} - v_t, A_t = delta_t + gamma lam A_{t'}, target_t =
+    A_t + v_t, with t' the next token inside the mask and v = A = 0 after the last.
+    arXiv 1506.02438, equations 11 to 16. A truncated response ends like any other: no
+    value is bootstrapped.
+
+    Args:
+      rewards: [B, T] token rewards.
+      values: [B, T]; v_t is the value of the state before token t.
+      mask: [B, T] bool or 0/1; what lies outside is stepped over.
+      gamma: discount a live token, in [0, 1].
+      lam: in [0, 1], a scalar or [B], one a sequence.
+
+    Returns:
+      Advantages [B, T] and value targets [B, T], float32 constants, zero outside the
+      mask. They are not whitened.
+
+    Raises:
+      ValueError: shapes differ, or `gamma` or a scalar `lam` lies outside [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import gae
+      >>> rewards = jnp.array([[0.0, 0.0, 1.0, 0.0]])
+      >>> values = jnp.array([[0.5, 0.5, 0.75, 9.0]])
+      >>> mask = jnp.array([[1, 1, 1, 0]])
+      >>> advantages, targets = gae(rewards, values, mask, lam=0.5)
+      >>> print(advantages)
+      [[0.1875 0.375  0.25   0.    ]]
+      >>> print(targets)
+      [[0.6875 0.875  1.     0.    ]]
+    """
+    rewards = _checks.constant("rewards", rewards)
+    values, live = _checks.constant("values", values), _checks.flags(mask)
+    _checks.same_shape(2, rewards=rewards, values=values, mask=live)
+    _checks.unit_interval("gamma", gamma)
+    gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
+    lam = _lambda(lam, live.shape[0])
+    rewards, values = keep(rewards, live), keep(values, live)
+
+    def step(
+        later: tuple[jax.Array, jax.Array],
+        now: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        next_value, next_advantage = later
+        reward, value, on = now
+        delta = reward + gamma * next_value - value
+        advantage = jnp.where(on, delta + gamma * lam * next_advantage, next_advantage)
+        return (jnp.where(on, value, next_value), advantage), advantage
+
+    start = jnp.zeros_like(rewards[:, 0])
+    _, advantages = jax.lax.scan(
+        step, (start, start), (rewards.T, values.T, live.T), reverse=True
+    )
+    advantages = keep(advantages.T, live)
+    return advantages, advantages + values
+
+
+def _lambda(lam: float | jax.Array, batch: int) -> jax.Array:
+    if jnp.ndim(lam) == 0:
+        _checks.unit_interval("lam", lam)
+    lam = _checks.constant("lam", lam)
+    if lam.shape not in ((), (batch,)):
+        raise ValueError(
+            f"lam must be a scalar or have shape [{batch}], got {list(lam.shape)}"
+        )
+    return lam

@@ -300,6 +300,8 @@ def _describe(tree: Any) -> dict[str, str]:
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise ValueError(f"the state must be arrays only, got {name} = {leaf!r}")
         described[name] = f"{leaf.dtype}{list(leaf.shape)}"
+    if not described:
+        raise ValueError("the state must hold at least one array, got none")
     return described
 
 

@@ -84,8 +84,9 @@ def plot_comparison(
     its best seed at the end of its time.
 
     Args:
-      runs: method -> list of (seed, rows). A row with "heldout_accuracy" is a point;
-        its time is "seconds", or the sum of "seconds_step" so far.
+      runs: method -> list of (seed, rows). A row with "heldout_accuracy" is a point.
+        Its time is the sum so far of "seconds_step" (or "seconds"), without
+        "seconds_evaluate": evaluation is no training.
       path: the picture (.png).
       control: (seed, rows) of further supervised training.
       control_label: its name.
@@ -204,7 +205,8 @@ def _points(rows: Sequence[Row], by: str = "step") -> np.ndarray:
     """[K, 2] of (step or minutes, held-out accuracy)."""
     points, seconds = [], 0.0
     for row in rows:
-        seconds = row.get("seconds", seconds + (row.get("seconds_step") or 0.0))
+        spent = row.get("seconds_step", row.get("seconds", 0.0))
+        seconds += spent - row.get("seconds_evaluate", 0.0)
         value = row.get("heldout_accuracy")
         if value is not None and np.isfinite(value):
             points.append((row["step"] if by == "step" else seconds / 60, value))

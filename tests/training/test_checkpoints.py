@@ -101,6 +101,15 @@ def test_everything_comes_back(tmp_path):
     assert np.load(path / "arrays.npz")["file"].shape == (2, 3)
 
 
+def test_empty_parts_of_a_state_come_back(tmp_path):
+    state = {"w": jnp.ones(3), "critic": None, "empty": {}, "more": [(), jnp.zeros(2)]}
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state)
+    found = folder.restore(abstract(state), {})
+    assert_same(found.state, state)
+    assert (found.extra, found.arrays) == ({}, {})
+
+
 def test_the_newest_is_taken_unless_a_step_is_asked_for(folder):
     assert folder.steps() == [10, 20, 30]
     assert restore(folder).extra == {"at": 30}
@@ -418,6 +427,8 @@ def test_bad_arguments_are_named(tmp_path):
         folder.save(1, make_state(), {}, {"dtype": jnp.dtype("float32")})
     with pytest.raises(ValueError, match=r"arrays only, got rate = 0\.1"):
         folder.save(1, {"rate": 0.1})
+    with pytest.raises(ValueError, match="at least one array, got none"):
+        folder.save(1, {"critic": None})
     with pytest.raises(ValueError, match="got words of object"):
         folder.save(1, make_state(), arrays={"words": np.array(["a", None])})
     assert folder.steps() == []

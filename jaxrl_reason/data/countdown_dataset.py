@@ -64,11 +64,11 @@ def countdown_config(settings: CountdownSettings) -> CountdownConfig:
 
 
 class Countdown(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
-    """Builder of the dataset; its rows are the fields of `Problem`."""
+    """Builder of the dataset; its rows are the fields of `Problem` and the split."""
 
     # To be raised whenever the same settings give other puzzles: folders on disk are
     # found by it.
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.1")
     BUILDER_CONFIGS = [  # noqa: RUF012 (what TFDS asks for)
         countdown_config(CountdownSettings(numbers=numbers))
         for numbers in ((3,), (4,), (3, 4))
@@ -80,6 +80,8 @@ class Countdown(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             "target": np.int32,
             "solution": tfds.features.Text(),
             "problem_id": np.int32,
+            # So that a file in the wrong place cannot pass for another split.
+            "split": tfds.features.Text(),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -96,18 +98,12 @@ class Countdown(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         splits = generate_problems(self.builder_config.settings)
         # TFDS refuses empty splits, and a share of 0 asks for one.
         wanted = [name for name in SPLITS if splits[name]]
-        return {name: self._generate_examples(splits[name]) for name in wanted}
+        return {name: self._generate_examples(name, splits[name]) for name in wanted}
 
     def _generate_examples(
-        self, problems: tuple[Problem, ...]
+        self, split: str, problems: tuple[Problem, ...]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         for problem in problems:
-            yield (
-                problem.problem_id,
-                {
-                    "numbers": list(problem.numbers),
-                    "target": problem.target,
-                    "solution": problem.solution,
-                    "problem_id": problem.problem_id,
-                },
-            )
+            row = dataclasses.asdict(problem)
+            row["numbers"] = list(problem.numbers)
+            yield problem.problem_id, {**row, "split": split}

@@ -78,11 +78,23 @@ def test_files_are_array_records_and_reused(prepared: Path) -> None:
     assert after == before
 
 
-def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    load_split(CountdownSettings(max_number=4, max_value=9), tmp_path, "train")
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert captured.err == ""
+def test_nothing_is_printed(tmp_path: Path, root: Path) -> None:
+    # In a process of its own: pytest takes over what the loggers would write.
+    script = (
+        "import logging, sys\n"
+        "logging.basicConfig()\n"  # as programs do: warnings of libraries show
+        "from jaxrl_reason.data.pipeline import ProblemStream, open_split\n"
+        "from jaxrl_reason.tasks.countdown import CountdownSettings\n"
+        "settings = CountdownSettings(max_number=4, max_value=9)\n"
+        "source = open_split(settings, sys.argv[1], 'train')\n"
+        "next(ProblemStream(source, batch_size=4, seed=0))\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=root, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == ""
+    assert done.stderr == ""
 
 
 def test_settings_have_folders_of_their_own(tmp_path: Path) -> None:
@@ -122,7 +134,7 @@ def refuses(data_dir: Path) -> None:
     """Opening says which folder is damaged and what to do."""
     with pytest.raises(DatasetError, match="delete this folder") as error:
         open_split(SMALL, data_dir, "train")
-    assert str(next(data_dir.rglob("1.0.0"))) in str(error.value)
+    assert str(next(data_dir.rglob("1.0.1"))) in str(error.value)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -148,10 +160,15 @@ def test_a_missing_file_is_refused(copied: Path) -> None:
     refuses(copied)
 
 
-def test_a_file_of_another_split_is_refused(copied: Path) -> None:
-    (test_file,) = copied.rglob("*test*array_record*")
-    shutil.copyfile(test_file, train_file(copied))
-    refuses(copied)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_file_of_another_split_is_refused(copied: Path, split: str) -> None:
+    # The test split is shorter than one of these and longer than the other.
+    (mine,), (other,) = (
+        copied.rglob(f"*{name}*array_record*") for name in (split, "test")
+    )
+    shutil.copyfile(other, mine)
+    with pytest.raises(DatasetError, match="delete this folder"):
+        open_split(SMALL, copied, split)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
@@ -165,21 +182,21 @@ def test_a_damaged_description_is_refused(copied: Path, content: str | None) -> 
 
 
 def test_an_empty_folder_is_refused(copied: Path) -> None:
-    folder = next(copied.rglob("1.0.0"))
+    folder = next(copied.rglob("1.0.1"))
     shutil.rmtree(folder)
     folder.mkdir()
     refuses(copied)
 
 
 def test_what_an_interrupted_run_left_is_no_dataset(copied: Path) -> None:
-    folder = next(copied.rglob("1.0.0"))
-    folder.rename(folder.with_name("incomplete.ABC_1.0.0"))
+    folder = next(copied.rglob("1.0.1"))
+    folder.rename(folder.with_name("incomplete.ABC_1.0.1"))
     assert load_split(SMALL, copied, "train") == list(generate_problems(SMALL)["train"])
 
 
 def test_damage_after_opening_is_named_too(copied: Path) -> None:
     source = open_split(SMALL, copied, "train")
-    broken = type(source)([{"numbers": []}], Path("somewhere"))
+    broken = type(source)([{"numbers": []}], "train", Path("somewhere"))
     with pytest.raises(DatasetError, match="the dataset in somewhere is damaged"):
         broken[0]
 

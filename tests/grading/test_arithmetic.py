@@ -128,6 +128,7 @@ def test_numbers_are_those_written() -> None:
         "3 \u00d7 4",
         "3 \u2212 4",
         "\uff13",
+        "3\uff17",
         "\u0663",
         "3\u00a0+ 4",
         "\u200b3",

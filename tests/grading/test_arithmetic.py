@@ -170,6 +170,6 @@ def test_no_text_raises(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["(", "-", "9", "3+", "9**", " ", "1 ", "(1)", "x"])
 def test_long_texts_take_no_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert evaluate(piece * 200_000) is None
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0

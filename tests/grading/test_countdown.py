@@ -66,12 +66,12 @@ def test_the_last_answer_counts() -> None:
 @pytest.mark.parametrize("row", rows_of(HOSTILE, "countdown"), ids=lambda r: r["why"])
 def test_hostile_answers(row: dict[str, Any], tmp_path: Path) -> None:
     given_, answer = row["input"], text_of(row["input"]["response"])
-    start = time.perf_counter()
+    start = time.process_time()
     verdicts = [
         grade_expression(answer, given_["numbers"], given_["target"]),
         grade(in_tags(answer), given_["numbers"], given_["target"]),
     ]
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     for verdict in verdicts:
         assert verdict.correct is (row["expected"] == "correct")
         assert verdict.correct or verdict.reason
@@ -107,11 +107,11 @@ def test_rows_that_cannot_be_judged() -> None:
     ids=range(10),
 )
 def test_time_is_linear(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert not grade(text, NUMBERS, 22).correct
     for compat in (False, True):
         assert countdown_score("Assistant:" + text, NUMBERS, 22, compat=compat) < 1
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 # The scores of the original, numbers [19, 36, 55, 7] and target 65.

@@ -31,9 +31,9 @@ PIECES = [
 @pytest.mark.parametrize("row", rows_of(HOSTILE, "format"), ids=lambda r: r["why"])
 def test_hostile_formats(row: dict[str, Any]) -> None:
     response = text_of(row["input"]["response"])
-    start = time.perf_counter()
+    start = time.process_time()
     kept = think_answer_format(response, opened=False)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert kept is (row["expected"] == "correct")
 
 
@@ -90,7 +90,7 @@ def test_the_format_is_that_of_a_regex(text: str) -> None:
 @pytest.mark.parametrize("piece", ["<answer>", "</answer>", "<think>", "</think>", "<"])
 def test_long_texts_take_no_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     assert last_tagged(text, "answer") is None
     assert not think_answer_format(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0

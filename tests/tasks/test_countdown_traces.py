@@ -207,10 +207,10 @@ def test_traces_are_quick() -> None:
     problems = generate_problems(CountdownSettings())["train"]
     rng, settings = np.random.default_rng(0), TraceSettings()
     task = CountdownTask.with_symbols(CountdownSettings())
-    start = time.perf_counter()
+    start = time.process_time()
     for index in rng.integers(len(problems), size=6000):
         task.tokenizer.encode(make_trace(problems[index], rng, settings))
-    assert 6000 / (time.perf_counter() - start) > 3000
+    assert 6000 / (time.process_time() - start) > 3000
 
 
 def test_a_problem_out_of_reach_is_refused() -> None:

@@ -1,0 +1,61 @@
+"""What the house imports, setup.py declares."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+FOLDERS = ["jaxrl_reason", "losses", "sharding", "experiments"]
+HOUSE = {"jaxrl_reason", "experiments"}
+
+
+def declared(root: Path, keyword: str) -> list[str]:
+    """The requirements that setup.py gives under a keyword, without their bounds."""
+    tree = ast.parse((root / "setup.py").read_text(encoding="utf-8"))
+    values = [
+        ast.literal_eval(argument.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in node.keywords
+        if argument.arg == keyword
+    ]
+    return [normal(re.split("[<>=~!]", requirement)[0]) for requirement in values[0]]
+
+
+def normal(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def imported(root: Path) -> dict[str, str]:
+    """Top-level modules from outside, each with a file that imports it."""
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                for name in names:
+                    found[name.partition(".")[0]] = str(path.relative_to(root))
+    known = sys.stdlib_module_names | HOUSE
+    return {name: file for name, file in found.items() if name not in known}
+
+
+def test_every_import_is_declared(root: Path) -> None:
+    requirements = set(declared(root, "install_requires"))
+    makers = importlib.metadata.packages_distributions()
+    undeclared = [
+        f"{file} imports {name}"
+        for name, file in imported(root).items()
+        if not requirements & {normal(maker) for maker in makers.get(name, [])}
+    ]
+    assert undeclared == []
+
+
+def test_the_core_is_a_real_dependency(root: Path) -> None:
+    core = ["jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets"]
+    core += ["sentencepiece", "chex"]
+    assert set(core) <= set(declared(root, "install_requires"))

@@ -42,7 +42,6 @@ from jaxrl_reason.losses.reductions import (
 from jaxrl_reason.losses.returns import discounted_returns, gae, rewards_at_end
 from jaxrl_reason.losses.shaping import overlong_mask, soft_overlong_penalty
 from jaxrl_reason.losses.surrogates import (
-    Metrics,
     clipped_surrogate,
     masked_total,
     policy_gradient,
@@ -52,7 +51,6 @@ from jaxrl_reason.losses.value import value_loss
 
 __all__ = [
     "Counts",
-    "Metrics",
     "batch_counts",
     "chunked_logprobs",
     "clipped_surrogate",

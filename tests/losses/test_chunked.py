@@ -1,0 +1,194 @@
+"""Log-probs and entropies from hidden states: right, and never with all logits."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
+from tests.losses import reference
+from tests.losses.jaxprs import primitives
+from tests.losses.worked import close
+
+B, T, D, V = 3, 5, 4, 11
+
+
+def inputs(batch: int = B, tokens: int = T) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(batch + tokens)
+    hidden = rng.normal(size=(batch, tokens, D)).astype(np.float32)
+    unembed = rng.normal(size=(D, V)).astype(np.float32)
+    return hidden, unembed, rng.integers(0, V, (batch, tokens))
+
+
+# How hard the test functions pull at every log-prob and every entropy.
+PULLS = np.random.default_rng(7).normal(size=(2, B, T)).astype(np.float32)
+
+
+def full(
+    hidden: Any, unembed: Any, tokens: Any, *, temperature: Any = 1.0, **_: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The same with all logits at once."""
+    logits = jnp.asarray(hidden) @ unembed
+    return (
+        token_logprobs(logits, tokens, temperature=temperature),
+        token_entropy(logits, temperature=temperature),
+    )
+
+
+def exact(hidden: Any, unembed: Any, tokens: Any, temperature: float = 1.0) -> Any:
+    """The same in NumPy float64."""
+    logits = np.asarray(hidden, np.float64) @ np.asarray(unembed, np.float64)
+    return (
+        reference.token_logprobs(logits, tokens, temperature),
+        reference.token_entropy(logits, temperature),
+    )
+
+
+@partial(jax.jit, static_argnames=("function", "chunk_size"))
+def pulled(
+    function: Callable,
+    hidden: Any,
+    unembed: Any,
+    tokens: Any,
+    temperature: Any = 1.0,
+    chunk_size: int = 1024,
+) -> tuple[Any, Any]:
+    """Log-probs with entropies, and the gradients of a scalar of both."""
+
+    def scalar(hidden: Any, unembed: Any) -> Any:
+        found = function(
+            hidden, unembed, tokens, temperature=temperature, chunk_size=chunk_size
+        )
+        return (PULLS[0] * found[0] + PULLS[1] * found[1]).sum(), found
+
+    grads, found = jax.grad(scalar, (0, 1), has_aux=True)(hidden, unembed)
+    return found, grads
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 7, 14, 15, 1000])
+def test_chunks_of_any_size_give_the_same(chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+    for temperature in (1.0, 0.6):
+        found, grads = pulled(
+            chunked_logprobs, hidden, unembed, tokens, temperature, chunk_size
+        )
+        for x, y in zip(
+            found, exact(hidden, unembed, tokens, temperature), strict=True
+        ):
+            close(x, y, rtol=1e-5)
+        _, slopes = pulled(full, hidden, unembed, tokens, temperature)
+        for grad, slope in zip(grads, slopes, strict=True):
+            close(grad, slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+def test_gradients_are_numerical_ones(chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+
+    def scalar(hidden: np.ndarray, unembed: np.ndarray) -> float:
+        return float((PULLS * np.stack(exact(hidden, unembed, tokens))).sum())
+
+    _, grads = pulled(chunked_logprobs, hidden, unembed, tokens, chunk_size=chunk_size)
+    slope = reference.numerical_gradient(lambda h: scalar(h, unembed), hidden)
+    close(grads[0], slope, rtol=1e-5, atol=1e-5)
+    slope = reference.numerical_gradient(lambda w: scalar(hidden, w), unembed)
+    close(grads[1], slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 5)])
+def test_odd_shapes(shape: tuple[int, int]) -> None:
+    hidden, unembed, tokens = inputs(*shape)
+    found = chunked_logprobs(hidden, unembed, tokens, chunk_size=4)
+    for x, y in zip(found, exact(hidden, unembed, tokens), strict=True):
+        assert x.shape == shape
+        close(x, y, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "bfloat16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+def test_bfloat16(dtypes: tuple[str, str], chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+    coarse = jnp.asarray(hidden, dtypes[0]), jnp.asarray(unembed, dtypes[1])
+    same = [np.asarray(x, np.float32) for x in coarse]
+    run = partial(pulled, chunked_logprobs, chunk_size=chunk_size)
+    found, grads = run(*coarse, tokens)
+    expected, slopes = run(*same, tokens)
+    for x, y in zip(found, expected, strict=True):
+        assert x.dtype == jnp.float32
+        close(x, y, rtol=1e-5)
+    for grad, slope, x in zip(grads, slopes, coarse, strict=True):
+        assert grad.dtype == x.dtype
+        close(grad, slope, rtol=1e-2, atol=1e-2)
+
+
+def test_vmap_and_no_jit() -> None:
+    hidden, unembed, tokens = inputs()
+    found, grads = pulled(chunked_logprobs, hidden, unembed, tokens, chunk_size=4)
+    plain = chunked_logprobs(hidden, unembed, tokens, chunk_size=4)
+    run = partial(pulled, chunked_logprobs, chunk_size=4)
+    twice = jax.vmap(run, in_axes=(0, None, None))(
+        np.stack([hidden, hidden]), unembed, tokens
+    )
+    for x, y, z in zip(plain, found, twice[0], strict=True):
+        close(x, y, rtol=1e-5)
+        close(z, np.stack([y, y]), rtol=1e-5)
+    for x, y in zip(twice[1], grads, strict=True):
+        close(x, np.stack([y, y]), rtol=1e-5, atol=1e-5)
+
+
+def test_large_logits_lose_no_digits() -> None:
+    hidden, unembed, tokens = inputs()
+    close(
+        chunked_logprobs(40 * hidden, unembed, tokens, chunk_size=4)[1],
+        reference.token_entropy(40 * hidden.astype(np.float64) @ unembed),
+        rtol=1e-5,
+        atol=2e-5,
+    )
+
+
+def test_one_block_needs_no_loop_and_no_second_product() -> None:
+    run = partial(pulled, chunked_logprobs, chunk_size=B * T)
+    found = primitives(run, *inputs())
+    assert "scan" not in found
+    assert found.count("dot_general") == 3
+
+
+def test_two_blocks_make_the_product_twice() -> None:
+    run = partial(pulled, chunked_logprobs, chunk_size=B * 3)
+    found = primitives(run, *inputs())
+    assert found.count("scan") == 2
+    assert found.count("dot_general") == 4
+
+
+def test_a_token_beyond_the_vocabulary_is_nan() -> None:
+    hidden, unembed, tokens = inputs()
+    tokens[0, 0] = V
+    logprobs, entropy = chunked_logprobs(hidden, unembed, tokens, chunk_size=4)
+    assert np.isnan(logprobs).sum() == 1
+    assert np.isfinite(entropy).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": np.zeros((B, T + 1), int)}, r"\[B, T, D\], \[D, V\] and \[B, T\]"),
+        ({"unembed": np.ones((D + 1, V), np.float32)}, r"got \[3, 5, 4\], \[5, 11\]"),
+        ({"hidden": np.ones((B, D), np.float32)}, "hidden must have 3 axes"),
+        ({"unembed": np.ones(D, np.float32)}, "unembed must have 2 axes"),
+        ({"hidden": np.ones((B, T, D), int)}, "hidden must be a floating array"),
+        ({"tokens": np.ones((B, T))}, "tokens must be an integer array"),
+        ({"temperature": 0.0}, "temperature must be finite and > 0, got 0.0"),
+        ({"temperature": np.nan}, "temperature must be finite and > 0, got nan"),
+        ({"chunk_size": 0}, "chunk_size must be a static integer >= 1, got 0"),
+        ({"chunk_size": 2.5}, "chunk_size must be a static integer >= 1, got 2.5"),
+    ],
+)
+def test_refusals(change: dict[str, Any], message: str) -> None:
+    hidden, unembed, tokens = inputs()
+    given = {"hidden": hidden, "unembed": unembed, "tokens": tokens, **change}
+    with pytest.raises(ValueError, match=message):
+        chunked_logprobs(**given)

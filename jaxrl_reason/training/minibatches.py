@@ -1,0 +1,169 @@
+"""Rollouts split into mini-batches of whole groups and packed for the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl_reason.sharding import ShardingRules, check_batch
+from jaxrl_reason.training.batch import (
+    Packing,
+    PackingShape,
+    Rollouts,
+    TrainBatch,
+    pack_sequences,
+    with_fields,
+)
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """One optimiser step's sequences: packed, and where they came from."""
+
+    index: np.ndarray  # [N] rows of the [B, T] arrays
+    batch: TrainBatch  # leading axis K
+    plan: Packing
+
+    def with_fields(self, **values: np.ndarray) -> "Minibatch":
+        """Adds values given for the whole batch [B, ...]."""
+        own = {name: np.asarray(v)[self.index] for name, v in values.items()}
+        return Minibatch(
+            self.index, with_fields(self.batch, self.plan, **own), self.plan
+        )
+
+
+@dataclass(frozen=True)
+class MinibatchPlan:
+    """Static shapes of a step's mini-batches.
+
+    Args:
+      num_minibatches: U.
+      groups_per_minibatch: P / U, group ids are 0 .. P/U - 1 inside each.
+      shape: of a micro-batch.
+      num_micro: K, enough for the longest responses.
+    """
+
+    num_minibatches: int
+    groups_per_minibatch: int
+    shape: PackingShape
+    num_micro: int
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        num_prompts: int,
+        group_size: int,
+        num_minibatches: int,
+        shape: PackingShape,
+        max_sequence: int,
+    ) -> "MinibatchPlan":
+        """Allocates for the worst case: every sequence `max_sequence` tokens long.
+
+        Best fit leaves at most one row with fewer sequences than always fit, so this
+        many rows are enough for any lengths.
+        """
+        if num_prompts % num_minibatches:
+            raise ValueError(
+                f"prompts_per_step ({num_prompts}) must be a multiple of the updates "
+                f"a rollout, got {num_minibatches}"
+            )
+        if shape.width < max_sequence:
+            raise ValueError(
+                f"row_width must hold a prompt and a response ({max_sequence} tokens), "
+                f"got {shape.width}"
+            )
+        groups = num_prompts // num_minibatches
+        per_row = min(shape.slots, shape.width // max_sequence)
+        rows = -(-groups * group_size // per_row) + 1
+        return cls(num_minibatches, groups, shape, -(-rows // shape.rows))
+
+    def split(
+        self,
+        rollouts: Rollouts,
+        rng: np.random.Generator,
+        loss_rows: np.ndarray,
+    ) -> list[Minibatch]:
+        """Shuffles the groups and packs U mini-batches.
+
+        Args:
+          rollouts: P groups.
+          rng: for the order of the groups.
+          loss_rows: [B] bool, False where a response does not count in the loss.
+        """
+        g = rollouts.group_size
+        order = rng.permutation(rollouts.num_prompts)
+        out = []
+        for groups in order.reshape(self.num_minibatches, -1):
+            index = (groups[:, None] * g + np.arange(g)).reshape(-1)
+            out.append(self._pack(rollouts, index, g, loss_rows))
+        return out
+
+    def _pack(
+        self, rollouts: Rollouts, index: np.ndarray, g: int, loss_rows: np.ndarray
+    ) -> Minibatch:
+        prompts = [
+            rollouts.prompt_tokens[i // g, : rollouts.prompt_lengths[i // g]]
+            for i in index
+        ]
+        responses = [
+            rollouts.tokens[i // g, i % g, : rollouts.lengths[i // g, i % g]]
+            for i in index
+        ]
+        batch, plan = pack_sequences(
+            prompts,
+            responses,
+            self.shape,
+            num_micro=self.num_micro,
+            response_width=rollouts.width,
+            group_ids=np.arange(len(index)) // g,
+            loss_rows=loss_rows[index],
+        )
+        return Minibatch(index, batch, plan)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Puts packed batches on a mesh: rows over the batch axes, micro-batches whole."""
+
+    mesh: Mesh
+    rules: ShardingRules
+
+    def check(self, shape: PackingShape) -> None:
+        """Refuses rows that the mesh does not divide."""
+        check_batch(self.mesh, self.rules, shape.rows, "rows of a micro-batch")
+
+    def rows(self, batch: TrainBatch) -> TrainBatch:
+        """[K, M, ...] arrays onto the devices, M split over the batch axes."""
+        spec = PartitionSpec(None, *self.rules.spec(("batch",)))
+        return jax.device_put(batch, NamedSharding(self.mesh, spec))
+
+    def whole(self, x: Any) -> Any:
+        """Arrays that every device holds whole."""
+        return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec()))
+
+    def leading(self, x: Any) -> Any:
+        """[B, ...] arrays with B split over the batch axes (prompts, keys)."""
+        spec = PartitionSpec(*self.rules.spec(("batch",)))
+        return jax.device_put(x, NamedSharding(self.mesh, spec))
+
+
+def score_sequences(
+    scorer: Callable[[Any, TrainBatch, Any], jax.Array],
+    params: Any,
+    minibatches: list[Minibatch],
+    place: Placement,
+) -> np.ndarray:
+    """Runs a forward pass over all mini-batches; [B, T] in the order of the rollouts.
+
+    All are started before the first result is read, so that the device does not wait.
+    """
+    started = [scorer(params, place.rows(m.batch), m.plan.live) for m in minibatches]
+    total = sum(len(m.index) for m in minibatches)
+    out = np.zeros((total, started[0].shape[-1]), np.float32)
+    for m, placed in zip(minibatches, started, strict=True):
+        out[m.index] = m.plan.collect(placed)
+    return out

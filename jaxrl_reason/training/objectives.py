@@ -1,0 +1,73 @@
+"""Objectives: a model, a batch and a loss function joined for `make_update`."""
+
+from typing import Any
+
+import jax
+
+from jaxrl_reason.losses import Counts, nll, token_mean
+from jaxrl_reason.models import Transformer, ValueModel
+from jaxrl_reason.training.batch import TrainBatch
+from jaxrl_reason.training.forward import critic_values, policy_logprobs, sequences
+from jaxrl_reason.training.methods import Method
+from jaxrl_reason.training.update import Metrics, Objective
+
+Params = Any
+
+
+def policy_objective(
+    model: Transformer, method: Method, *, temperature: float, num_groups: int
+) -> Objective:
+    """The method's policy loss on a packed micro-batch."""
+
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts
+    ) -> tuple[jax.Array, Metrics]:
+        logprobs, entropy = policy_logprobs(model, params, batch, temperature)
+        named = {"entropy": entropy}
+        for name in ("ref_logprobs", "sampler_logprobs", "group_ids"):
+            if name in method.loss_inputs:
+                named[name] = sequences(getattr(batch, name))
+        extra: dict[str, Any] = {name: named[name] for name in method.loss_inputs}
+        if "group_ids" in extra:
+            extra["num_groups"] = num_groups
+        return method.loss(
+            logprobs,
+            sequences(batch.old_logprobs),
+            sequences(batch.advantages),
+            sequences(batch.mask),
+            counts,
+            **extra,
+        )
+
+    return objective
+
+
+def critic_objective(model: ValueModel, method: Method) -> Objective:
+    """The method's value loss, averaged over the tokens of the mini-batch."""
+    assert method.value_loss is not None
+
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts
+    ) -> tuple[jax.Array, Metrics]:
+        mask = sequences(batch.mask)
+        values = critic_values(model, params, batch)
+        per_token = method.value_loss(
+            values, sequences(batch.old_values), sequences(batch.returns), mask
+        )
+        return token_mean(per_token, mask, counts), {}
+
+    return objective
+
+
+def supervised_objective(model: Transformer) -> Objective:
+    """Negative log-likelihood of the response tokens, token mean."""
+
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts
+    ) -> tuple[jax.Array, Metrics]:
+        logprobs, entropy = policy_logprobs(model, params, batch, 1.0)
+        mask = sequences(batch.mask)
+        metrics = {"entropy": (entropy.sum(where=mask), mask.sum().astype("float32"))}
+        return token_mean(nll(logprobs, mask), mask, counts), metrics
+
+    return objective

@@ -1,0 +1,169 @@
+"""One iteration of reinforcement learning, from problems to an updated policy."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.training.batch import Rollouts
+from jaxrl_reason.training.collect import Collected, collect_groups, sample_groups
+from jaxrl_reason.training.methods import Experience
+from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
+from jaxrl_reason.training.minibatches import Minibatch, score_sequences
+from jaxrl_reason.training.monitor import PhaseTimer
+from jaxrl_reason.training.rl_parts import RLParts, RLState
+from jaxrl_reason.training.rollout_metrics import mismatch_metrics, rollout_metrics
+from jaxrl_reason.training.state import TrainState
+
+
+def rl_iteration(
+    parts: RLParts, state: RLState, problems: Iterator[Sequence[Any]], timer: PhaseTimer
+) -> tuple[RLState, Row, Collected]:
+    """One step: roll out, score, estimate advantages, update several times.
+
+    Args:
+      parts: the compiled pieces.
+      state: of the run; its policy and critic are donated.
+      problems: batches of `prompts_per_step` problems.
+      timer: gets the seconds of each phase.
+
+    Returns:
+      The new state, the step's metrics, and what was collected.
+
+    Raises:
+      NoSignalError: dynamic sampling did not fill the batch within its bound.
+    """
+    s, method = parts.settings, parts.method
+
+    # Problems -> graded groups of responses; refilled until the batch is full.
+    collected = collect_groups(
+        partial(draw_groups, parts, state, timer),
+        problems,
+        method,
+        num_prompts=s.prompts_per_step,
+        surplus=state.surplus,
+        first_draw=state.draws,
+        max_rounds=s.max_rounds,
+    )
+    rollouts = collected.rollouts
+    with timer("train"):
+        # Mini-batches of whole groups, packed. Responses out of the loss stay in the
+        # group statistics.
+        counted = np.ones(s.sequences, bool)
+        if method.overlong_filtering:
+            counted = ~rollouts.truncated.reshape(-1)
+        rng = np.random.default_rng((s.seed, state.step))
+        minibatches = parts.plan.split(rollouts, rng, counted)
+
+        # Old log-probs: the policy before its first update. Reference log-probs and
+        # values only if the method has use for them.
+        seen = look_at_rollouts(parts, state, rollouts, minibatches)
+        estimate = jax.device_get(parts.advantages(seen))
+
+        # Several updates a rollout: from the second on, ratios differ from 1.
+        fields = training_fields(seen, estimate, rollouts)
+        learning_rate = float(parts.learning_rate(int(state.policy.step)))
+        policy, critic, pairs = run_updates(parts, state, minibatches, fields)
+        row = finish_metrics(pairs)
+
+    fresh = np.repeat(rollouts.policy_step == state.step, s.group_size)[:, None]
+    row |= rollout_metrics(collected)
+    row |= mismatch_metrics(
+        fields["sampler_logprobs"], fields["old_logprobs"], np.asarray(seen.mask) & fresh
+    )
+    row |= {"learning_rate": learning_rate, "updates": len(minibatches)}
+    state = state.replace(
+        policy=policy,
+        critic=critic,
+        surplus=collected.surplus,
+        step=state.step + 1,
+        draws=state.draws + collected.rounds,
+    )
+    return state, row, collected
+
+
+def draw_groups(
+    parts: RLParts, state: RLState, timer: PhaseTimer, problems: Sequence[Any], draw: int
+) -> Rollouts:
+    """One round of sampling and grading with the current policy."""
+    return sample_groups(
+        parts.task,
+        parts.sample,
+        state.policy.params,
+        problems,
+        group_size=parts.settings.group_size,
+        prompt_width=parts.settings.prompt_width,
+        seed=parts.settings.seed,
+        draw=draw,
+        policy_step=state.step,
+        place=parts.place,
+        timer=timer,
+    )
+
+
+def look_at_rollouts(
+    parts: RLParts, state: RLState, rollouts: Rollouts, minibatches: list[Minibatch]
+) -> Experience:
+    """Forward passes over the rollouts: all that an advantage estimator may look at."""
+    s = parts.settings
+    ref_logprobs, values = None, None
+    old = score_sequences(parts.score, state.policy.params, minibatches, parts.place)
+    if state.reference is not None:
+        ref_logprobs = score_sequences(
+            parts.score, state.reference, minibatches, parts.place
+        )
+    if parts.values is not None and state.critic is not None:
+        values = score_sequences(
+            parts.values, state.critic.params, minibatches, parts.place
+        )
+    return Experience(
+        rewards=rollouts.rewards.reshape(-1),
+        lengths=rollouts.lengths.reshape(-1),
+        mask=rollouts.mask().reshape(s.sequences, -1),
+        group_ids=np.repeat(np.arange(s.prompts_per_step), s.group_size),
+        old_logprobs=old,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        num_groups=s.prompts_per_step,
+    )
+
+
+def training_fields(
+    seen: Experience, estimate: Any, rollouts: Rollouts
+) -> dict[str, np.ndarray]:
+    """Per-token arrays [B, T] of the TrainBatch, those that the method uses."""
+    advantages = estimate.advantages
+    if advantages.ndim == 1:
+        advantages = np.where(seen.mask, advantages[:, None], 0.0)
+    fields = {
+        "sampler_logprobs": rollouts.sampler_logprobs.reshape(seen.mask.shape),
+        "old_logprobs": seen.old_logprobs,
+        "ref_logprobs": seen.ref_logprobs,
+        "advantages": advantages,
+        "returns": estimate.returns,
+        "old_values": seen.values if estimate.returns is not None else None,
+    }
+    return {name: np.asarray(x) for name, x in fields.items() if x is not None}
+
+
+def run_updates(
+    parts: RLParts,
+    state: RLState,
+    minibatches: list[Minibatch],
+    fields: dict[str, np.ndarray],
+) -> tuple[TrainState, TrainState | None, Pairs]:
+    """One optimiser step a mini-batch, for the policy and for a critic."""
+    policy, critic, pairs = state.policy, state.critic, {}
+    for minibatch in minibatches:
+        full = minibatch.with_fields(**fields)
+        batch, live = parts.place.rows(full.batch), full.plan.live
+        policy, metrics = parts.update(policy, batch, live)
+        pairs = add_metrics(pairs, metrics)
+        if parts.update_critic is not None and critic is not None:
+            critic, metrics = parts.update_critic(critic, batch, live)
+            metrics = {f"critic_{name}": pair for name, pair in metrics.items()}
+            pairs = add_metrics(pairs, metrics)
+    return policy, critic, jax.device_get(pairs)

@@ -84,6 +84,7 @@ class ModelSettings:
         return TransformerConfig(
             vocab_size=vocab_size,
             context_length=context_length,
+            scan_unroll=self.num_layers,
             **dataclasses.asdict(self),
         )
 

@@ -53,6 +53,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=c.num_layers,
+            unroll=min(c.scan_unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
             methods=["__call__", "with_cache"],
         )

@@ -28,7 +28,7 @@ class SupervisedSettings:
     """
 
     updates: int = 1500
-    examples_per_update: int = 84
+    examples_per_update: int = 80
     rows_per_micro_batch: int = 32
     row_width: int = 104
     slots_per_row: int = 8

@@ -10,7 +10,7 @@ from jaxrl_reason.models.attention import MASKED
 from jaxrl_reason.models.cache import PrefixCache
 from jaxrl_reason.models.layers import Block, RMSNorm
 from jaxrl_reason.models.params import Params
-from jaxrl_reason.models.rope import rope_table
+from jaxrl_reason.models.rope import RopeTable, rope_table
 from jaxrl_reason.models.transformer import Transformer, embed
 
 
@@ -22,8 +22,8 @@ class ResponseCache:
     whatever the lengths of their prompts.
 
     Args:
-        keys: L arrays [P, K, G, T, H], already rotated.
-        values: L arrays [P, K, G, T, H].
+        keys: L arrays [B, K, T, H], already rotated; B = P*G, prompts then samples.
+        values: L arrays [B, K, T, H].
     """
 
     keys: tuple[jax.Array, ...]
@@ -32,35 +32,48 @@ class ResponseCache:
 
 @flax.struct.dataclass
 class DecodeParams:
-    """Parameters cut into layers once, since cutting inside a loop copies them.
+    """What every step reads, made once before the loop.
+
+    Cutting parameters into layers inside a loop copies them, and cosines made inside it
+    are made again for every head.
 
     Args:
         layers: L trees of one block's parameters.
         embedding: [V, D].
         final_norm: the last norm's parameters.
+        rope: cosines and sines of every response column, each [T, P, 1, H/2].
     """
 
     layers: tuple[Params, ...]
     embedding: jax.Array
     final_norm: Params
+    rope: RopeTable
 
 
-def decode_params(model: Transformer, params: Params) -> DecodeParams:
-    """Cut a model's parameters for `decode_step`, in the compute type."""
-    dtype = jnp.dtype(model.config.dtype)
-    cast = jax.tree.map(lambda x: x.astype(dtype), params["layers"])
-    layers = tuple(
-        jax.tree.map(lambda x, i=i: x[i], cast) for i in range(model.config.num_layers)
-    )
-    return DecodeParams(layers, params["embedding"], params["final_norm"])
+def decode_params(
+    model: Transformer, params: Params, prompt_lengths: jax.Array, size: int
+) -> DecodeParams:
+    """Cut a model's parameters for `decode_step`, in the compute type.
 
-
-def empty_cache(
-    model: Transformer, prompts: int, samples: int, size: int
-) -> ResponseCache:
-    """A cache of zeros for P prompts, G samples and T tokens."""
+    Args:
+        model: the transformer.
+        params: its parameters.
+        prompt_lengths: [P] tokens of each prompt.
+        size: response columns T.
+    """
     c = model.config
-    shape = (prompts, c.num_kv_heads, samples, size, c.head_dim)
+    dtype = jnp.dtype(c.dtype)
+    cast = jax.tree.map(lambda x: x.astype(dtype), params["layers"])
+    layers = tuple(jax.tree.map(lambda x, i=i: x[i], cast) for i in range(c.num_layers))
+    positions = jnp.arange(size)[:, None] + prompt_lengths[None]
+    rope = rope_table(positions[..., None], c.head_dim, c.rope_base)
+    return DecodeParams(layers, params["embedding"], params["final_norm"], rope)
+
+
+def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:
+    """A cache of zeros for B rows of T tokens."""
+    c = model.config
+    shape = (rows, c.num_kv_heads, size, c.head_dim)
     keys, values = (
         tuple(jnp.zeros(shape, jnp.dtype(c.dtype)) for _ in range(c.num_layers))
         for _ in range(2)
@@ -72,7 +85,7 @@ def grow_cache(cache: ResponseCache, size: int) -> ResponseCache:
     """The same cache with room for `size` tokens."""
 
     def grow(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, ((0, 0),) * 3 + ((0, size - x.shape[3]), (0, 0)))
+        return jnp.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2]), (0, 0)))
 
     return jax.tree.map(grow, cache)
 
@@ -85,39 +98,59 @@ def decode_attention(
     """One softmax over two parts: the shared prompt and the row's own response.
 
     Args:
-        q: [P, K, G, R, H], scaled; R query heads read each key-value head.
+        q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
         prefix: keys [P, K, Tp, H], values, and the mask [P, Tp] of real columns.
-        response: keys [P, K, G, T, H], values, and the mask [T] of written columns.
+        response: keys [B, K, T, H], values, and the mask [T] of written columns.
 
     Returns:
-        [P, K, G, R, H] in the type of q; scores and softmax in float32.
+        [B, K, R, H] float32; scores and softmax in float32.
     """
-    prompts, kv_heads, samples, group, head_dim = q.shape
     shared_keys, shared_values, shared_mask = prefix
     keys, values, mask = response
-    wide = jnp.float32
-    # All samples of a prompt side by side: the prompt's keys are read once for them.
-    flat = q.reshape(prompts, kv_heads, samples * group, head_dim)
-    shared = jnp.einsum(
-        "pkqh,pkth->pkqt", flat, shared_keys, preferred_element_type=wide
-    )
-    shared = jnp.where(shared_mask[:, None, None], shared, MASKED)
-    shared = shared.reshape(prompts, kv_heads, samples, group, -1)
-    own = jnp.einsum("pkgrh,pkgth->pkgrt", q, keys, preferred_element_type=wide)
-    own = jnp.where(mask[None, None, None, None], own, MASKED)
+    prompts, kv_heads = shared_keys.shape[:2]
+    rows, group = q.shape[0], q.shape[2]
+    samples = rows // prompts
+
+    def by_prompt(x: jax.Array) -> jax.Array:
+        """[B, K, R, n] -> [P, K, G*R, n]: a prompt's keys serve all its samples."""
+        x = x.reshape(prompts, samples, kv_heads, group, -1).swapaxes(1, 2)
+        return x.reshape(prompts, kv_heads, samples * group, -1)
+
+    def by_row(x: jax.Array) -> jax.Array:
+        x = x.reshape(prompts, kv_heads, samples, group, -1).swapaxes(1, 2)
+        return x.reshape(rows, kv_heads, group, -1)
+
+    shared = _product("pkqh,pkth->pkqt", by_prompt(q), shared_keys)
+    shared = by_row(jnp.where(shared_mask[:, None, None], shared, MASKED))
+    own = jnp.where(mask[None, None, None], _own_scores(q, keys), MASKED)
     top = jnp.maximum(
         jnp.max(shared, axis=-1, keepdims=True), jnp.max(own, axis=-1, keepdims=True)
     )
     shared, own = jnp.exp(shared - top), jnp.exp(own - top)
     total = jnp.sum(shared, -1, keepdims=True) + jnp.sum(own, -1, keepdims=True)
-    flat = shared.reshape(prompts, kv_heads, samples * group, -1).astype(q.dtype)
-    context = jnp.einsum(
-        "pkqt,pkth->pkqh", flat, shared_values, preferred_element_type=wide
-    ).reshape(q.shape)
-    context += jnp.einsum(
-        "pkgrt,pkgth->pkgrh", own.astype(q.dtype), values, preferred_element_type=wide
-    )
-    return (context / total).astype(q.dtype)
+    shared = by_prompt(shared.astype(values.dtype))
+    context = by_row(_product("pkqt,pkth->pkqh", shared, shared_values))
+    context += _product("bkrt,bkth->bkrh", own.astype(values.dtype), values)
+    return context / total
+
+
+def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
+def _own_scores(q: jax.Array, keys: jax.Array) -> jax.Array:
+    """Scores [B, K, R, T] of q [B, K, R, H] and keys [B, K, T, H]."""
+
+    def together(q: jax.Array, keys: jax.Array) -> jax.Array:
+        return _product("bkrh,bkth->bkrt", q, keys)
+
+    def one_by_one(q: jax.Array, keys: jax.Array) -> jax.Array:
+        heads = (q[:, :, i] for i in range(q.shape[2]))
+        return jnp.stack([_product("bkh,bkth->bkt", x, keys) for x in heads], axis=2)
+
+    # A CPU multiplies a matrix of a few rows up to five times slower than it does the
+    # same rows as vectors. An accelerator would read the keys once for each.
+    return jax.lax.platform_dependent(q, keys, cpu=one_by_one, default=together)
 
 
 def decode_step(
@@ -142,26 +175,26 @@ def decode_step(
         Hidden states [B, D] after the final norm, and the cache.
     """
     c = model.config
-    prompts, samples = prefix.lengths.shape[0], cache.keys[0].shape[2]
-    positions = jnp.repeat(prefix.lengths + column, samples)[:, None]
-    rope = rope_table(positions, c.head_dim, c.rope_base)
+    rows = tokens.shape[0]
+    samples = rows // prefix.lengths.shape[0]
+    rope = tuple(jnp.repeat(part[column], samples, axis=0) for part in params.rope)
     shared_mask = jnp.arange(prefix.keys[0].shape[2])[None] < prefix.lengths[:, None]
-    mask = jnp.arange(cache.keys[0].shape[3]) <= column
+    mask = jnp.arange(cache.keys[0].shape[2]) <= column
     block = Block(c, model.constrain)
-    grid = (prompts, samples, c.num_kv_heads, -1, c.head_dim)
 
     def attend_at(layer: int) -> Any:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
-            q, k, v = (x.reshape(grid).transpose(0, 2, 1, 3, 4) for x in (q, k, v))
+            q, k, v = (
+                x.reshape(rows, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
+            )
             keys = _write(cache.keys[layer], k, column)
             values = _write(cache.values[layer], v, column)
             context = decode_attention(
                 q * c.head_dim**-0.5,
                 (prefix.keys[layer], prefix.values[layer], shared_mask),
                 (keys, values, mask),
-            )
-            context = context.transpose(0, 2, 1, 3, 4)
-            return context.reshape(tokens.shape[0], 1, c.num_heads, -1), (keys, values)
+            ).astype(q.dtype)
+            return context.reshape(rows, 1, c.num_heads, -1), (keys, values)
 
         return attend
 
@@ -181,7 +214,7 @@ def decode_step(
 
 
 def _write(cache: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(cache, new, column, axis=3)
+    return jax.lax.dynamic_update_slice_in_dim(cache, new, column, axis=2)
 
 
 def _final_norm(model: Transformer, params: DecodeParams, x: jax.Array) -> jax.Array:

@@ -42,7 +42,9 @@ def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
     Returns:
         [B, S, N, H] in the type of x, rotated in float32.
     """
-    cos, sin = (part[:, :, None, :] for part in table)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    cos, sin = (part[:, :, None, None, :] for part in table)
+    # The halves, and the halves swapped: nothing is concatenated.
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
+    sign = jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 2, 1)
+    turned = halves * cos + halves[..., ::-1, :] * (sin * sign)
+    return turned.reshape(x.shape).astype(x.dtype)

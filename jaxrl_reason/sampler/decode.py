@@ -19,8 +19,10 @@ from jaxrl_reason.models.decode import (
 from jaxrl_reason.sampler.filters import draw, filter_logits
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
 
-# The cache grows in this many stages, so that early steps do not read empty columns.
+# The cache grows in up to this many stages, so that early steps do not read empty
+# columns. Every stage is compiled on its own: short ones are not worth it.
 STAGES = 4
+SHORTEST_STAGE = 32
 
 Sampler = Callable[[Params, jax.Array, jax.Array, jax.Array], Completions]
 
@@ -66,6 +68,7 @@ def sample(
         ValueError: a shape or length does not fit; see `check_sampling`.
     """
     prompts, width = prompt_tokens.shape
+    size = settings.max_new_tokens
     check_sampling(model, settings, num_samples, prompt_width=width)
     if keys.shape != (prompts * num_samples,):
         raise ValueError(
@@ -73,11 +76,10 @@ def sample(
         )
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)
     head = unembedding(model, params)
-    cut = decode_params(model, params)
+    cut = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)
-    size = settings.max_new_tokens
     state = _append(
-        _start(model, prompts, num_samples, size), hidden, head, keys, settings
+        _start(model, prompts * num_samples, size), hidden, head, keys, settings
     )
 
     def unfinished(end: int, state: _State) -> jax.Array:
@@ -90,6 +92,8 @@ def sample(
         return _append(replace(state, cache=cache), hidden, head, keys, settings)
 
     for end in stage_ends(size):
+        if end == 1:
+            break  # One token needs no step.
         state = replace(state, cache=grow_cache(state.cache, end - 1))
         state = jax.lax.while_loop(partial(unfinished, end), step, state)
     return Completions(
@@ -140,15 +144,14 @@ def check_sampling(
 def stage_ends(size: int) -> list[int]:
     """The response lengths at which the cache grows, the last one `size`.
 
-    >>> stage_ends(90), stage_ends(3)
-    ([24, 48, 72, 90], [3])
+    >>> stage_ends(90), stage_ends(512), stage_ends(3)
+    ([32, 64, 90], [128, 256, 384, 512], [3])
     """
-    stage = -(-size // (8 * STAGES)) * 8
+    stage = max(SHORTEST_STAGE, -(-size // (8 * STAGES)) * 8)
     return [*range(stage, size, stage), size]
 
 
-def _start(model: Transformer, prompts: int, samples: int, size: int) -> _State:
-    rows = prompts * samples
+def _start(model: Transformer, rows: int, size: int) -> _State:
     return _State(
         column=jnp.zeros((), jnp.int32),
         last=jnp.zeros(rows, jnp.int32),
@@ -156,7 +159,7 @@ def _start(model: Transformer, prompts: int, samples: int, size: int) -> _State:
         tokens=jnp.zeros((size, rows), jnp.int32),
         logprobs=jnp.zeros((size, rows), jnp.float32),
         lengths=jnp.zeros(rows, jnp.int32),
-        cache=empty_cache(model, prompts, samples, 0),
+        cache=empty_cache(model, rows, 0),
     )
 
 

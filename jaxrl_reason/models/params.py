@@ -10,13 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.transformer import Transformer, ValueModel
+from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
 
 Model = Transformer | ValueModel
 Params = dict[str, Any]
 
 
 def _boxed(model: Model, key: jax.Array) -> Params:
+    # One token only, which no mesh divides, so its activations are not constrained.
+    model = model.clone(constrain=no_constraint)
     dummy = jnp.zeros((1, 1), dtype=jnp.int32)
     return dict(model.init(key, dummy, dummy, dummy)["params"])
 

@@ -54,7 +54,7 @@ def call(*command: str | Path, cwd: Path) -> str:
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,153 @@
+"""KL estimators: worked numbers, the table of expectations, precision, refusals."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxrl_reason.losses import kl_in_reward, kl_k1, kl_k2, kl_k3, kl_penalty
+from tests.losses.worked import EXAMPLES, MASK, NEW, OLD, REF, close
+
+ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+POLICY = np.array([0.2, -0.1, 0.5], np.float32)
+REFERENCE = np.array([0.0, 0.3, 0.1], np.float32)
+
+
+@every_estimator
+def test_worked_tokens(name: str) -> None:
+    tokens = np.array(EXAMPLES[f"kl.{name}"])
+    close(kl_penalty(NEW, REF, MASK, estimator=name), tokens)
+    close(np.where(MASK, ESTIMATORS[name](NEW, REF), 0), tokens)
+    close(tokens.sum() / MASK.sum(), EXAMPLES[f"kl.{name}m"])
+
+
+def expected_loss(name: str, gradient: str | None = None) -> Callable:
+    """The expectation of a penalty over all tokens of a three-way choice."""
+    p = jax.nn.softmax(POLICY)
+
+    def loss(z: jax.Array) -> jax.Array:
+        new, ref = jax.nn.log_softmax(z), jax.nn.log_softmax(REFERENCE)
+        tokens = kl_penalty(
+            new[None], ref[None], np.ones((1, 3)), estimator=name, gradient=gradient
+        )
+        return (p * tokens[0]).sum()  # p stays: the tokens were sampled before
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("k1", "klg.true"), ("k2", "klg.Ek2"), ("k3", "klg.Ek3")]
+)
+def test_expected_values(name: str, key: str) -> None:
+    close(expected_loss(name)(POLICY), EXAMPLES[key])
+
+
+@every_estimator
+def test_expected_gradients(name: str) -> None:
+    close(jax.grad(expected_loss(name))(POLICY), EXAMPLES[f"klg.g_{name}"])
+
+
+def test_value_of_one_and_gradient_of_another() -> None:
+    for value in ESTIMATORS:
+        mixed = expected_loss(value, "k2")
+        close(mixed(POLICY), expected_loss(value)(POLICY))
+        close(jax.grad(mixed)(POLICY), EXAMPLES["klg.rev"])
+        close(jax.grad(expected_loss(value, "k3"))(POLICY), EXAMPLES["klg.fwd"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    d=st.floats(-20, 100, width=32, allow_subnormal=False),
+    exponent=st.integers(0, 12),
+)
+def test_k3_keeps_its_digits(d: float, exponent: int) -> None:
+    d32 = np.float32(d) / np.float32(4.0**exponent)
+    value, grad = jax.value_and_grad(lambda x: kl_k3(x, jnp.zeros(())))(d32)
+    exact = np.float64(d32)
+    series = exact**2 / 2 - exact**3 / 6 + exact**4 / 24
+    expected = series if abs(exact) < 1e-3 else np.expm1(-exact) + exact
+    # Squares of numbers below 1e-19 leave float32's normal range.
+    close(value, expected, atol=1e-37)
+    if exact != -20:  # there the bound sets in
+        close(grad, -np.expm1(-exact), atol=1e-37)
+    assert value >= 0
+
+
+def test_signs_and_symmetry() -> None:
+    d = np.concatenate([np.linspace(-30, 30, 601), np.geomspace(1e-12, 1, 200)])
+    d = np.concatenate([d, -d]).astype(np.float32)
+    zero = np.zeros_like(d)
+    assert (kl_k2(d, zero) >= 0).all()
+    assert (kl_k3(d, zero) >= 0).all()
+    assert kl_k3(zero, zero).sum() == 0
+    close(kl_k1(d, zero), -np.asarray(kl_k1(zero, d)))
+
+
+@every_estimator
+def test_any_shape_bfloat16_and_a_constant_reference(name: str) -> None:
+    new, ref = jnp.asarray(NEW[0], jnp.bfloat16), jnp.asarray(REF[0], jnp.bfloat16)
+    found = ESTIMATORS[name](new, ref)
+    assert found.dtype == jnp.float32
+    close(found, ESTIMATORS[name](np.float32(new), np.float32(ref)))
+    assert ESTIMATORS[name](jnp.float32(-1), jnp.float32(-2)).shape == ()
+    grad = jax.grad(lambda r: ESTIMATORS[name](NEW, r).sum())(REF.astype(np.float32))
+    assert (grad == 0).all()
+
+
+def test_worked_kl_in_the_reward() -> None:
+    outcome = np.array([1, 0, 1, 0.5])
+    close(kl_in_reward(outcome, OLD, REF, MASK, coef=0.1), EXAMPLES["rpp.tok_r"])
+    tokens = np.zeros((4, 4))
+    tokens[[0, 1, 2, 3], [3, 1, 2, 0]] = outcome
+    tokens[MASK == 0] = np.nan
+    close(kl_in_reward(tokens, OLD, REF, MASK, coef=0.1), EXAMPLES["rpp.tok_r"])
+
+
+def test_kl_in_the_reward_is_a_constant_without_garbage() -> None:
+    old = np.where(MASK, OLD, np.nan).astype(np.float32)
+    reward = lambda x, r: kl_in_reward(r, x, REF, MASK, coef=0.1, estimator="k3").sum()  # noqa: E731
+    outcome = np.ones(4, np.float32)
+    assert np.isfinite(reward(old, outcome))
+    for grad in jax.grad(reward, (0, 1))(old, outcome):
+        assert (grad == 0).all()
+    none = kl_in_reward(outcome, OLD, REF, MASK, coef=0.0)
+    assert none.sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: kl_penalty(NEW, REF, MASK, estimator="k4"),
+            "estimator must be one of k1, k2, k3, got 'k4'",
+        ),
+        (
+            lambda: kl_penalty(NEW, REF, MASK, gradient="low_var_kl"),
+            "gradient must be one of k1, k2, k3, got 'low_var_kl'",
+        ),
+        (lambda: kl_penalty(NEW, REF[:2], MASK), r"ref_logprobs \[2, 4\]"),
+        (
+            lambda: kl_penalty(NEW, REF.astype(int), MASK),
+            "ref_logprobs must be a float",
+        ),
+        (lambda: kl_k3(NEW, REF[0]), "one shape"),
+        (lambda: kl_k1(NEW.astype(int), REF), "logprobs must be a floating"),
+        (
+            lambda: kl_in_reward(np.ones(4), OLD, REF, MASK, coef=-1.0),
+            "coef must be finite and >= 0, got -1.0",
+        ),
+        (lambda: kl_in_reward(np.ones(3), OLD, REF, MASK, coef=0.1), r"shape \[4\]"),
+        (
+            lambda: kl_in_reward(np.ones((4, 3)), OLD, REF, MASK, coef=0.1),
+            r"shape \[4, 4\]",
+        ),
+    ],
+)
+def test_refusals(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

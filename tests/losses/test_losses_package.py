@@ -1,0 +1,128 @@
+"""The package as others meet it: names, signatures, examples, imports, docs."""
+
+import doctest
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import jaxrl_reason.losses as lib
+from tests.losses.worked import EXAMPLES
+
+# Fixed for other people's code: positional arguments, then keyword-only ones.
+SIGNATURES = {
+    "batch_counts": "mask, group_ids=None, *, num_groups=None",
+    "token_mean": "x, mask, counts",
+    "sequence_mean": "x, mask, counts",
+    "sequence_sum_mean": "x, mask, counts",
+    "fixed_length_mean": "x, mask, counts, *, length",
+    "prompt_mean": "x, mask, group_ids, counts, *, num_groups",
+    "token_logprobs": "logits, tokens, *, temperature=1.0",
+    "token_entropy": "logits, *, temperature=1.0",
+    "chunked_logprobs": (
+        "hidden, unembed, tokens, *, temperature=1.0, chunk_size=1024"
+    ),
+    "discounted_returns": "rewards, mask, *, gamma=1.0",
+    "gae": "rewards, values, mask, *, gamma=1.0, lam=1.0",
+    "grpo_advantages": (
+        "rewards, group_ids, *, num_groups, ddof=1, eps=1e-06, valid=None"
+    ),
+    "dr_grpo_advantages": "rewards, group_ids, *, num_groups, valid=None",
+    "rloo_advantages": "rewards, group_ids, *, num_groups, valid=None",
+    "group_signal": "rewards, group_ids, *, num_groups, valid=None",
+    "clipped_surrogate": (
+        "logprobs, old_logprobs, advantages, mask, *, "
+        "clip_low=0.2, clip_high=0.2, dual_clip=None"
+    ),
+    "policy_gradient": "logprobs, advantages, mask",
+    "kl_penalty": "logprobs, ref_logprobs, mask, *, estimator='k3', gradient=None",
+    "kl_k1": "logprobs, ref_logprobs",
+    "kl_k2": "logprobs, ref_logprobs",
+    "kl_k3": "logprobs, ref_logprobs",
+    "kl_in_reward": ("rewards, logprobs, ref_logprobs, mask, *, coef, estimator='k1'"),
+    "value_loss": "values, old_values, returns, mask, *, clip=None",
+    "nll": "logprobs, mask",
+    "soft_overlong_penalty": "lengths, *, max_length, cache_length",
+    "overlong_mask": "mask, truncated",
+}
+ROOT = Path(lib.__file__).resolve().parents[1]
+PAGES = sorted((ROOT / "docs" / "losses").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_kept(name: str) -> None:
+    signature = inspect.signature(getattr(lib, name))
+    bare = [
+        p.replace(annotation=inspect.Parameter.empty)
+        for p in signature.parameters.values()
+    ]
+    assert str(inspect.Signature(bare)) == f"({SIGNATURES[name]})"
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "dr_grpo", "dapo"])
+def test_compositions_share_their_arguments(name: str) -> None:
+    parameters = inspect.signature(getattr(lib, f"{name}_loss")).parameters
+    kinds = [p.kind for p in parameters.values()]
+    assert list(parameters)[:5] == [
+        "logprobs",
+        "old_logprobs",
+        "advantages",
+        "mask",
+        "counts",
+    ]
+    assert kinds[5:] == [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 5)
+
+
+def test_all_names_are_exported() -> None:
+    assert set(SIGNATURES) <= set(lib.__all__)
+    assert lib.__all__ == sorted(lib.__all__)
+    for name in lib.__all__:
+        assert getattr(lib, name).__module__.startswith("jaxrl_reason.losses.")
+
+
+def test_the_bare_name_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import losses"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ImportError" in done.stderr
+    assert "jaxrl_reason.losses" in done.stderr.splitlines()[-1]
+
+
+def sections(function: Callable) -> list[str]:
+    lines = inspect.getdoc(function).splitlines()
+    return [line[:-1] for line in lines if line.endswith(":") and line[:1].isupper()]
+
+
+@pytest.mark.parametrize("name", [n for n in lib.__all__ if n != "Counts"])
+def test_every_docstring_says_what_it_must(name: str) -> None:
+    function = getattr(lib, name)
+    found = [
+        s for s in sections(function) if s in ("Args", "Returns", "Raises", "Example")
+    ]
+    assert found == ["Args", "Returns", "Raises", "Example"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_of_the_pages_run(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.failed == 0
+
+
+def test_every_name_is_on_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in lib.__all__ if f"`{name}`" not in text] == []
+
+
+def test_the_worked_numbers_are_the_shared_ones(shared_file: Callable) -> None:
+    shared = json.loads(shared_file("reference/worked_examples.json").read_text())
+    assert {name: shared[name] for name in EXAMPLES} == EXAMPLES

@@ -14,6 +14,9 @@ curves.png, checkpoints, report.json and report.md. Ctrl-C leaves a run that
 
 import contextlib
 import dataclasses
+import math
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +30,7 @@ import tyro
 
 from jaxrl_reason.data.pipeline import ProblemStream, load_split
 from jaxrl_reason.models import Transformer, TransformerConfig
-from jaxrl_reason.sharding import ShardingRules, parse_mesh
+from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
 from jaxrl_reason.tasks.countdown import CountdownSettings, CountdownTask, Problem
 from jaxrl_reason.tasks.countdown_traces import (
     TraceSettings,
@@ -58,7 +61,7 @@ from jaxrl_reason.training.plots import plot_run
 from jaxrl_reason.training.progress import TrainingProgress
 from jaxrl_reason.training.report import Report, write_report
 from jaxrl_reason.training.rl_parts import RLSettings, RLState, build_rl, start_rl
-from jaxrl_reason.training.run_folder import RunFolder, open_run
+from jaxrl_reason.training.run_folder import RunFolder, open_run, to_plain
 from jaxrl_reason.training.samples import write_samples
 from jaxrl_reason.training.state import OptimizerSettings, TrainState, create_state
 from jaxrl_reason.training.supervised import (
@@ -105,8 +108,9 @@ class Config:
     """Folder of another run whose primed model is used instead of priming anew."""
     method: Literal["dapo", "grpo", "dr_grpo", "ppo"] = "dapo"
     """Which algorithm trains the primed model."""
-    mesh: str = "data=1,fsdp=1,tensor=1"
-    """Sizes of the device mesh."""
+    mesh: str = "auto"
+    """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
+    over all accelerators, or over two virtual devices of a CPU with two cores."""
     data_dir: Path = Path("runs/datasets")
     """Where the problem set is prepared once and kept."""
     eval_split: Literal["test", "validation"] = "test"
@@ -161,17 +165,12 @@ class Config:
     def model_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the primed model depends on."""
         names = ("seed", "task", "traces", "model", "prime", "prime_optimizer")
-        return {name: as_json(getattr(self, name)) for name in names}
+        return {name: to_plain(getattr(self, name)) for name in names}
 
     def rl_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the RL stage depends on."""
         names = ("method", "rl", "rl_optimizer", "dapo")
-        return self.model_fingerprint() | {n: as_json(getattr(self, n)) for n in names}
-
-
-def as_json(value: Any) -> Any:
-    """Dataclasses as dicts, everything else as it is."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        return self.model_fingerprint() | {n: to_plain(getattr(self, n)) for n in names}
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,8 @@ class Bench:
     task: CountdownTask
     model: Transformer
     place: Placement
-    train_problems: Sequence[Problem]
-    heldout_problems: Sequence[Problem]
+    train_problems: list[Problem]
+    heldout_problems: list[Problem]
     greedy: Evaluation
     sampled: Evaluation
 
@@ -195,14 +194,29 @@ class Bench:
         }
 
 
+def build_mesh(sizes: str) -> jax.sharding.Mesh:
+    """The mesh asked for; a CPU is split into as many virtual devices as it takes.
+
+    Two devices on two cores are quicker than one on both: small operations that do not
+    fill two cores run side by side.
+    """
+    if sizes == "auto":
+        jax.config.update("jax_num_cpu_devices", min(2, os.cpu_count() or 1))
+        return make_mesh(data=len(jax.devices()))
+    wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
+    jax.config.update("jax_num_cpu_devices", max(1, wanted))
+    return parse_mesh(sizes)
+
+
 def set_up(config: Config) -> Bench:
     """Problems, task, model and mesh; refuses what does not fit together."""
-    mesh, rules = parse_mesh(config.mesh), ShardingRules()
+    mesh, rules = build_mesh(config.mesh), ShardingRules()
     place = Placement(mesh, rules)
     task = CountdownTask.with_symbols(config.task)
-    needed = config.rl.prompt_width + config.rl.max_new_tokens
+    longest = max(config.rl.max_new_tokens, config.prime.max_response)
+    context = config.rl.prompt_width + longest
     model = Transformer(
-        config.model.config(task.tokenizer.vocab_size, needed),
+        config.model.config(task.tokenizer.vocab_size, context),
         constrain=rules.constrainer(mesh),
     )
     longest = max(max_trace_tokens(n, config.traces) for n in config.task.numbers)
@@ -239,7 +253,9 @@ def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
     """Update number -> its examples: problems from the stream's order, fresh traces."""
     config, encode = bench.config, bench.task.tokenizer.encode
     stream = ProblemStream(
-        bench.train_problems, batch_size=config.prime.examples_per_update, seed=config.seed
+        bench.train_problems,
+        batch_size=config.prime.examples_per_update,
+        seed=config.seed,
     )
     origin = stream.get_state()
 
@@ -402,7 +418,9 @@ def leave_samples(bench: Bench, run: RunFolder, state: RLState) -> None:
     rows = samples_for_people(bench.task, rollouts, problems, len(problems))
     for row in rows:
         del row["reward"]  # held-out answers are graded, not rewarded
-    page = write_samples(run.path, state.step, rows[:: max(1, len(rows) // 24)], "held-out")
+    page = write_samples(
+        run.path, state.step, rows[:: max(1, len(rows) // 24)], "held-out"
+    )
     for row in rows[:: max(1, len(rows) // 3)][:3]:
         verdict = "right" if row["correct"] else "wrong"
         print(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")

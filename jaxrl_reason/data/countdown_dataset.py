@@ -46,7 +46,7 @@ def config_name(settings: CountdownSettings) -> str:
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class CountdownConfig(tfds.core.BuilderConfig):  # type: ignore[misc]
+class CountdownConfig(tfds.core.BuilderConfig):
     """A configuration of the builder.
 
     Attributes:
@@ -63,7 +63,7 @@ def countdown_config(settings: CountdownSettings) -> CountdownConfig:
     return CountdownConfig(name=config_name(settings), settings=settings)
 
 
-class Countdown(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+class Countdown(tfds.core.GeneratorBasedBuilder):
     """Builder of the dataset; its rows are the fields of `Problem` and the split."""
 
     # To be raised whenever the same settings give other puzzles: folders on disk are

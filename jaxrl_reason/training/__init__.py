@@ -1,0 +1,1 @@
+"""State, update, loops and methods; what a run measures and leaves behind."""

@@ -11,6 +11,7 @@ from typing import Self
 
 import jax
 import numpy as np
+from chex import Array
 from flax import struct
 
 
@@ -76,20 +77,18 @@ class TrainBatch:
     does not use are None.
     """
 
-    tokens: jax.Array  # [M, S] prompt and response, sequence after sequence
-    positions: jax.Array  # [M, S] rotary positions, 0 at each sequence's start
-    segment_ids: jax.Array  # [M, S] 0 is padding
-    starts: (
-        jax.Array
-    )  # [M, C] column whose state predicts a slot's first response token
-    mask: jax.Array  # [M, C, T] True on response tokens that count in the loss
-    group_ids: jax.Array  # [M, C] group in the mini-batch, 0 .. num_groups - 1
-    sampler_logprobs: jax.Array | None = None  # [M, C, T]
-    old_logprobs: jax.Array | None = None  # [M, C, T]
-    ref_logprobs: jax.Array | None = None  # [M, C, T]
-    advantages: jax.Array | None = None  # [M, C, T]
-    returns: jax.Array | None = None  # [M, C, T]
-    old_values: jax.Array | None = None  # [M, C, T]
+    tokens: Array  # [M, S] prompt and response, sequence after sequence
+    positions: Array  # [M, S] rotary positions, 0 at each sequence's start
+    segment_ids: Array  # [M, S] 0 is padding
+    starts: Array  # [M, C] column whose state predicts a slot's first response token
+    mask: Array  # [M, C, T] True on response tokens that count in the loss
+    group_ids: Array  # [M, C] group in the mini-batch, 0 .. num_groups - 1
+    sampler_logprobs: Array | None = None  # [M, C, T]
+    old_logprobs: Array | None = None  # [M, C, T]
+    ref_logprobs: Array | None = None  # [M, C, T]
+    advantages: Array | None = None  # [M, C, T]
+    returns: Array | None = None  # [M, C, T]
+    old_values: Array | None = None  # [M, C, T]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.sampler import Completions, sampling_keys
@@ -89,7 +90,7 @@ def sample_groups(
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
     with timer("rollout"):
-        keys = sampling_keys(seed, draw, ids.astype(np.uint32), group_size)
+        keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
         inputs = place.leading((prompts, lengths, keys))
         done = jax.device_get(sample(params, *inputs))
     with timer("grade"):

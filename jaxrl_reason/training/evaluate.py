@@ -83,7 +83,9 @@ def build_evaluation(
     )
     sample = make_sampler(model, settings, num_samples)
     chunk = max(1, min(batch_size // num_samples, len(problems)))
-    return Evaluation(task, problems, sample, num_samples, chunk, prompt_width, seed, place)
+    return Evaluation(
+        task, problems, sample, num_samples, chunk, prompt_width, seed, place
+    )
 
 
 def binomial_error(accuracy: float, num_problems: int) -> float:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from chex import Array
 
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
@@ -27,9 +28,15 @@ def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
     )
 
 
-def sequences(x: jax.Array) -> jax.Array:
-    """[M, C, ...] -> [M * C, ...]: slots as the B axis of the losses."""
-    return x.reshape((-1,) + x.shape[2:])
+def sequences(x: Array | None) -> jax.Array:
+    """[M, C, ...] -> [M * C, ...]: slots as the B axis of the losses.
+
+    Raises:
+      ValueError: the batch was made without this field.
+    """
+    if x is None:
+        raise ValueError("a field that the loss needs must be in the batch, got None")
+    return jnp.asarray(x).reshape((-1,) + x.shape[2:])
 
 
 def policy_logprobs(

@@ -13,8 +13,10 @@ import jax
 
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.checkpoints import CheckpointFolder
+from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.metrics import MetricsLog, Row, finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter, PhaseTimer
+from jaxrl_reason.training.progress import TrainingProgress
 from jaxrl_reason.training.rl import rl_iteration
 from jaxrl_reason.training.rl_parts import RLParts, RLState
 from jaxrl_reason.training.state import TrainState
@@ -34,26 +36,11 @@ class ProblemSource(Protocol):
 
     def __next__(self) -> Sequence[Any]: ...
 
-    def get_state(self) -> Mapping[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """JSON-able position of the stream."""
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Goes to a position."""
-
-
-class Progress(Protocol):
-    """What a loop tells people while it runs."""
-
-    def update(self, step: int, **metrics: float) -> None:
-        """Shows a step's numbers."""
-
-
-class Interrupt(Protocol):
-    """Whether somebody asked the run to stop."""
-
-    @property
-    def requested(self) -> bool:
-        """True after the first Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +63,8 @@ class LoopTools:
     log: MetricsLog
     checkpoints: CheckpointFolder
     fingerprint: Mapping[str, Any]
-    progress: Progress
-    interrupt: Interrupt
+    progress: TrainingProgress
+    interrupt: GracefulInterrupt
     save_every: int
     evaluate: Callable[[Params], Row] | None = None
     evaluate_every: int = 0
@@ -111,7 +98,7 @@ def train_rl(
             row["compiles"] = compiles.since(mark)
             row["seconds_step"] = time.perf_counter() - start
             tools.log.write(state.step, row)
-            tools.progress.update(state.step, **row)
+            tools.progress.update(state.step, row)
             if state.step % tools.save_every == 0:
                 save_rl(tools, state, problems)
     if state.step not in tools.checkpoints.steps():
@@ -135,7 +122,7 @@ def save_rl(tools: LoopTools, state: RLState, problems: ProblemSource) -> None:
     tools.checkpoints.save(
         state.step,
         {"policy": state.policy, "critic": state.critic},
-        extra={"draws": state.draws, "problems": dict(problems.get_state())},
+        extra={"draws": state.draws, "problems": problems.get_state()},
         fingerprint=tools.fingerprint,
         arrays=state.surplus.arrays() if state.surplus is not None else {},
     )
@@ -209,7 +196,7 @@ def train_supervised(
             if tools.due(step, last) and tools.evaluate:
                 row |= tools.evaluate(state.params)
             tools.log.write(step, row)
-            tools.progress.update(step, **row)
+            tools.progress.update(step, row)
             start, tokens, pending = time.perf_counter(), 0, []
         if step % tools.save_every == 0:
             save_supervised(tools, state)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from chex import Array
 from flax import struct
 
 from jaxrl_reason.losses import (
@@ -37,13 +38,13 @@ LOSS_INPUTS = ("entropy", "ref_logprobs", "sampler_logprobs", "group_ids")
 class Experience:
     """What an advantage estimator may look at: B = P * G sequences, T tokens."""
 
-    rewards: jax.Array  # [B] shaped sequence rewards
-    lengths: jax.Array  # [B] response tokens
-    mask: jax.Array  # [B, T] True on response tokens
-    group_ids: jax.Array  # [B]
-    old_logprobs: jax.Array  # [B, T]
-    ref_logprobs: jax.Array | None  # [B, T] if the method has a reference
-    values: jax.Array | None  # [B, T] if the method has a critic
+    rewards: Array  # [B] shaped sequence rewards
+    lengths: Array  # [B] response tokens
+    mask: Array  # [B, T] True on response tokens
+    group_ids: Array  # [B]
+    old_logprobs: Array  # [B, T]
+    ref_logprobs: Array | None  # [B, T] if the method has a reference
+    values: Array | None  # [B, T] if the method has a critic
     num_groups: int = struct.field(pytree_node=False)
 
 
@@ -51,8 +52,8 @@ class Experience:
 class Advantages:
     """Advantages [B] or [B, T]; value targets [B, T] if a critic learns from them."""
 
-    advantages: jax.Array
-    returns: jax.Array | None = None
+    advantages: Array
+    returns: Array | None = None
 
 
 def signed_accuracy(rollouts: Rollouts) -> np.ndarray:
@@ -252,7 +253,9 @@ def ppo(
 
     def advantages(x: Experience) -> Advantages:
         rewards = token_rewards(x)
+        assert x.values is not None  # the method has a value loss, so a critic
         if kl_coef:
+            assert x.ref_logprobs is not None  # needs_reference
             rewards = kl_in_reward(
                 rewards, x.old_logprobs, x.ref_logprobs, x.mask, coef=kl_coef
             )

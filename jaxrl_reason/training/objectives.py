@@ -44,14 +44,16 @@ def policy_objective(
 
 def critic_objective(model: ValueModel, method: Method) -> Objective:
     """The method's value loss, averaged over the tokens of the mini-batch."""
-    assert method.value_loss is not None
+    value_loss = method.value_loss
+    if value_loss is None:
+        raise ValueError(f"a critic needs a value_loss, got none in {method.name!r}")
 
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
         mask = sequences(batch.mask)
         values = critic_values(model, params, batch)
-        per_token = method.value_loss(
+        per_token = value_loss(
             values, sequences(batch.old_values), sequences(batch.returns), mask
         )
         return token_mean(per_token, mask, counts), {}

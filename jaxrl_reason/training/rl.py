@@ -1,11 +1,11 @@
 """One iteration of reinforcement learning, from problems to an updated policy."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.training.batch import Rollouts
@@ -72,10 +72,13 @@ def rl_iteration(
     fresh = np.repeat(rollouts.policy_step == state.step, s.group_size)[:, None]
     row |= rollout_metrics(collected)
     row |= mismatch_metrics(
-        fields["sampler_logprobs"], fields["old_logprobs"], np.asarray(seen.mask) & fresh
+        fields["sampler_logprobs"],
+        fields["old_logprobs"],
+        np.asarray(seen.mask) & fresh,
     )
     row |= {"learning_rate": learning_rate, "updates": len(minibatches)}
-    state = state.replace(
+    state = replace(
+        state,
         policy=policy,
         critic=critic,
         surplus=collected.surplus,
@@ -86,7 +89,11 @@ def rl_iteration(
 
 
 def draw_groups(
-    parts: RLParts, state: RLState, timer: PhaseTimer, problems: Sequence[Any], draw: int
+    parts: RLParts,
+    state: RLState,
+    timer: PhaseTimer,
+    problems: Sequence[Any],
+    draw: int,
 ) -> Rollouts:
     """One round of sampling and grading with the current policy."""
     return sample_groups(
@@ -156,7 +163,8 @@ def run_updates(
     fields: dict[str, np.ndarray],
 ) -> tuple[TrainState, TrainState | None, Pairs]:
     """One optimiser step a mini-batch, for the policy and for a critic."""
-    policy, critic, pairs = state.policy, state.critic, {}
+    policy, critic = state.policy, state.critic
+    pairs: Pairs = {}
     for minibatch in minibatches:
         full = minibatch.with_fields(**fields)
         batch, live = parts.place.rows(full.batch), full.plan.live

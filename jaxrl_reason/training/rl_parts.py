@@ -22,7 +22,7 @@ from jaxrl_reason.training.objectives import critic_objective, policy_objective
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
-    fresh_state,
+    placed_state,
     restart_optimizer,
 )
 from jaxrl_reason.training.update import make_scorer, make_update
@@ -46,7 +46,7 @@ class RLSettings:
     max_new_tokens: int = 88
     temperature: float = 1.0
     max_rounds: int = 10
-    rows_per_micro_batch: int = 16
+    rows_per_micro_batch: int = 8
     row_width: int = 192
     slots_per_row: int = 8
     seed: int = 0
@@ -192,7 +192,7 @@ def start_rl(
     if parts.method.value_loss is not None:
         backbone = restart_optimizer(policy, optimizer.build()).params
         head = parts.place.whole(jnp.zeros((model.config.width,), jnp.float32))
-        critic = fresh_state(
+        critic = placed_state(
             {
                 "backbone": {k: v for k, v in backbone.items() if k != "head"},
                 "value_head": head,

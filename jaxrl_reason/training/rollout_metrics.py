@@ -26,7 +26,10 @@ def rollout_metrics(collected: Collected) -> Row:
         "groups_surplus": collected.surplus.num_prompts if collected.surplus else 0,
         "rounds": collected.rounds,
     }
-    for name, kind in (("length_correct", fresh.correct), ("length_wrong", ~fresh.correct)):
+    for name, kind in (
+        ("length_correct", fresh.correct),
+        ("length_wrong", ~fresh.correct),
+    ):
         if kind.any():
             row[name] = fresh.lengths[kind].mean()
     return {name: float(value) for name, value in row.items()}

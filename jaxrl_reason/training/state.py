@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_reason.models import abstract_params, init_params, param_axes
 from jaxrl_reason.sharding import ShardingRules, state_shardings
@@ -85,6 +86,24 @@ def fresh_state(params: Params, optimizer: optax.GradientTransformation) -> Trai
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
+def placed_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state at update 0 around parameters that lie on a mesh, all of it on that mesh.
+
+    An optimiser makes its counters on the first device. Left there, the first update
+    compiles once for them and once more for its own results, and a checkpoint of them
+    restores onto one device of a mesh, which no update takes.
+    """
+    state = fresh_state(params, optimizer)
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(x: jax.Array) -> jax.Array:
+        on_mesh = isinstance(x.sharding, NamedSharding)
+        return x if on_mesh else jax.device_put(x, whole)
+
+    return jax.tree.map(place, state)
+
+
 def abstract_state(
     model: Any,
     optimizer: optax.GradientTransformation,
@@ -130,4 +149,4 @@ def restart_optimizer(
     """
     shardings = jax.tree.map(lambda x: x.sharding, state.params)
     copy = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=shardings)
-    return fresh_state(copy(state.params), optimizer)
+    return placed_state(copy(state.params), optimizer)

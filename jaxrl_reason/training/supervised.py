@@ -1,15 +1,18 @@
 """The supervised stage: next-token prediction on packed traces."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import jax
 
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.training.batch import Packing, PackingShape, TrainBatch, pack_sequences
-from jaxrl_reason.training.metrics import Row, finish_metrics
+from jaxrl_reason.training.batch import (
+    Packing,
+    PackingShape,
+    TrainBatch,
+    pack_sequences,
+)
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.objectives import supervised_objective
 from jaxrl_reason.training.state import OptimizerSettings, TrainState
@@ -23,13 +26,14 @@ Example = tuple[Sequence[int], Sequence[int]]
 class SupervisedSettings:
     """Sizes of the supervised stage.
 
-    An update takes `examples_per_update` examples, packed into rows; rows that do not
-    fit into one micro-batch make a second one.
+    An update takes `examples_per_update` examples, packed into as many micro-batches as
+    they need. Small ones fit a core's cache, which counts for more on a CPU than large
+    matrix products.
     """
 
     updates: int = 1500
     examples_per_update: int = 80
-    rows_per_micro_batch: int = 32
+    rows_per_micro_batch: int = 8
     row_width: int = 104
     slots_per_row: int = 8
     max_response: int = 96

@@ -1,0 +1,239 @@
+"""DAPO, plain GRPO and supervised controls beside each other, over several seeds.
+
+    python experiments/compare_countdown.py --seeds 0 1 2
+
+For each seed: the main job (skipped if its folder holds a finished run), GRPO from the
+same primed model, and two supervised controls that get the wall time of the RL stage:
+further steps on the same traces, and on traces that never give up early. All are
+measured on the same held-out problems. Writes comparison.json, comparison.md and
+comparison.png.
+"""
+
+import dataclasses
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+# Also when this file is run as a script from anywhere.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import experiments.dapo_countdown as main_job
+from experiments.dapo_countdown import Bench, Config, Session
+from jaxrl_reason.training.checkpoints import CheckpointFolder
+from jaxrl_reason.training.interrupt import GracefulInterrupt
+from jaxrl_reason.training.loops import LoopTools, train_supervised
+from jaxrl_reason.training.metrics import MetricsLog, Row, read_metrics
+from jaxrl_reason.training.plots import plot_comparison
+from jaxrl_reason.training.progress import TrainingProgress
+from jaxrl_reason.training.run_folder import open_run
+from jaxrl_reason.training.state import OptimizerSettings, TrainState, restart_optimizer
+from jaxrl_reason.training.supervised import build_supervised
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, each a run of every method."""
+    out: Path = Path("runs/comparison")
+    """Where the comparison and its runs are kept."""
+    control_learning_rate: float = 1e-3
+    """Peak of the controls' cosine schedule."""
+    main: Config = dataclasses.field(default_factory=Config)
+    """Settings of the main job; seed and run_dir are set here."""
+
+
+def finished_report(folder: Path) -> dict[str, Any] | None:
+    """The report of a finished run, or None."""
+    path = folder / "report.json"
+    if not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return report if report["finished"] else None
+
+
+def run_method(config: Config) -> dict[str, Any]:
+    """Runs (or goes on with) one method and returns its report."""
+    done = finished_report(config.folder)
+    if done is None:
+        resume = (config.folder / "config.json").is_file()
+        if main_job.run_countdown(replace(config, resume=resume)) is None:
+            raise KeyboardInterrupt
+        done = finished_report(config.folder)
+        assert done is not None
+    return done
+
+
+def rl_seconds(folder: Path) -> float:
+    """Wall seconds of the RL steps, evaluations left out."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    return sum(row["seconds_step"] - row.get("seconds_evaluate", 0.0) for row in rows)
+
+
+def affordable_updates(folder: Path) -> int:
+    """Supervised updates that take as long as the RL stage of a run."""
+    rows = read_metrics(folder / "prime.jsonl")
+    # The first row holds the compilation, which a longer stage would not repeat.
+    updates = rows[-1]["step"] - rows[0]["step"]
+    seconds = sum(row["seconds"] for row in rows[1:])
+    return round(rl_seconds(folder) * updates / seconds)
+
+
+def run_control(
+    comparison: Comparison, config: Config, dapo_folder: Path
+) -> dict[str, Any]:
+    """Further supervised steps for the wall time of the RL stage."""
+    done = finished_report(config.folder)
+    if done is not None:
+        return done
+    updates = affordable_updates(dapo_folder)
+    config = replace(config, prime=replace(config.prime, updates=updates))
+    primed_config = replace(comparison.main, seed=config.seed, primed_from=dapo_folder)
+    with (
+        open_run(config.folder, config) as run,
+        GracefulInterrupt() as interrupt,
+        TrainingProgress() as progress,
+    ):
+        primed_bench = main_job.set_up(primed_config)
+        session = Session(run, progress, interrupt)
+        primed = main_job.prime(primed_bench, session)
+        bench = replace(primed_bench, config=config)
+        before = bench.accuracies(primed.params)
+        state = further_supervision(bench, primed, session, comparison)
+        after = bench.accuracies(state.params)
+    report = {
+        "finished": int(state.step) == updates,
+        "updates": updates,
+        "heldout_accuracy_primed": before["greedy"],
+        "heldout_accuracy_rl": after["greedy"],
+        "heldout_avg_primed": before["avg_at_8"],
+        "heldout_avg_rl": after["avg_at_8"],
+    }
+    (config.folder / "report.json").write_text(json.dumps(report, indent=2))
+    return report
+
+
+def further_supervision(
+    bench: Bench, primed: TrainState, session: Session, comparison: Comparison
+) -> TrainState:
+    """Goes on with supervision from the primed model under a new optimiser."""
+    settings = bench.config.prime
+    optimizer = OptimizerSettings(
+        learning_rate=comparison.control_learning_rate,
+        warmup_updates=20,
+        decay_updates=settings.updates,
+    )
+    parts = build_supervised(bench.model, settings, optimizer, bench.place)
+
+    def evaluate(params: Any) -> Row:
+        return {"heldout_accuracy": bench.greedy.accuracy(params)}
+
+    session.progress.stage("control", settings.updates)
+    with MetricsLog(session.run.path) as log:
+        tools = LoopTools(
+            log=log,
+            checkpoints=CheckpointFolder(session.run.checkpoints_path / "control"),
+            fingerprint=bench.config.model_fingerprint(),
+            progress=session.progress,
+            interrupt=session.interrupt,
+            save_every=settings.updates,
+            evaluate=evaluate,
+            evaluate_every=100,
+        )
+        state = restart_optimizer(primed, optimizer.build())
+        return train_supervised(parts, state, main_job.trace_examples(bench), tools)
+
+
+def run_seed(comparison: Comparison, seed: int) -> dict[str, dict[str, Any]]:
+    """All runs of one seed: name -> report."""
+    folder = comparison.out / f"seed{seed}"
+    base = replace(comparison.main, seed=seed)
+    dapo = replace(base, method="dapo", run_dir=folder / "dapo")
+    reports = {"DAPO": run_method(dapo)}
+    primed_from = dapo.folder
+    grpo = replace(
+        base, method="grpo", run_dir=folder / "grpo", primed_from=primed_from
+    )
+    reports["GRPO"] = run_method(grpo)
+    # Later problems and traces than the priming stage saw: another seed for the order.
+    control = replace(base, prime=replace(base.prime, seed=1))
+    reports["supervised"] = run_control(
+        comparison, replace(control, run_dir=folder / "supervised"), primed_from
+    )
+    persistent = replace(control, traces=replace(base.traces, give_up=False))
+    reports["supervised, never giving up"] = run_control(
+        comparison, replace(persistent, run_dir=folder / "persistent"), primed_from
+    )
+    return reports
+
+
+FOLDERS = {
+    "DAPO": "dapo",
+    "GRPO": "grpo",
+    "supervised": "supervised",
+    "supervised, never giving up": "persistent",
+}
+
+
+def table(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Markdown: a row a method, greedy and avg@8 of each seed and their mean."""
+    seeds = list(results)
+    lines = [
+        "| held-out accuracy | "
+        + " | ".join(f"seed {s}" for s in seeds)
+        + " | mean | gain, points |",
+        "|---|" + "---|" * (len(seeds) + 2),
+    ]
+    for kind, key in (("greedy", "heldout_accuracy"), ("avg@8", "heldout_avg")):
+        primed = [results[s]["DAPO"][f"{key}_primed"] for s in seeds]
+        lines.append(row_of(f"primed, {kind}", primed, primed))
+        for name in FOLDERS:
+            values = [results[s][name][f"{key}_rl"] for s in seeds]
+            lines.append(row_of(f"{name}, {kind}", values, primed))
+    return "\n".join(lines) + "\n"
+
+
+def row_of(name: str, values: Sequence[float], primed: Sequence[float]) -> str:
+    """One row of the table; the gain is each seed's, in percentage points."""
+    cells = [f"{value:.1%}" for value in values]
+    gains = [100 * (v - p) for v, p in zip(values, primed, strict=True)]
+    gain = ", ".join(f"{g:+.1f}" for g in gains) if any(gains) else "-"
+    mean = f"{statistics.mean(values):.1%}"
+    return f"| {name} | {' | '.join(cells)} | {mean} | {gain} |"
+
+
+def main() -> int:
+    """Runs everything and writes the comparison."""
+    comparison = tyro.cli(Comparison, description=__doc__)
+    results = {seed: run_seed(comparison, seed) for seed in comparison.seeds}
+    text = table(results)
+    (comparison.out / "comparison.json").write_text(json.dumps(results, indent=2))
+    (comparison.out / "comparison.md").write_text(text)
+
+    def curves(name: str) -> list[tuple[int, list[Row]]]:
+        folders = {s: comparison.out / f"seed{s}" / FOLDERS[name] for s in results}
+        return [(s, read_metrics(f / "metrics.jsonl")) for s, f in folders.items()]
+
+    baseline = statistics.mean(
+        results[s]["DAPO"]["heldout_accuracy_primed"] for s in results
+    )
+    plot_comparison(
+        {name: curves(name) for name in FOLDERS if name != "supervised"},
+        comparison.out / "comparison.png",
+        control=curves("supervised"),
+        baseline=baseline,
+        title="Countdown, held-out greedy accuracy",
+    )
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -192,11 +192,21 @@ def pack_sequences(
 
     Returns:
       The batch, every field with a leading axis K, and the map from sequences to slots.
+
+    Raises:
+      ValueError: a prompt is empty, a response or a sequence is too long, or the rows
+        do not suffice.
     """
     sizes = np.array([len(r) for r in responses])
     starts = np.array([len(p) for p in prompts])
     if starts.size and starts.min() < 1:
         raise ValueError("a prompt must hold at least one token, got an empty one")
+    if sizes.size and sizes.max() > response_width:
+        # Cut off, the end of a response would silently never be trained on.
+        raise ValueError(
+            f"a response must have at most {response_width} tokens, "
+            f"got one of {sizes.max()}"
+        )
     plan = plan_packing(starts + sizes, shape, num_micro)
     tokens = np.zeros((num_micro, shape.rows, shape.width), np.int32)
     positions, segments = np.zeros_like(tokens), np.zeros_like(tokens)

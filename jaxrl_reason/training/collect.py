@@ -40,15 +40,15 @@ def prompt_batch(
     """Prompt tokens [P, width], padded on the right, and lengths [P].
 
     Raises:
-      ValueError: a prompt is longer than `width`; names the problem.
+      ValueError: a prompt is empty or longer than `width`; names the problem.
     """
     tokens = np.zeros((len(problems), width), np.int32)
     lengths = np.zeros(len(problems), np.int32)
     for i, problem in enumerate(problems):
         ids = task.prompt_tokens(problem)
-        if len(ids) > width:
+        if not 1 <= len(ids) <= width:
             raise ValueError(
-                f"a prompt must have at most {width} tokens, got {len(ids)} "
+                f"a prompt must have 1 to {width} tokens, got {len(ids)} "
                 f"for problem {problem.problem_id}"
             )
         tokens[i, : len(ids)] = ids

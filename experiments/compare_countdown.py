@@ -225,9 +225,9 @@ def main() -> int:
         results[s]["DAPO"]["heldout_accuracy_primed"] for s in results
     )
     plot_comparison(
-        {name: curves(name) for name in FOLDERS if name != "supervised"},
+        {name: curves(name) for name in ("DAPO", "GRPO")},
         comparison.out / "comparison.png",
-        control=curves("supervised"),
+        controls={name: curves(name) for name in FOLDERS if "supervised" in name},
         baseline=baseline,
         title="Countdown, held-out greedy accuracy",
     )

@@ -318,8 +318,10 @@ def prime(bench: Bench, session: Session) -> TrainState:
         return train_supervised(parts, state, trace_examples(bench), tools)
 
 
-def reinforce(bench: Bench, primed: TrainState, session: Session) -> RLState:
-    """The RL stage on the primed model, from step 0 or from where it stopped."""
+def reinforce(
+    bench: Bench, primed: TrainState, session: Session
+) -> tuple[RLState, int]:
+    """The RL stage on the primed model; also the step that this process began with."""
     config, method, run = bench.config, bench.config.build_method(), session.run
     parts = build_rl(
         bench.model, bench.task, method, config.rl, config.rl_optimizer, bench.place
@@ -355,7 +357,7 @@ def reinforce(bench: Bench, primed: TrainState, session: Session) -> RLState:
             evaluate_every=config.eval_every,
             show_samples=show,
         )
-        return train_rl(parts, state, problems, tools)
+        return train_rl(parts, state, problems, tools), state.step
 
 
 @dataclass(frozen=True)
@@ -365,6 +367,7 @@ class Outcome:
     primed: dict[str, float]
     trained: dict[str, float]
     state: RLState
+    first_step: int  # that this process began with: 0, or of the checkpoint
 
 
 def run_countdown(config: Config) -> Outcome | None:
@@ -387,11 +390,11 @@ def run_countdown(config: Config) -> Outcome | None:
                 before = bench.accuracies(primed.params)
             progress.note(f"primed: {percent(before)}")
             with stage(seconds, config.method):
-                state = reinforce(bench, primed, session)
+                state, first_step = reinforce(bench, primed, session)
             with stage(seconds, "evaluation"):
                 after = bench.accuracies(state.policy.params)
             progress.note(f"after {config.method}: {percent(after)}")
-        outcome = Outcome(before, after, state)
+        outcome = Outcome(before, after, state, first_step)
         leave_samples(bench, run, state)
         leave_results(config, run, bench, outcome, seconds)
     return outcome if state.step >= config.rl.steps else None
@@ -442,7 +445,11 @@ def leave_results(
         title=f"{config.method.upper()} on Countdown, seed {config.seed}",
         baseline=outcome.primed["greedy"],
         length_limit=config.rl.max_new_tokens,
+        clip_range=(config.dapo.clip_low, config.dapo.clip_high)
+        if config.method == "dapo"
+        else None,
     )
+    warm = [row for row in rows if row["step"] > outcome.first_step + 2]
     report = Report(
         name=run.path.name,
         method=config.method,
@@ -459,7 +466,7 @@ def leave_results(
         rollout_tokens_per_second=rate(rows, "rollout"),
         train_tokens_per_second=rate(rows, "train"),
         peak_memory_bytes=peak_memory_bytes(),
-        compiles_after_warm_up=int(sum(r["compiles"] for r in rows[2:])),
+        compiles_after_warm_up=int(sum(row["compiles"] for row in warm)),
         settings=config,
         versions=versions(),
         more={"eval_split": config.eval_split, "mesh": config.mesh},

@@ -83,6 +83,8 @@ def build_evaluation(
     )
     sample = make_sampler(model, settings, num_samples)
     chunk = max(1, min(batch_size // num_samples, len(problems)))
+    # Whole shares for every device; the last chunk is padded anyway.
+    chunk = -(-chunk // place.shares) * place.shares
     return Evaluation(
         task, problems, sample, num_samples, chunk, prompt_width, seed, place
     )

@@ -132,6 +132,11 @@ class Placement:
     mesh: Mesh
     rules: ShardingRules
 
+    @property
+    def shares(self) -> int:
+        """Over how many devices the rows of a batch are split."""
+        return self.rules.split(self.mesh, "batch")
+
     def check(self, shape: PackingShape) -> None:
         """Refuses rows that the mesh does not divide."""
         check_batch(self.mesh, self.rules, shape.rows, "rows of a micro-batch")

@@ -72,8 +72,7 @@ def plot_comparison(
     runs: Mapping[str, Sequence[tuple[int, Sequence[Row]]]],
     path: str | Path,
     *,
-    control: Sequence[tuple[int, Sequence[Row]]] = (),
-    control_label: str = "supervised control",
+    controls: Mapping[str, Sequence[tuple[int, Sequence[Row]]]] | None = None,
     baseline: float | None = None,
     title: str = "",
 ) -> Path:
@@ -88,8 +87,7 @@ def plot_comparison(
         Its time is the sum so far of "seconds_step" (or "seconds"), without
         "seconds_evaluate": evaluation is no training.
       path: the picture (.png).
-      control: (seed, rows) of further supervised training.
-      control_label: its name.
+      controls: the same for further supervised training.
       baseline: held-out accuracy before, in [0, 1].
       title: above the two panels.
 
@@ -97,26 +95,15 @@ def plot_comparison(
       The path.
     """
     figure, (by_step, by_time) = _figure(1, 2, height=4.6, title=title)
-    colours = [_BLUE, _ORANGE, _PURPLE, _SKY, _RED]
+    colours = [_BLUE, _ORANGE, _SKY, _RED, _GREY]
     for (label, seeds), colour in zip(runs.items(), _cycle(colours), strict=False):
         _seeds(by_step, seeds, "step", label, colour)
         _seeds(by_time, seeds, "minutes", label, colour)
-    ends = [points[-1, 1] for _, rows in control if len(points := _points(rows))]
-    if ends:
-        by_step.axhspan(min(ends), max(ends), color=_GREEN, alpha=0.2, linewidth=0)
-        by_step.axhline(float(np.mean(ends)), color=_GREEN, linewidth=1.5)
-        by_step.annotate(
-            f"{control_label}, at its end",
-            (0.99, min(ends)),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=_GREEN,
-            fontsize=9,
-        )
-        _seeds(by_time, control, "minutes", control_label, _GREEN)
+    for (label, seeds), colour in zip(
+        (controls or {}).items(), _cycle([_GREEN, _PURPLE]), strict=False
+    ):
+        _band(by_step, seeds, label, colour)
+        _seeds(by_time, seeds, "minutes", label, colour)
     for panel, name in ((by_step, "step"), (by_time, "wall time")):
         panel.set_title(f"Held-out accuracy by {name}")
         panel.set_ylabel("share of problems solved")
@@ -135,6 +122,28 @@ def plot_comparison(
             title="faint: single seeds; strong: their mean",
         )
     return _save(figure, path)
+
+
+def _band(
+    panel: Axes, seeds: Sequence[tuple[int, Sequence[Row]]], label: str, colour: str
+) -> None:
+    """From the worst to the best seed at the end of its time, and their mean."""
+    ends = [points[-1, 1] for _, rows in seeds if len(points := _points(rows))]
+    if not ends:
+        return
+    panel.axhspan(min(ends), max(ends), color=colour, alpha=0.2, linewidth=0)
+    panel.axhline(float(np.mean(ends)), color=colour, linewidth=1.5)
+    panel.annotate(
+        f"{label}, at its end",
+        (0.99, min(ends)),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=colour,
+        fontsize=9,
+    )
 
 
 def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) -> None:

@@ -106,7 +106,7 @@ def test_thin_runs_have_a_picture_too(tmp_path, rows, drawn):
     baseline = 0.25 if len(rows) == 1 else math.nan
     size(plot_run(rows, tmp_path / "a.png", baseline=baseline, length_limit=64))
     runs = [(0, rows)]
-    size(plot_comparison({"a": runs}, tmp_path / "b.png", control=runs, baseline=0.25))
+    size(plot_comparison({"a": runs}, tmp_path / "b.png", controls={"c": runs}, baseline=0.25))
 
 
 def test_a_panel_without_data_says_so(tmp_path, drawn):
@@ -158,8 +158,7 @@ def test_a_comparison_draws_every_seed_and_the_mean(tmp_path, drawn):
     path = plot_comparison(
         {"DAPO": dapo, "GRPO": [(0, make_rows(60))]},
         tmp_path / "compare.png",
-        control=control,
-        control_label="supervised",
+        controls={"supervised": control},
         baseline=0.25,
         title="three seeds",
     )

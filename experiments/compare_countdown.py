@@ -151,27 +151,20 @@ def further_supervision(
         return train_supervised(parts, state, main_job.trace_examples(bench), tools)
 
 
-def run_seed(comparison: Comparison, seed: int) -> dict[str, dict[str, Any]]:
-    """All runs of one seed: name -> report."""
+def run_one(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
+    """One method with one seed; its report."""
     folder = comparison.out / f"seed{seed}"
-    base = replace(comparison.main, seed=seed)
-    dapo = replace(base, method="dapo", run_dir=folder / "dapo")
-    reports = {"DAPO": run_method(dapo)}
-    primed_from = dapo.folder
-    grpo = replace(
-        base, method="grpo", run_dir=folder / "grpo", primed_from=primed_from
-    )
-    reports["GRPO"] = run_method(grpo)
-    # Later problems and traces than the priming stage saw: another seed for the order.
-    control = replace(base, prime=replace(base.prime, seed=1))
-    reports["supervised"] = run_control(
-        comparison, replace(control, run_dir=folder / "supervised"), primed_from
-    )
-    persistent = replace(control, traces=replace(base.traces, give_up=False))
-    reports["supervised, never giving up"] = run_control(
-        comparison, replace(persistent, run_dir=folder / "persistent"), primed_from
-    )
-    return reports
+    primed_from = folder / FOLDERS["DAPO"]
+    base = replace(comparison.main, seed=seed, run_dir=folder / FOLDERS[name])
+    if name == "DAPO":
+        return run_method(replace(base, method="dapo"))
+    if name == "GRPO":
+        return run_method(replace(base, method="grpo", primed_from=primed_from))
+    # Problems in another order and other traces than the priming stage saw.
+    control = replace(base, prime=replace(base.prime, seed=1000))
+    if name == "supervised, never giving up":
+        control = replace(control, traces=replace(base.traces, give_up=False))
+    return run_control(comparison, control, primed_from)
 
 
 FOLDERS = {
@@ -212,7 +205,10 @@ def row_of(name: str, values: Sequence[float], primed: Sequence[float]) -> str:
 def main() -> int:
     """Runs everything and writes the comparison."""
     comparison = tyro.cli(Comparison, description=__doc__)
-    results = {seed: run_seed(comparison, seed) for seed in comparison.seeds}
+    results: dict[int, dict[str, dict[str, Any]]] = {s: {} for s in comparison.seeds}
+    for name in FOLDERS:
+        for seed in comparison.seeds:
+            results[seed][name] = run_one(comparison, name, seed)
     text = table(results)
     (comparison.out / "comparison.json").write_text(json.dumps(results, indent=2))
     (comparison.out / "comparison.md").write_text(text)

@@ -97,7 +97,8 @@ class Config:
     """Settings of the run; the defaults are the main job."""
 
     seed: int = 0
-    """Seed of the parameters, the traces, the order of problems and the samples."""
+    """Seed of the parameters, the traces, the order of problems and the samples; the
+    stages' own seeds are added to it."""
     run_dir: Path | None = None
     """Folder of the run; runs/countdown-<method>-seed<seed> if left out."""
     resume: bool = False
@@ -252,17 +253,16 @@ def set_up(config: Config) -> Bench:
 def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
     """Update number -> its examples: problems from the stream's order, fresh traces."""
     config, encode = bench.config, bench.task.tokenizer.encode
+    seed = config.seed + config.prime.seed
     stream = ProblemStream(
-        bench.train_problems,
-        batch_size=config.prime.examples_per_update,
-        seed=config.seed,
+        bench.train_problems, batch_size=config.prime.examples_per_update, seed=seed
     )
     origin = stream.get_state()
 
     def examples(update: int) -> list[Example]:
         if stream.get_state()["next_batch"] != update:
             stream.set_state({**origin, "next_batch": update})
-        rng = np.random.default_rng((config.seed, update))
+        rng = np.random.default_rng((seed, update))
         return [
             (
                 bench.task.prompt_tokens(problem),
@@ -323,12 +323,13 @@ def reinforce(
 ) -> tuple[RLState, int]:
     """The RL stage on the primed model; also the step that this process began with."""
     config, method, run = bench.config, bench.config.build_method(), session.run
+    settings = dataclasses.replace(config.rl, seed=config.seed + config.rl.seed)
     parts = build_rl(
-        bench.model, bench.task, method, config.rl, config.rl_optimizer, bench.place
+        bench.model, bench.task, method, settings, config.rl_optimizer, bench.place
     )
     state = start_rl(parts, primed, bench.model, config.rl_optimizer)
     problems = ProblemStream(
-        bench.train_problems, batch_size=config.rl.prompts_per_step, seed=config.seed
+        bench.train_problems, batch_size=settings.prompts_per_step, seed=settings.seed
     )
     by_id = {p.problem_id: p for p in bench.train_problems}
     checkpoints = CheckpointFolder(run.checkpoints_path / "rl")

@@ -40,12 +40,14 @@ class DecodeParams:
     Args:
         layers: L trees of one block's parameters.
         embedding: [V, D].
+        head: [D, V], or None where the embedding is the head.
         final_norm: the last norm's parameters.
         rope: cosines and sines of every response column, each [T, P, 1, H/2].
     """
 
     layers: tuple[Params, ...]
     embedding: jax.Array
+    head: jax.Array | None
     final_norm: Params
     rope: RopeTable
 
@@ -67,7 +69,18 @@ def decode_params(
     layers = tuple(jax.tree.map(lambda x, i=i: x[i], cast) for i in range(c.num_layers))
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]
     rope = rope_table(positions[..., None], c.head_dim, c.rope_base)
-    return DecodeParams(layers, params["embedding"], params["final_norm"], rope)
+    head = None if c.tie_embeddings else params["head"].astype(dtype)
+    embedding = params["embedding"].astype(dtype)
+    return DecodeParams(layers, embedding, head, params["final_norm"], rope)
+
+
+def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
+    """Logits [B, V] float32 of hidden states [B, D]."""
+    # A tied head is transposed inside the product: as an array of its own it would be
+    # another copy of the largest parameter.
+    if params.head is None:
+        return _product("bd,vd->bv", hidden, params.embedding)
+    return _product("bd,dv->bv", hidden, params.head)
 
 
 def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:

@@ -8,9 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models import Params, Transformer, prefill, unembedding
+from jaxrl_reason.models import Params, Transformer, prefill
 from jaxrl_reason.models.decode import (
+    DecodeParams,
     ResponseCache,
+    decode_logits,
     decode_params,
     decode_step,
     empty_cache,
@@ -75,11 +77,10 @@ def sample(
             f"keys must be one a response, ({prompts * num_samples},), got {keys.shape}"
         )
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)
-    head = unembedding(model, params)
     cut = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)
     state = _append(
-        _start(model, prompts * num_samples, size), hidden, head, keys, settings
+        _start(model, prompts * num_samples, size), hidden, cut, keys, settings
     )
 
     def unfinished(end: int, state: _State) -> jax.Array:
@@ -89,7 +90,7 @@ def sample(
         hidden, cache = decode_step(
             model, cut, state.last, state.column - 1, prefix, state.cache
         )
-        return _append(replace(state, cache=cache), hidden, head, keys, settings)
+        return _append(replace(state, cache=cache), hidden, cut, keys, settings)
 
     for end in stage_ends(size):
         if end == 1:
@@ -166,13 +167,13 @@ def _start(model: Transformer, rows: int, size: int) -> _State:
 def _append(
     state: _State,
     hidden: jax.Array,
-    head: jax.Array,
+    params: DecodeParams,
     keys: jax.Array,
     settings: SamplingSettings,
 ) -> _State:
     """Draw the token of one column from hidden states [B, D] and record it."""
     with jax.named_scope("head"):
-        logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        logits = decode_logits(params, hidden)
     with jax.named_scope("draw"):
         tokens, logprobs = next_tokens(logits, keys, state.column, settings)
     active = ~state.ended

@@ -47,13 +47,11 @@ def test_value_and_gradient_are_the_references(case: Case, seed: int) -> None:
 
 
 @every_loss
-@pytest.mark.parametrize("size", [4, 2])
-def test_shares_of_micro_batches_add_up(case: Case, size: int) -> None:
+def test_shares_of_micro_batches_add_up(case: Case) -> None:
     b = random_batch(1)
     counts = counts_of(b)
     parts = [
-        value_and_grad(case, take(b, slice(i, i + size)), counts)
-        for i in range(0, 8, size)
+        value_and_grad(case, take(b, slice(i, i + 2)), counts) for i in (0, 2, 4, 6)
     ]
     value, grad = run(case, b)
     close(sum(float(v) for v, _ in parts), value)
@@ -123,15 +121,9 @@ def test_bfloat16_is_computed_in_float32(case: Case) -> None:
 
 
 @every_loss
-def test_jit_and_vmap_change_nothing(case: Case) -> None:
+def test_vmap_changes_nothing(case: Case) -> None:
     several = [random_batch(7), random_batch(8)]
     counts = [counts_of(b) for b in several]
-    value, grad = run(case, several[0])
-    plain_value, plain_grad = jax.value_and_grad(case.loss)(
-        jnp.asarray(several[0].x), several[0], counts[0]
-    )
-    close(plain_value, value)
-    close(plain_grad, grad)
 
     def stack(*xs: np.ndarray) -> np.ndarray:
         return np.stack(xs)
@@ -161,19 +153,19 @@ def test_only_the_policy_has_a_gradient(case: Case) -> None:
     def loss(floats: dict[str, jax.Array]) -> jax.Array:
         return case.loss(floats["x"], b._replace(**floats), counts)
 
-    grads = jax.grad(loss)({name: jnp.asarray(getattr(b, name)) for name in FLOATS})
+    grads = jax.jit(jax.grad(loss))(
+        {name: jnp.asarray(getattr(b, name)) for name in FLOATS}
+    )
     moving = {name for name, g in grads.items() if np.any(np.asarray(g) != 0)}
     assert moving == {"x", *case.differentiable}
 
 
 @every_loss
-def test_masks_of_any_type_are_the_same(case: Case) -> None:
+def test_masks_of_numbers_are_masks_of_flags(case: Case) -> None:
     b = random_batch(11)
-    value, grad = run(case, b)
-    for dtype in (np.int32, np.float32):
-        other = b._replace(mask=b.mask.astype(dtype))
-        close(run(case, other)[0], value)
-        close(run(case, other)[1], grad)
+    numbers = run(case, b._replace(mask=b.mask.astype(np.float32)))
+    for found, expected in zip(numbers, run(case, b), strict=True):
+        close(found, expected)
 
 
 def test_the_battery_has_batches_worth_testing() -> None:

@@ -122,23 +122,30 @@ class Config:
     """RL steps between greedy evaluations."""
     save_every: int = 20
     """RL steps between checkpoints."""
-    task: CountdownSettings = field(default_factory=CountdownSettings)
+    task: CountdownSettings = field(
+        default_factory=lambda: CountdownSettings(max_number=12, max_value=30)
+    )
     """Which puzzles."""
-    traces: TraceSettings = field(default_factory=TraceSettings)
+    traces: TraceSettings = field(
+        default_factory=lambda: TraceSettings(
+            budget_weights=(0.56, 0.0, 0.0, 0.0, 0.0, 0.44),
+            first_solution=0.3,
+            later_solution=0.15,
+            max_value=30,
+        )
+    )
     """How the solver that writes the priming traces searches."""
     model: ModelSettings = field(default_factory=ModelSettings)
     prime: SupervisedSettings = field(default_factory=SupervisedSettings)
     prime_optimizer: OptimizerSettings = field(
-        default_factory=lambda: OptimizerSettings(
-            learning_rate=3e-3, warmup_updates=50, decay_updates=1500
-        )
+        default_factory=lambda: OptimizerSettings(learning_rate=3e-3, warmup_updates=50)
     )
     rl: RLSettings = field(default_factory=RLSettings)
     rl_optimizer: OptimizerSettings = field(
-        default_factory=lambda: OptimizerSettings(
-            learning_rate=3e-4, warmup_updates=8, decay_updates=360
-        )
+        default_factory=lambda: OptimizerSettings(learning_rate=3e-4, warmup_updates=8)
     )
+    cosine: bool = True
+    """Let both learning rates fall by a cosine over their stage."""
     dapo: DapoSettings = field(default_factory=DapoSettings)
     """The four parts of DAPO, each a switch."""
 
@@ -148,6 +155,19 @@ class Config:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.resume_step is not None and not self.resume:
             raise ValueError("resume_step needs --resume, got it without")
+
+    def prime_schedule(self) -> OptimizerSettings:
+        """The priming optimiser with its decay."""
+        return self._decayed(self.prime_optimizer, self.prime.updates)
+
+    def rl_schedule(self) -> OptimizerSettings:
+        """The RL optimiser with its decay."""
+        updates = self.rl.steps * self.rl.updates_per_rollout
+        return self._decayed(self.rl_optimizer, updates)
+
+    def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
+        decay = updates if self.cosine else optimizer.decay_updates
+        return dataclasses.replace(optimizer, decay_updates=decay)
 
     @property
     def folder(self) -> Path:
@@ -165,7 +185,15 @@ class Config:
 
     def model_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the primed model depends on."""
-        names = ("seed", "task", "traces", "model", "prime", "prime_optimizer")
+        names = (
+            "seed",
+            "task",
+            "traces",
+            "model",
+            "prime",
+            "prime_optimizer",
+            "cosine",
+        )
         return {name: to_plain(getattr(self, name)) for name in names}
 
     def rl_fingerprint(self) -> dict[str, Any]:
@@ -278,7 +306,7 @@ def fresh_model(bench: Bench) -> TrainState:
     """An untrained model under the priming optimiser."""
     place = bench.place
     key = jax.random.key(bench.config.seed)
-    optimizer = bench.config.prime_optimizer.build()
+    optimizer = bench.config.prime_schedule().build()
     return create_state(bench.model, optimizer, key, place.mesh, place.rules)
 
 
@@ -302,7 +330,7 @@ def prime(bench: Bench, session: Session) -> TrainState:
     if config.primed_from or int(state.step) >= config.prime.updates:
         return state
     parts = build_supervised(
-        bench.model, config.prime, config.prime_optimizer, bench.place
+        bench.model, config.prime, config.prime_schedule(), bench.place
     )
     truncate_after(run.path / "prime.jsonl", int(state.step))
     session.progress.stage("priming", config.prime.updates, int(state.step))
@@ -324,10 +352,9 @@ def reinforce(
     """The RL stage on the primed model; also the step that this process began with."""
     config, method, run = bench.config, bench.config.build_method(), session.run
     settings = dataclasses.replace(config.rl, seed=config.seed + config.rl.seed)
-    parts = build_rl(
-        bench.model, bench.task, method, settings, config.rl_optimizer, bench.place
-    )
-    state = start_rl(parts, primed, bench.model, config.rl_optimizer)
+    optimizer = config.rl_schedule()
+    parts = build_rl(bench.model, bench.task, method, settings, optimizer, bench.place)
+    state = start_rl(parts, primed, bench.model, optimizer)
     problems = ProblemStream(
         bench.train_problems, batch_size=settings.prompts_per_step, seed=settings.seed
     )

@@ -148,7 +148,7 @@ class DapoSettings:
     token_level_loss: bool = True
     overlong_filtering: bool = False
     soft_overlong: bool = True
-    overlong_cache: int = 16
+    overlong_cache: int = 8
 
     def __post_init__(self) -> None:
         for name in ("clip_low", "clip_high"):

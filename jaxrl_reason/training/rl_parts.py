@@ -38,16 +38,16 @@ class RLSettings:
     optimiser step, so the ratio leaves 1 after the first and clipping acts.
     """
 
-    steps: int = 90
-    prompts_per_step: int = 32
+    steps: int = 60
+    prompts_per_step: int = 24
     group_size: int = 16
     updates_per_rollout: int = 4
     prompt_width: int = 8
-    max_new_tokens: int = 88
+    max_new_tokens: int = 96
     temperature: float = 1.0
     max_rounds: int = 10
-    rows_per_micro_batch: int = 8
-    row_width: int = 192
+    rows_per_micro_batch: int = 4
+    row_width: int = 208
     slots_per_row: int = 8
     seed: int = 0
 

@@ -32,8 +32,8 @@ class SupervisedSettings:
     """
 
     updates: int = 1500
-    examples_per_update: int = 80
-    rows_per_micro_batch: int = 8
+    examples_per_update: int = 40
+    rows_per_micro_batch: int = 4
     row_width: int = 104
     slots_per_row: int = 8
     max_response: int = 96

@@ -1,12 +1,13 @@
 """Search traces that prime a model: try, check, go back, and answer.
 
 A trace is a response to the symbol prompt of Countdown. Each try is all its steps with
-their results, then `no`, or `yes` and the answer:
+their results and the target beside the last one, then `no` or `yes`:
 
-    3 + 4 = 7 , 7 + 5 = 12 no 3 + 4 = 7 , 7 * 5 = 35 yes </think> <answer> ... </answer>
+    3 + 4 = 7 , 7 + 5 = 12 : 35 no 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> <answer> ...
 
-Traces are imperfect in two ways, on purpose: most give up early, and those that run out
-of tries say `yes` to a wrong last try. Both are room for reinforcement learning.
+The verdict is always true. Traces are imperfect on purpose in another way: most give up
+early, and answer with a try that they know to be wrong. Whoever learned the search and
+the check from them still has to learn to use them: room for reinforcement learning.
 """
 
 import math
@@ -32,6 +33,8 @@ class TraceSettings:
             combination in the fixed order of `attempts`.
         give_up: draw the budget from the weights. False: every trace has the largest
             budget (a control without early ends; the largest budget still ends).
+        compare: write the target beside each result before the verdict, so that the
+            check is between neighbours; a small model learns it much sooner.
         separator: symbol between the steps of a try, "" for none.
         max_value: largest value in any step, as in CountdownSettings.
     """
@@ -41,6 +44,7 @@ class TraceSettings:
     later_solution: float = 0.2
     give_up: bool = True
     separator: str = ","
+    compare: bool = True
     max_value: int = 50
     _cumulative: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
@@ -95,7 +99,7 @@ def make_trace(
         >>> puzzle = Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0)
         >>> settings = TraceSettings(first_solution=1.0)
         >>> make_trace(puzzle, np.random.default_rng(0), settings)
-        '3 + 4 = 7 , 7 * 5 = 35 yes </think> <answer> ( 3 + 4 ) * 5 </answer>'
+        '3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> <answer> ( 3 + 4 ) * 5 </answer>'
     """
     tries = _tries(problem.numbers, problem.target, settings)
     budget = settings.budget(rng.random())
@@ -108,10 +112,11 @@ def make_trace(
             # All earlier tries were wrong ones of the fixed order, none skipped, so
             # this is the next; the order cannot end before a solution is met.
             chosen = tries.in_order[number]
-        if chosen.right or number == budget - 1:
+        verdict = "yes" if chosen.right else "no"
+        text += f"{chosen.steps} {verdict} "
+        if chosen.right:
             break
-        text += chosen.steps + " no "
-    return f"{text}{chosen.steps} yes </think> <answer> {chosen.answer} </answer>"
+    return f"{text}</think> <answer> {chosen.answer} </answer>"
 
 
 def max_trace_tokens(size: int, settings: TraceSettings) -> int:
@@ -126,10 +131,10 @@ def max_trace_tokens(size: int, settings: TraceSettings) -> int:
 
     Example:
         >>> max_trace_tokens(3, TraceSettings())
-        94
+        108
     """
     separators = (size - 2) * len(settings.separator)
-    verdict = 1
+    verdict = 3 if settings.compare else 1
     one_try = 5 * (size - 1) + separators + verdict
     brackets = 2 * (size - 2)
     answer = size + (size - 1) + brackets
@@ -161,6 +166,8 @@ def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _T
 
     def written(attempt: Attempt) -> _Try:
         steps = separator.join(attempt.steps)
+        if settings.compare:
+            steps += f" : {target}"
         return _Try(steps, attempt.expression, attempt.value == target)
 
     ways = attempts(numbers, settings.max_value)

@@ -43,11 +43,11 @@ class RLSettings:
     group_size: int = 16
     updates_per_rollout: int = 4
     prompt_width: int = 8
-    max_new_tokens: int = 96
+    max_new_tokens: int = 104
     temperature: float = 1.0
     max_rounds: int = 10
     rows_per_micro_batch: int = 4
-    row_width: int = 208
+    row_width: int = 224
     slots_per_row: int = 8
     seed: int = 0
 

@@ -1,5 +1,6 @@
 """Search traces: their arithmetic, their ends, their shares, their speed."""
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -40,13 +41,17 @@ class Read:
     answer: str
 
 
-def read(text: str, numbers: tuple[int, ...], separator: str = ",") -> Read:
-    """Read a trace and check each step and each try on the way."""
-    search, _, answer = text.partition(" yes </think> <answer> ")
+def read(
+    text: str, numbers: tuple[int, ...], target: int, separator: str = ","
+) -> Read:
+    """Read a trace and check each step, each try and each verdict on the way."""
+    search, _, answer = text.partition(" </think> <answer> ")
     assert answer.endswith(" </answer>")
     values = []
-    for one_try in search.split(" no "):
+    for one_try, verdict in re.findall(r"(.+?) (yes|no)(?: |$)", search):
         table = list(numbers)
+        one_try, beside, compared = one_try.partition(" : ")
+        assert not beside or int(compared) == target
         words = one_try.split()
         width = 5 + len(separator)
         for start in range(0, len(words), width):
@@ -58,23 +63,25 @@ def read(text: str, numbers: tuple[int, ...], separator: str = ",") -> Read:
             table.append(int(result))
             assert after == [separator] * (len(table) > 1 and separator != "")
         assert len(table) == 1
+        assert (verdict == "yes") is (table[0] == target)
         values += table
     return Read(values, answer.removesuffix(" </answer>"))
 
 
 @pytest.mark.parametrize("give_up", [True, False])
 @pytest.mark.parametrize("separator", ["", ","])
+@pytest.mark.parametrize("compare", [True, False])
 # Other processes may hold the machine for longer than an example takes.
 @hypothesis_settings(deadline=None)
 @given(index=st.integers(0, len(PROBLEMS) - 1), seed=st.integers(0, 2**32))
 def test_what_holds_of_every_trace(
-    index: int, seed: int, give_up: bool, separator: str
+    index: int, seed: int, give_up: bool, separator: str, compare: bool
 ) -> None:
     problem = PROBLEMS[index]
-    settings = replace(TRACES, give_up=give_up, separator=separator)
+    settings = replace(TRACES, give_up=give_up, separator=separator, compare=compare)
     text = make_trace(problem, np.random.default_rng(seed), settings)
-    trace = read(text, problem.numbers, separator)
-    # `no` is always true; `yes` is false only at the end of the budget.
+    assert (" : " in text) is compare
+    trace = read(text, problem.numbers, problem.target, separator)
     assert problem.target not in trace.values[:-1]
     right = trace.values[-1] == problem.target
     tries = len(trace.values)
@@ -109,7 +116,8 @@ def test_tries_without_knowledge_come_in_the_fixed_order() -> None:
     settings = TraceSettings(first_solution=0.0, later_solution=0.0, give_up=False)
     target = attempts((3, 4, 5), 50)[9].value
     puzzle = Problem((3, 4, 5), target, "", 0)
-    trace = read(make_trace(puzzle, np.random.default_rng(0), settings), (3, 4, 5))
+    text = make_trace(puzzle, np.random.default_rng(0), settings)
+    trace = read(text, (3, 4, 5), target)
     assert trace.values == [way.value for way in attempts((3, 4, 5), 50)[:7]]
     assert examine(trace.answer).value != target
 
@@ -146,13 +154,13 @@ def test_budgets_and_knowledge_have_their_shares() -> None:
     known = TraceSettings()
     first = 0
     for _ in range(count):
-        values = read(make_trace(puzzle, rng, known), numbers).values
+        values = read(make_trace(puzzle, rng, known), numbers, target).values
         first += values == [target]
     assert abs(first / count - known.first_solution) < 0.03
 
     unknowing = replace(known, first_solution=0.0, later_solution=0.0)
     tries = Counter(
-        len(read(make_trace(puzzle, rng, unknowing), numbers).values)
+        len(read(make_trace(puzzle, rng, unknowing), numbers, target).values)
         for _ in range(count)
     )
     total = sum(known.budget_weights)
@@ -163,7 +171,7 @@ def test_budgets_and_knowledge_have_their_shares() -> None:
     later = replace(known, first_solution=0.0, give_up=False)
     second = 0
     for _ in range(count):
-        values = read(make_trace(puzzle, rng, later), numbers).values
+        values = read(make_trace(puzzle, rng, later), numbers, target).values
         second += len(values) == 2
     assert abs(second / count - known.later_solution) < 0.03
 
@@ -182,7 +190,7 @@ def test_every_solution_of_a_problem_is_used() -> None:
     rng = np.random.default_rng(0)
     puzzle = Problem((2, 2, 4), 4, "", 0)
     answers = {
-        read(make_trace(puzzle, rng, settings), (2, 2, 4)).answer for _ in range(400)
+        read(make_trace(puzzle, rng, settings), (2, 2, 4), 4).answer for _ in range(400)
     }
     ways = {way.expression for way in attempts((2, 2, 4), 50) if way.value == 4}
     assert answers == ways
@@ -198,7 +206,7 @@ def test_prompt_and_trace_make_one_text() -> None:
         )
     )
     assert text == (
-        "3 4 5 : 35 <think> 3 + 4 = 7 , 7 * 5 = 35 yes </think> "
+        "3 4 5 : 35 <think> 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> "
         "<answer> ( 3 + 4 ) * 5 </answer>"
     )
 

@@ -67,7 +67,7 @@ def apply_gradients(
 
     Finiteness is looked at before clipping, which would spread one inf over all.
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
     updates, opt_state = optimizer.update(safe, state.opt_state, state.params)

@@ -118,9 +118,9 @@ class Config:
     """Held-out problems that accuracy is measured on; tune on validation."""
     eval_problems: int = 512
     """How many of them."""
-    eval_every: int = 10
+    eval_every: int = 5
     """RL steps between greedy evaluations."""
-    save_every: int = 20
+    save_every: int = 10
     """RL steps between checkpoints."""
     task: CountdownSettings = field(
         default_factory=lambda: CountdownSettings(max_number=12, max_value=30)

@@ -20,11 +20,12 @@ from typing import Any
 
 import tyro
 
-# Also when this file is run as a script from anywhere.
+# Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import experiments.dapo_countdown as main_job
-from experiments.dapo_countdown import Bench, Config, Session
+from experiments.countdown_setup import Bench, Config, set_up, trace_examples
+from experiments.dapo_countdown import Session
 from jaxrl_reason.training.checkpoints import CheckpointFolder
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.loops import LoopTools, train_supervised
@@ -101,7 +102,7 @@ def run_control(
         GracefulInterrupt() as interrupt,
         TrainingProgress() as progress,
     ):
-        primed_bench = main_job.set_up(primed_config)
+        primed_bench = set_up(primed_config)
         session = Session(run, progress, interrupt)
         primed = main_job.prime(primed_bench, session)
         bench = replace(primed_bench, config=config)
@@ -148,7 +149,7 @@ def further_supervision(
             evaluate_every=100,
         )
         state = restart_optimizer(primed, optimizer.build())
-        return train_supervised(parts, state, main_job.trace_examples(bench), tools)
+        return train_supervised(parts, state, trace_examples(bench), tools)
 
 
 def run_one(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import jax
 
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.checkpoints import CheckpointFolder
+from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.metrics import MetricsLog, Row, finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter, PhaseTimer
@@ -86,7 +87,11 @@ def train_rl(
     with CompileCounter() as compiles:
         while state.step < parts.settings.steps and not tools.interrupt.requested:
             start, mark = time.perf_counter(), compiles.count
-            state, row, collected = rl_iteration(parts, state, problems, timer)
+            try:
+                state, row, collected = rl_iteration(parts, state, problems, timer)
+            except NoSignalError:
+                save_rl(tools, state, problems)  # nothing learnt so far is lost
+                raise
             row |= timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
             if tools.due(state.step, parts.settings.steps) and tools.evaluate:

@@ -66,6 +66,17 @@ def binary_accuracy(rollouts: Rollouts) -> np.ndarray:
     return rollouts.correct.astype(np.float32)
 
 
+def with_format_reward(
+    rewards: Callable[[Rollouts], np.ndarray], weight: float
+) -> Callable[[Rollouts], np.ndarray]:
+    """Adds `weight` to the reward of every response that keeps the task's format."""
+
+    def shaped(rollouts: Rollouts) -> np.ndarray:
+        return rewards(rollouts) + np.float32(weight) * rollouts.format_ok
+
+    return shaped
+
+
 @dataclass(frozen=True)
 class Method:
     """One algorithm for the RL loop.

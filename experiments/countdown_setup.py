@@ -1,0 +1,303 @@
+"""Settings of a Countdown run, and what all of its stages share."""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxrl_reason.data.pipeline import ProblemStream, load_split
+from jaxrl_reason.models import Transformer, TransformerConfig
+from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
+from jaxrl_reason.tasks.countdown import CountdownSettings, CountdownTask, Problem
+from jaxrl_reason.tasks.countdown_traces import (
+    TraceSettings,
+    make_trace,
+    max_trace_tokens,
+)
+from jaxrl_reason.training.evaluate import Evaluation, build_evaluation
+from jaxrl_reason.training.methods import (
+    DapoSettings,
+    Method,
+    dapo,
+    dr_grpo,
+    grpo,
+    ppo,
+    with_format_reward,
+)
+from jaxrl_reason.training.minibatches import Placement
+from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
+from jaxrl_reason.training.run_folder import to_plain
+from jaxrl_reason.training.state import OptimizerSettings
+from jaxrl_reason.training.supervised import (
+    Example,
+    SupervisedParts,
+    SupervisedSettings,
+    build_supervised,
+)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Shape of the transformer; the vocabulary comes from the task."""
+
+    width: int = 128
+    num_layers: int = 3
+    num_heads: int = 4
+    num_kv_heads: int = 4
+    head_dim: int = 32
+    mlp_width: int = 384
+
+    def config(self, vocab_size: int, context_length: int) -> TransformerConfig:
+        """The transformer's own config."""
+        return TransformerConfig(
+            vocab_size=vocab_size,
+            context_length=context_length,
+            scan_unroll=self.num_layers,
+            **dataclasses.asdict(self),
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the run; the defaults are the main job."""
+
+    seed: int = 0
+    """Seed of the parameters, the traces, the order of problems and the samples; the
+    stages' own seeds are added to it."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/countdown-<method>-seed<seed> if left out."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the run's folder."""
+    resume_step: int | None = None
+    """With --resume: go on from this RL step's checkpoint instead of the newest."""
+    primed_from: Path | None = None
+    """Folder of another run whose primed model is used instead of priming anew."""
+    method: Literal["dapo", "grpo", "dr_grpo", "ppo"] = "dapo"
+    """Which algorithm trains the primed model."""
+    mesh: str = "auto"
+    """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
+    over all accelerators, or over two virtual devices of a CPU with two cores."""
+    data_dir: Path = Path("runs/datasets")
+    """Where the problem set is prepared once and kept."""
+    eval_split: Literal["test", "validation"] = "test"
+    """Held-out problems that accuracy is measured on; tune on validation."""
+    eval_problems: int = 512
+    """How many of them."""
+    eval_every: int = 5
+    """RL steps between greedy evaluations."""
+    save_every: int = 10
+    """RL steps between checkpoints."""
+    task: CountdownSettings = field(
+        default_factory=lambda: CountdownSettings(max_number=12, max_value=30)
+    )
+    """Which puzzles."""
+    traces: TraceSettings = field(
+        default_factory=lambda: TraceSettings(
+            budget_weights=(0.56, 0.0, 0.0, 0.0, 0.0, 0.44),
+            first_solution=0.3,
+            later_solution=0.15,
+            max_value=30,
+        )
+    )
+    """How the solver that writes the priming traces searches."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    prime: SupervisedSettings = field(default_factory=SupervisedSettings)
+    prime_optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=3e-3, warmup_updates=50)
+    )
+    rl: RLSettings = field(default_factory=RLSettings)
+    rl_optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=3e-4, warmup_updates=8)
+    )
+    cosine: bool = True
+    """Let both learning rates fall by a cosine over their stage."""
+    format_reward: float = 0.0
+    """Added to the reward of a response that keeps the think and answer tags."""
+    dapo: DapoSettings = field(default_factory=DapoSettings)
+    """The four parts of DAPO, each a switch."""
+
+    def __post_init__(self) -> None:
+        for name in ("eval_problems", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.resume_step is not None and not self.resume:
+            raise ValueError("resume_step needs --resume, got it without")
+
+    def prime_schedule(self) -> OptimizerSettings:
+        """The priming optimiser with its decay."""
+        return self._decayed(self.prime_optimizer, self.prime.updates)
+
+    def rl_schedule(self) -> OptimizerSettings:
+        """The RL optimiser with its decay."""
+        updates = self.rl.steps * self.rl.updates_per_rollout
+        return self._decayed(self.rl_optimizer, updates)
+
+    def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
+        decay = updates if self.cosine else optimizer.decay_updates
+        return dataclasses.replace(optimizer, decay_updates=decay)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.run_dir or Path("runs", f"countdown-{self.method}-seed{self.seed}")
+
+    def build_method(self) -> Method:
+        """The algorithm as a value."""
+        limit = self.rl.max_new_tokens
+        method = {
+            "dapo": lambda: dapo(self.dapo, max_new_tokens=limit),
+            "dr_grpo": lambda: dr_grpo(length=limit),
+            "grpo": grpo,
+            "ppo": ppo,
+        }[self.method]()
+        if not self.format_reward:
+            return method
+        rewards = with_format_reward(method.rewards, self.format_reward)
+        return dataclasses.replace(method, rewards=rewards)
+
+    def model_fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of the primed model depends on."""
+        names = (
+            "seed",
+            "task",
+            "traces",
+            "model",
+            "prime",
+            "prime_optimizer",
+            "cosine",
+        )
+        return {name: to_plain(getattr(self, name)) for name in names}
+
+    def rl_fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of the RL stage depends on."""
+        names = ("method", "rl", "rl_optimizer", "dapo", "format_reward")
+        return self.model_fingerprint() | {n: to_plain(getattr(self, n)) for n in names}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all stages of a Countdown run share."""
+
+    config: Config
+    task: CountdownTask
+    model: Transformer
+    place: Placement
+    supervised: SupervisedParts
+    rl: RLParts
+    train_problems: list[Problem]
+    heldout_problems: list[Problem]
+    greedy: Evaluation
+    sampled: Evaluation
+
+    def accuracies(self, params: Any) -> dict[str, float]:
+        """Greedy accuracy and avg@8 at temperature 1 on the held-out problems."""
+        return {
+            "greedy": self.greedy.accuracy(params),
+            "avg_at_8": self.sampled.accuracy(params),
+        }
+
+
+def build_mesh(sizes: str) -> jax.sharding.Mesh:
+    """The mesh asked for; a CPU is split into as many virtual devices as it takes.
+
+    Two devices on two cores are quicker than one on both: small operations that do not
+    fill two cores run side by side.
+    """
+    if sizes == "auto":
+        jax.config.update("jax_num_cpu_devices", min(2, os.cpu_count() or 1))
+        return make_mesh(data=len(jax.devices()))
+    wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
+    jax.config.update("jax_num_cpu_devices", max(1, wanted))
+    return parse_mesh(sizes)
+
+
+def set_up(config: Config) -> Bench:
+    """Problems, task, model and mesh; refuses what does not fit together."""
+    mesh, rules = build_mesh(config.mesh), ShardingRules()
+    place = Placement(mesh, rules)
+    task = CountdownTask.with_symbols(config.task)
+    longest = max(config.rl.max_new_tokens, config.prime.max_response)
+    context = config.rl.prompt_width + longest
+    model = Transformer(
+        config.model.config(task.tokenizer.vocab_size, context),
+        constrain=rules.constrainer(mesh),
+    )
+    longest = max(max_trace_tokens(n, config.traces) for n in config.task.numbers)
+    if longest > config.prime.max_response:
+        raise ValueError(
+            f"prime.max_response must hold the longest trace ({longest} tokens), "
+            f"got {config.prime.max_response}"
+        )
+    train = load_split(config.task, config.data_dir, "train")
+    heldout = load_split(config.task, config.data_dir, config.eval_split)
+    # Spread over the whole split, which is in the order of the problems' numbers.
+    chosen = np.linspace(0, len(heldout) - 1, min(config.eval_problems, len(heldout)))
+    problems = [heldout[int(i)] for i in chosen]
+
+    def evaluation(num_samples: int, temperature: float) -> Evaluation:
+        return build_evaluation(
+            model,
+            task,
+            problems,
+            num_samples=num_samples,
+            temperature=temperature,
+            max_new_tokens=config.rl.max_new_tokens,
+            prompt_width=config.rl.prompt_width,
+            batch_size=512,
+            seed=config.seed,
+            place=place,
+        )
+
+    # Built before anything is trained, so that what does not fit shows now.
+    return Bench(
+        config=config,
+        task=task,
+        model=model,
+        place=place,
+        supervised=build_supervised(
+            model, config.prime, config.prime_schedule(), place
+        ),
+        rl=build_rl(
+            model,
+            task,
+            config.build_method(),
+            dataclasses.replace(config.rl, seed=config.seed + config.rl.seed),
+            config.rl_schedule(),
+            place,
+        ),
+        train_problems=train,
+        heldout_problems=problems,
+        greedy=evaluation(1, 0.0),
+        sampled=evaluation(8, 1.0),
+    )
+
+
+def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
+    """Update number -> its examples: problems from the stream's order, fresh traces."""
+    config, encode = bench.config, bench.task.tokenizer.encode
+    seed = config.seed + config.prime.seed
+    stream = ProblemStream(
+        bench.train_problems, batch_size=config.prime.examples_per_update, seed=seed
+    )
+    origin = stream.get_state()
+
+    def examples(update: int) -> list[Example]:
+        if stream.get_state()["next_batch"] != update:
+            stream.set_state({**origin, "next_batch": update})
+        rng = np.random.default_rng((seed, update))
+        return [
+            (
+                bench.task.prompt_tokens(problem),
+                encode(make_trace(problem, rng, config.traces)),
+            )
+            for problem in next(stream)
+        ]
+
+    return examples

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ class Config:
     """Which algorithm trains the primed model."""
     mesh: str = "auto"
     """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
-    over all accelerators, or over two virtual devices of a CPU with two cores."""
+    over all devices there are. A CPU is split into as many virtual devices as asked."""
     data_dir: Path = Path("runs/datasets")
     """Where the problem set is prepared once and kept."""
     eval_split: Literal["test", "validation"] = "test"
@@ -207,11 +206,11 @@ class Bench:
 def build_mesh(sizes: str) -> jax.sharding.Mesh:
     """The mesh asked for; a CPU is split into as many virtual devices as it takes.
 
-    Two devices on two cores are quicker than one on both: small operations that do not
-    fill two cores run side by side.
+    Virtual devices are for tests of sharding. Two on two cores would be a quarter
+    quicker than one on both, but XLA's CPU collectives can wait for each other for ever
+    when several steps are in flight on so few threads.
     """
     if sizes == "auto":
-        jax.config.update("jax_num_cpu_devices", min(2, os.cpu_count() or 1))
         return make_mesh(data=len(jax.devices()))
     wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
     jax.config.update("jax_num_cpu_devices", max(1, wanted))

@@ -21,10 +21,11 @@ from tests.losses import reference
 from tests.losses.worked import EXAMPLES, close
 
 ESTIMATORS = {
-    "grpo": grpo_advantages,
-    "dr_grpo": dr_grpo_advantages,
-    "rloo": rloo_advantages,
+    "grpo": jax.jit(grpo_advantages, static_argnames=("num_groups", "eps")),
+    "dr_grpo": jax.jit(dr_grpo_advantages, static_argnames="num_groups"),
+    "rloo": jax.jit(rloo_advantages, static_argnames="num_groups"),
 }
+signals = jax.jit(group_signal, static_argnames="num_groups")
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 ONE = np.array([1.0, 0, 0, 0])
 SPREAD = np.array([1, 0, 0.25, 0.75])
@@ -56,7 +57,7 @@ def test_values_are_the_references(name: str, seed: int) -> None:
     inside = np.where(ids < 4, ids, -1)
     found = ESTIMATORS[name](rewards, ids, num_groups=4, valid=valid)
     close(found, reference.group_advantages(name, rewards, inside, valid))
-    signal = group_signal(rewards, ids, num_groups=4, valid=valid)
+    signal = signals(rewards, ids, num_groups=4, valid=valid)
     for g in range(4):
         members = rewards[(ids == g) & valid]
         assert signal[g] == (len(set(members.tolist())) > 1)
@@ -99,7 +100,7 @@ def test_a_group_of_one_and_an_empty_group(name: str) -> None:
     found = ESTIMATORS[name](rewards, ids, num_groups=4)
     assert found[0] == 0
     assert (np.asarray(found)[1:] != 0).all()
-    assert group_signal(rewards, ids, num_groups=4).tolist() == [0, 0, 1, 0]
+    assert signals(rewards, ids, num_groups=4).tolist() == [0, 0, 1, 0]
 
 
 @every_estimator
@@ -109,7 +110,7 @@ def test_sequences_that_are_not_valid_are_not_seen(name: str) -> None:
     found = np.asarray(ESTIMATORS[name](rewards, ids, num_groups=1, valid=valid))
     close(found[:3], ESTIMATORS[name](rewards[:3], ids[:3], num_groups=1))
     assert (found[3:] == 0).all()
-    signal = group_signal(rewards, ids, num_groups=1, valid=np.array([1, 0, 0, 0, 0]))
+    signal = signals(rewards, ids, num_groups=1, valid=np.array([1, 0, 0, 0, 0]))
     assert signal.tolist() == [False]
 
 
@@ -126,7 +127,7 @@ def test_a_nan_is_not_hidden(name: str) -> None:
     found = np.asarray(ESTIMATORS[name](rewards, ids, num_groups=2))
     assert np.isnan(found[:2]).all()
     assert np.isfinite(found[2:]).all()
-    assert group_signal(rewards, ids, num_groups=2).tolist() == [True, True]
+    assert signals(rewards, ids, num_groups=2).tolist() == [True, True]
 
 
 @every_estimator
@@ -149,12 +150,12 @@ def test_the_filter_keeps_the_worked_groups() -> None:
     # Three groups of the first round and three of the second; 1 surplus.
     rewards = ["1111", "1000", "0000", "0110", "1110", "0010"]
     flat = np.array([float(x) for x in "".join(rewards)])
-    kept = group_signal(flat, np.repeat(np.arange(6), 4), num_groups=6)
+    kept = signals(flat, np.repeat(np.arange(6), 4), num_groups=6)
     found = [[int(x) for x in r] for r, k in zip(rewards, kept, strict=True) if k]
     assert found[:3] == EXAMPLES["ds.kept"]
     # By pass rate 0, 1/4, 1/2, 3/4, 1.
     rates = np.array([[i < k for i in range(4)] for k in range(5)], float).ravel()
-    kept = group_signal(rates, np.repeat(np.arange(5), 4), num_groups=5)
+    kept = signals(rates, np.repeat(np.arange(5), 4), num_groups=5)
     assert np.flatnonzero(kept).tolist() == EXAMPLES["flt.dapo"]
 
 
@@ -169,7 +170,7 @@ def test_the_filter_keeps_the_worked_groups() -> None:
         ({"num_groups": None}, "num_groups must be a static integer >= 1, got None"),
     ],
 )
-@pytest.mark.parametrize("function", [*ESTIMATORS.values(), group_signal])
+@pytest.mark.parametrize("function", [*ESTIMATORS.values(), signals])
 def test_refusals(function: Callable, change: dict[str, Any], message: str) -> None:
     given_ = {"rewards": ONE, "group_ids": np.zeros(4, int), "num_groups": 1, **change}
     with pytest.raises(ValueError, match=message):

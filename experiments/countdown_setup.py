@@ -208,12 +208,14 @@ def build_mesh(sizes: str) -> jax.sharding.Mesh:
 
     Virtual devices are for tests of sharding. Two on two cores would be a quarter
     quicker than one on both, but XLA's CPU collectives can wait for each other for ever
-    when several steps are in flight on so few threads.
+    when several steps are in flight on so few threads; hence one step at a time.
     """
     if sizes == "auto":
         return make_mesh(data=len(jax.devices()))
     wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
-    jax.config.update("jax_num_cpu_devices", max(1, wanted))
+    if wanted > 1:
+        jax.config.update("jax_num_cpu_devices", wanted)
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     return parse_mesh(sizes)
 
 

@@ -59,6 +59,8 @@ def _run_on_eight_devices(script: str, *arguments: str, timeout: float = 240) ->
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8".strip(),
+        # Collectives of several steps in flight can wait for each other for ever.
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
     }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],

@@ -23,6 +23,7 @@ from jaxrl_reason.training.methods import (
     signed_accuracy,
     token_rewards,
     whiten,
+    with_format_reward,
 )
 from tests.training.helpers import fake_rollouts
 
@@ -112,6 +113,14 @@ def test_without_the_soft_punishment_rewards_are_the_accuracy():
     assert build(soft_overlong=False).rewards(rollouts).tolist() == [[1, -1]]
     assert signed_accuracy(rollouts).dtype == np.float32
     assert binary_accuracy(rollouts).tolist() == [[1, 0]]
+
+
+def test_the_format_reward_is_added_to_any_other():
+    rollouts = fake_rollouts([[1, 0]])
+    rollouts = dataclasses.replace(rollouts, format_ok=np.array([[True, False]]))
+    rewards = with_format_reward(binary_accuracy, 0.25)(rollouts)
+    assert rewards.tolist() == [[1.25, 0]]
+    assert rewards.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", ["dynamic_sampling", "overlong_filtering"])

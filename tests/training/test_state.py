@@ -96,7 +96,8 @@ def test_a_created_state_is_what_was_described(created):
 def test_moments_are_split_like_their_parameters():
     place, optimizer = one_device(), OPTIMIZER.build()
     state = abstract_state(tiny_model(), optimizer, place.mesh, ShardingRules())
-    adam = next(s for s in jax.tree.leaves(state.opt_state, is_leaf=_is_adam) if _is_adam(s))  # fmt: skip # noqa: E501
+    parts = jax.tree.leaves(state.opt_state, is_leaf=_is_adam)
+    adam = next(part for part in parts if _is_adam(part))
     for moments in (adam.mu, adam.nu):
         specs = jax.tree.map(lambda x: x.sharding.spec, moments)
         assert specs == jax.tree.map(lambda x: x.sharding.spec, state.params)

@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reason.models.attention import attention_mask, self_attention
+from jaxrl_reason.models.decode import decode_attention
+from jaxrl_reason.models.rope import apply_rope, rope_table
+from tests.models import reference
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_mask_is_causal_inside_segments_and_empty_at_padding() -> None:
+    mask = attention_mask(jnp.array([[1, 1, 2, 0]]))[0]
+    wanted = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(mask, np.array(wanted, bool))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_grouped_attention_is_multi_head_attention_with_repeated_heads(
+    kv_heads: int,
+) -> None:
+    q = normal(0, 2, 5, 6, 4)
+    k, v = normal(1, 2, 5, kv_heads, 4), normal(2, 2, 5, kv_heads, 4)
+    got = self_attention(q, k, v, attention_mask(jnp.ones((2, 5), int)))
+    for b in range(2):
+        wide = [np.repeat(np.asarray(x[b]), 6 // kv_heads, axis=1) for x in (k, v)]
+        wanted = reference.attention(np.asarray(q[b]), *wide)
+        np.testing.assert_allclose(got[b], wanted, atol=1e-6)
+
+
+def test_rows_without_keys_are_finite_in_value_and_gradient() -> None:
+    q, k, v = (normal(i, 1, 4, 2, 4) for i in range(3))
+    mask = attention_mask(jnp.array([[0, 0, 1, 1]]))
+    value, gradients = jax.value_and_grad(
+        lambda *qkv: jnp.sum(self_attention(*qkv, mask) ** 2), argnums=(0, 1, 2)
+    )(q, 100 * k, v)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_rope_turns_the_half_split_pairs() -> None:
+    x, positions = normal(0, 2, 3, 2, 6), jnp.array([[0, 1, 2], [7, 900, 31]])
+    got = apply_rope(x, rope_table(positions, 6, 500.0))
+    for b, t, n in np.ndindex(2, 3, 2):
+        wanted = reference.rope(np.asarray(x[b, t, n]), int(positions[b, t]), 500.0)
+        np.testing.assert_allclose(got[b, t, n], wanted, atol=2e-5)
+
+
+def test_rope_scores_depend_on_distance_only() -> None:
+    q, k = normal(0, 1, 1, 1, 8), normal(1, 1, 1, 1, 8)
+
+    def score(at: int, distance: int) -> float:
+        tables = (rope_table(jnp.array([[p]]), 8, 10000.0) for p in (at + distance, at))
+        turned = (apply_rope(x, t) for x, t in zip((q, k), tables, strict=True))
+        return float(jnp.vdot(*turned))
+
+    assert score(0, 5) == pytest.approx(score(40, 5), abs=1e-5)
+    assert score(0, 5) != pytest.approx(score(0, 6), abs=1e-3)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_one_softmax_over_shared_prompt_and_own_response(group: int) -> None:
+    prompts, samples, kv_heads, width, size, head_dim = 2, 3, 2, 4, 5, 6
+    rows, written = prompts * samples, 3
+    q = normal(0, rows, kv_heads, group, head_dim)
+    shared = [normal(i, prompts, kv_heads, width, head_dim) for i in (1, 2)]
+    own = [normal(i, rows, kv_heads, size, head_dim) for i in (3, 4)]
+    lengths = [4, 2]
+    shared_mask = jnp.arange(width)[None] < jnp.array(lengths)[:, None]
+    got = decode_attention(
+        q, (*shared, shared_mask), (*own, jnp.arange(size) < written)
+    )
+    for b, k, r in np.ndindex(rows, kv_heads, group):
+        p = b // samples
+        keys, values = (
+            np.concatenate([s[p, k, : lengths[p]], o[b, k, :written]])
+            for s, o in zip(shared, own, strict=True)
+        )
+        weights = np.exp(keys @ np.asarray(q[b, k, r]))
+        wanted = weights / weights.sum() @ values
+        np.testing.assert_allclose(got[b, k, r], wanted, atol=1e-5)

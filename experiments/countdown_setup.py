@@ -99,7 +99,7 @@ class Config:
     """Which puzzles."""
     traces: TraceSettings = field(
         default_factory=lambda: TraceSettings(
-            budget_weights=(0.52, 0.0, 0.0, 0.0, 0.0, 0.48),
+            budget_weights=(0.56, 0.0, 0.0, 0.0, 0.0, 0.44),
             first_solution=0.3,
             later_solution=0.15,
             max_value=30,

@@ -31,7 +31,7 @@ class SupervisedSettings:
     matrix products.
     """
 
-    updates: int = 1300
+    updates: int = 1200
     examples_per_update: int = 40
     rows_per_micro_batch: int = 4
     row_width: int = 104

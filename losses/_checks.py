@@ -31,11 +31,11 @@ def constant(name: str, x: ArrayLike) -> jax.Array:
 
 
 def integers(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as it is; anything but an integer array is refused."""
+    """`x` as int32; anything but an integer array is refused."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(f"{name} must be an integer array, got {x.dtype}")
-    return x
+    return x.astype(jnp.int32)  # int8 could not name the tokens of a vocabulary
 
 
 def flags(x: ArrayLike) -> jax.Array:

@@ -68,7 +68,7 @@ def batch_counts(
     live = _checks.flags(mask)
     _checks.same_shape(2, mask=live)
     lengths = jnp.sum(live, axis=1, dtype=jnp.int32)
-    tokens = jnp.sum(lengths)
+    tokens = jnp.sum(lengths, dtype=jnp.int32)
     sequences = jnp.sum(lengths > 0, dtype=jnp.int32)
     if group_ids is None:
         if num_groups is not None:

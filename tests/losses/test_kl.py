@@ -14,6 +14,7 @@ from tests.losses.worked import EXAMPLES, MASK, NEW, OLD, REF, close
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+K3 = jax.jit(jax.value_and_grad(lambda x: kl_k3(x, jnp.zeros(()))))
 POLICY = np.array([0.2, -0.1, 0.5], np.float32)
 REFERENCE = np.array([0.0, 0.3, 0.1], np.float32)
 
@@ -28,7 +29,7 @@ def test_worked_tokens(name: str) -> None:
 
 def expected_loss(name: str, gradient: str | None = None) -> Callable:
     """The expectation of a penalty over all tokens of a three-way choice."""
-    p = jax.nn.softmax(POLICY)
+    p = np.exp(POLICY) / np.exp(POLICY).sum()
 
     def loss(z: jax.Array) -> jax.Array:
         new, ref = jax.nn.log_softmax(z), jax.nn.log_softmax(REFERENCE)
@@ -37,7 +38,11 @@ def expected_loss(name: str, gradient: str | None = None) -> Callable:
         )
         return (p * tokens[0]).sum()  # p stays: the tokens were sampled before
 
-    return loss
+    return jax.jit(loss)
+
+
+def slope(loss: Callable) -> Callable:
+    return jax.jit(jax.grad(loss))
 
 
 @pytest.mark.parametrize(
@@ -49,25 +54,25 @@ def test_expected_values(name: str, key: str) -> None:
 
 @every_estimator
 def test_expected_gradients(name: str) -> None:
-    close(jax.grad(expected_loss(name))(POLICY), EXAMPLES[f"klg.g_{name}"])
+    close(slope(expected_loss(name))(POLICY), EXAMPLES[f"klg.g_{name}"])
 
 
 def test_value_of_one_and_gradient_of_another() -> None:
     for value in ESTIMATORS:
         mixed = expected_loss(value, "k2")
         close(mixed(POLICY), expected_loss(value)(POLICY))
-        close(jax.grad(mixed)(POLICY), EXAMPLES["klg.rev"])
-        close(jax.grad(expected_loss(value, "k3"))(POLICY), EXAMPLES["klg.fwd"])
+        close(slope(mixed)(POLICY), EXAMPLES["klg.rev"])
+        close(slope(expected_loss(value, "k3"))(POLICY), EXAMPLES["klg.fwd"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     d=st.floats(-20, 100, width=32, allow_subnormal=False),
     exponent=st.integers(0, 12),
 )
 def test_k3_keeps_its_digits(d: float, exponent: int) -> None:
     d32 = np.float32(d) / np.float32(4.0**exponent)
-    value, grad = jax.value_and_grad(lambda x: kl_k3(x, jnp.zeros(())))(d32)
+    value, grad = (np.asarray(x) for x in K3(d32))
     exact = np.float64(d32)
     series = exact**2 / 2 - exact**3 / 6 + exact**4 / 24
     expected = series if abs(exact) < 1e-3 else np.expm1(-exact) + exact
@@ -82,9 +87,9 @@ def test_signs_and_symmetry() -> None:
     d = np.concatenate([np.linspace(-30, 30, 601), np.geomspace(1e-12, 1, 200)])
     d = np.concatenate([d, -d]).astype(np.float32)
     zero = np.zeros_like(d)
-    assert (kl_k2(d, zero) >= 0).all()
-    assert (kl_k3(d, zero) >= 0).all()
-    assert kl_k3(zero, zero).sum() == 0
+    assert (np.asarray(kl_k2(d, zero)) >= 0).all()
+    assert (np.asarray(kl_k3(d, zero)) >= 0).all()
+    assert (np.asarray(kl_k3(zero, zero)) == 0).all()
     close(kl_k1(d, zero), -np.asarray(kl_k1(zero, d)))
 
 

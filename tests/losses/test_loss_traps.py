@@ -22,6 +22,15 @@ from tests.losses.worked import EXAMPLES, MASK, NEW, OLD, VALUES, close
 X = np.where(MASK, VALUES, 0).astype(np.float32)
 
 
+def slope(loss: Callable) -> Callable:
+    """Value and gradient in the first argument, compiled as one."""
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def zero(x: Any) -> bool:
+    return bool((np.asarray(x) == 0).all())
+
+
 def breaks(check: Callable[[Any], None], mutant: Any) -> None:
     """The same assertions fail on the faulty form."""
     with pytest.raises(AssertionError):
@@ -49,10 +58,10 @@ def test_1_micro_batches_give_the_whole(name: str) -> None:
             parts = [slice(0, 1), slice(1, 4)]
             return sum(share(x[p], MASK[p], counts, len(parts)) for p in parts)
 
-        value, grad = jax.value_and_grad(loss)(X)
-        whole = lambda x: reduction(x, MASK, counts)  # noqa: E731
-        close(value, whole(X))
-        close(grad, jax.grad(whole)(X))
+        value, grad = slope(loss)(X)
+        whole = slope(lambda x: reduction(x, MASK, counts))(X)
+        close(value, whole[0])
+        close(grad, whole[1])
 
     check(lambda x, m, counts, parts: reduction(x, m, counts))
     breaks(
@@ -127,10 +136,9 @@ def test_4_both_parts_are_done() -> None:
 
     def check_loss(loss: Callable) -> None:
         # Not divided by the sequence's own length: every token pulls alike.
-        grad = jax.grad(
-            lambda x: loss(x, OLD, np.ones(4), MASK, lib.batch_counts(MASK))
-        )
-        pulls = np.asarray(grad(OLD.astype(np.float32)))[MASK > 0]
+        counts = lib.batch_counts(MASK)
+        pull = slope(lambda x: loss(x, OLD, np.ones(4), MASK, counts))
+        pulls = np.asarray(pull(OLD.astype(np.float32))[1])[MASK > 0]
         close(pulls, np.full_like(pulls, pulls[0]))
 
     check_advantages(lib.dr_grpo_advantages)
@@ -147,9 +155,9 @@ def test_6_an_empty_mask_gives_zero(name: str) -> None:
     none = np.zeros_like(MASK)
 
     def check(mean: Callable) -> None:
-        value, grad = jax.value_and_grad(mean)(X, none)
+        value, grad = slope(mean)(X, none)
         assert value == 0
-        assert (grad == 0).all()
+        assert zero(grad)
 
     check(lambda x, m: REDUCTIONS[name](x, m, lib.batch_counts(m)))
     breaks(check, lambda x, m: (x * m).sum() / m.sum().astype(float))
@@ -189,7 +197,7 @@ def test_8_equal_rewards_have_no_advantage() -> None:
     def check(estimate: Callable) -> None:
         for size in (8, 11):
             r = np.full(size, 0.1, np.float32)
-            assert (estimate(r, np.zeros(size, int), num_groups=1) == 0).all()
+            assert zero(estimate(r, np.zeros(size, int), num_groups=1))
 
     check(lib.grpo_advantages)
     check(lib.dr_grpo_advantages)
@@ -200,7 +208,7 @@ def test_8_equal_rewards_have_no_advantage() -> None:
 def test_8_equal_rewards_have_no_signal() -> None:
     def check(signal: Callable) -> None:
         r = np.full(11, 0.1, np.float32)
-        assert not signal(r, np.zeros(11, int), num_groups=1).any()
+        assert zero(signal(r, np.zeros(11, int), num_groups=1))
 
     check(lib.group_signal)
     breaks(check, lambda r, ids, num_groups: (jnp.asarray(r).std() > 0)[None])
@@ -211,7 +219,7 @@ def test_8_equal_rewards_have_no_signal() -> None:
 
 def test_9_a_group_of_one_has_no_advantage() -> None:
     def check(estimate: Callable) -> None:
-        assert (estimate(np.array([3.0]), np.array([0]), num_groups=1) == 0).all()
+        assert zero(estimate(np.array([3.0]), np.array([0]), num_groups=1))
 
     for estimate in (
         lib.grpo_advantages,
@@ -297,13 +305,12 @@ def test_14_the_clip_is_pessimistic_for_both_signs() -> None:
     }
 
     def check(surrogate: Callable) -> None:
-        for (a, ratio), (value, slope) in table.items():
+        run = slope(lambda *arrays: surrogate(*arrays).sum())
+        for (a, ratio), (value, expected) in table.items():
             one = np.ones((1, 1), np.float32)
-            found, grad = jax.value_and_grad(
-                lambda x, a=a, one=one: surrogate(x * one, 0 * one, a * one, one).sum()
-            )(np.float32(np.log(ratio)))
+            found, grad = run(np.float32(np.log(ratio)) * one, 0 * one, a * one, one)
             close(found, value)
-            close(grad, slope)
+            close(grad, [[expected]])
 
     check(lib.clipped_surrogate)
 
@@ -327,10 +334,10 @@ def test_17_large_log_ratios_stay_finite(advantage: float) -> None:
             tokens = surrogate(x, old, np.full((1, 4), advantage, np.float32), mask)
             return lib.token_mean(tokens, mask, lib.batch_counts(mask))
 
-        value, grad = jax.value_and_grad(loss)(np.zeros((1, 4), np.float32))
+        value, grad = slope(loss)(np.zeros((1, 4), np.float32))
         assert np.isfinite(value)
         assert np.isfinite(grad).all()
-        assert grad[0, 3] == 0
+        assert np.asarray(grad)[0, 3] == 0
 
     check(lib.clipped_surrogate)
     check(partial(lib.clipped_surrogate, dual_clip=3.0))
@@ -348,8 +355,8 @@ def test_17_large_log_ratios_stay_finite(advantage: float) -> None:
 
 def test_20_no_penalty_pushes_where_the_policies_agree() -> None:
     def check(penalty: Callable) -> None:
-        grad = jax.grad(lambda x: penalty(x, OLD, MASK).sum())(OLD.astype(np.float32))
-        assert (grad == 0).all()
+        pull = slope(lambda x: penalty(x, OLD, MASK).sum())
+        assert zero(pull(OLD.astype(np.float32))[1])
 
     for gradient in ("k2", "k3"):
         for estimator in ("k1", "k2", "k3"):
@@ -366,10 +373,10 @@ def test_21_k3_is_never_negative_nor_infinite() -> None:
     ones, zeros = np.ones_like(d), np.zeros_like(d)
 
     def check(k3: Callable) -> None:
-        value = np.asarray(k3(d))
+        value = np.asarray(jax.jit(k3)(d))
         assert (value >= 0).all()
         assert np.isfinite(value).all()
-        assert np.isfinite(jax.grad(lambda x: k3(x).sum())(d)).all()
+        assert np.isfinite(slope(lambda x: k3(x).sum())(d)[1]).all()
 
     check(lambda d: lib.kl_k3(d, zeros))
     check(lambda d: lib.kl_penalty(d, zeros, ones))
@@ -392,7 +399,7 @@ def test_22_a_penalty_has_the_gradient_that_was_asked_for() -> None:
             tokens = penalty(jax.nn.log_softmax(z)[None], ref[None], np.ones((1, 3)))
             return (p * tokens[0]).sum()
 
-        close(jax.grad(expected)(z), EXAMPLES["klg.rev"])
+        close(slope(expected)(z)[1], EXAMPLES["klg.rev"])
 
     for estimator in ("k1", "k3"):
         check(partial(lib.kl_penalty, estimator=estimator, gradient="k2"))
@@ -459,8 +466,8 @@ def test_46_a_dead_branch_has_no_gradient() -> None:
     old = np.array([[0.0, -1000.0]], np.float32)
 
     def check(surrogate: Callable) -> None:
-        grad = jax.grad(lambda x: surrogate(x, old, np.ones((1, 2)), mask).sum())
-        found = np.asarray(grad(np.zeros((1, 2), np.float32)))
+        run = slope(lambda x: surrogate(x, old, np.ones((1, 2)), mask).sum())
+        found = np.asarray(run(np.zeros((1, 2), np.float32))[1])
         assert np.isfinite(found).all()
         assert found[0, 1] == 0
 
@@ -480,11 +487,9 @@ def test_46_a_dead_branch_has_no_gradient() -> None:
 def test_47_rewards_that_depend_on_parameters(rewards: list[float]) -> None:
     def check(estimate: Callable) -> None:
         r, ids = np.array(rewards, np.float32), np.zeros(len(rewards), int)
-        value, grad = jax.value_and_grad(
-            lambda r: (estimate(r, ids, num_groups=1) ** 2).sum()
-        )(r)
+        value, grad = slope(lambda r: (estimate(r, ids, num_groups=1) ** 2).sum())(r)
         assert value == 0
-        assert (grad == 0).all()
+        assert zero(grad)
 
     check(lib.grpo_advantages)
     check(lib.dr_grpo_advantages)

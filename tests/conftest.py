@@ -11,6 +11,12 @@ from typing import Any
 
 # Before jax is imported: tests run on the CPU unless somebody asks for a device.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nine tenths of the suite's time is compilation, and code that runs once need not be
+# quick: unoptimised machine code takes a third of the time. Subprocesses inherit it.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+    ).strip()
 
 import jax
 import pytest

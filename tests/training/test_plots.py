@@ -106,7 +106,11 @@ def test_thin_runs_have_a_picture_too(tmp_path, rows, drawn):
     baseline = 0.25 if len(rows) == 1 else math.nan
     size(plot_run(rows, tmp_path / "a.png", baseline=baseline, length_limit=64))
     runs = [(0, rows)]
-    size(plot_comparison({"a": runs}, tmp_path / "b.png", controls={"c": runs}, baseline=0.25))
+    size(
+        plot_comparison(
+            {"a": runs}, tmp_path / "b.png", controls={"c": runs}, baseline=0.25
+        )
+    )
 
 
 def test_a_panel_without_data_says_so(tmp_path, drawn):

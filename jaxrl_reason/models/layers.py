@@ -103,10 +103,13 @@ class Attention(nn.Module):
         context, kept = attend(apply_rope(q, rope), apply_rope(k, rope), v)
         context = self.constrain(context, HEADS)
         out = self.output.astype(x.dtype)
-        return jnp.einsum("bsnh,nhd->bsd", context, out), kept
+        out = out.reshape(-1, x.shape[-1])
+        return (context.reshape(-1, out.shape[0]) @ out).reshape(x.shape), kept
 
     def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
-        y = jnp.einsum("bsd,dnh->bsnh", x, kernel.astype(x.dtype))
+        flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)
+        y = x.reshape(-1, x.shape[-1]) @ flat
+        y = y.reshape(*x.shape[:2], *kernel.shape[1:])
         if self.config.attention_bias:
             y = y + self.biases[name].astype(x.dtype)[None, None]
         return y

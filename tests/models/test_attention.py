@@ -36,7 +36,7 @@ def test_rows_without_keys_are_finite_in_value_and_gradient() -> None:
     q, k, v = (normal(i, 1, 4, 2, 4) for i in range(3))
     mask = attention_mask(jnp.array([[0, 0, 1, 1]]))
     value, gradients = jax.value_and_grad(
-        lambda *qkv: jnp.sum(self_attention(*qkv, mask) ** 2), argnums=(0, 1, 2)
+        lambda q, k, v: jnp.sum(self_attention(q, k, v, mask) ** 2), argnums=(0, 1, 2)
     )(q, 100 * k, v)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
@@ -72,7 +72,9 @@ def test_one_softmax_over_shared_prompt_and_own_response(group: int) -> None:
     lengths = [4, 2]
     shared_mask = jnp.arange(width)[None] < jnp.array(lengths)[:, None]
     got = decode_attention(
-        q, (*shared, shared_mask), (*own, jnp.arange(size) < written)
+        q,
+        (shared[0], shared[1], shared_mask),
+        (own[0], own[1], jnp.arange(size) < written),
     )
     for b, k, r in np.ndindex(rows, kv_heads, group):
         p = b // samples

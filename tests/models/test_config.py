@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from tests.models.reference import TINY
     ],
 )
 def test_bad_values_name_field_rule_and_value(
-    field: str, value: object, message: str
+    field: str, value: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **{field: value})

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from jaxrl_reason.sampler.filters import BLOCK, draw, filter_logits, inverse_cdf
 from jaxrl_reason.sampler.settings import SamplingSettings
@@ -83,7 +82,7 @@ def test_inverse_cdf_is_the_definition() -> None:
 
 @pytest.mark.parametrize("size", [7, 2 * BLOCK, 2 * BLOCK + 1, 1500])
 def test_frequencies_are_the_distribution(size: int) -> None:
-    count = 200_000
+    count = 40_000
     logits = 2 * jax.random.normal(jax.random.key(size), (1, size))
     logits = logits.at[0, ::5].set(-jnp.inf)
     uniforms = jax.random.uniform(jax.random.key(1), (count, 2))
@@ -101,7 +100,9 @@ def test_frequencies_are_the_distribution(size: int) -> None:
     expected = np.append(wanted[common], rest[1])
     keep = expected > 0
     expected = expected[keep] / expected[keep].sum() * count
-    assert stats.chisquare(observed[keep], expected).pvalue > 1e-4
+    chi_square = ((observed[keep] - expected) ** 2 / expected).sum()
+    freedom = keep.sum() - 1
+    assert chi_square < freedom + 4 * np.sqrt(2 * freedom) + 4
 
 
 def test_the_last_token_of_a_ragged_block_can_be_drawn() -> None:

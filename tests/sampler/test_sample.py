@@ -167,7 +167,7 @@ def test_a_single_token_needs_no_step() -> None:
 
 def test_another_key_gives_other_responses_and_new_parameters_compile_nothing() -> None:
     model, params = build(TINY)
-    sampler = make_sampler(model, SETTINGS, SAMPLES)
+    sampler: Any = make_sampler(model, SETTINGS, SAMPLES)
     prompts, ids = tokens_of(PROMPTS, WIDTH), jnp.arange(PROMPTS)
     first = sampler(params, prompts, LENGTHS, sampling_keys(0, 1, ids, SAMPLES))
     other = sampler(params, prompts, LENGTHS, sampling_keys(0, 2, ids, SAMPLES))
@@ -181,7 +181,9 @@ def test_sampled_tokens_have_the_filtered_tempered_distribution() -> None:
     count = 100_000
     logits = jnp.array([[1.0, 0.0, 2.0, -1.0, 0.5]])
     settings = SamplingSettings(1, (), temperature=0.5, top_k=3)
-    draw: Callable[..., Any] = jax.jit(lambda x, k: next_tokens(x, k, 0, settings))
+    draw: Callable[..., Any] = jax.jit(
+        lambda x, k: next_tokens(x, k, jnp.array(0), settings)
+    )
     tokens, logprobs = draw(
         jnp.repeat(logits, count, axis=0), jax.random.split(jax.random.key(0), count)
     )

@@ -1,0 +1,259 @@
+"""The main job made tiny: what it leaves, how it stops and goes on, what it refuses."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from experiments import dapo_countdown as script
+from jaxrl_reason.training.metrics import read_metrics
+
+# Two-number puzzles with small targets, which a model of 5,000 parameters learns in a
+# second; one try a trace, so that responses are short.
+TINY = shlex.split("""
+    --method dapo --mesh data=1 --eval-problems 8 --eval-every 3 --save-every 2
+    --task.numbers 2 --task.max-number 4 --task.max-value 10 --task.hold-out pairs
+    --traces.budget-weights 1.0 --traces.first-solution 0.7 --traces.max-value 10
+    --model.width 16 --model.num-layers 1 --model.num-heads 2 --model.num-kv-heads 2
+    --model.head-dim 8 --model.mlp-width 32
+    --prime.updates 150 --prime.examples-per-update 8 --prime.rows-per-micro-batch 2
+    --prime.row-width 64 --prime.max-response 24 --prime-optimizer.learning-rate 0.02
+    --rl.steps 6 --rl.prompts-per-step 4 --rl.group-size 4 --rl.updates-per-rollout 2
+    --rl.max-new-tokens 24 --rl.rows-per-micro-batch 2 --rl.row-width 64
+    --rl.max-rounds 30 --rl-optimizer.learning-rate 0.002
+""")
+STEPS = 6
+
+
+class Tiny:
+    """The command line of a tiny run in one folder."""
+
+    def __init__(self, root, base):
+        self.root, self.base = root, base
+        self.run_dir = base / "run"
+        self.flags = [*TINY, "--data-dir", str(base / "data")]
+
+    def start(self, *more):
+        """The script in a process of its own."""
+        flags = [*self.flags, "--run-dir", str(self.run_dir), *more]
+        return subprocess.Popen(
+            [sys.executable, "experiments/dapo_countdown.py", *flags],
+            cwd=self.root,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                # The resumed process finds what the first one compiled.
+                "JAX_COMPILATION_CACHE_DIR": str(self.base / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def tiny(root, tmp_path_factory):
+    return Tiny(root, tmp_path_factory.mktemp("countdown"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny):
+    """A run that somebody stops in its second step or so."""
+    process = tiny.start()
+    try:
+        while not read_metrics(tiny.run_dir / "metrics.jsonl"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    rows = read_metrics(tiny.run_dir / "metrics.jsonl")
+    assert not (tiny.run_dir / "report.json").exists()
+    return process.returncode, out, err, rows
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, stopped):
+    """The same run after --resume."""
+    process = tiny.start("--resume")
+    try:
+        out, err = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, out + err
+    return out, err
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tiny, stopped):
+    status, out, err, rows = stopped
+    assert status == 130, out + err
+    assert "finishing this step, then saving" in err
+    assert "Traceback" not in err
+    assert f"--resume --run-dir {tiny.run_dir}" in out
+    assert 1 <= rows[-1]["step"] < STEPS
+    saved = sorted(path.name for path in (tiny.run_dir / "checkpoints/rl").iterdir())
+    assert f"{rows[-1]['step']:08d}" in saved
+
+
+def test_the_resumed_run_writes_every_step_once(tiny, stopped, finished):
+    rows = read_metrics(tiny.run_dir / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    before = stopped[3]
+    assert rows[: len(before)] == before
+    evaluated = [row["step"] for row in rows if "heldout_accuracy" in row]
+    assert evaluated == [3, 6]
+    assert all(row["ratio"] != 1 for row in rows)
+
+
+def test_the_folder_holds_what_a_run_leaves(tiny, finished):
+    names = shlex.split("""
+        config.json prime.jsonl metrics.jsonl curves.png report.json report.md
+        samples checkpoints/prime checkpoints/rl tensorboard
+    """)
+    for name in names:
+        assert (tiny.run_dir / name).exists(), name
+    assert (tiny.run_dir / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(p.name for p in (tiny.run_dir / "checkpoints/rl").iterdir())[-1] == (
+        f"{STEPS:08d}"
+    )
+    samples = sorted(p.name for p in (tiny.run_dir / "samples").iterdir())
+    assert any("train" in name for name in samples)
+    assert any("held-out" in name for name in samples)
+    config = json.loads((tiny.run_dir / "config.json").read_text())
+    assert config["settings"]["rl"]["steps"] == STEPS
+    assert len(config["resumed"]) == 1
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_samples_are_readable_and_graded(tiny, finished):
+    path = max((tiny.run_dir / "samples").glob("*held-out*.jsonl"))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 8
+    for row in rows:
+        assert row["prompt"].endswith("<think>")
+        assert row["length"] == len(row["answer"].split())
+        assert isinstance(row["correct"], bool)
+
+
+def test_the_report_says_what_came_out(tiny, finished):
+    report = json.loads((tiny.run_dir / "report.json").read_text())
+    assert report["finished"]
+    assert report["steps"] == STEPS
+    assert (report["method"], report["seed"]) == ("dapo", 0)
+    assert report["heldout_problems"] == 8
+    assert report["heldout_samples"] == 8
+    for stage in ("primed", "rl"):
+        assert 0 <= report[f"heldout_accuracy_{stage}"] <= 1
+        assert 0 <= report[f"heldout_avg_{stage}"] <= 1
+    gain = report["heldout_accuracy_rl"] - report["heldout_accuracy_primed"]
+    assert report["heldout_gain_points"] == pytest.approx(100 * gain)
+    assert report["wall_seconds"].keys() >= {"set-up", "priming", "dapo", "evaluation"}
+    for name in ("rollout_tokens_per_second", "train_tokens_per_second"):
+        assert report[name] > 0
+    assert report["peak_memory_bytes"] > 2**27
+    assert report["compiles_after_warm_up"] == 0
+    assert report["settings"]["model"]["width"] == 16
+    assert "jax" in report["versions"]
+
+
+def test_the_console_says_what_came_out(tiny, finished):
+    out, err = finished
+    assert "Traceback" not in err
+    assert "held-out accuracy" in out
+    assert "peak memory" in out
+    assert str(tiny.run_dir / "curves.png") in out
+
+
+@pytest.fixture
+def refused(tiny, monkeypatch, capsys):
+    """Runs the script in this process; what it says when it refuses."""
+
+    def run(*flags):
+        # This process has its devices already.
+        monkeypatch.setattr(jax.config, "update", lambda *setting: None)
+        monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *tiny.flags, *flags])
+        # What is refused here is refused whatever the primed model can do.
+        nothing = {"greedy": 0.0, "avg_at_8": 0.0}
+        monkeypatch.setattr(script.Bench, "accuracies", lambda *x: nothing)
+        try:
+            status = script.main()
+        except SystemExit as error:  # of the command line's parser
+            status = error.code
+        captured = capsys.readouterr()
+        assert status not in (0, None)
+        assert "Traceback" not in captured.err
+        return " ".join((captured.err + captured.out).split())
+
+    return run
+
+
+def test_an_unknown_mesh_axis_is_refused(refused, tmp_path):
+    said = refused("--run-dir", str(tmp_path / "new"), "--mesh", "banana=2")
+    assert "mesh axes are data, fsdp, tensor; got 'banana'" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_value_out_of_range_is_refused(refused, tmp_path):
+    said = refused("--run-dir", str(tmp_path / "new"), "--rl.group-size", "1")
+    assert "group_size must be >= 2, got 1" in said
+
+
+def test_puzzles_that_leave_no_problem_are_refused(refused, tmp_path):
+    said = refused(
+        "--run-dir", str(tmp_path / "new"), "--task.max-number", "1",
+        "--task.max-value", "1", "--data-dir", str(tmp_path),
+    )  # fmt: skip
+    assert "every split needs at least one problem" in said
+
+
+def test_a_folder_with_a_run_is_not_written_over(refused, tiny, finished):
+    said = refused("--run-dir", str(tiny.run_dir))
+    assert "is not empty; pass --resume" in said
+
+
+def test_nothing_to_resume_is_refused(refused, tmp_path):
+    said = refused("--run-dir", str(tmp_path / "new"), "--resume")
+    assert "nothing to resume" in said
+
+
+def test_the_run_of_another_model_is_refused(refused, tiny, finished, tmp_path):
+    copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
+    said = refused("--run-dir", str(copy), "--resume", "--model.width", "32")
+    assert "has other settings" in said
+    assert "width: saved 16, asked 32" in said
+    said = refused("--run-dir", str(copy), "--resume", "--rl.group-size", "8")
+    assert "group_size: saved 4, asked 8" in said
+
+
+def test_a_damaged_checkpoint_is_named_with_an_intact_one(
+    refused, tiny, finished, tmp_path
+):
+    copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
+    folder = copy / "checkpoints" / "rl" / f"{STEPS:08d}"
+    largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    said = refused("--run-dir", str(copy), "--resume")
+    assert "is damaged" in said
+    assert largest.name in said
+    assert "--resume-step 4" in said
+
+
+def test_prompts_that_do_not_divide_into_updates_are_refused(
+    refused, tiny, finished, tmp_path
+):
+    said = refused(
+        "--run-dir", str(tmp_path / "new"), "--primed-from", str(tiny.run_dir),
+        "--rl.updates-per-rollout", "3",
+    )  # fmt: skip
+    assert "prompts_per_step (4) must be a multiple of the updates a rollout" in said

@@ -1,0 +1,47 @@
+from collections.abc import Callable
+from typing import Any
+
+SCRIPT = """
+    import json
+    from dataclasses import replace
+
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from jaxrl_reason.models import Transformer, param_axes
+    from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
+    from jaxrl_reason.sharding import ShardingRules, make_mesh, tree_shardings
+    from tests.models.reference import VARIANTS, build, hidden_of, tokens_of
+
+    config = replace(VARIANTS["qwen2"], vocab_size=38)
+    model, params = build(config)
+    settings = SamplingSettings(max_new_tokens=10, end_tokens=(3,))
+    tokens, lengths, ids = tokens_of(4, 6), jnp.array([6, 2, 4, 5]), jnp.arange(4)
+    keys = sampling_keys(0, 0, ids, 4)
+    wanted = make_sampler(model, settings, 4)(params, tokens, lengths, keys)
+
+    mesh, rules = make_mesh(data=2, fsdp=2, tensor=2), ShardingRules()
+    spread = Transformer(config, constrain=rules.constrainer(mesh))
+    placed = jax.device_put(
+        params, tree_shardings(mesh, rules, param_axes(model), params)
+    )
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    prompts = jax.device_put((tokens, lengths), rows)
+    got = make_sampler(spread, settings, 4)(placed, *prompts, keys)
+    hidden = hidden_of(spread, placed, jax.device_put(tokens, rows))
+    print(json.dumps({
+        "tokens": bool((got.tokens == wanted.tokens).all()),
+        "logprobs": float(jnp.abs(got.logprobs - wanted.logprobs).max()),
+        "hidden": float(jnp.abs(hidden - hidden_of(model, params, tokens)).max()),
+    }))
+"""
+
+
+def test_eight_devices_give_the_tokens_of_one(
+    eight_devices_run: Callable[..., Any],
+) -> None:
+    found = eight_devices_run(SCRIPT)
+    assert found["tokens"]
+    assert found["logprobs"] < 1e-5
+    assert found["hidden"] < 1e-5

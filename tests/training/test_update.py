@@ -17,7 +17,7 @@ from jaxrl_reason.losses import (
     prompt_mean,
 )
 from jaxrl_reason.training.batch import PackingShape, pack_sequences, with_fields
-from jaxrl_reason.training.forward import sequences, unpack
+from jaxrl_reason.training.forward import policy_logprobs, sequences, unpack
 from jaxrl_reason.training.metrics import finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter
 from jaxrl_reason.training.objectives import policy_objective, supervised_objective
@@ -169,6 +169,29 @@ def test_micro_batches_of_the_model_add_up():
     assert rows[0].keys() == rows[1].keys() >= {"ratio", "entropy", "clip_frac_low"}
     for name, value in rows[0].items():
         np.testing.assert_allclose(value, rows[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_temperature_reaches_the_objective():
+    # Trap 27: at the temperature of the old log-probs the first ratio is 1; in a loss
+    # that forgets it (the mutant) it is not.
+    batch = micro_batch(ONE[0], 0)
+
+    @jax.jit
+    def ratios(params):
+        old, _ = policy_logprobs(tiny_model(), params, batch, 0.7)
+        seen = dataclasses.replace(batch, old_logprobs=old.reshape(batch.mask.shape))
+        counts = minibatch_counts(batch, GROUPS)
+        return [
+            policy_objective(
+                tiny_model(), toy_dapo(), temperature=temperature, num_groups=GROUPS
+            )(params, seen, counts)[1]
+            for temperature in (0.7, 1.0)
+        ]
+
+    right, wrong = map(finish_metrics, ratios(random_params(one_device())))
+    assert abs(right["ratio"] - 1) < 1e-6
+    assert abs(right["approx_kl_k3"]) < 1e-9
+    assert wrong["approx_kl_k3"] > 0.01
 
 
 def test_dead_micro_batches_are_not_run(bigram):

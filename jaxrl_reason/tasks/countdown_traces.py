@@ -12,8 +12,8 @@ the check from them still has to learn to use them: room for reinforcement learn
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -46,7 +46,6 @@ class TraceSettings:
     separator: str = ","
     compare: bool = True
     max_value: int = 50
-    _cumulative: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         weights = self.budget_weights
@@ -63,8 +62,11 @@ class TraceSettings:
             raise ValueError(f"separator must be '' or ',', got {self.separator!r}")
         if self.max_value < 1:
             raise ValueError(f"max_value must be >= 1, got {self.max_value}")
-        cumulative = tuple(accumulate(weights))
-        object.__setattr__(self, "_cumulative", cumulative)
+
+    @cached_property
+    def _cumulative(self) -> tuple[float, ...]:
+        # Not a field: a command line would copy it from the defaults.
+        return tuple(accumulate(self.budget_weights))
 
     @property
     def max_tries(self) -> int:

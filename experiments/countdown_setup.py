@@ -99,9 +99,9 @@ class Config:
     """Which puzzles."""
     traces: TraceSettings = field(
         default_factory=lambda: TraceSettings(
-            budget_weights=(0.56, 0.0, 0.0, 0.0, 0.0, 0.44),
-            first_solution=0.3,
-            later_solution=0.15,
+            budget_weights=(0.65, 0.0, 0.0, 0.0, 0.0, 0.35),
+            first_solution=0.1,
+            later_solution=0.05,
             max_value=30,
         )
     )
@@ -177,7 +177,10 @@ class Config:
     def rl_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the RL stage depends on."""
         names = ("method", "rl", "rl_optimizer", "dapo", "format_reward")
-        return self.model_fingerprint() | {n: to_plain(getattr(self, n)) for n in names}
+        settings = {name: to_plain(getattr(self, name)) for name in names}
+        # How long to look for signal may be changed when there was none.
+        del settings["rl"]["max_rounds"]
+        return self.model_fingerprint() | settings
 
 
 @dataclass(frozen=True)
@@ -280,6 +283,15 @@ def set_up(config: Config) -> Bench:
     )
 
 
+def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The same puzzle, its numbers in another order: another prompt, other traces.
+
+    Few puzzles, seen often, would be learned by heart and not by calculation.
+    """
+    numbers = tuple(int(n) for n in rng.permutation(problem.numbers))
+    return dataclasses.replace(problem, numbers=numbers)
+
+
 def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
     """Update number -> its examples: problems from the stream's order, fresh traces."""
     config, encode = bench.config, bench.task.tokenizer.encode
@@ -293,12 +305,13 @@ def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
         if stream.get_state()["next_batch"] != update:
             stream.set_state({**origin, "next_batch": update})
         rng = np.random.default_rng((seed, update))
+        problems = [in_random_order(problem, rng) for problem in next(stream)]
         return [
             (
                 bench.task.prompt_tokens(problem),
                 encode(make_trace(problem, rng, config.traces)),
             )
-            for problem in next(stream)
+            for problem in problems
         ]
 
     return examples

@@ -12,10 +12,9 @@ curves.png, checkpoints, report.json and report.md. Ctrl-C leaves a run that
 `--resume` (with the same --run-dir) continues.
 """
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from experiments.countdown_setup import Bench, Config, set_up, trace_examples
 from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.checkpoints import CheckpointFolder
-from jaxrl_reason.training.collect import NoSignalError
+from jaxrl_reason.training.collect import GraderError, NoSignalError
 from jaxrl_reason.training.evaluate import samples_for_people
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.loops import (
@@ -48,6 +47,7 @@ from jaxrl_reason.training.report import Report, write_report
 from jaxrl_reason.training.rl_parts import RLState, start_rl
 from jaxrl_reason.training.run_folder import RunFolder, open_run
 from jaxrl_reason.training.samples import write_samples
+from jaxrl_reason.training.stage_clock import StageClock
 from jaxrl_reason.training.state import TrainState, create_state
 
 
@@ -76,7 +76,12 @@ def prime(bench: Bench, session: Session) -> TrainState:
     checkpoints = CheckpointFolder(folder / "checkpoints" / "prime", keep=1)
     if config.primed_from or checkpoints.steps():
         state = resume_supervised(checkpoints, fingerprint, state)
-    if config.primed_from or int(state.step) >= config.prime.updates:
+    if config.primed_from and int(state.step) < config.prime.updates:
+        raise ValueError(
+            f"primed_from must hold a model primed for {config.prime.updates} updates, "
+            f"got one of {int(state.step)} in {folder}"
+        )
+    if int(state.step) >= config.prime.updates:
         return state
     truncate_after(run.path / "prime.jsonl", int(state.step))
     session.progress.stage("priming", config.prime.updates, int(state.step))
@@ -106,7 +111,7 @@ def reinforce(
     by_id = {p.problem_id: p for p in bench.train_problems}
     checkpoints = CheckpointFolder(run.checkpoints_path / "rl")
     fingerprint = config.rl_fingerprint()
-    if checkpoints.steps():
+    if checkpoints.steps() or config.resume_step is not None:
         state = resume_rl(checkpoints, fingerprint, state, problems, config.resume_step)
     truncate_after(run.metrics_path, state.step)
 
@@ -147,31 +152,31 @@ def run_countdown(config: Config) -> Outcome | None:
     """The whole run; None if it was interrupted and has left a checkpoint."""
     started = time.perf_counter()
     bench = set_up(config)
-    seconds: dict[str, float] = {}
     with (
         open_run(config.folder, config, resume=config.resume) as run,
         GracefulInterrupt() as interrupt,
     ):
-        seconds["set-up"] = time.perf_counter() - started
+        clock = StageClock(run.path / "wall_seconds.json")
+        clock.add("set-up", time.perf_counter() - started)
         with TrainingProgress() as progress:
             session = Session(run, progress, interrupt)
-            with stage(seconds, "priming"):
+            with clock("priming"):
                 primed = prime(bench, session)
             if interrupt.requested:
                 return None
-            with stage(seconds, "evaluation"):
+            with clock("evaluation"):
                 before = bench.accuracies(primed.params)
             progress.note(f"primed: {percent(before)}")
-            with stage(seconds, config.method):
+            with clock(config.method):
                 state, first_step = reinforce(bench, primed, session)
             if interrupt.requested:
                 return None
-            with stage(seconds, "evaluation"):
+            with clock("evaluation"):
                 after = bench.accuracies(state.policy.params)
             progress.note(f"after {config.method}: {percent(after)}")
         outcome = Outcome(before, after, state, first_step)
         leave_samples(bench, run, state)
-        leave_results(config, run, bench, outcome, seconds)
+        leave_results(config, run, bench, outcome, clock.seconds)
     return outcome
 
 
@@ -179,14 +184,6 @@ def percent(accuracies: dict[str, float]) -> str:
     """Accuracies as people read them."""
     greedy, mean = accuracies["greedy"], accuracies["avg_at_8"]
     return f"{greedy:.1%} of held-out problems greedy, {mean:.1%} avg@8"
-
-
-@contextlib.contextmanager
-def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the wall seconds of a stage to the report's."""
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def leave_samples(bench: Bench, run: RunFolder, state: RLState) -> None:
@@ -261,7 +258,7 @@ def main() -> int:
     config = tyro.cli(Config, description=__doc__)
     try:
         outcome = run_countdown(config)
-    except (ValueError, NoSignalError) as error:
+    except (ValueError, NoSignalError, GraderError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # the second one: do not even finish the step

@@ -244,9 +244,11 @@ def measure(name: str, work: str, dtype: str, remat: str, repeats: int) -> Row:
 
 def show(console: Console, rows: list[Row]) -> None:
     """Print the rows as a table."""
-    table = Table("shape", "work", "dtype", "remat")
-    for column in ("tokens/s", "ms a step", "GFLOP/s", "peak", "share"):
-        table.add_column(column, justify="right")
+    table = Table(box=None)
+    for column in ("shape", "work", "dtype", "remat"):
+        table.add_column(column, no_wrap=True)
+    for column in ("tokens/s", "ms/step", "GFLOP/s", "peak", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.shape,

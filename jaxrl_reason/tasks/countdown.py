@@ -23,7 +23,8 @@ class Problem:
     """One puzzle.
 
     Attributes:
-        numbers: the numbers to use, ascending.
+        numbers: the numbers to use, as the prompt lists them; ascending in the
+            data set.
         target: the value to reach.
         solution: an expression that reaches it.
         problem_id: number of the puzzle, unique over all splits.

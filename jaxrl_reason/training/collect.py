@@ -1,5 +1,6 @@
 """Rollouts: sample, grade, keep the groups that carry signal, refill."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.sampler import Completions, sampling_keys
-from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.tasks.task import Graded, Task
 from jaxrl_reason.training.batch import Rollouts, concatenate
-from jaxrl_reason.training.methods import Method, groups_with_signal
+from jaxrl_reason.training.methods import (
+    Method,
+    groups_with_signal,
+    without_failed,
+)
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.monitor import PhaseTimer
 
@@ -19,8 +24,15 @@ from jaxrl_reason.training.monitor import PhaseTimer
 SampleFn = Callable[[Any, jax.Array, jax.Array, jax.Array], Completions]
 
 
+_LOG = logging.getLogger(__name__)
+
+
 class NoSignalError(RuntimeError):
     """Dynamic sampling found too few groups with signal within its bound."""
+
+
+class GraderError(RuntimeError):
+    """The grader failed on every response of a round."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +126,49 @@ def sample_groups(
 def grade_rows(
     task: Task, problems: Sequence[Any], done: Completions, group_size: int
 ) -> np.ndarray:
-    """[3, P * G] bool: correct, format_ok, failed of every response."""
+    """[3, P * G] bool: correct, format_ok, failed of every response.
+
+    A grader that raises has failed on that response: it is counted, logged once a
+    round, and the batch goes on without it.
+
+    Raises:
+      GraderError: the grader raised on every response.
+    """
     out = np.zeros((3, len(done.lengths)), bool)
+    errors: list[Exception] = []
     for i, n in enumerate(done.lengths):
         text = task.tokenizer.decode(done.tokens[i, :n].tolist())
-        graded = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
-        out[:, i] = graded.correct, graded.format_ok, graded.failed
+        try:
+            found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
+        except Exception as error:  # a user's grader may raise anything
+            errors.append(error)
+            found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
+        out[:, i] = found.correct, found.format_ok, found.failed
+    if errors:
+        said = (
+            f"the grader raised on {len(errors)} of {len(done.lengths)} responses, "
+            f"first {errors[0]!r}"
+        )
+        if len(errors) == len(done.lengths):
+            raise GraderError(said) from errors[0]
+        _LOG.warning("%s", said)
     return out
+
+
+def give_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
+    """Adds the method's rewards; one that is not finite counts as a failed grade.
+
+    Raises:
+      ValueError: the rewards are not of shape [P, G].
+    """
+    rewards = np.asarray(method.rewards(rollouts), np.float32)
+    if rewards.shape != rollouts.correct.shape:
+        raise ValueError(
+            f"rewards must have the shape [P, G] = {rollouts.correct.shape} of the "
+            f"rollouts, got {rewards.shape}"
+        )
+    failed = rollouts.failed | ~np.isfinite(rewards)
+    return replace(rollouts, rewards=without_failed(rewards, failed), failed=failed)
 
 
 def collect_groups(
@@ -149,11 +197,11 @@ def collect_groups(
         if len(fresh) == max_rounds:
             raise NoSignalError(no_signal_message(concatenate(fresh), num_prompts))
         round_ = draw_groups(next(problems), first_draw + len(fresh))
-        round_ = replace(round_, rewards=method.rewards(round_))
+        round_ = give_rewards(method, round_)
         fresh.append(round_)
         keep = np.ones(round_.num_prompts, bool)
         if method.dynamic_sampling:
-            keep = groups_with_signal(round_.correct)
+            keep = groups_with_signal(round_.correct, round_.failed)
         accepted += int(keep.sum())
         pool.append(round_.select(np.flatnonzero(keep)))
     full = concatenate(pool)
@@ -169,9 +217,9 @@ def collect_groups(
 
 def no_signal_message(fresh: Rollouts, num_prompts: int) -> str:
     """What dynamic sampling saw, and what to change."""
-    right = fresh.correct.all(axis=1).mean()
+    right = (fresh.correct | fresh.failed).all(axis=1).mean()
     wrong = (~fresh.correct).all(axis=1).mean()
-    mixed = int(groups_with_signal(fresh.correct).sum())
+    mixed = int(groups_with_signal(fresh.correct, fresh.failed).sum())
     advice = (
         "most groups are all wrong: use easier problems, prime the model further or "
         "raise group_size"

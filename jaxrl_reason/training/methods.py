@@ -120,16 +120,27 @@ class Method:
         return self.needs_reference or "ref_logprobs" in self.loss_inputs
 
 
-def groups_with_signal(correct: np.ndarray) -> np.ndarray:
-    """[P, G] bool -> [P] bool: some answers right and some wrong.
+def without_failed(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """[P, G]: where grading failed, the mean of the group's other values (or 0).
+
+    So a response that nobody could judge neither helps nor harms: its own advantage is
+    0 and the baseline of its group stays that of the others.
+    """
+    counted = (~failed).sum(axis=1, keepdims=True)
+    total = np.where(failed, 0, values).sum(axis=1, keepdims=True)
+    return np.where(failed, total / np.maximum(counted, 1), values).astype(np.float32)
+
+
+def groups_with_signal(correct: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """[P, G] bool each -> [P] bool: some judged answers right and some wrong.
 
     The filter of dynamic sampling (arXiv 2503.14476 eq. 11) looks at accuracy, not at
     the shaped reward.
     """
     p, g = correct.shape
     ids = jnp.repeat(jnp.arange(p), g)
-    flat = jnp.asarray(correct.reshape(-1), jnp.float32)
-    return np.asarray(group_signal(flat, ids, num_groups=p))
+    flat = without_failed(correct, failed).reshape(-1)
+    return np.asarray(group_signal(jnp.asarray(flat), ids, num_groups=p))
 
 
 def grouped(estimator: Callable[..., jax.Array]) -> Callable[[Experience], Advantages]:

@@ -21,7 +21,7 @@ class Report:
       name: of the run.
       method: of RL ("dapo", "grpo", ...).
       seed: of the run.
-      finished: all steps were done (False: interrupted, can be resumed).
+      finished: all steps were done (False: somebody stopped it before).
       steps: RL iterations done.
       heldout_problems: problems in the held-out evaluation.
       heldout_accuracy_primed: greedy answers of the primed model, before RL.
@@ -89,7 +89,7 @@ def write_report(run_dir: str | Path, report: Report) -> Path:
 
 
 def _page(report: Report) -> str:
-    state = "finished" if report.finished else "interrupted; --resume goes on with it"
+    state = "finished" if report.finished else "stopped before its end"
     lines = [
         f"# Report of {report.name}",
         "",

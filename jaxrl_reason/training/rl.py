@@ -52,9 +52,9 @@ def rl_iteration(
     with timer("train"):
         # Mini-batches of whole groups, packed. Responses out of the loss stay in the
         # group statistics.
-        counted = np.ones(s.sequences, bool)
+        counted = ~rollouts.failed.reshape(-1)
         if method.overlong_filtering:
-            counted = ~rollouts.truncated.reshape(-1)
+            counted &= ~rollouts.truncated.reshape(-1)
         rng = np.random.default_rng((s.seed, state.step))
         minibatches = parts.plan.split(rollouts, rng, counted)
 

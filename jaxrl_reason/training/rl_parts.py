@@ -38,7 +38,7 @@ class RLSettings:
     optimiser step, so the ratio leaves 1 after the first and clipping acts.
     """
 
-    steps: int = 40
+    steps: int = 30
     prompts_per_step: int = 24
     group_size: int = 16
     updates_per_rollout: int = 4

@@ -2,24 +2,28 @@
 
 import numpy as np
 
-from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.collect import Collected
 from jaxrl_reason.training.metrics import Row
 
 
 def rollout_metrics(collected: Collected) -> Row:
-    """Rewards, lengths and group shares over all fresh samples, before the filter."""
+    """Rewards, lengths and group shares over all fresh samples, before the filter.
+
+    Right and wrong are shares of the responses that could be judged.
+    """
     fresh = collected.fresh
+    wrong = ~fresh.correct & ~fresh.failed
+    judged = ~fresh.failed.all(axis=1)
     row = {
         "reward_mean": fresh.rewards.mean(),
-        "accuracy": fresh.correct.mean(),
+        "accuracy": fresh.correct.sum() / max(1, (~fresh.failed).sum()),
         "format_rate": fresh.format_ok.mean(),
         "grader_failed_share": fresh.failed.mean(),
         "length_mean": fresh.lengths.mean(),
         "length_max": fresh.lengths.max(),
         "truncated_share": fresh.truncated.mean(),
-        "groups_all_right": fresh.correct.all(axis=1).mean(),
-        "groups_all_wrong": (~fresh.correct).all(axis=1).mean(),
+        "groups_all_right": (~wrong.any(axis=1) & judged).mean(),
+        "groups_all_wrong": (~fresh.correct.any(axis=1) & judged).mean(),
         "groups_generated": fresh.num_prompts,
         "groups_accepted": collected.accepted,
         "accepted_share": collected.accepted / fresh.num_prompts,
@@ -28,7 +32,7 @@ def rollout_metrics(collected: Collected) -> Row:
     }
     for name, kind in (
         ("length_correct", fresh.correct),
-        ("length_wrong", ~fresh.correct),
+        ("length_wrong", wrong),
     ):
         if kind.any():
             row[name] = fresh.lengths[kind].mean()
@@ -55,8 +59,3 @@ def mismatch_metrics(
         "sampler_k3": float((np.expm1(np.clip(-d, -20, 20)) + d).mean()),
         "sampler_ess": float(1.0 / ((u / u.mean()) ** 2).mean()),
     }
-
-
-def fresh_rows(rollouts: Rollouts, policy_step: int) -> np.ndarray:
-    """[P] bool: groups sampled by the policy of this step (the rest are surplus)."""
-    return rollouts.policy_step == policy_step

@@ -10,9 +10,16 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
+import tyro
 
+from experiments import countdown_setup as setup
 from experiments import dapo_countdown as script
+from experiments.countdown_setup import Config
+from jaxrl_reason.tasks.countdown import Problem
+from jaxrl_reason.tasks.countdown_traces import make_trace
+from jaxrl_reason.training.checkpoints import CheckpointFolder
 from jaxrl_reason.training.metrics import read_metrics
 
 # Two-number puzzles with small targets, which a model of 5,000 parameters learns in a
@@ -39,6 +46,10 @@ class Tiny:
         self.root, self.base = root, base
         self.run_dir = base / "run"
         self.flags = [*TINY, "--data-dir", str(base / "data")]
+
+    def config(self, *more):
+        """The settings that this command line means."""
+        return tyro.cli(Config, args=[*self.flags, *more])
 
     def start(self, *more):
         """The script in a process of its own."""
@@ -173,6 +184,33 @@ def test_the_console_says_what_came_out(tiny, finished):
     assert str(tiny.run_dir / "curves.png") in out
 
 
+def test_a_run_goes_on_over_two_devices(tiny, finished, tmp_path):
+    copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
+    elsewhere = Tiny(tiny.root, tiny.base)
+    elsewhere.run_dir = copy
+    process = elsewhere.start("--resume", "--resume-step", "4", "--mesh", "data=2")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    one, two = (read_metrics(d / "metrics.jsonl") for d in (tiny.run_dir, copy))
+    assert [row["step"] for row in two] == list(range(1, STEPS + 1))
+    assert two[4]["loss"] == pytest.approx(one[4]["loss"], abs=1e-4)
+    assert two[4]["length_mean"] == one[4]["length_mean"]
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_the_other_methods_run_from_the_command_line(
+    method, tiny, finished, tmp_path, monkeypatch, capsys
+):
+    flags = [*tiny.flags, "--run-dir", str(tmp_path / "run"), "--method", method]
+    flags += ["--primed-from", str(tiny.run_dir), "--rl.steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *flags])
+    assert script.main() == 0, capsys.readouterr()
+    row = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
+    assert ("kl" in row) == (method == "grpo")
+    assert ("critic_loss" in row) == (method == "ppo")
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 1
+
+
 @pytest.fixture
 def refused(tiny, monkeypatch, capsys):
     """Runs the script in this process; what it says when it refuses."""
@@ -205,6 +243,64 @@ def test_an_unknown_mesh_axis_is_refused(refused, tmp_path):
 def test_a_value_out_of_range_is_refused(refused, tmp_path):
     said = refused("--run-dir", str(tmp_path / "new"), "--rl.group-size", "1")
     assert "group_size must be >= 2, got 1" in said
+
+
+def test_a_resume_step_without_checkpoint_is_refused(refused, tiny, finished, tmp_path):
+    copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
+    said = refused("--run-dir", str(copy), "--resume", "--resume-step", "5")
+    assert "no checkpoint of step 5" in said
+    shutil.rmtree(copy / "checkpoints" / "rl")
+    said = refused("--run-dir", str(copy), "--resume", "--resume-step", "2")
+    assert "no checkpoint in" in said
+
+
+def test_a_half_primed_model_is_refused(refused, tiny, finished, tmp_path):
+    # As an interrupt leaves it: settings of the whole stage, fewer updates done.
+    copy = shutil.copytree(tiny.run_dir / "checkpoints", tmp_path / "a" / "checkpoints")
+    folder = CheckpointFolder(copy / "prime")
+    step, settings = folder.steps()[-1], folder.fingerprint()
+    state = script.fresh_model(script.set_up(tiny.config()))
+    shutil.rmtree(folder.path)
+    folder.save(step - 50, state.replace(step=state.step + 100), fingerprint=settings)
+    said = refused(
+        "--run-dir", str(tmp_path / "new"), "--primed-from", str(tmp_path / "a")
+    )
+    assert "must hold a model primed for 150 updates, got one of 100" in said
+
+
+def test_the_bound_of_dynamic_sampling_may_be_changed_for_a_resume(tiny):
+    before, after = tiny.config(), tiny.config("--rl.max-rounds", "60")
+    assert before.rl != after.rl
+    assert before.rl_fingerprint() == after.rl_fingerprint()
+
+
+def test_priming_shows_a_puzzle_in_many_orders():
+    problem = Problem((2, 3, 7), 13, "2 * 3 + 7", 0)
+    rng = np.random.default_rng(0)
+    orders = {setup.in_random_order(problem, rng).numbers for _ in range(50)}
+    assert len(orders) == 6
+    assert {tuple(sorted(numbers)) for numbers in orders} == {(2, 3, 7)}
+
+
+def test_examples_follow_from_the_number_of_the_update(tiny):
+    # A resumed run must see the examples that the stopped one would have seen.
+    bench = script.set_up(tiny.config())
+    going_on, started_later = setup.trace_examples(bench), setup.trace_examples(bench)
+    assert going_on(0) != going_on(1)
+    assert going_on(2) == started_later(2)
+
+
+def test_every_setting_of_the_traces_can_be_given(tiny):
+    # A value worked out in the default's own constructor once stood for all of them.
+    usual = tiny.config("--traces.budget-weights", "1.0", "0.0")
+    other = tiny.config("--traces.budget-weights", "0.0", "1.0")
+    rng = np.random.default_rng(0)
+    problem = script.set_up(usual).train_problems[0]
+    lengths = [
+        {len(make_trace(problem, rng, c.traces).split()) for _ in range(50)}
+        for c in (usual, other)
+    ]
+    assert max(lengths[0]) < max(lengths[1])
 
 
 def test_puzzles_that_leave_no_problem_are_refused(refused, tmp_path):

@@ -1,5 +1,7 @@
 """The transformer written out in NumPy, one sequence and one head at a time."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,17 +33,25 @@ VARIANTS = {
 }
 
 
+@functools.cache
 def build(config: TransformerConfig, seed: int = 0) -> tuple[Transformer, Any]:
     """A model, and parameters in which no array is at its neutral value."""
     model = Transformer(config)
-    params = init_params(model, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        x + 0.1 * jax.random.normal(k, x.shape, x.dtype)
-        for x, k in zip(leaves, keys, strict=True)
-    ]
-    return model, jax.tree.unflatten(tree, noisy)
+
+    def noisy(key: jax.Array) -> Any:
+        leaves, tree = jax.tree.flatten(init_params(model, key))
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+        pairs = zip(leaves, keys, strict=True)
+        made = [x + 0.1 * jax.random.normal(k, x.shape, x.dtype) for x, k in pairs]
+        return jax.tree.unflatten(tree, made)
+
+    return model, jax.jit(noisy)(jax.random.key(seed))
+
+
+@functools.cache
+def compiled(model: Transformer) -> Callable[..., jax.Array]:
+    """The model's forward pass, compiled once a shape for all tests of a file."""
+    return jax.jit(model.apply)
 
 
 def tokens_of(rows: int, size: int, seed: int = 0, vocab: int = 37) -> jax.Array:
@@ -52,7 +62,7 @@ def hidden_of(model: Transformer, params: Any, tokens: jax.Array) -> jax.Array:
     """Hidden states [B, S, D] of full rows, each one sequence."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
     segments = jnp.ones_like(tokens)
-    return jax.jit(model.apply)({"params": params}, tokens, positions, segments)
+    return compiled(model)({"params": params}, tokens, positions, segments)
 
 
 def rope(x: np.ndarray, position: int, base: float) -> np.ndarray:

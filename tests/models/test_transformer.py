@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, prefill, unembedding
 from tests.models import reference
-from tests.models.reference import TINY, VARIANTS, build, hidden_of, tokens_of
+from tests.models.reference import TINY, VARIANTS, build, compiled, hidden_of, tokens_of
 
 
 def logprobs_of(
@@ -20,7 +20,7 @@ def logprobs_of(
     segments: jax.Array,
 ) -> jax.Array:
     """[B, S]: log-prob of each token after the column before it."""
-    hidden = jax.jit(model.apply)({"params": params}, tokens, positions, segments)
+    hidden = compiled(model)({"params": params}, tokens, positions, segments)
     targets = jnp.roll(tokens, -1, axis=1)
     logprobs, _ = chunked_logprobs(hidden, unembedding(model, params), targets)
     return jnp.roll(logprobs, 1, axis=1)
@@ -71,13 +71,14 @@ def _alone(tokens: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def test_prefill_gives_the_last_state_and_keys_of_each_prompt() -> None:
     model, params = build(VARIANTS["everything"])
     tokens, lengths = tokens_of(3, 7), [7, 1, 4]
-    last, cache = prefill(model, params, tokens, jnp.array(lengths))
+    run = jax.jit(prefill, static_argnums=0)
+    last, cache = run(model, params, tokens, jnp.array(lengths))
     for p, size in enumerate(lengths):
         short = tokens[p : p + 1, :size]
         np.testing.assert_allclose(
             last[p], hidden_of(model, params, short)[0, -1], atol=1e-5
         )
-        _, alone = prefill(model, params, short, jnp.array([size]))
+        _, alone = run(model, params, short, jnp.array([size]))
         for got, wanted in zip(cache.keys, alone.keys, strict=True):
             np.testing.assert_allclose(got[p, :, :size], wanted[0], atol=1e-5)
 
@@ -110,9 +111,9 @@ def test_gradients_flow_to_earlier_columns_of_the_same_segment_only() -> None:
 def test_other_segments_and_padding_change_nothing() -> None:
     model, params = build(TINY)
     batch = place(tokens_of(2, 4), [1, 5], 10)
-    before = jax.jit(model.apply)({"params": params}, *batch)
+    before = compiled(model)({"params": params}, *batch)
     changed = batch[0].at[0, 5:].add(1).at[0, 0].add(1) % TINY.vocab_size
-    after = jax.jit(model.apply)({"params": params}, changed, *batch[1:])
+    after = compiled(model)({"params": params}, changed, *batch[1:])
     np.testing.assert_array_equal(before[0, 1:5], after[0, 1:5])
     assert np.isfinite(before).all()
 

@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,11 +17,14 @@ from jaxrl_reason.sampler import (
     sampling_keys,
 )
 from jaxrl_reason.sampler.decode import next_tokens
-from tests.models.reference import TINY, VARIANTS, build, tokens_of
+from tests.models.reference import TINY, VARIANTS, build, compiled, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 3, 4, 6, 12
 LENGTHS = jnp.array([6, 2, 4])
 SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
+
+
+cached_sampler = functools.cache(make_sampler)
 
 
 def run(
@@ -33,8 +37,9 @@ def run(
     """Responses to the prompts `ids` - 10, in that order."""
     order = np.array(ids) - 10
     keys = sampling_keys(0, 1, jnp.array(ids), samples)
-    sampler = make_sampler(model, settings, samples)
-    return sampler(params, tokens_of(PROMPTS, WIDTH)[order], LENGTHS[order], keys)
+    return cached_sampler(model, settings, samples)(
+        params, tokens_of(PROMPTS, WIDTH)[order], LENGTHS[order], keys
+    )
 
 
 def trainer_logprobs(
@@ -50,7 +55,7 @@ def trainer_logprobs(
         tokens[b, start : start + size] = got.tokens[b, :size]
         segments[b, : start + size] = 1
     positions = jnp.broadcast_to(jnp.arange(width)[None], tokens.shape)
-    hidden = jax.jit(model.apply)(
+    hidden = compiled(model)(
         {"params": params}, jnp.asarray(tokens), positions, jnp.asarray(segments)
     )
     head = unembedding(model, params)
@@ -131,9 +136,11 @@ def test_responses_follow_the_prompt_and_not_its_place() -> None:
 def test_stages_of_the_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, params = build(TINY)
     one = run(model, params)
+    cached_sampler.cache_clear()
     monkeypatch.setattr("jaxrl_reason.sampler.decode.SHORTEST_STAGE", 8)
     monkeypatch.setattr("jaxrl_reason.sampler.decode.STAGES", 3)
     two = run(model, params)
+    cached_sampler.cache_clear()
     np.testing.assert_array_equal(one.tokens, two.tokens)
     np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-6)
 

@@ -9,11 +9,14 @@ import pytest
 from jaxrl_reason.sampler import sampling_keys
 from jaxrl_reason.training.batch import concatenate
 from jaxrl_reason.training.collect import (
+    GraderError,
     NoSignalError,
     collect_groups,
+    give_rewards,
     prompt_batch,
     sample_groups,
 )
+from jaxrl_reason.training.methods import groups_with_signal
 from jaxrl_reason.training.monitor import PhaseTimer
 from tests.training.helpers import (
     ENDS,
@@ -168,6 +171,67 @@ def test_no_signal_within_the_bound_says_what_was_seen_and_what_to_change(
     assert f"of 6 sampled ({shares})" in message
     assert advice in message
     assert "raise max_rounds" in message
+
+
+class MoodyTask(LuckyTask):
+    """A grader that raises on answers that start with an odd token."""
+
+    def grade(self, problem, response_text, truncated):
+        if int(response_text.split()[0]) % 2:
+            raise KeyError("odd")
+        return super().grade(problem, response_text, truncated)
+
+
+def test_a_grader_that_raises_is_counted_and_the_batch_goes_on(caplog):
+    # Traps 34 and 39: failed is neither right nor wrong, and costs no other response.
+    usual = draw_from_policy(range(4))
+    moody = draw_from_policy(range(4), task=MoodyTask())
+    odd = usual.tokens[..., 0] % 2 == 1
+    assert 0 < odd.sum() < odd.size
+    np.testing.assert_array_equal(moody.failed, odd)
+    np.testing.assert_array_equal(moody.correct, usual.correct & ~odd)
+    said = f"raised on {odd.sum()} of {odd.size} responses, first KeyError('odd')"
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_grader_that_always_raises_ends_the_run():
+    class Broken(LuckyTask):
+        def grade(self, problem, response_text, truncated):
+            raise ZeroDivisionError
+
+    with pytest.raises(GraderError, match="raised on 16 of 16 responses, first Zero"):
+        draw_from_policy(range(4), task=Broken())
+
+
+def test_a_failed_grade_has_the_mean_reward_of_its_group_and_no_part_in_the_filter():
+    groups = fake_rollouts([[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    failed = np.array([[0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    groups = dataclasses.replace(
+        groups, failed=failed, correct=groups.correct & ~failed
+    )
+    graded = give_rewards(toy_dapo(soft_overlong=False), groups)
+    third = np.float32(-1 / 3)
+    wanted = [[1, -1, -1, third], [-1, -1, -1, -1], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(graded.rewards, np.array(wanted, np.float32))
+    found = groups_with_signal(graded.correct, graded.failed)
+    assert found.tolist() == [True, False, False]
+
+
+def test_a_reward_that_is_not_finite_counts_as_failed():
+    # Trap 39.
+    def rewards(rollouts):
+        return np.array([[1.0, np.nan, 0.0, np.inf]])
+
+    method = dataclasses.replace(toy_dapo(), rewards=rewards)
+    graded = give_rewards(method, fake_rollouts([MIXED]))
+    assert graded.failed.tolist() == [[False, True, False, True]]
+    assert graded.rewards.tolist() == [[1.0, 0.5, 0.0, 0.5]]
+
+
+def test_rewards_of_another_shape_are_refused():
+    method = dataclasses.replace(toy_dapo(), rewards=lambda r: np.zeros(3))
+    with pytest.raises(ValueError, match=r"shape \[P, G\] = \(1, 4\).*got \(3,\)"):
+        give_rewards(method, fake_rollouts([MIXED]))
 
 
 def test_prompts_are_padded_on_the_right():

@@ -157,7 +157,12 @@ def test_the_overlong_cache_is_not_longer_than_the_response():
 
 def test_groups_with_signal_are_neither_all_right_nor_all_wrong():
     correct = np.array([[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
-    assert groups_with_signal(correct).tolist() == [False, False, True, True]
+    judged = np.zeros_like(correct)
+    assert groups_with_signal(correct, judged).tolist() == [False, False, True, True]
+    # What could not be judged is not wrong: the third group has no right answer left
+    # beside its failed one, the fourth no wrong one.
+    failed = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]], bool)
+    assert not groups_with_signal(correct & ~failed, failed).any()
 
 
 def test_grpo_keeps_a_reference_only_for_a_kl_term():

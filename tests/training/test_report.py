@@ -61,10 +61,10 @@ def test_the_page_reads(tmp_path):
     assert "- peak memory: 700 MiB" in text
 
 
-def test_an_interrupted_run_without_evaluation_has_a_page(tmp_path):
+def test_a_stopped_run_without_evaluation_has_a_page(tmp_path):
     write_report(tmp_path, Report("a", "grpo", 0, finished=False))
     text = (tmp_path / "report.md").read_text()
-    assert "grpo, seed 0, interrupted; --resume goes on with it." in text
+    assert "grpo, seed 0, stopped before its end." in text
     assert "held-out" not in text
 
 

@@ -29,13 +29,13 @@ def test_rollout_metrics_by_hand():
     assert row == pytest.approx(
         {
             "reward_mean": -0.5,
-            "accuracy": 3 / 8,
+            "accuracy": 3 / 7,
             "format_rate": 5 / 8,
             "grader_failed_share": 1 / 8,
             "length_mean": 4,
             "length_max": 6,
             "length_correct": 2,
-            "length_wrong": 26 / 5,
+            "length_wrong": 21 / 4,
             "truncated_share": 1 / 4,
             "groups_all_right": 1 / 4,
             "groups_all_wrong": 1 / 2,

@@ -14,7 +14,8 @@ TOKENIZER = SymbolTokenizer(50)
 
 def test_one_token_a_word_and_padding_is_zero() -> None:
     tokenizer: Tokenizer = TOKENIZER
-    words = "<think> </think> <answer> </answer> <end> no yes + - * / ( ) = , : 0 9 50"
+    tags = "<think> </think> <answer> </answer> <end>"
+    words = f"{tags} low high yes + - * / ( ) = , : 0 9 50"
     ids = tokenizer.encode(words)
     assert len(ids) == len(set(ids)) == len(words.split())
     assert tokenizer.pad_id == 0

@@ -78,13 +78,14 @@ def rl_seconds(folder: Path) -> float:
     return sum(row["seconds_step"] - row.get("seconds_evaluate", 0.0) for row in rows)
 
 
-def affordable_updates(folder: Path) -> int:
-    """Supervised updates that take as long as the RL stage of a run."""
-    rows = read_metrics(folder / "prime.jsonl")
+def affordable_updates(folder: Path, config: Config, bench: Bench) -> int:
+    """Supervised updates on a control's own traces that take as long as a run's RL."""
     # The first row holds the compilation, which a longer stage would not repeat.
-    updates = rows[-1]["step"] - rows[0]["step"]
-    seconds = sum(row["seconds"] for row in rows[1:])
-    return round(rl_seconds(folder) * updates / seconds)
+    rows = read_metrics(folder / "prime.jsonl")[1:]
+    speed = sum(row["tokens"] for row in rows) / sum(row["seconds"] for row in rows)
+    examples = trace_examples(replace(bench, config=config))
+    sizes = [sum(len(p) + len(r) for p, r in examples(n)) for n in range(20)]
+    return round(rl_seconds(folder) * speed / statistics.mean(sizes))
 
 
 def run_control(
@@ -94,15 +95,15 @@ def run_control(
     done = finished_report(config.folder)
     if done is not None:
         return done
-    updates = affordable_updates(dapo_folder)
-    config = replace(config, prime=replace(config.prime, updates=updates))
     primed_config = replace(comparison.main, seed=config.seed, primed_from=dapo_folder)
+    primed_bench = set_up(primed_config)
+    updates = affordable_updates(dapo_folder, config, primed_bench)
+    config = replace(config, prime=replace(config.prime, updates=updates))
     with (
         open_run(config.folder, config) as run,
         GracefulInterrupt() as interrupt,
         TrainingProgress() as progress,
     ):
-        primed_bench = set_up(primed_config)
         session = Session(run, progress, interrupt)
         primed = main_job.prime(primed_bench, session)
         bench = replace(primed_bench, config=config)

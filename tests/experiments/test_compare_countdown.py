@@ -6,6 +6,7 @@ import pytest
 
 from experiments import compare_countdown as script
 from experiments.compare_countdown import FOLDERS, Comparison
+from experiments.countdown_setup import Config
 
 
 def rows(path, found):
@@ -22,15 +23,30 @@ def dapo_folder(tmp_path):
             for s in range(1, 11)
         ],
     )
-    slow, quick = {"step": 50, "seconds": 30.0}, {"step": 100, "seconds": 5.0}
-    rows(tmp_path / "prime.jsonl", [slow, quick, {"step": 150, "seconds": 5.0}])
+    rows(
+        tmp_path / "prime.jsonl",
+        [
+            {"step": s, "seconds": 30.0 if s == 50 else 5.0, "tokens": 1000}
+            for s in (50, 100, 150)
+        ],
+    )
     return tmp_path
 
 
-def test_a_control_gets_the_wall_time_of_rl_without_evaluation(dapo_folder):
+def test_a_control_gets_the_wall_time_of_rl_without_evaluation(
+    dapo_folder, monkeypatch
+):
     assert script.rl_seconds(dapo_folder) == 66
-    # Ten updates a second once compiled.
-    assert script.affordable_updates(dapo_folder) == 660
+    bench = Config()  # anything that has settings to replace
+    monkeypatch.setattr(script, "replace", lambda bench, config: config)
+
+    def examples_of(config):
+        return lambda update: [([1, 2], [3] * (8 + update % 2))] * config
+
+    # 200 tokens a second once compiled; updates of 10.5 or 21 tokens.
+    monkeypatch.setattr(script, "trace_examples", examples_of)
+    assert script.affordable_updates(dapo_folder, 1, bench) == round(66 * 200 / 10.5)
+    assert script.affordable_updates(dapo_folder, 2, bench) == round(66 * 200 / 21)
 
 
 @pytest.fixture

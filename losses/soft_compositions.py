@@ -174,10 +174,10 @@ def sapo_loss(
         tau_negative=tau_negative,
     )
     log_ratio, signs, live = policy_arrays(logprobs, old_logprobs, advantages, mask)
-    p = gate(log_ratio, signs, tau_positive, tau_negative)[1]
+    factor = gate(log_ratio, signs, tau_positive, tau_negative)[2]
     metrics = {
         **unclipped_metrics(logprobs, old_logprobs, mask),
-        "gate": masked_total(4.0 * p * (1.0 - p), live),
+        "gate": masked_total(factor, live),
     }
     return assemble(
         sequence_mean,

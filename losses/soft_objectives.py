@@ -110,7 +110,7 @@ def sapo(
     log_ratio, advantages, live = policy_arrays(
         logprobs, old_logprobs, advantages, mask
     )
-    tau, opening = gate(log_ratio, advantages, tau_positive, tau_negative)
+    tau, opening, _ = gate(log_ratio, advantages, tau_positive, tau_negative)
     return keep(-advantages * (4.0 / tau) * opening, live)
 
 
@@ -119,10 +119,14 @@ def gate(
     advantages: jax.Array,
     tau_positive: float | jax.Array,
     tau_negative: float | jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """SAPO's temperature of each token and sigmoid(tau (rho - 1)), [B, T] each."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """SAPO's tau of each token, p = sigmoid(tau (rho - 1)) and 4 p (1 - p), [B, T]."""
     tau = jnp.where(advantages > 0, tau_positive, tau_negative)
-    return tau, jax.nn.sigmoid(tau * (bounded_exp(log_ratio) - 1.0))
+    z = tau * (bounded_exp(log_ratio) - 1.0)
+    # The smaller of p and 1 - p keeps its digits, and with it the slope p (1 - p).
+    small = jax.nn.sigmoid(jnp.where(z > 0, -z, z))
+    weight = jax.lax.stop_gradient(4.0 * small * (1.0 - small))
+    return tau, jnp.where(z > 0, 1.0 - small, small), weight
 
 
 def check_ratio_bounds(

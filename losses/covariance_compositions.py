@@ -193,14 +193,25 @@ def clip_cov_loss(
             clip_low=clip_low,
             clip_high=clip_high,
         )
-    clips = {"clip_low": clip_low, "clip_high": clip_high}
-    arrays = (logprobs, old_logprobs, advantages, mask)
-    objective = clip_cov(*arrays, **clips, selected=selected)
+    objective = clip_cov(
+        logprobs,
+        old_logprobs,
+        advantages,
+        mask,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        selected=selected,
+    )
     live = _checks.flags(mask)
-    metrics = {
-        **policy_metrics(*arrays, **clips),
-        "selected": masked_total(selection(selected, live), live),
-    }
+    metrics = policy_metrics(
+        logprobs,
+        old_logprobs,
+        advantages,
+        live,
+        clip_low=clip_low,
+        clip_high=clip_high,
+    )
+    metrics["selected"] = masked_total(selection(selected, live), live)
     return assemble(
         token_mean,
         objective,

@@ -90,10 +90,24 @@ def vapo_loss(
     """
     _checks.not_negative("positive_coef", positive_coef)
     live = _checks.flags(mask)
-    arrays = (logprobs, old_logprobs, advantages, live)
-    clips = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
-    objective = clipped_surrogate(*arrays, **clips)
-    metrics = policy_metrics(*arrays, **clips)
+    objective = clipped_surrogate(
+        logprobs,
+        old_logprobs,
+        advantages,
+        live,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        dual_clip=dual_clip,
+    )
+    metrics = policy_metrics(
+        logprobs,
+        old_logprobs,
+        advantages,
+        live,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        dual_clip=dual_clip,
+    )
     loss, metrics = assemble(
         token_mean,
         objective,

@@ -167,6 +167,7 @@ def rejection_mask(
         raise ValueError(f"low must be a number with kind {kind!r}, got None")
     else:
         _check_band(low, high)
+    floor = 0.0 if low is None else low
     log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, "token")
     lengths = jnp.maximum(jnp.sum(live, axis=1), 1)
     if kind == "k3":
@@ -175,7 +176,7 @@ def rejection_mask(
     else:
         exponent = jnp.sum(log_weights, axis=1)
         ratio = bounded_exp(exponent / lengths if kind == "geometric" else exponent)
-        rejected = (ratio < low) | (ratio > high)
+        rejected = (ratio < floor) | (ratio > high)
     return ~rejected | ~jnp.any(live, axis=1)
 
 

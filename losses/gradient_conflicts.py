@@ -204,8 +204,9 @@ def _checked(gradients: Gradients) -> list[Any]:
     for leaf in jax.tree.leaves(list(gradients)):
         _checks.floating("gradients", leaf)
     try:
-        chex.assert_trees_all_equal_structs(*gradients)
-        chex.assert_trees_all_equal_shapes(*gradients)
+        for other in gradients[1:]:
+            chex.assert_trees_all_equal_structs(gradients[0], other)
+            chex.assert_trees_all_equal_shapes(gradients[0], other)
     except AssertionError as error:
         structures = ", ".join(str(jax.tree.map(jnp.shape, g)) for g in gradients)
         raise ValueError(

@@ -112,7 +112,7 @@ def _choose(
     """Random combinations, each time of those used least so far."""
     left = [tuple(at) for at in rng.permutation(np.argwhere(allowed)).tolist()]
     used_good, used_bad = (np.zeros(n, int) for n in allowed.shape)
-    chosen = []
+    chosen: list[tuple[int, int]] = []
     while left and len(chosen) < limit:
         i, j = min(left, key=lambda at: used_good[at[0]] + used_bad[at[1]])
         left.remove((i, j))

@@ -90,8 +90,8 @@ def deduplicate_and_cap(
     out = np.zeros_like(keep)
     for p, rng in enumerate(prompt_generators(seed, problem_ids, keep.shape[0])):
         first: dict[Hashable, int] = {}
-        for g in np.flatnonzero(keep[p]):
-            first.setdefault(signatures[p][g], int(g))
+        for g in np.flatnonzero(keep[p]).tolist():
+            first.setdefault(signatures[p][g], g)
         distinct = np.array(list(first.values()), int)
         out[p, rng.permutation(distinct)[:max_per_prompt]] = True
     return out
@@ -173,7 +173,7 @@ def _groups(
     name: str, x: np.ndarray, shape: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """[P, G] as bool."""
-    x = np.asarray(x) != 0
+    x = np.asarray(x).astype(bool)
     if x.ndim != 2 or (shape is not None and x.shape != shape):
         raise ValueError(
             f"{name} must have shape {list(shape) if shape else '[P, G]'}, "

@@ -142,7 +142,7 @@ def needs_hint(
     """
     kept = correct_and_complete(correct, truncated, failed=failed)
     unknown = np.zeros_like(kept) if failed is None else _groups("failed", failed)
-    return ~kept.any(axis=1) & ~unknown.all(axis=1)
+    return np.logical_not(kept.any(axis=1) | unknown.all(axis=1))
 
 
 def prompt_generators(

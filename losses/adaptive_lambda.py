@@ -30,7 +30,7 @@ def length_adaptive_lambda(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.adaptive_lambda import length_adaptive_lambda
+      >>> from jaxrl_reason.losses import length_adaptive_lambda
       >>> print(length_adaptive_lambda(jnp.array([10, 40, 200])))
       [0.  0.5 0.9]
     """

@@ -44,7 +44,7 @@ def opo_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.baselines import opo_advantages
+      >>> from jaxrl_reason.losses import opo_advantages
       >>> rewards, lengths = jnp.array([1.0, 0.0]), jnp.array([30, 10])
       >>> print(opo_advantages(rewards, lengths, jnp.array([0, 0]), num_groups=1))
       [ 0.25 -0.75]
@@ -84,7 +84,7 @@ def remax_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.baselines import remax_advantages
+      >>> from jaxrl_reason.losses import remax_advantages
       >>> rewards, greedy = jnp.array([1.0, 0.0, 0.5]), jnp.array([0.25, 0.25, 0.5])
       >>> print(remax_advantages(rewards, greedy))
       [ 0.75 -0.25  0.  ]

@@ -42,7 +42,7 @@ def batch_std_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.batch_std import batch_std_advantages
+      >>> from jaxrl_reason.losses import batch_std_advantages
       >>> rewards = jnp.array([1.0, 0.0, 2.0, 2.0, 0.0])
       >>> ids = jnp.array([0, 0, 1, 1, 1])
       >>> print(batch_std_advantages(rewards, ids, num_groups=2).round(4))

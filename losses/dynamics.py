@@ -33,7 +33,7 @@ def explained_variance(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.dynamics import explained_variance
+      >>> from jaxrl_reason.losses import explained_variance
       >>> values, returns = jnp.array([[0.75, 0.25, 9.0]]), jnp.array([[1.0, 0.0, 0.0]])
       >>> float(explained_variance(values, returns, jnp.array([[1, 1, 0]])))
       0.75
@@ -67,7 +67,7 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.dynamics import mean_probability
+      >>> from jaxrl_reason.losses import mean_probability
       >>> logprobs = jnp.log(jnp.array([[0.5, 0.25, 1.0]]))
       >>> float(mean_probability(logprobs, jnp.array([[1, 1, 0]])))
       0.375
@@ -105,7 +105,7 @@ def zero_advantage_ratio(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.dynamics import zero_advantage_ratio
+      >>> from jaxrl_reason.losses import zero_advantage_ratio
       >>> rewards, ids = jnp.array([1.0, 0.0, 1.0, 1.0]), jnp.array([0, 0, 1, 1])
       >>> float(zero_advantage_ratio(rewards, ids, num_groups=2))
       0.5

@@ -41,7 +41,7 @@ def pass_at_k(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.evaluation import pass_at_k
+      >>> from jaxrl_reason.losses import pass_at_k
       >>> print(pass_at_k(16, jnp.array([0, 1, 9]), 8))
       [0.  0.5 1. ]
     """
@@ -53,13 +53,13 @@ def pass_at_k(
     n = _checks.constant("num_samples", num_samples)
     c = _checks.constant("num_correct", num_correct)
     most = int(draws.max())
-    n, c, draws = jnp.broadcast_arrays(n, c, draws)
+    n, c, tries = jnp.broadcast_arrays(n, c, draws)
     i = jnp.broadcast_to(jnp.arange(most), (*n.shape, most))
     left = jnp.maximum(n[..., None] - i, 1.0)  # samples left at the i-th draw
     log_miss = jnp.log1p(-jnp.minimum(c[..., None] / left, 1.0))
-    log_miss = jnp.where(i < draws[..., None], log_miss, 0.0)
+    log_miss = jnp.where(i < tries[..., None], log_miss, 0.0)
     found = 0.0 - jnp.expm1(jnp.sum(log_miss, axis=-1))  # and not -0
-    return jnp.where((draws <= n) & (c >= 0) & (c <= n), found, jnp.nan)
+    return jnp.where((tries <= n) & (c >= 0) & (c <= n), found, jnp.nan)
 
 
 def avg_at_k(correct: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array:
@@ -81,7 +81,7 @@ def avg_at_k(correct: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.evaluation import avg_at_k
+      >>> from jaxrl_reason.losses import avg_at_k
       >>> print(avg_at_k(jnp.array([[1, 0, 1, 1], [0, 0, 1, 0]])))
       [0.75 0.25]
     """
@@ -110,7 +110,7 @@ def majority_answer(answers: Sequence[Hashable | None]) -> Hashable | None:
       ValueError: `answers` is one string.
 
     Example:
-      >>> from jaxrl_reason.losses.evaluation import majority_answer
+      >>> from jaxrl_reason.losses import majority_answer
       >>> majority_answer(["7", None, "12", None, "12", "7", None])
       '7'
     """
@@ -143,7 +143,7 @@ def majority_at_k(
       ValueError: lengths differ, or there is no sample.
 
     Example:
-      >>> from jaxrl_reason.losses.evaluation import majority_at_k
+      >>> from jaxrl_reason.losses import majority_at_k
       >>> majority_at_k(["12", "7", "12", None, None, None], [1, 0, 1, 0, 0, 0])
       1.0
     """
@@ -176,7 +176,7 @@ def pdr(accuracy: ArrayLike, perturbed_accuracy: ArrayLike) -> jax.Array:
       ValueError: shapes differ.
 
     Example:
-      >>> from jaxrl_reason.losses.evaluation import pdr
+      >>> from jaxrl_reason.losses import pdr
       >>> round(float(pdr(93.25, 85.58)), 4)
       0.0823
     """
@@ -212,7 +212,7 @@ def asp(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.evaluation import asp
+      >>> from jaxrl_reason.losses import asp
       >>> float(asp(jnp.array([1, 0]), jnp.array([[1, 0], [1, 1]])))
       0.25
     """

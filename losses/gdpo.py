@@ -47,7 +47,7 @@ def gdpo_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.gdpo import gdpo_advantages
+      >>> from jaxrl_reason.losses import gdpo_advantages
       >>> rewards = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
       >>> found = gdpo_advantages(rewards, jnp.zeros(4, int), num_groups=1)
       >>> [round(x, 4) for x in found.tolist()]

@@ -39,7 +39,7 @@ def gpg_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.gpg import gpg_advantages
+      >>> from jaxrl_reason.losses import gpg_advantages
       >>> rewards, ids = jnp.array([1.0, 0.0, 1.0, 1.0]), jnp.array([0, 0, 1, 1])
       >>> print(gpg_advantages(rewards, ids, num_groups=2))
       [ 1. -1.  0.  0.]
@@ -77,7 +77,7 @@ def signal_fraction(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.gpg import signal_fraction
+      >>> from jaxrl_reason.losses import signal_fraction
       >>> rewards, ids = jnp.array([1.0, 0.0, 1.0, 1.0]), jnp.array([0, 0, 1, 1])
       >>> float(signal_fraction(rewards, ids, num_groups=2))
       0.5

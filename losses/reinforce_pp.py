@@ -44,7 +44,7 @@ def whiten(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.reinforce_pp import whiten
+      >>> from jaxrl_reason.losses import whiten
       >>> x, mask = jnp.array([[3.0, 1.0], [-1.0, 9.0]]), jnp.array([[1, 1], [1, 0]])
       >>> print(whiten(x, mask))
       [[ 1.  0.]
@@ -95,7 +95,7 @@ def reinforce_pp_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.reinforce_pp import reinforce_pp_advantages
+      >>> from jaxrl_reason.losses import reinforce_pp_advantages
       >>> rewards = jnp.array([[2.0, 9.0, 1.0], [-1.0, 9.0, 9.0]])
       >>> mask = jnp.array([[1, 0, 1], [1, 0, 0]])
       >>> print(reinforce_pp_advantages(rewards, mask))
@@ -144,7 +144,7 @@ def reinforce_pp_baseline_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.reinforce_pp import reinforce_pp_baseline_advantages
+      >>> from jaxrl_reason.losses import reinforce_pp_baseline_advantages
       >>> rewards, ids = jnp.array([3.0, 1.0]), jnp.array([0, 0])
       >>> mask = jnp.array([[1, 0, 0, 0], [1, 1, 1, 1]])
       >>> found = reinforce_pp_baseline_advantages(

@@ -44,7 +44,7 @@ def rewards_at_steps(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.step_advantages import rewards_at_steps
+      >>> from jaxrl_reason.losses import rewards_at_steps
       >>> scores, ends = jnp.array([[0.5, 0.25]]), jnp.array([[1, 3]])
       >>> print(rewards_at_steps(scores, ends, jnp.ones((1, 2)), jnp.ones((1, 4))))
       [[0.   0.5  0.   0.25]]
@@ -72,7 +72,7 @@ def step_score_gains(step_scores: ArrayLike, step_mask: ArrayLike) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.step_advantages import step_score_gains
+      >>> from jaxrl_reason.losses import step_score_gains
       >>> print(step_score_gains(jnp.array([[0.5, 9.0, 0.75]]), jnp.array([[1, 0, 1]])))
       [[0.5  0.   0.25]]
     """
@@ -109,14 +109,14 @@ def min_future_step_scores(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.step_advantages import min_future_step_scores
+      >>> from jaxrl_reason.losses import min_future_step_scores
       >>> scores, ends = jnp.array([[0.75, 0.25, 0.5]]), jnp.array([[0, 2, 3]])
       >>> steps, mask = jnp.ones((1, 3)), jnp.ones((1, 4))
       >>> print(min_future_step_scores(scores, ends, steps, mask))
       [[0.25 0.25 0.25 0.5 ]]
     """
     scores, at, on, live = _steps(step_scores, step_ends, step_mask, mask)
-    lowest = jnp.full(live.shape, jnp.inf)
+    lowest = jnp.full(live.shape, jnp.inf, jnp.float32)
     lowest = lowest.at[_rows(at), at].min(jnp.where(on, scores, jnp.inf), mode="drop")
     lowest = jax.lax.cummin(lowest, axis=1, reverse=True)
     return keep(lowest, live & (lowest != jnp.inf))
@@ -161,7 +161,7 @@ def process_supervision_advantages(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.step_advantages import process_supervision_advantages
+      >>> from jaxrl_reason.losses import process_supervision_advantages
       >>> scores = jnp.array([[2.0, 0.0], [1.0, 0.0]])
       >>> ends = jnp.array([[0, 2], [1, 0]])
       >>> steps, mask = jnp.array([[1, 1], [1, 0]]), jnp.array([[1, 1, 1], [1, 1, 0]])

@@ -13,7 +13,7 @@ from jaxrl_reason.data.hygiene import (
     ngram_jaccard,
     word_ngrams,
 )
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES
 
 A = "Find the sum of all positive integers n such that n squared divides 2024"
 B = "Find the  SUM of all positive integers n such that n cubed divides 2025"

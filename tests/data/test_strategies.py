@@ -19,7 +19,7 @@ from jaxrl_reason.data.strategies import (
     not_solved,
     resample_history,
 )
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES
 
 # The worked examples: success of four samples a prompt.
 OUTCOMES = np.array(

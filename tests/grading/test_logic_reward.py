@@ -15,7 +15,7 @@ from jaxrl_reason.grading.logic_reward import (
     parse_roles,
     tags_in_order,
 )
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES
 
 ROLES = {"Zoey": "knight", "Oliver": "knave", "Mia": "knight"}
 RIGHT = "(1) Zoey is a knight\n(2) Oliver is a knave\n(3) Mia is a knight"

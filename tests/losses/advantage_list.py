@@ -7,9 +7,7 @@ groups, groups of one, equal rewards, sequences left out, bfloat16, jit, vmap an
 gradients.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,13 +24,8 @@ from jaxrl_reason.losses.batch_std import batch_std_advantages
 from jaxrl_reason.losses.gdpo import gdpo_advantages
 from jaxrl_reason.losses.gpg import gpg_advantages
 from tests.losses import reference
-from tests.losses.worked import EXAMPLES as SHARED_EXAMPLES
 
 Array = np.ndarray
-OWN_EXAMPLES: dict[str, Any] = json.loads(
-    Path(__file__).with_name("advantage_examples.json").read_text(encoding="utf-8")
-)
-EXAMPLES = {**SHARED_EXAMPLES, **OWN_EXAMPLES}
 
 
 class Estimator(NamedTuple):

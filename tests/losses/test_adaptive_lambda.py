@@ -9,8 +9,7 @@ import pytest
 
 from jaxrl_reason.losses import gae
 from jaxrl_reason.losses.adaptive_lambda import length_adaptive_lambda
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import close
+from tests.losses.worked import EXAMPLES, close
 
 LENGTHS = np.array([10, 20, 25, 100, 1000, 10000])
 compiled = jax.jit(length_adaptive_lambda)

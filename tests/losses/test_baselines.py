@@ -10,8 +10,7 @@ import pytest
 
 from jaxrl_reason.losses import discounted_returns, dr_grpo_advantages, rewards_at_end
 from jaxrl_reason.losses.baselines import opo_advantages, remax_advantages
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import MASK, close
+from tests.losses.worked import EXAMPLES, MASK, close
 
 REWARDS = np.array([1, 0, 0.25, 0.75])
 LENGTHS, NONE = np.array([4, 2, 3, 1]), np.zeros(4, int)

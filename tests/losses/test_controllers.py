@@ -14,8 +14,7 @@ from jaxrl_reason.losses.controllers import (
     adaptive_entropy_update,
     adaptive_kl_update,
 )
-from tests.losses.worked import close
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 ZIEGLER = {"target": 6.0, "horizon": 10000, "num_samples": 256}
 kl_step = jax.jit(partial(adaptive_kl_update, **ZIEGLER))

@@ -27,8 +27,7 @@ from jaxrl_reason.losses.correction import (
 )
 from tests.losses import reference_rollout as ref
 from tests.losses.battery import random_batch
-from tests.losses.worked import ADVANTAGES, MASK, NEW, OLD, close
-from tests.losses.worked_rollout import EXAMPLES, SAMPLER
+from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, SAMPLER, close
 
 GARBAGE = (np.nan, 1e6, -1e6, np.inf)
 LIVE = MASK > 0

@@ -18,8 +18,7 @@ from jaxrl_reason.losses.covariance_tokens import (
 )
 from tests.losses import reference_objectives as own
 from tests.losses.battery import random_batch
-from tests.losses.worked import ADVANTAGES, MASK, NEW, OLD, close
-from tests.losses.worked_objectives import EXAMPLES
+from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, close
 
 A = np.array([[2.0, -1.0, 0.5, -1.5, 1.0, -1.0]])
 LOGPROBS = np.array([[-0.1, -2.0, -0.5, -3.0, -0.2, -0.6]])

@@ -13,8 +13,7 @@ from jaxrl_reason.losses.difficulty_rewards import (
     difficulty_reward,
 )
 from tests.losses import reference_rollout as ref
-from tests.losses.worked import close
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 SCORES = (0.2, 0.3, 0.5)
 PASSED = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1])

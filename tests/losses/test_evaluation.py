@@ -24,8 +24,7 @@ from jaxrl_reason.losses.evaluation import (
     pass_at_k,
     pdr,
 )
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import MASK, NEW, close
+from tests.losses.worked import EXAMPLES, MASK, NEW, close
 
 compiled_pass = jax.jit(pass_at_k, static_argnums=2)
 

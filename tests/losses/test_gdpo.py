@@ -9,8 +9,7 @@ import pytest
 
 from jaxrl_reason.losses import grpo_advantages
 from jaxrl_reason.losses.gdpo import gdpo_advantages
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import close
+from tests.losses.worked import EXAMPLES, close
 
 PARTS = np.array([[1, 0], [1, 1], [0, 1], [0, 1]], np.float32)
 ONE_GROUP = np.zeros(4, int)

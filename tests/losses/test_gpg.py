@@ -15,8 +15,7 @@ from jaxrl_reason.losses import (
     token_mean,
 )
 from jaxrl_reason.losses.gpg import gpg_advantages, signal_fraction
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import ADVANTAGES, MASK, NEW, close
+from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, close
 
 REWARDS = np.array([1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1], np.float32)
 IDS = np.repeat([0, 1, 2], 4)

@@ -18,8 +18,7 @@ from jaxrl_reason.losses.gradient_conflicts import (
     pcgrad,
     pcgrad_coefficients,
 )
-from tests.losses.worked import close
-from tests.losses.worked_pairs import PAIR_EXAMPLES as EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 KEY = jax.random.key(0)
 TWO = [np.float32([1, 0]), np.float32([-1, 1])]

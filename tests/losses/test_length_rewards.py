@@ -15,8 +15,7 @@ from jaxrl_reason.losses.length_rewards import (
     kimi_length_reward,
 )
 from tests.losses import reference_rollout as ref
-from tests.losses.worked import close
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 TRL = {"correct_range": (1.0, 0.5), "wrong_range": (-1.0, -0.5), "max_length": 1000}
 kimi = jax.jit(kimi_length_reward, static_argnames="num_groups")

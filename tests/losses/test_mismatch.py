@@ -14,8 +14,7 @@ from jaxrl_reason.losses.mismatch import (
     mismatch_peaks,
 )
 from tests.losses.battery import random_batch
-from tests.losses.worked import MASK, OLD, close
-from tests.losses.worked_rollout import EXAMPLES, SAMPLER
+from tests.losses.worked import EXAMPLES, MASK, OLD, SAMPLER, close
 
 measure = jax.jit(mismatch_metrics)
 

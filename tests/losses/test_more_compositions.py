@@ -31,7 +31,7 @@ from jaxrl_reason.losses.soft_compositions import cispo_loss, sapo_loss
 from jaxrl_reason.losses.vapo import vapo_loss
 from tests.losses.jaxprs import primitives
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, REF, close
-from tests.losses.worked_objectives import EXAMPLES as OWN
+from tests.losses.worked import EXAMPLES as OWN
 
 COUNTS = batch_counts(MASK)
 ARRAYS = (NEW, OLD, ADVANTAGES, MASK, COUNTS)

@@ -22,8 +22,7 @@ from jaxrl_reason.losses.preference_lengths import (
     length_normalised_dpo_loss,
 )
 from jaxrl_reason.losses.reference_free import orpo_loss, simpo_loss
-from tests.losses.worked import close
-from tests.losses.worked_pairs import PAIR_EXAMPLES as EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 
 def row(*numbers: float) -> list[np.ndarray]:

@@ -20,8 +20,7 @@ from jaxrl_reason.losses.process_rewards import (
 )
 from jaxrl_reason.losses.reductions import batch_counts
 from tests.losses import reference_pairs as ref
-from tests.losses.worked import close
-from tests.losses.worked_pairs import PAIR_EXAMPLES as EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 PHI = np.array([[-0.5, -1, -0.4], [-0.8, -0.6, -1.2]], np.float32)
 REF = np.array([[-0.7, -0.9, -0.9], [-0.6, -0.9, -1.0]], np.float32)

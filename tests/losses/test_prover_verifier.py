@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses.prover_verifier import prover_rewards, verifier_loss
-from tests.losses.worked import close
-from tests.losses.worked_pairs import PAIR_EXAMPLES as EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 SCORES = np.float32([2, 1, 0.5, -0.5])
 CORRECT = np.array([1, 0, 1, 0])

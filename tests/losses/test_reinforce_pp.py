@@ -18,8 +18,7 @@ from jaxrl_reason.losses.reinforce_pp import (
     whiten,
 )
 from tests.losses import reference
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import MASK, close
+from tests.losses.worked import EXAMPLES, MASK, close
 
 IDS = np.array([0, 0, 1, 1])
 REWARDS = np.array([1, 0, 1, 0.5], np.float32)

@@ -14,8 +14,7 @@ from jaxrl_reason.losses.repetition import (
 )
 from tests.losses import reference_rollout as ref
 from tests.losses.jaxprs import largest_array
-from tests.losses.worked import close
-from tests.losses.worked_rollout import EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 
 @partial(jax.jit, static_argnames="n")

@@ -17,8 +17,7 @@ from jaxrl_reason.losses import (
 )
 from jaxrl_reason.losses.sequence_ratio import gmpo, gspo
 from tests.losses import reference_objectives as own
-from tests.losses.worked import ADVANTAGES, MASK, NEW, OLD, close
-from tests.losses.worked_objectives import EXAMPLES
+from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, close
 
 COUNTS = batch_counts(MASK)
 ARRAYS = (NEW, OLD, ADVANTAGES, MASK)

@@ -17,8 +17,7 @@ from jaxrl_reason.losses.several_objectives import (
     weighted_sum,
 )
 from tests.losses import reference
-from tests.losses.worked import close
-from tests.losses.worked_pairs import PAIR_EXAMPLES as EXAMPLES
+from tests.losses.worked import EXAMPLES, close
 
 LOSSES, HALF = np.float32([0.9, 0.4]), np.float32([0.5, 0.5])
 IDEAL = np.float32([0.1, 0.1])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.losses.battery import LOSSES
+from tests.losses.every_loss import LOSSES
 
 SCRIPT = """
 import json
@@ -13,7 +13,8 @@ from functools import partial
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from jaxrl_reason.losses import chunked_logprobs, grpo_advantages
-from tests.losses.battery import LOSSES, counts_of, random_batch, value_and_grad
+from tests.losses.battery import counts_of, random_batch, value_and_grad
+from tests.losses.every_loss import LOSSES
 
 assert len(jax.devices()) == 8
 report = {"losses": {}}

@@ -19,8 +19,7 @@ from jaxrl_reason.losses.step_advantages import (
     rewards_at_steps,
     step_score_gains,
 )
-from tests.losses.advantage_list import EXAMPLES
-from tests.losses.worked import close
+from tests.losses.worked import EXAMPLES, close
 
 Array = np.ndarray
 # The worked example: two responses of one group, with two and three steps.

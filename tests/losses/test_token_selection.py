@@ -15,8 +15,7 @@ from jaxrl_reason.losses.token_selection import (
 )
 from tests.losses import reference_objectives as own
 from tests.losses.battery import random_batch
-from tests.losses.worked import ADVANTAGES, MASK, NEW, OLD, close
-from tests.losses.worked_objectives import EXAMPLES
+from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, close
 
 jitted = jax.jit(high_entropy_mask)
 

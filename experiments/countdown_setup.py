@@ -100,8 +100,7 @@ class Config:
     traces: TraceSettings = field(
         default_factory=lambda: TraceSettings(
             budget_weights=(0.65, 0.0, 0.0, 0.0, 0.0, 0.35),
-            first_solution=0.1,
-            later_solution=0.05,
+            random_tries=0.1,
             max_value=30,
         )
     )

@@ -1,9 +1,9 @@
 """Search traces that prime a model: try, check, go back, and answer.
 
 A trace is a response to the symbol prompt of Countdown. Each try is all its steps with
-their results and the target beside the last one, then `no` or `yes`:
+their results and the target beside the last one, then `low`, `high` or `yes`:
 
-    3 + 4 = 7 , 7 + 5 = 12 : 35 no 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> <answer> ...
+    3 + 4 = 7 , 7 + 5 = 12 : 35 low 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> ...
 
 The verdict is always true. Traces are imperfect on purpose in another way: most give up
 early, and answer with a try that they know to be wrong. Whoever learned the search and
@@ -28,9 +28,10 @@ class TraceSettings:
 
     Attributes:
         budget_weights: weights of a budget of 1, 2, 3, ... tries.
-        first_solution: probability that the first try is a known solution.
-        later_solution: the same for every later try; other tries are the next
-            combination in the fixed order of `attempts`.
+        random_tries: probability that a try is any combination at random; the others
+            are the next one in the fixed order of `attempts`. Random ones are right no
+            more often than those in order: if solutions only were drawn, a try out of
+            order would be known to be right, and nothing would teach the check.
         give_up: draw the budget from the weights. False: every trace has the largest
             budget (a control without early ends; the largest budget still ends).
         compare: write the target beside each result before the verdict, so that the
@@ -40,8 +41,7 @@ class TraceSettings:
     """
 
     budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
-    first_solution: float = 0.35
-    later_solution: float = 0.2
+    random_tries: float = 0.1
     give_up: bool = True
     separator: str = ","
     compare: bool = True
@@ -55,9 +55,8 @@ class TraceSettings:
             raise ValueError(
                 f"budget_weights must be >= 0 and the last one > 0, got {weights}"
             )
-        for name in ("first_solution", "later_solution"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if not 0 <= self.random_tries <= 1:
+            raise ValueError(f"random_tries must be in 0..1, got {self.random_tries}")
         if self.separator not in ("", ","):
             raise ValueError(f"separator must be '' or ',', got {self.separator!r}")
         if self.max_value < 1:
@@ -98,24 +97,21 @@ def make_trace(
         ValueError: if the puzzle has no solution within settings.max_value.
 
     Example:
-        >>> puzzle = Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0)
-        >>> settings = TraceSettings(first_solution=1.0)
-        >>> make_trace(puzzle, np.random.default_rng(0), settings)
-        '3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> <answer> ( 3 + 4 ) * 5 </answer>'
+        >>> puzzle = Problem((3, 4, 5), 12, "( 3 + 4 ) + 5", 0)
+        >>> make_trace(puzzle, np.random.default_rng(1), TraceSettings())
+        '3 + 4 = 7 , 7 + 5 = 12 : 12 yes </think> <answer> ( 3 + 4 ) + 5 </answer>'
     """
     tries = _tries(problem.numbers, problem.target, settings)
     budget = settings.budget(rng.random())
+    in_order = iter(tries.in_order)
     text = ""
-    for number in range(budget):
-        share = settings.later_solution if number else settings.first_solution
-        if rng.random() < share:
-            chosen = tries.solutions[int(rng.random() * len(tries.solutions))]
+    for _ in range(budget):
+        if rng.random() < settings.random_tries:
+            chosen = tries.all[int(rng.random() * len(tries.all))]
         else:
-            # All earlier tries were wrong ones of the fixed order, none skipped, so
-            # this is the next; the order cannot end before a solution is met.
-            chosen = tries.in_order[number]
-        verdict = "yes" if chosen.right else "no"
-        text += f"{chosen.steps} {verdict} "
+            # The order cannot end early: it holds a solution, which ends the trace.
+            chosen = next(in_order)
+        text += f"{chosen.steps} {chosen.verdict} "
         if chosen.right:
             break
     return f"{text}</think> <answer> {chosen.answer} </answer>"
@@ -150,7 +146,11 @@ class _Try:
 
     steps: str
     answer: str
-    right: bool
+    verdict: str
+
+    @property
+    def right(self) -> bool:
+        return self.verdict == "yes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,25 +158,27 @@ class _Tries:
     """What a trace of one puzzle is made of."""
 
     in_order: tuple[_Try, ...]
-    solutions: tuple[_Try, ...]
+    all: tuple[_Try, ...]
 
 
 @lru_cache(maxsize=32768)
 def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _Tries:
-    """The first tries in the fixed order, and all solutions, written out once."""
+    """All tries written out once, and the first of them in the fixed order."""
     separator = f" {settings.separator} " if settings.separator else " "
 
     def written(attempt: Attempt) -> _Try:
         steps = separator.join(attempt.steps)
         if settings.compare:
             steps += f" : {target}"
-        return _Try(steps, attempt.expression, attempt.value == target)
+        verdict = "low" if attempt.value < target else "high"
+        if attempt.value == target:
+            verdict = "yes"
+        return _Try(steps, attempt.expression, verdict)
 
-    ways = attempts(numbers, settings.max_value)
-    solutions = tuple(written(way) for way in ways if way.value == target)
-    if not solutions:
+    ways = tuple(map(written, attempts(numbers, settings.max_value)))
+    if not any(way.right for way in ways):
         raise ValueError(
             f"a problem must have a solution with values up to {settings.max_value}, "
             f"got numbers {numbers} and target {target}"
         )
-    return _Tries(tuple(map(written, ways[: settings.max_tries])), solutions)
+    return _Tries(ways[: settings.max_tries], ways)

@@ -8,14 +8,15 @@ THINK = "<think>"
 END_THINK = "</think>"
 ANSWER = "<answer>"
 END_ANSWER = "</answer>"
-NO = "no"
+LOW = "low"
+HIGH = "high"
 YES = "yes"
 OPERATORS = ("+", "-", "*", "/")
 
 # The order fixes the ids: padding is 0, the numbers come last so that a larger
 # `max_number` leaves every other id where it is.
 _TAGS = (PAD, END, THINK, END_THINK, ANSWER, END_ANSWER)
-_SYMBOLS = (*_TAGS, NO, YES, *OPERATORS, "(", ")", "=", ",", ":")
+_SYMBOLS = (*_TAGS, LOW, HIGH, YES, *OPERATORS, "(", ")", "=", ",", ":")
 
 
 class SymbolTokenizer:

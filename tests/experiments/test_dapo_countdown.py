@@ -27,7 +27,7 @@ from jaxrl_reason.training.metrics import read_metrics
 TINY = shlex.split("""
     --method dapo --mesh data=1 --eval-problems 8 --eval-every 3 --save-every 2
     --task.numbers 2 --task.max-number 4 --task.max-value 10 --task.hold-out pairs
-    --traces.budget-weights 1.0 --traces.first-solution 0.7 --traces.max-value 10
+    --traces.budget-weights 1.0 --traces.random-tries 1.0 --traces.max-value 10
     --model.width 16 --model.num-layers 1 --model.num-heads 2 --model.num-kv-heads 2
     --model.head-dim 8 --model.mlp-width 32
     --prime.updates 150 --prime.examples-per-update 8 --prime.rows-per-micro-batch 2

@@ -176,7 +176,7 @@ def test_the_task_as_the_training_loop_sees_it() -> None:
     assert task.name == "countdown"
     closing, end = task.end_tokens
     assert task.tokenizer.decode([closing, end]) == "</answer> <end>"
-    assert task.tokenizer.vocab_size == 68
+    assert task.tokenizer.vocab_size == 69
     wide = CountdownTask.with_symbols(CountdownSettings(max_number=60, max_value=50))
     assert wide.tokenizer.encode("60")
 

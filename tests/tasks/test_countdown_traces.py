@@ -48,7 +48,7 @@ def read(
     search, _, answer = text.partition(" </think> <answer> ")
     assert answer.endswith(" </answer>")
     values = []
-    for one_try, verdict in re.findall(r"(.+?) (yes|no)(?: |$)", search):
+    for one_try, verdict in re.findall(r"(.+?) (yes|low|high)(?: |$)", search):
         table = list(numbers)
         one_try, beside, compared = one_try.partition(" : ")
         assert not beside or int(compared) == target
@@ -63,7 +63,8 @@ def read(
             table.append(int(result))
             assert after == [separator] * (len(table) > 1 and separator != "")
         assert len(table) == 1
-        assert (verdict == "yes") is (table[0] == target)
+        over = (table[0] > target) - (table[0] < target)
+        assert verdict == ("yes", "high", "low")[over]
         values += table
     return Read(values, answer.removesuffix(" </answer>"))
 
@@ -112,8 +113,8 @@ def test_the_same_draws_give_the_same_trace() -> None:
     ]
 
 
-def test_tries_without_knowledge_come_in_the_fixed_order() -> None:
-    settings = TraceSettings(first_solution=0.0, later_solution=0.0, give_up=False)
+def test_tries_come_in_the_fixed_order() -> None:
+    settings = TraceSettings(random_tries=0.0, give_up=False)
     target = attempts((3, 4, 5), 50)[9].value
     puzzle = Problem((3, 4, 5), target, "", 0)
     text = make_trace(puzzle, np.random.default_rng(0), settings)
@@ -125,9 +126,7 @@ def test_tries_without_knowledge_come_in_the_fixed_order() -> None:
 @pytest.mark.parametrize("separator", ["", ","])
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_the_length_bound_is_reached(size: int, separator: str) -> None:
-    settings = TraceSettings(
-        first_solution=0.0, later_solution=0.0, give_up=False, separator=separator
-    )
+    settings = TraceSettings(random_tries=0.0, give_up=False, separator=separator)
     numbers = (6, 7, 9, 10)[:size]
     ways = attempts(numbers, 50)
     late = [w.value for w in ways if w.value not in {v.value for v in ways[:7]}]
@@ -143,37 +142,44 @@ def test_the_length_bound_is_reached(size: int, separator: str) -> None:
     assert max(lengths) == max_trace_tokens(size, settings)
 
 
-def test_budgets_and_knowledge_have_their_shares() -> None:
+def test_budgets_and_random_tries_have_their_shares() -> None:
     rng = np.random.default_rng(0)
     count = 6000
-    # 8 / (9 - 7) is late in the order: only knowledge finds it within the budget.
+    # 8 / (9 - 7) is late in the order: only a random try finds it within the budget.
     numbers, target = (7, 8, 9), 4
     ways = attempts(numbers, 50)
     assert target not in {way.value for way in ways[:7]}
     puzzle = Problem(numbers, target, "", 0)
-    known = TraceSettings()
-    first = 0
-    for _ in range(count):
-        values = read(make_trace(puzzle, rng, known), numbers, target).values
-        first += values == [target]
-    assert abs(first / count - known.first_solution) < 0.03
-
-    unknowing = replace(known, first_solution=0.0, later_solution=0.0)
+    settings = TraceSettings(random_tries=0.0)
     tries = Counter(
-        len(read(make_trace(puzzle, rng, unknowing), numbers, target).values)
+        len(read(make_trace(puzzle, rng, settings), numbers, target).values)
         for _ in range(count)
     )
-    total = sum(known.budget_weights)
-    for budget, weight in enumerate(known.budget_weights, start=1):
+    total = sum(settings.budget_weights)
+    for budget, weight in enumerate(settings.budget_weights, start=1):
         assert abs(tries[budget] / count - weight / total) < 0.03
     assert tries[2] == 0
 
-    later = replace(known, first_solution=0.0, give_up=False)
-    second = 0
-    for _ in range(count):
-        values = read(make_trace(puzzle, rng, later), numbers, target).values
-        second += len(values) == 2
-    assert abs(second / count - known.later_solution) < 0.03
+    settings = TraceSettings(random_tries=0.6, give_up=False)
+    first_values = Counter(
+        read(make_trace(puzzle, rng, settings), numbers, target).values[0]
+        for _ in range(count)
+    )
+    alike = sum(way.value == ways[0].value for way in ways) / len(ways)
+    assert abs(first_values[ways[0].value] / count - (0.4 + 0.6 * alike)) < 0.03
+
+
+def test_a_try_out_of_order_is_as_often_wrong_as_any() -> None:
+    # If only solutions were drawn, the order would give the verdict away.
+    settings = TraceSettings(budget_weights=(1.0,), random_tries=1.0)
+    rng = np.random.default_rng(0)
+    ways = attempts((2, 2, 4), 50)
+    share = sum(way.value == 4 for way in ways) / len(ways)
+    puzzle = Problem((2, 2, 4), 4, "", 0)
+    traces = [make_trace(puzzle, rng, settings) for _ in range(3000)]
+    assert abs(np.mean([" yes " in text for text in traces]) - share) < 0.03
+    answers = {read(text, (2, 2, 4), 4).answer for text in traces}
+    assert answers == {way.expression for way in ways}
 
 
 def test_weights_need_not_add_up_to_one() -> None:
@@ -185,29 +191,13 @@ def test_weights_need_not_add_up_to_one() -> None:
     assert settings.budget(np.nextafter(1.0, 0.0)) == 3
 
 
-def test_every_solution_of_a_problem_is_used() -> None:
-    settings = TraceSettings(first_solution=1.0)
-    rng = np.random.default_rng(0)
-    puzzle = Problem((2, 2, 4), 4, "", 0)
-    answers = {
-        read(make_trace(puzzle, rng, settings), (2, 2, 4), 4).answer for _ in range(400)
-    }
-    ways = {way.expression for way in attempts((2, 2, 4), 50) if way.value == 4}
-    assert answers == ways
-    assert len(ways) > 2
-
-
 def test_prompt_and_trace_make_one_text() -> None:
-    text = (
-        prompt(PUZZLE)
-        + " "
-        + make_trace(
-            PUZZLE, np.random.default_rng(0), TraceSettings(first_solution=1.0)
-        )
-    )
+    puzzle = Problem((3, 4, 5), 12, "( 3 + 4 ) + 5", 0)
+    settings = TraceSettings(random_tries=0.0)
+    text = prompt(puzzle) + " " + make_trace(puzzle, np.random.default_rng(0), settings)
     assert text == (
-        "3 4 5 : 35 <think> 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> "
-        "<answer> ( 3 + 4 ) * 5 </answer>"
+        "3 4 5 : 12 <think> 3 + 4 = 7 , 7 + 5 = 12 : 12 yes </think> "
+        "<answer> ( 3 + 4 ) + 5 </answer>"
     )
 
 
@@ -233,8 +223,8 @@ def test_a_problem_out_of_reach_is_refused() -> None:
         ({"budget_weights": (1.0, -0.1, 1.0)}, "budget_weights must be >= 0"),
         ({"budget_weights": (1.0, 0.0)}, "the last one > 0"),
         ({"budget_weights": (1.0, float("inf"))}, "budget_weights must be >= 0"),
-        ({"first_solution": 1.5}, r"first_solution must be in 0\.\.1, got 1.5"),
-        ({"later_solution": -1.0}, r"later_solution must be in 0\.\.1, got -1.0"),
+        ({"random_tries": 1.5}, r"random_tries must be in 0\.\.1, got 1.5"),
+        ({"random_tries": -1.0}, r"random_tries must be in 0\.\.1, got -1.0"),
         ({"separator": ";"}, "separator must be '' or ',', got ';'"),
         ({"max_value": 0}, "max_value must be >= 1, got 0"),
     ],

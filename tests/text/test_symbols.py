@@ -14,14 +14,15 @@ TOKENIZER = SymbolTokenizer(50)
 
 def test_one_token_a_word_and_padding_is_zero() -> None:
     tokenizer: Tokenizer = TOKENIZER
-    words = "<think> </think> <answer> </answer> <end> no yes + - * / ( ) = , : 0 9 50"
+    tags = "<think> </think> <answer> </answer> <end>"
+    words = f"{tags} low high yes + - * / ( ) = , : 0 9 50"
     ids = tokenizer.encode(words)
     assert len(ids) == len(set(ids)) == len(words.split())
     assert tokenizer.pad_id == 0
     assert 0 not in ids
     assert tokenizer.encode("<end>") == [tokenizer.end_id]
     assert tokenizer.end_id != tokenizer.pad_id
-    assert tokenizer.vocab_size == 51 + 17
+    assert tokenizer.vocab_size == 51 + 18
 
 
 # Other processes may hold the machine for longer than an example takes.
@@ -51,7 +52,7 @@ def test_unknown_word_is_named(word: str) -> None:
     assert repr(word) in str(error.value)
 
 
-@pytest.mark.parametrize("index", [-1, 68, 10**6])
+@pytest.mark.parametrize("index", [-1, 69, 10**6])
 def test_id_out_of_range_is_named(index: int) -> None:
     with pytest.raises(ValueError, match=f"got {index}"):
         TOKENIZER.decode([3, index])

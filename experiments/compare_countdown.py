@@ -168,6 +168,9 @@ def run_one(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
     return run_control(comparison, control, primed_from)
 
 
+# Seed -> method -> report.
+Results = Mapping[int, Mapping[str, Mapping[str, Any]]]
+
 FOLDERS = {
     "DAPO": "dapo",
     "GRPO": "grpo",
@@ -176,7 +179,7 @@ FOLDERS = {
 }
 
 
-def table(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
+def table(results: Results) -> str:
     """Markdown: a row a method, greedy and avg@8 of each seed and their mean."""
     seeds = list(results)
     lines = [
@@ -203,10 +206,33 @@ def row_of(name: str, values: Sequence[float], primed: Sequence[float]) -> str:
     return f"| {name} | {' | '.join(cells)} | {mean} | {gain} |"
 
 
+def plot(comparison: Comparison, results: Results) -> None:
+    """Draws comparison.png: all methods over steps and over wall time."""
+
+    def curves(name: str) -> list[tuple[int, list[Row]]]:
+        found = []
+        for seed, reports in results.items():
+            folder = comparison.out / f"seed{seed}" / FOLDERS[name]
+            primed = reports[name]["heldout_accuracy_primed"]
+            start = {"step": 0, "seconds_step": 0.0, "heldout_accuracy": primed}
+            found.append((seed, [start, *read_metrics(folder / "metrics.jsonl")]))
+        return found
+
+    plot_comparison(
+        {name: curves(name) for name in ("DAPO", "GRPO")},
+        comparison.out / "comparison.png",
+        controls={name: curves(name) for name in FOLDERS if "supervised" in name},
+        baseline=statistics.mean(
+            reports["DAPO"]["heldout_accuracy_primed"] for reports in results.values()
+        ),
+        title="Countdown, held-out greedy accuracy",
+    )
+
+
 def main() -> int:
     """Runs everything and writes the comparison."""
     comparison = tyro.cli(Comparison, description=__doc__)
-    results: dict[int, dict[str, dict[str, Any]]] = {s: {} for s in comparison.seeds}
+    results: dict[int, dict[str, Any]] = {seed: {} for seed in comparison.seeds}
     for name in FOLDERS:
         for seed in comparison.seeds:
             results[seed][name] = run_one(comparison, name, seed)
@@ -214,20 +240,7 @@ def main() -> int:
     (comparison.out / "comparison.json").write_text(json.dumps(results, indent=2))
     (comparison.out / "comparison.md").write_text(text)
 
-    def curves(name: str) -> list[tuple[int, list[Row]]]:
-        folders = {s: comparison.out / f"seed{s}" / FOLDERS[name] for s in results}
-        return [(s, read_metrics(f / "metrics.jsonl")) for s, f in folders.items()]
-
-    baseline = statistics.mean(
-        results[s]["DAPO"]["heldout_accuracy_primed"] for s in results
-    )
-    plot_comparison(
-        {name: curves(name) for name in ("DAPO", "GRPO")},
-        comparison.out / "comparison.png",
-        controls={name: curves(name) for name in FOLDERS if "supervised" in name},
-        baseline=baseline,
-        title="Countdown, held-out greedy accuracy",
-    )
+    plot(comparison, results)
     print(text)
     return 0
 

@@ -17,6 +17,7 @@ the environment large buffers are mapped in large pages.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,9 @@ import optax
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+# Run as a script, this file's folder is on the path, not the root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import (

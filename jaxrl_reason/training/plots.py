@@ -150,8 +150,10 @@ def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) ->
     panel.set_title("Reward and held-out accuracy (should rise)")
     panel.set_ylabel("mean reward, share right")
     _line(panel, rows, "reward_mean", "reward of the samples", _SKY)
-    steps, values = _column(rows, "heldout_accuracy")
-    if len(steps):
+    if len(_column(rows, "heldout_accuracy")[0]):
+        # The primed model is where the curve starts: much may happen in a few steps.
+        start = [] if baseline is None else [{"step": 0, "heldout_accuracy": baseline}]
+        steps, values = _column([*start, *rows], "heldout_accuracy")
         panel.plot(
             steps,
             values,

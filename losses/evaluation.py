@@ -9,7 +9,6 @@ from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -47,12 +46,16 @@ def pass_at_k(
     """
     if isinstance(k, jax.core.Tracer):
         raise ValueError("k must be static, got a traced value")
-    draws = np.asarray(k)
-    if not np.issubdtype(draws.dtype, np.integer) or draws.size == 0 or draws.min() < 1:
+    # Concrete also inside jit: k fixes how many factors the product has.
+    with jax.ensure_compile_time_eval():
+        draws = jnp.asarray(k)
+        integers = jnp.issubdtype(draws.dtype, jnp.integer)
+        least = int(draws.min()) if integers and draws.size else 0
+        most = int(draws.max()) if least else 0
+    if least < 1:
         raise ValueError(f"k must be an integer >= 1, got {k!r}")
     n = _checks.constant("num_samples", num_samples)
     c = _checks.constant("num_correct", num_correct)
-    most = int(draws.max())
     n, c, tries = jnp.broadcast_arrays(n, c, draws)
     i = jnp.broadcast_to(jnp.arange(most), (*n.shape, most))
     left = jnp.maximum(n[..., None] - i, 1.0)  # samples left at the i-th draw

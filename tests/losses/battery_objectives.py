@@ -1,9 +1,11 @@
 """Lines of the battery: policy objectives beside PPO's, and their compositions."""
 
 import jax
+import numpy as np
 
 from jaxrl_reason.losses.covariance import clip_cov, kl_cov
 from jaxrl_reason.losses.covariance_compositions import clip_cov_loss, kl_cov_loss
+from jaxrl_reason.losses.fine_tuning import dft
 from jaxrl_reason.losses.gradient_compositions import (
     gpg_loss,
     reinforce_loss,
@@ -230,4 +232,10 @@ CASES = [
         lambda x, b: ref.token_mean(clip_cov_tokens(x, b), b.mask),
     ),
     Case("vapo_loss", vapo, vapo_terms),
+    # The weight of a token is frozen at the batch's own log-probs.
+    Case(
+        "dft",
+        lambda x, b, c: token_mean(dft(x, b.mask), b.mask, c),
+        lambda x, b: -ref.token_mean(np.exp(b.x) * x, b.mask),
+    ),
 ]

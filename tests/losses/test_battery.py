@@ -13,7 +13,6 @@ from jaxrl_reason.losses import batch_counts
 from tests.losses import reference
 from tests.losses.battery import (
     FLOATS,
-    LOSSES,
     NUM_GROUPS,
     Batch,
     Case,
@@ -23,6 +22,7 @@ from tests.losses.battery import (
     value_and_grad,
     with_garbage,
 )
+from tests.losses.every_loss import LOSSES
 from tests.losses.worked import close
 
 every_loss = pytest.mark.parametrize("case", LOSSES, ids=str)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import jaxrl_reason.losses as lib
+from tests.losses.battery_pairs import PAIR_LOSSES
+from tests.losses.every_loss import LOSSES
 from tests.losses.worked import EXAMPLES
 
 # Fixed for other people's code: positional arguments, then keyword-only ones.
@@ -48,9 +50,59 @@ SIGNATURES = {
     "nll": "logprobs, mask",
     "soft_overlong_penalty": "lengths, *, max_length, cache_length",
     "overlong_mask": "mask, truncated",
+    "length_adaptive_lambda": "lengths, *, alpha=0.05",
+    "opo_advantages": "rewards, lengths, group_ids, *, num_groups, valid=None",
+    "remax_advantages": "rewards, greedy_rewards, *, valid=None",
+    "reinforce_pp_advantages": ("token_rewards, mask, *, gamma=1.0, ddof=1, eps=1e-08"),
+    "gpg_advantages": "rewards, group_ids, *, num_groups, valid=None",
+    "gspo": (
+        "logprobs, old_logprobs, advantages, mask, *, clip_low=0.0003, clip_high=0.0004"
+    ),
+    "dpo_loss": (
+        "policy_chosen, policy_rejected, ref_chosen, ref_rejected, *, "
+        "beta=0.1, label_smoothing=0.0, valid=None, num_pairs=None"
+    ),
+    "adaptive_kl_update": "coef, kl, *, target, horizon, num_samples",
 }
+# Names fixed for other people's code whose settings are the library's own choice.
+NAMES = [
+    "cispo",
+    "gmpo",
+    "sapo",
+    "kl_cov",
+    "clip_cov",
+    "importance_weights",
+    "masked_importance_weights",
+    "reinforce_pp_baseline_advantages",
+    "gdpo_advantages",
+    "gspo_loss",
+    "cispo_loss",
+    "gpg_loss",
+    "reinforce_loss",
+    "vapo_loss",
+    "cosine_length_reward",
+    "repetition_penalty",
+    "adaptive_entropy_update",
+    "ipo_loss",
+    "simpo_loss",
+    "orpo_loss",
+    "nca_loss",
+    "implicit_process_rewards",
+    "pairwise_ranking_loss",
+    "prover_rewards",
+    "verifier_loss",
+    "pcgrad",
+    "mgda_weights",
+    "dwa_weights",
+    "uncertainty_weighting",
+    "pass_at_k",
+    "majority_at_k",
+    "avg_at_k",
+    "pdr",
+    "asp",
+]
 ROOT = Path(lib.__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs" / "losses").glob("*.md"))
+PAGES = sorted((ROOT / "docs" / "losses").rglob("*.md"))
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -78,10 +130,30 @@ def test_compositions_share_their_arguments(name: str) -> None:
 
 
 def test_all_names_are_exported() -> None:
-    assert set(SIGNATURES) <= set(lib.__all__)
+    assert {*SIGNATURES, *NAMES} <= set(lib.__all__)
     assert lib.__all__ == sorted(lib.__all__)
     for name in lib.__all__:
         assert getattr(lib, name).__module__.startswith("jaxrl_reason.losses.")
+
+
+def test_no_loss_is_left_out_of_the_batteries() -> None:
+    listed = " ".join(case.name for case in [*LOSSES, *PAIR_LOSSES])
+    losses = [n for n in lib.__all__ if n.endswith("_loss")]
+    objectives = [
+        "clipped_surrogate",
+        "policy_gradient",
+        "gspo",
+        "gmpo",
+        "cispo",
+        "sapo",
+        "kl_cov",
+        "clip_cov",
+        "kl_penalty",
+        "nll",
+        "dft",
+    ]
+    words = set(listed.replace(",", " ").split())
+    assert [n for n in [*losses, *objectives] if n not in words] == []
 
 
 def test_the_bare_name_is_refused() -> None:

@@ -25,6 +25,15 @@ NEW = np.array(
 REF = np.array(
     [[-0.6, -0.9, -0.3, -1.5], [-0.7, -0.5, 0, 0], [-1, -0.6, -0.8, 0], [-0.9, 0, 0, 0]]
 )
+# What the sampler reported.
+SAMPLER = np.array(
+    [
+        [-0.5, -1.1, -0.2, -2.9],
+        [-0.7, -0.25, 0, 0],
+        [-1.2, -0.4, -0.9, 0],
+        [-2.0, 0, 0, 0],
+    ]
+)
 ADVANTAGES = np.array([1.0, -1.0, 0.5, -2.0])
 # The per-token values of the reduction examples, with garbage outside the mask.
 VALUES = np.array(

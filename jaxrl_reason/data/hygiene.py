@@ -1,0 +1,216 @@
+"""Clean training prompts: no benchmark questions, no duplicates, no contradictions."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+def normalized_words(text: str) -> list[str]:
+    r"""Words of a text in lower case, split at white space.
+
+    Args:
+        text: a prompt.
+
+    Returns:
+        Its words, punctuation left on them.
+
+    Example:
+        >>> normalized_words("  Find  the\nSUM ")
+        ['find', 'the', 'sum']
+    """
+    return text.lower().split()
+
+
+def word_ngrams(text: str, n: int) -> set[str]:
+    """All n-grams of words of a text.
+
+    Args:
+        text: a prompt.
+        n: words an n-gram, >= 1.
+
+    Returns:
+        The n-grams; none for a text shorter than n words.
+
+    Raises:
+        ValueError: n < 1.
+
+    Example:
+        >>> sorted(word_ngrams("To be or not", 3))
+        ['be or not', 'to be or']
+    """
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    words = normalized_words(text)
+    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+def ngram_jaccard(a: str, b: str, n: int) -> float:
+    """Shared n-grams of two texts over all of them.
+
+    Args:
+        a: a prompt.
+        b: another.
+        n: words an n-gram, >= 1.
+
+    Returns:
+        A number in [0, 1]; 0 if neither text has n words.
+
+    Raises:
+        ValueError: n < 1.
+
+    Example:
+        >>> ngram_jaccard("to be or not", "To be or else", 2)
+        0.5
+    """
+    first, second = word_ngrams(a, n), word_ngrams(b, n)
+    both = first | second
+    return len(first & second) / len(both) if both else 0.0
+
+
+def contaminated(
+    prompts: Iterable[str], benchmark: Iterable[str], *, n: int = 8
+) -> list[bool]:
+    """Which prompts share an n-gram of words with a benchmark.
+
+    n = 8 in open-r1 and s1, 32 in Light-R1, so that prompts which are alike only in
+    places stay, 13 in older work. Texts are compared in lower case with white space
+    collapsed. One that is shorter than n words has no n-gram and would pass whatever it
+    says: it is compared as a whole.
+
+    Args:
+        prompts: of the training set.
+        benchmark: prompts that must not be trained on.
+        n: words an n-gram, >= 1.
+
+    Returns:
+        One flag a prompt, True for those to drop. Time is linear in the texts.
+
+    Raises:
+        ValueError: n < 1.
+
+    Example:
+        >>> benchmark = ["What is the sum of 2 and 2 ?"]
+        >>> prompts = ["Tell me: what is the sum of 2 and 3", "What is it?"]
+        >>> contaminated(prompts, benchmark, n=7)
+        [True, False]
+        >>> contaminated(prompts, benchmark, n=8)
+        [False, False]
+    """
+    known: set[str] = set()
+    for text in benchmark:
+        known |= word_ngrams(text, n)
+        known.add(_collapsed(text))
+    known.discard("")
+    return [
+        not known.isdisjoint(word_ngrams(text, n)) or _collapsed(text) in known
+        for text in prompts
+    ]
+
+
+def digit_free_key(text: str) -> str:
+    """What is left of a text without signs, spaces and digits, in lower case.
+
+    Light-R1's exact match: a question with other numbers has the same key. It is
+    aggressive, short templates collide.
+
+    Args:
+        text: a prompt.
+
+    Returns:
+        The key; empty for a text of numbers and signs alone.
+
+    Example:
+        >>> digit_free_key("Find x: 3x + 12 = 27.")
+        'findxx'
+    """
+    return re.sub(r"[\W\d]", "", text).lower()
+
+
+def digit_free_matches(
+    prompts: Iterable[str], benchmark: Iterable[str], *, min_length: int = 1
+) -> list[bool]:
+    """Which prompts are a benchmark's but for numbers and signs.
+
+    Args:
+        prompts: of the training set.
+        benchmark: prompts that must not be trained on.
+        min_length: characters a key needs to count, >= 1; without that every prompt of
+            pure arithmetic would match every other.
+
+    Returns:
+        One flag a prompt, True for those to drop.
+
+    Raises:
+        ValueError: `min_length` < 1.
+
+    Example:
+        >>> prompts = ["find X: 5x+7=90", "Find y: 5y+7=90", "1 + 1 = ?"]
+        >>> digit_free_matches(prompts, ["Find x: 3x + 12 = 27.", "2 + 3 = ?"])
+        [True, False, False]
+    """
+    if min_length < 1:
+        raise ValueError(f"min_length must be >= 1, got {min_length}")
+    known = {digit_free_key(text) for text in benchmark}
+    keys = map(digit_free_key, prompts)
+    return [len(key) >= min_length and key in known for key in keys]
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What is left of a data set, and why the rest is not.
+
+    Attributes:
+        kept: positions to keep, rising.
+        duplicates: positions of further copies with the same answer.
+        conflicting: positions of all copies of prompts with more than one answer.
+    """
+
+    kept: tuple[int, ...]
+    duplicates: tuple[int, ...]
+    conflicting: tuple[int, ...]
+
+
+def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
+    """Keeps one of each prompt, and none whose copies disagree about the answer.
+
+    Prompts are equal if they are in lower case with white space collapsed, answers if
+    they are with white space collapsed: "A" and "a" may be two answers. Bring answers
+    into one form first if 1/2 and 0.5 should agree.
+
+    Args:
+        prompts: of the training set.
+        answers: one a prompt.
+
+    Returns:
+        Positions; every position is in exactly one of the three.
+
+    Raises:
+        ValueError: not one answer a prompt.
+
+    Example:
+        >>> deduplicate(["1 + 1", "1  + 1", "Why?", "why?"], ["2", "2 ", "so", "no"])
+        Deduplicated(kept=(0,), duplicates=(1,), conflicting=(2, 3))
+    """
+    if len(prompts) != len(answers):
+        raise ValueError(
+            f"answers must be one a prompt, {len(prompts)}, got {len(answers)}"
+        )
+    keys = [_collapsed(prompt) for prompt in prompts]
+    said: dict[str, set[str]] = {}
+    for key, answer in zip(keys, answers, strict=True):
+        said.setdefault(key, set()).add(" ".join(answer.split()))
+    kept, duplicates, conflicting = [], [], []
+    seen: set[str] = set()
+    for position, key in enumerate(keys):
+        if len(said[key]) > 1:
+            conflicting.append(position)
+        elif key in seen:
+            duplicates.append(position)
+        else:
+            kept.append(position)
+        seen.add(key)
+    return Deduplicated(tuple(kept), tuple(duplicates), tuple(conflicting))
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(normalized_words(text))

@@ -1,0 +1,138 @@
+"""Logic-RL's reward for Knights and Knaves: format and answer, from the text alone."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxrl_reason.grading.formats import last_tagged
+
+ROLES = ("knight", "knave")
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+@dataclass(frozen=True)
+class LogicGrade:
+    """Verdict on one response.
+
+    Attributes:
+        reward: the sum of the two parts: 3, -0.5, -1 or -3.
+        correct: the format is kept and everybody has the right role.
+        format_ok: every tag is there once, in order.
+        parsed: name -> role as answered; None if the answer could not be read.
+        reason: why it is not correct; empty if it is.
+    """
+
+    reward: float
+    correct: bool
+    format_ok: bool
+    parsed: dict[str, str] | None
+    reason: str
+
+
+def grade_roles(
+    response: str, roles: Mapping[str, str], *, opened: bool = True
+) -> LogicGrade:
+    """Judge who is a knight and who a knave, by the rules of Logic-RL.
+
+    Format: +1 if each of `<think> </think> <answer> </answer>` occurs exactly once and
+    in this order, else -1. Answer: +2 if everybody has the right role, -1.5 if not, -2
+    if it cannot be read or the format is broken. An answer can be read if the words
+    knight and knave occur in it as often as there are people, and everybody is named as
+    "NAME is a knight" or "NAME is a knave". arXiv 2502.14768, section 2.2, and its
+    `kk.py`, which looks for the response behind the first "Assistant:" of prompt and
+    response together, so that a prompt that contains the word moves it.
+
+    Text between or around the tags is allowed, other than in
+    `formats.think_answer_format`. A denial around a sentence is not understood, here as
+    there: "it is false that Zoe is a knight" makes her one.
+
+    Args:
+        response: what the model wrote, without the prompt; nothing in it is ever run.
+        roles: name -> "knight" or "knave".
+        opened: the prompt ends with `<think>`, which counts: a response that writes a
+            second one breaks the format.
+
+    Returns:
+        The verdict. No response raises, and time is linear in it.
+
+    Raises:
+        ValueError: `roles` is empty or has other roles.
+
+    Example:
+        >>> roles = {"Zoe": "knight", "Jack": "knave"}
+        >>> said = "Zoe is a knight, Jack is a knave."
+        >>> grade_roles(f"... </think> <answer> {said} </answer>", roles).reward
+        3.0
+        >>> grade_roles(f"... </think> {said}", roles).reward
+        -3.0
+    """
+    if not roles or any(role not in ROLES for role in roles.values()):
+        raise ValueError(
+            f"roles must be knight or knave for one name at least, got {dict(roles)!r}"
+        )
+    text = response if isinstance(response, str) else ""
+    if not tags_in_order(("<think>" if opened else "") + text):
+        return LogicGrade(-3.0, False, False, None, "tags not once each and in order")
+    answer = (last_tagged(text, "answer") or "").strip()
+    parsed = parse_roles(answer, tuple(roles))
+    if parsed is None:
+        return LogicGrade(-1.0, False, True, None, "the answer does not name everybody")
+    wrong = [name for name in roles if parsed[name] != roles[name]]
+    if wrong:
+        reason = f"wrong about {', '.join(wrong)}"
+        return LogicGrade(-0.5, False, True, parsed, reason)
+    return LogicGrade(3.0, True, True, parsed, "")
+
+
+def tags_in_order(text: str) -> bool:
+    """Whether `<think> </think> <answer> </answer>` are there once each, in this order.
+
+    Args:
+        text: the response, with the prompt's opening tag where it has one.
+
+    Returns:
+        True if so; what stands between and around them does not matter.
+
+    Example:
+        >>> tags_in_order("<think> a </think> so <answer> b </answer>")
+        True
+        >>> tags_in_order("</think> <answer> b </answer>")
+        False
+    """
+    if any(text.count(tag) != 1 for tag in _TAGS):
+        return False
+    places = [text.find(tag) for tag in _TAGS]
+    return places == sorted(places)
+
+
+def parse_roles(answer: str, names: tuple[str, ...]) -> dict[str, str] | None:
+    """Roles that an answer gives to all names, or None.
+
+    Args:
+        answer: what stands between the answer tags.
+        names: everybody in the puzzle.
+
+    Returns:
+        name -> "knight" or "knave", by the first sentence about each name; None if
+        anybody is left out, or roles are mentioned more or fewer times than there are
+        names.
+
+    Example:
+        >>> parse_roles("(1) Zoe is a knight (2) Jack IS A KNAVE", ("Zoe", "Jack"))
+        {'Zoe': 'knight', 'Jack': 'knave'}
+        >>> parse_roles("Zoe is a knight or Zoe is a knave", ("Zoe",)) is None
+        True
+    """
+    lower = answer.lower()
+    if sum(lower.count(role) for role in ROLES) != len(names):
+        return None
+    found = {}
+    for name in names:
+        # Each run of white space is tried once: no two neighbouring parts of the
+        # pattern can take the same character, so nothing is tried twice.
+        pattern = rf"\b{re.escape(name)}\b\s+is\s+a\s+(knight|knave)\b"
+        match = re.search(pattern, answer, re.IGNORECASE)
+        if match is None:
+            return None
+        found[name] = match[1].lower()
+    return found

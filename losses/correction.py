@@ -1,0 +1,248 @@
+"""Rollout correction: the sampler is not quite the policy that is trained.
+
+Three policies: the sampler mu reports `sampler_logprobs`, the trainer computes
+`old_logprobs` of the same weights, and the policy is trained away from them. The
+weights here, u = pi_old / mu, stand between the first two; the ratio of a clipped
+objective stands between the last two. All are constants, for the `weights` of every
+composition.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._numerics import bounded_exp, k3, keep
+
+
+def importance_weights(
+    old_logprobs: ArrayLike,
+    sampler_logprobs: ArrayLike,
+    mask: ArrayLike,
+    *,
+    kind: str = "token",
+    cap: float | jax.Array = 2.0,
+) -> jax.Array:
+    """Truncated importance weights between sampler and trainer (TIS).
+
+    u_t = exp(old_logprobs - sampler_logprobs); w_t = min(u_t, cap) for kind "token",
+    w_t = min(prod_s u_s, cap) for all tokens of a row for kind "sequence". "Your
+    efficient RL framework secretly brings you off-policy RL training",
+    fengyao.notion.site/off-policy-rl; V-trace's truncation, arXiv 1802.01561, section
+    4.1. Log-weights, summed where they are, are cut to +-20. Token weights are biased,
+    sequence weights are not and vary more. OpenRLHF's "tis" also cuts below; verl and
+    this function do not.
+
+    Args:
+      old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
+      sampler_logprobs: [B, T] as the sampler reported them, at the same temperature.
+      mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
+      kind: "token" or "sequence".
+      cap: the largest weight, > 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask: the `weights` of a composition.
+      Denominators stay those of the mask.
+
+    Raises:
+      ValueError: shapes differ, `kind` is unknown, or `cap` <= 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses.correction import importance_weights
+      >>> old, sampler = jnp.log(jnp.array([[0.5, 0.3], [0.2, 0.2]]))
+      >>> arrays = jnp.array([old]), jnp.array([sampler]), jnp.ones((1, 2))
+      >>> print(importance_weights(*arrays).round(4))
+      [[2.  1.5]]
+      >>> print(importance_weights(*arrays, kind="sequence", cap=9.0).round(4))
+      [[3.75 3.75]]
+    """
+    _checks.setting("cap", cap, "> 0", lambda x: x > 0)
+    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
+    return keep(jnp.minimum(bounded_exp(log_weights), cap), live)
+
+
+def masked_importance_weights(
+    old_logprobs: ArrayLike,
+    sampler_logprobs: ArrayLike,
+    mask: ArrayLike,
+    *,
+    kind: str = "token",
+    low: float | jax.Array,
+    high: float | jax.Array,
+) -> jax.Array:
+    """Importance weights, zero where they leave a band (MIS, IcePop).
+
+    w_t = u_t if low <= u_t <= high, else 0, u as in `importance_weights`; kind
+    "sequence" puts prod_s u_s to the test and drops whole rows. IcePop is the kind
+    "token"; bounds in use: 0.5 and 5 (ProRL v2), 0.5 and 2 (TRL's example). A dropped
+    token teaches nothing and stays in the denominator. OpenRLHF's "seq-mask-tis" tests
+    the sequence and then weighs by token weights, which its comment calls truncated and
+    which are not.
+
+    Args:
+      old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
+      sampler_logprobs: [B, T] as the sampler reported them.
+      mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
+      kind: "token" or "sequence".
+      low: the smallest weight kept, >= 0.
+      high: the largest weight kept, finite and >= `low`. Both are bounds of
+        pi_old / mu: verl's k1 thresholds bound mu / pi_old, see `rejection_mask`.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask.
+
+    Raises:
+      ValueError: shapes differ, `kind` is unknown, or a bound is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses.correction import masked_importance_weights
+      >>> old, sampler = jnp.log(jnp.array([[0.5, 0.3], [0.2, 0.2]]))
+      >>> arrays = jnp.array([old]), jnp.array([sampler]), jnp.ones((1, 2))
+      >>> print(masked_importance_weights(*arrays, low=0.5, high=2.0).round(4))
+      [[0.  1.5]]
+    """
+    _check_band(low, high)
+    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
+    weights = bounded_exp(log_weights)
+    # A nan is outside of no band: it stays and shows.
+    outside = (weights < low) | (weights > high)
+    return keep(jnp.where(outside, 0.0, weights), live)
+
+
+def rejection_mask(
+    old_logprobs: ArrayLike,
+    sampler_logprobs: ArrayLike,
+    mask: ArrayLike,
+    *,
+    kind: str = "geometric",
+    low: float | jax.Array | None = None,
+    high: float | jax.Array,
+) -> jax.Array:
+    """Which sequences agree with the sampler well enough to be learnt from.
+
+    kind "geometric": low <= exp(mean_t log u_t) <= high (verl 0.999 and 1.001);
+    "sequence": low <= prod_t u_t <= high; "k3": mean_t (u_t - 1 - log u_t) <= high
+    (0.001 to 0.01). u = pi_old / mu as in `importance_weights`; means over live tokens.
+    verl `rollout_corr_helper.py`, seq_mean_k1, seq_sum_k1 and seq_mean_k3; there the
+    thresholds of k1 bound mu / pi_old, so its "0.5_5.0" is low=0.2, high=2.0 here.
+
+    What it does to denominators is the caller's choice. `mask & keep[:, None]` before
+    `batch_counts` takes the rows out of them, as in verl; `weights * keep[:, None]`
+    with the old mask leaves them in, so that every rejected row shrinks the loss, and
+    does not touch the KL and entropy terms.
+
+    Args:
+      old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
+      sampler_logprobs: [B, T] as the sampler reported them.
+      mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
+      kind: "geometric", "sequence" or "k3".
+      low: the lower bound, >= 0; none with kind "k3".
+      high: the upper bound, finite and >= `low`.
+
+    Returns:
+      [B] bool, True for rows to keep; a row without live tokens is kept. A nan keeps
+      its row: it is not hidden.
+
+    Raises:
+      ValueError: shapes differ, `kind` is unknown, or a bound is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses.correction import rejection_mask
+      >>> old = jnp.array([[-1.0, -2.0], [-1.0, -2.0]])
+      >>> sampler = jnp.array([[-1.1, -1.9], [-1.2, -2.2]])
+      >>> print(rejection_mask(old, sampler, jnp.ones((2, 2)), low=0.9, high=1.1))
+      [ True False]
+    """
+    _checks.one_of("kind", kind, ("geometric", "sequence", "k3"))
+    if kind == "k3":
+        _checks.not_negative("high", high)
+        if low is not None:
+            raise ValueError(f"low must be None with kind 'k3', got {low!r}")
+    elif low is None:
+        raise ValueError(f"low must be a number with kind {kind!r}, got None")
+    else:
+        _check_band(low, high)
+    floor = 0.0 if low is None else low
+    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, "token")
+    lengths = jnp.maximum(jnp.sum(live, axis=1), 1)
+    if kind == "k3":
+        # k3's argument is log mu - log pi_old; outside the mask it is 0 and so is k3.
+        rejected = jnp.sum(k3(-log_weights), axis=1) / lengths > high
+    else:
+        exponent = jnp.sum(log_weights, axis=1)
+        ratio = bounded_exp(exponent / lengths if kind == "geometric" else exponent)
+        rejected = (ratio < floor) | (ratio > high)
+    return ~rejected | ~jnp.any(live, axis=1)
+
+
+def normalize_weights(
+    weights: ArrayLike, mask: ArrayLike, *, mean: float | jax.Array
+) -> jax.Array:
+    """Importance weights divided by their mean over the mini-batch.
+
+    w'_t = w_t / mean. The mean is of the truncated or masked weights, over the whole
+    mini-batch: the sum over its parts of `token_mean(weights, mask, counts)`, or of
+    `sequence_mean` for weights of one a sequence. It is an argument and never taken
+    from the rows at hand, which would make the loss depend on how the mini-batch is
+    split. verl's `rollout_is_batch_normalize`.
+
+    Args:
+      weights: [B, T] of `importance_weights` or `masked_importance_weights`.
+      mask: [B, T] bool or 0/1.
+      mean: scalar, the mean over the mini-batch. Where it is 0, so are all weights,
+        and they stay 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask.
+
+    Raises:
+      ValueError: shapes differ, or `mean` is negative or not finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import batch_counts, token_mean
+      >>> from jaxrl_reason.losses.correction import normalize_weights
+      >>> weights, mask = jnp.array([[2.0, 1.0, 1.0, 0.0]]), jnp.ones((1, 4))
+      >>> mean = token_mean(weights, mask, batch_counts(mask))
+      >>> print(normalize_weights(weights, mask, mean=mean))
+      [[2. 1. 1. 0.]]
+      >>> print(normalize_weights(weights, mask, mean=0.5))
+      [[4. 2. 2. 0.]]
+    """
+    _checks.not_negative("mean", mean)
+    weights, live = _checks.constant("weights", weights), _checks.flags(mask)
+    _checks.same_shape(2, weights=weights, mask=live)
+    mean = _checks.constant("mean", mean)
+    return keep(weights, live) / jnp.where(mean == 0, 1.0, mean)
+
+
+def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
+    _checks.not_negative("low", low)
+    floor = 0.0 if isinstance(low, jax.core.Tracer) else float(low)
+    _checks.setting(
+        "high",
+        high,
+        f"finite and >= low = {floor:g}",
+        lambda x: floor <= x < math.inf,
+    )
+
+
+def _log_weights(
+    old_logprobs: ArrayLike, sampler_logprobs: ArrayLike, mask: ArrayLike, kind: str
+) -> tuple[jax.Array, jax.Array]:
+    """log u [B, T], or its sum over the row on every token; and the mask as bool."""
+    _checks.one_of("kind", kind, ("token", "sequence"))
+    old = _checks.floating("old_logprobs", old_logprobs)
+    sampler = _checks.floating("sampler_logprobs", sampler_logprobs)
+    live = _checks.flags(mask)
+    _checks.same_shape(2, old_logprobs=old, sampler_logprobs=sampler, mask=live)
+    log_weights = jax.lax.stop_gradient(keep(old - sampler, live))
+    if kind == "sequence":
+        total = jnp.sum(log_weights, axis=1, keepdims=True)
+        log_weights = jnp.broadcast_to(total, live.shape)
+    return log_weights, live

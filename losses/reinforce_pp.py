@@ -1,0 +1,167 @@
+"""REINFORCE++: no critic, and advantages whitened over the whole batch."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._moments import members, moments
+from jaxrl_reason.losses._numerics import keep, spread
+from jaxrl_reason.losses.advantages import dr_grpo_advantages
+from jaxrl_reason.losses.returns import discounted_returns
+
+
+def whiten(
+    x: ArrayLike,
+    mask: ArrayLike,
+    *,
+    ddof: int = 1,
+    eps: float | jax.Array = 1e-8,
+    center: bool = True,
+) -> jax.Array:
+    """Scales to variance 1 over all live entries, by default with mean 0.
+
+    y = (x - mean(x)) / sqrt(var(x) + eps), or without centring y = x / sqrt(var(x) +
+    eps), which keeps the signs. REINFORCE++, arXiv 2501.03262; PPO's public
+    implementations do the same to GAE's advantages, never to the value targets. verl
+    and TRL: `ddof=1`, `eps=1e-8`, and `whiten(x, mask) + mean` where they are asked to
+    keep the mean; OpenRLHF: `ddof=0`, the variance at least 1e-8 instead of 1e-8 added.
+
+    Args:
+      x: [B, T], or any shape; hand over the whole batch, the statistics of a part are
+        not the batch's. On a mesh they are those of all devices.
+      mask: of the same shape, bool or 0/1; `x` may hold anything where it is 0.
+      ddof: 1 divides the sum of squares by n - 1, 0 by n.
+      eps: added to the variance, >= 0.
+      center: whether the mean is taken away.
+
+    Returns:
+      float32 constants, zero outside the mask. Where all live entries are equal:
+      exactly 0, or without centring `x` as it is.
+
+    Raises:
+      ValueError: shapes differ, `ddof` is not 0 or 1, or `eps` < 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import whiten
+      >>> x, mask = jnp.array([[3.0, 1.0], [-1.0, 9.0]]), jnp.array([[1, 1], [1, 0]])
+      >>> print(whiten(x, mask))
+      [[ 1.  0.]
+       [-1.  0.]]
+      >>> print(whiten(x, mask, center=False))
+      [[ 1.5  0.5]
+       [-0.5  0. ]]
+    """
+    _checks.not_negative("eps", eps)
+    x, live = _checks.constant("x", x), _checks.flags(mask)
+    _checks.same_shape(x.ndim, x=x, mask=live)
+    centred, variance = moments(x, live, ddof)
+    scale = jnp.where(variance == 0, 1.0, jnp.sqrt(variance + eps))
+    out = (centred if center else keep(x, live)) / scale
+    return jax.lax.stop_gradient(out)
+
+
+def reinforce_pp_advantages(
+    token_rewards: ArrayLike,
+    mask: ArrayLike,
+    *,
+    gamma: float | jax.Array = 1.0,
+    ddof: int = 1,
+    eps: float | jax.Array = 1e-8,
+) -> jax.Array:
+    """Returns from each token on, whitened over all tokens of the batch.
+
+    G_t = r_t + gamma G_{t'}, t' the next live token; A = (G - mean(G)) / sqrt(var(G) +
+    eps) over all live tokens. REINFORCE++, arXiv 2501.03262; r_t holds the
+    outcome on the last token and the KL penalty on every one, see `kl_in_reward`. Long
+    responses weigh more in the statistics, and in a batch of good responses some
+    advantages are negative. verl's return is reset by a masked token inside a
+    response; here it is carried over. OpenRLHF divides by n, `ddof=0`.
+
+    Args:
+      token_rewards: [B, T]; those outside the mask are ignored.
+      mask: [B, T] bool or 0/1; rows of the whole batch.
+      gamma: discount a live token, in [0, 1].
+      ddof: 1 divides the sum of squares by n - 1, 0 by n.
+      eps: added to the variance, >= 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask; exactly 0 where all returns are
+      equal.
+
+    Raises:
+      ValueError: shapes differ, or a setting is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import reinforce_pp_advantages
+      >>> rewards = jnp.array([[2.0, 9.0, 1.0], [-1.0, 9.0, 9.0]])
+      >>> mask = jnp.array([[1, 0, 1], [1, 0, 0]])
+      >>> print(reinforce_pp_advantages(rewards, mask))
+      [[ 1.  0.  0.]
+       [-1.  0.  0.]]
+    """
+    returns = discounted_returns(token_rewards, mask, gamma=gamma)
+    return whiten(returns, mask, ddof=ddof, eps=eps)
+
+
+def reinforce_pp_baseline_advantages(
+    rewards: ArrayLike,
+    group_ids: ArrayLike,
+    mask: ArrayLike,
+    *,
+    num_groups: int,
+    ddof: int = 1,
+    eps: float | jax.Array = 1e-8,
+    valid: ArrayLike | None = None,
+) -> jax.Array:
+    """Rewards less their group's mean, whitened over all tokens of the batch.
+
+    C_i = R_i - mean_g(R), one for each token of i; A = (C - mean(C)) / sqrt(var(C) +
+    eps) over all live tokens. REINFORCE++-baseline, arXiv 2501.03262. Since
+    responses of a group differ in length, the mean over tokens is not 0, and a group
+    without signal gets -mean(C) / sqrt(var(C) + eps), as in verl and OpenRLHF. verl
+    divides by n - 1 and leaves a group of one its raw reward, where here C is 0;
+    OpenRLHF divides by n. The KL is a term of the loss (`kl_penalty`, k2).
+
+    Args:
+      rewards: [B] one a sequence.
+      group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
+      mask: [B, T] bool or 0/1; a fully masked row counts nowhere, not even in its
+        group's mean.
+      num_groups: static.
+      ddof: 1 divides the sum of squares by n - 1, 0 by n.
+      eps: added to the variance, >= 0.
+      valid: [B] bool or 0/1; the others are left out of both statistics and get 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask; exactly 0 where no group has
+      signal.
+
+    Raises:
+      ValueError: shapes differ, or a setting is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import reinforce_pp_baseline_advantages
+      >>> rewards, ids = jnp.array([3.0, 1.0]), jnp.array([0, 0])
+      >>> mask = jnp.array([[1, 0, 0, 0], [1, 1, 1, 1]])
+      >>> found = reinforce_pp_baseline_advantages(
+      ...     rewards, ids, mask, num_groups=1, ddof=0
+      ... )
+      >>> print(found.round(4))
+      [[ 2.   0.   0.   0. ]
+       [-0.5 -0.5 -0.5 -0.5]]
+    """
+    live, on = _checks.flags(mask), members(group_ids, num_groups, valid)
+    _checks.same_shape(2, mask=live)
+    if on.shape != live.shape[:1]:
+        raise ValueError(
+            f"group_ids must have shape {list(live.shape[:1])}, one a row of the mask, "
+            f"got {list(on.shape)}"
+        )
+    on &= jnp.any(live, axis=1)
+    centred = dr_grpo_advantages(rewards, group_ids, num_groups=num_groups, valid=on)
+    live &= on[:, None]
+    return whiten(spread("rewards", centred, live), live, ddof=ddof, eps=eps)

@@ -1,0 +1,149 @@
+"""Penalties for repeated n-grams of tokens, a sequence or a token at a time.
+
+n-grams are compared exactly and not by a hash: names of 2-grams are made of pairs of
+tokens by one sort, names of 4-grams of pairs of those names, and so on, which takes
+T log T log n and arrays of [B, T] alone.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+
+
+def repetition_penalty(
+    tokens: ArrayLike, mask: ArrayLike, *, n: int, penalty: float | jax.Array
+) -> jax.Array:
+    """A penalty that grows with the share of n-grams that were there before.
+
+    r_i = penalty (1 - unique n-grams / n-grams); 0 for a response shorter than n.
+    Demystifying Long CoT, arXiv 2502.03373, and open-r1, which splits the text at
+    white space; here the tokens count. An n-gram is n neighbouring live tokens: one
+    that a masked token interrupts is none.
+
+    Args:
+      tokens: [B, T] int; what they are where the mask is 0 does not matter.
+      mask: [B, T] bool or 0/1, True on tokens that the policy produced.
+      n: static, >= 1.
+      penalty: what a response of nothing but repetition approaches, finite and <= 0.
+
+    Returns:
+      [B] float32 constants in [penalty, 0].
+
+    Raises:
+      ValueError: shapes differ, `tokens` are not integers, `n` < 1 or `penalty` > 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses.repetition import repetition_penalty
+      >>> tokens = jnp.array([[1, 2, 3, 4, 0], [5, 5, 5, 5, 5], [1, 2, 1, 2, 1]])
+      >>> mask = jnp.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+      >>> print(repetition_penalty(tokens, mask, n=2, penalty=-1.0))
+      [ 0.   -0.75 -0.5 ]
+    """
+    _check_penalty(penalty)
+    repeated, whole = _repeated_ngrams(tokens, mask, n)
+    share = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(whole, axis=1), 1)
+    return jnp.where(share > 0, share * penalty, 0.0)  # 0 and not -0
+
+
+def token_repetition_penalty(
+    tokens: ArrayLike,
+    mask: ArrayLike,
+    *,
+    n: int = 40,
+    penalty: float | jax.Array = -0.05,
+) -> jax.Array:
+    """A penalty on every token of an n-gram that was there before: the dense form.
+
+    r_it = penalty if token t is part of an n-gram that began earlier in the response as
+    well, else 0; the first occurrence costs nothing, and a token of several repeated
+    n-grams pays once. Demystifying Long CoT, arXiv 2502.03373: n = 40 and
+    -0.05, discounted with its own gamma of 0.99 while correctness has gamma 1: two
+    calls of `discounted_returns`, added up.
+
+    Args:
+      tokens: [B, T] int; what they are where the mask is 0 does not matter.
+      mask: [B, T] bool or 0/1, True on tokens that the policy produced.
+      n: static, >= 1.
+      penalty: of one token, finite and <= 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask.
+
+    Raises:
+      ValueError: shapes differ, `tokens` are not integers, `n` < 1 or `penalty` > 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses.repetition import token_repetition_penalty
+      >>> tokens, mask = jnp.array([[1, 2, 3, 1, 2, 3, 9]]), jnp.ones((1, 7))
+      >>> print(token_repetition_penalty(tokens, mask, n=3, penalty=-0.5))
+      [[ 0.   0.   0.  -0.5 -0.5 -0.5  0. ]]
+    """
+    _check_penalty(penalty)
+    repeated, _ = _repeated_ngrams(tokens, mask, n)
+    width = repeated.shape[1]
+    if n > width:
+        return jnp.zeros(repeated.shape, jnp.float32)
+    # How many repeated n-grams begin at one of the n positions up to t.
+    begun = jnp.cumsum(repeated, axis=1, dtype=jnp.int32)
+    earlier = jnp.pad(begun[:, : width - n], ((0, 0), (n, 0)))
+    return jnp.where(begun > earlier, penalty, 0.0)
+
+
+def _check_penalty(penalty: float | jax.Array) -> None:
+    _checks.setting(
+        "penalty", penalty, "finite and <= 0", lambda x: -float("inf") < x <= 0
+    )
+
+
+def _repeated_ngrams(
+    tokens: ArrayLike, mask: ArrayLike, n: int
+) -> tuple[jax.Array, jax.Array]:
+    """[B, T] bool twice, by first position: n-grams seen before, and all n-grams."""
+    tokens, live = _checks.integers("tokens", tokens), _checks.flags(mask)
+    _checks.same_shape(2, tokens=tokens, mask=live)
+    n = _checks.static_size("n", n)
+    rows, width = tokens.shape
+    if n > width:
+        none = jnp.zeros((rows, width), bool)
+        return none, none
+    count = jnp.pad(jnp.cumsum(live, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+    whole = jnp.pad(count[:, n:] - count[:, :-n] == n, ((0, 0), (0, n - 1)))
+    names, size = tokens, 1
+    while 2 * size <= n:
+        names, size = _pair_names(names, _shifted(names, size)), 2 * size
+    if size < n:  # two overlapping pieces of n tokens
+        names = _pair_names(names, _shifted(names, n - size))
+    # Whole n-grams first, equal ones side by side, in the order of the text.
+    keys = ((~whole).astype(jnp.int32), names, _positions(names))
+    dead, names, at = jax.lax.sort(keys, dimension=1, num_keys=3)
+    same = jnp.pad(names[:, 1:] == names[:, :-1], ((0, 0), (1, 0)))
+    repeated = same & (dead == 0)
+    return _in_order(at, repeated.astype(jnp.int32)) > 0, whole
+
+
+def _pair_names(first: jax.Array, second: jax.Array) -> jax.Array:
+    """One number for each pair: equal within a row exactly where both parts are."""
+    keys = (first, second, _positions(first))
+    first, second, at = jax.lax.sort(keys, dimension=1, num_keys=2)
+    new = (first[:, 1:] != first[:, :-1]) | (second[:, 1:] != second[:, :-1])
+    names = jnp.pad(jnp.cumsum(new, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+    return _in_order(at, names)
+
+
+def _in_order(at: jax.Array, x: jax.Array) -> jax.Array:
+    """x, sorted by the positions that its entries came from."""
+    ordered: jax.Array = jax.lax.sort((at, x), dimension=1, num_keys=1)[1]
+    return ordered
+
+
+def _positions(x: jax.Array) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+
+
+def _shifted(x: jax.Array, by: int) -> jax.Array:
+    """x[:, t + by]; past the end anything, no whole n-gram reaches there."""
+    return jnp.pad(x[:, by:], ((0, 0), (0, by)))

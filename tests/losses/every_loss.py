@@ -1,0 +1,5 @@
+"""All lines of the battery in one list, which every test of all losses goes through."""
+
+from tests.losses import battery, battery_objectives, battery_rollout
+
+LOSSES = [*battery.LOSSES, *battery_objectives.CASES, *battery_rollout.CASES]

@@ -162,7 +162,7 @@ def test_a_row_must_hold_a_pair_and_the_context_a_response():
 
 
 def test_a_method_asks_for_known_lengths_only():
-    with pytest.raises(ValueError, match="lengths must be among .* got 'lengths'"):
+    with pytest.raises(ValueError, match="must be among chosen_lengths"):
         PreferenceMethod("mine", dpo_loss, lengths=("lengths",))
 
 
@@ -274,7 +274,7 @@ def numerical_gradient(f, x, eps=1e-5):
 
 
 def one_pair_a_micro_batch(pairs):
-    """The same static shape as `pack_pairs` of all, the pairs as far apart as can be."""
+    """The same shape as `pack_pairs` of all, the pairs as far apart as can be."""
     alone = [pack_pairs(SETTINGS, [pair])[0] for pair in pairs]
     batch = jax.tree.map(lambda *xs: np.stack([x[0] for x in xs]), *alone)
     numbers = np.arange(len(pairs)).reshape(-1, 1, 1)

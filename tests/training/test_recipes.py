@@ -1,8 +1,11 @@
 """Every recipe: a real run of two updates, and exactly the parts that it claims."""
 
 import dataclasses
+import doctest
 import math
 from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -146,10 +149,7 @@ def parts_of(recipe: Recipe) -> dict[str, object]:
 
 def test_a_rung_of_the_ladder_differs_from_the_one_before_in_one_part() -> None:
     rungs = [parts_of(recipe) for recipe in DAPO_LADDER]
-    changes = [
-        [name for name in a if a[name] != b[name]]
-        for a, b in zip(rungs, rungs[1:], strict=False)
-    ]
+    changes = [[name for name in a if a[name] != b[name]] for a, b in pairwise(rungs)]
     assert changes == [["filtering"], ["clip"], ["soft"], ["loss"], ["sampling"]]
     assert rungs[0]["loss"] is losses.grpo_loss
     assert rungs[-1]["loss"] is losses.dapo_loss
@@ -493,3 +493,45 @@ def test_an_input_and_its_function_come_together(name: str) -> None:
         dataclasses.replace(method, loss_inputs=(name,))
     with pytest.raises(ValueError, match=f"{name} must be a function where"):
         dataclasses.replace(method, **{name: print})
+
+
+# The page.
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return " / ".join(cell(one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings_line(recipe: Recipe) -> str:
+    s = recipe.settings
+    sources = ", ".join(recipe.sources) or "repository"
+    cells = (
+        *(f"`{recipe.name}`", sources, s.learning_rate, s.critic_learning_rate),
+        *(s.prompts, s.group_size, s.updates, s.max_new_tokens, s.temperature),
+        *(s.clip, s.kl_coef, s.notes),
+    )
+    return "| " + " | ".join(cell(one) for one in cells) + " |"
+
+
+def open_line(recipe: Recipe) -> str:
+    sides = "; ".join(recipe.not_published), "; ".join(recipe.not_built)
+    return "| " + " | ".join((f"`{recipe.name}`", *(s or "-" for s in sides))) + " |"
+
+
+def test_the_page_says_what_the_recipes_say(root: Path) -> None:
+    lines = (root / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines()
+    for recipe in RECIPES.values():
+        assert settings_line(recipe) in lines
+        assert open_line(recipe) in lines
+        # And a line on what it is made of.
+        assert sum(line.startswith(f"| `{recipe.name}`") for line in lines) == 3
+
+
+def test_examples_of_the_page_run(root: Path) -> None:
+    page = root / "docs" / "recipes.md"
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.failed == 0

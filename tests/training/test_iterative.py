@@ -49,10 +49,9 @@ ROUND = RoundSettings(
     prompts_per_call=4, group_size=8, prompt_width=3, max_new_tokens=6
 )
 PROBLEMS = [Toy(i) for i in range(8)]
-# Two updates of 20 pairs or examples an epoch, at the most.
 PAIRS = PreferenceSettings(
     pairs_per_update=20,
-    epochs=2,
+    epochs=4,
     row_width=36,
     pairs_per_row=3,
     max_prompt=3,
@@ -100,7 +99,7 @@ def test_a_round_of_iterative_dpo_raises_the_share_of_right_answers():
     assert same_trees(start, copied(first_policy().params))
     assert rows[1]["accuracy"] > rows[0]["accuracy"]
     assert set(rollouts.policy_step) == {2}
-    assert rows[0]["updates"] == 2 * -(-rows[0]["pairs"] // 20)
+    assert rows[0]["updates"] == 4 * -(-rows[0]["pairs"] // 20)
     assert np.isfinite(list(rows[0].values())).all()
     assert 0 < rows[0]["pair_accuracy"] <= 1
     assert {"loss", "margin", "nll", "truncated_share"} <= set(rows[0])

@@ -56,6 +56,7 @@ def minibatch_inputs(
     def inputs(batch: TrainBatch) -> dict[str, Any]:
         if "correct" not in method.loss_inputs:
             return {}
+        assert batch.correct is not None  # the loop fills it
         right = replace(batch, mask=batch.mask & batch.correct[..., None])
         return {"positive_counts": minibatch_counts(right, num_groups)}
 
@@ -70,7 +71,7 @@ def token_selector(
     def select(logprobs: jax.Array, batch: TrainBatch, key: jax.Array) -> jax.Array:
         shape = batch.mask.shape
         fields = (logprobs, batch.old_logprobs, batch.advantages, batch.mask)
-        flat = [jnp.reshape(x, (-1, shape[-1])) for x in fields]
+        flat = [jnp.asarray(x).reshape(-1, shape[-1]) for x in fields]
         return choose(*flat, key).reshape(shape)
 
     return jax.jit(select)

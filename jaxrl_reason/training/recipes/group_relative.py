@@ -61,7 +61,7 @@ DEEPSEEKMATH = Recipe(
         updates=1,
         max_new_tokens=(1024,),
         kl_coef=0.04,
-        notes="batch of 1024 responses",
+        notes="batch of 1024, read as responses",
     ),
     not_published=("clip: 0.2 here", "temperature"),
     not_built=("its reward model, whose place the task's grader takes",),

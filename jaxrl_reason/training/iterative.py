@@ -1,7 +1,7 @@
 """Rounds of sampling and offline training: iterative DPO, RFT and STaR.
 
 A round samples with the policy at hand, grades, chooses what to learn from, and trains
-with a fresh optimiser. Call it again with another `round_` for the next one.
+with a fresh optimiser. Call it again with another `round_index` for the next one.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -53,7 +53,7 @@ def iterative_dpo_round(
     policy: TrainState,
     problems: Sequence[Any],
     *,
-    round_: int,
+    round_index: int,
     max_pairs: int = 10,
     max_length_ratio: float | None = None,
     reference: Params | None = None,
@@ -65,7 +65,7 @@ def iterative_dpo_round(
       parts: of preference training; the method is the caller's choice.
       policy: of the round before; it samples and is trained on from, and is kept.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_: >= 0, another each round: fixes what is sampled and paired.
+      round_index: >= 0, another each round: fixes what is sampled and paired.
       max_pairs: pairs of a right and a wrong response a prompt, IRPO's 10.
       max_length_ratio: of the responses of a pair, None for no bound.
       reference: parameters of the frozen reference; the policy's own if left out.
@@ -78,7 +78,7 @@ def iterative_dpo_round(
       NoSignalError: no prompt has both a right and a wrong complete response.
     """
     # Sample with the policy of the round before, and grade.
-    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_)
+    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_index)
 
     # Pairs of a right and a wrong response; neither truncated.
     places = build_pairs(
@@ -86,7 +86,7 @@ def iterative_dpo_round(
         rollouts.truncated,
         rollouts.lengths,
         max_pairs=max_pairs,
-        seed=round_seed(sampler.settings.seed, round_),
+        seed=round_seed(sampler.settings.seed, round_index),
         failed=rollouts.failed,
         problem_ids=rollouts.problem_ids,
         max_length_ratio=max_length_ratio,
@@ -108,7 +108,7 @@ def rft_round(
     policy: TrainState,
     problems: Sequence[Any],
     *,
-    round_: int = 0,
+    round_index: int = 0,
     start: TrainState | None = None,
     max_per_prompt: int = 4,
     epochs: int = 1,
@@ -123,7 +123,7 @@ def rft_round(
       optimizer: that the parts were built with.
       policy: samples; kept.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_: >= 0, another each round.
+      round_index: >= 0, another each round.
       start: the model to train, kept; the policy if left out. RFT's paper trains the
         pretrained model, on the original data and what was kept.
       max_per_prompt: responses a prompt, so that easy ones do not fill the data.
@@ -138,8 +138,8 @@ def rft_round(
     Raises:
       NoSignalError: there is nothing to train on.
     """
-    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_)
-    seed = round_seed(sampler.settings.seed, round_)
+    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_index)
+    seed = round_seed(sampler.settings.seed, round_index)
     examples = _learnable(sampler, rollouts, max_per_prompt, seed, signature)
     state, row = _fine_tune(
         parts,
@@ -160,7 +160,7 @@ def star_round(
     base: TrainState,
     problems: Sequence[Any],
     *,
-    round_: int,
+    round_index: int,
     hint: Callable[[Any], list[int]] | None = None,
     max_per_prompt: int = 1,
     epochs: int = 1,
@@ -179,7 +179,7 @@ def star_round(
       policy: of the round before; samples; kept.
       base: the model that every round trains, kept.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_: >= 0, another each round.
+      round_index: >= 0, another each round.
       hint: problem -> prompt tokens with the answer; None for no rationalisation.
       max_per_prompt: responses a prompt; the paper samples one.
       epochs: over all examples.
@@ -192,8 +192,8 @@ def star_round(
     Raises:
       NoSignalError: there is nothing to train on.
     """
-    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_)
-    seed = round_seed(sampler.settings.seed, round_)
+    rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_index)
+    seed = round_seed(sampler.settings.seed, round_index)
     examples = _learnable(sampler, rollouts, max_per_prompt, seed, signature)
     hinted: list[Example] = []
     lost = needs_hint(rollouts.correct, rollouts.truncated, failed=rollouts.failed)
@@ -201,7 +201,7 @@ def star_round(
         # All problems again, so that the sampler need not be compiled once more.
         task = HintedTask(sampler.task, hint)
         again = sample_round(
-            sampler, policy.params, problems, draw=2 * round_ + 1, task=task
+            sampler, policy.params, problems, draw=2 * round_index + 1, task=task
         ).select(np.flatnonzero(lost))
         plain = rollouts.select(np.flatnonzero(lost))
         again = replace(
@@ -222,15 +222,15 @@ def star_round(
     return state, row, rollouts
 
 
-def round_seed(seed: int, round_: int) -> int:
+def round_seed(seed: int, round_index: int) -> int:
     """A seed for each round, not that of the next run's round before.
 
     >>> round_seed(0, 1) == round_seed(1, 0)
     False
     """
-    if round_ < 0:
-        raise ValueError(f"round_ must be >= 0, got {round_}")
-    return int(np.random.SeedSequence([seed, round_]).generate_state(1)[0])
+    if round_index < 0:
+        raise ValueError(f"round_index must be >= 0, got {round_index}")
+    return int(np.random.SeedSequence([seed, round_index]).generate_state(1)[0])
 
 
 def train_on_examples(

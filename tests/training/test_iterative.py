@@ -89,9 +89,9 @@ def test_a_round_of_iterative_dpo_raises_the_share_of_right_answers():
     parts = build_preference(tiny_model(), irpo(), PAIRS, OPTIMIZER, one_device())
     start = copied(first_policy().params)
     before, policy, rows = accuracy(first_policy()), first_policy(), []
-    for round_ in range(2):
+    for round_index in range(2):
         policy, row, rollouts = iterative_dpo_round(
-            sampler(), parts, policy, PROBLEMS, round_=round_, max_pairs=4
+            sampler(), parts, policy, PROBLEMS, round_index=round_index, max_pairs=4
         )
         rows.append(row)
     after = accuracy(policy)
@@ -177,7 +177,7 @@ def test_star_trains_the_base_anew_and_learns_hinted_answers_without_the_hint():
     policy = restart_optimizer(base, OPTIMIZER.build())
     policy = dataclasses.replace(policy, params=random_params(one_device(), seed=8))
     run = partial(star_round, fake, optimizer=OPTIMIZER, policy=policy, base=base)
-    run = partial(run, problems=PROBLEMS, round_=1, max_per_prompt=2)
+    run = partial(run, problems=PROBLEMS, round_index=1, max_per_prompt=2)
 
     # Problems 0 and 4 have the prompts [3] and [3, 3] and are right without a hint.
     seen = []
@@ -213,7 +213,7 @@ def test_rounds_with_nothing_to_learn_from_say_so():
     unlucky = dataclasses.replace(sampler(), task=UnluckyTask())
     parts = build_preference(tiny_model(), irpo(), PAIRS, OPTIMIZER, one_device())
     with pytest.raises(NoSignalError, match=r"a right and a wrong.* none of 8 \(0%"):
-        iterative_dpo_round(unlucky, parts, first_policy(), PROBLEMS, round_=0)
+        iterative_dpo_round(unlucky, parts, first_policy(), PROBLEMS, round_index=0)
     with pytest.raises(NoSignalError, match="a right complete response"):
         rft_round(unlucky, supervised(), OPTIMIZER, first_policy(), PROBLEMS)
 
@@ -238,9 +238,11 @@ def test_rollouts_become_pairs_and_examples():
 
 
 def test_every_round_has_a_seed_of_its_own():
-    seeds = [round_seed(seed, round_) for seed in range(4) for round_ in range(4)]
+    seeds = [
+        round_seed(seed, round_index) for seed in range(4) for round_index in range(4)
+    ]
     assert len(set(seeds)) == 16
-    with pytest.raises(ValueError, match="round_ must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="round_index must be >= 0, got -1"):
         round_seed(0, -1)
 
 

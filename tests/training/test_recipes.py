@@ -63,8 +63,15 @@ def built(name: str, max_new_tokens: int = LIMIT) -> Method:
     return RECIPES[name].build(max_new_tokens)
 
 
+UPDATES: dict = {}  # compiled once for all methods of one loss and its inputs
+
+
 def one_step(method: Method):
     parts = toy_parts(method)
+    loss = method.loss
+    keywords = tuple(getattr(loss, "keywords", {}).items())
+    key = (getattr(loss, "func", loss), keywords, method.loss_inputs)
+    parts = dataclasses.replace(parts, update=UPDATES.setdefault(key, parts.update))
     state = toy_state(parts)
     start = copied(state)
     stream = ToyStream(SETTINGS.prompts_per_step)
@@ -84,7 +91,9 @@ def test_every_recipe_runs_through_the_loop(name: str) -> None:
     wanted = NAMES | MORE.get(name, set())
     if method.value_loss is not None:
         wanted = wanted | MORE["critic"]
-        assert moved(start.critic.params, end.critic.params)
+        # With a head of 0 the first update moves nothing below it, and clipped values
+        # may stop the second.
+        assert moved(start.critic.params["value_head"], end.critic.params["value_head"])
     if "kl_coef" in getattr(method.loss, "keywords", {}):
         wanted = wanted | {"kl"}
     assert row.keys() >= wanted

@@ -89,6 +89,9 @@ class TrainBatch:
     advantages: Array | None = None  # [M, C, T]
     returns: Array | None = None  # [M, C, T]
     old_values: Array | None = None  # [M, C, T]
+    correct: Array | None = None  # [M, C] bool
+    weights: Array | None = None  # [M, C, T]
+    selected: Array | None = None  # [M, C, T] bool
 
 
 @dataclass(frozen=True)

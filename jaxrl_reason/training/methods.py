@@ -27,11 +27,20 @@ from jaxrl_reason.losses import (
     ppo_loss,
     soft_overlong_penalty,
     value_loss,
+    whiten,
 )
 from jaxrl_reason.training.batch import Rollouts
 
 LossFn = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]]
-LOSS_INPUTS = ("entropy", "ref_logprobs", "sampler_logprobs", "group_ids")
+LOSS_INPUTS = (
+    "entropy",
+    "ref_logprobs",
+    "sampler_logprobs",
+    "group_ids",
+    "correct",
+    "weights",
+    "selected",
+)
 
 
 @struct.dataclass
@@ -46,6 +55,7 @@ class Experience:
     ref_logprobs: Array | None  # [B, T] if the method has a reference
     values: Array | None  # [B, T] if the method has a critic
     num_groups: int = struct.field(pytree_node=False)
+    truncated: Array | None = None  # [B] stopped by the length limit
 
 
 @struct.dataclass
@@ -88,12 +98,20 @@ class Method:
       advantages: f(Experience) -> Advantages; traced once.
       rewards: f(Rollouts) -> [P, G] on the host, before the group filter.
       loss_inputs: which of entropy, ref_logprobs, sampler_logprobs, group_ids (with
-        num_groups) the loss is handed by keyword. A reference model is kept in memory
+        num_groups), correct ([B], with the positive_counts of the mini-batch), weights
+        and selected the loss is handed by keyword. A reference model is kept in memory
         only if ref_logprobs is among these or `needs_reference`.
       needs_reference: advantages read ref_logprobs (KL in the reward).
       dynamic_sampling: keep groups whose answers are neither all right nor all wrong,
         sample more until the batch is full, keep the surplus.
       overlong_filtering: truncated responses do not count in the loss.
+      loss_rows: f(Rollouts) -> [P, G] bool, which responses count in the loss; the
+        others stay in the statistics of their group.
+      weights: f(old_logprobs, sampler_logprobs, mask) -> [B, T], once a rollout, for
+        the input of that name: a rollout correction.
+      selected: f(logprobs, old_logprobs, advantages, mask, key) -> [N, T] bool, once a
+        mini-batch and whole, for the input of that name; costs a forward pass of the
+        policy as it is before that update.
       value_loss: f(values, old_values, returns, mask) -> [B, T]; None means no critic.
     """
 
@@ -105,6 +123,9 @@ class Method:
     needs_reference: bool = False
     dynamic_sampling: bool = False
     overlong_filtering: bool = False
+    loss_rows: Callable[[Rollouts], np.ndarray] | None = None
+    weights: Callable[..., jax.Array] | None = None
+    selected: Callable[..., jax.Array] | None = None
     value_loss: Callable[..., jax.Array] | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +133,12 @@ class Method:
             if name not in LOSS_INPUTS:
                 raise ValueError(
                     f"loss_inputs must be among {', '.join(LOSS_INPUTS)}, got {name!r}"
+                )
+        for name in ("weights", "selected"):
+            if (name in self.loss_inputs) != (getattr(self, name) is not None):
+                raise ValueError(
+                    f"{name} must be a function where it is among loss_inputs, and "
+                    f"only there, got {getattr(self, name)!r}"
                 )
 
     @property
@@ -129,6 +156,16 @@ def without_failed(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
     counted = (~failed).sum(axis=1, keepdims=True)
     total = np.where(failed, 0, values).sum(axis=1, keepdims=True)
     return np.where(failed, total / np.maximum(counted, 1), values).astype(np.float32)
+
+
+def rows_in_loss(method: Method, rollouts: Rollouts) -> np.ndarray:
+    """[P, G] bool: the responses that count in the method's loss."""
+    counted = ~rollouts.failed
+    if method.overlong_filtering:
+        counted = counted & ~rollouts.truncated
+    if method.loss_rows is not None:
+        counted = counted & method.loss_rows(rollouts)
+    return counted
 
 
 def groups_with_signal(correct: np.ndarray, failed: np.ndarray) -> np.ndarray:
@@ -248,15 +285,6 @@ def token_rewards(x: Experience) -> jax.Array:
     """[B, T]: the sequence reward on the last response token, 0 elsewhere."""
     last = jnp.arange(x.mask.shape[1])[None, :] == x.lengths[:, None] - 1
     return jnp.where(last & x.mask, x.rewards[:, None], 0.0)
-
-
-def whiten(x: jax.Array, mask: jax.Array, *, eps: float = 1e-8) -> jax.Array:
-    """Zero mean and unit variance over all unmasked tokens of the batch (ddof 1)."""
-    n = jnp.sum(mask)
-    mean = jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(n, 1)
-    centred = jnp.where(mask, x - mean, 0.0)
-    variance = jnp.sum(centred**2) / jnp.maximum(n - 1, 1)
-    return centred * jax.lax.rsqrt(variance + eps)
 
 
 def ppo(

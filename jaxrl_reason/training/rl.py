@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.collect import Collected, collect_groups, sample_groups
-from jaxrl_reason.training.methods import Experience
+from jaxrl_reason.training.methods import Experience, rows_in_loss
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
 from jaxrl_reason.training.minibatches import Minibatch, score_sequences
 from jaxrl_reason.training.monitor import PhaseTimer
@@ -52,9 +52,7 @@ def rl_iteration(
     with timer("train"):
         # Mini-batches of whole groups, packed. Responses out of the loss stay in the
         # group statistics.
-        counted = ~rollouts.failed.reshape(-1)
-        if method.overlong_filtering:
-            counted &= ~rollouts.truncated.reshape(-1)
+        counted = rows_in_loss(method, rollouts).reshape(-1)
         rng = np.random.default_rng((s.seed, state.step))
         minibatches = parts.plan.split(rollouts, rng, counted)
 
@@ -64,7 +62,7 @@ def rl_iteration(
         estimate = jax.device_get(parts.advantages(seen))
 
         # Several updates a rollout: from the second on, ratios differ from 1.
-        fields = training_fields(seen, estimate, rollouts)
+        fields = training_fields(parts, seen, estimate, rollouts)
         learning_rate = float(parts.learning_rate(int(state.policy.step)))
         policy, critic, pairs = run_updates(parts, state, minibatches, fields)
         row = finish_metrics(pairs)
@@ -135,23 +133,32 @@ def look_at_rollouts(
         ref_logprobs=ref_logprobs,
         values=values,
         num_groups=s.prompts_per_step,
+        truncated=rollouts.truncated.reshape(-1),
     )
 
 
 def training_fields(
-    seen: Experience, estimate: Any, rollouts: Rollouts
+    parts: RLParts, seen: Experience, estimate: Any, rollouts: Rollouts
 ) -> dict[str, np.ndarray]:
-    """Per-token arrays [B, T] of the TrainBatch, those that the method uses."""
+    """Arrays [B, T] or [B] of the TrainBatch, those that the method uses."""
     advantages = estimate.advantages
+    sampler = rollouts.sampler_logprobs.reshape(seen.mask.shape)
+    weights, correct = None, None
+    if parts.weights is not None:
+        weights = parts.weights(seen.old_logprobs, sampler, seen.mask)
+    if "correct" in parts.method.loss_inputs:
+        correct = rollouts.correct.reshape(-1)
     if advantages.ndim == 1:
         advantages = np.where(seen.mask, advantages[:, None], 0.0)
     fields = {
-        "sampler_logprobs": rollouts.sampler_logprobs.reshape(seen.mask.shape),
+        "sampler_logprobs": sampler,
         "old_logprobs": seen.old_logprobs,
         "ref_logprobs": seen.ref_logprobs,
         "advantages": advantages,
         "returns": estimate.returns,
         "old_values": seen.values if estimate.returns is not None else None,
+        "weights": weights,
+        "correct": correct,
     }
     return {name: np.asarray(x) for name, x in fields.items() if x is not None}
 
@@ -165,9 +172,16 @@ def run_updates(
     """One optimiser step a mini-batch, for the policy and for a critic."""
     policy, critic = state.policy, state.critic
     pairs: Pairs = {}
-    for minibatch in minibatches:
+    for i, minibatch in enumerate(minibatches):
         full = minibatch.with_fields(**fields)
         batch, live = parts.place.rows(full.batch), full.plan.live
+        if parts.select is not None:
+            # Tokens are chosen with the whole mini-batch and the policy of now.
+            key = jax.random.key(parts.settings.seed)
+            key = jax.random.fold_in(key, state.step * len(minibatches) + i)
+            now = parts.score(policy.params, batch, live)
+            chosen = parts.select(now, batch, key)
+            batch = parts.place.rows(replace(batch, selected=chosen))
         policy, metrics = parts.update(policy, batch, live)
         pairs = add_metrics(pairs, metrics)
         if parts.update_critic is not None and critic is not None:

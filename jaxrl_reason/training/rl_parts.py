@@ -18,7 +18,12 @@ from jaxrl_reason.training.collect import SampleFn
 from jaxrl_reason.training.forward import critic_values, policy_logprobs
 from jaxrl_reason.training.methods import Advantages, Experience, Method
 from jaxrl_reason.training.minibatches import MinibatchPlan, Placement
-from jaxrl_reason.training.objectives import critic_objective, policy_objective
+from jaxrl_reason.training.objectives import (
+    critic_objective,
+    minibatch_inputs,
+    policy_objective,
+    token_selector,
+)
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
@@ -107,6 +112,8 @@ class RLParts:
     update: Callable[..., tuple[TrainState, Any]]
     values: Callable[..., jax.Array] | None
     update_critic: Callable[..., tuple[TrainState, Any]] | None
+    weights: Callable[..., jax.Array] | None = None
+    select: Callable[..., jax.Array] | None = None
 
 
 def build_rl(
@@ -168,10 +175,15 @@ def build_rl(
         score=make_scorer(logprobs),
         advantages=jax.jit(method.advantages),
         update=make_update(
-            objective, optimizer.build(), num_groups=plan.groups_per_minibatch
+            objective,
+            optimizer.build(),
+            num_groups=plan.groups_per_minibatch,
+            of_minibatch=minibatch_inputs(method, num_groups=plan.groups_per_minibatch),
         ),
         values=values,
         update_critic=update_critic,
+        weights=jax.jit(method.weights) if method.weights is not None else None,
+        select=token_selector(method.selected) if method.selected is not None else None,
     )
 
 

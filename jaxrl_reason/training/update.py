@@ -7,6 +7,7 @@ mini-batch), so gradients are summed, never averaged.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jaxrl_reason.training.state import TrainState
 
 Params = Any
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-Objective = Callable[[Params, TrainBatch, Counts], tuple[jax.Array, Metrics]]
+# f(params, batch, counts, **of_minibatch)
+Objective = Callable[..., tuple[jax.Array, Metrics]]
 
 
 def micro_batch(batch: TrainBatch, k: jax.Array) -> TrainBatch:
@@ -88,18 +90,21 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     num_groups: int,
+    of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[[TrainState, TrainBatch, jax.Array], tuple[TrainState, Metrics]]:
     """A jitted step (state, batch [K, ...], live) -> (state, metrics).
 
-    The state is donated. Metrics are (total, count) pairs over the mini-batch.
+    The state is donated. Metrics are (total, count) pairs over the mini-batch. What
+    `of_minibatch` makes of the whole batch is handed to the objective by keyword.
     """
 
     def update(
         state: TrainState, batch: TrainBatch, live: jax.Array
     ) -> tuple[TrainState, Metrics]:
         counts = minibatch_counts(batch, num_groups)
+        named = {} if of_minibatch is None else of_minibatch(batch)
         loss, metrics, grads = accumulate_gradients(
-            objective, state.params, batch, live, counts
+            partial(objective, **named), state.params, batch, live, counts
         )
         state, more = apply_gradients(state, grads, optimizer)
         return state, {**metrics, **more, "loss": (loss, jnp.ones(()))}

@@ -1,0 +1,154 @@
+"""Pairs of responses packed into rows, both halves of a pair in one row.
+
+A loss on pairs needs both responses in one micro-batch. Side by side in one row they
+are also on one device, and rows stay full: a pair takes two adjacent slots.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxrl_reason.training.batch import (
+    Packing,
+    PackingShape,
+    TrainBatch,
+    plan_packing,
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt, the response to prefer and the other one; token ids, ends included."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PreferenceSettings:
+    """Sizes of preference training; lengths in tokens.
+
+    An update takes up to `pairs_per_update` pairs, packed into as many micro-batches as
+    they need. A row holds at least one pair: the prompt twice and both responses.
+    """
+
+    pairs_per_update: int = 64
+    epochs: int = 1
+    rows_per_micro_batch: int = 4
+    row_width: int = 224
+    pairs_per_row: int = 4
+    max_prompt: int = 8
+    max_response: int = 104
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if name != "seed" and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        longest = 2 * (self.max_prompt + self.max_response)
+        if self.row_width < longest:
+            raise ValueError(
+                f"row_width must hold both responses of a pair, each with its prompt "
+                f"({longest} tokens), got {self.row_width}"
+            )
+
+    @property
+    def shape(self) -> PackingShape:
+        """Of a micro-batch; the slots 2i and 2i + 1 of a row are a pair."""
+        return PackingShape(
+            self.rows_per_micro_batch, self.row_width, 2 * self.pairs_per_row
+        )
+
+    @property
+    def num_micro(self) -> int:
+        """Micro-batches for the worst case, one pair a row."""
+        return -(-self.pairs_per_update // self.rows_per_micro_batch)
+
+
+def pack_pairs(
+    settings: PreferenceSettings, pairs: Sequence[Pair]
+) -> tuple[TrainBatch, Packing]:
+    """Packs the pairs of one update.
+
+    Args:
+      settings: sizes.
+      pairs: B pairs.
+
+    Returns:
+      The batch, every field with a leading axis of micro-batches, `group_ids` numbering
+      the pairs; and the map from 2B sequences (chosen, rejected, chosen, ...) to slots.
+
+    Raises:
+      ValueError: there are too many pairs, a prompt or a response is empty or too long,
+        or the two responses of a pair are the same.
+    """
+    check_pairs(settings, pairs)
+    both = [(p.prompt, response) for p in pairs for response in (p.chosen, p.rejected)]
+    starts = np.array([len(prompt) for prompt, _ in both], int)
+    sizes = np.array([len(response) for _, response in both], int)
+    plan = plan_pairs(settings, (starts + sizes).reshape(-1, 2))
+    shape = settings.shape
+    tokens = np.zeros((settings.num_micro, shape.rows, shape.width), np.int32)
+    positions, segments = np.zeros_like(tokens), np.zeros_like(tokens)
+    for i, (prompt, response) in enumerate(both):
+        n = starts[i] + sizes[i]
+        where = (plan.micro[i], plan.row[i], slice(plan.column[i], plan.column[i] + n))
+        tokens[where] = np.concatenate([prompt, response])
+        positions[where] = np.arange(n)
+        segments[where] = plan.slot[i] + 1
+    batch = TrainBatch(
+        tokens=tokens,
+        positions=positions,
+        segment_ids=segments,
+        starts=plan.place((plan.column + starts - 1).astype(np.int32)),
+        mask=plan.place(np.arange(settings.max_response) < sizes[:, None]),
+        group_ids=plan.place(np.arange(len(both), dtype=np.int32) // 2),
+    )
+    return batch, plan
+
+
+def plan_pairs(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
+    """Places B pairs with sequences of [B, 2] tokens; the map of 2B sequences."""
+    shape = settings.shape
+    whole = PackingShape(shape.rows, shape.width, settings.pairs_per_row)
+    plan = plan_packing(lengths.sum(axis=1), whole, settings.num_micro)
+    second = np.arange(2 * len(lengths)) % 2
+    return Packing(
+        shape=shape,
+        num_micro=plan.num_micro,
+        live=plan.live,
+        micro=np.repeat(plan.micro, 2),
+        row=np.repeat(plan.row, 2),
+        slot=2 * np.repeat(plan.slot, 2) + second,
+        column=np.repeat(plan.column, 2) + second * np.repeat(lengths[:, 0], 2),
+    )
+
+
+def check_pairs(settings: PreferenceSettings, pairs: Sequence[Pair]) -> None:
+    """Refuses what does not fit or cannot be learnt from; names the pair."""
+    if len(pairs) > settings.pairs_per_update:
+        raise ValueError(
+            f"an update must have at most pairs_per_update = "
+            f"{settings.pairs_per_update} pairs, got {len(pairs)}"
+        )
+    limits = {
+        "prompt": settings.max_prompt,
+        "chosen": settings.max_response,
+        "rejected": settings.max_response,
+    }
+    for i, pair in enumerate(pairs):
+        for name, limit in limits.items():
+            if not 1 <= len(getattr(pair, name)) <= limit:
+                # Cut off, its end would silently never be trained on.
+                raise ValueError(
+                    f"{name} must have 1 to {limit} tokens, "
+                    f"got {len(getattr(pair, name))} in pair {i}"
+                )
+        if np.array_equal(pair.chosen, pair.rejected):
+            raise ValueError(
+                f"chosen and rejected must differ, got the same response in pair {i}"
+            )

@@ -1,0 +1,127 @@
+"""Published systems, one frozen value each: a method, its settings, its sources.
+
+A recipe is nothing but a composition: `RECIPES["vapo"].build(max_new_tokens)` is a
+`Method` like one of your own, and `dataclasses.replace` makes a variant of it.
+
+Example:
+  >>> from jaxrl_reason.training.recipes import DAPO
+  >>> DAPO.settings.learning_rate, DAPO.settings.clip
+  (1e-06, (0.2, 0.28))
+  >>> DAPO.build(20480).dynamic_sampling
+  True
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jaxrl_reason.training.recipes.baselines import (
+    GPG,
+    LOGIC_RL,
+    OPO,
+    REINFORCE_PP,
+    REINFORCE_PP_BASELINE,
+    RLOO,
+)
+from jaxrl_reason.training.recipes.critics import (
+    OPEN_REASONER_ZERO,
+    PPO,
+    VAPO,
+    VC_PPO,
+)
+from jaxrl_reason.training.recipes.dapo_ladder import DAPO, DAPO_LADDER
+from jaxrl_reason.training.recipes.group_relative import (
+    DEEPSCALER,
+    DEEPSEEKMATH,
+    DR_GRPO,
+    INTELLECT_2,
+    LIGHT_R1,
+    LITE_PPO,
+    MIMO,
+    R1_ZERO,
+    SKYWORK_OR1,
+    SRPO,
+)
+from jaxrl_reason.training.recipes.objectives import (
+    CISPO,
+    CLIP_COV,
+    GMPO,
+    GSPO,
+    KL_COV,
+    SAPO,
+)
+from jaxrl_reason.training.recipes.recipe import (
+    Published,
+    Recipe,
+    with_importance_weights,
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            DEEPSEEKMATH,
+            R1_ZERO,
+            DR_GRPO,
+            DAPO,
+            *DAPO_LADDER,
+            SRPO,
+            SKYWORK_OR1,
+            LIGHT_R1,
+            DEEPSCALER,
+            MIMO,
+            LITE_PPO,
+            INTELLECT_2,
+            PPO,
+            OPEN_REASONER_ZERO,
+            VC_PPO,
+            VAPO,
+            REINFORCE_PP,
+            REINFORCE_PP_BASELINE,
+            LOGIC_RL,
+            RLOO,
+            OPO,
+            GPG,
+            GSPO,
+            CISPO,
+            GMPO,
+            SAPO,
+            KL_COV,
+            CLIP_COV,
+        )
+    }
+)
+
+__all__ = [
+    "CISPO",
+    "CLIP_COV",
+    "DAPO",
+    "DAPO_LADDER",
+    "DEEPSCALER",
+    "DEEPSEEKMATH",
+    "DR_GRPO",
+    "GMPO",
+    "GPG",
+    "GSPO",
+    "INTELLECT_2",
+    "KL_COV",
+    "LIGHT_R1",
+    "LITE_PPO",
+    "LOGIC_RL",
+    "MIMO",
+    "OPEN_REASONER_ZERO",
+    "OPO",
+    "PPO",
+    "R1_ZERO",
+    "RECIPES",
+    "REINFORCE_PP",
+    "REINFORCE_PP_BASELINE",
+    "RLOO",
+    "SAPO",
+    "SKYWORK_OR1",
+    "SRPO",
+    "VAPO",
+    "VC_PPO",
+    "Published",
+    "Recipe",
+    "with_importance_weights",
+]

@@ -292,7 +292,7 @@ def test_examples_follow_from_the_number_of_the_update(tiny):
 
 def test_every_setting_of_the_traces_can_be_given(tiny):
     # A value worked out in the default's own constructor once stood for all of them.
-    usual = tiny.config("--traces.budget-weights", "1.0", "0.0")
+    usual = tiny.config("--traces.budget-weights", "1.0")
     other = tiny.config("--traces.budget-weights", "0.0", "1.0")
     rng = np.random.default_rng(0)
     problem = script.set_up(usual).train_problems[0]

@@ -20,7 +20,15 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order(number, capfd):
     assert signal.getsignal(number) is before
 
 
-def test_handlers_are_put_back_after_an_error():
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, also where the tests run in the background without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_handlers_are_put_back_after_an_error(ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(RuntimeError), GracefulInterrupt():
         raise RuntimeError

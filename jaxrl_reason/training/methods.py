@@ -27,7 +27,6 @@ from jaxrl_reason.losses import (
     ppo_loss,
     soft_overlong_penalty,
     value_loss,
-    whiten,
 )
 from jaxrl_reason.training.batch import Rollouts
 
@@ -285,6 +284,15 @@ def token_rewards(x: Experience) -> jax.Array:
     """[B, T]: the sequence reward on the last response token, 0 elsewhere."""
     last = jnp.arange(x.mask.shape[1])[None, :] == x.lengths[:, None] - 1
     return jnp.where(last & x.mask, x.rewards[:, None], 0.0)
+
+
+def whiten(x: jax.Array, mask: jax.Array, *, eps: float = 1e-8) -> jax.Array:
+    """Zero mean and unit variance over all unmasked tokens of the batch (ddof 1)."""
+    n = jnp.sum(mask)
+    mean = jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(n, 1)
+    centred = jnp.where(mask, x - mean, 0.0)
+    variance = jnp.sum(centred**2) / jnp.maximum(n - 1, 1)
+    return centred * jax.lax.rsqrt(variance + eps)
 
 
 def ppo(

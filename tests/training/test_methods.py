@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import batch_counts, whiten
+from jaxrl_reason.losses import batch_counts
 from jaxrl_reason.training.methods import (
     DapoSettings,
     Experience,
@@ -22,6 +22,7 @@ from jaxrl_reason.training.methods import (
     ppo,
     signed_accuracy,
     token_rewards,
+    whiten,
     with_format_reward,
 )
 from tests.training.helpers import fake_rollouts

@@ -418,9 +418,7 @@ def handed(name: str, weighed: bool = False):
         shifted = partial(losses.importance_weights, cap=1.5)
         method = with_importance_weights(method, lambda o, s, m: shifted(o, s - 0.1, m))
     record = Recorder()
-    parts = dataclasses.replace(
-        toy_parts(method), update=record, values=None, update_critic=None
-    )
+    parts = dataclasses.replace(toy_parts(method), update=record, critic=None)
     if method.value_loss is not None:
         parts = dataclasses.replace(parts, advantages=lambda x: flat_estimate(x))
     stream = ToyStream(SETTINGS.prompts_per_step)

@@ -45,7 +45,7 @@ class Experience:
     components: Array | None = None  # [B, R] if the method has several rewards
     greedy_rewards: Array | None = None  # [B] if the method has a greedy baseline
     reward_logprobs: Array | None = None  # [B, T] if it has an implicit reward
-    coefficients: Mapping[str, Array] = struct.field(default_factory=dict)
+    controls: Mapping[str, Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -61,9 +61,10 @@ class Controller:
     """Coefficients that move from step to step, an entropy bonus say.
 
     Attributes:
-      start: its state before the first step, by name.
-      coefficients: state -> what the loss is handed by keyword, and an advantage
-        estimator finds in `Experience.coefficients`, as scalars that are traced.
+      start: its state before the first step, by name; an advantage estimator finds the
+        state in `Experience.controls`, and so do the metrics of the step.
+      coefficients: state -> what the loss is handed by keyword, as scalars that are
+        traced.
       step: f(state, metrics of the step) -> state of the next step.
     """
 

@@ -165,12 +165,16 @@ def ppo(
     clip: float = 0.2,
     value_clip: float | None = 0.5,
     kl_coef: float = 0.0,
+    controller: Controller | None = None,
 ) -> Method:
     """PPO with a critic (arXiv 1707.06347) and GAE (1506.02438).
 
     The defaults are verl's. `kl_coef` puts the k1 penalty against the reference into
-    the token rewards (arXiv 1909.08593); 0 keeps no reference model.
+    the token rewards (arXiv 1909.08593); 0 keeps no reference model. A `controller`
+    with a "kl_coef" moves that weight from step to step (`kl_controller`).
     """
+    if controller is not None and not kl_coef:
+        raise ValueError(f"a controller needs a kl_coef > 0, got {kl_coef}")
 
     def advantages(x: Experience) -> Advantages:
         rewards = rewards_at_end(x.rewards, x.mask)
@@ -178,7 +182,11 @@ def ppo(
         if kl_coef:
             assert x.ref_logprobs is not None  # needs_reference
             rewards = kl_in_reward(
-                rewards, x.old_logprobs, x.ref_logprobs, x.mask, coef=kl_coef
+                rewards,
+                x.old_logprobs,
+                x.ref_logprobs,
+                x.mask,
+                coef=x.controls.get("kl_coef", kl_coef),
             )
         adv, returns = gae(rewards, x.values, x.mask, gamma=gamma, lam=lam)
         return Advantages(whiten(adv, x.mask), returns)
@@ -191,4 +199,5 @@ def ppo(
         needs_reference=kl_coef != 0,
         min_group_size=1,
         value_loss=partial(value_loss, clip=value_clip),
+        controller=controller,
     )

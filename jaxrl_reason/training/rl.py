@@ -93,7 +93,7 @@ def rl_iteration(
     row |= probability_metrics(rollouts, seen, fields["sampler_logprobs"], state.step)
     if seen.values is not None and estimate.returns is not None:
         row |= explained_variance(seen.values, estimate.returns, np.asarray(seen.mask))
-    row |= coefficients(parts, state)
+    row |= state.controls
     state = replace(
         state,
         controls=next_controls(parts, state, row),
@@ -159,7 +159,6 @@ def look_at_rollouts(
         values = score_sequences(
             parts.critic.values, state.critic.params, minibatches, place
         )
-    given = coefficients(parts, state)
     return Experience(
         rewards=rollouts.rewards.reshape(-1),
         lengths=rollouts.lengths.reshape(-1),
@@ -176,7 +175,7 @@ def look_at_rollouts(
             else None
         ),
         greedy_rewards=np.repeat(greedy, s.group_size) if greedy is not None else None,
-        coefficients={name: np.float32(x) for name, x in given.items()},
+        controls={name: np.float32(x) for name, x in state.controls.items()},
     )
 
 
@@ -276,12 +275,17 @@ def probability_metrics(
     """What the old log-probs say: the policy's entropy, the sampler's mismatch.
 
     `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
-    the entropy that needs no pass over the vocabulary. The mismatch is measured where
-    sampler and trainer had the same parameters, so on the groups sampled now.
+    the entropy that needs no pass over the vocabulary; `reference_k1` the mean of old
+    less reference log-prob. The mismatch is measured where sampler and trainer had the
+    same parameters, so on the groups sampled now.
     """
     mask = np.asarray(seen.mask)
     fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
     row = {"entropy_sampled": float(-seen.old_logprobs[mask].mean())}
+    if seen.ref_logprobs is not None:
+        row["reference_k1"] = float(
+            (seen.old_logprobs - seen.ref_logprobs)[mask].mean()
+        )
     return row | mismatch_metrics(sampler, seen.old_logprobs, mask & fresh)
 
 

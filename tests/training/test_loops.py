@@ -27,6 +27,7 @@ from jaxrl_reason.training.loops import (
 )
 from jaxrl_reason.training.methods import ppo
 from jaxrl_reason.training.metrics import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.training.recipes import RECIPES
 from jaxrl_reason.training.state import restart_optimizer
 from jaxrl_reason.training.supervised import SupervisedSettings, build_supervised
 from tests.training.helpers import (
@@ -36,6 +37,7 @@ from tests.training.helpers import (
     LuckyTask,
     Toy,
     copied,
+    fake_rollouts,
     first_policy,
     one_device,
     same_trees,
@@ -347,6 +349,30 @@ def test_a_critic_and_its_optimiser_are_saved_too(tmp_path):
     found = resume_rl(used.checkpoints, FINGERPRINT, fresh, stream())
     assert same_trees(found.critic, moved)
     assert (found.step, found.draws, found.surplus) == (3, 5, None)
+
+
+def test_a_reward_model_and_the_state_of_a_controller_are_saved_too(tmp_path):
+    method = dataclasses.replace(
+        RECIPES["prime"].build(SETTINGS.max_new_tokens),
+        controller=RECIPES["skywork_or1"].build(SETTINGS.max_new_tokens).controller,
+    )
+    parts = toy_parts(method)
+    state = toy_state(parts)
+    moved = jax.tree.map(lambda x: x + 1, state.reward_model)
+    controls = {"entropy_bonus": 0.25, "entropy_coef": 0.0}
+    surplus = dataclasses.replace(
+        fake_rollouts([[0, 1, 0, 1]]),
+        greedy_rewards=np.array([0.5], np.float32),
+        components=np.ones((1, 4, 2), np.float32),
+    )
+    state = state.replace(reward_model=moved, controls=controls, surplus=surplus)
+    used, problems = tools(tmp_path), stream()
+    with used.log:
+        save_rl(used, state, problems)
+    found = resume_rl(used.checkpoints, FINGERPRINT, toy_state(parts), stream())
+    assert same_trees(found.reward_model, moved)
+    assert found.controls == controls
+    assert same_trees(found.surplus, surplus)
 
 
 KILLED = """

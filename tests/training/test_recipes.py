@@ -549,10 +549,15 @@ def cell(value: object) -> str:
 def settings_line(recipe: Recipe) -> str:
     s = recipe.settings
     sources = ", ".join(recipe.sources) or "repository"
+    updates, notes = cell(s.updates), s.notes
+    if s.critic_updates is not None:
+        updates += f" (critic {s.critic_updates})"
+    if s.value_pretraining_steps is not None:
+        notes += f"; {s.value_pretraining_steps} steps of value pretraining"
     cells = (
         *(f"`{recipe.name}`", sources, s.learning_rate, s.critic_learning_rate),
-        *(s.prompts, s.group_size, s.updates, s.max_new_tokens, s.temperature),
-        *(s.clip, s.kl_coef, s.notes),
+        *(s.prompts, s.group_size, updates, s.max_new_tokens, s.temperature),
+        *(s.clip, s.kl_coef, notes),
     )
     return "| " + " | ".join(cell(one) for one in cells) + " |"
 

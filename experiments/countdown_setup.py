@@ -31,6 +31,7 @@ from jaxrl_reason.training.methods import (
     with_format_reward,
 )
 from jaxrl_reason.training.minibatches import Placement
+from jaxrl_reason.training.recipes import RECIPES
 from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
 from jaxrl_reason.training.run_folder import to_plain
 from jaxrl_reason.training.state import OptimizerSettings
@@ -63,6 +64,15 @@ class ModelSettings:
         )
 
 
+# Built with the run's own settings; all other names are recipes, built as published.
+_OWN = ("dapo", "grpo", "dr_grpo", "ppo")
+
+
+def method_names() -> list[str]:
+    """What may be asked for by name."""
+    return [*_OWN, *(name for name in RECIPES if name not in _OWN)]
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the run; the defaults are the main job."""
@@ -78,8 +88,9 @@ class Config:
     """With --resume: go on from this RL step's checkpoint instead of the newest."""
     primed_from: Path | None = None
     """Folder of another run whose primed model is used instead of priming anew."""
-    method: Literal["dapo", "grpo", "dr_grpo", "ppo"] = "dapo"
-    """Which algorithm trains the primed model."""
+    method: str = "dapo"
+    """Which algorithm trains the primed model: dapo, grpo, dr_grpo, ppo, or a recipe of
+    docs/recipes.md by its name, vapo or gspo for example."""
     mesh: str = "auto"
     """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
     over all devices there are. A CPU is split into as many virtual devices as asked."""
@@ -114,6 +125,8 @@ class Config:
     rl_optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=3e-4, warmup_updates=8)
     )
+    critic_learning_rate: float = 0.0
+    """Of a critic or an implicit reward model; 0 takes the policy's."""
     cosine: bool = True
     """Let both learning rates fall by a cosine over their stage."""
     format_reward: float = 0.0
@@ -125,6 +138,13 @@ class Config:
         for name in ("eval_problems", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.method not in method_names():
+            names = ", ".join(method_names())
+            raise ValueError(f"method must be one of {names}, got {self.method!r}")
+        if self.critic_learning_rate < 0:
+            raise ValueError(
+                f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"
+            )
         if self.resume_step is not None and not self.resume:
             raise ValueError("resume_step needs --resume, got it without")
 
@@ -134,8 +154,17 @@ class Config:
 
     def rl_schedule(self) -> OptimizerSettings:
         """The RL optimiser with its decay."""
-        updates = self.rl.steps * self.rl.updates_per_rollout
+        steps = max(0, self.rl.steps - self.rl.value_pretraining_steps)
+        updates = steps * self.rl.updates_per_rollout
         return self._decayed(self.rl_optimizer, updates)
+
+    def critic_schedule(self) -> OptimizerSettings:
+        """The optimiser of a model that learns beside the policy."""
+        rl = self.rl
+        updates = rl.critic_updates_per_rollout or rl.updates_per_rollout
+        rate = self.critic_learning_rate or self.rl_optimizer.learning_rate
+        optimizer = dataclasses.replace(self.rl_optimizer, learning_rate=rate)
+        return self._decayed(optimizer, rl.steps * updates)
 
     def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
         decay = updates if self.cosine else optimizer.decay_updates
@@ -149,12 +178,15 @@ class Config:
     def build_method(self) -> Method:
         """The algorithm as a value."""
         limit = self.rl.max_new_tokens
-        method = {
-            "dapo": lambda: dapo(self.dapo, max_new_tokens=limit),
-            "dr_grpo": lambda: dr_grpo(length=limit),
-            "grpo": grpo,
-            "ppo": ppo,
-        }[self.method]()
+        if self.method in _OWN:
+            method = {
+                "dapo": lambda: dapo(self.dapo, max_new_tokens=limit),
+                "dr_grpo": lambda: dr_grpo(length=limit),
+                "grpo": grpo,
+                "ppo": ppo,
+            }[self.method]()
+        else:
+            method = RECIPES[self.method].build(limit)
         if not self.format_reward:
             return method
         rewards = with_format_reward(method.rewards, self.format_reward)
@@ -175,8 +207,9 @@ class Config:
 
     def rl_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the RL stage depends on."""
-        names = ("method", "rl", "rl_optimizer", "dapo", "format_reward")
+        names = ("method", "rl", "rl_optimizer", "critic_learning_rate", "dapo")
         settings = {name: to_plain(getattr(self, name)) for name in names}
+        settings["format_reward"] = self.format_reward
         # How long to look for signal may be changed when there was none.
         del settings["rl"]["max_rounds"]
         return self.model_fingerprint() | settings
@@ -274,6 +307,8 @@ def set_up(config: Config) -> Bench:
             dataclasses.replace(config.rl, seed=config.seed + config.rl.seed),
             config.rl_schedule(),
             place,
+            critic_optimizer=config.critic_schedule(),
+            reward_optimizer=config.critic_schedule(),
         ),
         train_problems=train,
         heldout_problems=problems,

@@ -22,10 +22,16 @@ def binary_accuracy(rollouts: Rollouts) -> np.ndarray:
 
 
 def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
-    """Adds `weight` to the reward of every response that keeps the task's format."""
+    """Adds `weight` to the reward of every response that keeps the task's format.
+
+    Rewards with components get one component more.
+    """
 
     def shaped(rollouts: Rollouts) -> np.ndarray:
-        return rewards(rollouts) + np.float32(weight) * rollouts.format_ok
+        given, more = rewards(rollouts), np.float32(weight) * rollouts.format_ok
+        if given.ndim == 2:
+            return given + more
+        return np.concatenate([given, more[..., None]], axis=-1)
 
     return shaped
 

@@ -197,7 +197,7 @@ def test_a_run_goes_on_over_two_devices(tiny, finished, tmp_path):
     assert two[4]["length_mean"] == one[4]["length_mean"]
 
 
-@pytest.mark.parametrize("method", ["grpo", "ppo"])
+@pytest.mark.parametrize("method", ["grpo", "vapo"])
 def test_the_other_methods_run_from_the_command_line(
     method, tiny, finished, tmp_path, monkeypatch, capsys
 ):
@@ -207,7 +207,7 @@ def test_the_other_methods_run_from_the_command_line(
     assert script.main() == 0, capsys.readouterr()
     row = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
     assert ("kl" in row) == (method == "grpo")
-    assert ("critic_loss" in row) == (method == "ppo")
+    assert ("critic_loss" in row) == (method == "vapo")
     assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 1
 
 
@@ -243,6 +243,18 @@ def test_an_unknown_mesh_axis_is_refused(refused, tmp_path):
 def test_a_value_out_of_range_is_refused(refused, tmp_path):
     said = refused("--run-dir", str(tmp_path / "new"), "--rl.group-size", "1")
     assert "group_size must be >= 2 for dapo, got 1" in said
+
+
+def test_a_method_that_nobody_knows_is_refused(refused, tmp_path):
+    said = refused("--run-dir", str(tmp_path / "new"), "--method", "grop")
+    assert "method must be one of dapo, grpo, dr_grpo, ppo, deepseekmath" in said
+    assert "got 'grop'" in said
+
+
+def test_value_pretraining_needs_a_critic(refused, tmp_path):
+    flags = ("--run-dir", str(tmp_path / "new"), "--rl.value-pretraining-steps", "2")
+    said = refused(*flags, "--method", "gspo")
+    assert "value_pretraining_steps must be 0 for gspo, which has no critic" in said
 
 
 def test_a_resume_step_without_checkpoint_is_refused(refused, tiny, finished, tmp_path):

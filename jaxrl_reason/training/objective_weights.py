@@ -84,7 +84,7 @@ class DynamicWeightAverage:
       [1.0, 1.0]
       >>> dwa.end_epoch([1.0, 0.8])
       >>> dwa.end_epoch([0.9, 0.4])
-      >>> dwa.weights().round(4).tolist()
+      >>> [round(x, 4) for x in dwa.weights().tolist()]
       [1.0997, 0.9003]
     """
 

@@ -5,7 +5,7 @@ are also on one device, and rows stay full: a pair takes two adjacent slots.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,41 +90,61 @@ def pack_pairs(
     both = [(p.prompt, response) for p in pairs for response in (p.chosen, p.rejected)]
     starts = np.array([len(prompt) for prompt, _ in both], int)
     sizes = np.array([len(response) for _, response in both], int)
-    plan = plan_pairs(settings, (starts + sizes).reshape(-1, 2))
-    shape = settings.shape
-    tokens = np.zeros((settings.num_micro, shape.rows, shape.width), np.int32)
+    plan = plan_together(settings, (starts + sizes).reshape(-1, 2))
+    return lay_out(settings, plan, both, np.arange(len(both)) // 2), plan
+
+
+def plan_together(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
+    """Places N groups of k sequences, each group in adjacent slots of one row.
+
+    Args:
+      settings: sizes; `pairs_per_row` groups go into a row.
+      lengths: [N, k] tokens of each sequence.
+
+    Returns:
+      The map of N * k sequences, group by group.
+    """
+    k = lengths.shape[1]
+    shape = replace(settings.shape, slots=k * settings.pairs_per_row)
+    whole = replace(shape, slots=settings.pairs_per_row)
+    plan = plan_packing(lengths.sum(axis=1), whole, settings.num_micro)
+    before = np.cumsum(lengths, axis=1) - lengths
+    return Packing(
+        shape=shape,
+        num_micro=plan.num_micro,
+        live=plan.live,
+        micro=np.repeat(plan.micro, k),
+        row=np.repeat(plan.row, k),
+        slot=k * np.repeat(plan.slot, k) + np.arange(lengths.size) % k,
+        column=np.repeat(plan.column, k) + before.reshape(-1),
+    )
+
+
+def lay_out(
+    settings: PreferenceSettings,
+    plan: Packing,
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+    group_ids: np.ndarray,
+) -> TrainBatch:
+    """Writes prompts and responses where the plan says; leading axis K."""
+    starts = np.array([len(prompt) for prompt, _ in sequences], int)
+    sizes = np.array([len(response) for _, response in sequences], int)
+    shape = plan.shape
+    tokens = np.zeros((plan.num_micro, shape.rows, shape.width), np.int32)
     positions, segments = np.zeros_like(tokens), np.zeros_like(tokens)
-    for i, (prompt, response) in enumerate(both):
+    for i, (prompt, response) in enumerate(sequences):
         n = starts[i] + sizes[i]
         where = (plan.micro[i], plan.row[i], slice(plan.column[i], plan.column[i] + n))
         tokens[where] = np.concatenate([prompt, response])
         positions[where] = np.arange(n)
         segments[where] = plan.slot[i] + 1
-    batch = TrainBatch(
+    return TrainBatch(
         tokens=tokens,
         positions=positions,
         segment_ids=segments,
         starts=plan.place((plan.column + starts - 1).astype(np.int32)),
         mask=plan.place(np.arange(settings.max_response) < sizes[:, None]),
-        group_ids=plan.place(np.arange(len(both), dtype=np.int32) // 2),
-    )
-    return batch, plan
-
-
-def plan_pairs(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
-    """Places B pairs with sequences of [B, 2] tokens; the map of 2B sequences."""
-    shape = settings.shape
-    whole = PackingShape(shape.rows, shape.width, settings.pairs_per_row)
-    plan = plan_packing(lengths.sum(axis=1), whole, settings.num_micro)
-    second = np.arange(2 * len(lengths)) % 2
-    return Packing(
-        shape=shape,
-        num_micro=plan.num_micro,
-        live=plan.live,
-        micro=np.repeat(plan.micro, 2),
-        row=np.repeat(plan.row, 2),
-        slot=2 * np.repeat(plan.slot, 2) + second,
-        column=np.repeat(plan.column, 2) + second * np.repeat(lengths[:, 0], 2),
+        group_ids=plan.place(group_ids.astype(np.int32)),
     )
 
 

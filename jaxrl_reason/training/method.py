@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxrl_reason.losses import group_signal
 from jaxrl_reason.training.batch import Rollouts
+from jaxrl_reason.training.objective_weights import Combine
 from jaxrl_reason.training.rewards import (
     Rewards,
     signed_accuracy,
@@ -50,7 +51,7 @@ class Experience:
 
 @struct.dataclass
 class Advantages:
-    """Advantages [B] or [B, T]; value targets [B, T] if a critic learns from them."""
+    """Advantages [B] or [B, T], or [B, T, K] for K objectives; value targets [B, T]."""
 
     advantages: Array
     returns: Array | None = None
@@ -111,6 +112,9 @@ class Method:
         metrics) that trains a second language model on outcomes before the advantages
         are made, for `Experience.reward_logprobs`; None means no such model.
       controller: coefficients that move from step to step.
+      combine: weighs the gradients of K objectives, one for each `[..., k]` of the
+        advantages [B, T, K]; K passes over each mini-batch (`objective_weights`).
+      num_objectives: K.
     """
 
     name: str
@@ -131,6 +135,8 @@ class Method:
     value_loss: Callable[..., jax.Array] | None = None
     implicit_reward_loss: LossFn | None = None
     controller: Controller | None = None
+    combine: Combine | None = None
+    num_objectives: int = 1
 
     def __post_init__(self) -> None:
         for name in self.loss_inputs:
@@ -144,6 +150,15 @@ class Method:
                     f"{name} must be a function where it is among loss_inputs, and "
                     f"only there, got {getattr(self, name)!r}"
                 )
+        if (self.combine is not None) != (self.num_objectives > 1):
+            raise ValueError(
+                f"combine must be given for several objectives, and only there, got "
+                f"{self.combine!r} for {self.num_objectives}"
+            )
+        if self.combine is not None and (self.selected or self.controller):
+            raise ValueError(
+                f"combine excludes selected and a controller, got it in {self.name!r}"
+            )
         if not 0 <= self.min_signal_share <= 1:
             raise ValueError(
                 f"min_signal_share must be in [0, 1], got {self.min_signal_share}"

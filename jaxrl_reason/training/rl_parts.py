@@ -26,6 +26,10 @@ from jaxrl_reason.training.objectives import (
     policy_objective,
     token_selector,
 )
+from jaxrl_reason.training.several_updates import (
+    advantage_objectives,
+    make_several_update,
+)
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
@@ -176,13 +180,8 @@ def build_rl(
         sample=make_sampler(model, sampling, settings.group_size),
         score=make_scorer(logprobs),
         advantages=jax.jit(method.advantages),
-        update=make_update(
-            policy_objective(
-                model, method, temperature=temperature, num_groups=num_groups
-            ),
-            optimizer.build(),
-            num_groups=num_groups,
-            of_minibatch=minibatch_inputs(method, num_groups=num_groups),
+        update=build_update(
+            model, method, optimizer, temperature=temperature, num_groups=num_groups
         ),
         critic=build_critic(
             model, method, settings.critic_plan(), critic_optimizer or optimizer
@@ -199,6 +198,35 @@ def build_rl(
         ),
         weights=jax.jit(method.weights) if method.weights is not None else None,
         select=token_selector(method.selected) if method.selected is not None else None,
+    )
+
+
+def build_update(
+    model: Transformer,
+    method: Method,
+    optimizer: OptimizerSettings,
+    *,
+    temperature: float,
+    num_groups: int,
+) -> Callable[..., tuple[TrainState, Any]]:
+    """The policy's jitted step, of one objective or of several."""
+    objective = policy_objective(
+        model, method, temperature=temperature, num_groups=num_groups
+    )
+    of_minibatch = minibatch_inputs(method, num_groups=num_groups)
+    if method.combine is None:
+        return make_update(
+            objective,
+            optimizer.build(),
+            num_groups=num_groups,
+            of_minibatch=of_minibatch,
+        )
+    return make_several_update(
+        advantage_objectives(objective, method.num_objectives),
+        method.combine,
+        optimizer.build(),
+        num_groups=num_groups,
+        of_minibatch=of_minibatch,
     )
 
 

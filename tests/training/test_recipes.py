@@ -55,6 +55,8 @@ MORE = {
     "clip_cov": {"selected"},
     "prime": {"reward_model_loss", "reward_model_accuracy", "reward_model_score"},
     "skywork_or1": {"entropy_coef", "entropy_bonus"},
+    "pcgrad": {"loss_0", "loss_1", "weight_0", "weight_1", "conflicts"},
+    "mgda": {"loss_0", "loss_1", "weight_0", "weight_1", "conflicts"},
 }
 # Two updates of one rollout and the sampler and scorer of the other tests.
 LIMIT = SETTINGS.max_new_tokens
@@ -288,6 +290,8 @@ CLAIMS = {
     "remax": float((PLAIN * MASK).sum()) / B,
     "prime": tokens(clipped(0.2, 0.2)),
     "gdpo": rows(clipped(0.2, 0.2)),
+    "pcgrad": rows(clipped(0.2, 0.2)),
+    "mgda": rows(clipped(0.2, 0.2)),
     "cispo": tokens(np.minimum(ratio(), 5.0) * PLAIN),
     "kl_cov": tokens(
         -ADVANTAGES[:, None] * ratio() + SELECTED * np.abs(LOGPROBS - OLD)
@@ -346,11 +350,12 @@ PROCESS_TO_GO = (
 )
 
 
-def standardised(x: np.ndarray) -> np.ndarray:
+def standardised(x: np.ndarray, eps: float = 1e-4) -> np.ndarray:
     deviation = np.repeat(x.reshape(2, 4).std(1, ddof=1), 4)
-    return (x - group_mean(x)) / (deviation + 1e-4)
+    return (x - group_mean(x)) / (deviation + eps)
 
 
+APART = np.stack([spread(standardised(x, 1e-6)) for x in (REWARDS, COMPONENT)], axis=-1)
 SUMMED = standardised(REWARDS) + standardised(COMPONENT)
 GRPO = CENTRED / (group_std() + 1e-6)
 ESTIMATES = {
@@ -370,6 +375,8 @@ ESTIMATES = {
     "remax": REWARDS - GREEDY,
     "prime": PROCESS_TO_GO + spread((REWARDS - group_mean(REWARDS)) * 4 / 3),
     "gdpo": SUMMED / (SUMMED.std(ddof=1) + 1e-4),
+    "pcgrad": APART,
+    "mgda": APART,
 }
 
 

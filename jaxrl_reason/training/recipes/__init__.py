@@ -55,7 +55,12 @@ from jaxrl_reason.training.recipes.recipe import (
     Recipe,
     with_importance_weights,
 )
-from jaxrl_reason.training.recipes.several_rewards import GDPO, PRIME
+from jaxrl_reason.training.recipes.several_rewards import (
+    GDPO,
+    MGDA,
+    PCGRAD,
+    PRIME,
+)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -92,6 +97,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             CLIP_COV,
             PRIME,
             GDPO,
+            PCGRAD,
+            MGDA,
         )
     }
 )
@@ -113,9 +120,11 @@ __all__ = [
     "LIGHT_R1",
     "LITE_PPO",
     "LOGIC_RL",
+    "MGDA",
     "MIMO",
     "OPEN_REASONER_ZERO",
     "OPO",
+    "PCGRAD",
     "PPO",
     "PRIME",
     "R1_ZERO",

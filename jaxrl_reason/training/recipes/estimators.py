@@ -28,6 +28,7 @@ from jaxrl_reason.training.methods import (
     groups_with_signal,
     without_failed,
 )
+from jaxrl_reason.training.several_updates import component_advantages
 
 Estimator = Callable[[Experience], Advantages]
 
@@ -139,6 +140,19 @@ def gdpo(x: Experience) -> Advantages:
     assert x.components is not None  # the method's rewards have components
     found = gdpo_advantages(x.components, x.group_ids, num_groups=x.num_groups)
     return Advantages(found)
+
+
+def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
+    """Advantages [B, T, K] of each reward on its own, for `Method.combine`."""
+
+    def advantages(x: Experience) -> Advantages:
+        assert x.components is not None  # the method's rewards have components
+        found = component_advantages(
+            estimator, x.components, x.mask, x.group_ids, num_groups=x.num_groups
+        )
+        return Advantages(found)
+
+    return advantages
 
 
 def prime(

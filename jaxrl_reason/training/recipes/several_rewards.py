@@ -2,13 +2,28 @@
 
 from functools import partial
 
-from jaxrl_reason.losses import grpo_loss, implicit_prm_loss, ppo_loss
+from jaxrl_reason.losses import (
+    grpo_advantages,
+    grpo_loss,
+    implicit_prm_loss,
+    ppo_loss,
+)
 from jaxrl_reason.training.methods import (
     Method,
     accuracy_and_format,
     binary_accuracy,
 )
-from jaxrl_reason.training.recipes.estimators import gdpo, middling_groups, prime
+from jaxrl_reason.training.objective_weights import (
+    Combine,
+    pcgrad_weights,
+    shortest_weights,
+)
+from jaxrl_reason.training.recipes.estimators import (
+    by_component,
+    gdpo,
+    middling_groups,
+    prime,
+)
 from jaxrl_reason.training.recipes.recipe import Published, Recipe
 
 
@@ -67,4 +82,46 @@ GDPO = Recipe(
         "the rewards are accuracy and format here",
         "learning rate, batch, updates, length limit, temperature: not in what we read",
     ),
+)
+
+
+def _gradients_of_rewards(name: str, combine: Combine) -> Method:
+    """GRPO on each reward, their gradients combined: one backward pass a reward."""
+    return Method(
+        name=name,
+        loss=partial(grpo_loss, clip_low=0.2, clip_high=0.2),
+        advantages=by_component(grpo_advantages),
+        rewards=accuracy_and_format,
+        loss_inputs=("entropy",),
+        combine=combine,
+        num_objectives=2,
+    )
+
+
+def _pcgrad(max_new_tokens: int) -> Method:
+    return _gradients_of_rewards("pcgrad", pcgrad_weights())
+
+
+def _mgda(max_new_tokens: int) -> Method:
+    return _gradients_of_rewards("mgda", shortest_weights())
+
+
+_NOT_FOR_RL = (
+    "not made for language models: the policy loss of each reward is GRPO's here, "
+    "clip 0.2, no KL; the rewards are accuracy and format",
+    "learning rate, batch, updates, length limit, temperature",
+)
+PCGRAD = Recipe(
+    name="pcgrad",
+    sources=("2001.06782",),
+    build=_pcgrad,
+    settings=Published(notes="gradients lose what points against another one"),
+    not_published=_NOT_FOR_RL,
+)
+MGDA = Recipe(
+    name="mgda",
+    sources=("1810.04650",),
+    build=_mgda,
+    settings=Published(notes="the shortest vector in the gradients' convex hull"),
+    not_published=_NOT_FOR_RL,
 )

@@ -60,12 +60,18 @@ def start_critic(
     parts: CriticParts, policy: TrainState, place: Placement
 ) -> TrainState:
     """A critic at update 0: the policy's transformer under a head of zeros."""
-    optimizer = parts.optimizer.build()
-    backbone = restart_optimizer(policy, optimizer).params
-    width = backbone["embedding"].shape[1]
-    head = place.whole(jnp.zeros((width,), jnp.float32))
+    return value_state(policy, parts.optimizer, place)
+
+
+def value_state(
+    policy: TrainState, optimizer: OptimizerSettings, place: Placement
+) -> TrainState:
+    """The policy's transformer, copied, under a scalar head of zeros."""
+    backbone = restart_optimizer(policy, optimizer.build()).params
+    embedding = backbone["embedding"]
+    head = place.whole(jnp.zeros(embedding.shape[1:], embedding.dtype))
     body = {name: x for name, x in backbone.items() if name != "head"}
-    return placed_state({"backbone": body, "value_head": head}, optimizer)
+    return placed_state({"backbone": body, "value_head": head}, optimizer.build())
 
 
 def update_critic(

@@ -25,8 +25,6 @@ from jaxrl_reason.training.reward_methods import RankingMethod
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
-    placed_state,
-    restart_optimizer,
 )
 from jaxrl_reason.training.update import Metrics, Objective, make_scorer, make_update
 
@@ -93,24 +91,6 @@ def build_reward_model(
             optimizer.build(),
             num_groups=settings.pairs_per_update,
         ),
-    )
-
-
-def start_reward_model(
-    policy: TrainState,
-    model: ValueModel,
-    optimizer: OptimizerSettings,
-    place: Placement,
-) -> TrainState:
-    """A scorer at update 0: the policy's transformer, copied, and a head of zeros."""
-    backbone = restart_optimizer(policy, optimizer.build()).params
-    head = jnp.zeros((model.config.width,), jnp.dtype(model.config.param_dtype))
-    return placed_state(
-        {
-            "backbone": {k: v for k, v in backbone.items() if k != "head"},
-            "value_head": place.whole(head),
-        },
-        optimizer.build(),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from jaxrl_reason.losses import prover_rewards
 from jaxrl_reason.models import ValueModel
 from jaxrl_reason.training.collect import NoSignalError, give_rewards
+from jaxrl_reason.training.critic import value_state
 from jaxrl_reason.training.game_metrics import game_metrics, no_longer_convinces
 from jaxrl_reason.training.game_settings import PROVER_VERIFIER, GameSettings
 from jaxrl_reason.training.methods import grpo
@@ -28,7 +29,6 @@ from jaxrl_reason.training.reward_methods import verifier
 from jaxrl_reason.training.reward_model import (
     build_reward_model,
     score_rollouts,
-    start_reward_model,
 )
 from jaxrl_reason.training.roles import (
     RoleProblem,
@@ -88,7 +88,7 @@ def game():
         verifier=build_reward_model(
             model, verifier(lam=0.01), SIZES, OPTIMIZER, one_device()
         ),
-        base=start_reward_model(first_policy(), model, OPTIMIZER, one_device()),
+        base=value_state(first_policy(), OPTIMIZER, one_device()),
         problems=[Toy(i) for i in range(8)],
         settings=PLAY,
     )

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxrl_reason.models import ValueModel
+from jaxrl_reason.training.critic import value_state
 from jaxrl_reason.training.forward import unpack
 from jaxrl_reason.training.metrics import finish_metrics
 from jaxrl_reason.training.preference_batch import Pair, PreferenceSettings
@@ -32,7 +33,6 @@ from jaxrl_reason.training.reward_model import (
     ranking_objective,
     score_rollouts,
     score_tokens,
-    start_reward_model,
     train_on_comparisons,
 )
 from jaxrl_reason.training.state import fresh_state
@@ -298,9 +298,7 @@ def lucky_steps(seed, number=32):
 
 @cache
 def trained():
-    state = start_reward_model(
-        first_policy(), ValueModel(CONFIG), OPTIMIZER, one_device()
-    )
+    state = value_state(first_policy(), OPTIMIZER, one_device())
     start = copied(state.params)
     state, row = train_on_comparisons(parts(), state, lucky_steps(0))
     return start, state, row

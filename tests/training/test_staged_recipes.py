@@ -57,22 +57,31 @@ def built(staged: StagedRecipe, problems=None):
     )
 
 
-SHARED: dict = {}  # compiled once for all stages that are alike
+SHARED: dict = {}
 
 
 def shared(run: StagedRun) -> StagedRun:
+    """The run, its pieces compiled once for all stages that are alike.
+
+    Clip bounds and learning rates are compiled in, and are not told apart here:
+    test_recipes runs each recipe with its own.
+    """
+
     def once(parts):
-        s, loss = parts.settings, parts.method.loss
+        s, method = parts.settings, parts.method
         shape = (s.max_new_tokens, s.group_size)
-        what = (loss.func, *loss.keywords.items(), parts.method.loss_inputs)
-        pieces = {
-            "sample": SHARED.setdefault(shape, parts.sample),
-            "score": SHARED.setdefault("score", parts.score),
-            "update": SHARED.setdefault((shape, *what), parts.update),
+        kept = {
+            "sample": shape,
+            "score": (),
+            "update": (shape, method.loss.func, method.loss_inputs),
+            "values": (),
+            "update_critic": shape,
         }
-        if float(parts.learning_rate(0)) != OPTIMIZER.learning_rate:
-            # The rate is compiled in; that the row shows it is enough here.
-            assert parts.method.name == "open_reasoner_zero"
+        pieces = {
+            name: SHARED.setdefault((name, key), getattr(parts, name))
+            for name, key in kept.items()
+            if getattr(parts, name) is not None
+        }
         return dataclasses.replace(parts, **pieces)
 
     return dataclasses.replace(run, parts=tuple(map(once, run.parts)))
@@ -144,7 +153,7 @@ def test_stages_keep_what_is_published_to_change() -> None:
     )
     ids = [{p.problem_id for p in next(s.problems(None))} for s in (one, two)]
     assert ids == [{0, 1, 2, 3}, {4, 5, 6, 7}]
-    with pytest.raises(ValueError, match="mimo has 1 stages .* got 2 and 1"):
+    with pytest.raises(ValueError, match=r"mimo has 1 stages .* got 2 and 1"):
         scaled_stages(MIMO_STAGES, TINY, OPTIMIZER, [TOYS] * 2, limits=(6,))
 
 

@@ -7,9 +7,10 @@ the last thing it did was to save a checkpoint that the next run goes on from.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+from numpy.typing import ArrayLike
 
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.checkpoints import CheckpointFolder
@@ -17,6 +18,7 @@ from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.metrics import MetricsLog, Row, finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter, PhaseTimer
+from jaxrl_reason.training.pass_rates import pass_rates
 from jaxrl_reason.training.progress import TrainingProgress
 from jaxrl_reason.training.rl import rl_iteration
 from jaxrl_reason.training.rl_parts import RLParts, RLState
@@ -44,6 +46,22 @@ class ProblemSource(Protocol):
         """Goes to a position."""
 
 
+@runtime_checkable
+class LearningSource(ProblemSource, Protocol):
+    """A source that goes by the outcomes so far, which its state then holds."""
+
+    def observe(
+        self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
+    ) -> Row:
+        """Takes the outcomes of a step; returns numbers for the step's row.
+
+        Args:
+          problem_ids: [N] of all groups sampled in the step, before any filter.
+          num_correct: [N] right answers.
+          num_samples: [N] answers that could be judged; 0 if the grader always failed.
+        """
+
+
 @dataclass(frozen=True)
 class LoopTools:
     """Where a loop writes, what it asks, and how often.
@@ -59,6 +77,7 @@ class LoopTools:
       evaluate_every: steps between evaluations; the last step is always evaluated.
       show_samples: gets (step, rollouts) at every evaluation.
       log_every: supervised updates between rows.
+      annotate: RL step -> what else its row says.
     """
 
     log: MetricsLog
@@ -71,6 +90,7 @@ class LoopTools:
     evaluate_every: int = 0
     show_samples: Callable[[int, Rollouts], None] | None = None
     log_every: int = 50
+    annotate: Callable[[int], Row] | None = None
 
     def due(self, step: int, last: int) -> bool:
         """Whether this step is evaluated."""
@@ -94,6 +114,9 @@ def train_rl(
                 raise
             row |= timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
+            row |= tell_source(problems, collected.fresh)
+            if tools.annotate is not None:
+                row |= tools.annotate(state.step)
             if tools.due(state.step, parts.settings.steps) and tools.evaluate:
                 with timer("evaluate"):
                     row |= tools.evaluate(state.policy.params)
@@ -109,6 +132,13 @@ def train_rl(
     if state.step not in tools.checkpoints.steps():
         save_rl(tools, state, problems)
     return state
+
+
+def tell_source(problems: ProblemSource, fresh: Rollouts) -> Row:
+    """Tells a source that learns what became of its problems; its part of the row."""
+    if not isinstance(problems, LearningSource):
+        return {}
+    return problems.observe(*pass_rates(fresh))
 
 
 def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:

@@ -1,0 +1,77 @@
+"""Pass rates: of rollouts, and of all problems under the model of now."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxrl_reason.data.pass_rates import PassRates, Rule, kept_ids
+from jaxrl_reason.training.batch import Rollouts
+from jaxrl_reason.training.evaluate import Evaluation
+from jaxrl_reason.training.rl_parts import RLParts, RLState
+
+
+def pass_rates(rollouts: Rollouts) -> PassRates:
+    """Right answers and judged answers of each group, in its order.
+
+    A response on which the grader failed counts as none: neither right nor wrong.
+    """
+    judged = ~rollouts.failed
+    correct = (rollouts.correct & judged).sum(axis=1)
+    return PassRates(rollouts.problem_ids, correct, judged.sum(axis=1))
+
+
+def measure_pass_rates(
+    parts: RLParts, params: Any, problems: Sequence[Any]
+) -> PassRates:
+    """Pass rates of a model on problems, G samples each.
+
+    The sampler is the one of the training, at its shapes, so that nothing is compiled;
+    its random numbers are those of evaluations and disturb no training.
+
+    Args:
+      parts: of the run; its settings give G, the length limit and the temperature.
+      params: of the policy.
+      problems: at least one.
+    """
+    s = parts.settings
+    evaluation = Evaluation(
+        task=parts.task,
+        problems=problems,
+        sample=parts.sample,
+        num_samples=s.group_size,
+        chunk=s.prompts_per_step,
+        prompt_width=s.prompt_width,
+        seed=s.seed,
+        place=parts.place,
+    )
+    return pass_rates(evaluation.run(params))
+
+
+def keep_by_pass_rate(
+    problems: Sequence[Any], rule: Rule
+) -> Callable[[RLParts, RLState], list[int]]:
+    """For `Stage.prepare`: the ids that a rule keeps by the policy's own pass rates.
+
+    Skywork-OR1 drops before each stage what the model always solves
+    (arXiv 2505.22312): `keep_by_pass_rate(problems, not_solved)`.
+
+    Args:
+      problems: of the stage.
+      rule: of `jaxrl_reason.data.strategies`.
+
+    Returns:
+      f(parts, state) -> ids. It raises a ValueError if fewer problems are kept than a
+      batch needs.
+    """
+
+    def prepare(parts: RLParts, state: RLState) -> list[int]:
+        rates = measure_pass_rates(parts, state.policy.params, problems)
+        ids = kept_ids(rates, rule)
+        if len(ids) < parts.settings.prompts_per_step:
+            raise ValueError(
+                f"a stage's filter must keep prompts_per_step problems "
+                f"({parts.settings.prompts_per_step}) or more, got {len(ids)} of "
+                f"{len(problems)}"
+            )
+        return ids
+
+    return prepare

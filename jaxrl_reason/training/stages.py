@@ -1,0 +1,215 @@
+"""Runs in stages: length limit, group size, method or data change on the way.
+
+Steps are numbered through the whole run, and so are rollouts, so that no stage draws
+another's random numbers. Checkpoints lie in one folder and say which stage they are of.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.training.batch import Rollouts
+from jaxrl_reason.training.checkpoints import CheckpointFolder
+from jaxrl_reason.training.collect import give_rewards
+from jaxrl_reason.training.loops import LoopTools, abstract, resume_rl, train_rl
+from jaxrl_reason.training.metrics import Row
+from jaxrl_reason.training.rl_parts import RLParts, RLState, start_rl
+from jaxrl_reason.training.stage_parts import InStage, StagedRun, StageProblems
+from jaxrl_reason.training.state import TrainState, restart_optimizer
+
+Params = Any
+
+
+def train_stages(
+    run: StagedRun, primed: TrainState, tools: LoopTools, now: InStage | None = None
+) -> RLState:
+    """Runs the stages one after the other; an interrupt ends the run, not a stage.
+
+    Args:
+      run: of `build_stages`.
+      primed: the policy to start from; lives on, as the reference where one is asked.
+      tools: of the run; its fingerprint is what the stages share. Evaluations should
+        be alike in all stages, or their curves do not compare.
+      now: where `resume_stages` found the run; the first stage's start if None.
+
+    Returns:
+      The state after the last step made. Rows have `stage`, from 1, and the first of a
+      stage `surplus_dropped`.
+    """
+    if now is None:
+        now = begin_stage(run, 0, None, primed, tools.checkpoints)
+    while True:
+        stage, parts = run.stages[now.index], run.parts[now.index]
+        tools.progress.stage(stage.name, parts.settings.steps, now.state.step)
+        state = train_rl(parts, now.state, now.problems, stage_tools(run, now, tools))
+        following = now.index + 1
+        if tools.interrupt.requested or following == len(run.stages):
+            return state
+        now = begin_stage(run, following, state, primed, tools.checkpoints)
+
+
+def resume_stages(
+    run: StagedRun,
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    primed: TrainState,
+    step: int | None = None,
+) -> InStage:
+    """Goes on from a checkpoint in whichever stage it was saved.
+
+    Args:
+      run: of the same stages, those to come excepted.
+      checkpoints: of the run; those after the chosen one are moved aside.
+      fingerprint: settings that the stages share.
+      primed: the policy that the run started from.
+      step: of the checkpoint, the newest if None.
+
+    Raises:
+      CheckpointError: as `CheckpointFolder.restore`; also for a stage that the run does
+        not have.
+    """
+    names = [stage.name for stage in run.stages]
+    saved = checkpoints.fingerprint(step).get("stage")
+    # Of an unknown stage: restoring says what differs.
+    index = names.index(saved) if saved in names else 0
+    stage, problems = run.stages[index], StageProblems(run.stages[index])
+    shapes = start_rl(
+        run.parts[index], primed, run.model, stage.optimizer, stage.critic_optimizer
+    )
+    settings = run.fingerprint(index, fingerprint)
+    state = resume_rl(checkpoints, settings, shapes, problems, step)
+    reference = stage_reference(run, index, primed, checkpoints)
+    return InStage(index, replace(state, reference=reference), problems)
+
+
+def begin_stage(
+    run: StagedRun,
+    index: int,
+    before: RLState | None,
+    primed: TrainState,
+    checkpoints: CheckpointFolder,
+) -> InStage:
+    """Carries a run into a stage: models, optimisers, surplus, counters, data.
+
+    Args:
+      run: of `build_stages`.
+      index: of the stage.
+      before: the state at the end of the stage before; None at the first.
+      primed: the policy that the run started from.
+      checkpoints: of the run; a fresh reference is saved in `references` beside them.
+    """
+    stage, parts = run.stages[index], run.parts[index]
+    dropped = 0
+    if before is None:
+        state = start_rl(
+            parts, primed, run.model, stage.optimizer, stage.critic_optimizer
+        )
+    else:
+        if stage.fresh_reference:
+            _references(run, checkpoints).save(before.step, before.policy.params)
+        policy, critic = carry_models(run, index, before)
+        surplus, dropped = fit_surplus(before.surplus, parts)
+        reference = stage_reference(run, index, primed, checkpoints)
+        state = replace(
+            before,
+            policy=policy,
+            critic=critic,
+            surplus=surplus,
+            reference=reference,
+        )
+    prepared = stage.prepare(parts, state) if stage.prepare is not None else None
+    return InStage(index, state, StageProblems(stage).open(prepared), dropped)
+
+
+def carry_models(
+    run: StagedRun, index: int, before: RLState
+) -> tuple[TrainState, TrainState | None]:
+    """Policy and critic of a stage; a critic is made where it is first needed."""
+    stage, parts = run.stages[index], run.parts[index]
+    critic_optimizer = stage.critic_optimizer or stage.optimizer
+    anew = partial(
+        start_rl, parts, before.policy, run.model, stage.optimizer, critic_optimizer
+    )
+    policy, critic = before.policy, before.critic
+    if stage.fresh_optimizer:
+        policy = anew().policy
+    if parts.method.value_loss is None:
+        return policy, None
+    if critic is None:
+        return policy, anew().critic
+    if stage.fresh_optimizer:
+        critic = restart_optimizer(critic, critic_optimizer.build())
+    return policy, critic
+
+
+def fit_surplus(
+    surplus: Rollouts | None, parts: RLParts
+) -> tuple[Rollouts | None, int]:
+    """Surplus groups in the shapes of another stage, and how many are dropped.
+
+    Groups are padded to a longer limit, and cut to a shorter one if only padding goes;
+    the stage's method rewards them anew. Dropped are groups of another size, groups too
+    long, all of them if the method does not refill, and the oldest of those that would
+    fill a batch alone: every step must sample.
+    """
+    if surplus is None:
+        return None, 0
+    s, method = parts.settings, parts.method
+    fits = surplus.lengths.max(axis=1) <= s.max_new_tokens
+    fits &= surplus.prompt_lengths <= s.prompt_width
+    fits &= method.dynamic_sampling and surplus.group_size == s.group_size
+    where = np.flatnonzero(fits)
+    where = where[max(0, len(where) - (s.prompts_per_step - 1)) :]
+    dropped = surplus.num_prompts - len(where)
+    if not len(where):
+        return None, dropped
+    kept = surplus.select(where)
+    kept = replace(
+        kept,
+        prompt_tokens=_of_width(kept.prompt_tokens, s.prompt_width),
+        tokens=_of_width(kept.tokens, s.max_new_tokens),
+        sampler_logprobs=_of_width(kept.sampler_logprobs, s.max_new_tokens),
+    )
+    return give_rewards(method, kept), dropped
+
+
+def stage_reference(
+    run: StagedRun, index: int, primed: TrainState, checkpoints: CheckpointFolder
+) -> Params | None:
+    """The frozen model of a stage: of the last refresh, else the primed one."""
+    if not run.parts[index].method.uses_reference:
+        return None
+    refreshed = [j for j in range(1, index + 1) if run.stages[j].fresh_reference]
+    if not refreshed:
+        return primed.params
+    found = _references(run, checkpoints).restore(
+        abstract(primed.params), {}, run.first_step(refreshed[-1])
+    )
+    return found.state
+
+
+def stage_tools(run: StagedRun, now: InStage, tools: LoopTools) -> LoopTools:
+    """The tools of a run for one stage: its fingerprint, and rows that name it."""
+    first, dropped = run.first_step(now.index) + 1, now.dropped
+    index, more = now.index, tools.annotate
+
+    def annotate(step: int) -> Row:
+        row = more(step) if more is not None else {}
+        row = {**row, "stage": index + 1}
+        return row | {"surplus_dropped": dropped} if step == first else row
+
+    fingerprint = run.fingerprint(index, tools.fingerprint)
+    return replace(tools, fingerprint=fingerprint, annotate=annotate)
+
+
+def _references(run: StagedRun, checkpoints: CheckpointFolder) -> CheckpointFolder:
+    return CheckpointFolder(checkpoints.path / "references", keep=len(run.stages))
+
+
+def _of_width(x: np.ndarray, width: int) -> np.ndarray:
+    """[..., N] -> [..., width], padded with zeros or cut on the right."""
+    x = x[..., :width]
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])

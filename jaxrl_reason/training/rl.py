@@ -260,7 +260,7 @@ def run_updates(
         if parts.select is not None:
             # Tokens are chosen with the whole mini-batch and the policy of now.
             key = jax.random.key(parts.settings.seed)
-            key = jax.random.fold_in(key, state.step * len(minibatches) + i)
+            key = jax.random.fold_in(jax.random.fold_in(key, state.step), i)
             now = parts.score(policy.params, batch, live)
             chosen = parts.select(now, batch, key)
             batch = parts.place.rows(replace(batch, selected=chosen))

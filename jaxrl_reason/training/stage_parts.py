@@ -56,7 +56,6 @@ class StagedRun:
     In `parts` the settings' `steps` are the step of the run that a stage ends with.
     """
 
-    model: Transformer
     stages: tuple[Stage, ...]
     parts: tuple[RLParts, ...]
 
@@ -150,7 +149,7 @@ def build_stages(
                 stage.critic_optimizer,
             )
         )
-    return StagedRun(model, tuple(stages), tuple(parts))
+    return StagedRun(tuple(stages), tuple(parts))
 
 
 def _fingerprint(stage: Stage) -> dict[str, Any]:

@@ -6,7 +6,6 @@ another's random numbers. Checkpoints lie in one folder and say which stage they
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from jaxrl_reason.training.loops import LoopTools, abstract, resume_rl, train_rl
 from jaxrl_reason.training.metrics import Row
 from jaxrl_reason.training.rl_parts import RLParts, RLState, start_rl
 from jaxrl_reason.training.stage_parts import InStage, StagedRun, StageProblems
-from jaxrl_reason.training.state import TrainState, restart_optimizer
+from jaxrl_reason.training.state import TrainState
 
 Params = Any
 
@@ -75,10 +74,8 @@ def resume_stages(
     saved = checkpoints.fingerprint(step).get("stage")
     # Of an unknown stage: restoring says what differs.
     index = names.index(saved) if saved in names else 0
-    stage, problems = run.stages[index], StageProblems(run.stages[index])
-    shapes = start_rl(
-        run.parts[index], primed, run.model, stage.optimizer, stage.critic_optimizer
-    )
+    problems = StageProblems(run.stages[index])
+    shapes = start_rl(run.parts[index], primed)
     settings = run.fingerprint(index, fingerprint)
     state = resume_rl(checkpoints, settings, shapes, problems, step)
     reference = stage_reference(run, index, primed, checkpoints)
@@ -104,45 +101,52 @@ def begin_stage(
     stage, parts = run.stages[index], run.parts[index]
     dropped = 0
     if before is None:
-        state = start_rl(
-            parts, primed, run.model, stage.optimizer, stage.critic_optimizer
-        )
+        state = start_rl(parts, primed)
     else:
         if stage.fresh_reference:
             _references(run, checkpoints).save(before.step, before.policy.params)
-        policy, critic = carry_models(run, index, before)
         surplus, dropped = fit_surplus(before.surplus, parts)
         reference = stage_reference(run, index, primed, checkpoints)
         state = replace(
             before,
-            policy=policy,
-            critic=critic,
             surplus=surplus,
             reference=reference,
+            **carry_models(run, index, before),
         )
     prepared = stage.prepare(parts, state) if stage.prepare is not None else None
     return InStage(index, state, StageProblems(stage).open(prepared), dropped)
 
 
-def carry_models(
-    run: StagedRun, index: int, before: RLState
-) -> tuple[TrainState, TrainState | None]:
-    """Policy and critic of a stage; a critic is made where it is first needed."""
+def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
+    """What learns, carried into a stage; what it needs for the first time is made.
+
+    Returns:
+      Fields of RLState: policy, critic, reward_model and controls.
+    """
     stage, parts = run.stages[index], run.parts[index]
-    critic_optimizer = stage.critic_optimizer or stage.optimizer
-    anew = partial(
-        start_rl, parts, before.policy, run.model, stage.optimizer, critic_optimizer
-    )
-    policy, critic = before.policy, before.critic
-    if stage.fresh_optimizer:
-        policy = anew().policy
-    if parts.method.value_loss is None:
-        return policy, None
-    if critic is None:
-        return policy, anew().critic
-    if stage.fresh_optimizer:
-        critic = restart_optimizer(critic, critic_optimizer.build())
-    return policy, critic
+    fresh = start_rl(parts, before.policy)
+
+    def carried(old: TrainState | None, new: TrainState | None) -> TrainState | None:
+        if old is None or new is None:
+            return new
+        # A new optimiser around the old parameters has the form of the stage's own.
+        return fresh_optimizer(old, new) if stage.fresh_optimizer else old
+
+    return {
+        "policy": fresh.policy if stage.fresh_optimizer else before.policy,
+        "critic": carried(before.critic, fresh.critic),
+        "reward_model": carried(before.reward_model, fresh.reward_model),
+        "controls": (
+            before.controls
+            if before.controls.keys() == fresh.controls.keys()
+            else fresh.controls
+        ),
+    }
+
+
+def fresh_optimizer(old: TrainState, new: TrainState) -> TrainState:
+    """The parameters of one state under the untouched optimiser of another."""
+    return replace(new, params=old.params)
 
 
 def fit_surplus(

@@ -74,8 +74,7 @@ def shared(run: StagedRun) -> StagedRun:
             "sample": shape,
             "score": (),
             "update": (shape, method.loss.func, method.loss_inputs),
-            "values": (),
-            "update_critic": shape,
+            "critic": shape,
         }
         pieces = {
             name: SHARED.setdefault((name, key), getattr(parts, name))

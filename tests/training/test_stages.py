@@ -23,7 +23,8 @@ from jaxrl_reason.training.pass_rates import (
     measure_pass_rates,
     pass_rates,
 )
-from jaxrl_reason.training.rl_parts import RLState
+from jaxrl_reason.training.recipes import RECIPES
+from jaxrl_reason.training.rl_parts import RLState, start_rl
 from jaxrl_reason.training.stage_parts import Stage, build_stages
 from jaxrl_reason.training.stages import (
     begin_stage,
@@ -377,18 +378,35 @@ def after(run, policy=None, **more):
 def test_a_critic_is_carried_and_made_where_it_is_first_needed(fresh):
     run = staged(ppo(), ppo(), grpo(kl_coef=0), ppo(), fresh_optimizer=fresh)
     before = after(run)
-    policy, critic = carry_models(run, 1, before)
+    found = carry_models(run, 1, before)
+    policy, critic = found["policy"], found["critic"]
     assert same_trees(policy.params, before.policy.params)
     assert same_trees(critic.params, before.critic.params)
     assert int(policy.step) == int(critic.step) == (0 if fresh else 1)
     assert same_trees(policy.opt_state, before.policy.opt_state) != fresh
     assert same_trees(critic.opt_state, before.critic.opt_state) != fresh
-    assert carry_models(run, 2, before)[1] is None
+    assert carry_models(run, 2, before)["critic"] is None
     without = dataclasses.replace(before, critic=None)
-    _, made = carry_models(run, 3, without)
+    made = carry_models(run, 3, without)["critic"]
     assert not np.any(made.params["value_head"])
     backbone = {k: v for k, v in before.policy.params.items() if k != "head"}
     assert same_trees(made.params["backbone"], backbone)
+
+
+def test_a_reward_model_and_a_controller_are_carried_too():
+    prime = RECIPES["prime"].build(SETTINGS.max_new_tokens)
+    controller = RECIPES["skywork_or1"].build(SETTINGS.max_new_tokens).controller
+    method = dataclasses.replace(prime, controller=controller)
+    run = staged(method, method, grpo(kl_coef=0))
+    before = start_rl(run.parts[0], first_policy())
+    moved = jax.tree.map(lambda x: x + 1, before.reward_model)
+    controls = {"entropy_bonus": 0.5, "entropy_coef": 0.0}
+    before = dataclasses.replace(before, reward_model=moved, controls=controls)
+    found = carry_models(run, 1, before)
+    assert same_trees(found["reward_model"], moved)
+    assert found["controls"] == controls
+    gone = carry_models(run, 2, before)
+    assert (gone["reward_model"], gone["controls"]) == (None, {})
 
 
 def test_the_reference_is_the_primed_model_until_a_stage_refreshes_it(tmp_path):

@@ -171,7 +171,7 @@ DEEPSCALER = Recipe(
         notes="agentica's repository; group size 16 from the second stage on",
     ),
     not_published=(_VERL_MEAN, "thresholds of its data filter"),
-    not_built=("stages of the length limit",),
+    not_built=("its stages, which are in `recipes.staged`",),
 )
 
 
@@ -203,7 +203,7 @@ SKYWORK_OR1 = Recipe(
         notes="entropy target 0.2, step 1e-4, coefficient in [0, 0.005]",
     ),
     not_published=("the paper's closed form of the entropy coefficient",),
-    not_built=("stages of the length limit",),
+    not_built=("its stages, which are in `recipes.staged`",),
 )
 
 
@@ -234,7 +234,7 @@ SRPO = Recipe(
         "the penalty for mixed languages: left out",
         "updates, length limit, temperature",
     ),
-    not_built=("the second stage; `resample_history` makes each epoch's prompts",),
+    not_built=("its stages and history resampling, which are in `recipes.staged`",),
 )
 
 
@@ -260,7 +260,7 @@ MIMO = Recipe(
         max_new_tokens=(32768,),
         temperature=1.0,
         kl_coef=0.0,
-        notes="mini-batch 32; 10% of the draws from the solved pool (`EasyPool`)",
+        notes="mini-batch 32; 10% of the draws from the solved pool (`EasyPoolStream`)",
     ),
     not_published=(
         "clip: DAPO's 0.2 and 0.28 here",

@@ -87,7 +87,7 @@ def scaled_stages(
     staged: StagedRecipe,
     settings: RLSettings,
     optimizer: OptimizerSettings,
-    problems: Sequence[Sequence[Any]],
+    problems: Sequence[list[Any]],
     *,
     limits: Sequence[int],
     critic_optimizer: OptimizerSettings | None = None,
@@ -148,7 +148,7 @@ def _share(staged: StagedRecipe, index: int, name: str) -> float:
 
 def _open(
     stream: Callable[..., ProblemSource],
-    problems: Sequence[Any],
+    problems: list[Any],
     settings: RLSettings,
     seed: int,
     kept: list[int] | None,

@@ -1,10 +1,8 @@
 """Which prompts each published strategy keeps, and a pool that resumes."""
 
 import dataclasses
-import doctest
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,12 +43,6 @@ def band(limits: tuple[float, float]) -> Callable:
 def test_worked_filters(name: str, rule: Callable) -> None:
     np.testing.assert_array_equal(OUTCOMES.mean(1), EXAMPLES["flt.rate"])
     assert np.flatnonzero(rule(*COUNTS)).tolist() == EXAMPLES[f"flt.{name}"]
-
-
-def test_examples_of_the_page_run(root: Path) -> None:
-    page = root / "docs" / "strategies.md"
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.failed == 0
 
 
 def test_worked_dynamic_sampling() -> None:

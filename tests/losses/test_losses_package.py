@@ -1,6 +1,5 @@
 """The package as others meet it: names, signatures, examples, imports, docs."""
 
-import doctest
 import inspect
 import json
 import subprocess
@@ -182,12 +181,6 @@ def test_every_docstring_says_what_it_must(name: str) -> None:
         s for s in sections(function) if s in ("Args", "Returns", "Raises", "Example")
     ]
     assert found == ["Args", "Returns", "Raises", "Example"]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_examples_of_the_pages_run(page: Path) -> None:
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.failed == 0
 
 
 def test_every_name_is_on_a_page() -> None:

@@ -1,4 +1,4 @@
-"""Every module imports, and every example in a docstring prints what it says."""
+"""Every module imports, and every example of a docstring or a page is true."""
 
 import doctest
 import importlib
@@ -28,6 +28,18 @@ def house_modules() -> list[str]:
 @pytest.mark.parametrize("name", house_modules())
 def test_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def pages() -> list[Path]:
+    """The pages that hold examples."""
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    return sorted(f for f in files if ">>>" in f.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_examples_of_pages(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.failed == 0
 
 

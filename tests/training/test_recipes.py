@@ -1,7 +1,6 @@
 """Every recipe: a real run of two updates, and exactly the parts that it claims."""
 
 import dataclasses
-import doctest
 import math
 from functools import cache, partial
 from itertools import pairwise
@@ -581,9 +580,3 @@ def test_the_page_says_what_the_recipes_say(root: Path) -> None:
         assert open_line(recipe) in lines
         # And a line on what it is made of.
         assert sum(line.startswith(f"| `{recipe.name}`") for line in lines) == 3
-
-
-def test_examples_of_the_page_run(root: Path) -> None:
-    page = root / "docs" / "recipes.md"
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.failed == 0

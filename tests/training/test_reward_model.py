@@ -1,7 +1,6 @@
 """Scorers of responses: packed as alone, weighed by steps, and they learn to rank."""
 
 import dataclasses
-import doctest
 from functools import cache
 
 import jax
@@ -385,10 +384,3 @@ def test_what_does_not_fit_is_refused():
     wide = fake_rollouts(np.ones((1, 2)), width=9, lengths=[[7, 2]])
     with pytest.raises(ValueError, match="1 to 6 tokens to be scored, got one of 7"):
         score_rollouts(parts(), None, wide)
-
-
-def test_the_examples_of_the_page_print_what_they_say(root):
-    page = root / "docs" / "reward_models.md"
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.attempted > 5
-    assert result.failed == 0

@@ -1,7 +1,6 @@
 """Several objectives, one step: the gradients are those of whole mini-batches."""
 
 import dataclasses
-import doctest
 
 import jax
 import jax.numpy as jnp
@@ -311,10 +310,3 @@ def test_wrong_use_is_refused():
 def test_the_counts_are_those_of_the_whole_mini_batch():
     counts = batch_counts(sequences(ONE[0].mask[0]))
     assert int(counts.tokens) == SIZES.sum()
-
-
-def test_the_examples_of_the_page_print_what_they_say(root):
-    page = root / "docs" / "several_updates.md"
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.attempted > 5
-    assert result.failed == 0

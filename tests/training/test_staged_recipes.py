@@ -1,7 +1,6 @@
 """Staged recipes: what changes from stage to stage, and real runs through the loop."""
 
 import dataclasses
-import doctest
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,12 +165,6 @@ def test_stages_agree_with_the_recipes_of_one_stage() -> None:
         assert staged.stages[0].group_size == settings.group_size
         assert staged.stages[0].learning_rate == settings.learning_rate
         assert staged.not_published
-
-
-def test_examples_of_the_page_run(root: Path) -> None:
-    page = root / "docs" / "stages.md"
-    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert result.failed == 0
 
 
 def test_the_page_shows_the_stages(root: Path) -> None:

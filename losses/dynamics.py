@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import statistics
 from jaxrl_reason.losses._moments import moments
 from jaxrl_reason.losses._numerics import keep
-from jaxrl_reason.losses.advantages import _statistics
 
 
 def explained_variance(
@@ -110,7 +110,7 @@ def zero_advantage_ratio(
       >>> float(zero_advantage_ratio(rewards, ids, num_groups=2))
       0.5
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     filled = stats.sizes > 0
     silent = jnp.sum(filled & ~stats.signal)
     return silent / jnp.maximum(jnp.sum(filled), 1)

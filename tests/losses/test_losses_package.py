@@ -1,8 +1,10 @@
 """The package as others meet it: names, signatures, examples, imports, docs."""
 
+import ast
 import doctest
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,6 +208,19 @@ def test_every_docstring_says_what_it_must(name: str) -> None:
 def test_examples_of_the_pages_run(page: Path) -> None:
     result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.failed == 0
+
+
+def test_every_trap_has_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "losses" / "traps.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if "::" in line]
+    assert [int(row[0]) for row in rows] == [*range(1, 24), *range(45, 50)]
+    for *_, tests, mutant in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert named
+        assert mutant.strip()
+        for file, name in named:
+            tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+            assert name in {n.name for n in tree.body if hasattr(n, "name")}
 
 
 def test_every_name_is_on_a_page() -> None:

@@ -63,7 +63,7 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
       adds up, `masked_total(exp(logprobs), mask)`.
 
     Raises:
-      ValueError: shapes differ.
+      ValueError: shapes differ, or `logprobs` is not a floating array.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,7 +72,8 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
       >>> float(mean_probability(logprobs, jnp.array([[1, 1, 0]])))
       0.375
     """
-    logprobs, live = _checks.constant("logprobs", logprobs), _checks.flags(mask)
+    logprobs = jax.lax.stop_gradient(_checks.floating("logprobs", logprobs))
+    live = _checks.flags(mask)
     _checks.same_shape(2, logprobs=logprobs, mask=live)
     total = jnp.sum(keep(jnp.exp(keep(logprobs, live)), live))
     return total / jnp.maximum(jnp.sum(live), 1)

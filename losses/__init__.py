@@ -14,6 +14,7 @@ gradient; what arrays hold outside the mask does not matter.
 if __name__ == "losses":
     raise ImportError("import this package as jaxrl_reason.losses, not as losses")
 
+from jaxrl_reason.losses._assembly import OptionalTerms
 from jaxrl_reason.losses.adaptive_lambda import length_adaptive_lambda
 from jaxrl_reason.losses.advantages import (
     dr_grpo_advantages,
@@ -148,6 +149,7 @@ from jaxrl_reason.losses.vapo import vapo_loss
 
 __all__ = [
     "Counts",
+    "OptionalTerms",
     "adaptive_entropy_update",
     "adaptive_kl_update",
     "asp",

@@ -44,6 +44,11 @@ def flags(x: ArrayLike) -> jax.Array:
     return x if x.dtype == jnp.bool_ else x != 0
 
 
+def flags_or_all(x: ArrayLike | None, like: jax.Array) -> jax.Array:
+    """A mask as bool; True everywhere, in the shape of `like`, where it is left out."""
+    return jnp.ones(like.shape, bool) if x is None else flags(x)
+
+
 def same_shape(rank: int, **arrays: jax.Array) -> None:
     """All arrays have `rank` axes and one shape."""
     try:
@@ -54,6 +59,16 @@ def same_shape(rank: int, **arrays: jax.Array) -> None:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in arrays.items())
         rule = f"must have {rank} axes" + (" and one shape" if len(arrays) > 1 else "")
         raise ValueError(f"{names} {rule}, got {shapes}") from error
+
+
+def one_a_row(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B] -> [B, 1], one number for each row of the mask."""
+    rows = list(mask.shape[:1])
+    if list(x.shape) != rows:
+        raise ValueError(
+            f"{name} must have shape {rows}, one a row of the mask, got {list(x.shape)}"
+        )
+    return x[:, None]
 
 
 def setting(

@@ -2,9 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._numerics import keep
 
 
@@ -12,16 +10,6 @@ def check_ddof(ddof: int) -> None:
     """0 for the population's variance, 1 for the sample's."""
     if ddof not in (0, 1):
         raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
-
-
-def members(
-    group_ids: ArrayLike, num_groups: int, valid: ArrayLike | None
-) -> jax.Array:
-    """[B] bool: which sequences are valid and in a group."""
-    ids = _checks.integers("group_ids", group_ids)
-    on = jnp.ones(ids.shape, bool) if valid is None else _checks.flags(valid)
-    _checks.same_shape(1, group_ids=ids, valid=on)
-    return on & (ids >= 0) & (ids < _checks.static_size("num_groups", num_groups))
 
 
 def moments(x: jax.Array, live: jax.Array, ddof: int) -> tuple[jax.Array, jax.Array]:

@@ -18,6 +18,12 @@ def keep(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, x, 0.0)
 
 
+def live_total(x: jax.Array, live: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(sum over live entries, their number), float32 without gradient."""
+    x = jax.lax.stop_gradient(x.astype(jnp.float32))
+    return jnp.sum(keep(x, live)), jnp.sum(live, dtype=jnp.float32)
+
+
 def spread(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
     """[B] or [B, T] -> [B, T], zero outside the mask.
 

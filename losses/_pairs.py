@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import keep
+from jaxrl_reason.losses._numerics import keep, live_total
 from jaxrl_reason.losses.surrogates import Metrics
 
 
@@ -32,7 +32,7 @@ def read_pairs(
     good = _checks.floating(names[0], chosen)
     bad = _checks.floating(names[1], rejected)
     _checks.same_shape(1, **{names[0]: good, names[1]: bad})
-    live = jnp.ones(good.shape, bool) if valid is None else _checks.flags(valid)
+    live = _checks.flags_or_all(valid, good)
     _checks.same_shape(1, **{names[0]: good, "valid": live})
     total = denominator("num_pairs", num_pairs, "valid", valid, good.shape[0])
     return Pairs(keep(good, live), keep(bad, live), live, total)
@@ -90,14 +90,8 @@ def mean(
         "margin": good - bad,
         "accuracy": good > bad,
     }
-    metrics = {name: row_total(x, pairs.live) for name, x in values.items()}
+    metrics = {name: live_total(x, pairs.live) for name, x in values.items()}
     return jnp.sum(keep(losses, pairs.live)) / pairs.total, metrics
-
-
-def row_total(x: jax.Array, live: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum over live entries, their number), float32 without gradient."""
-    x = jax.lax.stop_gradient(x.astype(jnp.float32))
-    return jnp.sum(keep(x, live)), jnp.sum(live, dtype=jnp.float32)
 
 
 def denominator(

@@ -4,13 +4,13 @@ Groups are given by ids, not by position: they may have any sizes and any order.
 without signal (all rewards equal, which includes a group of one) gets exactly 0.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import statistics
+from jaxrl_reason.losses._moments import check_ddof, deviation
 
 
 def grpo_advantages(
@@ -50,15 +50,12 @@ def grpo_advantages(
       >>> print(grpo_advantages(rewards, ids, num_groups=1).round(4))
       [ 1.5 -0.5 -0.5 -0.5]
     """
-    if ddof not in (0, 1):
-        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    check_ddof(ddof)
     _checks.not_negative("eps", eps)
-    stats = _statistics(rewards, group_ids, num_groups, valid)
-    total = stats.sum_in_groups(stats.centred**2)
-    std = jnp.sqrt(total / jnp.maximum(stats.sizes - ddof, 1.0)) + eps
-    # A group without signal has std 0, and eps may be 0.
-    std = jnp.where(stats.signal, std, 1.0)
-    return jax.lax.stop_gradient(stats.centred / std[stats.ids])
+    stats = statistics(rewards, group_ids, num_groups, valid)
+    total = stats.groups.total(stats.centred**2)
+    std = deviation(total / jnp.maximum(stats.sizes - ddof, 1.0), eps)
+    return jax.lax.stop_gradient(stats.centred / std[stats.groups.ids])
 
 
 def dr_grpo_advantages(
@@ -93,7 +90,7 @@ def dr_grpo_advantages(
       >>> print(dr_grpo_advantages(rewards, ids, num_groups=1))
       [ 0.75 -0.25 -0.25 -0.25]
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     return jax.lax.stop_gradient(stats.centred)
 
 
@@ -129,9 +126,9 @@ def rloo_advantages(
       >>> print(rloo_advantages(rewards, ids, num_groups=1).round(4))
       [ 0.6667 -0.6667 -0.3333  0.3333]
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     factor = stats.sizes / jnp.maximum(stats.sizes - 1.0, 1.0)
-    return jax.lax.stop_gradient(stats.centred * factor[stats.ids])
+    return jax.lax.stop_gradient(stats.centred * factor[stats.groups.ids])
 
 
 def group_signal(
@@ -167,49 +164,4 @@ def group_signal(
       >>> print(group_signal(rewards, ids, num_groups=3))
       [False  True False]
     """
-    return _statistics(rewards, group_ids, num_groups, valid).signal
-
-
-class _Statistics(NamedTuple):
-    """What the estimators share."""
-
-    ids: jax.Array  # [B] group of each sequence, made safe to index with
-    member: jax.Array  # [B] bool, valid and in a group
-    sizes: jax.Array  # [num_groups] float32
-    signal: jax.Array  # [num_groups] bool
-    centred: jax.Array  # [B] reward less its group's mean; 0 where there is no signal
-
-    def sum_in_groups(self, x: jax.Array) -> jax.Array:
-        """[B] -> [num_groups]."""
-        return _sum_in_groups(x, self.member, self.ids, self.sizes.shape[0])
-
-
-def _sum_in_groups(
-    x: jax.Array, member: jax.Array, ids: jax.Array, num_groups: int
-) -> jax.Array:
-    return jax.ops.segment_sum(jnp.where(member, x, 0.0), ids, num_groups)
-
-
-def _statistics(
-    rewards: ArrayLike,
-    group_ids: ArrayLike,
-    num_groups: int,
-    valid: ArrayLike | None,
-) -> _Statistics:
-    rewards = _checks.constant("rewards", rewards)
-    ids = _checks.integers("group_ids", group_ids)
-    member = jnp.ones(ids.shape, bool) if valid is None else _checks.flags(valid)
-    _checks.same_shape(1, rewards=rewards, group_ids=ids, valid=member)
-    groups = _checks.static_size("num_groups", num_groups)
-    member &= (ids >= 0) & (ids < groups)
-    ids = jnp.clip(ids, 0, groups - 1)
-    high = jax.ops.segment_max(jnp.where(member, rewards, -jnp.inf), ids, groups)
-    low = jax.ops.segment_min(jnp.where(member, rewards, jnp.inf), ids, groups)
-    sizes = _sum_in_groups(jnp.ones_like(rewards), member, ids, groups)
-    signal = (sizes > 1) & (high != low)
-    # Less the group's minimum first: the mean of what is left is exactly 0 for equal
-    # rewards and loses no digits to a common offset.
-    rewards = rewards - jnp.where(sizes > 0, low, 0.0)[ids]
-    mean = _sum_in_groups(rewards, member, ids, groups) / jnp.maximum(sizes, 1.0)
-    centred = jnp.where(member & signal[ids], rewards - mean[ids], 0.0)
-    return _Statistics(ids, member, sizes, signal, centred)
+    return statistics(rewards, group_ids, num_groups, valid).signal

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import statistics
 from jaxrl_reason.losses._numerics import keep
-from jaxrl_reason.losses.advantages import _statistics
 
 
 def opo_advantages(
@@ -49,15 +49,15 @@ def opo_advantages(
       >>> print(opo_advantages(rewards, lengths, jnp.array([0, 0]), num_groups=1))
       [ 0.25 -0.75]
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     lengths = _checks.constant("lengths", lengths)
     _checks.same_shape(1, rewards=stats.centred, lengths=lengths)
     # The baseline's distance from the group's mean: 0 exactly where nothing differs.
-    total = stats.sum_in_groups(lengths)
-    shift = stats.sum_in_groups(lengths * stats.centred) / jnp.where(
-        total == 0, 1.0, total
-    )
-    return jax.lax.stop_gradient(keep(stats.centred - shift[stats.ids], stats.member))
+    ids, member, _ = stats.groups
+    total = stats.groups.total(lengths)
+    shift = stats.groups.total(lengths * stats.centred)
+    shift /= jnp.where(total == 0, 1.0, total)
+    return jax.lax.stop_gradient(keep(stats.centred - shift[ids], member))
 
 
 def remax_advantages(
@@ -91,6 +91,6 @@ def remax_advantages(
     """
     rewards = _checks.constant("rewards", rewards)
     greedy = _checks.constant("greedy_rewards", greedy_rewards)
-    on = jnp.ones(rewards.shape, bool) if valid is None else _checks.flags(valid)
+    on = _checks.flags_or_all(valid, rewards)
     _checks.same_shape(1, rewards=rewards, greedy_rewards=greedy, valid=on)
     return keep(rewards - greedy, on)

@@ -4,8 +4,8 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import statistics
 from jaxrl_reason.losses._moments import deviation, moments
-from jaxrl_reason.losses.advantages import _statistics
 
 
 def batch_std_advantages(
@@ -49,7 +49,7 @@ def batch_std_advantages(
       [ 0.5    -0.5     0.6667  0.6667 -1.3333]
     """
     _checks.not_negative("eps", eps)
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     rewards = _checks.constant("rewards", rewards)
-    _, variance = moments(rewards, stats.member, ddof)
+    _, variance = moments(rewards, stats.groups.member, ddof)
     return jax.lax.stop_gradient(stats.centred / deviation(variance, eps))

@@ -8,24 +8,28 @@ once. The advantages are the other half of a method; the docs have the table.
 """
 
 import functools
+from typing import Unpack
 
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import (
+    OptionalTerms,
+    TermsButKlCoef,
+    assemble,
+    clipped,
+    takes_terms,
+)
 from jaxrl_reason.losses.reductions import (
     Counts,
     fixed_length_mean,
     sequence_mean,
     token_mean,
 )
-from jaxrl_reason.losses.surrogates import (
-    Metrics,
-    clipped_surrogate,
-    policy_metrics,
-)
+from jaxrl_reason.losses.surrogates import Metrics
 
 
+@takes_terms
 def ppo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -36,13 +40,7 @@ def ppo_loss(
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     dual_clip: float | jax.Array | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """PPO's policy loss: clipped surrogate, mean over tokens.
 
@@ -60,14 +58,7 @@ def ppo_loss(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       dual_clip: > 1, None for none.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the surrogate alone, a rollout
-        correction say.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, `kl` where used and
@@ -90,26 +81,13 @@ def ppo_loss(
       -1.5 [[-1.  -1. ]
        [ 0.5  0. ]]
     """
-    objective, metrics = _clipped(
+    objective, metrics = clipped(
         logprobs, old_logprobs, advantages, mask, clip_low, clip_high, dual_clip
     )
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
+@takes_terms
 def grpo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -120,13 +98,8 @@ def grpo_loss(
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     dual_clip: float | jax.Array | None = None,
-    ref_logprobs: ArrayLike | None = None,
     kl_coef: float | jax.Array | None = None,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[TermsButKlCoef],
 ) -> tuple[jax.Array, Metrics]:
     """GRPO: clipped surrogate and KL loss, mean over sequences of their token means.
 
@@ -143,14 +116,9 @@ def grpo_loss(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       dual_clip: > 1, None for none.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
       kl_coef: weight of the KL term, >= 0. Left out: the paper's 0.04 where
         `ref_logprobs` is given, no KL term where it is not.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the surrogate alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics, as `ppo_loss`.
@@ -161,7 +129,7 @@ def grpo_loss(
 
     Example:
       >>> import jax.numpy as jnp
-          >>> from jaxrl_reason.losses import batch_counts, grpo_loss
+      >>> from jaxrl_reason.losses import batch_counts, grpo_loss
       >>> logprobs = old = jnp.array([[-0.5, -1.0], [-2.0, 0.0]])
       >>> mask = jnp.array([[1, 1], [1, 0]])
       >>> advantages, counts = jnp.array([3.0, -1.5]), batch_counts(mask)
@@ -170,8 +138,8 @@ def grpo_loss(
       -0.75
     """
     if kl_coef is None:
-        kl_coef = 0.0 if ref_logprobs is None else 0.04
-    objective, metrics = _clipped(
+        kl_coef = 0.0 if terms.get("ref_logprobs") is None else 0.04
+    objective, metrics = clipped(
         logprobs, old_logprobs, advantages, mask, clip_low, clip_high, dual_clip
     )
     return assemble(
@@ -181,16 +149,12 @@ def grpo_loss(
         logprobs,
         mask,
         counts,
-        ref_logprobs=ref_logprobs,
         kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
+        **terms,
     )
 
 
+@takes_terms
 def dr_grpo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -202,13 +166,7 @@ def dr_grpo_loss(
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.2,
     dual_clip: float | jax.Array | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """Dr. GRPO: clipped surrogate, each sequence's sum divided by one constant.
 
@@ -227,13 +185,7 @@ def dr_grpo_loss(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       dual_clip: > 1, None for none.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; the paper has none.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the surrogate alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics, as `ppo_loss`.
@@ -253,7 +205,7 @@ def dr_grpo_loss(
       >>> float(loss)
       -0.75
     """
-    objective, metrics = _clipped(
+    objective, metrics = clipped(
         logprobs, old_logprobs, advantages, mask, clip_low, clip_high, dual_clip
     )
     return assemble(
@@ -263,16 +215,11 @@ def dr_grpo_loss(
         logprobs,
         mask,
         counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
+        **terms,
     )
 
 
+@takes_terms
 def dapo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -283,13 +230,7 @@ def dapo_loss(
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.28,
     dual_clip: float | jax.Array | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """DAPO: clip-higher and the mean over all tokens of the mini-batch.
 
@@ -307,13 +248,7 @@ def dapo_loss(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       dual_clip: > 1, None for none.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; the paper has none.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the surrogate alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics, as `ppo_loss`.
@@ -332,52 +267,7 @@ def dapo_loss(
       >>> float(loss)
       -1.5
     """
-    objective, metrics = _clipped(
+    objective, metrics = clipped(
         logprobs, old_logprobs, advantages, mask, clip_low, clip_high, dual_clip
     )
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
-
-
-def _clipped(
-    logprobs: ArrayLike,
-    old_logprobs: ArrayLike,
-    advantages: ArrayLike,
-    mask: ArrayLike,
-    clip_low: float | jax.Array,
-    clip_high: float | jax.Array,
-    dual_clip: float | jax.Array | None,
-) -> tuple[jax.Array, Metrics]:
-    """The clipped surrogate and the metrics that belong to its bounds."""
-    objective = clipped_surrogate(
-        logprobs,
-        old_logprobs,
-        advantages,
-        mask,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=dual_clip,
-    )
-    metrics = policy_metrics(
-        logprobs,
-        old_logprobs,
-        advantages,
-        mask,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=dual_clip,
-    )
-    return objective, metrics
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)

@@ -6,11 +6,13 @@ whole mini-batch (`kl_cov_tokens`, `clip_cov_tokens`), and hand each micro-batch
 part as `selected`.
 """
 
+from typing import Unpack
+
 import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import OptionalTerms, assemble, takes_terms
 from jaxrl_reason.losses._metrics import unclipped_metrics
 from jaxrl_reason.losses.covariance import clip_cov, kl_cov, selection
 from jaxrl_reason.losses.covariance_tokens import clip_cov_tokens, kl_cov_tokens
@@ -18,6 +20,7 @@ from jaxrl_reason.losses.reductions import Counts, token_mean
 from jaxrl_reason.losses.surrogates import Metrics, masked_total, policy_metrics
 
 
+@takes_terms
 def kl_cov_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -28,13 +31,7 @@ def kl_cov_loss(
     fraction: float | jax.Array = 2e-3,
     coef: float | jax.Array = 1.0,
     selected: ArrayLike | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """KL-Cov: a penalty on the tokens of highest covariance, mean over tokens.
 
@@ -52,13 +49,7 @@ def kl_cov_loss(
       coef: weight of the penalty, >= 0.
       selected: [B, T], this part of what `kl_cov_tokens` gave for the mini-batch; left
         out, the rows given must be the whole mini-batch.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -89,23 +80,10 @@ def kl_cov_loss(
         **unclipped_metrics(logprobs, old_logprobs, live),
         "selected": masked_total(selection(selected, live), live),
     }
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
+@takes_terms
 def clip_cov_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -120,13 +98,7 @@ def clip_cov_loss(
     clip_low: float | jax.Array = 1.0,
     clip_high: float | jax.Array = 1.0,
     selected: ArrayLike | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """Clip-Cov: no gradient at a few tokens of high covariance, mean over tokens.
 
@@ -149,13 +121,7 @@ def clip_cov_loss(
       clip_high: >= 0.
       selected: [B, T], this part of what `clip_cov_tokens` gave for the mini-batch;
         left out, the rows given must be the whole mini-batch and `key` be given.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`; `selected`, the
@@ -163,8 +129,7 @@ def clip_cov_loss(
 
     Raises:
       ValueError: shapes differ, a setting is out of its range, or a term's coefficient
-        is set but not its array,
-        or neither `key` nor `selected` is given.
+        is set but not its array, or neither `key` nor `selected` is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -212,18 +177,4 @@ def clip_cov_loss(
         clip_high=clip_high,
     )
     metrics["selected"] = masked_total(selection(selected, live), live)
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import statistics
 from jaxrl_reason.losses._moments import moments
 from jaxrl_reason.losses._numerics import keep
-from jaxrl_reason.losses.advantages import _statistics
 
 
 def explained_variance(
@@ -63,7 +63,7 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
       adds up, `masked_total(exp(logprobs), mask)`.
 
     Raises:
-      ValueError: shapes differ.
+      ValueError: shapes differ, or `logprobs` is not a floating array.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,7 +72,8 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
       >>> float(mean_probability(logprobs, jnp.array([[1, 1, 0]])))
       0.375
     """
-    logprobs, live = _checks.constant("logprobs", logprobs), _checks.flags(mask)
+    logprobs = jax.lax.stop_gradient(_checks.floating("logprobs", logprobs))
+    live = _checks.flags(mask)
     _checks.same_shape(2, logprobs=logprobs, mask=live)
     total = jnp.sum(keep(jnp.exp(keep(logprobs, live)), live))
     return total / jnp.maximum(jnp.sum(live), 1)
@@ -110,7 +111,7 @@ def zero_advantage_ratio(
       >>> float(zero_advantage_ratio(rewards, ids, num_groups=2))
       0.5
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     filled = stats.sizes > 0
     silent = jnp.sum(filled & ~stats.signal)
     return silent / jnp.maximum(jnp.sum(filled), 1)

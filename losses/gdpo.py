@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._moments import deviation, members
+from jaxrl_reason.losses._groups import read_groups
+from jaxrl_reason.losses._moments import deviation
 from jaxrl_reason.losses.advantages import grpo_advantages
 
 
@@ -66,7 +67,7 @@ def gdpo_advantages(
             f"weights must have shape [{count}], one a component, "
             f"got {list(weights.shape)}"
         )
-    on = members(group_ids, num_groups, valid)
+    on = read_groups(group_ids, num_groups, valid).member
     standardise = partial(
         grpo_advantages,
         group_ids=group_ids,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses.advantages import _Statistics, _statistics
+from jaxrl_reason.losses._groups import Statistics, statistics
 
 
 def gpg_advantages(
@@ -44,7 +44,7 @@ def gpg_advantages(
       >>> print(gpg_advantages(rewards, ids, num_groups=2))
       [ 1. -1.  0.  0.]
     """
-    stats = _statistics(rewards, group_ids, num_groups, valid)
+    stats = statistics(rewards, group_ids, num_groups, valid)
     count, live = _counts(stats)
     alpha = jnp.where(live > 0, count / jnp.maximum(live, 1), 0.0)
     return jax.lax.stop_gradient(alpha * stats.centred)
@@ -82,11 +82,11 @@ def signal_fraction(
       >>> float(signal_fraction(rewards, ids, num_groups=2))
       0.5
     """
-    count, live = _counts(_statistics(rewards, group_ids, num_groups, valid))
+    count, live = _counts(statistics(rewards, group_ids, num_groups, valid))
     return live / jnp.maximum(count, 1)
 
 
-def _counts(stats: _Statistics) -> tuple[jax.Array, jax.Array]:
+def _counts(stats: Statistics) -> tuple[jax.Array, jax.Array]:
     """B and B - M."""
-    live = stats.member & stats.signal[stats.ids]
-    return jnp.sum(stats.member), jnp.sum(live)
+    ids, member, _ = stats.groups
+    return jnp.sum(member), jnp.sum(member & stats.signal[ids])

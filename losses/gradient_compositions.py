@@ -6,29 +6,25 @@ progress, only the gradients count. `old_logprobs` are for the metrics alone: th
 no ratio, the methods are meant for one update a rollout.
 """
 
+from typing import Unpack
+
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import OptionalTerms, assemble, takes_terms
 from jaxrl_reason.losses._metrics import unclipped_metrics
 from jaxrl_reason.losses.reductions import Counts, sequence_sum_mean, token_mean
 from jaxrl_reason.losses.surrogates import Metrics, policy_gradient
 
 
+@takes_terms
 def reinforce_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
     advantages: ArrayLike,
     mask: ArrayLike,
     counts: Counts,
-    *,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """REINFORCE: the log-probability weighed by the advantage, mean over tokens.
 
@@ -43,13 +39,7 @@ def reinforce_loss(
       advantages: [B] or [B, T]; a constant.
       mask: [B, T] bool or 0/1.
       counts: `batch_counts` of the whole mini-batch.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -71,37 +61,17 @@ def reinforce_loss(
     """
     objective = policy_gradient(logprobs, advantages, mask)
     metrics = unclipped_metrics(logprobs, old_logprobs, mask)
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
+@takes_terms
 def rloo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
     advantages: ArrayLike,
     mask: ArrayLike,
     counts: Counts,
-    *,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """RLOO: REINFORCE with a whole response as one action.
 
@@ -117,13 +87,7 @@ def rloo_loss(
       advantages: [B] or [B, T]; a constant.
       mask: [B, T] bool or 0/1.
       counts: `batch_counts` of the whole mini-batch.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -146,36 +110,18 @@ def rloo_loss(
     objective = policy_gradient(logprobs, advantages, mask)
     metrics = unclipped_metrics(logprobs, old_logprobs, mask)
     return assemble(
-        sequence_sum_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
+        sequence_sum_mean, objective, metrics, logprobs, mask, counts, **terms
     )
 
 
+@takes_terms
 def gpg_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
     advantages: ArrayLike,
     mask: ArrayLike,
     counts: Counts,
-    *,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """GPG: plain policy gradient with a group's mean as the baseline.
 
@@ -191,13 +137,7 @@ def gpg_loss(
       advantages: [B] or [B, T]; a constant.
       mask: [B, T] bool or 0/1.
       counts: `batch_counts` of the whole mini-batch.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -219,18 +159,4 @@ def gpg_loss(
     """
     objective = policy_gradient(logprobs, advantages, mask)
     metrics = unclipped_metrics(logprobs, old_logprobs, mask)
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)

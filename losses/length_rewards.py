@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._groups import read_groups
 
 
 def cosine_length_reward(
@@ -112,16 +113,9 @@ def kimi_length_reward(
       [ 0.5  0.   0.  -0.5]
     """
     lengths, right = _checks.constant("lengths", lengths), _checks.flags(correct)
-    ids = _checks.integers("group_ids", group_ids)
-    member = jnp.ones(ids.shape, bool) if valid is None else _checks.flags(valid)
-    _checks.same_shape(1, lengths=lengths, correct=right, group_ids=ids, valid=member)
-    groups = _checks.static_size("num_groups", num_groups)
-    member &= (ids >= 0) & (ids < groups)
-    ids = jnp.clip(ids, 0, groups - 1)
-    lengths = jnp.where(member, lengths, 0.0)
-    high = jax.ops.segment_max(jnp.where(member, lengths, -jnp.inf), ids, groups)[ids]
-    low = jax.ops.segment_min(jnp.where(member, lengths, jnp.inf), ids, groups)[ids]
-    spread = member & (high != low)
+    groups = read_groups(group_ids, num_groups, valid, lengths=lengths, correct=right)
+    low, high = (x[groups.ids] for x in groups.extremes(lengths))
+    spread = groups.member & (high != low)
     width = jnp.where(spread, high - low, 1.0)
     lam = 0.5 - jnp.where(spread, lengths - low, 0.0) / width
     return jnp.where(spread, jnp.where(right, lam, jnp.minimum(lam, 0.0)), 0.0)

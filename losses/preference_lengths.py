@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks, _pairs
-from jaxrl_reason.losses._numerics import keep
+from jaxrl_reason.losses._numerics import keep, live_total
 from jaxrl_reason.losses.surrogates import Metrics
 
 
@@ -112,4 +112,4 @@ def irpo_loss(
     pairs = _pairs.less_reference(policy, ref_chosen, ref_rejected)
     loss, metrics = _pairs.logistic(pairs, beta)
     loss = loss + alpha * jnp.sum(keep(nll, pairs.live)) / pairs.total
-    return loss, {**metrics, "nll": _pairs.row_total(nll, pairs.live)}
+    return loss, {**metrics, "nll": live_total(nll, pairs.live)}

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks, _pairs
-from jaxrl_reason.losses._numerics import keep, spread
+from jaxrl_reason.losses._groups import Groups, read_groups
+from jaxrl_reason.losses._numerics import keep, live_total, spread
 from jaxrl_reason.losses.advantages import rloo_advantages
 from jaxrl_reason.losses.reductions import Counts, sequence_sum_mean
 from jaxrl_reason.losses.returns import discounted_returns
@@ -106,8 +107,8 @@ def implicit_prm_loss(
     wrong = (1.0 - labels) * jax.nn.log_sigmoid(-scores)
     loss = sequence_sum_mean((-right - wrong)[:, None], rows[:, None], counts)
     return loss, {
-        "score": _pairs.row_total(scores, rows),
-        "accuracy": _pairs.row_total((scores > 0) == (labels > 0.5), rows),
+        "score": live_total(scores, rows),
+        "accuracy": live_total((scores > 0) == (labels > 0.5), rows),
     }
 
 
@@ -164,16 +165,17 @@ def prime_advantages(
     rewards = _checks.constant("process_rewards", process_rewards)
     live = _checks.flags(mask)
     _checks.same_shape(2, process_rewards=rewards, mask=live)
-    ids, member = _checks.integers("group_ids", group_ids), jnp.any(live, axis=1)
-    if valid is not None:
-        given = _checks.flags(valid)
-        _checks.same_shape(1, valid=given, mask_rows=member)
-        member &= given
-    outcome = rloo_advantages(outcomes, ids, num_groups=num_groups, valid=member)
+    rows = jnp.any(live, axis=1)
+    given = _checks.flags_or_all(valid, rows)
+    _checks.same_shape(1, valid=given, mask_rows=rows)
+    groups = read_groups(group_ids, num_groups, rows & given)
+    outcome = rloo_advantages(
+        outcomes, group_ids, num_groups=num_groups, valid=groups.member
+    )
     rewards = keep(rewards, live)
     lengths = jnp.sum(live, axis=1, dtype=jnp.float32)
     means = jnp.sum(rewards, axis=1) / jnp.maximum(lengths, 1.0)
-    baseline, member = _mean_of_others(means, ids, member, num_groups)
+    baseline, member = _mean_of_others(means, groups)
     inside = live & member[:, None]
     centred = rewards - spread("baseline", baseline, inside)
     process = discounted_returns(centred, inside, gamma=gamma)
@@ -240,8 +242,8 @@ def pairwise_ranking_loss(
     pairs = jnp.sum(live, axis=(1, 2), dtype=jnp.float32)
     sums = jnp.sum(keep(-jax.nn.log_sigmoid(margin), live), axis=(1, 2))
     return jnp.sum(sums / jnp.maximum(pairs, 1.0)) / total, {
-        "margin": _pairs.row_total(margin, live),
-        "accuracy": _pairs.row_total(margin > 0, live),
+        "margin": live_total(margin, live),
+        "accuracy": live_total(margin > 0, live),
     }
 
 
@@ -271,7 +273,7 @@ def count_steps(chosen_mask: ArrayLike, rejected_mask: ArrayLike) -> jax.Array:
 
 
 def _step_mask(name: str, scores: jax.Array, mask: ArrayLike | None) -> jax.Array:
-    live = jnp.ones(scores.shape, bool) if mask is None else _checks.flags(mask)
+    live = _checks.flags_or_all(mask, scores)
     _checks.same_shape(scores.ndim, **{f"{name}_scores": scores, f"{name}_mask": live})
     return live
 
@@ -288,12 +290,8 @@ def _step_pairs(good: jax.Array, bad: jax.Array) -> jax.Array:
     return good[:, :, None] & bad[:, None, :]
 
 
-def _mean_of_others(
-    x: jax.Array, ids: jax.Array, member: jax.Array, num_groups: int
-) -> tuple[jax.Array, jax.Array]:
+def _mean_of_others(x: jax.Array, groups: Groups) -> tuple[jax.Array, jax.Array]:
     """Mean over the other members of one's group, and who has others: [B], [B]."""
-    member &= (ids >= 0) & (ids < num_groups)
-    ids, x = jnp.clip(ids, 0, num_groups - 1), keep(x, member)
-    others = jax.ops.segment_sum(member.astype(jnp.float32), ids, num_groups)[ids] - 1
-    total = jax.ops.segment_sum(x, ids, num_groups)[ids] - x
-    return total / jnp.maximum(others, 1.0), member & (others > 0)
+    others = groups.sizes()[groups.ids] - 1
+    total = groups.total(x)[groups.ids] - x
+    return total / jnp.maximum(others, 1.0), groups.member & (others > 0)

@@ -61,7 +61,7 @@ def prover_rewards(
     role = _checks.flags(helpful)
     if role.ndim == 0:
         role = jnp.broadcast_to(role, right.shape)
-    live = jnp.ones(right.shape, bool) if valid is None else _checks.flags(valid)
+    live = _checks.flags_or_all(valid, right)
     _checks.same_shape(1, scores=scores, correct=right, helpful=role, valid=live)
     fits, scores = right == role, keep(scores, live)
     if kind == "cgc":

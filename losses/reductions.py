@@ -273,10 +273,6 @@ def _at_least_one(count: jax.Array) -> jax.Array:
 
 def _per_group(x: jax.Array, group_ids: ArrayLike, num_groups: int) -> jax.Array:
     ids = _checks.integers("group_ids", group_ids)
-    if ids.shape != x.shape:
-        raise ValueError(
-            f"group_ids must have shape {list(x.shape)}, one a row, "
-            f"got {list(ids.shape)}"
-        )
+    _checks.one_a_row("group_ids", ids, x)
     size = _checks.static_size("num_groups", num_groups)
     return jax.ops.segment_sum(x, ids, size)

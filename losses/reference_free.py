@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks, _pairs
-from jaxrl_reason.losses._numerics import keep
+from jaxrl_reason.losses._numerics import keep, live_total
 from jaxrl_reason.losses.surrogates import Metrics
 
 # Nearest to 0 that an average log-prob may come before its odds are taken: there
@@ -129,8 +129,8 @@ def orpo_loss(
     log_odds = keep(log_odds, pairs.live)
     return loss, {
         **metrics,
-        "log_odds": _pairs.row_total(log_odds, pairs.live),
-        "nll": _pairs.row_total(-pairs.chosen, pairs.live),
+        "log_odds": live_total(log_odds, pairs.live),
+        "nll": live_total(-pairs.chosen, pairs.live),
     }
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._moments import members, moments
+from jaxrl_reason.losses._groups import read_groups
+from jaxrl_reason.losses._moments import moments
 from jaxrl_reason.losses._numerics import keep, spread
 from jaxrl_reason.losses.advantages import dr_grpo_advantages
 from jaxrl_reason.losses.returns import discounted_returns
@@ -154,14 +155,9 @@ def reinforce_pp_baseline_advantages(
       [[ 2.   0.   0.   0. ]
        [-0.5 -0.5 -0.5 -0.5]]
     """
-    live, on = _checks.flags(mask), members(group_ids, num_groups, valid)
+    live, on = _checks.flags(mask), read_groups(group_ids, num_groups, valid).member
     _checks.same_shape(2, mask=live)
-    if on.shape != live.shape[:1]:
-        raise ValueError(
-            f"group_ids must have shape {list(live.shape[:1])}, one a row of the mask, "
-            f"got {list(on.shape)}"
-        )
-    on &= jnp.any(live, axis=1)
+    on = _checks.one_a_row("group_ids", on, live)[:, 0] & jnp.any(live, axis=1)
     centred = dr_grpo_advantages(rewards, group_ids, num_groups=num_groups, valid=on)
     live &= on[:, None]
     return whiten(spread("rewards", centred, live), live, ddof=ddof, eps=eps)

@@ -38,14 +38,10 @@ def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
     """
     rewards, live = _checks.constant("rewards", rewards), _checks.flags(mask)
     _checks.same_shape(2, mask=live)
-    if rewards.shape != live.shape[:1]:
-        raise ValueError(
-            f"rewards must have shape {list(live.shape[:1])}, one a row of the mask, "
-            f"got {list(rewards.shape)}"
-        )
+    rewards = _checks.one_a_row("rewards", rewards, live)
     seen = jnp.cumsum(live, axis=1, dtype=jnp.int32)
     last = live & (seen == seen[:, -1:])
-    return jnp.where(last, rewards[:, None], 0.0)
+    return jnp.where(last, rewards, 0.0)
 
 
 def discounted_returns(

@@ -4,11 +4,13 @@ Each is `f(logprobs, old_logprobs, advantages, mask, counts, *, ...)` and gives
 `(scalar, metrics)`, as the losses of `compositions`. Rows are whole sequences.
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import OptionalTerms, assemble, takes_terms
 from jaxrl_reason.losses._metrics import sequence_total, unclipped_metrics, with_clips
 from jaxrl_reason.losses._numerics import bounded_exp, policy_arrays
 from jaxrl_reason.losses.reductions import Counts, sequence_mean
@@ -16,6 +18,7 @@ from jaxrl_reason.losses.sequence_ratio import gmpo, gspo, mean_log_ratio
 from jaxrl_reason.losses.surrogates import Metrics, policy_metrics
 
 
+@takes_terms
 def gspo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -25,13 +28,7 @@ def gspo_loss(
     *,
     clip_low: float | jax.Array = 3e-4,
     clip_high: float | jax.Array = 4e-4,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """GSPO: the clipped objective on one ratio a sequence.
 
@@ -48,13 +45,7 @@ def gspo_loss(
       counts: `batch_counts` of the whole mini-batch.
       clip_low: >= 0, see `gspo`.
       clip_high: >= 0.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, of which `ratio`,
@@ -86,23 +77,10 @@ def gspo_loss(
     metrics = _sequence_metrics(
         logprobs, old_logprobs, advantages, mask, clip_low, clip_high
     )
-    return assemble(
-        sequence_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(sequence_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
+@takes_terms
 def gmpo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -112,13 +90,7 @@ def gmpo_loss(
     *,
     clip_low: float | jax.Array = 0.4,
     clip_high: float | jax.Array = 0.4,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """GMPO: the geometric mean of the tokens' clipped ratios.
 
@@ -134,13 +106,7 @@ def gmpo_loss(
       counts: `batch_counts` of the whole mini-batch.
       clip_low: of the log-ratio, >= 0, see `gmpo`.
       clip_high: of the log-ratio, >= 0.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -177,21 +143,7 @@ def gmpo_loss(
         clip_low=-jnp.expm1(-clip_low),
         clip_high=jnp.expm1(clip_high),
     )
-    return assemble(
-        sequence_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(sequence_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
 def _sequence_metrics(

@@ -78,9 +78,4 @@ def overlong_mask(mask: ArrayLike, truncated: ArrayLike) -> jax.Array:
     """
     live, cut = _checks.flags(mask), _checks.flags(truncated)
     _checks.same_shape(2, mask=live)
-    if cut.shape != live.shape[:1]:
-        raise ValueError(
-            f"truncated must have shape {list(live.shape[:1])}, one a row of the mask, "
-            f"got {list(cut.shape)}"
-        )
-    return live & ~cut[:, None]
+    return live & ~_checks.one_a_row("truncated", cut, live)

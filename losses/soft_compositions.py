@@ -4,10 +4,12 @@ Each is `f(logprobs, old_logprobs, advantages, mask, counts, *, ...)` and gives
 `(scalar, metrics)`, as the losses of `compositions`.
 """
 
+from typing import Unpack
+
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import OptionalTerms, assemble, takes_terms
 from jaxrl_reason.losses._metrics import unclipped_metrics, with_clips
 from jaxrl_reason.losses._numerics import bounded_exp, policy_arrays
 from jaxrl_reason.losses.reductions import Counts, sequence_mean, token_mean
@@ -15,6 +17,7 @@ from jaxrl_reason.losses.soft_objectives import cispo, gate, sapo
 from jaxrl_reason.losses.surrogates import Metrics, masked_total
 
 
+@takes_terms
 def cispo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -24,13 +27,7 @@ def cispo_loss(
     *,
     ratio_low: float | jax.Array = 0.0,
     ratio_high: float | jax.Array,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """CISPO: REINFORCE weighed by the clipped ratio, mean over tokens.
 
@@ -47,13 +44,7 @@ def cispo_loss(
       counts: `batch_counts` of the whole mini-batch.
       ratio_low: lowest weight, in [0, 1], see `cispo`.
       ratio_high: highest weight, >= 1: the ratio itself, not its distance from 1.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, where the clip
@@ -90,23 +81,10 @@ def cispo_loss(
         masked_total(ratio < ratio_low, live),
         masked_total(ratio > ratio_high, live),
     )
-    return assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(token_mean, objective, metrics, logprobs, mask, counts, **terms)
 
 
+@takes_terms
 def sapo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -116,13 +94,7 @@ def sapo_loss(
     *,
     tau_positive: float | jax.Array = 1.0,
     tau_negative: float | jax.Array = 1.05,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """SAPO: a smooth gate in place of the clip, mean over sequences.
 
@@ -137,13 +109,7 @@ def sapo_loss(
       counts: `batch_counts` of the whole mini-batch.
       tau_positive: > 0, see `sapo`.
       tau_negative: > 0.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`, the clip
@@ -179,18 +145,4 @@ def sapo_loss(
         **unclipped_metrics(logprobs, old_logprobs, mask),
         "gate": masked_total(factor, live),
     }
-    return assemble(
-        sequence_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
-    )
+    return assemble(sequence_mean, objective, metrics, logprobs, mask, counts, **terms)

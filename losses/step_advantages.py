@@ -176,8 +176,8 @@ def process_supervision_advantages(
     scores, at, on, live = _steps(step_scores, step_ends, step_mask, mask)
     ids = _checks.integers("group_ids", group_ids)
     if valid is not None:
-        on = on & _one_a_row("valid", _checks.flags(valid), live)
-    ids = jnp.broadcast_to(_one_a_row("group_ids", ids, live), scores.shape)
+        on = on & _checks.one_a_row("valid", _checks.flags(valid), live)
+    ids = jnp.broadcast_to(_checks.one_a_row("group_ids", ids, live), scores.shape)
     z = grpo_advantages(
         scores.ravel(),
         ids.ravel(),
@@ -224,13 +224,3 @@ def _place(x: jax.Array, at: jax.Array, on: jax.Array, live: jax.Array) -> jax.A
 
 def _rows(at: jax.Array) -> jax.Array:
     return jnp.arange(at.shape[0])[:, None]
-
-
-def _one_a_row(name: str, x: jax.Array, live: jax.Array) -> jax.Array:
-    """[B] -> [B, 1]."""
-    if x.shape != live.shape[:1]:
-        raise ValueError(
-            f"{name} must have shape {list(live.shape[:1])}, one a row of the mask, "
-            f"got {list(x.shape)}"
-        )
-    return x[:, None]

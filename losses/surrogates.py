@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import bounded_exp, k3, keep, policy_arrays, spread
+from jaxrl_reason.losses._numerics import (
+    bounded_exp,
+    k3,
+    keep,
+    live_total,
+    policy_arrays,
+    spread,
+)
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -193,7 +200,7 @@ def masked_total(x: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """
     x, live = _checks.constant("x", x), _checks.flags(mask)
     _checks.same_shape(2, x=x, mask=live)
-    return jnp.sum(keep(x, live)), jnp.sum(live, dtype=jnp.float32)
+    return live_total(x, live)
 
 
 def check_clip(

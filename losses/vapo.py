@@ -1,21 +1,24 @@
 """VAPO's policy loss: clip-higher and a pull towards what was right."""
 
+from typing import Unpack
+
 import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._assembly import assemble
+from jaxrl_reason.losses._assembly import (
+    OptionalTerms,
+    assemble,
+    clipped,
+    takes_terms,
+)
 from jaxrl_reason.losses._numerics import spread
 from jaxrl_reason.losses.likelihood import nll
 from jaxrl_reason.losses.reductions import Counts, token_mean
-from jaxrl_reason.losses.surrogates import (
-    Metrics,
-    clipped_surrogate,
-    masked_total,
-    policy_metrics,
-)
+from jaxrl_reason.losses.surrogates import Metrics, masked_total
 
 
+@takes_terms
 def vapo_loss(
     logprobs: ArrayLike,
     old_logprobs: ArrayLike,
@@ -29,13 +32,7 @@ def vapo_loss(
     clip_low: float | jax.Array = 0.2,
     clip_high: float | jax.Array = 0.28,
     dual_clip: float | jax.Array | None = None,
-    ref_logprobs: ArrayLike | None = None,
-    kl_coef: float | jax.Array = 0.0,
-    kl_estimator: str = "k3",
-    kl_gradient: str | None = None,
-    entropy: ArrayLike | None = None,
-    entropy_coef: float | jax.Array = 0.0,
-    weights: ArrayLike | None = None,
+    **terms: Unpack[OptionalTerms],
 ) -> tuple[jax.Array, Metrics]:
     """VAPO: clip-higher, mean over tokens, plus the likelihood of correct responses.
 
@@ -59,13 +56,7 @@ def vapo_loss(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       dual_clip: > 1, None for none.
-      ref_logprobs: [B, T] of the reference; a constant, needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 it is not computed.
-      kl_estimator: "k1", "k2" or "k3", see `kl_penalty`.
-      kl_gradient: likewise; the estimator's own if left out.
-      entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus.
-      weights: [B, T] or [B] constants that multiply the objective alone.
+      **terms: optional KL, entropy and weights, see `OptionalTerms`.
 
     Returns:
       The scalar and the metrics: those of `policy_metrics`;
@@ -90,38 +81,11 @@ def vapo_loss(
     """
     _checks.not_negative("positive_coef", positive_coef)
     live = _checks.flags(mask)
-    objective = clipped_surrogate(
-        logprobs,
-        old_logprobs,
-        advantages,
-        live,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=dual_clip,
-    )
-    metrics = policy_metrics(
-        logprobs,
-        old_logprobs,
-        advantages,
-        live,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=dual_clip,
+    objective, metrics = clipped(
+        logprobs, old_logprobs, advantages, live, clip_low, clip_high, dual_clip
     )
     loss, metrics = assemble(
-        token_mean,
-        objective,
-        metrics,
-        logprobs,
-        mask,
-        counts,
-        ref_logprobs=ref_logprobs,
-        kl_coef=kl_coef,
-        kl_estimator=kl_estimator,
-        kl_gradient=kl_gradient,
-        entropy=entropy,
-        entropy_coef=entropy_coef,
-        weights=weights,
+        token_mean, objective, metrics, logprobs, mask, counts, **terms
     )
     if _checks.static_zero(positive_coef):
         return loss, metrics

@@ -1,5 +1,6 @@
 """What holds for every loss of the library, whatever it computes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses import batch_counts
+from jaxrl_reason.losses import Counts, batch_counts, clipped_surrogate, token_mean
 from tests.losses import reference
 from tests.losses.battery import (
     FLOATS,
@@ -166,6 +167,61 @@ def test_masks_of_numbers_are_masks_of_flags(case: Case) -> None:
     numbers = run(case, b._replace(mask=b.mask.astype(np.float32)))
     for found, expected in zip(numbers, run(case, b), strict=True):
         close(found, expected)
+
+
+@every_loss
+def test_49_a_nan_inside_the_mask_shows(case: Case) -> None:
+    b = random_batch(12)
+    value, _ = run(case, b._replace(x=np.where(b.mask, np.nan, b.x)))
+    assert np.isnan(value)
+
+
+# The battery itself: it must find a loss that is wrong in these ways.
+
+
+def tokens_of(x: jax.Array, b: Batch) -> jax.Array:
+    return clipped_surrogate(x, b.old, b.advantages, b.mask)
+
+
+def counts_for_itself(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
+    return token_mean(tokens_of(x, b), b.mask, batch_counts(b.mask))
+
+
+def divides_twice(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
+    return token_mean(tokens_of(x, b), b.mask, counts) / len(x)
+
+
+def counts_masked_rows(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
+    rows = jnp.maximum(counts.tokens, 1) + (~jnp.any(b.mask, axis=1)).sum()
+    return tokens_of(x, b).sum() / rows
+
+
+def looks_at_the_order(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
+    weights = jnp.arange(1.0, len(x) + 1)[:, None]
+    return token_mean(tokens_of(x, b) * weights, b.mask, counts)
+
+
+def maximum_that_hides_nan(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
+    ratio = jnp.exp(jnp.where(b.mask, x - b.old, 0.0))
+    a = jnp.where(b.mask, b.advantages, 0.0)
+    tokens = jnp.fmax(-a * ratio, -a * jnp.clip(ratio, 0.8, 1.2))
+    return token_mean(jnp.where(b.mask, jnp.fmax(tokens, -9.0), 0.0), b.mask, counts)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "found_by"),
+    [
+        (counts_for_itself, test_shares_of_micro_batches_add_up),
+        (divides_twice, test_padding_changes_nothing),
+        (counts_masked_rows, test_padding_changes_nothing),
+        (looks_at_the_order, test_order_of_rows_and_names_of_groups_do_not_matter),
+        (maximum_that_hides_nan, test_49_a_nan_inside_the_mask_shows),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_2_the_battery_finds(mutant: Callable, found_by: Callable) -> None:
+    with pytest.raises(AssertionError):
+        found_by(Case("mutant", mutant, lambda x, b: 0.0))
 
 
 def test_the_battery_has_batches_worth_testing() -> None:

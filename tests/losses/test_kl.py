@@ -57,6 +57,31 @@ def test_expected_gradients(name: str) -> None:
     close(slope(expected_loss(name))(POLICY), EXAMPLES[f"klg.g_{name}"])
 
 
+def test_gradients_are_those_of_the_two_divergences() -> None:
+    # Numerical gradients of KL(policy || reference) and KL(reference || policy).
+    close(slope(expected_loss("k2"))(POLICY), EXAMPLES["klg.rev_num"])
+    close(slope(expected_loss("k3"))(POLICY), EXAMPLES["klg.fwd_num"])
+
+
+def test_worked_expectations_off_policy() -> None:
+    sampler = jax.nn.log_softmax(np.array([0.4, 0.0, -0.2], np.float32))
+
+    def tokens(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        new, ref = jax.nn.log_softmax(z), jax.nn.log_softmax(REFERENCE)
+        penalty = kl_penalty(new[None], ref[None], np.ones((1, 3)))[0]
+        return penalty, jnp.exp(new - sampler)
+
+    def weighed(z: jax.Array) -> jax.Array:
+        penalty, ratio = tokens(z)
+        return (jnp.exp(sampler) * ratio * penalty).sum()
+
+    biased = (jnp.exp(sampler) * tokens(POLICY)[0]).sum()
+    close(biased, EXAMPLES["klg.k3_off"])
+    value, grad = jax.jit(jax.value_and_grad(weighed))(POLICY)
+    close(value, EXAMPLES["klg.isk3"])
+    close(grad, EXAMPLES["klg.isk3_grad"])
+
+
 def test_value_of_one_and_gradient_of_another() -> None:
     for value in ESTIMATORS:
         mixed = expected_loss(value, "k2")

@@ -1,7 +1,9 @@
 """The package as others meet it: names, signatures, examples, imports, docs."""
 
+import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,18 +116,36 @@ def test_signatures_are_kept(name: str) -> None:
     assert str(inspect.Signature(bare)) == f"({SIGNATURES[name]})"
 
 
-@pytest.mark.parametrize("name", ["ppo", "grpo", "dr_grpo", "dapo"])
-def test_compositions_share_their_arguments(name: str) -> None:
-    parameters = inspect.signature(getattr(lib, f"{name}_loss")).parameters
+FUNCTIONS = [n for n in lib.__all__ if n not in ("Counts", "OptionalTerms")]
+ARRAYS = ["logprobs", "old_logprobs", "advantages", "mask", "counts"]
+METHODS = [
+    n
+    for n in FUNCTIONS
+    if list(inspect.signature(getattr(lib, n)).parameters)[:5] == ARRAYS
+]
+
+
+def test_all_methods_are_found() -> None:
+    assert len(METHODS) == 14
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_write_out_their_keywords(name: str) -> None:
+    parameters = inspect.signature(getattr(lib, name)).parameters
     kinds = [p.kind for p in parameters.values()]
-    assert list(parameters)[:5] == [
-        "logprobs",
-        "old_logprobs",
-        "advantages",
-        "mask",
-        "counts",
-    ]
     assert kinds[5:] == [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 5)
+    assert set(parameters) >= set(lib.OptionalTerms.__annotations__)
+    for term, kind in lib.OptionalTerms.__annotations__.items():
+        # GRPO's own: left out, it depends on whether there is a reference.
+        if (name, term) != ("grpo_loss", "kl_coef"):
+            assert parameters[term].annotation == kind
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_refuse_unknown_keywords(name: str) -> None:
+    message = rf"^{name}\(\) got an unexpected keyword argument 'clip_hi'; .*kl_coef"
+    with pytest.raises(TypeError, match=message):
+        getattr(lib, name)(clip_hi=0.3)
 
 
 def test_all_names_are_exported() -> None:
@@ -174,13 +194,26 @@ def sections(function: Callable) -> list[str]:
     return [line[:-1] for line in lines if line.endswith(":") and line[:1].isupper()]
 
 
-@pytest.mark.parametrize("name", [n for n in lib.__all__ if n != "Counts"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_docstring_says_what_it_must(name: str) -> None:
     function = getattr(lib, name)
     found = [
         s for s in sections(function) if s in ("Args", "Returns", "Raises", "Example")
     ]
     assert found == ["Args", "Returns", "Raises", "Example"]
+
+
+def test_every_trap_has_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "losses" / "traps.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if "::" in line]
+    assert [int(row[0]) for row in rows] == [*range(1, 24), *range(45, 50)]
+    for *_, tests, mutant in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert named
+        assert mutant.strip()
+        for file, name in named:
+            tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+            assert name in {n.name for n in tree.body if hasattr(n, "name")}
 
 
 def test_every_name_is_on_a_page() -> None:

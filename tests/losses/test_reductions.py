@@ -57,6 +57,28 @@ def test_worked_shares() -> None:
     close(np.mean(two), EXAMPLES["agg.dp_ok"])
 
 
+def test_worked_means_of_means() -> None:
+    # What a count of the rows at hand would give: not the mean over the mini-batch.
+    def local(rows: slice) -> float:
+        return float(token_mean(VALUES[rows], MASK[rows], batch_counts(MASK[rows])))
+
+    devices = [local(slice(2)), local(slice(2, 4))]
+    close(devices, EXAMPLES["agg.dp_local"])
+    close(np.mean(devices), EXAMPLES["agg.dp_naive"])
+    close(np.mean([local(slice(1)), local(slice(1, 4))]), EXAMPLES["ga.naive"])
+    close(token_mean(VALUES, MASK, batch_counts(MASK)), EXAMPLES["ga.ok"])
+
+
+def test_worked_denominators_of_others() -> None:
+    counts = batch_counts(MASK)
+    # verl's "seq-mean-token-sum-norm" does not divide by the number of sequences.
+    undivided = fixed(VALUES, MASK, counts) * counts.sequences
+    close(undivided, EXAMPLES["agg.verl_norm"])
+    # One row filtered away: counted with it, its place pulls the mean down.
+    mask = MASK * np.array([[0], [1], [1], [1]])
+    close(fixed(VALUES, mask, counts), EXAMPLES["of.fixed_B4"])
+
+
 def test_counts() -> None:
     mask = jnp.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
     counts = batch_counts(mask, jnp.array([2, 0, 1, 2]), num_groups=4)

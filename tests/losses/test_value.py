@@ -22,6 +22,18 @@ def test_worked_numbers() -> None:
     close(token_mean(tokens, ONES, batch_counts(ONES)), EXAMPLES["vl.loss"])
 
 
+def test_worked_clips() -> None:
+    # A target one further on than the value: there the clipped value is the worse one,
+    # and the loss tells where it is.
+    side = np.sign(NEW - OLD)
+    target = NEW + side
+    worse = np.asarray(value_loss(NEW, OLD, target, ONES, clip=0.5))
+    close((target - side * np.sqrt(2 * worse))[0], EXAMPLES["vl.clipped"])
+    plain, clipped = (value_loss(NEW, OLD, TARGET, ONES, clip=c) for c in (None, 0.5))
+    fraction = token_mean(1.0 * (clipped > plain), ONES, batch_counts(ONES))
+    close(fraction, EXAMPLES["vl.frac"])
+
+
 def test_where_the_clipped_term_wins_nothing_is_learnt() -> None:
     grad = jax.grad(lambda v: value_loss(v, OLD, TARGET, ONES, clip=0.5).sum())(NEW)
     close(grad[0], [0.2, 0.0, -0.9])  # the second is clipped

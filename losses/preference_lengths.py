@@ -28,7 +28,7 @@ def length_normalised_dpo_loss(
     """DPO on log-ratios a token, so that a long response does not weigh more.
 
     L = mean[-log sigmoid(beta (d_w / |w| - d_l / |l|))], d = log pi - log ref. Tulu 3,
-    arXiv 2411.15124, section 5. The same as `dpo_loss` of `average_logprobs`.
+    arXiv 2411.15124, equation 6. The same as `dpo_loss` of `average_logprobs`.
 
     Args:
       policy_chosen: [B] `sequence_logprobs`, sums, under the policy.

@@ -28,8 +28,8 @@ def gspo(
     s_i = exp((1/n_i) sum_t m_it (logprobs - old_logprobs)_it),
     s_it = sg(s_i) exp(logprobs_it - sg(logprobs_it)),
     l_it = max(-A_it s_it, -A_it clip(s_it, 1 - clip_low, 1 + clip_high)).
-    arXiv 2507.18071, equations 13 and 14 (GSPO-token): the value of equation 5, and with
-    one advantage a sequence its gradient. The reduction that belongs to it is
+    arXiv 2507.18071, equations 13 and 14 (GSPO-token): the value of equation 5, and
+    with one advantage a sequence its gradient. The reduction that belongs to it is
     `sequence_mean`: dL / dlogprobs_it = -A_i s_i m_it / (n_i N) where s_i is not
     clipped. `token_mean` would weigh a response by its length.
 

@@ -33,9 +33,9 @@ def chunked_logprobs(
     B * T <= chunk_size, keeps its logits instead. Both results are differentiable in
     `hidden` and `unembed` (in reverse mode), not in `temperature`.
 
-    The products are accumulated in float32 and everything after them is float32. Rows
-    of the batch are never merged with columns, so a batch axis that is spread over
-    devices stays spread.
+    The products are accumulated in float32 and everything after them is float32. The
+    batch axis is in front in every block, so one that is spread over devices stays
+    spread.
 
     Args:
       hidden: [B, T, D] states that predict `tokens`, after the final norm.

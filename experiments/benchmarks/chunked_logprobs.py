@@ -28,6 +28,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from jaxrl_reason.losses import chunked_logprobs
 
 WAYS = ("plain", "chunked")
+# hidden, unembed, tokens -> log-probs, entropies
+Function = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,8 @@ def plain_logprobs(
 
 def compiled_step(options: Options, way: str) -> tuple[Any, tuple[jax.Array, ...]]:
     """The compiled forward and backward pass of one way, and its arguments."""
-
-    def of_chunks(*arguments: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return chunked_logprobs(*arguments, chunk_size=options.chunk_size)
-
-    function = {"plain": plain_logprobs, "chunked": of_chunks}[way]
+    in_chunks = partial(chunked_logprobs, chunk_size=options.chunk_size)
+    function: Function = plain_logprobs if way == "plain" else in_chunks
 
     def loss(
         hidden: jax.Array, unembed: jax.Array, tokens: jax.Array, pulls: jax.Array

@@ -8,6 +8,7 @@ after the loop, which is the gather's transpose, gives every device its share.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -50,7 +51,7 @@ def _gathered_once(
     hidden: jax.Array,
     unembed: jax.Array,
     tokens: jax.Array,
-    **settings: float,
+    **settings: Any,
 ) -> tuple[jax.Array, jax.Array]:
     rules = constrain.rules
     rows = rules.spec(("batch", "sequence"))

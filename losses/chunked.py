@@ -33,9 +33,9 @@ def chunked_logprobs(
     B * T <= chunk_size, keeps its logits instead. Both results are differentiable in
     `hidden` and `unembed` (in reverse mode), not in `temperature`.
 
-    The products are accumulated in float32 and everything after them is float32. Rows
-    of the batch are never merged with columns, so a batch axis that is spread over
-    devices stays spread.
+    The products are accumulated in float32 and everything after them is float32. The
+    batch axis is in front in every block, so one that is spread over devices stays
+    spread.
 
     Args:
       hidden: [B, T, D] states that predict `tokens`, after the final norm.
@@ -106,7 +106,7 @@ class _Blocks(NamedTuple):
         return self.down * self.across
 
     def split(self, x: jax.Array) -> jax.Array:
-        """[B, T, ...] -> [blocks, rows, columns, ...], padded with zeros."""
+        """[B, T, ...] -> [blocks, rows * columns, ...], padded with zeros."""
         size = (self.rows * self.down, self.columns * self.across)
         rest = x.shape[2:]
         pad = [(0, s - n) for s, n in zip(size, x.shape[:2], strict=True)]
@@ -115,10 +115,10 @@ class _Blocks(NamedTuple):
         # so a sharded batch is cut inside every device.
         x = x.reshape(self.rows, self.down, self.across, self.columns, *rest)
         x = jnp.moveaxis(x, (1, 2), (0, 1))
-        return x.reshape(self.number, self.rows, self.columns, *rest)
+        return x.reshape(self.number, self.rows * self.columns, *rest)
 
     def join(self, x: jax.Array) -> jax.Array:
-        """[blocks, rows, columns] -> [B, T]."""
+        """[blocks, rows * columns] -> [B, T]."""
         x = x.reshape(self.down, self.across, self.rows, self.columns)
         x = jnp.moveaxis(x, (0, 1), (1, 2))
         x = x.reshape(self.rows * self.down, self.columns * self.across)
@@ -128,36 +128,45 @@ class _Blocks(NamedTuple):
 class _Saved(NamedTuple):
     """What the backward pass of all blocks needs."""
 
-    hidden: jax.Array  # [n, b, c, D]
+    hidden: jax.Array  # [blocks, n, D]
     unembed: jax.Array  # [D, V]
-    tokens: jax.Array  # [n, b, c]
+    tokens: jax.Array  # [blocks, n]
     scale: jax.Array  # []
-    log_norm: jax.Array  # [n, b, c] log sum exp of the scaled logits
-    entropy: jax.Array  # [n, b, c]
-    logits: jax.Array | None  # [b, c, V] of a single block
+    log_norm: jax.Array  # [blocks, n] log sum exp of the scaled logits
+    entropy: jax.Array  # [blocks, n]
+    logits: jax.Array | None  # [n, V] of a single block
 
 
 def _scaled_logits(
     hidden: jax.Array, unembed: jax.Array, scale: jax.Array
 ) -> jax.Array:
-    """[b, c, D], [D, V] -> [b, c, V] float32."""
+    """[n, D], [D, V] -> [n, V] float32."""
     product = jnp.einsum(
-        "bcd,dv->bcv", hidden, unembed, preferred_element_type=jnp.float32
+        "nd,dv->nv", hidden, unembed, preferred_element_type=jnp.float32
     )
     return product * scale
 
 
-def _block_forward(
-    logits: jax.Array, tokens: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-probs, entropies and log-norms of one block, [b, c] each."""
+class _Sums(NamedTuple):
+    """What the results are made of, one number a token."""
+
+    chosen: jax.Array  # logit of the token
+    top: jax.Array  # largest logit
+    total: jax.Array  # sum of w = exp(logit - top)
+    weighted: jax.Array  # sum of w (logit - top)
+
+
+def _block_sums(logits: jax.Array, tokens: jax.Array) -> _Sums:
+    """[n, V], [n] -> [n] each."""
     top = jnp.max(logits, axis=-1)
     shifted = logits - top[..., None]
     weights = jnp.exp(shifted)
-    total = jnp.sum(weights, axis=-1)
-    log_total = jnp.log(total)
-    entropy = log_total - jnp.sum(weights * shifted, axis=-1) / total
-    return pick(shifted, tokens) - log_total, entropy, top + log_total
+    return _Sums(
+        chosen=pick(logits, tokens),
+        top=top,
+        total=jnp.sum(weights, axis=-1),
+        weighted=jnp.sum(weights * shifted, axis=-1),
+    )
 
 
 def _forward(
@@ -169,16 +178,20 @@ def _forward(
 ) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
     if count == 1:
         logits = _scaled_logits(hidden[0], unembed, scale)
-        found = _block_forward(logits, tokens[0])
-        logprobs, entropy, log_norm = (x[None] for x in found)
+        sums = _Sums(*(x[None] for x in _block_sums(logits, tokens[0])))
     else:
         logits = None
-        logprobs, entropy, log_norm = jax.lax.map(
-            lambda block: _block_forward(
+        sums = jax.lax.map(
+            lambda block: _block_sums(
                 _scaled_logits(block[0], unembed, scale), block[1]
             ),
             (hidden, tokens),
         )
+    # Outside the loop: inside, the logits would be held until the last of these.
+    log_total = jnp.log(sums.total)
+    logprobs = (sums.chosen - sums.top) - log_total
+    entropy = log_total - sums.weighted / sums.total
+    log_norm = sums.top + log_total
     saved = _Saved(hidden, unembed, tokens, scale, log_norm, entropy, logits)
     return (logprobs, entropy), saved
 
@@ -202,7 +215,7 @@ def _logit_cotangent(
     from_logprobs: jax.Array,
     from_entropy: jax.Array,
 ) -> jax.Array:
-    """Gradient in the scaled logits of one block, [b, c, V].
+    """Gradient in the scaled logits of one block, [n, V].
 
     d log p_y / dz_v = [v = y] - p_v and dH / dz_v = - p_v (log p_v + H).
     """
@@ -226,8 +239,8 @@ def _backward(
         if logits is None:
             logits = _scaled_logits(hidden, unembed, scale)
         pulled = _logit_cotangent(logits, *per_token) * scale
-        to_hidden = jnp.einsum("bcv,dv->bcd", pulled, unembed.astype(jnp.float32))
-        to_unembed = jnp.einsum("bcd,bcv->dv", hidden.astype(jnp.float32), pulled)
+        to_hidden = jnp.einsum("nv,dv->nd", pulled, unembed.astype(jnp.float32))
+        to_unembed = jnp.einsum("nd,nv->dv", hidden.astype(jnp.float32), pulled)
         return to_hidden.astype(hidden.dtype), to_unembed
 
     per_token = (saved.tokens, saved.log_norm, saved.entropy, *cotangents)

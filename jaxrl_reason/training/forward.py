@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from chex import Array
 
-from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
 from jaxrl_reason.training.batch import TrainBatch
+from jaxrl_reason.training.sharded_head import head_logprobs
 
 Params = Any
 
@@ -45,13 +45,14 @@ def policy_logprobs(
     """Log-probs and entropies of the response tokens, both [M * C, T] float32.
 
     Of the tempered distribution, as the sampler reports them; logits are never held
-    for more than a chunk of tokens.
+    for more than a chunk of tokens, and a head that the model's mesh splits is gathered
+    once.
     """
     hidden = model.apply(
         {"params": params}, batch.tokens, batch.positions, batch.segment_ids
     )
     targets = jnp.roll(batch.tokens, -1, axis=1)
-    logprobs, entropy = chunked_logprobs(
+    logprobs, entropy = head_logprobs(model.constrain)(
         hidden, unembedding(model, params), targets, temperature=temperature
     )
     return unpack(logprobs, batch), unpack(entropy, batch)

@@ -1,0 +1,84 @@
+"""Log-probs under a mesh: the output head is gathered once, not once a chunk.
+
+Left to the compiler, a loop over chunks of tokens gathers a head that is split along D
+in every turn, and sums its gradient over the devices in every turn. Here each device
+gathers the head before its loop and sums its own gradient inside it; one reduce-scatter
+after the loop, which is the gather's transpose, gives every device its share.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from jaxrl_reason.losses import chunked_logprobs
+from jaxrl_reason.sharding import Constrainer
+
+Logprobs = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def head_logprobs(constrain: object) -> Logprobs:
+    """`chunked_logprobs` for a model's constrainer, gathering a split head once.
+
+    A batch or sequence axis that is split stays split: each device loops over chunks of
+    its own tokens, so `chunk_size` counts the tokens of one device. A vocabulary that
+    is split over other devices (`tensor`) stays split too, and only sums and maxima
+    travel between those.
+
+    Args:
+      constrain: of a `Transformer`; anything but a `Constrainer` means no mesh.
+
+    Returns:
+      A function with the arguments and results of `chunked_logprobs`, and that function
+      itself where no mesh splits the tokens, or where one splits D over devices that
+      all see the same tokens.
+    """
+    if not isinstance(constrain, Constrainer):
+        return chunked_logprobs
+    mesh, rules = constrain.mesh, constrain.rules
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
+    of_width = rules.mesh_axes("embed")
+    splits = any(mesh.shape[axis] > 1 for axis in of_tokens)
+    if not splits or not set(of_width) <= set(of_tokens):
+        return chunked_logprobs
+    return partial(_gathered_once, constrain)
+
+
+def _gathered_once(
+    constrain: Constrainer,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    **settings: Any,
+) -> tuple[jax.Array, jax.Array]:
+    rules = constrain.rules
+    rows = rules.spec(("batch", "sequence"))
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
+    head = rules.spec(("embed", "vocab"))
+    inside, kept = (
+        tuple(axis for axis in rules.mesh_axes("vocab") if (axis in of_tokens) == here)
+        for here in (True, False)
+    )
+
+    def gather(share: jax.Array) -> jax.Array:
+        for dimension, axes in enumerate((rules.mesh_axes("embed"), inside)):
+            if axes:
+                share = jax.lax.all_gather(share, axes, axis=dimension, tiled=True)
+        return share
+
+    # Without check_vma a copy's gradient is split first and what is left of it summed
+    # over further devices (`data`) then; and the loop may start from zeros, which
+    # would count as the same on all devices.
+    local = partial(jax.shard_map, mesh=constrain.mesh, check_vma=False)
+    # One copy a device, stacked along D.
+    copies = local(gather, in_specs=head, out_specs=PartitionSpec(of_tokens, kept))
+    # Axes that split no tokens, `tensor` as a rule, are left to the compiler.
+    loop = local(
+        partial(chunked_logprobs, **settings),
+        in_specs=(rows, PartitionSpec(of_tokens), rows),
+        out_specs=(rows, rows),
+        axis_names=set(of_tokens),
+    )
+    return loop(hidden, copies(unembed), tokens)

@@ -17,7 +17,7 @@ A seed fixes the first parameters, the traces that prime them, and the samples, 
 methods with the same seed start from the same primed model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -118,7 +118,7 @@ def run_method(
     steps: int,
     bench: Bench = BENCH,
     parts: RLParts | None = None,
-    until: Callable[[Row], bool] | None = None,
+    until: Callable[[Sequence[Row]], bool] | None = None,
 ) -> list[Row]:
     """One run of the real loop from the primed model; the rows of its steps.
 
@@ -129,10 +129,11 @@ def run_method(
       bench: task, model and settings.
       parts: of `method_parts`, if it is called anyway; built here otherwise, and found
         again for the next seed.
-      until: stops the run after the first row for which it is true.
+      until: of the rows so far; stops the run once it is true.
 
     Returns:
-      The loop's metrics of each step, and the step's number, from 1.
+      The loop's metrics of each step, with the step's number, from 1, and the tokens
+      sampled up to it.
 
     Raises:
       NoSignalError: dynamic sampling did not fill a batch (a task learned to the end
@@ -145,10 +146,18 @@ def run_method(
     rows: list[Row] = []
     for step in range(1, steps + 1):
         state, row, _ = rl_iteration(parts, state, problems, PhaseTimer())
+        row["tokens_sampled"] = sampled_tokens(row, bench) + (
+            rows[-1]["tokens_sampled"] if rows else 0.0
+        )
         rows.append({"step": step, **row})
-        if until is not None and until(row):
+        if until is not None and until(rows):
             break
     return rows
+
+
+def sampled_tokens(row: Row, bench: Bench) -> float:
+    """Response tokens of a step, those of groups that were filtered out included."""
+    return row["groups_generated"] * bench.settings.group_size * row["length_mean"]
 
 
 @cache
@@ -164,7 +173,10 @@ def method_parts(method: Method, bench: Bench = BENCH) -> RLParts:
         bench.critic_optimizer,
     )
     if method != _ANY:
-        shared = method_parts(_ANY, bench)
+        no_critic = replace(
+            bench.settings, critic_updates_per_rollout=0, value_pretraining_steps=0
+        )
+        shared = method_parts(_ANY, replace(bench, settings=no_critic))
         parts = replace(parts, sample=shared.sample, score=shared.score)
     return parts
 

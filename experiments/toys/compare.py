@@ -1,15 +1,18 @@
 """Arms beside each other: the same runs but for one switch, a figure and a table."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.toys.bench import Bench, run_method
+from jaxrl_reason.training.method import Method
 from jaxrl_reason.training.metrics import Row
 
 # Arm -> the rows of each of its seeds.
@@ -93,6 +96,20 @@ def over_steps(metric: str, first: int, last: int) -> Summary:
     return summary
 
 
+def first_row(
+    metric: str, reached: Callable[[Sequence[Row]], bool], scale: float = 1.0
+) -> Summary:
+    """A metric at the first row that a goal is reached with, times `scale`; or nan."""
+
+    def summary(rows: Sequence[Row]) -> float:
+        for n in range(1, len(rows) + 1):
+            if reached(rows[:n]):
+                return scale * rows[n - 1][metric]
+        return float("nan")
+
+    return summary
+
+
 def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> str:
     """Markdown: an arm a row; mean, standard deviation and every seed's number."""
     lines = [f"| arm | {' | '.join(summaries)} |", "|---" * (1 + len(summaries)) + "|"]
@@ -108,19 +125,57 @@ def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> s
     return "\n".join(lines) + "\n"
 
 
-def report(
-    runs: Runs,
-    panels: Sequence[Panel],
-    summaries: Mapping[str, Summary],
-    out: Path,
-    *,
-    name: str,
-    title: str,
-    digits: int = 2,
-) -> str:
-    """Writes figure, table and rows of an experiment to a folder; the table."""
-    plot_arms(runs, panels, out / f"{name}.png", title=title)
-    text = table(runs, summaries, digits=digits)
-    (out / f"{name}.md").write_text(text, encoding="utf-8")
-    (out / f"{name}.json").write_text(json.dumps(runs), encoding="utf-8")
-    return text
+@dataclass(frozen=True)
+class Arm:
+    """A method on a bench."""
+
+    method: Method
+    bench: Bench
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms that differ in one switch, run with the same seeds."""
+
+    name: str
+    title: str
+    arms: Mapping[str, Arm]
+    seeds: Sequence[int]
+    steps: int
+    panels: Sequence[Panel]
+    summaries: Mapping[str, Summary]
+    until: Callable[[Sequence[Row]], bool] | None = None
+    digits: int = 2
+
+
+def run_arms(experiment: Experiment) -> Runs:
+    """Every arm with every seed."""
+    steps, until = experiment.steps, experiment.until
+    return {
+        name: [
+            run_method(arm.method, seed, steps=steps, bench=arm.bench, until=until)
+            for seed in experiment.seeds
+        ]
+        for name, arm in experiment.arms.items()
+    }
+
+
+def run_script(experiment: Experiment, arguments: Sequence[str] | None = None) -> None:
+    """Runs an experiment, prints the table, writes it with the figure and the rows.
+
+    Args:
+      experiment: what the script is about.
+      arguments: of the command line: --out, --seeds, --steps.
+    """
+    parser = argparse.ArgumentParser(description=experiment.title)
+    parser.add_argument("--out", type=Path, default=Path("runs/toys"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=experiment.seeds)
+    parser.add_argument("--steps", type=int, default=experiment.steps)
+    given = parser.parse_args(arguments)
+    e = replace(experiment, seeds=given.seeds, steps=given.steps)
+    runs = run_arms(e)
+    text = table(runs, e.summaries, digits=e.digits)
+    print(text)
+    plot_arms(runs, e.panels, given.out / f"{e.name}.png", title=e.title)
+    (given.out / f"{e.name}.md").write_text(text, encoding="utf-8")
+    (given.out / f"{e.name}.json").write_text(json.dumps(runs), encoding="utf-8")

@@ -6,9 +6,10 @@ The upper clip bounds by how much a token's probability grows in one rollout. A 
 token has no room for more anyway; it binds for an unlikely one that turns out well.
 
 The task has a habit that pays on every second problem and a rare way that always pays:
-to say 9 and stop, or to count down. One primed response in twenty counts. While the
-policy gathers on the habit its entropy falls; it comes back when counting grows.
-Momentum is off: within so few updates it would carry ratios past the clip, in both arms
+to say 9 and stop, or to count down. Three primed responses in a hundred count. While
+the policy gathers on the habit its entropy falls; counting, as it grows, holds it up. A
+third arm has a bound far below the others, to see what the bound does at all. Momentum
+is off: it would carry ratios past the clip within so few updates, in all arms.
 """
 
 import sys
@@ -41,7 +42,7 @@ class HabitOrCount(CountDown):
     """
 
     start_digits: tuple[int, ...] = (4, 5, 6, 7)
-    counts: float = 0.05
+    counts: float = 0.03
     habits: float = 0.65
     name: str = "habit_or_count"
 
@@ -64,37 +65,39 @@ class HabitOrCount(CountDown):
 THIS_BENCH = replace(
     BENCH,
     task=HabitOrCount(),
-    optimizer=OptimizerSettings(learning_rate=5e-4, b1=0.0),
+    optimizer=OptimizerSettings(learning_rate=1e-3, b1=0.0),
     priming=replace(BENCH.priming, updates=200, examples_per_update=32),
-    settings=replace(BENCH.settings, prompts_per_step=16, updates_per_rollout=8),
+    settings=replace(BENCH.settings, prompts_per_step=32, updates_per_rollout=16),
 )
 # DAPO with everything off but the upper clip.
 HIGHER = DapoSettings(clip_high=0.28, dynamic_sampling=False, soft_overlong=False)
 
 
 def experiment(bench: Bench = THIS_BENCH) -> Experiment:
-    """Two arms: the upper clip of DAPO and that of PPO."""
+    """The upper clip of DAPO, that of PPO, and a tight one."""
     limit = bench.settings.max_new_tokens
-    lower = replace(HIGHER, clip_high=0.2)
+    lower, tight = (replace(HIGHER, clip_high=high) for high in (0.2, 0.05))
     return Experiment(
         name="clip_higher",
-        title="Upper clip 0.28 or 0.2, a rare way that is better",
+        title="The upper clip and a rare way that is better",
         arms={
             "clip 0.2 / 0.28": Arm(dapo(HIGHER, max_new_tokens=limit), bench),
             "clip 0.2 / 0.2": Arm(dapo(lower, max_new_tokens=limit), bench),
+            "clip 0.2 / 0.05": Arm(dapo(tight, max_new_tokens=limit), bench),
         },
         seeds=(0, 1, 2, 3, 4),
-        steps=60,
+        steps=40,
         panels=(
             Panel("entropy", "Entropy", "nats per token"),
             Panel("accuracy", "Accuracy of the samples", "share"),
             Panel("clip_frac_high", "Tokens above the upper clip", "share"),
         ),
         summaries={
-            "entropy, steps 11-30": over_steps("entropy", 11, 30),
+            "entropy, steps 5-15": over_steps("entropy", 5, 15),
             "accuracy, steps 11-30": over_steps("accuracy", 11, 30),
-            "accuracy, steps 51-60": over_steps("accuracy", 51, 60),
+            "accuracy, steps 31-40": over_steps("accuracy", 31, 40),
         },
+        digits=3,
     )
 
 

@@ -6,8 +6,8 @@ A group whose answers are all right or all wrong has no advantage: it takes part
 step and teaches nothing. Dynamic sampling leaves such groups out and samples on until
 the batch is full of the others, so a step teaches more, and costs more tokens.
 
-In the task six problems of nine are easy, and soon solved by every sample; the other
-three take seven to nine steps that must all be right.
+In the task nine problems of twelve are one step, soon right in every sample; the other
+three are six to eight steps that must all be right.
 """
 
 import sys
@@ -36,9 +36,9 @@ WINDOW = 3  # steps that the accuracy is averaged over
 
 THIS_BENCH = replace(
     BENCH,
-    task=CountDown(start_digits=(1, 1, 1, 2, 2, 2, 7, 8, 9)),
+    task=CountDown(start_digits=(1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 7, 8)),
     optimizer=OptimizerSettings(learning_rate=2e-3),
-    settings=replace(BENCH.settings, max_rounds=40),
+    settings=replace(BENCH.settings, prompts_per_step=12, max_rounds=40),
 )
 # DAPO with everything off but dynamic sampling.
 SAMPLING = DapoSettings(
@@ -63,7 +63,7 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
             "dynamic sampling": Arm(dapo(SAMPLING, max_new_tokens=limit), bench),
             "every group": Arm(dapo(without, max_new_tokens=limit), bench),
         },
-        seeds=(0, 1, 2, 3, 4),
+        seeds=(10, 11, 12, 13, 14),
         steps=120,
         panels=(
             Panel("accuracy", "Accuracy by step", "share"),

@@ -8,9 +8,9 @@ critic's values carry it back, and a critic that learns from targets with that l
 learns of the end first and of the beginning many steps later. Until then the policy is
 taught from values that mean nothing.
 
-A response has to begin with the prompt's digit, and then to wait: some hundred 0s, not
-fewer than 64, before it ends. Primed models get the digit right in two of five
-responses and wait long enough in most.
+A response has to begin with the right digit, and then to wait for 64 tokens or more
+before it ends. Primed models say the digit in two of five responses and wait for 80 to
+160 tokens, mostly 0s.
 """
 
 import sys
@@ -41,7 +41,7 @@ PRETRAINING = 10
 
 @dataclass(frozen=True)
 class SayAndWait(CountDown):
-    """The prompt's digit, then at least `SHORTEST` times 0, then the end.
+    """The prompt's digit, then at least `SHORTEST` tokens, then the end.
 
     Attributes:
       known: probability that a trace begins with the prompt's digit.
@@ -53,9 +53,8 @@ class SayAndWait(CountDown):
 
     def grade(self, problem: Toy, response_text: str, truncated: bool) -> Graded:
         said, *waited = response_text.removesuffix(" .").split()
-        right = said == str(self.start(problem)) and set(waited) <= {"0"}
-        enough = len(waited) >= SHORTEST
-        return Graded(right and enough and not truncated, not truncated, said)
+        right = said == str(self.start(problem)) and len(waited) >= SHORTEST
+        return Graded(right and not truncated, not truncated, said)
 
     def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
         known = rng.random() < self.known
@@ -113,7 +112,7 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
             "decoupled GAE": Arm(decoupled, bench),
             "decoupled GAE, value pretraining": Arm(decoupled, taught),
         },
-        seeds=(0, 1, 2),
+        seeds=(0, 1, 2, 3, 4),
         steps=50,
         panels=(
             Panel("accuracy", "Accuracy of the samples", "share"),
@@ -123,6 +122,7 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
         summaries={
             "accuracy, steps 41-50": over_steps("accuracy", 41, 50),
             "length, steps 41-50": over_steps("length_mean", 41, 50),
+            "truncated, steps 1-50": over_steps("truncated_share", 1, 50),
         },
     )
 

@@ -172,16 +172,26 @@ def method_parts(method: Method, bench: Bench = BENCH) -> RLParts:
         one_device(),
         bench.critic_optimizer,
     )
-    if method != _ANY:
-        no_critic = replace(
-            bench.settings, critic_updates_per_rollout=0, value_pretraining_steps=0
-        )
-        shared = method_parts(_ANY, replace(bench, settings=no_critic))
-        parts = replace(parts, sample=shared.sample, score=shared.score)
-    return parts
+    no_critic = replace(
+        bench.settings, critic_updates_per_rollout=0, value_pretraining_steps=0
+    )
+    shared = _sampler_and_scorer(bench.model, no_critic, bench.task.end_tokens)
+    return replace(parts, sample=shared.sample, score=shared.score)
 
 
-_ANY = grpo(kl_coef=0)
+@cache
+def _sampler_and_scorer(
+    model: TransformerConfig, settings: RLSettings, end_tokens: tuple[int, ...]
+) -> RLParts:
+    """Parts of any method and task: these two depend on neither."""
+    return build_rl(
+        Transformer(model),
+        CountDown(end_tokens=end_tokens),
+        grpo(kl_coef=0),
+        settings,
+        OptimizerSettings(),
+        one_device(),
+    )
 
 
 def primed_policy(bench: Bench, seed: int) -> TrainState:
@@ -244,10 +254,12 @@ def one_device() -> Placement:
     return Placement(make_mesh(devices=jax.devices()[:1]), ShardingRules())
 
 
-def tiny(bench: Bench, **settings: Any) -> Bench:
-    """The bench with a few priming updates, for a test of a script."""
+def tiny(bench: Bench = BENCH) -> Bench:
+    """A bench of few and short updates, for a test of a script."""
     return replace(
         bench,
-        priming=replace(bench.priming, updates=3, examples_per_update=4),
-        settings=replace(bench.settings, **settings),
+        priming=replace(bench.priming, updates=40, examples_per_update=8),
+        settings=replace(
+            bench.settings, prompts_per_step=3, group_size=4, max_rounds=40
+        ),
     )

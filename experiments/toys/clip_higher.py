@@ -73,7 +73,7 @@ THIS_BENCH = replace(
 HIGHER = DapoSettings(clip_high=0.28, dynamic_sampling=False, soft_overlong=False)
 
 
-def experiment(bench: Bench = THIS_BENCH) -> Experiment:
+def experiment(bench: Bench) -> Experiment:
     """The upper clip of DAPO, that of PPO, and a tight one."""
     limit = bench.settings.max_new_tokens
     lower, tight = (replace(HIGHER, clip_high=high) for high in (0.2, 0.05))
@@ -101,8 +101,8 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    run_script(experiment(), arguments)
+def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
+    run_script(experiment(bench), arguments)
 
 
 if __name__ == "__main__":

@@ -165,14 +165,17 @@ def run_script(experiment: Experiment, arguments: Sequence[str] | None = None) -
 
     Args:
       experiment: what the script is about.
-      arguments: of the command line: --out, --seeds, --steps.
+      arguments: of the command line: --out, --seeds, --steps, --arms.
     """
     parser = argparse.ArgumentParser(description=experiment.title)
     parser.add_argument("--out", type=Path, default=Path("runs/toys"))
     parser.add_argument("--seeds", type=int, nargs="+", default=experiment.seeds)
     parser.add_argument("--steps", type=int, default=experiment.steps)
+    every = list(experiment.arms)
+    parser.add_argument("--arms", nargs="+", choices=every, default=every)
     given = parser.parse_args(arguments)
-    e = replace(experiment, seeds=given.seeds, steps=given.steps)
+    arms = {name: experiment.arms[name] for name in given.arms}
+    e = replace(experiment, arms=arms, seeds=given.seeds, steps=given.steps)
     runs = run_arms(e)
     text = table(runs, e.summaries, digits=e.digits)
     print(text)

@@ -52,7 +52,7 @@ def reached(rows: Sequence[Row]) -> bool:
     return len(last) == WINDOW and sum(last) / WINDOW >= GOAL
 
 
-def experiment(bench: Bench = THIS_BENCH) -> Experiment:
+def experiment(bench: Bench) -> Experiment:
     """Two arms: every group, or groups with signal."""
     limit = bench.settings.max_new_tokens
     without = replace(SAMPLING, dynamic_sampling=False)
@@ -88,8 +88,8 @@ def groups_without_signal(rows: Sequence[Row]) -> float:
     return 100 * sum(shares) / len(shares)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    run_script(experiment(), arguments)
+def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
+    run_script(experiment(bench), arguments)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ PLAIN = DapoSettings(
 )
 
 
-def experiment(bench: Bench = THIS_BENCH) -> Experiment:
+def experiment(bench: Bench) -> Experiment:
     """Two arms: the same method under the two means."""
     sequence = replace(PLAIN, token_level_loss=False)
     return Experiment(
@@ -99,8 +99,8 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    run_script(experiment(), arguments)
+def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
+    run_script(experiment(bench), arguments)
 
 
 if __name__ == "__main__":

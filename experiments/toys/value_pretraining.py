@@ -99,7 +99,7 @@ def ppo(critic_lambda: float) -> Method:
     )
 
 
-def experiment(bench: Bench = THIS_BENCH) -> Experiment:
+def experiment(bench: Bench) -> Experiment:
     """Plain PPO, its critic decoupled, and that critic taught before the policy."""
     settings = replace(bench.settings, value_pretraining_steps=PRETRAINING)
     taught = replace(bench, settings=settings)
@@ -127,8 +127,8 @@ def experiment(bench: Bench = THIS_BENCH) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    run_script(experiment(), arguments)
+def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
+    run_script(experiment(bench), arguments)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ token has no room for more anyway; it binds for an unlikely one that turns out w
 The task has a habit that pays on every second problem and a rare way that always pays:
 to say 9 and stop, or to count down. Three primed responses in a hundred count. While
 the policy gathers on the habit its entropy falls. What came of it: next to nothing
-between 0.2 and 0.28; see docs/toy_experiments.md. A third arm has a bound far below the others, to see what the bound does at all. Momentum
-is off: it would carry ratios past the clip within so few updates, in all arms.
+between 0.2 and 0.28; see docs/toy_experiments.md. A third arm has a bound far below the
+others, to see what the bound does at all. Momentum is off: it would carry ratios past
+the clip within so few updates, in all arms.
 """
 
 import sys

@@ -1,0 +1,96 @@
+"""Dynamic sampling: optimiser steps, and sampled tokens, to the same accuracy.
+
+    python experiments/toys/dynamic_sampling.py
+
+A group whose answers are all right or all wrong has no advantage: it takes part in a
+step and teaches nothing. Dynamic sampling leaves such groups out and samples on until
+the batch is full of the others, so a step teaches more, and costs more tokens.
+
+In the task nine problems of twelve are one step, soon right in every sample; the other
+three are six to eight steps that must all be right.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+# Run as a script, this file's folder is on the path, not the one above it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from experiments.toys.bench import BENCH, Bench
+from experiments.toys.compare import (
+    Arm,
+    Experiment,
+    Panel,
+    first_row,
+    run_script,
+)
+from experiments.toys.tasks import CountDown
+from jaxrl_reason.training.methods import DapoSettings, dapo
+from jaxrl_reason.training.metrics import Row
+from jaxrl_reason.training.state import OptimizerSettings
+
+GOAL = 0.95
+WINDOW = 3  # steps that the accuracy is averaged over
+
+THIS_BENCH = replace(
+    BENCH,
+    task=CountDown(start_digits=(1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 7, 8)),
+    optimizer=OptimizerSettings(learning_rate=2e-3),
+    settings=replace(BENCH.settings, prompts_per_step=12, max_rounds=40),
+)
+# DAPO with everything off but dynamic sampling.
+SAMPLING = DapoSettings(
+    clip_high=0.2, dynamic_sampling=True, soft_overlong=False, token_level_loss=True
+)
+
+
+def reached(rows: Sequence[Row]) -> bool:
+    """Whether the samples of the last steps, before the filter, are right enough."""
+    last = [row["accuracy"] for row in rows[-WINDOW:]]
+    return len(last) == WINDOW and sum(last) / WINDOW >= GOAL
+
+
+def experiment(bench: Bench) -> Experiment:
+    """Two arms: every group, or groups with signal."""
+    limit = bench.settings.max_new_tokens
+    without = replace(SAMPLING, dynamic_sampling=False)
+    return Experiment(
+        name="dynamic_sampling",
+        title=f"Dynamic sampling, until {GOAL:.0%} of the samples are right",
+        arms={
+            "dynamic sampling": Arm(dapo(SAMPLING, max_new_tokens=limit), bench),
+            "every group": Arm(dapo(without, max_new_tokens=limit), bench),
+        },
+        seeds=(10, 11, 12, 13, 14),
+        steps=120,
+        panels=(
+            Panel("accuracy", "Accuracy by step", "share"),
+            Panel("accuracy", "Accuracy by tokens sampled", "share", "tokens_sampled"),
+            Panel("accepted_share", "Groups taken into the batch", "share"),
+        ),
+        summaries={
+            f"steps to {GOAL:.0%}": first_row("step", reached),
+            f"thousand tokens sampled to {GOAL:.0%}": first_row(
+                "tokens_sampled", reached, 1e-3
+            ),
+            "groups without signal, %": groups_without_signal,
+        },
+        until=reached,
+        digits=1,
+    )
+
+
+def groups_without_signal(rows: Sequence[Row]) -> float:
+    """Mean share of the sampled groups, in percent."""
+    shares = [row["groups_all_right"] + row["groups_all_wrong"] for row in rows]
+    return 100 * sum(shares) / len(shares)
+
+
+def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
+    run_script(experiment(bench), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxrl_reason.training.batch import Packing, TrainBatch
-from jaxrl_reason.training.preference_batch import (
+from jaxrl_reason.training.offline.preference_batch import (
     Pair,
     PreferenceSettings,
     lay_out,

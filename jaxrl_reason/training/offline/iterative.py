@@ -19,12 +19,12 @@ from jaxrl_reason.data.rejection_sampling import (
 from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
-from jaxrl_reason.training.preference import (
+from jaxrl_reason.training.offline.preference import (
     PreferenceParts,
     even_batches,
     train_on_pairs,
 )
-from jaxrl_reason.training.sample_rounds import (
+from jaxrl_reason.training.offline.sample_rounds import (
     HintedTask,
     RoundSampler,
     as_examples,

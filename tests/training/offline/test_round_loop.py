@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.training.checkpoints import CheckpointError
-from jaxrl_reason.training.iterative import rft_round
 from jaxrl_reason.training.metrics import read_metrics
-from jaxrl_reason.training.round_loop import resume_rounds, train_rounds
+from jaxrl_reason.training.offline.iterative import rft_round
+from jaxrl_reason.training.offline.round_loop import resume_rounds, train_rounds
 from tests.training.helpers import OPTIMIZER, copied, first_policy, same_trees
-from tests.training.test_iterative import PROBLEMS, sampler, supervised
+from tests.training.offline.test_iterative import PROBLEMS, sampler, supervised
 from tests.training.test_loops import FINGERPRINT, tools
 
 

@@ -27,7 +27,7 @@ PairLoss = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]
 
 @dataclass(frozen=True)
 class PreferenceMethod:
-    """One algorithm for `jaxrl_reason.training.preference`.
+    """One algorithm for `jaxrl_reason.training.offline.preference`.
 
     Attributes:
       name: for logs.

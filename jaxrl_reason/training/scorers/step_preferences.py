@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jaxrl_reason.training.reward_batch import Comparison
+from jaxrl_reason.training.scorers.reward_batch import Comparison
 
 
 @dataclass(frozen=True)

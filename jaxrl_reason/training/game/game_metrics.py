@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.game_settings import GameSettings
+from jaxrl_reason.training.game.game_settings import GameSettings
 from jaxrl_reason.training.metrics import Row
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxrl_reason.data.preference_pairs import build_pairs
 from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.reward_batch import Comparison, as_comparisons
-from jaxrl_reason.training.sample_rounds import as_pairs
+from jaxrl_reason.training.offline.sample_rounds import as_pairs
+from jaxrl_reason.training.scorers.reward_batch import Comparison, as_comparisons
 
 _PER_SAMPLE = (
     "tokens",

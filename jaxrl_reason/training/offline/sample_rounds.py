@@ -17,7 +17,7 @@ from jaxrl_reason.training.collect import SampleFn, sample_groups
 from jaxrl_reason.training.metrics import Row
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.monitor import PhaseTimer
-from jaxrl_reason.training.preference_batch import Pair
+from jaxrl_reason.training.offline.preference_batch import Pair
 from jaxrl_reason.training.supervised import Example
 
 Params = Any

@@ -8,15 +8,15 @@ SCRIPT = """
     import numpy as np
     from jaxrl_reason.models import Transformer
     from jaxrl_reason.sharding import ShardingRules, make_mesh
-    from jaxrl_reason.training.iterative import iterative_dpo_round, rft_round
+    from jaxrl_reason.training.offline.iterative import iterative_dpo_round, rft_round
     from jaxrl_reason.training.minibatches import Placement
-    from jaxrl_reason.training.preference import build_preference
-    from jaxrl_reason.training.preference_methods import irpo
-    from jaxrl_reason.training.sample_rounds import build_round_sampler
+    from jaxrl_reason.training.offline.preference import build_preference
+    from jaxrl_reason.training.offline.preference_methods import irpo
+    from jaxrl_reason.training.offline.sample_rounds import build_round_sampler
     from jaxrl_reason.training.state import OptimizerSettings, placed_state
     from jaxrl_reason.training.supervised import build_supervised
     from tests.training.helpers import *
-    from tests.training.test_iterative import EXAMPLES, PAIRS, PROBLEMS, ROUND
+    from tests.training.offline.test_iterative import EXAMPLES, PAIRS, PROBLEMS, ROUND
 
     optimizer = OptimizerSettings(learning_rate=3e-3)
     pairs = dataclasses.replace(PAIRS, epochs=1, rows_per_micro_batch=4)

@@ -16,7 +16,7 @@ from jaxrl_reason.training.batch import TrainBatch
 from jaxrl_reason.training.forward import policy_logprobs, unpack
 from jaxrl_reason.training.metrics import finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter
-from jaxrl_reason.training.preference import (
+from jaxrl_reason.training.offline.preference import (
     build_preference,
     even_batches,
     preference_objective,
@@ -24,12 +24,12 @@ from jaxrl_reason.training.preference import (
     prepare_pairs,
     train_on_pairs,
 )
-from jaxrl_reason.training.preference_batch import (
+from jaxrl_reason.training.offline.preference_batch import (
     Pair,
     PreferenceSettings,
     pack_pairs,
 )
-from jaxrl_reason.training.preference_methods import (
+from jaxrl_reason.training.offline.preference_methods import (
     PreferenceMethod,
     dpo,
     hinge,

@@ -14,25 +14,25 @@ import numpy as np
 from jaxrl_reason.losses import prover_rewards
 from jaxrl_reason.training.batch import Rollouts, concatenate
 from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.game_metrics import game_metrics, no_longer_convinces
-from jaxrl_reason.training.game_settings import GameSettings
-from jaxrl_reason.training.iterative import round_seed
-from jaxrl_reason.training.metrics import Row
-from jaxrl_reason.training.monitor import PhaseTimer
-from jaxrl_reason.training.reward_model import (
-    RewardParts,
-    score_rollouts,
-    train_on_comparisons,
-)
-from jaxrl_reason.training.rl import draw_groups, rl_iteration
-from jaxrl_reason.training.rl_parts import RLParts, RLState
-from jaxrl_reason.training.roles import (
+from jaxrl_reason.training.game.game_metrics import game_metrics, no_longer_convinces
+from jaxrl_reason.training.game.game_settings import GameSettings
+from jaxrl_reason.training.game.roles import (
     RoleTask,
     is_helpful,
     with_roles,
     without_roles,
 )
-from jaxrl_reason.training.solution_pool import verifier_comparisons
+from jaxrl_reason.training.game.solution_pool import verifier_comparisons
+from jaxrl_reason.training.metrics import Row
+from jaxrl_reason.training.monitor import PhaseTimer
+from jaxrl_reason.training.offline.iterative import round_seed
+from jaxrl_reason.training.rl import draw_groups, rl_iteration
+from jaxrl_reason.training.rl_parts import RLParts, RLState
+from jaxrl_reason.training.scorers.reward_model import (
+    RewardParts,
+    score_rollouts,
+    train_on_comparisons,
+)
 from jaxrl_reason.training.state import TrainState, restart_optimizer
 
 # rollouts without roles -> scores [P, G]

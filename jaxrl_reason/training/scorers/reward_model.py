@@ -18,10 +18,10 @@ from jaxrl_reason.training.batch import Rollouts, TrainBatch, pack_sequences
 from jaxrl_reason.training.forward import critic_values, sequences
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
 from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.preference import even_batches
-from jaxrl_reason.training.preference_batch import PreferenceSettings
-from jaxrl_reason.training.reward_batch import Comparison, pack_comparisons
-from jaxrl_reason.training.reward_methods import RankingMethod
+from jaxrl_reason.training.offline.preference import even_batches
+from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.training.scorers.reward_batch import Comparison, pack_comparisons
+from jaxrl_reason.training.scorers.reward_methods import RankingMethod
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,

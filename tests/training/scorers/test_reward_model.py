@@ -13,20 +13,20 @@ from jaxrl_reason.models import ValueModel
 from jaxrl_reason.training.critic import value_state
 from jaxrl_reason.training.forward import unpack
 from jaxrl_reason.training.metrics import finish_metrics
-from jaxrl_reason.training.preference_batch import Pair, PreferenceSettings
-from jaxrl_reason.training.reward_batch import (
+from jaxrl_reason.training.offline.preference_batch import Pair, PreferenceSettings
+from jaxrl_reason.training.scorers.reward_batch import (
     Comparison,
     as_comparisons,
     pack_comparisons,
 )
-from jaxrl_reason.training.reward_methods import (
+from jaxrl_reason.training.scorers.reward_methods import (
     PPM,
     RankingMethod,
     bradley_terry,
     process_preference,
     verifier,
 )
-from jaxrl_reason.training.reward_model import (
+from jaxrl_reason.training.scorers.reward_model import (
     build_reward_model,
     last_scores,
     ranking_objective,
@@ -34,12 +34,12 @@ from jaxrl_reason.training.reward_model import (
     score_tokens,
     train_on_comparisons,
 )
-from jaxrl_reason.training.state import fresh_state
-from jaxrl_reason.training.step_preferences import (
+from jaxrl_reason.training.scorers.step_preferences import (
     SearchStep,
     pick_sides,
     step_comparisons,
 )
+from jaxrl_reason.training.state import fresh_state
 from jaxrl_reason.training.update import make_update
 from tests.training.helpers import (
     CONFIG,

@@ -17,7 +17,7 @@ RankingLoss = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Arra
 
 @dataclass(frozen=True)
 class RankingMethod:
-    """How `jaxrl_reason.training.reward_model` trains a scorer.
+    """How `jaxrl_reason.training.scorers.reward_model` trains a scorer.
 
     Attributes:
       name: for logs.

@@ -18,12 +18,12 @@ from jaxrl_reason.training.batch import TrainBatch
 from jaxrl_reason.training.forward import policy_logprobs, sequences
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
 from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.preference_batch import (
+from jaxrl_reason.training.offline.preference_batch import (
     Pair,
     PreferenceSettings,
     pack_pairs,
 )
-from jaxrl_reason.training.preference_methods import PreferenceMethod
+from jaxrl_reason.training.offline.preference_methods import PreferenceMethod
 from jaxrl_reason.training.state import OptimizerSettings, TrainState
 from jaxrl_reason.training.update import Metrics, Objective, make_scorer, make_update
 

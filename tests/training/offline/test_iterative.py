@@ -10,17 +10,17 @@ from jaxrl_reason.data.preference_pairs import PreferencePairs
 from jaxrl_reason.data.rejection_sampling import correct_and_complete
 from jaxrl_reason.sampler import Completions
 from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.iterative import (
+from jaxrl_reason.training.offline.iterative import (
     iterative_dpo_round,
     rft_round,
     round_seed,
     star_round,
     train_on_examples,
 )
-from jaxrl_reason.training.preference import build_preference
-from jaxrl_reason.training.preference_batch import PreferenceSettings
-from jaxrl_reason.training.preference_methods import irpo
-from jaxrl_reason.training.sample_rounds import (
+from jaxrl_reason.training.offline.preference import build_preference
+from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.training.offline.preference_methods import irpo
+from jaxrl_reason.training.offline.sample_rounds import (
     HintedTask,
     RoundSettings,
     as_examples,

@@ -10,12 +10,9 @@ from jaxrl_reason.losses import prover_rewards
 from jaxrl_reason.models import ValueModel
 from jaxrl_reason.training.collect import NoSignalError, give_rewards
 from jaxrl_reason.training.critic import value_state
-from jaxrl_reason.training.game_metrics import game_metrics, no_longer_convinces
-from jaxrl_reason.training.game_settings import PROVER_VERIFIER, GameSettings
-from jaxrl_reason.training.methods import grpo
-from jaxrl_reason.training.monitor import CompileCounter, PhaseTimer
-from jaxrl_reason.training.preference_batch import PreferenceSettings
-from jaxrl_reason.training.prover_verifier import (
+from jaxrl_reason.training.game.game_metrics import game_metrics, no_longer_convinces
+from jaxrl_reason.training.game.game_settings import PROVER_VERIFIER, GameSettings
+from jaxrl_reason.training.game.prover_verifier import (
     Game,
     GameState,
     against,
@@ -24,12 +21,7 @@ from jaxrl_reason.training.prover_verifier import (
     start_game,
     train_verifier,
 )
-from jaxrl_reason.training.reward_methods import verifier
-from jaxrl_reason.training.reward_model import (
-    build_reward_model,
-    score_rollouts,
-)
-from jaxrl_reason.training.roles import (
+from jaxrl_reason.training.game.roles import (
     RoleProblem,
     RoleStream,
     RoleTask,
@@ -37,7 +29,15 @@ from jaxrl_reason.training.roles import (
     with_roles,
     without_roles,
 )
-from jaxrl_reason.training.solution_pool import side_by_side, verifier_comparisons
+from jaxrl_reason.training.game.solution_pool import side_by_side, verifier_comparisons
+from jaxrl_reason.training.methods import grpo
+from jaxrl_reason.training.monitor import CompileCounter, PhaseTimer
+from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.training.scorers.reward_methods import verifier
+from jaxrl_reason.training.scorers.reward_model import (
+    build_reward_model,
+    score_rollouts,
+)
 from tests.training.helpers import (
     CONFIG,
     OPTIMIZER,
@@ -287,7 +287,9 @@ def test_the_game_stops_when_sneaky_solutions_no_longer_convince(monkeypatch):
         rounds = state.round_index + 1
         return dataclasses.replace(state, round_index=rounds), next(rows), []
 
-    monkeypatch.setattr("jaxrl_reason.training.prover_verifier.game_round", fake_round)
+    monkeypatch.setattr(
+        "jaxrl_reason.training.game.prover_verifier.game_round", fake_round
+    )
     start = GameState(prover=None, pool=())
     long = dataclasses.replace(game(), settings=GameSettings(rounds=9, stop_share=0.1))
     state, found = play_game(long, start, None, PhaseTimer())

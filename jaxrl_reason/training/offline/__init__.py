@@ -1,0 +1,1 @@
+"""Offline training: pairs, rounds of samples, the loop around them."""

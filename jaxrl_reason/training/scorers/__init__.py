@@ -1,0 +1,1 @@
+"""Models that score responses and steps."""

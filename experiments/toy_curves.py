@@ -1,0 +1,179 @@
+"""Every recipe on a toy task, a small picture each, for the pages of the methods.
+
+    python experiments/toy_curves.py                  # all, about ten minutes
+    python experiments/toy_curves.py --only gspo ppo  # these alone
+    python experiments/toy_curves.py --draw-only      # no runs, new pictures
+
+Runs each value of `jaxrl_reason.training.recipes.RECIPES` through the real loop on the
+bench of `experiments/toys/bench.py`, a few seeds of it, and draws the accuracy of the
+samples of each step: the mean of the seeds, a band from the worst to the best, and
+plain GRPO in grey. The accuracies stay in --runs as JSON, from which --draw-only draws.
+A recipe keeps its objective, its coefficients and its filters; learning rate, batch and
+length limit are the bench's, the same for all. The curves show that a method runs and
+learns on a toy; they rank nothing.
+"""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from PIL import Image
+
+# Run as a script, this file's folder is on the path, not the one above it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from experiments.toys.bench import BENCH, Bench, run_method
+from jaxrl_reason.training.collect import NoSignalError
+from jaxrl_reason.training.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parent.parent
+# Clip 0.2 / 0.2, the mean over sequences, no KL, no filter: what others are compared to.
+PLAIN_GRPO = "dapo_0_naive_grpo"
+BLUE, GREY = "#0072B2", "#888888"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run and where it goes."""
+
+    only: tuple[str, ...] = ()
+    """Names of recipes; none for all."""
+    steps: int = 40
+    """RL steps of a run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of each recipe; they share what is compiled."""
+    out: Path = ROOT / "docs" / "images" / "methods"
+    """Folder of the pictures."""
+    runs: Path = ROOT / "runs" / "toy_curves"
+    """Folder of the accuracies, a JSON file a recipe."""
+    draw_only: bool = False
+    """Draw from the accuracies of former runs."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.only) - set(RECIPES))
+        if unknown:
+            raise ValueError(f"only must name recipes, got {', '.join(unknown)}")
+        if self.steps < 1 or not self.seeds:
+            raise ValueError(
+                f"steps and the number of seeds must be >= 1, got {self.steps} and "
+                f"{len(self.seeds)}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Recipes asked for, plain GRPO first: the others are drawn over it."""
+        names = self.only or tuple(RECIPES)
+        return sorted(names, key=lambda name: name != PLAIN_GRPO)
+
+
+def accuracies(name: str, options: Options, bench: Bench = BENCH) -> np.ndarray:
+    """[seeds, steps] accuracy of the samples of each step, before any filter."""
+    method = RECIPES[name].build(bench.settings.max_new_tokens)
+    found = []
+    for seed in options.seeds:
+        rows = run_method(method, seed, steps=options.steps, bench=bench)
+        found.append([row["accuracy"] for row in rows])
+    return np.array(found)
+
+
+def saved(name: str, options: Options) -> np.ndarray:
+    """The accuracies of a former run."""
+    text = (options.runs / f"{name}.json").read_text("utf-8")
+    return np.array(json.loads(text)["accuracy"])
+
+
+def save(name: str, found: np.ndarray, options: Options) -> None:
+    """Keeps accuracies for `saved`."""
+    options.runs.mkdir(parents=True, exist_ok=True)
+    content = {"seeds": list(options.seeds), "accuracy": found.round(4).tolist()}
+    (options.runs / f"{name}.json").write_text(json.dumps(content), "utf-8")
+
+
+def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
+    """One small picture: mean and band of the seeds, the mean of plain GRPO in grey."""
+    figure = Figure(figsize=(4.2, 2.7), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lines = [(found, BLUE, name)]
+    if name != PLAIN_GRPO:
+        lines.insert(0, (plain, GREY, "GRPO"))
+    for values, colour, label in lines:
+        steps = np.arange(1, values.shape[1] + 1)
+        axes.plot(steps, values.mean(0), color=colour, linewidth=1.8, label=label)
+    steps = np.arange(1, found.shape[1] + 1)
+    axes.fill_between(steps, found.min(0), found.max(0), color=BLUE, alpha=0.2, lw=0)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_xlim(1, max(2, found.shape[1]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("RL step")
+    axes.set_ylabel("right samples")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        # A palette makes a third of the size of it, and looks the same.
+        picture = Image.open(buffer).convert("RGB").quantize(64)
+    picture.save(path, optimize=True)
+    return path
+
+
+def run_all(options: Options, bench: Bench = BENCH) -> list[str]:
+    """Runs and draws what was asked for; the names that found no signal to learn from."""
+    plain, failed = None, []
+    if options.draw_only or PLAIN_GRPO not in options.names:
+        plain = plain_grpo(options, bench)
+    for name in options.names:
+        start = time.perf_counter()
+        try:
+            found = (
+                saved(name, options)
+                if options.draw_only
+                else accuracies(name, options, bench)
+            )
+        except NoSignalError as error:
+            failed.append(name)
+            print(f"{name}: {error}")
+            continue
+        save(name, found, options)
+        plain = found if plain is None else plain
+        path = draw(name, found, plain, options.out / f"{name}.png")
+        print(
+            f"{name}: {found[:, 0].mean():.2f} -> {found[:, -1].mean():.2f}, "
+            f"{time.perf_counter() - start:.0f} s, {path.name}",
+            flush=True,
+        )
+    return failed
+
+
+def plain_grpo(options: Options, bench: Bench) -> np.ndarray:
+    """Plain GRPO's accuracies, of a former run where there is one."""
+    if (options.runs / f"{PLAIN_GRPO}.json").is_file():
+        return saved(PLAIN_GRPO, options)
+    found = accuracies(PLAIN_GRPO, options, bench)
+    save(PLAIN_GRPO, found, options)
+    return found
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the script; 1 if a recipe failed."""
+    options = tyro.cli(Options, description=__doc__, args=args)
+    # Recipes of one loss compile the same programs: the second finds those of the first.
+    jax.config.update("jax_compilation_cache_dir", str(options.runs / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return 1 if run_all(options) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

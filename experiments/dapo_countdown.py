@@ -102,7 +102,7 @@ def reinforce(
 ) -> tuple[RLState, int]:
     """The RL stage on the primed model; also the step that this process began with."""
     config, parts, run = bench.config, bench.rl, session.run
-    state = start_rl(parts, primed, bench.model, config.rl_schedule())
+    state = start_rl(parts, primed)
     problems = ProblemStream(
         bench.train_problems,
         batch_size=parts.settings.prompts_per_step,

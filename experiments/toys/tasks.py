@@ -43,7 +43,7 @@ class Toy:
 
 
 class ToyTask(Task[Toy], Protocol):
-    """A task that also shows how it is (badly) done; a frozen dataclass, so hashable."""
+    """A task that also shows how it is (badly) done; a frozen dataclass."""
 
     def __hash__(self) -> int: ...
 

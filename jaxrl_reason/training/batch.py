@@ -34,6 +34,8 @@ class Rollouts:
     failed: np.ndarray  # [P, G] bool, the grader failed (not: the answer is wrong)
     rewards: np.ndarray  # [P, G] float, shaped
     policy_step: np.ndarray  # [P] int, the step whose policy sampled the group
+    components: np.ndarray | None = None  # [P, G, R] rewards that add up to `rewards`
+    greedy_rewards: np.ndarray | None = None  # [P] of a greedy response to the prompt
 
     @property
     def num_prompts(self) -> int:
@@ -59,8 +61,9 @@ class Rollouts:
         return np.arange(self.width) < self.lengths[..., None]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Field name -> array, as checkpoints store it."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Field name -> array, as checkpoints store it; those that are there."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: x for name, x in fields.items() if x is not None}
 
 
 def concatenate(parts: Sequence[Rollouts]) -> Rollouts:

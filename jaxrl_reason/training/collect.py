@@ -1,6 +1,7 @@
 """Rollouts: sample, grade, keep the groups that carry signal, refill."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +13,10 @@ import numpy as np
 from jaxrl_reason.sampler import Completions, sampling_keys
 from jaxrl_reason.tasks.task import Graded, Task
 from jaxrl_reason.training.batch import Rollouts, concatenate
-from jaxrl_reason.training.methods import (
-    Method,
-    groups_with_signal,
-    without_failed,
-)
+from jaxrl_reason.training.method import Method, kept_groups
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.monitor import PhaseTimer
+from jaxrl_reason.training.rewards import without_failed
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
 SampleFn = Callable[[Any, jax.Array, jax.Array, jax.Array], Completions]
@@ -159,16 +157,25 @@ def give_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
     """Adds the method's rewards; one that is not finite counts as a failed grade.
 
     Raises:
-      ValueError: the rewards are not of shape [P, G].
+      ValueError: the rewards are not of shape [P, G], or [P, G, R] for R components.
     """
-    rewards = np.asarray(method.rewards(rollouts), np.float32)
-    if rewards.shape != rollouts.correct.shape:
+    given = np.asarray(method.rewards(rollouts), np.float32)
+    if given.shape[:2] != rollouts.correct.shape or given.ndim > 3:
         raise ValueError(
             f"rewards must have the shape [P, G] = {rollouts.correct.shape} of the "
-            f"rollouts, got {rewards.shape}"
+            f"rollouts, or [P, G, R], got {given.shape}"
         )
-    failed = rollouts.failed | ~np.isfinite(rewards)
-    return replace(rollouts, rewards=without_failed(rewards, failed), failed=failed)
+    parts = given[..., None] if given.ndim == 2 else given
+    failed = rollouts.failed | ~np.isfinite(parts).all(axis=-1)
+    parts = np.stack(
+        [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)], axis=-1
+    )
+    return replace(
+        rollouts,
+        rewards=parts.sum(axis=-1),
+        components=None if given.ndim == 2 else parts,
+        failed=failed,
+    )
 
 
 def collect_groups(
@@ -185,41 +192,71 @@ def collect_groups(
 
     With dynamic sampling only groups with some right and some wrong answers count, and
     rounds go on until the batch is full (arXiv 2503.14476 Algorithm 1); what is left
-    over starts the next step's batch. Without it one round is the batch.
+    over starts the next step's batch. With a `min_signal_share` rounds go on until
+    that share of the batch has signal, or `max_rounds` are over. Else one round is the
+    batch.
 
     Raises:
-      NoSignalError: `max_rounds` rounds did not fill the batch.
+      NoSignalError: `max_rounds` rounds did not fill the batch of dynamic sampling, or
+        found no group with signal where a share must have it.
     """
     pool = [] if surplus is None else [surplus]
+    signal = [np.ones(p.num_prompts, bool) for p in pool]
+    needed = math.ceil(method.signal_share * num_prompts)
     fresh: list[Rollouts] = []
     accepted = 0
-    while sum(p.num_prompts for p in pool) < num_prompts:
-        if len(fresh) == max_rounds:
-            raise NoSignalError(no_signal_message(concatenate(fresh), num_prompts))
+
+    def missing() -> bool:
+        total = sum(p.num_prompts for p in pool)
+        return total < num_prompts or sum(map(np.sum, signal)) < needed
+
+    while missing() and len(fresh) < max_rounds:
         round_ = draw_groups(next(problems), first_draw + len(fresh))
         round_ = give_rewards(method, round_)
         fresh.append(round_)
-        keep = np.ones(round_.num_prompts, bool)
-        if method.dynamic_sampling:
-            keep = groups_with_signal(round_.correct, round_.failed)
+        keep = kept_groups(method, round_)
         accepted += int(keep.sum())
-        pool.append(round_.select(np.flatnonzero(keep)))
+        taken = keep if method.dynamic_sampling else np.ones_like(keep)
+        pool.append(round_.select(np.flatnonzero(taken)))
+        signal.append(keep[taken])
+    flags = np.concatenate(signal)
+    if missing() and (method.dynamic_sampling or not flags.any()):
+        raise NoSignalError(no_signal_message(method, concatenate(fresh), num_prompts))
+    chosen, rest = choose_groups(flags, num_prompts)
     full = concatenate(pool)
-    rest = full.num_prompts - num_prompts
     return Collected(
-        rollouts=full.select(slice(0, num_prompts)),
+        rollouts=full.select(chosen),
         fresh=concatenate(fresh),
-        surplus=full.select(slice(num_prompts, None)) if rest else None,
+        surplus=full.select(rest) if len(rest) else None,
         rounds=len(fresh),
         accepted=accepted,
     )
 
 
-def no_signal_message(fresh: Rollouts, num_prompts: int) -> str:
-    """What dynamic sampling saw, and what to change."""
+def choose_groups(
+    signal: np.ndarray, num_prompts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which groups are the batch, oldest first, and which with signal are left over.
+
+    Groups without signal make room for those with it, the newest first.
+
+    >>> chosen, rest = choose_groups(np.array([True, False, False, True, True]), 3)
+    >>> chosen.tolist(), rest.tolist()
+    ([0, 3, 4], [])
+    """
+    excess = len(signal) - num_prompts
+    without = np.flatnonzero(~signal)
+    dropped = without[max(0, len(without) - excess) :]
+    kept = np.setdiff1d(np.arange(len(signal)), dropped)
+    return kept[:num_prompts], kept[num_prompts:]
+
+
+def no_signal_message(method: Method, fresh: Rollouts, num_prompts: int) -> str:
+    """What was sampled, and what to change."""
     right = (fresh.correct | fresh.failed).all(axis=1).mean()
     wrong = (~fresh.correct).all(axis=1).mean()
-    mixed = int(groups_with_signal(fresh.correct, fresh.failed).sum())
+    mixed = int(kept_groups(method, fresh).sum())
+    needed = math.ceil(method.signal_share * num_prompts)
     advice = (
         "most groups are all wrong: use easier problems, prime the model further or "
         "raise group_size"
@@ -227,7 +264,7 @@ def no_signal_message(fresh: Rollouts, num_prompts: int) -> str:
         else "most groups are all right: use harder problems or stop here"
     )
     return (
-        f"dynamic sampling must fill {num_prompts} groups with signal, got {mixed} of "
+        f"dynamic sampling must fill {needed} groups with signal, got {mixed} of "
         f"{fresh.num_prompts} sampled ({right:.0%} all right, {wrong:.0%} all wrong); "
         f"{advice}, or raise max_rounds"
     )

@@ -126,11 +126,23 @@ def save_rl(tools: LoopTools, state: RLState, problems: ProblemSource) -> None:
     """Saves all that the next step depends on; the reference is the primed model."""
     tools.checkpoints.save(
         state.step,
-        {"policy": state.policy, "critic": state.critic},
-        extra={"draws": state.draws, "problems": problems.get_state()},
+        trained_models(state),
+        extra={
+            "draws": state.draws,
+            "controls": dict(state.controls),
+            "problems": problems.get_state(),
+        },
         fingerprint=tools.fingerprint,
         arrays=state.surplus.arrays() if state.surplus is not None else {},
     )
+
+
+def trained_models(state: RLState) -> dict[str, TrainState | None]:
+    """The models with an optimiser, by name; a reward model only where there is one."""
+    models = {"policy": state.policy, "critic": state.critic}
+    if state.reward_model is not None:
+        models["reward_model"] = state.reward_model
+    return models
 
 
 def resume_rl(
@@ -149,14 +161,15 @@ def resume_rl(
       problems: moved to where the checkpoint left it.
       step: of the checkpoint, the newest if None.
     """
-    models = {"policy": state.policy, "critic": state.critic}
-    found = checkpoints.restore(abstract(models), fingerprint, step)
+    found = checkpoints.restore(abstract(trained_models(state)), fingerprint, step)
     checkpoints.drop_after(found.step)
     problems.set_state(found.extra["problems"])
     return RLState(
         policy=found.state["policy"],
         critic=found.state["critic"],
+        reward_model=found.state.get("reward_model"),
         reference=state.reference,
+        controls=found.extra["controls"],
         surplus=Rollouts(**found.arrays) if found.arrays else None,
         step=found.step,
         draws=found.extra["draws"],

@@ -23,7 +23,7 @@ def policy_objective(
     """The method's policy loss on a packed micro-batch."""
 
     def objective(
-        params: Params, batch: TrainBatch, counts: Counts, **of_minibatch: Any
+        params: Params, batch: TrainBatch, counts: Counts, **named: Any
     ) -> tuple[jax.Array, Metrics]:
         logprobs, entropy = policy_logprobs(model, params, batch, temperature)
         extra: dict[str, Any] = {
@@ -39,7 +39,7 @@ def policy_objective(
             sequences(batch.mask),
             counts,
             **extra,
-            **of_minibatch,
+            **named,
         )
 
     return objective

@@ -9,8 +9,16 @@ import jax
 import numpy as np
 
 from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.collect import Collected, collect_groups, sample_groups
-from jaxrl_reason.training.methods import Experience, rows_in_loss
+from jaxrl_reason.training.collect import (
+    Collected,
+    SampleFn,
+    collect_groups,
+    give_rewards,
+    sample_groups,
+)
+from jaxrl_reason.training.critic import explained_variance, update_critic
+from jaxrl_reason.training.implicit_reward import update_implicit_reward
+from jaxrl_reason.training.method import Advantages, Experience, rows_in_loss
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
 from jaxrl_reason.training.minibatches import Minibatch, score_sequences
 from jaxrl_reason.training.monitor import PhaseTimer
@@ -59,26 +67,36 @@ def rl_iteration(
         # Old log-probs: the policy before its first update. Reference log-probs and
         # values only if the method has use for them.
         seen = look_at_rollouts(parts, state, rollouts, minibatches)
+        state, seen, pairs = learn_rewards(parts, state, rollouts, seen, minibatches)
         estimate = jax.device_get(parts.advantages(seen))
 
-        # Several updates a rollout: from the second on, ratios differ from 1.
-        fields = training_fields(parts, seen, estimate, rollouts)
-        learning_rate = float(parts.learning_rate(int(state.policy.step)))
-        policy, critic, pairs = run_updates(parts, state, minibatches, fields)
-        row = finish_metrics(pairs)
+        # The critic's updates, in mini-batches of its own if it makes more of them.
+        critic_batches = minibatches
+        if parts.critic is not None and parts.critic.plan != parts.plan:
+            critic_batches = parts.critic.plan.split(rollouts, rng, counted)
+        state, more = learn_values(parts, state, seen, estimate, critic_batches)
+        pairs = add_metrics(pairs, more)
 
-    fresh = np.repeat(rollouts.policy_step == state.step, s.group_size)[:, None]
+        # Several updates a rollout: from the second on, ratios differ from 1.
+        row: Row = {"learning_rate": 0.0, "updates": 0}
+        fields = training_fields(parts, seen, estimate, rollouts)
+        if state.step >= s.value_pretraining_steps:
+            done = int(state.policy.step)
+            row["learning_rate"] = float(parts.optimizer.schedule()(done))
+            row["updates"] = len(minibatches)
+            policy, more = run_updates(parts, state, minibatches, fields)
+            state = replace(state, policy=policy)
+            pairs = add_metrics(pairs, more)
+        row |= finish_metrics(pairs)
+
     row |= rollout_metrics(collected)
-    row |= mismatch_metrics(
-        fields["sampler_logprobs"],
-        fields["old_logprobs"],
-        np.asarray(seen.mask) & fresh,
-    )
-    row |= {"learning_rate": learning_rate, "updates": len(minibatches)}
+    row |= probability_metrics(rollouts, seen, fields["sampler_logprobs"], state.step)
+    if seen.values is not None and estimate.returns is not None:
+        row |= explained_variance(seen.values, estimate.returns, np.asarray(seen.mask))
+    row |= state.controls
     state = replace(
         state,
-        policy=policy,
-        critic=critic,
+        controls=next_controls(parts, state, row),
         surplus=collected.surplus,
         step=state.step + 1,
         draws=state.draws + collected.rounds,
@@ -94,35 +112,52 @@ def draw_groups(
     draw: int,
 ) -> Rollouts:
     """One round of sampling and grading with the current policy."""
-    return sample_groups(
-        parts.task,
-        parts.sample,
-        state.policy.params,
-        problems,
-        group_size=parts.settings.group_size,
-        prompt_width=parts.settings.prompt_width,
-        seed=parts.settings.seed,
-        draw=draw,
-        policy_step=state.step,
-        place=parts.place,
-        timer=timer,
-    )
+
+    def draw_with(sample: SampleFn, group_size: int) -> Rollouts:
+        return sample_groups(
+            parts.task,
+            sample,
+            state.policy.params,
+            problems,
+            group_size=group_size,
+            prompt_width=parts.settings.prompt_width,
+            seed=parts.settings.seed,
+            draw=draw,
+            policy_step=state.step,
+            place=parts.place,
+            timer=timer,
+        )
+
+    rollouts = draw_with(parts.sample, parts.settings.group_size)
+    if parts.sample_greedy is None:
+        return rollouts
+    greedy = draw_with(parts.sample_greedy, 1)
+    return replace(rollouts, greedy_rewards=greedy_rewards(parts, greedy, rollouts))
+
+
+def greedy_rewards(parts: RLParts, greedy: Rollouts, rollouts: Rollouts) -> np.ndarray:
+    """[P] rewards of the greedy responses.
+
+    One that nobody could judge is no baseline: the mean of the prompt's samples stands
+    in for it.
+    """
+    found = give_rewards(parts.method, greedy)
+    samples = give_rewards(parts.method, rollouts).rewards.mean(axis=1)
+    return np.where(found.failed[:, 0], samples, found.rewards[:, 0])
 
 
 def look_at_rollouts(
     parts: RLParts, state: RLState, rollouts: Rollouts, minibatches: list[Minibatch]
 ) -> Experience:
     """Forward passes over the rollouts: all that an advantage estimator may look at."""
-    s = parts.settings
-    ref_logprobs, values = None, None
-    old = score_sequences(parts.score, state.policy.params, minibatches, parts.place)
+    s, place = parts.settings, parts.place
+    ref_logprobs, values, greedy = None, None, rollouts.greedy_rewards
+    old = score_sequences(parts.score, state.policy.params, minibatches, place)
     if state.reference is not None:
-        ref_logprobs = score_sequences(
-            parts.score, state.reference, minibatches, parts.place
-        )
-    if parts.values is not None and state.critic is not None:
+        ref_logprobs = score_sequences(parts.score, state.reference, minibatches, place)
+    if parts.critic is not None and state.critic is not None:
         values = score_sequences(
-            parts.values, state.critic.params, minibatches, parts.place
+            parts.critic.values, state.critic.params, minibatches, place
         )
     return Experience(
         rewards=rollouts.rewards.reshape(-1),
@@ -134,7 +169,56 @@ def look_at_rollouts(
         values=values,
         num_groups=s.prompts_per_step,
         truncated=rollouts.truncated.reshape(-1),
+        components=(
+            rollouts.components.reshape(s.sequences, -1)
+            if rollouts.components is not None
+            else None
+        ),
+        greedy_rewards=np.repeat(greedy, s.group_size) if greedy is not None else None,
+        controls={name: np.float32(x) for name, x in state.controls.items()},
     )
+
+
+def learn_rewards(
+    parts: RLParts,
+    state: RLState,
+    rollouts: Rollouts,
+    seen: Experience,
+    minibatches: list[Minibatch],
+) -> tuple[RLState, Experience, Pairs]:
+    """Trains an implicit reward model on the outcomes, then asks it for the rewards."""
+    if parts.implicit_reward is None or state.reward_model is None:
+        return state, seen, {}
+    fields = {
+        "ref_logprobs": np.asarray(seen.ref_logprobs),
+        "correct": rollouts.correct.reshape(-1),
+    }
+    model, pairs = update_implicit_reward(
+        parts.implicit_reward, state.reward_model, minibatches, fields, parts.place
+    )
+    logprobs = score_sequences(parts.score, model.params, minibatches, parts.place)
+    seen = replace(seen, reward_logprobs=logprobs)
+    return replace(state, reward_model=model), seen, pairs
+
+
+def learn_values(
+    parts: RLParts,
+    state: RLState,
+    seen: Experience,
+    estimate: Advantages,
+    minibatches: list[Minibatch],
+) -> tuple[RLState, Pairs]:
+    """The critic's updates towards the returns of the estimate."""
+    if parts.critic is None or state.critic is None:
+        return state, {}
+    fields = {
+        "returns": np.asarray(estimate.returns),
+        "old_values": np.asarray(seen.values),
+    }
+    critic, pairs = update_critic(
+        parts.critic, state.critic, minibatches, fields, parts.place
+    )
+    return replace(state, critic=critic), jax.device_get(pairs)
 
 
 def training_fields(
@@ -155,8 +239,6 @@ def training_fields(
         "old_logprobs": seen.old_logprobs,
         "ref_logprobs": seen.ref_logprobs,
         "advantages": advantages,
-        "returns": estimate.returns,
-        "old_values": seen.values if estimate.returns is not None else None,
         "weights": weights,
         "correct": correct,
     }
@@ -168,9 +250,9 @@ def run_updates(
     state: RLState,
     minibatches: list[Minibatch],
     fields: dict[str, np.ndarray],
-) -> tuple[TrainState, TrainState | None, Pairs]:
-    """One optimiser step a mini-batch, for the policy and for a critic."""
-    policy, critic = state.policy, state.critic
+) -> tuple[TrainState, Pairs]:
+    """One optimiser step of the policy a mini-batch."""
+    policy, given = state.policy, coefficients(parts, state)
     pairs: Pairs = {}
     for i, minibatch in enumerate(minibatches):
         full = minibatch.with_fields(**fields)
@@ -182,10 +264,38 @@ def run_updates(
             now = parts.score(policy.params, batch, live)
             chosen = parts.select(now, batch, key)
             batch = parts.place.rows(replace(batch, selected=chosen))
-        policy, metrics = parts.update(policy, batch, live)
+        policy, metrics = parts.update(policy, batch, live, **given)
         pairs = add_metrics(pairs, metrics)
-        if parts.update_critic is not None and critic is not None:
-            critic, metrics = parts.update_critic(critic, batch, live)
-            metrics = {f"critic_{name}": pair for name, pair in metrics.items()}
-            pairs = add_metrics(pairs, metrics)
-    return policy, critic, jax.device_get(pairs)
+    return policy, jax.device_get(pairs)
+
+
+def probability_metrics(
+    rollouts: Rollouts, seen: Experience, sampler: np.ndarray, step: int
+) -> Row:
+    """What the old log-probs say: the policy's entropy, the sampler's mismatch.
+
+    `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
+    the entropy that needs no pass over the vocabulary; `reference_k1` the mean of old
+    less reference log-prob. The mismatch is measured where sampler and trainer had the
+    same parameters, so on the groups sampled now.
+    """
+    mask = np.asarray(seen.mask)
+    fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
+    row = {"entropy_sampled": float(-seen.old_logprobs[mask].mean())}
+    if seen.ref_logprobs is not None:
+        row["reference_k1"] = float(
+            (seen.old_logprobs - seen.ref_logprobs)[mask].mean()
+        )
+    return row | mismatch_metrics(sampler, seen.old_logprobs, mask & fresh)
+
+
+def coefficients(parts: RLParts, state: RLState) -> Row:
+    """What the method's controller says for this step, by name."""
+    controller = parts.method.controller
+    return dict(controller.coefficients(state.controls)) if controller else {}
+
+
+def next_controls(parts: RLParts, state: RLState, row: Row) -> Row:
+    """The controller's state after a step with these metrics."""
+    controller = parts.method.controller
+    return dict(controller.step(state.controls, row)) if controller else {}

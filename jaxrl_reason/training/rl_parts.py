@@ -1,25 +1,27 @@
 """What an RL run is built of: settings, state and the compiled pieces."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_reason.models import Transformer, ValueModel
+from jaxrl_reason.models import Transformer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import check_batch
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.training.batch import PackingShape, Rollouts, TrainBatch
 from jaxrl_reason.training.collect import SampleFn
-from jaxrl_reason.training.forward import critic_values, policy_logprobs
-from jaxrl_reason.training.methods import Advantages, Experience, Method
+from jaxrl_reason.training.critic import CriticParts, build_critic, start_critic
+from jaxrl_reason.training.forward import policy_logprobs
+from jaxrl_reason.training.implicit_reward import (
+    ImplicitRewardParts,
+    build_implicit_reward,
+)
+from jaxrl_reason.training.method import Advantages, Experience, Method
 from jaxrl_reason.training.minibatches import MinibatchPlan, Placement
 from jaxrl_reason.training.objectives import (
-    critic_objective,
     minibatch_inputs,
     policy_objective,
     token_selector,
@@ -27,7 +29,6 @@ from jaxrl_reason.training.objectives import (
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
-    placed_state,
     restart_optimizer,
 )
 from jaxrl_reason.training.update import make_scorer, make_update
@@ -40,13 +41,17 @@ class RLSettings:
     """Sizes of an RL run; lengths in tokens.
 
     `updates_per_rollout` mini-batches of whole groups are made of one rollout, each one
-    optimiser step, so the ratio leaves 1 after the first and clipping acts.
+    optimiser step, so the ratio leaves 1 after the first and clipping acts. A critic
+    may make another number of updates, and may learn alone in the first steps (value
+    pretraining, arXiv 2503.01491); 0 updates of its own are as many as the policy's.
     """
 
     steps: int = 30
     prompts_per_step: int = 24
     group_size: int = 16
     updates_per_rollout: int = 4
+    critic_updates_per_rollout: int = 0
+    value_pretraining_steps: int = 0
     prompt_width: int = 8
     max_new_tokens: int = 104
     temperature: float = 1.0
@@ -57,14 +62,14 @@ class RLSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from_zero = ("seed", "critic_updates_per_rollout", "value_pretraining_steps")
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            lowest = 0 if name in from_zero else 1
             if name == "temperature" and not value > 0:
                 raise ValueError(f"temperature must be > 0 in training, got {value}")
-            if name not in ("temperature", "seed") and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if self.group_size < 2:
-            raise ValueError(f"group_size must be >= 2, got {self.group_size}")
+            if name not in ("temperature", "seed") and value < lowest:
+                raise ValueError(f"{name} must be >= {lowest}, got {value}")
 
     @property
     def sequences(self) -> int:
@@ -72,11 +77,18 @@ class RLSettings:
         return self.prompts_per_step * self.group_size
 
     def plan(self) -> MinibatchPlan:
-        """Static shapes of the mini-batches."""
+        """Static shapes of the policy's mini-batches."""
+        return self._plan(self.updates_per_rollout)
+
+    def critic_plan(self) -> MinibatchPlan:
+        """Static shapes of the critic's mini-batches."""
+        return self._plan(self.critic_updates_per_rollout or self.updates_per_rollout)
+
+    def _plan(self, updates: int) -> MinibatchPlan:
         return MinibatchPlan.build(
             num_prompts=self.prompts_per_step,
             group_size=self.group_size,
-            num_minibatches=self.updates_per_rollout,
+            num_minibatches=updates,
             shape=PackingShape(
                 self.rows_per_micro_batch, self.row_width, self.slots_per_row
             ),
@@ -94,6 +106,10 @@ class RLState:
     surplus: Rollouts | None  # groups with signal that the last batch had no room for
     step: int = struct.field(pytree_node=False)
     draws: int = struct.field(pytree_node=False)  # rollouts made so far
+    reward_model: TrainState | None = None
+    controls: Mapping[str, float] = struct.field(
+        pytree_node=False, default_factory=dict
+    )  # state of the method's controller
 
 
 @dataclass(frozen=True)
@@ -105,13 +121,14 @@ class RLParts:
     settings: RLSettings
     plan: MinibatchPlan
     place: Placement
-    learning_rate: Callable[[Any], Any]
+    optimizer: OptimizerSettings
     sample: SampleFn
     score: Callable[..., jax.Array]
     advantages: Callable[[Experience], Advantages]
     update: Callable[..., tuple[TrainState, Any]]
-    values: Callable[..., jax.Array] | None
-    update_critic: Callable[..., tuple[TrainState, Any]] | None
+    critic: CriticParts | None = None
+    implicit_reward: ImplicitRewardParts | None = None
+    sample_greedy: SampleFn | None = None
     weights: Callable[..., jax.Array] | None = None
     select: Callable[..., jax.Array] | None = None
 
@@ -124,15 +141,72 @@ def build_rl(
     optimizer: OptimizerSettings,
     place: Placement,
     critic_optimizer: OptimizerSettings | None = None,
+    reward_optimizer: OptimizerSettings | None = None,
 ) -> RLParts:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
+    A critic and an implicit reward model have the policy's optimiser settings where
+    they are given none.
+
     Raises:
-      ValueError: prompt and response do not fit the model's context, or the mesh does
-        not divide the prompts or the rows of a micro-batch.
+      ValueError: prompt and response do not fit the model's context, the mesh does not
+        divide the prompts or the rows of a micro-batch, or the settings do not fit the
+        method.
     """
     plan = settings.plan()
-    place.check(plan.shape)
+    check_fit(model, method, settings, place)
+    temperature, num_groups = settings.temperature, plan.groups_per_minibatch
+    sampling = SamplingSettings(
+        max_new_tokens=settings.max_new_tokens,
+        end_tokens=task.end_tokens,
+        temperature=temperature,
+    )
+    greedy = replace(sampling, temperature=0.0)
+
+    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
+        return policy_logprobs(model, params, batch, temperature)[0]
+
+    return RLParts(
+        task=task,
+        method=method,
+        settings=settings,
+        plan=plan,
+        place=place,
+        optimizer=optimizer,
+        sample=make_sampler(model, sampling, settings.group_size),
+        score=make_scorer(logprobs),
+        advantages=jax.jit(method.advantages),
+        update=make_update(
+            policy_objective(
+                model, method, temperature=temperature, num_groups=num_groups
+            ),
+            optimizer.build(),
+            num_groups=num_groups,
+            of_minibatch=minibatch_inputs(method, num_groups=num_groups),
+        ),
+        critic=build_critic(
+            model, method, settings.critic_plan(), critic_optimizer or optimizer
+        ),
+        implicit_reward=build_implicit_reward(
+            model,
+            method,
+            reward_optimizer or optimizer,
+            temperature=temperature,
+            num_groups=num_groups,
+        ),
+        sample_greedy=(
+            make_sampler(model, greedy, 1) if method.greedy_baseline else None
+        ),
+        weights=jax.jit(method.weights) if method.weights is not None else None,
+        select=token_selector(method.selected) if method.selected is not None else None,
+    )
+
+
+def check_fit(
+    model: Transformer, method: Method, settings: RLSettings, place: Placement
+) -> None:
+    """Refuses settings that the model, the mesh or the method cannot follow."""
+    place.check(settings.plan().shape)
     check_batch(place.mesh, place.rules, settings.prompts_per_step, "prompts_per_step")
     needed = settings.prompt_width + settings.max_new_tokens
     if needed > model.config.context_length:
@@ -140,76 +214,39 @@ def build_rl(
             f"prompt_width + max_new_tokens must be at most the model's context_length "
             f"({model.config.context_length}), got {needed}"
         )
-    sampling = SamplingSettings(
-        max_new_tokens=settings.max_new_tokens,
-        end_tokens=task.end_tokens,
-        temperature=settings.temperature,
-    )
-    objective = policy_objective(
-        model,
-        method,
-        temperature=settings.temperature,
-        num_groups=plan.groups_per_minibatch,
-    )
-
-    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
-        return policy_logprobs(model, params, batch, settings.temperature)[0]
-
-    values, update_critic = None, None
-    if method.value_loss is not None:
-        critic = ValueModel(model.config, model.constrain)
-        values = make_scorer(partial(critic_values, critic))
-        update_critic = make_update(
-            critic_objective(critic, method),
-            (critic_optimizer or optimizer).build(),
-            num_groups=plan.groups_per_minibatch,
+    if settings.group_size < method.min_group_size:
+        raise ValueError(
+            f"group_size must be >= {method.min_group_size} for {method.name}, "
+            f"got {settings.group_size}"
         )
-    return RLParts(
-        task=task,
-        method=method,
-        settings=settings,
-        plan=plan,
-        place=place,
-        learning_rate=optimizer.schedule(),
-        sample=make_sampler(model, sampling, settings.group_size),
-        score=make_scorer(logprobs),
-        advantages=jax.jit(method.advantages),
-        update=make_update(
-            objective,
-            optimizer.build(),
-            num_groups=plan.groups_per_minibatch,
-            of_minibatch=minibatch_inputs(method, num_groups=plan.groups_per_minibatch),
-        ),
-        values=values,
-        update_critic=update_critic,
-        weights=jax.jit(method.weights) if method.weights is not None else None,
-        select=token_selector(method.selected) if method.selected is not None else None,
-    )
+    for name in ("critic_updates_per_rollout", "value_pretraining_steps"):
+        if getattr(settings, name) and method.value_loss is None:
+            raise ValueError(
+                f"{name} must be 0 for {method.name}, which has no critic, "
+                f"got {getattr(settings, name)}"
+            )
 
 
-def start_rl(
-    parts: RLParts,
-    policy: TrainState,
-    model: Transformer,
-    optimizer: OptimizerSettings,
-    critic_optimizer: OptimizerSettings | None = None,
-) -> RLState:
+def start_rl(parts: RLParts, policy: TrainState) -> RLState:
     """The state of step 0 around a (primed) policy, whose optimiser starts anew.
 
-    A critic starts from the policy's transformer with a zero head; a reference is the
-    policy itself, kept only if the method asks for one.
+    A critic starts from the policy's transformer with a zero head, an implicit reward
+    model as the policy; a reference is the policy itself, kept only if the method asks
+    for one.
     """
-    state = restart_optimizer(policy, optimizer.build())
-    critic = None
-    if parts.method.value_loss is not None:
-        backbone = restart_optimizer(policy, optimizer.build()).params
-        head = parts.place.whole(jnp.zeros((model.config.width,), jnp.float32))
-        critic = placed_state(
-            {
-                "backbone": {k: v for k, v in backbone.items() if k != "head"},
-                "value_head": head,
-            },
-            (critic_optimizer or optimizer).build(),
-        )
-    reference = policy.params if parts.method.uses_reference else None
-    return RLState(state, critic, reference, None, step=0, draws=0)
+    method, critic, reward_model = parts.method, None, None
+    if parts.critic is not None:
+        critic = start_critic(parts.critic, policy, parts.place)
+    if parts.implicit_reward is not None:
+        optimizer = parts.implicit_reward.optimizer.build()
+        reward_model = restart_optimizer(policy, optimizer)
+    return RLState(
+        policy=restart_optimizer(policy, parts.optimizer.build()),
+        critic=critic,
+        reference=policy.params if method.uses_reference else None,
+        surplus=None,
+        step=0,
+        draws=0,
+        reward_model=reward_model,
+        controls=dict(method.controller.start) if method.controller else {},
+    )

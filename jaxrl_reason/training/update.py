@@ -91,18 +91,19 @@ def make_update(
     *,
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
-) -> Callable[[TrainState, TrainBatch, jax.Array], tuple[TrainState, Metrics]]:
-    """A jitted step (state, batch [K, ...], live) -> (state, metrics).
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A jitted step (state, batch [K, ...], live, **named) -> (state, metrics).
 
-    The state is donated. Metrics are (total, count) pairs over the mini-batch. What
-    `of_minibatch` makes of the whole batch is handed to the objective by keyword.
+    The state is donated. Metrics are (total, count) pairs over the mini-batch. The
+    objective is handed by keyword what the step is, and what `of_minibatch` makes of
+    the whole batch.
     """
 
     def update(
-        state: TrainState, batch: TrainBatch, live: jax.Array
+        state: TrainState, batch: TrainBatch, live: jax.Array, **given: jax.Array
     ) -> tuple[TrainState, Metrics]:
         counts = minibatch_counts(batch, num_groups)
-        named = {} if of_minibatch is None else of_minibatch(batch)
+        named = given if of_minibatch is None else {**given, **of_minibatch(batch)}
         loss, metrics, grads = accumulate_gradients(
             partial(objective, **named), state.params, batch, live, counts
         )

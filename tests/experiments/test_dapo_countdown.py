@@ -242,7 +242,7 @@ def test_an_unknown_mesh_axis_is_refused(refused, tmp_path):
 
 def test_a_value_out_of_range_is_refused(refused, tmp_path):
     said = refused("--run-dir", str(tmp_path / "new"), "--rl.group-size", "1")
-    assert "group_size must be >= 2, got 1" in said
+    assert "group_size must be >= 2 for dapo, got 1" in said
 
 
 def test_a_resume_step_without_checkpoint_is_refused(refused, tiny, finished, tmp_path):

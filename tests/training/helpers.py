@@ -184,8 +184,8 @@ def toy_parts(
     return dataclasses.replace(parts, sample=shared.sample, score=shared.score)
 
 
-def toy_state(parts: RLParts, optimizer: OptimizerSettings = OPTIMIZER) -> RLState:
-    return start_rl(parts, first_policy(), tiny_model(), optimizer)
+def toy_state(parts: RLParts) -> RLState:
+    return start_rl(parts, first_policy())
 
 
 def run_steps(

@@ -37,7 +37,7 @@ SCRIPT = """
         model = Transformer(CONFIG, constrain=rules.constrainer(mesh))
         parts = build_rl(model, LuckyTask(), method, settings, optimizer, place)
         policy = placed_state(random_params(place), optimizer.build())
-        fresh = start_rl(parts, policy, model, optimizer)
+        fresh = start_rl(parts, policy)
         stream = ToyStream(4)
         before = abstract((fresh.policy, fresh.critic))
         state, rows, seen = run_steps(parts, fresh, stream, 2)
@@ -68,7 +68,7 @@ SCRIPT = """
     used = tools(path)
     save_rl(used, state, stream)
     used.log.close()
-    again = start_rl(parts, policy, model, optimizer)
+    again = start_rl(parts, policy)
     found = resume_rl(used.checkpoints, used.fingerprint, again, ToyStream(4))
     out["resumed_layout"] = same_layout(
         (found.policy, found.critic), (state.policy, state.critic)

@@ -21,8 +21,6 @@ from jaxrl_reason.training.methods import (
     grpo,
     ppo,
     signed_accuracy,
-    token_rewards,
-    whiten,
     with_format_reward,
 )
 from tests.training.helpers import fake_rollouts
@@ -224,28 +222,6 @@ def test_grouped_hands_rewards_and_groups_to_an_estimator():
     assert estimate.returns is None
     assert seen["ids"].tolist() == [0, 1]
     assert seen["num_groups"] == 2
-
-
-def test_the_reward_of_a_sequence_lies_on_its_last_token():
-    x = experience(
-        [5.0, 7.0, 9.0],
-        [0, 0, 0],
-        lengths=np.array([2, 3, 1]),
-        mask=np.arange(3) < np.array([[2], [3], [1]]),
-    )
-    assert token_rewards(x).tolist() == [[0, 5, 0], [0, 0, 7], [9, 0, 0]]
-
-
-def test_whitened_advantages_have_mean_0_and_variance_1_over_live_tokens():
-    rng = np.random.default_rng(0)
-    x = (3 + 2 * rng.standard_normal((5, 8))).astype(np.float32)
-    mask = rng.random((5, 8)) < 0.6
-    white = np.asarray(whiten(jnp.where(mask, x, jnp.nan), mask))
-    wanted = (x - x[mask].mean()) / x[mask].std(ddof=1)
-    np.testing.assert_allclose(white[mask], wanted[mask], rtol=1e-4, atol=1e-6)
-    assert not white[~mask].any()
-    assert not np.asarray(whiten(jnp.ones((2, 2)), np.ones((2, 2), bool))).any()
-    assert not np.asarray(whiten(jnp.ones((1, 2)), np.zeros((1, 2), bool))).any()
 
 
 def ppo_experience():

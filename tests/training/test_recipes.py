@@ -53,6 +53,8 @@ MORE = {
     "sapo": {"gate"},
     "kl_cov": {"selected"},
     "clip_cov": {"selected"},
+    "prime": {"reward_model_loss", "reward_model_accuracy", "reward_model_score"},
+    "skywork_or1": {"entropy_coef", "entropy_bonus"},
 }
 # Two updates of one rollout and the sampler and scorer of the other tests.
 LIMIT = SETTINGS.max_new_tokens
@@ -102,6 +104,8 @@ def test_every_recipe_runs_through_the_loop(name: str) -> None:
     assert row["updates_skipped"] == 0
     assert moved(start.policy.params, end.policy.params)
     assert (end.reference is not None) == method.uses_reference
+    if method.implicit_reward_loss is not None:
+        assert moved(start.reward_model.params, end.reward_model.params)
     assert method.name == name
 
 
@@ -109,7 +113,7 @@ def test_only_recipes_with_a_kl_term_keep_a_reference() -> None:
     with_reference = {name for name in RECIPES if built(name).uses_reference}
     assert with_reference == {
         *("deepseekmath", "r1_zero", "light_r1", "deepscaler", "intellect_2", "ppo"),
-        *("reinforce_pp", "reinforce_pp_baseline", "logic_rl", "rloo"),
+        *("reinforce_pp", "reinforce_pp_baseline", "logic_rl", "rloo", "prime"),
     }
     for name in with_reference:
         assert RECIPES[name].settings.kl_coef != 0
@@ -185,6 +189,9 @@ GROUPS = np.repeat(np.arange(2), 4)
 REWARDS = np.array([1, 0, 0, 1, 0, 1, 1, 1], np.float32)
 VALUES = RNG.normal(size=(B, T)).astype(np.float32)
 ADVANTAGES = RNG.normal(size=B).astype(np.float32)
+REWARD_MODEL = -RNG.uniform(0.1, 2.0, (B, T)).astype(np.float32)
+COMPONENT = np.array([1, 1, 0, 1, 0, 0, 1, 0], np.float32)
+GREEDY = np.repeat(np.array([1, 0], np.float32), 4)
 TRUNCATED = np.array([1, 0, 0, 0, 1, 0, 0, 0], bool)
 EXPERIENCE = Experience(
     rewards=REWARDS,
@@ -196,6 +203,9 @@ EXPERIENCE = Experience(
     values=VALUES,
     num_groups=2,
     truncated=TRUNCATED,
+    components=np.stack([REWARDS, COMPONENT], axis=1),
+    greedy_rewards=GREEDY,
+    reward_logprobs=REWARD_MODEL,
 )
 COUNTS = batch_counts(MASK, GROUPS, num_groups=2)
 SELECTED = RNG.random((B, T)) < 0.3
@@ -210,6 +220,8 @@ NAMED = {
 
 def loss_of(method: Method) -> float:
     extra = {name: NAMED[name] for name in method.loss_inputs}
+    if method.controller is not None:
+        extra |= method.controller.coefficients(method.controller.start)
     if "correct" in extra:
         good = MASK & NAMED["correct"][:, None]
         extra["positive_counts"] = batch_counts(good, GROUPS, num_groups=2)
@@ -273,6 +285,9 @@ CLAIMS = {
     "rloo": float((PLAIN * MASK).sum()) / B,
     "opo": float((PLAIN * MASK).sum()) / B,
     "gpg": tokens(PLAIN),
+    "remax": float((PLAIN * MASK).sum()) / B,
+    "prime": tokens(clipped(0.2, 0.2)),
+    "gdpo": rows(clipped(0.2, 0.2)),
     "cispo": tokens(np.minimum(ratio(), 5.0) * PLAIN),
     "kl_cov": tokens(
         -ADVANTAGES[:, None] * ratio() + SELECTED * np.abs(LOGPROBS - OLD)
@@ -322,6 +337,21 @@ TO_GO = np.cumsum(((OLD - REF) * MASK)[:, ::-1], axis=1)[:, ::-1]
 BASE = np.repeat(
     (LENGTHS * REWARDS).reshape(2, 4).sum(1) / LENGTHS.reshape(2, 4).sum(1), 4
 )
+PROCESS = spread(np.ones(B)) * 0.05 * (REWARD_MODEL - REF)
+PROCESS_MEANS = PROCESS.sum(1) / LENGTHS
+OTHERS = (group_mean(PROCESS_MEANS) * 4 - PROCESS_MEANS) / 3
+PROCESS_TO_GO = (
+    spread(np.ones(B))
+    * np.cumsum(((PROCESS - OTHERS[:, None]) * MASK)[:, ::-1], axis=1)[:, ::-1]
+)
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    deviation = np.repeat(x.reshape(2, 4).std(1, ddof=1), 4)
+    return (x - group_mean(x)) / (deviation + 1e-4)
+
+
+SUMMED = standardised(REWARDS) + standardised(COMPONENT)
 GRPO = CENTRED / (group_std() + 1e-6)
 ESTIMATES = {
     "r1_zero": GRPO,
@@ -337,6 +367,9 @@ ESTIMATES = {
     "rloo": (LESS_KL - group_mean(LESS_KL)) * 4 / 3,
     "opo": REWARDS - BASE,
     "gpg": CENTRED,  # both groups have signal
+    "remax": REWARDS - GREEDY,
+    "prime": PROCESS_TO_GO + spread((REWARDS - group_mean(REWARDS)) * 4 / 3),
+    "gdpo": SUMMED / (SUMMED.std(ddof=1) + 1e-4),
 }
 
 
@@ -406,7 +439,7 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list = []
 
-    def __call__(self, policy, batch, live):
+    def __call__(self, policy, batch, live, **_):
         self.batches.append(batch)
         return policy, {}
 
@@ -418,9 +451,7 @@ def handed(name: str, weighed: bool = False):
         shifted = partial(losses.importance_weights, cap=1.5)
         method = with_importance_weights(method, lambda o, s, m: shifted(o, s - 0.1, m))
     record = Recorder()
-    parts = dataclasses.replace(
-        toy_parts(method), update=record, values=None, update_critic=None
-    )
+    parts = dataclasses.replace(toy_parts(method), update=record, critic=None)
     if method.value_loss is not None:
         parts = dataclasses.replace(parts, advantages=lambda x: flat_estimate(x))
     stream = ToyStream(SETTINGS.prompts_per_step)

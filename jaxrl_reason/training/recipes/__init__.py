@@ -20,6 +20,7 @@ from jaxrl_reason.training.recipes.baselines import (
     OPO,
     REINFORCE_PP,
     REINFORCE_PP_BASELINE,
+    REMAX,
     RLOO,
 )
 from jaxrl_reason.training.recipes.critics import (
@@ -54,6 +55,7 @@ from jaxrl_reason.training.recipes.recipe import (
     Recipe,
     with_importance_weights,
 )
+from jaxrl_reason.training.recipes.several_rewards import GDPO, PRIME
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -79,6 +81,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             REINFORCE_PP_BASELINE,
             LOGIC_RL,
             RLOO,
+            REMAX,
             OPO,
             GPG,
             GSPO,
@@ -87,6 +90,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             SAPO,
             KL_COV,
             CLIP_COV,
+            PRIME,
+            GDPO,
         )
     }
 )
@@ -99,6 +104,7 @@ __all__ = [
     "DEEPSCALER",
     "DEEPSEEKMATH",
     "DR_GRPO",
+    "GDPO",
     "GMPO",
     "GPG",
     "GSPO",
@@ -111,10 +117,12 @@ __all__ = [
     "OPEN_REASONER_ZERO",
     "OPO",
     "PPO",
+    "PRIME",
     "R1_ZERO",
     "RECIPES",
     "REINFORCE_PP",
     "REINFORCE_PP_BASELINE",
+    "REMAX",
     "RLOO",
     "SAPO",
     "SKYWORK_OR1",

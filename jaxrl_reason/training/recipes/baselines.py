@@ -9,6 +9,7 @@ from jaxrl_reason.training.recipes.estimators import (
     opo,
     reinforce_pp,
     reinforce_pp_baseline,
+    remax,
     rloo,
 )
 from jaxrl_reason.training.recipes.recipe import Published, Recipe
@@ -24,6 +25,7 @@ def _reinforce_pp(max_new_tokens: int) -> Method:
         advantages=reinforce_pp(_KL),
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
+        min_group_size=1,
         needs_reference=True,
     )
 
@@ -67,6 +69,7 @@ def _logic_rl(max_new_tokens: int) -> Method:
         advantages=reinforce_pp(0.0),
         rewards=logic_rewards,
         loss_inputs=("entropy", "ref_logprobs"),
+        min_group_size=1,
     )
 
 
@@ -108,6 +111,30 @@ RLOO = Recipe(
 )
 
 
+def _remax(max_new_tokens: int) -> Method:
+    return Method(
+        name="remax",
+        loss=rloo_loss,
+        advantages=remax,
+        rewards=binary_accuracy,
+        loss_inputs=("entropy",),
+        min_group_size=1,
+        greedy_baseline=True,
+    )
+
+
+REMAX = Recipe(
+    name="remax",
+    sources=("2310.10505",),
+    build=_remax,
+    settings=Published(group_size=1, notes="one greedy response more a prompt"),
+    not_published=(
+        "the KL in the token rewards: left out",
+        "learning rate, batch, updates, length limit, temperature: not in what we read",
+    ),
+)
+
+
 def _opo(max_new_tokens: int) -> Method:
     return Method(
         name="opo",
@@ -134,6 +161,7 @@ def _gpg(max_new_tokens: int) -> Method:
         advantages=grouped(gpg_advantages),
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
+        min_signal_share=0.6,
     )
 
 
@@ -146,11 +174,10 @@ GPG = Recipe(
         group_size=8,
         max_new_tokens=(2048,),
         kl_coef=0.0,
-        notes="the limit is that of the demonstration script",
+        notes="the limit is that of the demonstration script; at most 20 rounds",
     ),
     not_published=(
-        "the threshold of resampling: 0.6 in a table, 0.5 in the code",
+        "the share of groups that must have signal: 0.6 as in a table, 0.5 in the code",
         "prompts, updates, temperature",
     ),
-    not_built=("more prompts where few groups have signal (`signal_fraction`)",),
 )

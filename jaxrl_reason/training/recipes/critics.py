@@ -13,8 +13,6 @@ from jaxrl_reason.training.methods import Method, binary_accuracy, ppo, signed_a
 from jaxrl_reason.training.recipes.estimators import decoupled_gae, finished_accuracy
 from jaxrl_reason.training.recipes.recipe import Published, Recipe
 
-_PRETRAINING = "value pretraining: the critic alone, the policy frozen"
-
 
 def _ppo(max_new_tokens: int) -> Method:
     return replace(ppo(clip=0.2, kl_coef=0.001), rewards=binary_accuracy)
@@ -58,12 +56,10 @@ OPEN_REASONER_ZERO = Recipe(
         temperature=1.0,
         clip=(0.2, 0.2),
         kl_coef=0.0,
-        notes="50 updates of warm-up; 12 updates of the critic a rollout",
+        critic_updates=12,
+        notes="50 updates of warm-up",
     ),
-    not_built=(
-        "more updates for the critic than for the policy",
-        "its random value head: here the head starts at 0",
-    ),
+    not_built=("its random value head: here the head starts at 0",),
 )
 
 
@@ -74,6 +70,7 @@ def _vc_ppo(max_new_tokens: int) -> Method:
         advantages=decoupled_gae(lambda lengths: 0.95, critic_lambda=1.0),
         rewards=signed_accuracy,
         loss_inputs=("entropy",),
+        min_group_size=1,
         value_loss=partial(value_loss, clip=None),
     )
 
@@ -84,11 +81,10 @@ VC_PPO = Recipe(
     build=_vc_ppo,
     settings=Published(notes="lambda 0.95 for the policy, 1 for the critic, gamma 1"),
     not_published=(
-        "learning rate, batch, when value pretraining stops",
+        "learning rate, batch, number of `value_pretraining_steps`",
         "clip: 0.2 here; the loss mean: over tokens here",
         "whether advantages are whitened (here they are) and values clipped (not here)",
     ),
-    not_built=(_PRETRAINING,),
 )
 
 
@@ -101,6 +97,7 @@ def _vapo(max_new_tokens: int) -> Method:
         ),
         rewards=signed_accuracy,
         loss_inputs=("entropy", "correct"),
+        min_group_size=1,
         value_loss=partial(value_loss, clip=None),
     )
 
@@ -118,7 +115,8 @@ VAPO = Recipe(
         temperature=1.0,
         clip=(0.2, 0.28),
         kl_coef=0.0,
-        notes="alpha 0.05, positive examples 0.1, 50 steps of value pretraining",
+        value_pretraining_steps=50,
+        notes="alpha 0.05, positive examples 0.1",
     ),
     not_published=(
         "rewards: +1 and -1 here, not confirmed by a source",
@@ -126,5 +124,5 @@ VAPO = Recipe(
         "length limit",
         "whether advantages are whitened (here they are) and values clipped (not here)",
     ),
-    not_built=(_PRETRAINING, "a critic that starts from a reward model"),
+    not_built=("a critic that starts from a reward model",),
 )

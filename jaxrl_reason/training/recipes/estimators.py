@@ -8,17 +8,26 @@ import numpy as np
 
 from jaxrl_reason.losses import (
     gae,
+    gdpo_advantages,
     grpo_advantages,
+    implicit_process_rewards,
     kl_in_reward,
     opo_advantages,
+    prime_advantages,
     reinforce_pp_advantages,
     reinforce_pp_baseline_advantages,
+    remax_advantages,
     rewards_at_end,
     rloo_advantages,
     whiten,
 )
 from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.methods import Advantages, Experience, groups_with_signal
+from jaxrl_reason.training.methods import (
+    Advantages,
+    Experience,
+    groups_with_signal,
+    without_failed,
+)
 
 Estimator = Callable[[Experience], Advantages]
 
@@ -41,6 +50,14 @@ def logic_rewards(rollouts: Rollouts) -> np.ndarray:
     """
     answers = np.where(rollouts.correct, 3.0, -0.5)
     return np.where(rollouts.format_ok, answers, -3.0).astype(np.float32)
+
+
+def middling_groups(
+    rollouts: Rollouts, *, low: float = 0.2, high: float = 0.8
+) -> np.ndarray:
+    """[P]: groups whose accuracy is in [low, high] (PRIME, arXiv 2502.01456)."""
+    accuracy = without_failed(rollouts.correct, rollouts.failed).mean(axis=1)
+    return (accuracy >= low) & (accuracy <= high)
 
 
 def rows_with_signal(rollouts: Rollouts) -> np.ndarray:
@@ -106,6 +123,44 @@ def rloo(kl_coef: float) -> Estimator:
     def advantages(x: Experience) -> Advantages:
         rewards = jnp.sum(rewards_less_kl(x, kl_coef), axis=1)
         found = rloo_advantages(rewards, x.group_ids, num_groups=x.num_groups)
+        return Advantages(found)
+
+    return advantages
+
+
+def remax(x: Experience) -> Advantages:
+    """ReMax (arXiv 2310.10505): the reward of the greedy response as the baseline."""
+    assert x.greedy_rewards is not None  # the method has a greedy baseline
+    return Advantages(remax_advantages(x.rewards, x.greedy_rewards))
+
+
+def gdpo(x: Experience) -> Advantages:
+    """GDPO (arXiv 2601.05242): each reward standardised inside its group."""
+    assert x.components is not None  # the method's rewards have components
+    found = gdpo_advantages(x.components, x.group_ids, num_groups=x.num_groups)
+    return Advantages(found)
+
+
+def prime(
+    *, beta: float, process_coef: float = 1.0, outcome_coef: float = 1.0
+) -> Estimator:
+    """PRIME (arXiv 2502.01456): leave-one-out of process rewards and of outcomes."""
+
+    def advantages(x: Experience) -> Advantages:
+        assert x.reward_logprobs is not None  # the method trains an implicit reward
+        assert x.ref_logprobs is not None
+        process = implicit_process_rewards(
+            x.reward_logprobs, x.ref_logprobs, x.mask, beta=beta
+        )
+        found = prime_advantages(
+            process,
+            x.rewards,
+            x.mask,
+            x.group_ids,
+            num_groups=x.num_groups,
+            process_coef=process_coef,
+            outcome_coef=outcome_coef,
+        )
         return Advantages(found)
 
     return advantages

@@ -9,6 +9,7 @@ from jaxrl_reason.losses import (
     grpo_loss,
     ppo_loss,
 )
+from jaxrl_reason.training.controllers import entropy_controller
 from jaxrl_reason.training.methods import (
     Method,
     binary_accuracy,
@@ -182,6 +183,7 @@ def _skywork_or1(max_new_tokens: int) -> Method:
         rewards=formatted_accuracy,
         loss_inputs=("entropy",),
         loss_rows=rows_with_signal,
+        controller=entropy_controller(target=0.2, step=1e-4, low=0.0, high=0.005),
     )
 
 
@@ -201,10 +203,7 @@ SKYWORK_OR1 = Recipe(
         notes="entropy target 0.2, step 1e-4, coefficient in [0, 0.005]",
     ),
     not_published=("the paper's closed form of the entropy coefficient",),
-    not_built=(
-        "the coefficient of the entropy bonus, which moves from step to step",
-        "stages of the length limit",
-    ),
+    not_built=("stages of the length limit",),
 )
 
 

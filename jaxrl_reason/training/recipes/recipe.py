@@ -19,6 +19,8 @@ class Published:
       prompts: P, prompts a rollout.
       group_size: G, responses a prompt; of several stages the first.
       updates: optimiser steps a rollout.
+      critic_updates: those of the critic, where they differ.
+      value_pretraining_steps: rollouts from which the critic alone learns, at first.
       max_new_tokens: response limit in tokens, one a stage.
       temperature: of the rollouts.
       clip: (low, high) of the ratio, as distances from 1 unless the objective says
@@ -32,6 +34,8 @@ class Published:
     prompts: int | None = None
     group_size: int | None = None
     updates: int | None = None
+    critic_updates: int | None = None
+    value_pretraining_steps: int | None = None
     max_new_tokens: tuple[int, ...] | None = None
     temperature: float | None = None
     clip: tuple[float, float] | None = None

@@ -1,0 +1,123 @@
+"""Arms beside each other: the same runs but for one switch, a figure and a table."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxrl_reason.training.metrics import Row
+
+# Arm -> the rows of each of its seeds.
+Runs = Mapping[str, Sequence[Sequence[Row]]]
+
+# Of Okabe and Ito, which the colour-blind tell apart too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over the run.
+
+    Attributes:
+      metric: of the rows.
+      title: above the panel.
+      unit: beside the axis.
+      x: metric of the horizontal axis, "step" or a running total.
+    """
+
+    metric: str
+    title: str
+    unit: str = ""
+    x: str = "step"
+
+
+def plot_arms(runs: Runs, panels: Sequence[Panel], path: Path, *, title: str) -> Path:
+    """Draws every seed's line faintly and the mean of an arm's seeds strongly.
+
+    The mean is over seeds at the same step, up to where the first of them stops.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, ax in zip(panels, axes, strict=True):
+        for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
+            _arm(ax, panel, name, seeds, colour)
+        ax.set_title(panel.title, fontsize=10)
+        ax.set_xlabel("RL step" if panel.x == "step" else panel.x.replace("_", " "))
+        ax.set_ylabel(panel.unit)
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _arm(
+    ax: Axes, panel: Panel, name: str, seeds: Sequence[Sequence[Row]], colour: str
+) -> None:
+    nan = float("nan")  # e.g. the length of wrong responses where none is wrong
+    lines = [
+        ([row[panel.x] for row in rows], [row.get(panel.metric, nan) for row in rows])
+        for rows in seeds
+    ]
+    for xs, ys in lines:
+        ax.plot(xs, ys, color=colour, alpha=0.25, linewidth=0.8)
+    xs, ys = ([_mean(at) for at in zip(*part, strict=False)] for part in zip(*lines))
+    ax.plot(xs, ys, color=colour, linewidth=2.0, label=name)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if v == v]
+    return statistics.mean(known) if known else float("nan")
+
+
+# One number of a run, such as the mean of a metric over its last steps.
+Summary = Callable[[Sequence[Row]], float]
+
+
+def over_steps(metric: str, first: int, last: int) -> Summary:
+    """Mean of a metric over the steps `first` to `last`, where it is known."""
+
+    def summary(rows: Sequence[Row]) -> float:
+        return _mean([r[metric] for r in rows[first - 1 : last] if metric in r])
+
+    return summary
+
+
+def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> str:
+    """Markdown: an arm a row; mean, standard deviation and every seed's number."""
+    lines = [f"| arm | {' | '.join(summaries)} |", "|---" * (1 + len(summaries)) + "|"]
+    for name, seeds in runs.items():
+        cells = []
+        for summary in summaries.values():
+            values = [summary(rows) for rows in seeds]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            each = ", ".join(f"{v:.{digits}f}" for v in values)
+            mean = statistics.mean(values)
+            cells.append(f"{mean:.{digits}f} ± {spread:.{digits}f} ({each})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def report(
+    runs: Runs,
+    panels: Sequence[Panel],
+    summaries: Mapping[str, Summary],
+    out: Path,
+    *,
+    name: str,
+    title: str,
+    digits: int = 2,
+) -> str:
+    """Writes figure, table and rows of an experiment to a folder; the table."""
+    plot_arms(runs, panels, out / f"{name}.png", title=title)
+    text = table(runs, summaries, digits=digits)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    (out / f"{name}.json").write_text(json.dumps(runs), encoding="utf-8")
+    return text

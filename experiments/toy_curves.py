@@ -1,14 +1,15 @@
-"""Every recipe on a toy task, a small picture each, for the pages of the methods.
+"""Every method on a toy task, a small picture each, for the pages of the methods.
 
-    python experiments/toy_curves.py                  # all, about ten minutes
-    python experiments/toy_curves.py --only gspo ppo  # these alone
+    python experiments/toy_curves.py                  # all of them
+    python experiments/toy_curves.py --only gspo dpo  # these alone
     python experiments/toy_curves.py --draw-only      # no runs, new pictures
 
 Runs each value of `jaxrl_reason.training.recipes.RECIPES` through the real loop on the
 bench of `experiments/toys/bench.py`, a few seeds of it, and draws the accuracy of the
 samples of each step: the mean of the seeds, a band from the worst to the best, and
-plain GRPO in grey. The accuracies stay in --runs as JSON, from which --draw-only draws.
-A recipe keeps its objective, its coefficients and its filters; learning rate, batch and
+plain GRPO in grey. Preference training, RFT and STaR go in rounds
+(`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
+stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its coefficients and its filters; learning rate, batch and
 length limit are the bench's, the same for all. The curves show that a method runs and
 learns on a toy; they rank nothing.
 """
@@ -18,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -33,13 +34,19 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.toys.bench import BENCH, Bench, run_method
+from experiments.toys.rounds import ROUNDS, run_rounds
 from jaxrl_reason.training.collect import NoSignalError
+from jaxrl_reason.training.metrics import Row
 from jaxrl_reason.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-# Clip 0.2 / 0.2, the mean over sequences, no KL, no filter: what others are compared to.
+# Clip 0.2 / 0.2, the mean over sequences, no KL, no filter: what others stand beside.
 PLAIN_GRPO = "dapo_0_naive_grpo"
 BLUE, GREY = "#0072B2", "#888888"
+# Dynamic sampling may look longer for signal: a toy is learned to nearly 100%.
+CURVES = replace(BENCH, settings=replace(BENCH.settings, max_rounds=50))
+# Steps in which the critic alone learns, a tenth of VAPO's 50.
+VALUE_PRETRAINING = {"vc_ppo": 5, "vapo": 5}
 
 
 @dataclass(frozen=True)
@@ -47,43 +54,74 @@ class Options:
     """What is run and where it goes."""
 
     only: tuple[str, ...] = ()
-    """Names of recipes; none for all."""
+    """Names of recipes, or of methods in rounds; none for all."""
     steps: int = 40
     """RL steps of a run."""
+    rounds: int = 20
+    """Rounds of a method in rounds."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of each recipe; they share what is compiled."""
+    """Seeds of each method; they share what is compiled."""
     out: Path = ROOT / "docs" / "images" / "methods"
     """Folder of the pictures."""
     runs: Path = ROOT / "runs" / "toy_curves"
-    """Folder of the accuracies, a JSON file a recipe."""
+    """Folder of the accuracies, a JSON file a method."""
     draw_only: bool = False
     """Draw from the accuracies of former runs."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(RECIPES))
+        unknown = sorted(set(self.only) - {*RECIPES, *ROUNDS})
         if unknown:
-            raise ValueError(f"only must name recipes, got {', '.join(unknown)}")
-        if self.steps < 1 or not self.seeds:
             raise ValueError(
-                f"steps and the number of seeds must be >= 1, got {self.steps} and "
-                f"{len(self.seeds)}"
+                f"only must name recipes or methods in rounds, got {', '.join(unknown)}"
             )
+        for name in ("steps", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one, got none")
 
     @property
     def names(self) -> list[str]:
-        """Recipes asked for, plain GRPO first: the others are drawn over it."""
-        names = self.only or tuple(RECIPES)
+        """What was asked for, plain GRPO first: the others are drawn over it."""
+        names = self.only or (*RECIPES, *ROUNDS)
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
 
 
-def accuracies(name: str, options: Options, bench: Bench = BENCH) -> np.ndarray:
-    """[seeds, steps] accuracy of the samples of each step, before any filter."""
+def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray:
+    """[seeds, steps or rounds] accuracy of the samples, before any filter.
+
+    A task that is learned gives no more signal: the curve ends with the first seed for
+    which dynamic sampling does not fill its batch.
+
+    Raises:
+      NoSignalError: that is so before the second step.
+    """
+    if name in ROUNDS:
+        return np.array(
+            [
+                run_rounds(name, seed, rounds=options.rounds, bench=bench)
+                for seed in options.seeds
+            ]
+        )
     method = RECIPES[name].build(bench.settings.max_new_tokens)
+    pretraining = VALUE_PRETRAINING.get(name, 0)
+    bench = replace(
+        bench, settings=replace(bench.settings, value_pretraining_steps=pretraining)
+    )
     found = []
     for seed in options.seeds:
-        rows = run_method(method, seed, steps=options.steps, bench=bench)
+        rows: list[Row] = []
+        try:
+            run_method(
+                method, seed, steps=options.steps, bench=bench, until=rows.append
+            )
+        except NoSignalError as error:
+            if len(rows) < 2:
+                raise
+            print(f"{name}, seed {seed}, after {len(rows)} steps: {error}")
         found.append([row["accuracy"] for row in rows])
-    return np.array(found)
+    shortest = min(map(len, found))
+    return np.array([values[:shortest] for values in found])
 
 
 def saved(name: str, options: Options) -> np.ndarray:
@@ -105,7 +143,7 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lines = [(found, BLUE, name)]
-    if name != PLAIN_GRPO:
+    if name != PLAIN_GRPO and name not in ROUNDS:
         lines.insert(0, (plain, GREY, "GRPO"))
     for values, colour, label in lines:
         steps = np.arange(1, values.shape[1] + 1)
@@ -115,7 +153,7 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     axes.set_ylim(0.0, 1.0)
     axes.set_xlim(1, max(2, found.shape[1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("RL step")
+    axes.set_xlabel("round" if name in ROUNDS else "RL step")
     axes.set_ylabel("right samples")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -129,8 +167,8 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     return path
 
 
-def run_all(options: Options, bench: Bench = BENCH) -> list[str]:
-    """Runs and draws what was asked for; the names that found no signal to learn from."""
+def run_all(options: Options, bench: Bench = CURVES) -> list[str]:
+    """Runs and draws what was asked for; the names that found no signal at all."""
     plain, failed = None, []
     if options.draw_only or PLAIN_GRPO not in options.names:
         plain = plain_grpo(options, bench)
@@ -169,7 +207,7 @@ def plain_grpo(options: Options, bench: Bench) -> np.ndarray:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the script; 1 if a recipe failed."""
     options = tyro.cli(Options, description=__doc__, args=args)
-    # Recipes of one loss compile the same programs: the second finds those of the first.
+    # Recipes of one loss compile the same programs: the second finds the first one's.
     jax.config.update("jax_compilation_cache_dir", str(options.runs / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return 1 if run_all(options) else 0

@@ -9,9 +9,9 @@ bench of `experiments/toys/bench.py`, a few seeds of it, and draws the accuracy 
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
 (`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
-stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its coefficients and its filters; learning rate, batch and
-length limit are the bench's, the same for all. The curves show that a method runs and
-learns on a toy; they rank nothing.
+stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its
+coefficients and its filters; learning rate, batch and length limit are the bench's, the
+same for all. The curves show that a method runs and learns on a toy; they rank nothing.
 """
 
 import io
@@ -84,6 +84,8 @@ class Options:
     def names(self) -> list[str]:
         """What was asked for, plain GRPO first: the others are drawn over it."""
         names = self.only or (*RECIPES, *ROUNDS)
+        if self.draw_only and not self.only:
+            names = tuple(n for n in names if (self.runs / f"{n}.json").is_file())
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
 
 
@@ -175,16 +177,11 @@ def run_all(options: Options, bench: Bench = CURVES) -> list[str]:
     for name in options.names:
         start = time.perf_counter()
         try:
-            found = (
-                saved(name, options)
-                if options.draw_only
-                else accuracies(name, options, bench)
-            )
+            found = found_or_kept(name, options, bench)
         except NoSignalError as error:
             failed.append(name)
             print(f"{name}: {error}")
             continue
-        save(name, found, options)
         plain = found if plain is None else plain
         path = draw(name, found, plain, options.out / f"{name}.png")
         print(
@@ -195,17 +192,24 @@ def run_all(options: Options, bench: Bench = CURVES) -> list[str]:
     return failed
 
 
+def found_or_kept(name: str, options: Options, bench: Bench) -> np.ndarray:
+    """Accuracies of a run that is kept, or of a former one if only to be drawn."""
+    if options.draw_only:
+        return saved(name, options)
+    found = accuracies(name, options, bench)
+    save(name, found, options)
+    return found
+
+
 def plain_grpo(options: Options, bench: Bench) -> np.ndarray:
     """Plain GRPO's accuracies, of a former run where there is one."""
     if (options.runs / f"{PLAIN_GRPO}.json").is_file():
         return saved(PLAIN_GRPO, options)
-    found = accuracies(PLAIN_GRPO, options, bench)
-    save(PLAIN_GRPO, found, options)
-    return found
+    return found_or_kept(PLAIN_GRPO, options, bench)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the script; 1 if a recipe failed."""
+    """Runs the script; 1 if a method found nothing to learn from."""
     options = tyro.cli(Options, description=__doc__, args=args)
     # Recipes of one loss compile the same programs: the second finds the first one's.
     jax.config.update("jax_compilation_cache_dir", str(options.runs / "compiled"))

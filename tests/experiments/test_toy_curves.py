@@ -7,6 +7,7 @@ from PIL import Image
 from experiments import toy_curves as script
 from experiments.toy_curves import PLAIN_GRPO, Options
 from experiments.toys.bench import BENCH, tiny
+from experiments.toys.rounds import ROUNDS, run_rounds
 from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.recipes import RECIPES
 
@@ -20,6 +21,10 @@ def options(tmp_path):
         out=tmp_path / "pictures",
         runs=tmp_path / "runs",
     )
+
+
+def kept(options):
+    return {"out": options.out, "runs": options.runs}
 
 
 @pytest.fixture
@@ -47,6 +52,14 @@ def test_a_recipe_runs_through_the_real_loop():
     assert ((found >= 0) & (found <= 1)).all()
 
 
+@pytest.mark.parametrize("name", ["irpo", "star"])
+def test_a_method_runs_in_rounds(name):
+    found = run_rounds(name, seed=0, rounds=2)
+    assert len(found) == 2
+    assert all(0 < accuracy < 1 for accuracy in found)
+    assert found[0] != found[1]
+
+
 def test_only_what_is_asked_for_is_run_and_plain_grpo_once(options, ran):
     assert script.run_all(options) == []
     assert ran == [PLAIN_GRPO, "r1_zero"]
@@ -68,10 +81,6 @@ def test_pictures_are_small_and_drawn_again_without_a_run(options, ran):
     assert path.read_bytes() == first
 
 
-def kept(options):
-    return {"out": options.out, "runs": options.runs}
-
-
 def test_a_recipe_without_signal_is_named_and_the_others_go_on(options, ran, capsys):
     both = Options(only=("mimo", "r1_zero"), **kept(options))
     assert script.run_all(both) == ["mimo"]
@@ -80,18 +89,20 @@ def test_a_recipe_without_signal_is_named_and_the_others_go_on(options, ran, cap
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="only must name recipes, got grpoo"):
+    with pytest.raises(ValueError, match=r"only must name recipes .*, got grpoo"):
         Options(only=("grpoo",))
-    with pytest.raises(ValueError, match="must be >= 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="steps must be >= 1, got 0"):
         Options(steps=0)
+    with pytest.raises(ValueError, match="seeds must hold at least one, got none"):
+        Options(seeds=())
 
 
-def test_every_recipe_has_its_picture_on_a_page(root):
+def test_every_method_has_its_picture_on_a_page(root):
     pages = "".join(
         page.read_text("utf-8")
         for page in (root / "docs" / "losses" / "methods").glob("*.md")
     )
     pictures = root / "docs" / "images" / "methods"
-    for name in RECIPES:
+    for name in (*RECIPES, *ROUNDS):
         assert f"../../images/methods/{name}.png)" in pages
         assert (pictures / f"{name}.png").stat().st_size < 25_000

@@ -1,7 +1,8 @@
 """A bench for methods: a tiny model, a toy task, the real loop, seconds a run.
 
     from experiments.toys.bench import BENCH, run_method
-    from jaxrl_reason.training.methods import Method, grpo
+    from jaxrl_reason.training.method import Method
+from jaxrl_reason.training.methods import grpo
 
     method = grpo(kl_coef=0)  # or your own Method(name="mine", loss=my_loss, ...)
     for seed in (0, 1, 2):
@@ -32,7 +33,8 @@ from jaxrl_reason.models import (
     param_axes,
 )
 from jaxrl_reason.sharding import ShardingRules, make_mesh, tree_shardings
-from jaxrl_reason.training.methods import Method, grpo
+from jaxrl_reason.training.method import Method
+from jaxrl_reason.training.methods import grpo
 from jaxrl_reason.training.metrics import Row
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.monitor import PhaseTimer
@@ -40,7 +42,6 @@ from jaxrl_reason.training.rl import rl_iteration
 from jaxrl_reason.training.rl_parts import (
     RLParts,
     RLSettings,
-    RLState,
     build_rl,
     start_rl,
 )
@@ -139,7 +140,7 @@ def run_method(
     """
     parts = parts or method_parts(method, bench)
     parts = replace(parts, settings=replace(parts.settings, seed=seed))
-    state = start(parts, bench, seed)
+    state = start_rl(parts, primed_policy(bench, seed))
     problems = EndlessProblems(bench.settings.prompts_per_step)
     rows: list[Row] = []
     for step in range(1, steps + 1):
@@ -169,13 +170,6 @@ def method_parts(method: Method, bench: Bench = BENCH) -> RLParts:
 
 
 _ANY = grpo(kl_coef=0)
-
-
-def start(parts: RLParts, bench: Bench, seed: int) -> RLState:
-    """The state before the first step, around the primed model of the seed."""
-    model = Transformer(bench.model)
-    primed = primed_policy(bench, seed)
-    return start_rl(parts, primed, model, bench.optimizer, bench.critic_optimizer)
 
 
 def primed_policy(bench: Bench, seed: int) -> TrainState:

@@ -68,7 +68,10 @@ def _arm(
     ]
     for xs, ys in lines:
         ax.plot(xs, ys, color=colour, alpha=0.25, linewidth=0.8)
-    xs, ys = ([_mean(at) for at in zip(*part, strict=False)] for part in zip(*lines))
+    xs, ys = (
+        [_mean(at) for at in zip(*part, strict=False)]
+        for part in zip(*lines, strict=True)
+    )
     ax.plot(xs, ys, color=colour, linewidth=2.0, label=name)
 
 

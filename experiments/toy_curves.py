@@ -33,7 +33,7 @@ from PIL import Image
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.toys.bench import BENCH, Bench, run_method
+from experiments.toys.bench import BENCH, Bench, method_parts, run_method
 from experiments.toys.rounds import ROUNDS, run_rounds
 from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.metrics import Row
@@ -106,16 +106,22 @@ def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray
             ]
         )
     method = RECIPES[name].build(bench.settings.max_new_tokens)
-    pretraining = VALUE_PRETRAINING.get(name, 0)
-    bench = replace(
-        bench, settings=replace(bench.settings, value_pretraining_steps=pretraining)
-    )
+    # Not the cached ones: a method with a controller has no hash.
+    parts = method_parts.__wrapped__(method, bench)
+    alone = VALUE_PRETRAINING.get(name, 0)
+    settings = replace(parts.settings, value_pretraining_steps=alone)
+    parts = replace(parts, settings=settings)
     found = []
     for seed in options.seeds:
         rows: list[Row] = []
         try:
             run_method(
-                method, seed, steps=options.steps, bench=bench, until=rows.append
+                method,
+                seed,
+                steps=options.steps,
+                bench=bench,
+                parts=parts,
+                until=rows.append,
             )
         except NoSignalError as error:
             if len(rows) < 2:

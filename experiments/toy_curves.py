@@ -11,7 +11,8 @@ plain GRPO in grey. Preference training, RFT and STaR go in rounds
 (`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
 stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its
 coefficients and its filters; learning rate, batch and length limit are the bench's, the
-same for all. The curves show that a method runs and learns on a toy; they rank nothing.
+same for all. The curves show that a method runs and what it does on a toy; they rank
+nothing.
 """
 
 import io
@@ -92,19 +93,25 @@ class Options:
 def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray:
     """[seeds, steps or rounds] accuracy of the samples, before any filter.
 
-    A task that is learned gives no more signal: the curve ends with the first seed for
-    which dynamic sampling does not fill its batch.
+    A task that is learned gives no more signal: the curve ends with the first seed that
+    finds nothing to learn from.
 
     Raises:
-      NoSignalError: that is so before the second step.
+      NoSignalError: that is so from the start.
     """
     if name in ROUNDS:
-        return np.array(
-            [
-                run_rounds(name, seed, rounds=options.rounds, bench=bench)
-                for seed in options.seeds
-            ]
-        )
+        found = [
+            run_rounds(name, seed, rounds=options.rounds, bench=bench)
+            for seed in options.seeds
+        ]
+    else:
+        found = recipe_runs(name, options, bench)
+    shortest = min(map(len, found))
+    return np.array([values[:shortest] for values in found])
+
+
+def recipe_runs(name: str, options: Options, bench: Bench) -> list[list[float]]:
+    """Accuracies of each step, for each seed of a recipe."""
     method = RECIPES[name].build(bench.settings.max_new_tokens)
     # Not the cached ones: a method with a controller has no hash.
     parts = method_parts.__wrapped__(method, bench)
@@ -124,12 +131,11 @@ def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray
                 until=rows.append,
             )
         except NoSignalError as error:
-            if len(rows) < 2:
+            if not rows:
                 raise
             print(f"{name}, seed {seed}, after {len(rows)} steps: {error}")
         found.append([row["accuracy"] for row in rows])
-    shortest = min(map(len, found))
-    return np.array([values[:shortest] for values in found])
+    return found
 
 
 def saved(name: str, options: Options) -> np.ndarray:
@@ -165,7 +171,8 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     axes.set_ylabel("right samples")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    # Above the panel, where no curve can be.
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")

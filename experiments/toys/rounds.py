@@ -8,15 +8,17 @@ A round samples, grades, trains with a fresh optimiser, and the next samples wit
 came of it; the accuracy of a round is that of its samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
 from experiments.toys.bench import BENCH, Bench, one_device, primed_policy
-from experiments.toys.tasks import EndlessProblems
+from experiments.toys.tasks import EndlessProblems, Toy
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.iterative import iterative_dpo_round, rft_round, star_round
+from jaxrl_reason.training.metrics import Row
 from jaxrl_reason.training.preference import PreferenceParts, build_preference
 from jaxrl_reason.training.preference_batch import PreferenceSettings
 from jaxrl_reason.training.preference_methods import (
@@ -34,6 +36,7 @@ from jaxrl_reason.training.sample_rounds import (
     RoundSettings,
     build_round_sampler,
 )
+from jaxrl_reason.training.state import OptimizerSettings, TrainState
 from jaxrl_reason.training.supervised import SupervisedParts, build_supervised
 
 # The published settings of each, all on pairs of the policy's own responses.
@@ -60,49 +63,59 @@ PAIRS = PreferenceSettings(
     max_response=15,
 )
 
+# Below the bench's rate, at which cDPO lost the right responses with the wrong ones.
+PAIRS_OPTIMIZER = OptimizerSettings(learning_rate=1e-3)
+
 
 def run_rounds(
     name: str, seed: int, *, rounds: int, bench: Bench = BENCH
 ) -> list[float]:
     """Accuracy of the samples of each round, from the primed model on.
 
+    It ends early where a round finds nothing to learn from.
+
     Raises:
-      NoSignalError: a round has nothing to learn from.
+      NoSignalError: that is the first.
     """
     sampler = _sampler(bench)
     sampler = replace(sampler, settings=replace(sampler.settings, seed=seed))
-    policy = base = primed_policy(bench, seed)
+    policy = primed_policy(bench, seed)
     problems = EndlessProblems(PROMPTS)
-    found = []
+    found: list[float] = []
     for i in range(rounds):
-        batch = next(problems)
-        if name in PREFERENCE:
-            policy, row, _ = iterative_dpo_round(
-                sampler, _pair_parts(name, bench), policy, batch, round_index=i
-            )
-        elif name == "rft":
-            policy, row, _ = rft_round(
-                sampler,
-                _fine_tuning(bench),
-                bench.optimizer,
-                policy,
-                batch,
-                round_index=i,
-                epochs=2,
-            )
-        else:
-            policy, row, _ = star_round(
-                sampler,
-                _fine_tuning(bench),
-                bench.optimizer,
-                policy,
-                base,
-                batch,
-                round_index=i,
-                epochs=8,
-            )
+        try:
+            policy, row = _round(name, sampler, policy, next(problems), i, bench, seed)
+        except NoSignalError as error:
+            if not found:
+                raise
+            print(f"{name}, seed {seed}, after {i} rounds: {error}")
+            break
         found.append(row["accuracy"])
     return found
+
+
+def _round(
+    name: str,
+    sampler: RoundSampler,
+    policy: TrainState,
+    problems: Sequence[Toy],
+    index: int,
+    bench: Bench,
+    seed: int,
+) -> tuple[TrainState, Row]:
+    if name in PREFERENCE:
+        parts = _pair_parts(name, bench)
+        state, row, _ = iterative_dpo_round(
+            sampler, parts, policy, problems, round_index=index
+        )
+        return state, row
+    tools = sampler, _fine_tuning(bench), bench.optimizer, policy
+    if name == "rft":
+        state, row, _ = rft_round(*tools, problems, round_index=index, epochs=2)
+    else:
+        base = primed_policy(bench, seed)
+        state, row, _ = star_round(*tools, base, problems, round_index=index, epochs=8)
+    return state, row
 
 
 @cache
@@ -125,7 +138,7 @@ def _pair_parts(name: str, bench: Bench) -> PreferenceParts:
         Transformer(bench.model),
         PREFERENCE[name],
         PAIRS,
-        bench.optimizer,
+        PAIRS_OPTIMIZER,
         one_device(),
     )
 

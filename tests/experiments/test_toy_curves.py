@@ -6,7 +6,6 @@ from PIL import Image
 
 from experiments import toy_curves as script
 from experiments.toy_curves import PLAIN_GRPO, Options
-from experiments.toys.bench import BENCH, tiny
 from experiments.toys.rounds import ROUNDS, run_rounds
 from jaxrl_reason.training.collect import NoSignalError
 from jaxrl_reason.training.recipes import RECIPES
@@ -43,18 +42,13 @@ def ran(monkeypatch):
 
 
 def test_a_recipe_runs_through_the_real_loop():
-    found = script.accuracies(
-        PLAIN_GRPO,
-        Options(steps=2, seeds=(0,)),
-        tiny(BENCH, prompts_per_step=3, group_size=2, updates_per_rollout=1),
-    )
+    found = script.accuracies(PLAIN_GRPO, Options(steps=2, seeds=(0,)))
     assert found.shape == (1, 2)
-    assert ((found >= 0) & (found <= 1)).all()
+    assert ((found > 0) & (found < 1)).all()
 
 
-@pytest.mark.parametrize("name", ["irpo", "star"])
-def test_a_method_runs_in_rounds(name):
-    found = run_rounds(name, seed=0, rounds=2)
+def test_a_method_runs_in_rounds():
+    found = run_rounds("irpo", seed=0, rounds=2)  # from the same primed model
     assert len(found) == 2
     assert all(0 < accuracy < 1 for accuracy in found)
     assert found[0] != found[1]

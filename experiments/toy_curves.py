@@ -113,14 +113,18 @@ def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray
 def recipe_runs(name: str, options: Options, bench: Bench) -> list[list[float]]:
     """Accuracies of each step, for each seed of a recipe."""
     method = RECIPES[name].build(bench.settings.max_new_tokens)
-    # Not the cached ones: a method with a controller has no hash.
-    parts = method_parts.__wrapped__(method, bench)
+    parts = method_parts(method, bench)
     alone = VALUE_PRETRAINING.get(name, 0)
     settings = replace(parts.settings, value_pretraining_steps=alone)
     parts = replace(parts, settings=settings)
     found = []
     for seed in options.seeds:
         rows: list[Row] = []
+
+        def keep(done: Sequence[Row], rows: list[Row] = rows) -> bool:
+            rows[:] = done  # what there is when a run finds no signal any more
+            return False
+
         try:
             run_method(
                 method,
@@ -128,7 +132,7 @@ def recipe_runs(name: str, options: Options, bench: Bench) -> list[list[float]]:
                 steps=options.steps,
                 bench=bench,
                 parts=parts,
-                until=rows.append,
+                until=keep,
             )
         except NoSignalError as error:
             if not rows:

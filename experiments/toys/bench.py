@@ -1,8 +1,7 @@
 """A bench for methods: a tiny model, a toy task, the real loop, seconds a run.
 
     from experiments.toys.bench import BENCH, run_method
-    from jaxrl_reason.training.method import Method
-from jaxrl_reason.training.methods import grpo
+    from jaxrl_reason.training.methods import grpo
 
     method = grpo(kl_coef=0)  # or your own Method(name="mine", loss=my_loss, ...)
     for seed in (0, 1, 2):

@@ -17,11 +17,15 @@ from experiments.toys.bench import BENCH, Bench, one_device, primed_policy
 from experiments.toys.tasks import EndlessProblems, Toy
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.iterative import iterative_dpo_round, rft_round, star_round
 from jaxrl_reason.training.metrics import Row
-from jaxrl_reason.training.preference import PreferenceParts, build_preference
-from jaxrl_reason.training.preference_batch import PreferenceSettings
-from jaxrl_reason.training.preference_methods import (
+from jaxrl_reason.training.offline.iterative import (
+    iterative_dpo_round,
+    rft_round,
+    star_round,
+)
+from jaxrl_reason.training.offline.preference import PreferenceParts, build_preference
+from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.training.offline.preference_methods import (
     PreferenceMethod,
     dpo,
     ipo,
@@ -31,7 +35,7 @@ from jaxrl_reason.training.preference_methods import (
     robust_dpo,
     simpo,
 )
-from jaxrl_reason.training.sample_rounds import (
+from jaxrl_reason.training.offline.sample_rounds import (
     RoundSampler,
     RoundSettings,
     build_round_sampler,

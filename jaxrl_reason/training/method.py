@@ -1,7 +1,7 @@
 """What a method is: a value that says which functions the loop calls with what."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ class Controller:
       step: f(state, metrics of the step) -> state of the next step.
     """
 
-    start: Mapping[str, float]
+    start: Mapping[str, float] = field(hash=False)
     coefficients: Callable[[Mapping[str, float]], Mapping[str, float]]
     step: Callable[[Mapping[str, float], Mapping[str, float]], Mapping[str, float]]
 

@@ -16,7 +16,7 @@ from jaxrl_reason.losses import (
     prompt_mean,
     token_mean,
 )
-from jaxrl_reason.losses.testing import check_loss, random_arrays
+from jaxrl_reason.testing import check_loss, random_arrays
 
 
 def ratio_of(logprobs, old, mask):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def house_modules() -> list[str]:
     """Names of all modules, of the two folders beside the package as well."""
     files = [
-        *(ROOT / "jaxrl_reason").glob("*/**/*.py"),
+        *(ROOT / "jaxrl_reason").rglob("*.py"),
         *(ROOT / "losses").rglob("*.py"),
         *(ROOT / "sharding").rglob("*.py"),
     ]

@@ -54,7 +54,7 @@ def check_loss(
 
     Example:
       >>> from jaxrl_reason.losses import dapo_loss, token_mean
-      >>> from jaxrl_reason.losses.testing import check_loss
+      >>> from jaxrl_reason.testing import check_loss
       >>> check_loss(dapo_loss, inputs=["entropy"])
       >>> def mean_of_means(logprobs, old_logprobs, advantages, mask, counts):
       ...     return (logprobs * mask).sum() / mask.sum(), {}

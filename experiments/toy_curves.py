@@ -15,7 +15,6 @@ same for all. The curves show that a method runs and what it does on a toy; they
 nothing.
 """
 
-import io
 import json
 import sys
 import time
@@ -29,7 +28,6 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -178,11 +176,7 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     # Above the panel, where no curve can be.
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png")
-        # A palette makes a third of the size of it, and looks the same.
-        picture = Image.open(buffer).convert("RGB").quantize(64)
-    picture.save(path, optimize=True)
+    figure.savefig(path)
     return path
 
 

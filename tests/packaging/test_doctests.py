@@ -19,10 +19,9 @@ def house_modules() -> list[str]:
         *(ROOT / "sharding").rglob("*.py"),
     ]
     names = (".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)
-    return sorted(
-        "jaxrl_reason." + name.removeprefix("jaxrl_reason.").removesuffix(".__init__")
-        for name in names
-    )
+    inside = (name.removeprefix("jaxrl_reason.") for name in names)
+    inside = (name.removesuffix("__init__").rstrip(".") for name in inside)
+    return sorted(f"jaxrl_reason.{name}".rstrip(".") for name in inside)
 
 
 @pytest.mark.parametrize("name", house_modules())

@@ -9,6 +9,10 @@ Example:
   (1e-06, (0.2, 0.28))
   >>> DAPO.build(20480).dynamic_sampling
   True
+
+`RECIPES` are those of the RL loop, `OFFLINE` those that learn from examples or pairs,
+`STAGED` the runs whose settings change on the way; rStar-Math's `PPM` is in
+`scorers.reward_methods`, the prover-verifier game in `game.game_settings`.
 """
 
 from collections.abc import Mapping
@@ -50,6 +54,7 @@ from jaxrl_reason.training.recipes.objectives import (
     KL_COV,
     SAPO,
 )
+from jaxrl_reason.training.recipes.offline import OFFLINE
 from jaxrl_reason.training.recipes.recipe import (
     Published,
     Recipe,
@@ -61,6 +66,7 @@ from jaxrl_reason.training.recipes.several_rewards import (
     PCGRAD,
     PRIME,
 )
+from jaxrl_reason.training.recipes.staged import STAGED
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -122,6 +128,7 @@ __all__ = [
     "LOGIC_RL",
     "MGDA",
     "MIMO",
+    "OFFLINE",
     "OPEN_REASONER_ZERO",
     "OPO",
     "PCGRAD",
@@ -136,6 +143,7 @@ __all__ = [
     "SAPO",
     "SKYWORK_OR1",
     "SRPO",
+    "STAGED",
     "VAPO",
     "VC_PPO",
     "Published",

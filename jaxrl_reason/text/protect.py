@@ -1,0 +1,127 @@
+"""Keeps literal control tokens in messages from becoming control tokens.
+
+A chat template writes a chat as one text, in which `<|im_end|>` from the template and
+`<|im_end|>` typed by a user look alike. So before the template runs, a mark (a
+character that occurs nowhere in the messages) is put inside every control token that
+the messages spell; the template's own stay whole and are found; then the marks are
+taken out, and what lies between the control tokens is encoded as text only.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# Private characters without meaning, which templates neither trim nor test for. Last
+# plane first: nobody uses it.
+_MARKS = (range(0x100000, 0x10FFFE), range(0xF0000, 0xFFFFE), range(0xE000, 0xF900))
+
+
+class Protector:
+    """Marks control tokens in the strings of a value, and takes the marks out again.
+
+    Args:
+        control: texts of the control tokens.
+        values: everything that may hold a text in which the mark must not occur.
+
+    Raises:
+        ValueError: if the values use every private character, or hold anything but
+            strings, numbers, booleans, None, and lists and mappings of them.
+
+    Example:
+        >>> protector = Protector(["<s>"], ["a <s> b"])
+        >>> marked = protector.protect("a <s> b")
+        >>> "<s>" in marked, protector.restore(marked)
+        (False, 'a <s> b')
+    """
+
+    def __init__(self, control: Sequence[str], values: Sequence[Any]) -> None:
+        # A token of one character has no inside; `TextTokenizer` keeps none.
+        self._control = tuple(control)
+        self._mark = _unused_mark("".join(_strings(values)))
+        # A template may write JSON with its non-ASCII characters escaped.
+        self._escaped = _json_escape(self._mark)
+
+    def protect(self, value: Any) -> Any:
+        """The value, with new lists and dicts, in which no control token stands whole.
+
+        Args:
+            value: strings, numbers, booleans, None, and lists and mappings of them.
+
+        Returns:
+            The marked value. Keys of mappings are marked too: templates write them.
+        """
+        if isinstance(value, str):
+            return self._mark_text(value)
+        if hasattr(value, "items"):
+            return {
+                self._mark_text(key): self.protect(item) for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.protect(item) for item in value]
+        return value
+
+    def restore(self, text: str) -> str:
+        """The text without marks.
+
+        Args:
+            text: part of what a template wrote.
+
+        Returns:
+            What it would have been had nothing been marked.
+        """
+        return text.replace(self._mark, "").replace(self._escaped, "")
+
+    def _mark_text(self, text: str) -> str:
+        cuts = sorted({cut for token in self._control for cut in _cuts(text, token)})
+        bounds = [0, *cuts, len(text)]
+        pieces = [text[a:b] for a, b in itertools.pairwise(bounds)]
+        return self._mark.join(pieces)
+
+
+def _cuts(text: str, token: str) -> Iterable[int]:
+    """Places in a text that must be marked for one control token."""
+    start = text.find(token)
+    while start >= 0:
+        yield start + 1
+        start = text.find(token, start + 1)
+    # The beginning or the end of a token may stand at the edge of the text, and the
+    # template, or the next message, may write the rest.
+    for size in range(1, len(token)):
+        if text.endswith(token[:size]):
+            yield len(text) - size + 1
+        if text.startswith(token[size:]):
+            yield 0
+
+
+def _strings(value: Any) -> Iterable[str]:
+    """Every string in a value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif hasattr(value, "items"):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"a key in a message must be a string, got {key!r}")
+            yield key
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+    elif not (value is None or isinstance(value, bool | int | float)):
+        # The template's sandbox need not know which of an object's methods are safe.
+        kind = type(value).__name__
+        raise ValueError(f"a message must hold plain JSON values, got a {kind}")
+
+
+def _unused_mark(text: str) -> str:
+    used = set(text)
+    for characters in _MARKS:
+        for number in characters:
+            mark = chr(number)
+            if mark not in used and _json_escape(mark) not in text:
+                return mark
+    raise ValueError("messages must leave a private character unused, got all of them")
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

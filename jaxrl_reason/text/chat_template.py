@@ -52,7 +52,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
             messages.
 
     Example:
-        >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a "}]})
+        >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
         'a'
     """
     import jinja2

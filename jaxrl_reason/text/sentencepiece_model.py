@@ -91,13 +91,12 @@ def load_sentencepiece(
 
 
 def _parse(content: bytes) -> Any:
-    from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
     try:
         proto.ParseFromString(content)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's own error is no ValueError
         raise ValueError(f"a .model must be sentencepiece's, got: {error}") from error
     if not proto.pieces:
         raise ValueError("a .model must hold pieces, got none")

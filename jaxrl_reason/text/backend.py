@@ -20,8 +20,14 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 class Backend(Protocol):
     """Ids of plain text."""
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
-        """Ids of a text between two added tokens; `first`: nothing stands before it."""
+    def encode(self, text: str, *, first: bool, inside: bool = False) -> list[int]:
+        """Ids of a text between two added tokens.
+
+        Args:
+            text: the text.
+            first: nothing stands before it.
+            inside: it goes on from a text, so that no space is put before it.
+        """
 
 
 class JsonBackend:
@@ -58,9 +64,9 @@ class JsonBackend:
                 f"a tokenizer.json must be one that tokenizers reads, got: {error}"
             ) from error
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
-        """Ids of a text between two added tokens; `first`: nothing stands before it."""
-        if self._wants_space(text, first):
+    def encode(self, text: str, *, first: bool, inside: bool = False) -> list[int]:
+        """Ids of a text between two added tokens, see `Backend`."""
+        if not inside and self._wants_space(text, first):
             text = SPACE + text
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 

@@ -61,7 +61,12 @@ def pieces_spec(
         raise ValueError("sentencepiece's pieces must have an unknown one, got none")
     model: Spec = {"byte_fallback": BYTE in kinds}
     if unigram:
-        ranked = [list(pair) for pair in zip(pieces, scores, strict=True)]
+        # tokenizers would read a text "<0x41>" as the byte; so low, none is chosen.
+        low = min(scores) - 1000.0
+        ranked = [
+            [piece, low if kind == BYTE else score]
+            for piece, score, kind in zip(pieces, scores, kinds, strict=True)
+        ]
         model |= {"type": "Unigram", "unk_id": unknown[0], "vocab": ranked}
     else:
         model |= {"type": "BPE", "unk_token": pieces[unknown[0]], "fuse_unk": True}

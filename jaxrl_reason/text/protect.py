@@ -8,6 +8,7 @@ taken out, and what lies between the control tokens is encoded as text only.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,11 +17,61 @@ from typing import Any
 _MARKS = (range(0x100000, 0x10FFFE), range(0xF0000, 0xFFFFE), range(0xE000, 0xF900))
 
 
+class Spellings:
+    """Finds where a text spells control tokens, or part of one at its edges.
+
+    Args:
+        control: texts of the control tokens, each of at least two characters: one of a
+            single character has no inside to put a mark in.
+
+    Raises:
+        ValueError: if a text is shorter.
+
+    Example:
+        >>> Spellings(["<s>", "</s>"]).cuts("a <s> b <")
+        [3, 9]
+    """
+
+    def __init__(self, control: Iterable[str]) -> None:
+        control = sorted(control)
+        short = [text for text in control if len(text) < 2]
+        if short:
+            raise ValueError(f"a control token must have two characters, got {short}")
+        inside = [(text, cut) for text in control for cut in range(1, len(text))]
+        self._beginnings = {text[:cut] for text, cut in inside}
+        self._ends = {text[cut:] for text, cut in inside}
+        self._longest = max(map(len, control), default=1) - 1
+        # Looking ahead finds tokens that overlap as well.
+        words = "|".join(map(re.escape, control))
+        self._found = re.compile(f"(?={words})") if control else None
+
+    def cuts(self, text: str) -> list[int]:
+        """Places where a mark must stand, so that no control token can be whole.
+
+        Args:
+            text: what is not to be trusted.
+
+        Returns:
+            Indices in ascending order, each once.
+        """
+        cuts = set()
+        if self._found:
+            cuts = {match.start() + 1 for match in self._found.finditer(text)}
+        # The beginning or the end of a token may stand at the edge of the text, and the
+        # template, or the next message, may write the rest.
+        for size in range(1, min(self._longest, len(text)) + 1):
+            if text[-size:] in self._beginnings:
+                cuts.add(len(text) - size + 1)
+            if text[:size] in self._ends:
+                cuts.add(0)
+        return sorted(cuts)
+
+
 class Protector:
     """Marks control tokens in the strings of a value, and takes the marks out again.
 
     Args:
-        control: texts of the control tokens.
+        spellings: of the control tokens.
         values: everything that may hold a text in which the mark must not occur.
 
     Raises:
@@ -28,15 +79,14 @@ class Protector:
             strings, numbers, booleans, None, and lists and mappings of them.
 
     Example:
-        >>> protector = Protector(["<s>"], ["a <s> b"])
+        >>> protector = Protector(Spellings(["<s>"]), ["a <s> b"])
         >>> marked = protector.protect("a <s> b")
         >>> "<s>" in marked, protector.restore(marked)
         (False, 'a <s> b')
     """
 
-    def __init__(self, control: Sequence[str], values: Sequence[Any]) -> None:
-        # A token of one character has no inside; `TextTokenizer` keeps none.
-        self._control = tuple(control)
+    def __init__(self, spellings: Spellings, values: Sequence[Any]) -> None:
+        self._spellings = spellings
         self._mark = _unused_mark("".join(_strings(values)))
         # A template may write JSON with its non-ASCII characters escaped.
         self._escaped = _json_escape(self._mark)
@@ -72,25 +122,9 @@ class Protector:
         return text.replace(self._mark, "").replace(self._escaped, "")
 
     def _mark_text(self, text: str) -> str:
-        cuts = sorted({cut for token in self._control for cut in _cuts(text, token)})
-        bounds = [0, *cuts, len(text)]
+        bounds = [0, *self._spellings.cuts(text), len(text)]
         pieces = [text[a:b] for a, b in itertools.pairwise(bounds)]
         return self._mark.join(pieces)
-
-
-def _cuts(text: str, token: str) -> Iterable[int]:
-    """Places in a text that must be marked for one control token."""
-    start = text.find(token)
-    while start >= 0:
-        yield start + 1
-        start = text.find(token, start + 1)
-    # The beginning or the end of a token may stand at the edge of the text, and the
-    # template, or the next message, may write the rest.
-    for size in range(1, len(token)):
-        if text.endswith(token[:size]):
-            yield len(text) - size + 1
-        if text.startswith(token[size:]):
-            yield 0
 
 
 def _strings(value: Any) -> Iterable[str]:

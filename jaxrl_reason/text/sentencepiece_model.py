@@ -33,9 +33,9 @@ class SentencePieceBackend:
         self._processor = SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
+    def encode(self, text: str, *, first: bool, inside: bool = False) -> list[int]:
         """Ids of a text between two added tokens; a space is put before each."""
-        del first
+        del first, inside  # sentencepiece never spells a control token
         return self._processor.encode(text)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jaxrl_reason.text import chat_template as chats
 from jaxrl_reason.text.added_tokens import AddedToken, Splitter
 from jaxrl_reason.text.backend import Backend, JsonBackend, Spec, token_table
-from jaxrl_reason.text.protect import Protector
+from jaxrl_reason.text.protect import Protector, Spellings
 from jaxrl_reason.text.specials import SpecialTokens
 from jaxrl_reason.text.tokenizer import Message
 
@@ -47,14 +47,14 @@ class TextTokenizer:
         self.spec = spec
         self.specials = specials
         self.chat_template = chat_template
-        self._backend = backend or JsonBackend(spec)
         self._bytes, self._strips = token_table(spec)
+        self._backend = backend or JsonBackend(spec)
         added = added_tokens(spec)
         self._control = {token.id: token for token in added if token.control}
         self._bytes.update((token.id, token.text.encode()) for token in added)
         # A control token of one character could not be told from that character.
         spelled = [token for token in self._control.values() if len(token.text) > 1]
-        self._ids = {token.text: token.id for token in spelled}
+        self._spellings = Spellings(token.text for token in spelled)
         self._words = Splitter(token for token in added if not token.control)
         self._controls = Splitter(spelled)
         self._literals = Splitter(AddedToken(t.text, t.id, True) for t in spelled)
@@ -245,7 +245,7 @@ class TextTokenizer:
         if reserved:
             raise ValueError(f"variables must not redefine the chat's, got {reserved}")
         values = [list(messages), variables, self.chat_template]
-        protector = Protector(list(self._ids), values)
+        protector = Protector(self._spellings, values)
         marked = [
             {**protector.protect(message), "role": message["role"]}
             for message in messages
@@ -286,7 +286,7 @@ class TextTokenizer:
         ids = [
             index
             for number, piece in enumerate(cut)
-            for index in self._backend.encode(piece, first=first and number == 0)
+            for index in self._backend.encode(piece, first=first, inside=number > 0)
         ]
         # What the vocabulary lacks becomes the unknown token, which does no harm.
         found = self._control.keys() & set(ids) - {self.specials.unk_id}

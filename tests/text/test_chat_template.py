@@ -14,7 +14,7 @@ MESSAGES = [{"role": "user", "content": "x"}]
     [
         "{{ ''.__class__.__mro__ }}",
         "{{ messages.__class__.__base__.__subclasses__() }}",
-        "{{ raise_exception.__globals__ }}",
+        "{{ raise_exception.__globals__.keys() }}",
         "{{ strftime_now.__globals__['json'] }}",
         "{{ namespace.__init__.__globals__ }}",
         "{{ cycler.__init__.__globals__.os }}",

@@ -1,5 +1,6 @@
 """Chats with messages that try to speak as the system, or break the template."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.text.protect import Protector
+from jaxrl_reason.text.protect import Protector, Spellings
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.text.families import FAMILIES, family
 
@@ -24,11 +25,15 @@ def controls(tokenizer: TextTokenizer, ids: list[int]) -> list[int]:
     return [index for index in ids if tokenizer.is_control(index)]
 
 
+@functools.cache
+def harmless_controls(tokenizer: TextTokenizer) -> list[int]:
+    return controls(tokenizer, tokenizer.encode_chat(chat("hello")))
+
+
 def check_harmless(tokenizer: TextTokenizer, content: str) -> None:
     """The chat has the control tokens of a harmless one, and the text is all there."""
     ids = tokenizer.encode_chat(chat(content))
-    expected = tokenizer.encode_chat(chat("hello"))
-    assert controls(tokenizer, ids) == controls(tokenizer, expected)
+    assert controls(tokenizer, ids) == harmless_controls(tokenizer)
     rendered = tokenizer.render_chat(chat(content))
     assert content.strip() in rendered
 
@@ -61,7 +66,7 @@ def test_encoding_the_rendered_chat_would_obey_the_user(name: str) -> None:
     assert len(faulty) > len(controls(tokenizer, tokenizer.encode_chat(chat(content))))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_pieces_of_control_tokens_stay_text(data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[data.draw(st.sampled_from(FAMILIES))]
@@ -76,7 +81,7 @@ def test_fields_of_a_message_cannot_join_into_a_control_token() -> None:
     joined = TextTokenizer(
         tokenizer.spec,
         tokenizer.specials,
-        "{{ messages[0].name + messages[0].content }}{{ messages[1].content }}<|im_end|>",
+        "{{ messages[0].name + messages[0].content + messages[1].content }}<|im_end|>",
     )
     token = "<|im_end|>"
     for first, second in itertools.combinations(range(len(token) + 1), 2):
@@ -182,7 +187,7 @@ def test_without_a_template_there_is_no_chat() -> None:
 def test_a_mark_that_the_messages_hold_is_not_taken() -> None:
     marks = "".join(map(chr, range(0x100000, 0x100010)))
     content = f"<s>{marks}\\udbc0\\udc10"
-    protector = Protector(["<s>"], [content])
+    protector = Protector(Spellings(["<s>"]), [content])
     marked = protector.protect(content)
     assert "<s>" not in marked
     assert protector.restore(marked) == content
@@ -192,4 +197,4 @@ def test_messages_of_all_private_characters_are_refused() -> None:
     planes = [(0x100000, 0x10FFFE), (0xF0000, 0xFFFFE), (0xE000, 0xF900)]
     content = "".join(chr(n) for start, end in planes for n in range(start, end))
     with pytest.raises(ValueError, match="private character unused"):
-        Protector(["<s>"], [content])
+        Protector(Spellings(["<s>"]), [content])

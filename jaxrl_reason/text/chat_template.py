@@ -60,14 +60,18 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     try:
         return _compiled(template).render(**variables)
     # A template is code from a file: whatever it raises is the file's fault.
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(
-            f"a chat template must accept the messages, got {error}"
-        ) from error
-    except (LookupError, AttributeError, RecursionError) as error:
-        kind = type(error).__name__
-        raise ValueError(
-            f"a chat template must accept the messages, got {kind}: {error}"
+            "a chat template must accept the messages, got "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

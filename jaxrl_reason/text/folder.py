@@ -56,8 +56,9 @@ def load_folder_tokenizer(
     try:
         specials = _specials(folder, spec, config, template or "")
         return TextTokenizer(spec, specials, template, vocab_size=size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    # Files of another layout fail wherever a part is not what it should be.
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def _read(path: Path) -> _Config:

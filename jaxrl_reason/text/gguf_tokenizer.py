@@ -32,7 +32,8 @@ def load_gguf_tokenizer(
     """
     try:
         return gguf_tokenizer(read_metadata(path, "tokenizer."), vocab_size=vocab_size)
-    except ValueError as error:
+    # Values of other types fail wherever a part is not what it should be.
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -92,10 +93,8 @@ def bos_first(spec: Spec, bos: int | None) -> Spec:
 
 
 def _check_lengths(metadata: Mapping[str, Any]) -> None:
-    tokens, kinds = (metadata.get(f"{_KEYS}{key}") for key in ("tokens", "token_type"))
-    for key, value in (("tokens", tokens), ("token_type", kinds)):
-        if not isinstance(value, list) or not value:
-            raise ValueError(f"{_KEYS}{key} must be a list, got {value!r:.80}")
+    tokens = _list(metadata, "tokens")
+    kinds = _list(metadata, "token_type")
     if len(tokens) != len(kinds):
         raise ValueError(
             f"{_KEYS}token_type must have {len(tokens)} entries as tokens has, got "
@@ -103,16 +102,21 @@ def _check_lengths(metadata: Mapping[str, Any]) -> None:
         )
 
 
+def _list(metadata: Mapping[str, Any], key: str) -> list[Any]:
+    value = metadata.get(f"{_KEYS}{key}")
+    if not isinstance(value, list):
+        raise ValueError(f"{_KEYS}{key} must be a list, got {value!r:.80}")
+    return value
+
+
 def _byte_level(metadata: Mapping[str, Any]) -> Spec:
     name = metadata.get(f"{_KEYS}pre")
-    if name not in WORD_RULES:
+    if not isinstance(name, str) or name not in WORD_RULES:
         raise ValueError(
             f"{_KEYS}pre must be one of {', '.join(WORD_RULES)}, got {name!r:.80}"
         )
     rule = WORD_RULES[name]
-    merges = metadata.get(f"{_KEYS}merges")
-    if not isinstance(merges, list):
-        raise ValueError(f"{_KEYS}merges must be a list, got {merges!r:.80}")
+    merges = _list(metadata, "merges")
     tokens, kinds = metadata[f"{_KEYS}tokens"], metadata[f"{_KEYS}token_type"]
     vocabulary = {
         token: index

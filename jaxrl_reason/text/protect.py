@@ -9,7 +9,7 @@ taken out, and what lies between the control tokens is encoded as text only.
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Private characters without meaning, which templates neither trim nor test for. Last
@@ -102,7 +102,7 @@ class Protector:
         """
         if isinstance(value, str):
             return self._mark_text(value)
-        if hasattr(value, "items"):
+        if isinstance(value, Mapping):
             return {
                 self._mark_text(key): self.protect(item) for key, item in value.items()
             }
@@ -131,7 +131,7 @@ def _strings(value: Any) -> Iterable[str]:
     """Every string in a value, keys included."""
     if isinstance(value, str):
         yield value
-    elif hasattr(value, "items"):
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"a key in a message must be a string, got {key!r}")

@@ -93,7 +93,8 @@ def load_sentencepiece(
 def _parse(content: bytes) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    messages: Any = sentencepiece_model_pb2
+    proto = messages.ModelProto()
     try:
         proto.ParseFromString(content)
     except Exception as error:  # protobuf's own error is no ValueError

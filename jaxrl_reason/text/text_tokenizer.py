@@ -32,7 +32,7 @@ class TextTokenizer:
         backend: encodes plain text in place of `spec`'s model.
 
     Raises:
-        ValueError: if `spec` cannot be used.
+        ValueError: if `spec` cannot be used, or a special id is outside its vocabulary.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class TextTokenizer:
         self.spec = spec
         self.specials = specials
         self.chat_template = chat_template
-        self._bytes, self._strips = token_table(spec)
         self._backend = backend or JsonBackend(spec)
+        self._bytes, self._strips = token_table(spec)
         added = added_tokens(spec)
         self._control = {token.id: token for token in added if token.control}
         self._bytes.update((token.id, token.text.encode()) for token in added)
@@ -59,6 +59,9 @@ class TextTokenizer:
         self._controls = Splitter(spelled)
         self._literals = Splitter(AddedToken(t.text, t.id, True) for t in spelled)
         self._vocab_size = max(max(self._bytes) + 1, vocab_size or 0)
+        named = [specials.pad_id, specials.bos_id, specials.unk_id, *specials.end_ids]
+        for index in named:
+            self._text_of(index)
 
     @property
     def vocab_size(self) -> int:

@@ -108,6 +108,10 @@ def test_control_tokens_that_the_model_spells_are_cut() -> None:
         ("tokenizer_config.json", "{", r"tokenizer_config\.json must be JSON"),
         ("tokenizer_config.json", '{"eos_token": "<none>"}', "got '<none>'"),
         ("generation_config.json", "7", "must hold an object, got int"),
+        ("generation_config.json", '{"eos_token_id": 99999}', "got 99999"),
+        ("generation_config.json", '{"eos_token_id": ["x"]}', "TypeError"),
+        ("tokenizer.json", '{"added_tokens": 7}', "TypeError"),
+        ("tokenizer.json", '{"added_tokens": ["<s>"]}', "AttributeError"),
     ],
 )
 def test_faulty_files_are_named(
@@ -123,7 +127,11 @@ def test_faulty_files_are_named(
 @pytest.mark.parametrize(
     ("key", "value", "rule"),
     [
-        ("decoder", {"type": "WordPiece"}, "decoder must be ByteLevel"),
+        (
+            "decoder",
+            {"type": "WordPiece", "prefix": "##", "cleanup": True},
+            "decoder must be ByteLevel",
+        ),
         ("decoder", None, "decoder must be ByteLevel"),
         ("model", {"type": "BPE"}, "must"),
         ("added_tokens", [{"id": 1}], "must have content and id"),

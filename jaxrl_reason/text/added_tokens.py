@@ -1,8 +1,11 @@
 """Tokens that stand whole in a text: control tokens and added words."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+_SPACES = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Splitter:
             before = text[position : match.start()]
             pieces += [before.rstrip() if token.lstrip else before, token.id]
             position = match.end()
-            if token.rstrip:
-                position += len(text[position:]) - len(text[position:].lstrip())
+            if token.rstrip and (spaces := _SPACES.match(text, position)):
+                position = spaces.end()
         pieces.append(text[position:])
         return [piece for piece in pieces if piece != ""]
 
@@ -77,3 +80,28 @@ class Splitter:
 def _pattern(token: AddedToken) -> str:
     escaped = re.escape(token.text)
     return rf"(?<!\w){escaped}(?!\w)" if token.single_word else escaped
+
+
+def added_tokens(spec: Mapping[str, Any]) -> list[AddedToken]:
+    """The added tokens of a tokenizer.json.
+
+    Args:
+        spec: contents of the file.
+
+    Returns:
+        The tokens, in the file's order.
+
+    Raises:
+        ValueError: if one lacks its id or text.
+    """
+    tokens = []
+    for entry in spec.get("added_tokens") or []:
+        text, index = entry.get("content"), entry.get("id")
+        if not isinstance(text, str) or not isinstance(index, int) or index < 0:
+            raise ValueError(f"an added token must have content and id, got {entry}")
+        flags = {
+            key: bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word")
+        }
+        control = bool(entry.get("special"))
+        tokens.append(AddedToken(text, index, control, **flags))
+    return tokens

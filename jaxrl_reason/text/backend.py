@@ -77,6 +77,24 @@ class JsonBackend:
         return wanted and not text.startswith((" ", SPACE))
 
 
+def check_text(text: str) -> None:
+    """Refuse what no UTF-8 can hold.
+
+    Args:
+        text: any text.
+
+    Raises:
+        ValueError: if it holds half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "a text must hold whole characters, got half of a surrogate pair "
+            f"at {error.start}"
+        ) from None
+
+
 def token_table(spec: Spec) -> tuple[dict[int, bytes], bool]:
     """Bytes that each token of the model writes.
 

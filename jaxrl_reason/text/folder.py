@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxrl_reason.text.added_tokens import added_tokens
 from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_tokenizer import control_ids
 from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
 from jaxrl_reason.text.specials import SpecialTokens, end_tokens, pad_token
-from jaxrl_reason.text.text_tokenizer import TextTokenizer, added_tokens
+from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _Config = dict[str, Any]
 

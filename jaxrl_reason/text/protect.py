@@ -40,16 +40,19 @@ class Spellings:
         inside = [(text, cut) for text in control for cut in range(1, len(text))]
         self._beginnings = {text[:cut] for text, cut in inside}
         self._ends = {text[cut:] for text, cut in inside}
+        self._firsts = {text[0] for text in control}
         self._longest = max(map(len, control), default=1) - 1
         # Looking ahead finds tokens that overlap as well.
         words = "|".join(map(re.escape, control))
         self._found = re.compile(f"(?={words})") if control else None
 
-    def cuts(self, text: str) -> list[int]:
+    def cuts(self, text: str, *, every: bool = False) -> list[int]:
         """Places where a mark must stand, so that no control token can be whole.
 
         Args:
             text: what is not to be trusted.
+            every: also after every character that begins a control token, so that a
+                template cannot join one out of parts either.
 
         Returns:
             Indices in ascending order, each once.
@@ -57,6 +60,8 @@ class Spellings:
         cuts = set()
         if self._found:
             cuts = {match.start() + 1 for match in self._found.finditer(text)}
+        if every:
+            cuts |= {i + 1 for i, letter in enumerate(text) if letter in self._firsts}
         # The beginning or the end of a token may stand at the edge of the text, and the
         # template, or the next message, may write the rest.
         for size in range(1, min(self._longest, len(text)) + 1):
@@ -91,23 +96,25 @@ class Protector:
         # A template may write JSON with its non-ASCII characters escaped.
         self._escaped = _json_escape(self._mark)
 
-    def protect(self, value: Any) -> Any:
+    def protect(self, value: Any, *, every: bool = False) -> Any:
         """The value, with new lists and dicts, in which no control token stands whole.
 
         Args:
             value: strings, numbers, booleans, None, and lists and mappings of them.
+            every: as for `Spellings.cuts`.
 
         Returns:
             The marked value. Keys of mappings are marked too: templates write them.
         """
         if isinstance(value, str):
-            return self._mark_text(value)
+            return self._mark_text(value, every)
         if isinstance(value, Mapping):
             return {
-                self._mark_text(key): self.protect(item) for key, item in value.items()
+                self._mark_text(key, False): self.protect(item, every=every)
+                for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.protect(item) for item in value]
+            return [self.protect(item, every=every) for item in value]
         return value
 
     def restore(self, text: str) -> str:
@@ -121,8 +128,8 @@ class Protector:
         """
         return text.replace(self._mark, "").replace(self._escaped, "")
 
-    def _mark_text(self, text: str) -> str:
-        bounds = [0, *self._spellings.cuts(text), len(text)]
+    def _mark_text(self, text: str, every: bool) -> str:
+        bounds = [0, *self._spellings.cuts(text, every=every), len(text)]
         pieces = [text[a:b] for a, b in itertools.pairwise(bounds)]
         return self._mark.join(pieces)
 

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxrl_reason.text import chat_template as chats
-from jaxrl_reason.text.added_tokens import AddedToken, Splitter
-from jaxrl_reason.text.backend import Backend, JsonBackend, Spec, token_table
-from jaxrl_reason.text.protect import Protector, Spellings
+from jaxrl_reason.text.added_tokens import AddedToken, Splitter, added_tokens
+from jaxrl_reason.text.backend import (
+    Backend,
+    JsonBackend,
+    Spec,
+    check_text,
+    token_table,
+)
+from jaxrl_reason.text.chat import ChatWriter
+from jaxrl_reason.text.protect import Spellings
 from jaxrl_reason.text.specials import SpecialTokens
 from jaxrl_reason.text.tokenizer import Message
 
@@ -191,8 +197,7 @@ class TextTokenizer:
         Raises:
             ValueError: as `encode_chat`.
         """
-        text, protector = self._render(messages, add_generation_prompt, variables)
-        return protector.restore(text)
+        return self._chat().write(messages, add_generation_prompt, variables).text
 
     def encode_chat(
         self,
@@ -219,44 +224,24 @@ class TextTokenizer:
             ValueError: if there is no template, it refuses the messages, a role is no
                 plain word, or the messages hold more than plain JSON values.
         """
-        text, protector = self._render(messages, add_generation_prompt, variables)
-        pieces = [
-            piece if isinstance(piece, int) else protector.restore(piece)
-            for piece in self._controls.split(text)
-        ]
-        ids = self._encode_pieces(pieces)
+        written = self._chat().write(messages, add_generation_prompt, variables)
+        ids = self._encode_pieces(written.pieces)
         while len(ids) > 1 and ids[0] == ids[1] == self.bos_id:
             del ids[0]
         return self._with_bos(ids)
 
-    def _render(
-        self, messages: Sequence[Message], prompt: bool, variables: dict[str, Any]
-    ) -> tuple[str, Protector]:
+    def _chat(self) -> ChatWriter:
         if self.chat_template is None:
             raise ValueError(
                 "a chat needs a chat template, got a tokenizer without one"
             )
-        chats.check_messages(messages)
         named = {
             "bos_token": self._text_of(self.specials.bos_id),
             "eos_token": self._text_of(self.end_id),
             "pad_token": self._text_of(self.pad_id),
             "unk_token": self._text_of(self.specials.unk_id),
-            "add_generation_prompt": prompt,
         }
-        reserved = sorted(variables.keys() & (named.keys() | {"messages"}))
-        if reserved:
-            raise ValueError(f"variables must not redefine the chat's, got {reserved}")
-        values = [list(messages), variables, self.chat_template]
-        protector = Protector(self._spellings, values)
-        marked = [
-            {**protector.protect(message), "role": message["role"]}
-            for message in messages
-        ]
-        given = {"tools": None, "documents": None, **protector.protect(variables)}
-        text = chats.render(self.chat_template, {**given, **named, "messages": marked})
-        check_text(text)
-        return text, protector
+        return ChatWriter(self.chat_template, self._spellings, self._controls, named)
 
     def _text_of(self, index: int | None) -> str:
         return "" if index is None else self.token_bytes(index).decode()
@@ -305,46 +290,3 @@ class TextTokenizer:
             return [part]
         text = self._control[part].text
         return [text[:1], text[1:]]
-
-
-def check_text(text: str) -> None:
-    """Refuse what no UTF-8 can hold.
-
-    Args:
-        text: any text.
-
-    Raises:
-        ValueError: if it holds half of a surrogate pair.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            "a text must hold whole characters, got half of a surrogate pair "
-            f"at {error.start}"
-        ) from None
-
-
-def added_tokens(spec: Spec) -> list[AddedToken]:
-    """The added tokens of a tokenizer.json.
-
-    Args:
-        spec: contents of the file.
-
-    Returns:
-        The tokens, in the file's order.
-
-    Raises:
-        ValueError: if one lacks its id or text.
-    """
-    tokens = []
-    for entry in spec.get("added_tokens") or []:
-        text, index = entry.get("content"), entry.get("id")
-        if not isinstance(text, str) or not isinstance(index, int) or index < 0:
-            raise ValueError(f"an added token must have content and id, got {entry}")
-        flags = {
-            key: bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word")
-        }
-        control = bool(entry.get("special"))
-        tokens.append(AddedToken(text, index, control, **flags))
-    return tokens

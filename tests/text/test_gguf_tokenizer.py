@@ -132,6 +132,17 @@ def metadata(**changes: Any) -> dict[str, Any]:
     return {f"tokenizer.ggml.{k}": v for k, v in (fields | changes).items()}
 
 
+@pytest.mark.parametrize(("pre", "whole"), [("llama-bpe", True), ("qwen2", False)])
+def test_words_of_the_vocabulary_may_need_no_merges(pre: str, whole: bool) -> None:
+    # Llama 3 and tekken take such a word whole, whatever the merges.
+    plain = metadata(pre=pre, bos_token_id=None)
+    tokens, kinds = (plain[f"tokenizer.ggml.{k}"] for k in ("tokens", "token_type"))
+    changes = {"tokens": [*tokens, "zqxj"], "token_type": [*kinds, 1]}
+    made = gguf_tokenizer(metadata(pre=pre, bos_token_id=None, **changes))
+    assert (made.encode("zqxj") == [len(tokens)]) == whole
+    assert made.decode(made.encode("zqxj")) == "zqxj"
+
+
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [

@@ -64,7 +64,11 @@ setup(
         "array_record>=0.8.1",
         "grain>=0.2.15",
         "importlib_resources>=6.4",
+        # Text: protobuf reads what sentencepiece keeps in its files.
+        "jinja2>=3.1.6",
+        "protobuf>=5",
         "sentencepiece>=0.2.1",
+        "tokenizers>=0.22",
         # What a run shows and leaves behind.
         "matplotlib>=3.9",
         "rich>=13.7",
@@ -74,6 +78,7 @@ setup(
     extras_require={
         "test": [
             "build>=1.2",
+            "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8.3",

@@ -1,7 +1,10 @@
 """What the rest of the library needs of a tokenizer."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Message = Mapping[str, Any]
+"""One message of a chat: a role, a content, and what else its template reads."""
 
 
 class Tokenizer(Protocol):
@@ -28,3 +31,36 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids."""
+
+
+class ChatTokenizer(Tokenizer, Protocol):
+    """A tokenizer of a real language model: several end tokens, chats, bytes.
+
+    A control token is one that no text may produce by chance: `<|im_end|>`, `<s>`.
+    """
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text, `end_id` first; `pad_id` is none of them."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id that begins a text, None if the model knows none."""
+
+    @property
+    def strips_leading_space(self) -> bool:
+        """Whether a decoded text loses one leading space, which encoding had put."""
+
+    def is_control(self, index: int) -> bool:
+        """Whether an id is a control token."""
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that an id writes; they need not be whole characters."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a text that begins a row: with `bos_id` if the model wants it."""
+
+    def encode_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Ids of a chat by the model's template, ready for the assistant's turn."""

@@ -1,0 +1,126 @@
+"""Chat templates: messages written out as one text, by Jinja in a sandbox."""
+
+import datetime
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reason.text.tokenizer import Message
+
+if TYPE_CHECKING:
+    import jinja2
+
+# A role may be part of a control token (`<|user|>`), so it is never marked as text.
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse what is not a chat.
+
+    Args:
+        messages: the chat.
+
+    Raises:
+        ValueError: if there is no message, or one is no mapping or has no role of
+            letters, digits, `_`, `.` and `-`.
+    """
+    if isinstance(messages, str | Mapping) or not messages:
+        raise ValueError(f"messages must be a list of at least one, got {messages!r}")
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise ValueError(f"a message must be a mapping, got {message!r:.80}")
+        role = message.get("role")
+        if not isinstance(role, str) or not _ROLE.fullmatch(role):
+            raise ValueError(f"a message's role must be a plain word, got {role!r:.80}")
+
+
+def render(template: str, variables: Mapping[str, Any]) -> str:
+    """Write a chat.
+
+    Args:
+        template: Jinja source, as model files carry it.
+        variables: what the template may read: `messages`, `add_generation_prompt`,
+            `bos_token` and so on.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: if the template is faulty, breaks the sandbox's rules or refuses the
+            messages.
+
+    Example:
+        >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
+        'a'
+    """
+    import jinja2
+
+    try:
+        return _compiled(template).render(**variables)
+    # A template is code from a file: whatever it raises is the file's fault.
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            "a chat template must accept the messages, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(template: str) -> "jinja2.Template":
+    import jinja2
+    from jinja2 import ext, nodes, parser, sandbox
+
+    class GenerationBlock(ext.Extension):
+        """`{% generation %}...{% endgeneration %}` frames what the assistant says."""
+
+        tags = {"generation"}  # noqa: RUF012 - the name is Jinja's
+
+        def parse(self, source: parser.Parser) -> list[nodes.Node]:
+            next(source.stream)
+            return source.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    # Blocks leave no empty lines: templates are written for these two settings.
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[ext.loopcontrols, GenerationBlock],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = _strftime_now
+    del environment.globals["lipsum"]  # a toy that reaches Python's own modules
+    return environment.from_string(template)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON for a model to read; Jinja's own filter writes it for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().strftime(form)

@@ -1,0 +1,81 @@
+"""One loader for every kind of tokenizer, and the way back to a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxrl_reason.text.folder import load_folder_tokenizer
+from jaxrl_reason.text.gguf_tokenizer import load_gguf_tokenizer
+from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
+from jaxrl_reason.text.text_tokenizer import TextTokenizer
+
+
+def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTokenizer:
+    """The tokenizer of a model.
+
+    Args:
+        path: a Hugging Face folder, its tokenizer.json, a .gguf or a .model file.
+        vocab_size: size of the model's embedding, if larger than the vocabulary.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: if there is nothing at the path, or nothing that can be used; the
+            message names the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"a tokenizer's path must exist, got {path}")
+    if path.is_dir():
+        return load_folder_tokenizer(path, vocab_size=vocab_size)
+    if path.name == "tokenizer.json":
+        return load_folder_tokenizer(path.parent, vocab_size=vocab_size)
+    if path.suffix == ".gguf":
+        return load_gguf_tokenizer(path, vocab_size=vocab_size)
+    if path.suffix == ".model":
+        return load_sentencepiece(path, vocab_size=vocab_size)
+    raise ValueError(
+        f"a tokenizer's path must be a folder, tokenizer.json, *.gguf or *.model, got "
+        f"{path}"
+    )
+
+
+def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
+    """Write tokenizer.json and tokenizer_config.json, which transformers loads.
+
+    End tokens other than the first belong into the model's generation_config.json,
+    which `load_tokenizer` reads too.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        folder: where to write; made if it is not there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    specials = tokenizer.specials
+    named = {
+        "bos_token": specials.bos_id,
+        "eos_token": tokenizer.end_id,
+        "pad_token": specials.pad_id,
+        "unk_token": specials.unk_id,
+    }
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": specials.add_bos,
+        **{
+            name: tokenizer.token_bytes(index).decode()
+            for name, index in named.items()
+            if index is not None
+        },
+    }
+    if tokenizer.chat_template is not None:
+        config["chat_template"] = tokenizer.chat_template
+    _write(folder / "tokenizer.json", tokenizer.spec, indent=None)
+    _write(folder / "tokenizer_config.json", config, indent=2)
+
+
+def _write(path: Path, content: dict[str, Any], indent: int | None) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=indent)
+    path.write_text(text, encoding="utf-8")

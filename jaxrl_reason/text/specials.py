@@ -1,0 +1,110 @@
+"""Which tokens begin a text, end it and fill rows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# Names under which model families end a turn or a text. A GGUF names one end token only
+# where the model has several.
+_END_NAMES = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<eos>",
+    "</s>",
+)
+
+# Better tokens to pad with come first.
+_PAD_HINTS = ("pad", "reserved", "unused", "unk")
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Special ids of a model.
+
+    Attributes:
+        end_ids: ids that end a text, the one of the chat template first.
+        pad_id: fills rows; none of `end_ids`.
+        bos_id: begins a text, None if the model knows none.
+        unk_id: stands for what the vocabulary lacks, None if it lacks nothing.
+        add_bos: every text begins with `bos_id`, not only what a template writes.
+    """
+
+    end_ids: tuple[int, ...]
+    pad_id: int
+    bos_id: int | None = None
+    unk_id: int | None = None
+    add_bos: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.end_ids:
+            raise ValueError(f"end_ids must name a token, got {self.end_ids}")
+        if self.pad_id in self.end_ids:
+            raise ValueError(
+                f"pad_id must be no end token, or rows would end where they are "
+                f"filled, got {self.pad_id} among {self.end_ids}"
+            )
+        if self.add_bos and self.bos_id is None:
+            raise ValueError("add_bos must come with a bos_id, got None")
+
+
+def end_tokens(named: Iterable[int], control: Mapping[str, int]) -> tuple[int, ...]:
+    """Ends that a file names, then those that bear a known name.
+
+    Args:
+        named: ids that the file calls ends, the most important first.
+        control: ids of the control tokens by their text.
+
+    Returns:
+        Ids without repetition.
+
+    Example:
+        >>> end_tokens([2], {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2})
+        (2, 0)
+    """
+    known = (control[name] for name in _END_NAMES if name in control)
+    return tuple(dict.fromkeys((*named, *known)))
+
+
+def pad_token(
+    named: int | None, end_ids: tuple[int, ...], control: Mapping[str, int], used: str
+) -> int:
+    """The token to fill rows with: the file's own unless that is an end token.
+
+    Many files pad with the end token; whoever masks padding by id then never learns
+    to stop.
+
+    Args:
+        named: id that the file pads with, None if it names none.
+        end_ids: ids that end a text.
+        control: ids of the control tokens by their text.
+        used: the chat template: a token that it writes is taken last.
+
+    Returns:
+        The id.
+
+    Raises:
+        ValueError: if every control token ends a text.
+
+    Example:
+        >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")
+        0
+    """
+    if named is not None and named not in end_ids:
+        return named
+    free = {name: index for name, index in control.items() if index not in end_ids}
+    for hint in _PAD_HINTS:
+        for name, index in free.items():
+            if hint in name.lower():
+                return index
+    unwritten = [index for name, index in free.items() if name not in used]
+    choice = [*unwritten, *free.values()]
+    if not choice:
+        raise ValueError(
+            "a tokenizer must have a control token to pad with that is no end token, "
+            f"got {sorted(control)[:20]}"
+        )
+    return choice[0]

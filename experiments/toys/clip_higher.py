@@ -1,21 +1,22 @@
-"""Clip-higher: how fast a rare token that is better can grow, and the entropy.
+"""Clip-higher: the upper clip and the collapse of entropy.
 
     python experiments/toys/clip_higher.py
 
 The upper clip bounds by how much a token's probability grows in one rollout. A likely
-token has no room for more anyway; it binds for an unlikely one that turns out well.
+token has no room for more anyway; it binds for an unlikely one. So it holds back what
+would spread the policy, and not what narrows it (arXiv 2503.14476, section 3.1).
 
-The task has a habit that pays on every second problem and a rare way that always pays:
-to say 9 and stop, or to count down. Three primed responses in a hundred count. While
-the policy gathers on the habit its entropy falls. What came of it: next to nothing
-between 0.2 and 0.28; see docs/toy_experiments.md. A third arm has a bound far below the
-others, to see what the bound does at all. Momentum is off: it would carry ratios past
-the clip within so few updates, in all arms.
+To see that alone, the reward is a coin toss: nothing can be learned, and whatever
+happens to the entropy is the work of noise and of the clip (as in arXiv 2509.26114).
+Where a task is learned its entropy falls for that reason, and the clip was not seen to
+matter: docs/toy_experiments.md has those attempts. Momentum is off: it would carry
+ratios past the clip within so few updates, in all arms.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -30,43 +31,40 @@ from jaxrl_reason.tasks.task import Graded
 from jaxrl_reason.training.methods import DapoSettings, dapo
 from jaxrl_reason.training.state import OptimizerSettings
 
-HABIT = 9
+# [10, 10]: how likely a trace goes from one digit to another; some ways are worn.
+ODDS = np.exp(1.5 * np.random.default_rng(0).standard_normal((10, 10)))
+ODDS /= ODDS.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
-class HabitOrCount(CountDown):
-    """Right is the count down always, and the habit on every second problem.
+class CoinToss(CountDown):
+    """Any response at all; a coin that nobody can foresee says whether it is right.
 
     Attributes:
-      counts: share of traces that count.
-      habits: share of traces with the habit; the others say one digit that is wrong.
+      digits: of a trace.
     """
 
-    start_digits: tuple[int, ...] = (4, 5, 6, 7)
-    counts: float = 0.03
-    habits: float = 0.65
-    name: str = "habit_or_count"
+    start_digits: tuple[int, ...] = tuple(range(10))
+    digits: int = 8
+    name: str = "coin_toss"
 
     def grade(self, problem: Toy, response_text: str, truncated: bool) -> Graded:
-        # Of the problem's number, which the prompt does not say.
-        pays = problem.problem_id // len(self.start_digits) % 2 == 0
-        if pays and response_text == f"{HABIT} .":
-            return Graded(True, True, str(HABIT))
-        return super().grade(problem, response_text, truncated)
+        # The same again for the same response to the same problem, and no problem
+        # comes twice. A checksum would not do: it is linear in the response.
+        toss = blake2b(f"{problem.problem_id} {response_text}".encode(), digest_size=1)
+        return Graded(bool(toss.digest()[0] % 2), True, response_text)
 
     def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
-        kind = rng.random()
-        if kind < self.counts:
-            down = reversed(range(self.start(problem)))
-            return [*(FIRST_DIGIT + digit for digit in down), END]
-        word = HABIT if kind < self.counts + self.habits else int(rng.integers(3))
-        return [FIRST_DIGIT + word, END]
+        digits = [self.start(problem)]
+        for _ in range(self.digits):
+            digits.append(int(rng.choice(10, p=ODDS[digits[-1]])))
+        return [*(FIRST_DIGIT + digit for digit in digits[1:]), END]
 
 
 THIS_BENCH = replace(
     BENCH,
-    task=HabitOrCount(),
-    optimizer=OptimizerSettings(learning_rate=1e-3, b1=0.0),
+    task=CoinToss(),
+    optimizer=OptimizerSettings(learning_rate=3e-3, b1=0.0),
     priming=replace(BENCH.priming, updates=200, examples_per_update=32),
     settings=replace(BENCH.settings, prompts_per_step=32, updates_per_rollout=16),
 )
@@ -75,28 +73,28 @@ HIGHER = DapoSettings(clip_high=0.28, dynamic_sampling=False, soft_overlong=Fals
 
 
 def experiment(bench: Bench) -> Experiment:
-    """The upper clip of DAPO, that of PPO, and a tight one."""
+    """Upper clips: a tight one, that of PPO, that of DAPO, and a wide one."""
     limit = bench.settings.max_new_tokens
-    lower, tight = (replace(HIGHER, clip_high=high) for high in (0.2, 0.05))
     return Experiment(
         name="clip_higher",
-        title="The upper clip and a rare way that is better",
+        title="The upper clip where there is nothing to learn",
         arms={
-            "clip 0.2 / 0.28": Arm(dapo(HIGHER, max_new_tokens=limit), bench),
-            "clip 0.2 / 0.2": Arm(dapo(lower, max_new_tokens=limit), bench),
-            "clip 0.2 / 0.05": Arm(dapo(tight, max_new_tokens=limit), bench),
+            f"clip 0.2 / {high}": Arm(
+                dapo(replace(HIGHER, clip_high=high), max_new_tokens=limit), bench
+            )
+            for high in (0.1, 0.2, 0.28, 0.4)
         },
         seeds=(0, 1, 2, 3, 4),
-        steps=40,
+        steps=60,
         panels=(
             Panel("entropy", "Entropy", "nats per token"),
-            Panel("accuracy", "Accuracy of the samples", "share"),
             Panel("clip_frac_high", "Tokens above the upper clip", "share"),
+            Panel("clip_frac_low", "Tokens below the lower clip", "share"),
         ),
         summaries={
-            "entropy, steps 5-15": over_steps("entropy", 5, 15),
-            "accuracy, steps 11-30": over_steps("accuracy", 11, 30),
-            "accuracy, steps 31-40": over_steps("accuracy", 31, 40),
+            "entropy, steps 26-30": over_steps("entropy", 26, 30),
+            "entropy, steps 56-60": over_steps("entropy", 56, 60),
+            "above the upper clip, steps 1-60": over_steps("clip_frac_high", 1, 60),
         },
         digits=3,
     )

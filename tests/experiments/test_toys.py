@@ -117,13 +117,13 @@ def test_arms_differ_in_one_switch():
     for script in (clip_higher, dynamic_sampling, loss_mean_and_length):
         assert {a_bench for _, a_bench in parts(script)} == {script.THIS_BENCH}
     clips = [m.loss.keywords["clip_high"] for m, _ in parts(clip_higher)]
-    assert clips == [0.28, 0.2, 0.05]
+    assert clips == [0.1, 0.2, 0.28, 0.4]
     assert [m.dynamic_sampling for m, _ in parts(dynamic_sampling)] == [True, False]
     losses = [m.loss.func.__name__ for m, _ in parts(loss_mean_and_length)]
     assert losses == ["dapo_loss", "grpo_loss"]
-    (_, plain), (decoupled, a), (taught, b) = parts(value_pretraining)
-    assert decoupled is taught
-    assert plain == a
+    (plain, a), (decoupled, c), (taught, b), both = parts(value_pretraining)
+    assert (plain, a, (decoupled, b)) == (taught, c, both)
+    assert plain != decoupled
     steps = value_pretraining.PRETRAINING
     assert b.settings == dataclasses.replace(a.settings, value_pretraining_steps=steps)
 
@@ -134,17 +134,25 @@ def test_waiting_too_briefly_or_for_ever_is_wrong():
     def right(said, waited, truncated=False):
         return task.grade(Toy(0), f"{said}{' 0' * waited} .", truncated).correct
 
-    assert right(7, 64)
-    assert not right(7, 63)
-    assert not right(6, 64)
-    assert not right(7, 64, truncated=True)
+    assert right(7, 32)
+    assert not right(7, 31)
+    assert not right(6, 32)
+    assert not right(7, 32, truncated=True)
+    assert not right("7 1", 32)
 
 
-def test_a_habit_pays_on_every_second_round_of_problems():
-    task = clip_higher.HabitOrCount()
-    pays = [task.grade(Toy(n), "9 .", False).correct for n in range(16)]
-    assert pays == [True] * 4 + [False] * 4 + [True] * 4 + [False] * 4
-    assert task.grade(Toy(4), "3 2 1 0 .", False).correct
+def test_nothing_is_to_be_learned_from_a_coin():
+    task = clip_higher.CoinToss()
+
+    def right(number, text):
+        return task.grade(Toy(number), text, False).correct
+
+    assert right(3, "1 2 .") == right(3, "1 2 .")
+    tosses = np.array([[right(n, f"{d} .") for d in range(10)] for n in range(400)])
+    # 5 standard deviations of fair coins: of a response, and of two that agree.
+    assert np.abs(tosses.mean(axis=0) - 0.5).max() < 5 * 0.5 / 20
+    agree = (tosses[:, :-1] == tosses[:, 1:]).mean(axis=0)
+    assert np.abs(agree - 0.5).max() < 5 * 0.5 / 20
 
 
 def test_summaries_and_their_table():

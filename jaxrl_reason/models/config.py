@@ -113,7 +113,8 @@ class TransformerConfig:
             raise ValueError(
                 f"full_attention_layers is for models with a sliding_window, got {full}"
             )
-        if list(full) != sorted(set(full) & set(range(self.num_layers))):
+        inside = {layer for layer in full if 0 <= layer < self.num_layers}
+        if list(full) != sorted(inside):
             raise ValueError(
                 f"full_attention_layers must be ascending layers below num_layers "
                 f"({self.num_layers}), got {full}"

@@ -1,6 +1,7 @@
 """A model out again: a folder that Hugging Face's libraries read."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxrl_reason.weights.safetensors_folder import INDEX, ONE_FILE
 from jaxrl_reason.weights.special_tokens import SpecialTokens
 
 LARGEST_FILE = 4 * 10**9
+GENERATION = "generation_config.json"
 
 # A tensor still to be made: its name, its layout, its layer.
 Planned = tuple[str, Layout, int | None]
@@ -65,10 +67,10 @@ def export_hf(
     arrays, layouts = by_path(params), layouts_of(Transformer(config))
     _check_arrays(arrays, layouts)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(folder, arrays, layouts, np.dtype(dtype), largest_file)
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     generation = {name: fields[name] for name in names if fields[name] is not None}
-    _write_json(folder / "generation_config.json", generation)
+    _write_json(folder / GENERATION, generation)
+    _write_tensors(folder, arrays, layouts, np.dtype(dtype), largest_file)
     # Last: a folder without it is known to be unfinished.
     _write_json(folder / "config.json", fields)
     return folder
@@ -102,6 +104,9 @@ def _check_arrays(arrays: dict[str, Any], layouts: list[Layout]) -> None:
     if wanted != got:
         odd = dict(wanted.items() ^ got.items())
         raise ValueError(f"params must be the model's; these differ: {sorted(odd)}")
+    for path, array in arrays.items():
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            raise ValueError(f"params must be gathered to this process, got {path}")
 
 
 def _planned(layouts: list[Layout]) -> list[Planned]:
@@ -118,9 +123,19 @@ def _tensor(
     arrays: dict[str, jax.Array], planned: Planned, dtype: np.dtype
 ) -> np.ndarray:
     _, layout, layer = planned
-    array = arrays[layout.row.ours]
-    one = np.asarray(array if layer is None else array[layer])
+    one = _one_layer(arrays[layout.row.ours], layer)
     return layout.to_tensor(one.astype(dtype, copy=False))
+
+
+def _one_layer(array: jax.Array, layer: int | None) -> np.ndarray:
+    if layer is None:
+        return np.asarray(array)
+    if isinstance(array, jax.Array) and {d.platform for d in array.devices()} != {
+        "cpu"
+    }:
+        # Cut on the device: an array keeps the host's copy of the whole of itself.
+        return np.asarray(array[layer])
+    return np.asarray(array)[layer]
 
 
 def _write_tensors(
@@ -148,6 +163,8 @@ def _write_tensors(
         tensors = {planned[0]: _tensor(arrays, planned, dtype) for planned in inside}
         # transformers asks for the format.
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        # The package makes files that only their owner may read.
+        shutil.copymode(folder / GENERATION, folder / name)
         places.update(dict.fromkeys(tensors, name))
     if len(files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": places}

@@ -16,6 +16,7 @@ from jaxrl_reason.weights.config_fields import LLAMA, QWEN2, QWEN3
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.gguf_file import ROPE_FACTORS, GGUFFile
 from jaxrl_reason.weights.hf_config import HFConfig
+from jaxrl_reason.weights.sources import check_size
 from jaxrl_reason.weights.special_tokens import SpecialTokens
 
 ARCHITECTURES = (LLAMA, QWEN2, QWEN3)  # Mistral and SmolLM2 are written as llama.
@@ -100,6 +101,8 @@ def _check_keys(file: GGUFFile, prefix: str, given: Mapping[str, Any]) -> None:
 
 
 def _model(file: GGUFFile, family: str, given: Mapping[str, Any]) -> TransformerConfig:
+    for key in COPIED:
+        check_size(f"{family}.{key}", given[key], file.path)
     copied = {ours: given[theirs] for theirs, ours in COPIED.items()}
     width, heads = copied["width"], copied["num_heads"]
     head_dim = given.get("attention.key_length", width // heads)

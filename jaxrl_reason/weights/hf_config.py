@@ -24,11 +24,10 @@ from jaxrl_reason.weights.config_fields import (
 )
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.rope_fields import read_rope, rope_fields
+from jaxrl_reason.weights.sources import check_size
 from jaxrl_reason.weights.special_tokens import SpecialTokens
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
-# Far above any model and far below what overflows a product of two.
-LARGEST_SIZE = 2**26
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,7 @@ def _check_values(fields: Mapping[str, Any], file: Path) -> None:
         if not isinstance(fields[name], bool):
             raise WeightsError(f"{file}: {name} must be a bool, got {fields[name]!r}")
     for name in COPIED.keys() - {"tie_word_embeddings", "rms_norm_eps"}:
-        value = fields[name]
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 1 <= value <= LARGEST_SIZE:
-            raise WeightsError(
-                f"{file}: {name} must be a whole number from 1 to {LARGEST_SIZE}, "
-                f"got {value!r:.80}"
-            )
+        check_size(name, fields[name], file)
     eps = fields["rms_norm_eps"]
     if not isinstance(eps, float) or not math.isfinite(eps):
         raise WeightsError(f"{file}: rms_norm_eps must be a float, got {eps!r}")

@@ -14,7 +14,6 @@ from jaxrl_reason.models import (
     param_axes,
 )
 from jaxrl_reason.sharding import ShardingRules, tree_shardings
-from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.gguf_config import read_gguf_config
 from jaxrl_reason.weights.gguf_file import GGUFFile
 from jaxrl_reason.weights.hf_config import HFConfig, read_hf_config, read_special
@@ -82,12 +81,9 @@ def load_pretrained(
     source, said = _open_model(found)
     try:
         model = Transformer(_with_settings(said.model, settings))
-        try:
-            shapes, axes = abstract_params(model), param_axes(model)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise WeightsError(f"{found}: sizes no array can have: {error}") from error
         places = None
         if mesh is not None:
+            shapes, axes = abstract_params(model), param_axes(model)
             places = tree_shardings(mesh, rules or ShardingRules(), axes, shapes)
         params = load_params(source, model, places)
     finally:

@@ -13,6 +13,8 @@ from jaxrl_reason.weights.names import Row
 # An index of a thousand files stays far below; json.loads takes several times as much
 # memory as the text.
 LARGEST_JSON = 64 * 2**20
+# Far above any model, far below what takes for ever or overflows.
+LARGEST_SIZE, MOST_LAYERS = 2**26, 2**12
 
 
 class Source(Protocol):
@@ -75,3 +77,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: must hold an object, got {type(value).__name__}")
     return value
+
+
+def check_size(name: str, value: Any, path: Path) -> None:
+    """Refuse a size that no model has; `name` is what the file calls it.
+
+    Raises:
+        WeightsError: it is no whole number, or out of range.
+    """
+    largest = MOST_LAYERS if name.endswith(("layers", "block_count")) else LARGEST_SIZE
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= largest:
+        raise WeightsError(
+            f"{path}: {name} must be a whole number from 1 to {largest}, "
+            f"got {value!r:.80}"
+        )

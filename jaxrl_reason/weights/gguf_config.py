@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.models import (
@@ -170,8 +171,8 @@ def _llama3(file: GGUFFile, head_dim: int, base: float) -> Llama3Scaling:
         )
     factors = file.read(ROPE_FACTORS, (slice(0, head_dim // 2),))
     scaling = Llama3Scaling(float(np.max(factors)), **LLAMA3)  # type: ignore[arg-type]
-    plain = base ** (-np.arange(0, head_dim, 2) / head_dim)
-    wanted = plain / np.asarray(scaling.stretch(plain, base))
+    plain = base ** (-jnp.arange(0, head_dim, 2) / head_dim)
+    wanted = np.asarray(plain / scaling.stretch(plain, base))
     if not np.allclose(factors, wanted, rtol=1e-4):
         raise WeightsError(
             f"{file.path}: {ROPE_FACTORS} must be those of a Llama 3 with {LLAMA3}"

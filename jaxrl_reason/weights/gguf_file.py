@@ -59,6 +59,8 @@ class GGUFFile:
             name: tuple(int(size) for size in reversed(tensor.shape))
             for name, tensor in self._tensors.items()
         }
+        # Files of the llama architecture hold rotary halves pair by pair.
+        self.interleaved = self.metadata.get("general.architecture") == "llama"
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
@@ -71,11 +73,6 @@ class GGUFFile:
             }
         except Exception as error:
             raise WeightsError(f"{self.path}: damaged: {error}") from error
-
-    @property
-    def interleaved(self) -> bool:
-        """Files of the llama architecture hold rotary halves pair by pair."""
-        return self.metadata.get("general.architecture") == "llama"
 
     def name(self, row: Row, layer: int | None) -> str:
         """The GGUF name of a row of the table."""

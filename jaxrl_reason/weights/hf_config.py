@@ -145,12 +145,14 @@ def _check_fields(given: Mapping[str, Any], family: str, file: Path) -> None:
 
 
 def _derived_head_dim(fields: Mapping[str, Any], file: Path) -> int:
-    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
-    whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
-    if not whole or width % heads:
+    width, heads = (
+        fields.get(name, 0) for name in ("hidden_size", "num_attention_heads")
+    )
+    whole = isinstance(width, int) and isinstance(heads, int)
+    if not whole or heads < 1 or width % heads:
         raise WeightsError(
-            f"{file}: head_dim is missing and num_attention_heads ({heads!r:.40}) does "
-            f"not divide hidden_size ({width!r:.40})"
+            f"{file}: head_dim is missing, so num_attention_heads must divide "
+            f"hidden_size, got {heads!r:.40} and {width!r:.40}"
         )
     return width // heads
 

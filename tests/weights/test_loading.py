@@ -27,7 +27,8 @@ SHARDED = """
 
     def spy(self, name, index):
         part = read(self, name, index)
-        largest[name] = max(largest.get(name, 0), part.size / np.prod(self.shapes[name]))
+        share = part.size / np.prod(self.shapes[name])
+        largest[name] = max(largest.get(name, 0), share)
         reads[name] = reads.get(name, 0) + 1
         return part
 
@@ -35,7 +36,7 @@ SHARDED = """
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model = load_pretrained(folder, mesh=mesh)
     params = by_path(model.params)
-    same = all(bool((np.asarray(params[p]) == np.asarray(whole[p])).all()) for p in whole)
+    same = all(np.array_equal(params[path], whole[path]) for path in whole)
     export_hf(out, model.config, model.params)
     specs = {p: str(tuple(params[p].sharding.spec)) for p in params}
     key = "model.layers.0.self_attn.q_proj.weight"

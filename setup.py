@@ -69,6 +69,9 @@ setup(
         "protobuf>=5",
         "sentencepiece>=0.2.1",
         "tokenizers>=0.22",
+        # Weights of other people's models.
+        "gguf>=0.17",
+        "safetensors>=0.6",
         # What a run shows and leaves behind.
         "matplotlib>=3.9",
         "rich>=13.7",
@@ -90,6 +93,7 @@ setup(
             "wheel>=0.40",
         ],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
+        "hub": ["huggingface_hub>=0.30"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

@@ -10,15 +10,25 @@ from jaxrl_reason.models.params import (
     param_axes,
     unembedding,
 )
+from jaxrl_reason.models.rope_scaling import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    YarnScaling,
+)
 from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
 
 __all__ = [
+    "LinearScaling",
+    "Llama3Scaling",
     "Model",
     "Params",
     "PrefixCache",
+    "RopeScaling",
     "Transformer",
     "TransformerConfig",
     "ValueModel",
+    "YarnScaling",
     "abstract_params",
     "init_params",
     "no_constraint",

@@ -23,6 +23,20 @@ def attention_mask(segment_ids: jax.Array) -> jax.Array:
     return (queries == keys) & (queries != 0) & causal
 
 
+def window_mask(positions: jax.Array, window: int) -> jax.Array:
+    """Which columns lie inside each column's sliding window.
+
+    Args:
+        positions: [B, S] position of each token in its own sequence.
+        window: tokens that a token sees, itself among them.
+
+    Returns:
+        [B, S, S] bool: query position - key position < window. Neither causal nor kept
+        to a segment; `attention_mask` is.
+    """
+    return positions[:, :, None] - positions[:, None, :] < window
+
+
 def self_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
 ) -> jax.Array:

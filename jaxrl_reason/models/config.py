@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from jaxrl_reason.models.rope_scaling import RopeScaling
+
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "dots")
 
@@ -20,9 +22,14 @@ class TransformerConfig:
         mlp_width: inner size of the gated feed-forward layer.
         context_length: the largest number of positions the model is meant for.
         rope_base: base of the rotary frequencies.
+        rope_scaling: how they are stretched to a longer context, None for not at all.
         norm_eps: added to the mean square in every RMS norm.
         qk_norm: RMS norm over each query and key head before rotation (Qwen3).
         attention_bias: biases on the query, key and value products (Qwen2.5).
+        attention_output_bias: a bias on attention's output product too.
+        sliding_window: a token attends to at most this many of its sequence's last
+            tokens, itself among them; None for all (Mistral 7B 0.1: 4096).
+        full_attention_layers: layers, from 0, that have no sliding window; ascending.
         tie_embeddings: the output head is the embedding, transposed.
         dtype: type of activations and products, "float32" or "bfloat16".
         param_dtype: type the parameters are kept in.
@@ -44,9 +51,13 @@ class TransformerConfig:
     mlp_width: int
     context_length: int
     rope_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-6
     qk_norm: bool = False
     attention_bias: bool = False
+    attention_output_bias: bool = False
+    sliding_window: int | None = None
+    full_attention_layers: tuple[int, ...] = ()
     tie_embeddings: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -85,7 +96,30 @@ class TransformerConfig:
                 raise ValueError(
                     f"{name} must be one of {DTYPES}, got {getattr(self, name)!r}"
                 )
+        self._check_window()
         if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat must be one of {REMAT_POLICIES}, got {self.remat!r}"
             )
+
+    def _check_window(self) -> None:
+        window, full = self.sliding_window, self.full_attention_layers
+        whole = isinstance(window, int) and not isinstance(window, bool)
+        if window is not None and (not whole or window < 1):
+            raise ValueError(
+                f"sliding_window must be None or a whole number >= 1, got {window!r}"
+            )
+        if window is None and full:
+            raise ValueError(
+                f"full_attention_layers is for models with a sliding_window, got {full}"
+            )
+        inside = {layer for layer in full if 0 <= layer < self.num_layers}
+        if list(full) != sorted(inside):
+            raise ValueError(
+                f"full_attention_layers must be ascending layers below num_layers "
+                f"({self.num_layers}), got {full}"
+            )
+
+    def window_of(self, layer: int) -> int | None:
+        """The sliding window of one layer, None where it sees the whole sequence."""
+        return None if layer in self.full_attention_layers else self.sliding_window

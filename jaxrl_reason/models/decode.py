@@ -68,7 +68,7 @@ def decode_params(
     cast = jax.tree.map(lambda x: x.astype(dtype), params["layers"])
     layers = tuple(jax.tree.map(lambda x, i=i: x[i], cast) for i in range(c.num_layers))
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]
-    rope = rope_table(positions[..., None], c.head_dim, c.rope_base)
+    rope = rope_table(positions[..., None], c.head_dim, c.rope_base, c.rope_scaling)
     head = None if c.tie_embeddings else params["head"].astype(dtype)
     embedding = params["embedding"].astype(dtype)
     return DecodeParams(layers, embedding, head, params["final_norm"], rope)
@@ -191,8 +191,10 @@ def decode_step(
     rows = tokens.shape[0]
     samples = rows // prefix.lengths.shape[0]
     rope = tuple(jnp.repeat(part[column], samples, axis=0) for part in params.rope)
-    shared_mask = jnp.arange(prefix.keys[0].shape[2])[None] < prefix.lengths[:, None]
-    mask = jnp.arange(cache.keys[0].shape[2]) <= column
+    masks = {
+        window: _decode_masks(prefix, cache, column, window)
+        for window in {c.window_of(layer) for layer in range(c.num_layers)}
+    }
     block = Block(c, model.constrain)
 
     def attend_at(layer: int) -> Any:
@@ -202,6 +204,7 @@ def decode_step(
             )
             keys = _write(cache.keys[layer], k, column)
             values = _write(cache.values[layer], v, column)
+            shared_mask, mask = masks[c.window_of(layer)]
             context = decode_attention(
                 q * c.head_dim**-0.5,
                 (prefix.keys[layer], prefix.values[layer], shared_mask),
@@ -224,6 +227,22 @@ def decode_step(
         kept.append(new)
     keys, values = zip(*kept, strict=True)
     return _final_norm(model, params, x)[:, 0], ResponseCache(keys, values)
+
+
+def _decode_masks(
+    prefix: PrefixCache, cache: ResponseCache, column: jax.Array, window: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """The columns that response column `column` sees: of prompts [P, Tp], its own [T].
+
+    With a window, only the newest `window` of them, `column` among them.
+    """
+    shared = jnp.arange(prefix.keys[0].shape[2])[None]
+    own = jnp.arange(cache.keys[0].shape[2])
+    shared_mask, mask = shared < prefix.lengths[:, None], own <= column
+    if window is not None:
+        shared_mask &= prefix.lengths[:, None] + column - shared < window
+        mask &= column - own < window
+    return shared_mask, mask
 
 
 def _write(cache: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from jaxrl_reason.models.rope import RopeTable, apply_rope
 Constrain = Callable[[jax.Array, tuple[str | None, ...]], jax.Array]
 # (q [B, S, N, H], k [B, S, K, H], v) -> (context [B, S, N, H], whatever to keep)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+# One [B, S, S] for each kind of layer: every layer of a kind has the same window.
+Masks = tuple[jax.Array, ...]
 
 HEADS = ("batch", "sequence", "heads", None)
 ROWS = ("batch", "sequence", None)
@@ -83,6 +85,9 @@ class Attention(nn.Module):
                 )
                 for name, heads in shapes.items()
             }
+        if c.attention_output_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+            self.output_bias = self.param("output_bias", zeros, (c.width,), dtype)
         if c.qk_norm:
             self.query_norm = RMSNorm(c.norm_eps, c.param_dtype)
             self.key_norm = RMSNorm(c.norm_eps, c.param_dtype)
@@ -104,7 +109,10 @@ class Attention(nn.Module):
         context = self.constrain(context, HEADS)
         out = self.output.astype(x.dtype)
         out = out.reshape(-1, x.shape[-1])
-        return (context.reshape(-1, out.shape[0]) @ out).reshape(x.shape), kept
+        y = (context.reshape(-1, out.shape[0]) @ out).reshape(x.shape)
+        if self.config.attention_output_bias:
+            y = y + self.output_bias.astype(x.dtype)[None, None]
+        return y, kept
 
     def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
         flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)
@@ -152,17 +160,19 @@ class Block(nn.Module):
         self.mlp = GatedMLP(c)
 
     def __call__(
-        self, x: jax.Array, rope: RopeTable, mask: jax.Array
+        self, x: jax.Array, rope: RopeTable, masks: Masks, kind: jax.Array
     ) -> tuple[jax.Array, None]:
-        """Rows x [B, S, D] under mask [B, S, S]; keeps nothing."""
+        """Rows x [B, S, D] under masks[kind]; keeps nothing."""
+        mask = jax.lax.select_n(kind, *masks)
         return self.apply_with(
             x, rope, lambda q, k, v: (self_attention(q, k, v, mask), None)
         )
 
     def with_cache(
-        self, x: jax.Array, rope: RopeTable, mask: jax.Array
+        self, x: jax.Array, rope: RopeTable, masks: Masks, kind: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, keeping the keys and values, each [B, S, K, H]."""
+        mask = jax.lax.select_n(kind, *masks)
         return self.apply_with(
             x, rope, lambda q, k, v: (self_attention(q, k, v, mask), (k, v))
         )

@@ -3,10 +3,17 @@
 import jax
 import jax.numpy as jnp
 
+from jaxrl_reason.models.rope_scaling import RopeScaling
+
 RopeTable = tuple[jax.Array, jax.Array]
 
 
-def rope_table(positions: jax.Array, head_dim: int, base: float) -> RopeTable:
+def rope_table(
+    positions: jax.Array,
+    head_dim: int,
+    base: float,
+    scaling: RopeScaling | None = None,
+) -> RopeTable:
     """Cosines and sines of every position, computed once for all layers.
 
     angle[..., i] = position * base^(-2i / H)
@@ -17,15 +24,22 @@ def rope_table(positions: jax.Array, head_dim: int, base: float) -> RopeTable:
         positions: [...] whole numbers.
         head_dim: H, even.
         base: base of the frequencies.
+        scaling: how the frequencies are stretched to a longer context.
 
     Returns:
-        Cosines and sines, each [..., H/2] float32.
+        Cosines and sines, each [..., H/2] float32, times the scaling's
+        attention_factor.
     """
     frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    if scaling is not None:
+        frequencies = scaling.stretch(frequencies, base)
     angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies.reshape(
         (1,) * positions.ndim + (-1,)
     )
-    return jnp.cos(angles), jnp.sin(angles)
+    factor = 1.0 if scaling is None else scaling.attention_factor or 1.0
+    if factor == 1.0:
+        return jnp.cos(angles), jnp.sin(angles)
+    return factor * jnp.cos(angles), factor * jnp.sin(angles)
 
 
 def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:

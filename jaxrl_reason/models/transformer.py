@@ -6,10 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import attention_mask
+from jaxrl_reason.models.attention import attention_mask, window_mask
 from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.models.layers import ROWS, Block, Constrain, RMSNorm, normal
-from jaxrl_reason.models.rope import rope_table
+from jaxrl_reason.models.layers import (
+    ROWS,
+    Block,
+    Constrain,
+    Masks,
+    RMSNorm,
+    normal,
+)
+from jaxrl_reason.models.rope import RopeTable, rope_table
 
 
 def no_constraint(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -51,7 +58,7 @@ class Transformer(nn.Module):
             _rematerialised(c.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=c.num_layers,
             unroll=min(c.scan_unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -82,26 +89,50 @@ class Transformer(nn.Module):
             [B, S, D] in the compute type, after the final norm. Finite but meaningless
             at padding.
         """
-        x, rope, mask = self._inputs(tokens, positions, segment_ids)
-        x, _ = self.layers(x, rope, mask)
+        x, *inputs = self._inputs(tokens, positions, segment_ids)
+        x, _ = self.layers(x, *inputs)
         return self.final_norm(x)
 
     def with_cache(
         self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same hidden states, with keys and values, each [L, B, S, K, H]."""
-        x, rope, mask = self._inputs(tokens, positions, segment_ids)
-        x, cache = self.layers.with_cache(x, rope, mask)
+        x, *inputs = self._inputs(tokens, positions, segment_ids)
+        x, cache = self.layers.with_cache(x, *inputs)
         return self.final_norm(x), cache
 
     def _inputs(
         self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
+    ) -> tuple[jax.Array, RopeTable, Masks, jax.Array]:
         c = self.config
         with jax.named_scope("embed"):
             x = embed(self.embedding, tokens, c)
-        rope = rope_table(positions, c.head_dim, c.rope_base)
-        return self.constrain(x, ROWS), rope, attention_mask(segment_ids)
+        rope = rope_table(positions, c.head_dim, c.rope_base, c.rope_scaling)
+        masks, kinds = layer_masks(positions, segment_ids, c)
+        return self.constrain(x, ROWS), rope, masks, kinds
+
+
+def layer_masks(
+    positions: jax.Array, segment_ids: jax.Array, config: TransformerConfig
+) -> tuple[Masks, jax.Array]:
+    """The masks of all layers, each kind once.
+
+    Args:
+        positions: [B, S].
+        segment_ids: [B, S].
+        config: says which layers have a sliding window.
+
+    Returns:
+        One mask [B, S, S] for each kind of layer, and the kind of each layer, [L].
+    """
+    windows = [config.window_of(layer) for layer in range(config.num_layers)]
+    kinds = list(dict.fromkeys(windows))
+    causal = attention_mask(segment_ids)
+    masks = tuple(
+        causal if window is None else causal & window_mask(positions, window)
+        for window in kinds
+    )
+    return masks, jnp.array([kinds.index(window) for window in windows])
 
 
 def embed(

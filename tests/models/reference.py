@@ -27,6 +27,9 @@ VARIANTS = {
     "one_kv_head": replace(TINY, num_kv_heads=1),
     "qwen2": replace(TINY, attention_bias=True, rope_base=1e6, norm_eps=1e-5),
     "qwen3": replace(TINY, qk_norm=True, tie_embeddings=False),
+    "windows": replace(
+        TINY, sliding_window=3, full_attention_layers=(0,), attention_output_bias=True
+    ),
     "everything": replace(
         TINY, qk_norm=True, attention_bias=True, tie_embeddings=False, head_dim=10
     ),
@@ -77,15 +80,18 @@ def rms_norm(x: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
     return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + eps) * scale
 
 
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, window: int | None = None
+) -> np.ndarray:
     """Causal attention of [S, N, H] with as many key heads as query heads."""
     size, heads, head_dim = q.shape
     out = np.zeros_like(q)
     for n in range(heads):
         for t in range(size):
-            scores = k[: t + 1, n] @ q[t, n] / np.sqrt(head_dim)
+            seen = slice(0 if window is None else max(0, t + 1 - window), t + 1)
+            scores = k[seen, n] @ q[t, n] / np.sqrt(head_dim)
             weights = np.exp(scores - scores.max())
-            out[t, n] = weights / weights.sum() @ v[: t + 1, n]
+            out[t, n] = weights / weights.sum() @ v[seen, n]
     return out
 
 
@@ -95,7 +101,7 @@ def forward(config: TransformerConfig, params: Any, tokens: Any) -> np.ndarray:
     x = p["embedding"][np.asarray(tokens)]
     for i in range(config.num_layers):
         layer = jax.tree.map(lambda a, i=i: a[i], p["layers"])
-        x = x + _attend(config, layer, x)
+        x = x + _attend(config, layer, x, config.window_of(i))
         y = rms_norm(x, layer["mlp_norm"]["scale"], config.norm_eps)
         gate = y @ layer["mlp"]["gate"]
         inner = gate / (1 + np.exp(-gate)) * (y @ layer["mlp"]["up"])
@@ -103,7 +109,9 @@ def forward(config: TransformerConfig, params: Any, tokens: Any) -> np.ndarray:
     return rms_norm(x, p["final_norm"]["scale"], config.norm_eps)
 
 
-def _attend(config: TransformerConfig, layer: Any, x: np.ndarray) -> np.ndarray:
+def _attend(
+    config: TransformerConfig, layer: Any, x: np.ndarray, window: int | None
+) -> np.ndarray:
     weights = layer["attention"]
     y = rms_norm(x, layer["attention_norm"]["scale"], config.norm_eps)
     q, k, v = (
@@ -123,5 +131,6 @@ def _attend(config: TransformerConfig, layer: Any, x: np.ndarray) -> np.ndarray:
         k[t] = [rope(head, t, config.rope_base) for head in k[t]]
     # Every query head gets a copy of its key-value head: plain multi-head attention.
     repeat = config.num_heads // config.num_kv_heads
-    context = attention(q, np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1))
-    return np.einsum("snh,nhd->sd", context, weights["output"])
+    k, v = (np.repeat(part, repeat, axis=1) for part in (k, v))
+    y = np.einsum("snh,nhd->sd", attention(q, k, v, window), weights["output"])
+    return y + weights["output_bias"] if config.attention_output_bias else y

@@ -3,9 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.models.attention import attention_mask, self_attention
+from jaxrl_reason.models.attention import (
+    attention_mask,
+    self_attention,
+    window_mask,
+)
 from jaxrl_reason.models.decode import decode_attention
 from jaxrl_reason.models.rope import apply_rope, rope_table
+from jaxrl_reason.models.rope_scaling import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    YarnScaling,
+)
 from tests.models import reference
 
 
@@ -17,6 +27,18 @@ def test_mask_is_causal_inside_segments_and_empty_at_padding() -> None:
     mask = attention_mask(jnp.array([[1, 1, 2, 0]]))[0]
     wanted = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(mask, np.array(wanted, bool))
+
+
+def test_a_window_counts_positions_not_columns() -> None:
+    # The second sequence starts at column 3, with a gap of padding before it.
+    segments, positions = (
+        jnp.array([[1, 1, 0, 2, 2, 2]]),
+        jnp.array([[0, 1, 0, 0, 1, 2]]),
+    )
+    mask = (attention_mask(segments) & window_mask(positions, 2))[0]
+    seen = [[0], [0, 1], [], [3], [3, 4], [4, 5]]
+    assert [list(np.flatnonzero(row)) for row in mask] == seen
+    assert not (window_mask(positions, 1) & attention_mask(segments))[0, 5, 4]
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
@@ -60,6 +82,61 @@ def test_rope_scores_depend_on_distance_only() -> None:
 
     assert score(0, 5) == pytest.approx(score(40, 5), abs=1e-5)
     assert score(0, 5) != pytest.approx(score(0, 6), abs=1e-3)
+
+
+SCALINGS = [
+    LinearScaling(4.0),
+    Llama3Scaling(8.0, 1.0, 4.0, 64),
+    YarnScaling(4.0, 64),
+    YarnScaling(4.0, 64, 4.0, 0.5, 1.25, whole_pairs=False),
+]
+
+
+def stretched(scaling: RopeScaling, frequency: float, pair: int, half: int) -> float:
+    """One frequency after scaling, in plain Python."""
+    if isinstance(scaling, LinearScaling):
+        return frequency / scaling.factor
+    if isinstance(scaling, Llama3Scaling):
+        wave = 2 * np.pi / frequency
+        if wave < scaling.original_context / scaling.high_turns:
+            return frequency
+        if wave > scaling.original_context / scaling.low_turns:
+            return frequency / scaling.factor
+        turns = scaling.original_context / wave
+        keep = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
+        return (1 - keep) * frequency / scaling.factor + keep * frequency
+    ends = [
+        half * np.log(scaling.original_context / turns / 2 / np.pi) / np.log(1e4)
+        for turns in (scaling.fast_turns, scaling.slow_turns)
+    ]
+    if scaling.whole_pairs:
+        ends = [np.floor(ends[0]), np.ceil(ends[1])]
+    low, high = max(ends[0], 0), min(ends[1], 2 * half - 1)
+    slowed = min(max((pair - low) / (high - low), 0), 1)
+    return slowed * frequency / scaling.factor + (1 - slowed) * frequency
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scaled_positions_are_those_of_the_formulas(scaling: RopeScaling) -> None:
+    half, position = 16, 37
+    cos, sin = rope_table(jnp.array([position]), 2 * half, 1e4, scaling)
+    plain = [1e4 ** (-i / half) for i in range(half)]
+    frequencies = [stretched(scaling, f, i, half) for i, f in enumerate(plain)]
+    assert any(0.2 < got / f < 0.99 for got, f in zip(frequencies, plain, strict=True))
+    angles = position * np.array(frequencies)
+    factor = scaling.attention_factor
+    np.testing.assert_allclose(cos[0], factor * np.cos(angles), atol=2e-5)
+    np.testing.assert_allclose(sin[0], factor * np.sin(angles), atol=2e-5)
+
+
+def test_yarn_of_no_stretching_is_plain() -> None:
+    position = jnp.array([5])
+    plain = rope_table(position, 8, 1e4)
+    for scaling in (YarnScaling(1.0, 64), LinearScaling(1.0)):
+        for got, wanted in zip(
+            rope_table(position, 8, 1e4, scaling), plain, strict=True
+        ):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("group", [1, 3])

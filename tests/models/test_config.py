@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from jaxrl_reason.models import LinearScaling, Llama3Scaling, YarnScaling
 from tests.models.reference import TINY
 
 
@@ -20,6 +21,9 @@ from tests.models.reference import TINY
         ("norm_eps", float("nan"), "norm_eps must be > 0 and finite, got nan"),
         ("dtype", "float16", "dtype must be one of .*, got 'float16'"),
         ("param_dtype", "int8", "param_dtype must be one of .*, got 'int8'"),
+        ("sliding_window", 0, "sliding_window must be None or a whole .*, got 0"),
+        ("sliding_window", 2.0, "sliding_window must be None or a whole .*, got 2.0"),
+        ("full_attention_layers", (0,), "is for models with a sliding_window"),
         ("remat", "some", "remat must be one of .*, got 'some'"),
     ],
 )
@@ -28,3 +32,31 @@ def test_bad_values_name_field_rule_and_value(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize("layers", [(2,), (-1,), (1, 0), (0, 0)])
+def test_layers_without_a_window_are_ascending_layers(layers: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be ascending layers below num_layers"):
+        replace(TINY, sliding_window=4, full_attention_layers=layers)
+
+
+def test_which_layers_have_a_window() -> None:
+    config = replace(TINY, sliding_window=4, full_attention_layers=(1,))
+    assert [config.window_of(layer) for layer in range(2)] == [4, None]
+    assert TINY.window_of(0) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (LinearScaling, (0.0,), "factor of LinearScaling must be > 0 .*, got 0.0"),
+        (LinearScaling, ("2",), "factor of LinearScaling must be > 0 .*, got '2'"),
+        (Llama3Scaling, (8.0, 4.0, 4.0, 64), r"low_turns must be below high_turns"),
+        (Llama3Scaling, (8.0, 1.0, 4.0, -1), "original_context of Llama3Scaling must"),
+        (YarnScaling, (float("nan"), 64), "factor of YarnScaling must be .*, got nan"),
+        (YarnScaling, (4.0, 64, 32.0, 1.0, -1.0), "attention_factor of YarnScaling"),
+    ],
+)
+def test_bad_scalings(kind: Any, values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(*values)

@@ -49,7 +49,7 @@ def test_hidden_states_equal_the_numpy_reference(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["grouped", "everything"])
+@pytest.mark.parametrize("name", ["grouped", "windows", "everything"])
 def test_padding_side_and_packing_leave_log_probs_alone(name: str) -> None:
     model, params = build(VARIANTS[name])
     tokens = tokens_of(2, 6)

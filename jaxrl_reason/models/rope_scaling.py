@@ -1,0 +1,155 @@
+"""How published models stretch rotary positions to longer contexts than they saw."""
+
+import math
+from dataclasses import dataclass, fields
+
+import jax
+import jax.numpy as jnp
+
+
+def _check(scaling: object, *names: str) -> None:
+    for name in names:
+        value = getattr(scaling, name)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not real or not 0 < value < math.inf:
+            raise ValueError(
+                f"{name} of {type(scaling).__name__} must be > 0 and finite, "
+                f"got {value!r}"
+            )
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Positions divided by a factor: frequency / factor.
+
+    Source: arXiv 2306.15595, equation 4.
+
+    Args:
+        factor: how many times longer the context becomes.
+
+    Raises:
+        ValueError: factor is not > 0 and finite.
+
+    >>> LinearScaling(4.0).stretch(jnp.array([1.0, 0.5]), base=1e4).tolist()
+    [0.25, 0.125]
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check(self, "factor")
+
+    attention_factor = 1.0
+
+    def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
+        """The frequencies [H/2] that take the place of the given ones."""
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Long waves are slowed by a factor, short ones kept, and those between blended.
+
+    wavelength = 2 pi / frequency; turns = original_context / wavelength
+    s = clip((turns - low_turns) / (high_turns - low_turns), 0, 1)
+    frequency' = (1 - s) frequency / factor + s frequency
+
+    The scaling of Llama 3.1 and its successors, as their published code has it.
+
+    Args:
+        factor: how much the longest waves are slowed.
+        low_turns: at or below this many turns in the original context, slowed in full
+            (low_freq_factor of config.json).
+        high_turns: at or above this many, kept (high_freq_factor).
+        original_context: tokens of the context before scaling.
+
+    Raises:
+        ValueError: a value is not > 0 and finite, or low_turns is not below high_turns.
+    """
+
+    factor: float
+    low_turns: float
+    high_turns: float
+    original_context: int
+
+    def __post_init__(self) -> None:
+        _check(self, *(field.name for field in fields(self)))
+        if self.low_turns >= self.high_turns:
+            raise ValueError(
+                f"low_turns must be below high_turns ({self.high_turns}), "
+                f"got {self.low_turns}"
+            )
+
+    attention_factor = 1.0
+
+    def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
+        """The frequencies [H/2] that take the place of the given ones."""
+        turns = self.original_context * frequencies / (2 * math.pi)
+        keep = (turns - self.low_turns) / (self.high_turns - self.low_turns)
+        keep = jnp.clip(keep, 0.0, 1.0)
+        return (1 - keep) * frequencies / self.factor + keep * frequencies
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """YaRN: a ramp over the pairs between kept and slowed, and warmer attention.
+
+    i(turns) = H ln(original_context / (2 pi turns)) / (2 ln base)
+    r_i = clip((i - i(fast_turns)) / (i(slow_turns) - i(fast_turns)), 0, 1)
+    frequency'_i = r_i frequency_i / factor + (1 - r_i) frequency_i
+
+    Cosines and sines are multiplied by `attention_factor`. Source: arXiv 2309.00071,
+    section 3.2 and equation 22.
+
+    Args:
+        factor: how many times longer the context becomes.
+        original_context: tokens of the context before scaling.
+        fast_turns: pairs with more turns in it are kept (beta_fast of config.json).
+        slow_turns: pairs with fewer are slowed in full (beta_slow).
+        attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and
+            1 for a factor of at most 1.
+        whole_pairs: the ramp's ends are rounded outwards to whole pairs (truncate).
+
+    Raises:
+        ValueError: a value is not > 0 and finite.
+
+    >>> YarnScaling(4.0, 8192).attention_factor
+    1.138629436111989
+    """
+
+    factor: float
+    original_context: int
+    fast_turns: float = 32.0
+    slow_turns: float = 1.0
+    attention_factor: float | None = None
+    whole_pairs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention_factor is None:
+            _check(self, "factor")
+            warmer = 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+            object.__setattr__(self, "attention_factor", warmer)
+        names = (field.name for field in fields(self) if field.name != "whole_pairs")
+        _check(self, *names)
+
+    def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
+        """The frequencies [H/2] that take the place of the given ones."""
+        head_dim = 2 * frequencies.shape[0]
+
+        def pair_of(turns: float) -> float:
+            waves = math.log(self.original_context / (2 * math.pi * turns))
+            return head_dim * waves / (2 * math.log(base))
+
+        low, high = pair_of(self.fast_turns), pair_of(self.slow_turns)
+        if self.whole_pairs:
+            low, high = math.floor(low), math.ceil(high)
+        # The last bound is that of the public implementations: H - 1, although there
+        # are only H/2 pairs.
+        low, high = max(low, 0), min(high, head_dim - 1)
+        width = high - low or 0.001
+        pairs = jnp.arange(head_dim // 2, dtype=jnp.float32)
+        slowed = jnp.clip((pairs - low) / width, 0.0, 1.0)
+        return slowed * frequencies / self.factor + (1 - slowed) * frequencies
+
+
+RopeScaling = LinearScaling | Llama3Scaling | YarnScaling

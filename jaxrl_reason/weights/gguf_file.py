@@ -1,0 +1,101 @@
+"""Tensors and settings of a .gguf file."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.layouts import Index
+from jaxrl_reason.weights.names import Row
+
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+def _reader(path: Path) -> Any:
+    import gguf
+
+    class BoundedReader(gguf.GGUFReader):
+        # Past the end of the file the package's reader yields empty arrays; a length
+        # that no file holds would keep it looping.
+
+        def _get(
+            self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
+        ) -> Any:
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, before {end}")
+            return super()._get(offset, dtype, count, override_order)
+
+    return BoundedReader(path)
+
+
+class GGUFFile:
+    """A .gguf file, opened once; tensors are dequantised as they are read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: it is missing or damaged, or a tensor has a type that the gguf
+            package does not dequantise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._open = _reader(path)
+        except FileNotFoundError:
+            raise WeightsError(f"{path}: the file is missing") from None
+        except Exception as error:
+            # The package raises whatever its array operations raise on bad bytes.
+            raise WeightsError(
+                f"{path}: damaged or no GGUF file: {type(error).__name__}: {error}"
+            ) from error
+        self._tensors = {tensor.name: tensor for tensor in self._open.tensors}
+        self.shapes = {
+            name: tuple(int(size) for size in reversed(tensor.shape))
+            for name, tensor in self._tensors.items()
+        }
+        # Files of the llama architecture hold rotary halves pair by pair.
+        self.interleaved = self.metadata.get("general.architecture") == "llama"
+
+    @cached_property
+    def metadata(self) -> Mapping[str, Any]:
+        """The file's fields, without those of the tokenizer."""
+        try:
+            return {
+                name: field.contents()
+                for name, field in self._open.fields.items()
+                if not name.startswith("tokenizer.") or name.endswith("_token_id")
+            }
+        except Exception as error:
+            raise WeightsError(f"{self.path}: damaged: {error}") from error
+
+    def name(self, row: Row, layer: int | None) -> str:
+        """The GGUF name of a row of the table."""
+        return row.gguf.format(layer)
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        """The part `index` of a tensor, dequantised to float32."""
+        from gguf import quants
+
+        tensor = self._tensors[name]
+        # Rows are whole blocks, so they can be cut before, columns only after.
+        rows = np.ascontiguousarray(tensor.data[index[0]])
+        try:
+            values = quants.dequantize(rows, tensor.tensor_type)
+        except NotImplementedError as error:
+            raise WeightsError(f"{self.path}: {name}: {error}") from error
+        return values[(slice(None), *index[1:])]
+
+    def is_recomputed(self, name: str) -> bool:
+        """Whether it is the table of rotary factors, which the config has read."""
+        return name == ROPE_FACTORS
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._tensors = {}
+        self._open = None

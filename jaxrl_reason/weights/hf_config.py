@@ -1,0 +1,294 @@
+"""config.json in and out: the settings of a model, and its special tokens."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from jaxrl_reason.models import TransformerConfig
+from jaxrl_reason.weights.config_fields import (
+    ABSENT,
+    ARCHITECTURES,
+    COPIED,
+    FAMILIES,
+    FIXED,
+    LLAMA,
+    MISTRAL,
+    MISTRAL3,
+    NO_EFFECT,
+    OUTER_NO_EFFECT,
+    QWEN2,
+    QWEN3,
+    READ,
+)
+from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.rope_fields import read_rope, rope_fields
+from jaxrl_reason.weights.sources import check_size
+from jaxrl_reason.weights.special_tokens import SpecialTokens
+
+WINDOWED, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass(frozen=True)
+class HFConfig:
+    """What a config.json says.
+
+    Args:
+        model: the settings, in float32; `dataclasses.replace` what a run wants else.
+        family: model_type, "llama", "mistral", "qwen2" or "qwen3".
+        special: the token ids it names.
+        text_part: the file is of a model that also sees; `model` is its text part, and
+            whether the head is tied is for the tensors to say.
+    """
+
+    model: TransformerConfig
+    family: str
+    special: SpecialTokens
+    text_part: bool = False
+
+
+def read_hf_config(found: Mapping[str, Any], file: Path) -> HFConfig:
+    """Read every field of a config.json, or refuse.
+
+    Args:
+        found: the fields.
+        file: where they come from, for messages.
+
+    Raises:
+        WeightsError: a field is unknown, missing, or has a value that is not built.
+    """
+    try:
+        return _read(found, file)
+    except WeightsError:
+        raise
+    except (ValueError, TypeError) as error:
+        # A rule of TransformerConfig or of a rope scaling, which names its own field.
+        raise WeightsError(f"{file}: {error}") from error
+
+
+def _read(found: Mapping[str, Any], file: Path) -> HFConfig:
+    family = found.get("model_type")
+    if family == MISTRAL3:
+        return _read_text_part(found, file)
+    if family not in FAMILIES:
+        known = (*FAMILIES, MISTRAL3)
+        raise WeightsError(f"{file}: model_type must be one of {known}, got {family!r}")
+    _check_architecture(found, family, file)
+    # null says "not set", as if the field were not there; only of sliding_window it
+    # says something else, that there is none.
+    given = {k: v for k, v in found.items() if v is not None or k == "sliding_window"}
+    _check_fields(given, family, file)
+    fields = {**ABSENT[family], **given}
+    if family == LLAMA:  # The first Llama models had no grouped heads.
+        fields.setdefault("num_key_value_heads", fields.get("num_attention_heads"))
+    if family != QWEN3:
+        fields.setdefault("head_dim", _derived_head_dim(fields, file))
+    missing = sorted(COPIED.keys() - fields.keys())
+    if missing:
+        raise WeightsError(f"{file}: these fields are missing: {', '.join(missing)}")
+    _check_values(fields, file)
+    base, scaling = read_rope(found, fields["max_position_embeddings"], file)
+    window, full = _window(fields, file)
+    bias = fields["attention_bias"]
+    model = TransformerConfig(
+        **{ours: fields[theirs] for theirs, ours in COPIED.items()},
+        rope_base=base,
+        rope_scaling=scaling,
+        qk_norm=family == QWEN3,
+        attention_bias=bias,
+        attention_output_bias=bias and family != QWEN2,
+        sliding_window=window,
+        full_attention_layers=full,
+    )
+    return HFConfig(model, family, read_special(fields, file))
+
+
+def _read_text_part(found: Mapping[str, Any], file: Path) -> HFConfig:
+    _check_architecture(found, MISTRAL3, file)
+    text = found.get("text_config")
+    if not isinstance(text, dict) or text.get("model_type") != MISTRAL:
+        raise WeightsError(f"{file}: text_config must be of model_type {MISTRAL!r}")
+    known = {"model_type", "architectures", "text_config"} | OUTER_NO_EFFECT
+    for name, value in found.items():
+        if name not in known and not (value is None or value in FIXED.get(name, ())):
+            raise WeightsError(f"{file}: {name} is not understood, got {value!r:.80}")
+    inner = _read({"architectures": None, **text}, file)
+    return replace(inner, text_part=True)
+
+
+def _check_architecture(found: Mapping[str, Any], family: str, file: Path) -> None:
+    wanted, got = [ARCHITECTURES[family]], found.get("architectures")
+    if got is not None and got != wanted:
+        raise WeightsError(f"{file}: architectures must be {wanted}, got {got!r:.80}")
+
+
+def _check_fields(given: Mapping[str, Any], family: str, file: Path) -> None:
+    """Every field is read, has the one value that is built, or has no effect."""
+    for name, value in given.items():
+        if name in COPIED or name in NO_EFFECT or family in READ.get(name, ()):
+            continue
+        if name in READ:  # Read for other families: here it must change nothing.
+            allowed: tuple[Any, ...] = (ABSENT[family].get(name), None)
+        elif name in FIXED:
+            allowed = FIXED[name]
+        else:
+            raise WeightsError(
+                f"{file}: {name} is a field that is not understood, so it may not be "
+                f"passed over; got {value!r:.80}"
+            )
+        if value not in allowed:
+            raise WeightsError(
+                f"{file}: {name} of {family} must be one of {list(allowed)} (or not "
+                f"set), got {value!r:.80}"
+            )
+
+
+def _derived_head_dim(fields: Mapping[str, Any], file: Path) -> int:
+    width, heads = (
+        fields.get(name, 0) for name in ("hidden_size", "num_attention_heads")
+    )
+    whole = isinstance(width, int) and isinstance(heads, int)
+    if not whole or heads < 1 or width % heads:
+        raise WeightsError(
+            f"{file}: head_dim is missing, so num_attention_heads must divide "
+            f"hidden_size, got {heads!r:.40} and {width!r:.40}"
+        )
+    return width // heads
+
+
+def _check_values(fields: Mapping[str, Any], file: Path) -> None:
+    """Types, since JSON may say anything; TransformerConfig checks the ranges."""
+    for name in ("tie_word_embeddings", "attention_bias", "use_sliding_window"):
+        if not isinstance(fields[name], bool):
+            raise WeightsError(f"{file}: {name} must be a bool, got {fields[name]!r}")
+    for name in COPIED.keys() - {"tie_word_embeddings", "rms_norm_eps"}:
+        check_size(name, fields[name], file)
+    eps = fields["rms_norm_eps"]
+    if not isinstance(eps, float) or not math.isfinite(eps):
+        raise WeightsError(f"{file}: rms_norm_eps must be a float, got {eps!r}")
+
+
+def _window(
+    fields: Mapping[str, Any], file: Path
+) -> tuple[int | None, tuple[int, ...]]:
+    """The sliding window, and the layers without it."""
+    window = fields["sliding_window"] if fields["use_sliding_window"] else None
+    layers, first = fields["num_hidden_layers"], fields["max_window_layers"]
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise WeightsError(f"{file}: max_window_layers must be whole, got {first!r}")
+    kinds = fields.get("layer_types")
+    if kinds is None:
+        windowed = window is not None
+        kinds = [WINDOWED if windowed and i >= first else FULL for i in range(layers)]
+    if (
+        not isinstance(kinds, list)
+        or len(kinds) != layers
+        or not all(kind in (WINDOWED, FULL) for kind in kinds)
+    ):
+        raise WeightsError(
+            f"{file}: layer_types must name {WINDOWED!r} or {FULL!r} for each of "
+            f"{layers} layers, got {kinds!r:.80}"
+        )
+    if WINDOWED not in kinds:
+        return None, ()
+    if window is None:
+        raise WeightsError(
+            f"{file}: layer_types names {WINDOWED!r}, but there is no sliding_window"
+        )
+    return window, tuple(i for i, kind in enumerate(kinds) if kind == FULL)
+
+
+def read_special(fields: Mapping[str, Any], file: Path) -> SpecialTokens:
+    """The special tokens of a config.json or generation_config.json."""
+
+    def ids(name: str) -> tuple[int, ...]:
+        value = fields.get(name)
+        found = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(x, int) and not isinstance(x, bool) for x in found):
+            raise WeightsError(f"{file}: {name} must hold token ids, got {value!r:.80}")
+        return tuple(x for x in found if x >= 0)  # -1 stands for none.
+
+    bos, pad = (ids(name)[:1] for name in ("bos_token_id", "pad_token_id"))
+    ends = ids("eos_token_id")
+    return SpecialTokens(bos[0] if bos else None, ends, pad[0] if pad else None)
+
+
+def hf_fields(
+    model: TransformerConfig,
+    special: SpecialTokens,
+    *,
+    family: str | None = None,
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """The config.json of a model: the inverse of `read_hf_config`.
+
+    Args:
+        model: the settings.
+        special: token ids to name.
+        family: model_type; None is the first family that can say all settings.
+        dtype: type of the tensors beside it, "float32" or "bfloat16".
+
+    Returns:
+        The fields.
+
+    Raises:
+        ValueError: no family, or not the one asked for, can say these settings.
+
+    >>> model = TransformerConfig(
+    ...     vocab_size=8, width=4, num_layers=2, num_heads=2, num_kv_heads=1,
+    ...     head_dim=2, mlp_width=8, context_length=16, qk_norm=True)
+    >>> hf_fields(model, SpecialTokens())["model_type"]
+    'qwen3'
+    """
+    here = Path("config.json")
+    wanted = _said(model)
+    for candidate in FAMILIES if family is None else (family,):
+        found = _fields_of(model, special, candidate, dtype)
+        try:
+            # The writer is checked by the reader: nothing is lost, whatever is added.
+            if _said(read_hf_config(found, here).model) == wanted:
+                return found
+        except WeightsError:
+            continue
+    raise ValueError(
+        f"the settings must be ones that {family or 'some family'} of {FAMILIES} has, "
+        f"got {model}"
+    )
+
+
+def _said(model: TransformerConfig) -> TransformerConfig:
+    """The settings without what a config.json does not say: how a run computes."""
+    told = {*COPIED.values(), "rope_base", "rope_scaling", "qk_norm", "attention_bias"}
+    told |= {"attention_output_bias", "sliding_window", "full_attention_layers"}
+    return TransformerConfig(
+        **{f.name: getattr(model, f.name) for f in fields(model) if f.name in told}
+    )
+
+
+def _fields_of(
+    model: TransformerConfig, special: SpecialTokens, family: str, dtype: str
+) -> dict[str, Any]:
+    ends = special.ends[0] if len(special.ends) == 1 else list(special.ends) or None
+    found = {
+        "architectures": [ARCHITECTURES.get(family)],
+        "model_type": family,
+        **{theirs: getattr(model, ours) for theirs, ours in COPIED.items()},
+        "hidden_act": "silu",
+        **rope_fields(model),
+        "bos_token_id": special.bos,
+        "eos_token_id": ends,
+        "pad_token_id": special.pad,
+        "torch_dtype": dtype,
+    }
+    if family in READ["attention_bias"]:
+        found["attention_bias"] = model.attention_bias
+    if family in READ["sliding_window"]:
+        found["sliding_window"] = model.sliding_window
+    if family in READ["layer_types"]:
+        found["use_sliding_window"] = model.sliding_window is not None
+        # The leading layers without a window, for readers that know no layer_types.
+        found["max_window_layers"] = len(model.full_attention_layers)
+        windows = [model.window_of(layer) for layer in range(model.num_layers)]
+        found["layer_types"] = [FULL if w is None else WINDOWED for w in windows]
+    return found

@@ -1,0 +1,94 @@
+"""What a file of weights offers to the loader, and JSON that may be hostile."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.layouts import Index
+from jaxrl_reason.weights.names import Row
+
+# An index of a thousand files stays far below; json.loads takes several times as much
+# memory as the text.
+LARGEST_JSON = 64 * 2**20
+# Far above any model, far below what takes for ever or overflows.
+LARGEST_SIZE, MOST_LAYERS = 2**26, 2**12
+
+
+class Source(Protocol):
+    """Tensors by name, read a part at a time.
+
+    Args:
+        path: the folder or file, for messages.
+        shapes: the shape of every tensor under the name it has in the file.
+        interleaved: rotary halves of queries and keys lie pair by pair.
+    """
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    interleaved: bool
+
+    def name(self, row: Row, layer: int | None) -> str:
+        """What the file calls a row of the table; layer is None where it has none."""
+        ...
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        """The part `index` of a tensor, in a floating-point type."""
+        ...
+
+    def is_recomputed(self, name: str) -> bool:
+        """Whether a tensor holds nothing but what the model works out by itself."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files."""
+        ...
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WeightsError: the file is missing, too large, no JSON, no object, or holds a
+            key twice, NaN or Infinity.
+    """
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            raise ValueError("an object names a key twice")
+        return found
+
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise ValueError(f"the file has {size} bytes, more than {LARGEST_JSON}")
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: the file is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: must hold an object, got {type(value).__name__}")
+    return value
+
+
+def check_size(name: str, value: Any, path: Path) -> None:
+    """Refuse a size that no model has; `name` is what the file calls it.
+
+    Raises:
+        WeightsError: it is no whole number, or out of range.
+    """
+    largest = MOST_LAYERS if name.endswith(("layers", "block_count")) else LARGEST_SIZE
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= largest:
+        raise WeightsError(
+            f"{path}: {name} must be a whole number from 1 to {largest}, "
+            f"got {value!r:.80}"
+        )

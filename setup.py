@@ -84,6 +84,8 @@ setup(
             "setuptools>=65",
             "wheel>=0.40",
         ],
+        # LaTeX answers that differ in form, checked by algebra (MathVerifier).
+        "math": ["math-verify>=0.9", "pebble>=5.1"],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -182,7 +182,9 @@ def _bracketed(text: str, leading_zeros: bool) -> Form:
     if brackets in ("", "{}"):
         brackets = "{}"
         forms = tuple(sorted(forms, key=lambda form: form.text))
-    opening, closing = ("\\{", "\\}") if brackets == "{}" else brackets
+    opening, closing = brackets[0], brackets[1]
+    if brackets == "{}":
+        opening, closing = "\\{", "\\}"
     inner = ",".join(form.text for form in forms)
     return Form(f"{opening}{inner}{closing}", brackets=brackets, parts=forms)
 

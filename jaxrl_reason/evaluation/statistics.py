@@ -153,9 +153,10 @@ def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estima
     counts = np.array([len(rows) for rows in judged])
     right = np.array([sum(row["correct"] for row in rows) for rows in judged])
     figures = {f"avg@{n}": mean((right / np.where(counts, counts, np.nan)).tolist())}
-    ks = sorted({n, *(2**power for power in range(n.bit_length()))})
-    for k in ks:
-        figures[f"pass@{k}"] = mean(np.asarray(pass_at_k(counts, right, k)).tolist())
+    ks = np.array(sorted({n, *(2**power for power in range(n.bit_length()))}))
+    found = np.asarray(pass_at_k(counts[:, None], right[:, None], ks[None]))
+    for k, column in zip(ks.tolist(), found.T, strict=True):
+        figures[f"pass@{k}"] = mean(column.tolist())
     return {**figures, f"maj@{n}": mean([_majority(rows) for rows in judged])}
 
 

@@ -75,7 +75,9 @@ setup(
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",
+            "math-verify>=0.9",
             "mypy>=1.15",
+            "pebble>=5.1",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

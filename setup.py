@@ -83,7 +83,9 @@ setup(
             "build>=1.2",
             "gguf>=0.17",
             "hypothesis>=6.100",
+            "math-verify>=0.9",
             "mypy>=1.15",
+            "pebble>=5.1",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
@@ -92,6 +94,8 @@ setup(
             "setuptools>=65",
             "wheel>=0.40",
         ],
+        # LaTeX answers that differ in form, checked by algebra (MathVerifier).
+        "math": ["math-verify>=0.9", "pebble>=5.1"],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
         "hub": ["huggingface_hub>=0.30"],
         "cuda": ["jax[cuda12]"],

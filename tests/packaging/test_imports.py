@@ -12,11 +12,12 @@ LEVELS = [
     {"losses", "sharding"},
     {"models", "text", "grading"},
     {"weights", "sampler", "tasks", "data"},
-    {"training"},
+    {"training", "evaluation"},
     {"experiments"},
 ]
-# The one arrow inside a level: a data set holds the problems that a task makes.
-EXTRA_ARROWS = {("data", "tasks")}
+# The arrows inside a level: a data set holds the problems that a task makes, and an
+# evaluation leaves a folder behind as training does.
+EXTRA_ARROWS = {("data", "tasks"), ("evaluation", "training")}
 # What the ground imports from outside, besides the standard library.
 GROUND_IMPORTS = {"losses": {"jax", "chex"}, "sharding": {"jax"}}
 

@@ -1,0 +1,1 @@
+"""Benchmarks: records of every response, statistics with intervals, a report."""

@@ -1,0 +1,260 @@
+"""What `python -m jaxrl_reason.evaluate` does."""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from jaxrl_reason.evaluation.decoding import Decoding, Generate
+from jaxrl_reason.evaluation.pretrained import load_model, make_generate
+from jaxrl_reason.evaluation.records import Records
+from jaxrl_reason.evaluation.report import build_report, print_report, write_report
+from jaxrl_reason.evaluation.run import collect_records
+from jaxrl_reason.grading.final_answer import Verify
+from jaxrl_reason.grading.math_verifier import (
+    MathVerifier,
+    verifier_available,
+    verifier_version,
+)
+from jaxrl_reason.tasks import arithmetic, benchmarks
+from jaxrl_reason.tasks.question_files import (
+    SEED,
+    read_gsm8k,
+    read_gsm_plus,
+    read_problems,
+)
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.text.tokenizer import Tokenizer
+from jaxrl_reason.training.durable import file_digest
+from jaxrl_reason.training.progress import TrainingProgress
+from jaxrl_reason.training.run_folder import to_plain
+
+TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
+_READERS: dict[str, Callable[[Path], list[Question]]] = {
+    "gsm8k": read_gsm8k,
+    "gsm_plus": read_gsm_plus,
+    "math500": read_problems,
+    "aime": read_problems,
+    "amc": read_problems,
+}
+_ALGEBRA = ("math500", "amc")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Evaluate a model on a benchmark.
+
+    Attributes:
+        task: the benchmark.
+        model: a Hugging Face folder, a .gguf file or a hub id.
+        data: the benchmark's JSONL file; arithmetic makes its own questions.
+        out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
+            second call goes on with what is there.
+        greedy: one response of the most likely tokens.
+        num_samples: responses a question at `temperature`, for avg@k, pass@k and maj@k;
+            0 for none.
+        temperature: of these samples.
+        top_k: of these samples; 0 keeps all tokens.
+        top_p: of these samples; 1 keeps all tokens.
+        max_new_tokens: the longest response; a longer one is wrong.
+        limit: only the first so many questions (of GSM-Plus: seeds).
+        batch_size: responses drawn at once.
+        seed: of the samples.
+        dtype: of activations and products.
+        deadline: seconds for checking one LaTeX answer by algebra.
+    """
+
+    task: TaskName
+    model: str
+    data: Path | None = None
+    out: Path | None = None
+    greedy: bool = True
+    num_samples: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    limit: int | None = None
+    batch_size: int = 32
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    deadline: float = 10.0
+
+    def __post_init__(self) -> None:
+        if (self.data is None) != (self.task == "arithmetic"):
+            rule = "must not be given" if self.task == "arithmetic" else "must be given"
+            raise ValueError(f"data {rule} for {self.task}, got {self.data}")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be >= 1, got {self.limit}")
+        if self.num_samples < 0 or self.seed < 0:
+            raise ValueError(
+                "num_samples and seed must be >= 0, got "
+                f"{self.num_samples} and {self.seed}"
+            )
+        if not self.decodings:
+            raise ValueError("greedy or num_samples must be set, got neither")
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """What is asked for."""
+        chosen = [Decoding()] if self.greedy else []
+        n = self.num_samples
+        if n:
+            chosen.append(Decoding(n, self.temperature, self.top_k, self.top_p))
+        return tuple(chosen)
+
+    @property
+    def folder(self) -> Path:
+        """Where records and report go."""
+        if self.out is not None:
+            return self.out
+        name = re.sub(r"[^\w.-]+", "-", Path(self.model).name) or "model"
+        return Path("runs") / "evaluation" / f"{self.task}-{name}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluates as the command line says.
+
+    Args:
+        argv: the arguments; those of this process if None.
+
+    Raises:
+        SystemExit: the arguments, the files or the model cannot be used; the message
+            says why.
+    """
+    try:
+        settings = tyro.cli(
+            EvaluationSettings, args=argv, prog="python -m jaxrl_reason.evaluate"
+        )
+        questions = read_questions(settings)
+        loaded = load_model(settings.model, dtype=settings.dtype)
+        with ExitStack() as stack:
+            task = build_task(settings, loaded.tokenizer, _verifier(settings, stack))
+            generate = make_generate(
+                loaded,
+                task.end_tokens,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+            )
+            evaluate(settings, task, questions, generate, loaded.digest)
+    except (ValueError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def read_questions(settings: EvaluationSettings) -> list[Question]:
+    """The benchmark's questions, `limit` of them.
+
+    Args:
+        settings: of the evaluation.
+
+    Returns:
+        The questions; of GSM-Plus whole families of a seed and its variants.
+    """
+    if settings.data is None:
+        made = arithmetic.generate_questions(arithmetic.ArithmeticSettings())
+        return list(made["test"])[: settings.limit]
+    questions = _READERS[settings.task](settings.data)
+    seeds = [q.problem_id for q in questions if q.kind == SEED]
+    if not seeds:
+        return questions[: settings.limit]
+    chosen = set(seeds[: settings.limit])
+    return [q for q in questions if {q.problem_id, q.seed_id} & chosen]
+
+
+def build_task(
+    settings: EvaluationSettings, tokenizer: Tokenizer, verify: Verify | None
+) -> QuestionTask:
+    """The benchmark's task.
+
+    Args:
+        settings: of the evaluation.
+        tokenizer: of the model.
+        verify: checks LaTeX answers by algebra.
+
+    Returns:
+        The task.
+    """
+    if settings.task in _ALGEBRA:
+        return benchmarks.math_answers(tokenizer, settings.task, verify)
+    makers = {
+        "gsm8k": benchmarks.gsm8k,
+        "gsm_plus": benchmarks.gsm_plus,
+        "aime": benchmarks.aime,
+        "arithmetic": arithmetic.arithmetic,
+    }
+    return makers[settings.task](tokenizer)
+
+
+def evaluate(
+    settings: EvaluationSettings,
+    task: QuestionTask,
+    questions: Sequence[Question],
+    generate: Generate,
+    model_digest: str,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Collects the records that are missing, reports on all.
+
+    Args:
+        settings: of the evaluation.
+        task: prompts and grades.
+        questions: what to ask.
+        generate: the model.
+        model_digest: tells the model from others.
+        console: where progress and tables go; the standard output if None.
+
+    Returns:
+        The report, as in report.json.
+    """
+    console = console or Console()
+    # What a record depends on, besides question and decoding.
+    identity = {
+        "task": task.name,
+        "instruction": task.instruction,
+        "data": None if settings.data is None else file_digest(settings.data),
+        "model": model_digest,
+        "dtype": settings.dtype,
+        "max_new_tokens": settings.max_new_tokens,
+        "seed": settings.seed,
+        "algebra": None if task.verify is None else verifier_version(),
+    }
+    plain = to_plain(asdict(settings))
+    with Records(settings.folder, identity, plain) as records:
+        with TrainingProgress(console=console) as progress:
+            collect_records(
+                task,
+                questions,
+                generate,
+                records,
+                settings.decodings,
+                batch_size=settings.batch_size,
+                progress=progress,
+            )
+        about = {"task": task.name, "model": settings.model, "identity": identity}
+        report = build_report(questions, records, settings.decodings, about)
+        write_report(records, report)
+        print_report(report, console)
+        console.print(f"records and report: {settings.folder}", highlight=False)
+    return report
+
+
+def _verifier(settings: EvaluationSettings, stack: ExitStack) -> Verify | None:
+    """math-verify where the task has LaTeX answers and it is installed."""
+    if settings.task not in _ALGEBRA:
+        return None
+    if not verifier_available():
+        Console(stderr=True).print(
+            "math-verify is not installed (pip install 'jaxrl-reason\\[math]'): LaTeX "
+            "answers are right only in the same normal form as the reference"
+        )
+        return None
+    return stack.enter_context(MathVerifier(settings.deadline))

@@ -1,0 +1,201 @@
+"""The joint to real models: a path becomes a tokenizer and a `Generate`."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
+from jaxrl_reason.models import Params, Transformer
+from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+# Prompts are padded to a multiple of this, so that few shapes are compiled.
+WIDTH_STEP = 64
+# Read of a weight file to tell it from another of its size.
+_SAMPLE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model to evaluate.
+
+    Attributes:
+        tokenizer: its tokenizer.
+        model: the transformer.
+        params: its parameters.
+        digest: tells it from other models, see `model_digest`.
+    """
+
+    tokenizer: Tokenizer
+    model: Transformer
+    params: Params
+    digest: str
+
+
+def load_model(path: str, *, dtype: str = "float32") -> PretrainedModel:
+    """Reads a model and its tokenizer.
+
+    Args:
+        path: a Hugging Face folder, a .gguf file or a hub id.
+        dtype: of activations and products.
+
+    Returns:
+        The model.
+
+    Raises:
+        ImportError: this installation cannot read weights or tokenizers.
+        ValueError: nothing readable is at the path.
+    """
+    try:
+        weights: Any = importlib.import_module("jaxrl_reason.weights")
+        text: Any = importlib.import_module("jaxrl_reason.text.load")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"reading a model needs {error.name}, which this installation lacks"
+        ) from error
+    loaded = weights.load_pretrained(path, dtype=dtype)
+    tokenizer = text.load_tokenizer(loaded.path, vocab_size=loaded.config.vocab_size)
+    return PretrainedModel(
+        tokenizer, Transformer(loaded.config), loaded.params, model_digest(loaded.path)
+    )
+
+
+def make_generate(
+    loaded: PretrainedModel,
+    end_tokens: tuple[int, ...],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+) -> Generate:
+    """The model's responses, by the library's own sampler.
+
+    A question's responses depend on the seed, its id and the decoding only.
+
+    Args:
+        loaded: the model.
+        end_tokens: ids that end a response.
+        max_new_tokens: the longest response.
+        batch_size: responses drawn at once; batches are filled up to one shape.
+        seed: of the samples.
+
+    Returns:
+        The function.
+    """
+
+    @cache
+    def sampler(decoding: Decoding) -> Callable[..., Any]:
+        settings = SamplingSettings(
+            max_new_tokens=max_new_tokens,
+            end_tokens=end_tokens,
+            temperature=decoding.temperature,
+            top_k=decoding.top_k,
+            top_p=decoding.top_p,
+        )
+        return make_sampler(loaded.model, settings, decoding.num_samples)
+
+    longest = loaded.model.config.context_length - max_new_tokens
+
+    def generate(
+        prompts: Sequence[Sequence[int]],
+        problem_ids: Sequence[int],
+        decoding: Decoding,
+    ) -> list[list[Response]]:
+        rows = max(len(prompts), batch_size // decoding.num_samples)
+        tokens, lengths = pad_prompts(prompts, problem_ids, rows, longest)
+        ids = np.zeros(rows, np.uint32)
+        ids[: len(prompts)] = problem_ids
+        keys = sampling_keys(seed, 0, jnp.asarray(ids), decoding.num_samples)
+        done = jax.device_get(
+            sampler(decoding)(
+                loaded.params, jnp.asarray(tokens), jnp.asarray(lengths), keys
+            )
+        )
+        responses = [
+            Response(row[:length].tolist(), bool(truncated))
+            for row, length, truncated in zip(
+                done.tokens, done.lengths, done.truncated, strict=True
+            )
+        ]
+        n = decoding.num_samples
+        return [responses[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    return generate
+
+
+def pad_prompts(
+    prompts: Sequence[Sequence[int]],
+    problem_ids: Sequence[int],
+    rows: int,
+    longest: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one array; rows beyond them repeat the first.
+
+    Args:
+        prompts: token ids.
+        problem_ids: of the questions, for the error.
+        rows: R, at least as many as there are prompts.
+        longest: tokens that a prompt may have.
+
+    Returns:
+        [R, W] ids, padded on the right to a multiple of 64 or to `longest`, and [R]
+        lengths.
+
+    Raises:
+        ValueError: a prompt is empty or too long; names the question.
+
+    Example:
+        >>> tokens, lengths = pad_prompts([[5, 6, 7]], [0], 2, 100)
+        >>> tokens.shape, lengths.tolist()
+        ((2, 64), [3, 3])
+    """
+    for prompt, problem_id in zip(prompts, problem_ids, strict=True):
+        if not 1 <= len(prompt) <= longest:
+            raise ValueError(
+                f"a prompt must have 1 to {longest} tokens (the model's context less "
+                f"max_new_tokens), got {len(prompt)} for problem {problem_id}"
+            )
+    width = max(len(prompt) for prompt in prompts)
+    width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, longest)
+    tokens = np.zeros((rows, width), np.int32)
+    lengths = np.zeros(rows, np.int32)
+    for row in range(rows):
+        prompt = prompts[row] if row < len(prompts) else prompts[0]
+        tokens[row, : len(prompt)] = prompt
+        lengths[row] = len(prompt)
+    return tokens, lengths
+
+
+def model_digest(path: str | Path) -> str:
+    """Tells the files of one model from those of another.
+
+    Names, sizes, and of every file the first and last MiB: a file of many gigabytes is
+    not read whole.
+
+    Args:
+        path: a file, or a folder whose files are taken, not those of its folders.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    path = Path(path)
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}\n{size}\n".encode())
+        with open(file, "rb") as stream:
+            digest.update(stream.read(_SAMPLE_BYTES))
+            stream.seek(max(size - _SAMPLE_BYTES, 0))
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""Ask, sample, grade, write down; skip what is written down already."""
+
+import time
+from collections.abc import Sequence
+
+from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
+from jaxrl_reason.evaluation.records import Record, Records
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.training.progress import TrainingProgress
+
+
+def collect_records(
+    task: QuestionTask,
+    questions: Sequence[Question],
+    generate: Generate,
+    records: Records,
+    decodings: Sequence[Decoding],
+    *,
+    batch_size: int,
+    progress: TrainingProgress,
+) -> None:
+    """Fills the records with graded responses to all questions.
+
+    Args:
+        task: makes prompts and grades.
+        questions: what to ask; ids must differ.
+        generate: the model.
+        records: where responses go; questions that it has are skipped.
+        decodings: one pass over the questions each.
+        batch_size: responses that are drawn at once, at least one question's.
+        progress: shows how it goes.
+
+    Raises:
+        ValueError: no question, or two of one id.
+    """
+    ids = {question.problem_id for question in questions}
+    if not questions or len(ids) < len(questions):
+        raise ValueError(
+            "questions must be at least one and have different ids, got "
+            f"{len(questions)} with {len(ids)} ids"
+        )
+    prompts = {q.problem_id: task.prompt_tokens(q) for q in questions}
+    for decoding in decodings:
+        todo = [q for q in questions if (decoding.name, q.problem_id) not in records]
+        # Prompts of one batch are padded to the longest among them.
+        todo.sort(key=lambda question: len(prompts[question.problem_id]))
+        size = max(1, batch_size // decoding.num_samples)
+        done = len(questions) - len(todo)
+        progress.stage(decoding.name, total=len(questions), start=done)
+        tally = _Tally()
+        for start in range(0, len(todo), size):
+            batch = todo[start : start + size]
+            began = time.monotonic()
+            responses = generate(
+                [prompts[question.problem_id] for question in batch],
+                [question.problem_id for question in batch],
+                decoding,
+            )
+            seconds = time.monotonic() - began
+            for question, samples in zip(batch, responses, strict=True):
+                graded = [record_of(task, question, sample) for sample in samples]
+                records.add((decoding.name, question.problem_id), graded)
+                tally.add(graded)
+            records.flush()
+            done += len(batch)
+            progress.update(done, tally.shown(seconds))
+
+
+def record_of(task: QuestionTask, question: Question, response: Response) -> Record:
+    """One response with its grade, as it is written down.
+
+    A grader that raises has failed on this response; the evaluation goes on.
+
+    Args:
+        task: decodes and grades.
+        question: what was asked.
+        response: what was sampled.
+
+    Returns:
+        The fields of a row of records.jsonl.
+    """
+    tokens = list(response.tokens)
+    ended = tokens and tokens[-1] in task.end_tokens and not response.truncated
+    text = task.tokenizer.decode(tokens[:-1] if ended else tokens)
+    error = None
+    try:
+        graded = task.grade(question, text, response.truncated)
+    except Exception as raised:
+        graded = Graded(correct=False, format_ok=False, parsed=None, failed=True)
+        error = repr(raised)
+    record: Record = {
+        "kind": question.kind,
+        "gold": question.answer,
+        "parsed": graded.parsed,
+        "correct": graded.correct,
+        "failed": graded.failed,
+        "answered": graded.format_ok,
+        "truncated": response.truncated,
+        "length": len(tokens),
+        "text": text,
+    }
+    return record if error is None else {**record, "error": error}
+
+
+class _Tally:
+    """Sums for the progress bar."""
+
+    def __init__(self) -> None:
+        self.right = self.judged = 0
+        self.responses = self.tokens = self.fresh = 0
+
+    def add(self, records: Sequence[Record]) -> None:
+        self.right += sum(record["correct"] for record in records)
+        self.judged += sum(not record["failed"] for record in records)
+        self.responses += len(records)
+        self.fresh += sum(record["length"] for record in records)
+
+    def shown(self, seconds: float) -> dict[str, float]:
+        fresh, self.fresh = self.fresh, 0
+        self.tokens += fresh
+        return {
+            "accuracy": self.right / max(self.judged, 1),
+            "length": self.tokens / max(self.responses, 1),
+            "tokens_per_second": fresh / max(seconds, 1e-9),
+        }

@@ -1,0 +1,191 @@
+"""Figures of an evaluation with 95% intervals over its questions."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxrl_reason.evaluation.records import Record
+from jaxrl_reason.losses import majority_at_k, pass_at_k
+
+RESAMPLES = 2000
+WILSON, BOOTSTRAP = "Wilson", "bootstrap over questions"
+_Z = 1.959963984540054  # 97.5% of the normal distribution lie below
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval.
+
+    Attributes:
+        value: the figure; nan if it is not defined.
+        low: lower end of the 95% interval.
+        high: upper end.
+        interval: which interval it is.
+        count: questions that it is over.
+    """
+
+    value: float
+    low: float
+    high: float
+    interval: str
+    count: int
+
+
+def wilson(right: int, count: int) -> Estimate:
+    """Share of right answers with the Wilson score interval.
+
+    (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Unlike
+    p +- 1.96 standard errors it has a width where no answer, or every one, is right.
+
+    Args:
+        right: right answers.
+        count: questions, independent of each other.
+
+    Returns:
+        The Estimate; nan without questions.
+
+    Raises:
+        ValueError: `right` is not from 0 to `count`.
+
+    Example:
+        >>> found = wilson(0, 30)
+        >>> found.value, found.low, round(found.high, 3)
+        (0.0, 0.0, 0.114)
+    """
+    if not 0 <= right <= count:
+        raise ValueError(f"right must be from 0 to {count}, got {right}")
+    if count == 0:
+        return Estimate(math.nan, math.nan, math.nan, WILSON, 0)
+    share, scale = right / count, 1 + _Z**2 / count
+    centre = (share + _Z**2 / (2 * count)) / scale
+    half = _Z * math.sqrt(share * (1 - share) / count + (_Z / (2 * count)) ** 2) / scale
+    # Exact at the ends, where centre and half cancel up to rounding.
+    low = 0.0 if right == 0 else centre - half
+    high = 1.0 if right == count else centre + half
+    return Estimate(share, low, high, WILSON, count)
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray],
+    *columns: np.ndarray,
+    interval: str = BOOTSTRAP,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic with the percentile interval of 2000 resamples of the rows.
+
+    Args:
+        statistic: sums of the columns [..., one a column] -> value [...].
+        *columns: [N] each, what a row adds to each sum.
+        interval: what to call it.
+        seed: of the resamples.
+
+    Returns:
+        The Estimate; nan without rows. Resamples in which the statistic is not defined
+        are left out.
+
+    Example:
+        >>> found = bootstrap(np.divide, np.array([0.0, 1.0]), np.ones(2))
+        >>> found.value, found.low, found.high
+        (0.5, 0.0, 1.0)
+    """
+    count = len(columns[0])
+    if count == 0:
+        return Estimate(math.nan, math.nan, math.nan, interval, 0)
+    rng = np.random.default_rng(seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(*(np.asarray(column.sum()) for column in columns)))
+        sums = np.empty((len(columns), RESAMPLES))
+        for index in range(RESAMPLES):
+            rows = rng.integers(count, size=count)
+            sums[:, index] = [column[rows].sum() for column in columns]
+        drawn = statistic(*sums)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), interval, count)
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Mean over questions with its bootstrap interval; nan values are left out.
+
+    Args:
+        values: one a question.
+
+    Returns:
+        The Estimate.
+    """
+    column = np.array([value for value in values if not math.isnan(value)], float)
+    return bootstrap(np.divide, column, np.ones(len(column)))
+
+
+def greedy_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimate]:
+    """Accuracy of one response a question.
+
+    Args:
+        records: question's id -> its one record.
+
+    Returns:
+        "accuracy", over the questions whose grade did not fail.
+    """
+    judged = [row for rows in records.values() for row in rows if not row["failed"]]
+    return {"accuracy": wilson(sum(row["correct"] for row in judged), len(judged))}
+
+
+def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimate]:
+    """avg@n, pass@k and maj@n of n responses a question.
+
+    Responses whose grade failed count neither as right nor as wrong; they take no part
+    in the vote, nor do those that the length limit stopped. A question left with
+    fewer than k is not in pass@k.
+
+    Args:
+        records: question's id -> its n records, n the same for all.
+
+    Returns:
+        "avg@n", "pass@k" for k = 1, 2, 4, ... and n, "maj@n".
+    """
+    groups = [list(rows) for rows in records.values()]
+    if not groups:
+        return {}
+    n = len(groups[0])
+    judged = [[row for row in rows if not row["failed"]] for rows in groups]
+    counts = np.array([len(rows) for rows in judged])
+    right = np.array([sum(row["correct"] for row in rows) for rows in judged])
+    figures = {f"avg@{n}": mean((right / np.where(counts, counts, np.nan)).tolist())}
+    ks = np.array(sorted({n, *(2**power for power in range(n.bit_length()))}))
+    found = np.asarray(pass_at_k(counts[:, None], right[:, None], ks[None]))
+    for k, column in zip(ks.tolist(), found.T, strict=True):
+        figures[f"pass@{k}"] = mean(column.tolist())
+    return {**figures, f"maj@{n}": mean([_majority(rows) for rows in judged])}
+
+
+def _majority(rows: Sequence[Record]) -> float:
+    """Whether the vote is right; nan without voters that could be judged."""
+    if not rows:
+        return math.nan
+    # A response that the limit stopped is never right: its answer does not vote.
+    answers = [None if row["truncated"] else row["parsed"] for row in rows]
+    return majority_at_k(answers, [row["correct"] for row in rows])
+
+
+def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float]:
+    """What kind of responses there were.
+
+    Args:
+        records: question's id -> records.
+
+    Returns:
+        Number of questions and responses, of failed grades, shares of responses without
+        a final answer and of those stopped by the limit, mean length in tokens.
+    """
+    rows = [row for group in records.values() for row in group]
+    total = max(len(rows), 1)
+    return {
+        "questions": len(records),
+        "responses": len(rows),
+        "failed_grades": sum(row["failed"] for row in rows),
+        "no_answer": sum(not row["answered"] for row in rows) / total,
+        "truncated": sum(row["truncated"] for row in rows) / total,
+        "mean_length": sum(row["length"] for row in rows) / total,
+    }

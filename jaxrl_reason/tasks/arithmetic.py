@@ -1,0 +1,211 @@
+"""Two-number arithmetic in words: "What is thirty-four plus eighteen?"."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxrl_reason.grading.answers import last_number
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+SPLITS = ("train", "validation", "test")
+INSTRUCTION = "Answer with a number in digits."
+
+_PHRASES = MappingProxyType(
+    {
+        "plus": (
+            "What is {a} plus {b}?",
+            "What is the sum of {a} and {b}?",
+            "What do you get if you add {b} to {a}?",
+            "How much is {a} plus {b}?",
+        ),
+        "minus": (
+            "What is {a} minus {b}?",
+            "What is the difference between {a} and {b}?",
+            "What do you get if you subtract {b} from {a}?",
+            "How much is {a} minus {b}?",
+        ),
+        "times": (
+            "What is {a} times {b}?",
+            "What is the product of {a} and {b}?",
+            "What do you get if you multiply {a} by {b}?",
+            "How much is {a} times {b}?",
+        ),
+    }
+)
+# fmt: off
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
+    "seventeen", "eighteen", "nineteen",
+)
+_TENS = (
+    "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ArithmeticSettings:
+    """Which sums there are, and how they are split.
+
+    Every number belongs to one split, and both numbers of a question come from its
+    split: no number of a held-out question is ever seen in training.
+
+    Attributes:
+        min_number: the smallest number.
+        max_number: the largest, at most 999.
+        operations: out of "plus", "minus" (never below zero) and "times".
+        validation_share: share of the numbers for tuning.
+        test_share: share of the numbers for reported figures.
+        seed: seed of the split and of the phrases.
+    """
+
+    min_number: int = 1
+    max_number: int = 99
+    operations: tuple[str, ...] = ("plus", "minus")
+    validation_share: float = 0.1
+    test_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_number < self.max_number <= 999:
+            raise ValueError(
+                "numbers must be 0 <= min_number < max_number <= 999, got "
+                f"{self.min_number} and {self.max_number}"
+            )
+        chosen = set(self.operations)
+        if not chosen or len(chosen) < len(self.operations) or chosen - set(_PHRASES):
+            raise ValueError(
+                f"operations must be different ones of {', '.join(_PHRASES)}, got "
+                f"{self.operations}"
+            )
+        for name in ("validation_share", "test_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
+                )
+        if not self.validation_share + self.test_share < 1:
+            raise ValueError(
+                "validation_share + test_share must be < 1, got "
+                f"{self.validation_share + self.test_share}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+
+
+def in_words(number: int) -> str:
+    """A number in English words.
+
+    Args:
+        number: from 0 to 999.
+
+    Returns:
+        The words.
+
+    Raises:
+        ValueError: if it is none of these.
+
+    Example:
+        >>> in_words(34), in_words(807)
+        ('thirty-four', 'eight hundred and seven')
+    """
+    if not 0 <= number <= 999:
+        raise ValueError(f"number must be 0 to 999, got {number}")
+    hundreds, rest = divmod(number, 100)
+    if hundreds:
+        tail = f" and {in_words(rest)}" if rest else ""
+        return f"{_SMALL[hundreds]} hundred{tail}"
+    if rest < 20:
+        return _SMALL[rest]
+    ones = f"-{_SMALL[rest % 10]}" if rest % 10 else ""
+    return f"{_TENS[rest // 10 - 2]}{ones}"
+
+
+@lru_cache(maxsize=8)
+def generate_questions(
+    settings: ArithmeticSettings,
+) -> Mapping[str, tuple[Question, ...]]:
+    """All questions of the settings: every ordered pair, in one phrase drawn for it.
+
+    The same settings always give the same questions, ids and splits.
+
+    Args:
+        settings: which sums, and how they are split.
+
+    Returns:
+        The questions of "train", "validation" and "test" in random order, so that the
+        first n are a sample; `kind` is the operation.
+
+    Raises:
+        ValueError: if a split that should have numbers has none.
+
+    Example:
+        >>> question = generate_questions(ArithmeticSettings())["test"][0]
+        >>> question.question, question.answer
+        ('What do you get if you subtract seventy-five from eighty-one?', '6')
+    """
+    splits: dict[str, tuple[Question, ...]] = {}
+    next_id = 0
+    for split, (name, numbers) in enumerate(_split_numbers(settings).items()):
+        rng = np.random.default_rng((settings.seed, 1, split))
+        facts = [
+            (operation, a, b)
+            for operation in settings.operations
+            for a in numbers
+            for b in numbers
+            if operation != "minus" or a >= b
+        ]
+        order, phrases = rng.permutation(len(facts)), rng.integers(4, size=len(facts))
+        splits[name] = tuple(
+            _question(next_id + place, facts[index], phrase)
+            for place, (index, phrase) in enumerate(zip(order, phrases, strict=True))
+        )
+        next_id += len(facts)
+    return MappingProxyType(splits)
+
+
+def arithmetic(tokenizer: Tokenizer) -> QuestionTask:
+    """The task: the answer is the last number of the response's last line.
+
+    Small models keep to no mark, so none is asked for.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The task.
+    """
+    return QuestionTask(tokenizer, INSTRUCTION, "arithmetic", extract=last_number)
+
+
+def _split_numbers(settings: ArithmeticSettings) -> dict[str, list[int]]:
+    """The numbers of each split."""
+    count = settings.max_number - settings.min_number + 1
+    rng = np.random.default_rng((settings.seed, 0))
+    shuffled = (rng.permutation(count) + settings.min_number).tolist()
+    test = round(settings.test_share * count)
+    validation = round(settings.validation_share * count)
+    parts = {
+        "train": shuffled[test + validation :],
+        "validation": shuffled[test : test + validation],
+        "test": shuffled[:test],
+    }
+    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    for name, numbers in parts.items():
+        if not numbers and shares.get(name, 1.0) > 0:
+            raise ValueError(
+                f"every split needs at least one number, got none for {name!r} of "
+                f"{count}: {settings}"
+            )
+    return {name: sorted(numbers) for name, numbers in parts.items()}
+
+
+def _question(number: int, fact: tuple[str, int, int], phrase: int) -> Question:
+    operation, a, b = fact
+    result = {"plus": a + b, "minus": a - b, "times": a * b}[operation]
+    text = _PHRASES[operation][phrase].format(a=in_words(a), b=in_words(b))
+    return Question(number, text, str(result), operation)

@@ -1,0 +1,72 @@
+r"""GSM8K, GSM-Plus, MATH-500, AIME and AMC as tasks.
+
+Every prompt asks for the answer in the form that is graded: `#### 72` or `\boxed{72}`
+for word problems, `\boxed{...}` for the rest. What is not marked so is no answer.
+"""
+
+from jaxrl_reason.grading.final_answer import Verify
+from jaxrl_reason.tasks.questions import QuestionTask
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+_STEPS = "Solve the problem step by step."
+_HASHES = "On the last line write #### and then the final answer as a number alone."
+_UNSOLVABLE = (
+    "If the problem cannot be solved with what it says, write #### None instead."
+)
+_BOX = r"Put the final answer within \boxed{}."
+
+
+def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
+    """GSM8K (arXiv 2110.14168): the answer is a whole number.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The task.
+    """
+    return QuestionTask(tokenizer, f"{_STEPS} {_HASHES}", "gsm8k")
+
+
+def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
+    """GSM-Plus (arXiv 2402.19255), seeds and variants asked in the same words.
+
+    The words name the way out of a question that lacks a condition. They stand below
+    every question, since below some they would give them away.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The task.
+    """
+    return QuestionTask(tokenizer, f"{_STEPS} {_HASHES} {_UNSOLVABLE}", "gsm_plus")
+
+
+def math_answers(
+    tokenizer: Tokenizer, name: str = "math500", verify: Verify | None = None
+) -> QuestionTask:
+    """MATH-500 and AMC: the answer is LaTeX.
+
+    Args:
+        tokenizer: of the model.
+        name: of the benchmark.
+        verify: a `MathVerifier`; without one only answers of the same normal form are
+            right, which is never too generous.
+
+    Returns:
+        The task.
+    """
+    return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", name, verify=verify)
+
+
+def aime(tokenizer: Tokenizer) -> QuestionTask:
+    """AIME: a whole number from 000 to 999, with or without its leading zeros.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The task.
+    """
+    return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", "aime", leading_zeros=True)

@@ -1,0 +1,122 @@
+"""Questions with a final answer that can be checked: the task of most benchmarks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jaxrl_reason.grading.answers import marked_answer
+from jaxrl_reason.grading.final_answer import (
+    FAILED,
+    RIGHT,
+    Verify,
+    grade_final_answer,
+)
+from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Attributes:
+        problem_id: number of the question, unique in its set.
+        question: its text.
+        answer: the reference answer.
+        kind: what sort of question it is, where a set tells sorts apart.
+        seed_id: for a variant, `problem_id` of the question it was made from.
+    """
+
+    problem_id: int
+    question: str
+    answer: str
+    kind: str = ""
+    seed_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("question", "answer"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} must not be empty, got {self!r}")
+
+
+@dataclass(frozen=True)
+class QuestionTask:
+    """Ask a question, read the final answer, compare it with the reference.
+
+    Attributes:
+        tokenizer: text to ids and back; one with `encode_chat` and a chat template
+            makes a chat of the prompt.
+        instruction: says how the final answer is to be marked; stands below the
+            question.
+        name: short name, used in files and plots.
+        extract: finds the final answer in a response.
+        verify: decides by algebra on answers of unequal form, see `MathVerifier`.
+        leading_zeros: 025 is 25.
+    """
+
+    tokenizer: Tokenizer
+    instruction: str
+    name: str
+    extract: Callable[[str], str | None] = marked_answer
+    verify: Verify | None = None
+    leading_zeros: bool = False
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids that end a response: all that the tokenizer knows."""
+        several = getattr(self.tokenizer, "end_ids", None)
+        return (self.tokenizer.end_id,) if several is None else tuple(several)
+
+    def prompt_tokens(self, problem: Question) -> list[int]:
+        """Token ids of the prompt."""
+        return encode_user_turn(
+            self.tokenizer, f"{problem.question}\n\n{self.instruction}"
+        )
+
+    def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
+        """Judge a response.
+
+        Args:
+            problem: the question.
+            response_text: what came after the prompt.
+            truncated: the length limit stopped the response; it is never correct then.
+
+        Returns:
+            The verdict; `format_ok` says that a final answer was found, right or wrong.
+        """
+        grade = grade_final_answer(
+            response_text,
+            problem.answer,
+            extract=self.extract,
+            verify=self.verify,
+            leading_zeros=self.leading_zeros,
+        )
+        return Graded(
+            correct=grade.outcome == RIGHT and not truncated,
+            format_ok=grade.parsed is not None,
+            parsed=grade.parsed,
+            failed=grade.outcome == FAILED,
+        )
+
+
+def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:
+    r"""Ids of a prompt that asks for a response to a text.
+
+    A chat of one user message where the tokenizer has a chat template, so that control
+    tokens spelled in the text stay text. Else the text, then `\n\nAnswer:`.
+
+    Args:
+        tokenizer: text to ids.
+        text: what the user says.
+
+    Returns:
+        The ids.
+    """
+    if getattr(tokenizer, "chat_template", None) is not None:
+        chat = cast(Any, tokenizer)
+        ids: list[int] = chat.encode_chat([{"role": "user", "content": text}])
+        return ids
+    plain = f"{text}\n\nAnswer:"
+    # Models that begin every text with one token are lost without it.
+    encode = getattr(tokenizer, "encode_prompt", tokenizer.encode)
+    return cast(list[int], encode(plain))

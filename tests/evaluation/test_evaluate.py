@@ -1,0 +1,330 @@
+"""An evaluation with a fake model: records, resuming, report, command line."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jaxrl_reason.evaluation import cli
+from jaxrl_reason.evaluation.cli import EvaluationSettings, evaluate, read_questions
+from jaxrl_reason.evaluation.decoding import Decoding, Response
+from jaxrl_reason.evaluation.records import EvaluationFolderError
+from jaxrl_reason.evaluation.run import record_of
+from jaxrl_reason.tasks.benchmarks import gsm8k, gsm_plus
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.training.run_folder import RunFolderError
+
+END = 257
+
+
+class Bytes:
+    """One token a byte; 256 pads, 257 ends."""
+
+    vocab_size, pad_id, end_id = 258, 256, END
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        if END in ids:
+            raise AssertionError("the end token is not text")
+        return bytes(ids).decode()
+
+
+class Model:
+    """Answers `#### ID`, in every second sample `#### 0`; counts what it is asked."""
+
+    def __init__(self, die_after: int | None = None) -> None:
+        self.asked: list[tuple[int, str]] = []
+        self.die_after = die_after
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        problem_ids: Sequence[int],
+        decoding: Decoding,
+    ) -> list[list[Response]]:
+        assert len(prompts) == len(problem_ids)
+        if self.die_after is not None and len(self.asked) >= self.die_after:
+            raise KeyboardInterrupt
+        self.asked += [(problem_id, decoding.name) for problem_id in problem_ids]
+        return [
+            [
+                Response(
+                    [*f"#### {0 if sample % 2 else problem_id}".encode(), END], False
+                )
+                for sample in range(decoding.num_samples)
+            ]
+            for problem_id in problem_ids
+        ]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [{"question": f"Say {i}{'.' * i}", "answer": f"#### {i}"} for i in range(7)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data: Path) -> EvaluationSettings:
+    return EvaluationSettings(
+        "gsm8k", "fake", data, tmp_path / "out", num_samples=2, batch_size=4
+    )
+
+
+def run(settings: EvaluationSettings, model: Model, digest: str = "m") -> Any:
+    console = Console(file=io.StringIO(), width=120)
+    task, questions = gsm8k(Bytes()), read_questions(settings)
+    report = evaluate(settings, task, questions, model, digest, console)
+    return report, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def lines(settings: EvaluationSettings) -> list[dict[str, Any]]:
+    text = (settings.folder / "records.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_records_report_and_table(settings: EvaluationSettings) -> None:
+    report, shown = run(settings, Model())
+    sampled = "2 samples at temperature 1.0"
+    figures = report["results"]["greedy"]["figures"]
+    assert figures["accuracy"]["value"] == 1.0
+    assert figures["accuracy"]["interval"] == "Wilson"
+    figures = report["results"][sampled]["figures"]
+    # Question 0 is right in both samples, the other six in one of two.
+    assert figures["avg@2"]["value"] == pytest.approx(4 / 7, rel=1e-6)
+    assert figures["pass@2"]["value"] == 1.0
+    assert figures["maj@2"]["value"] == 1.0
+    saved = json.loads((settings.folder / "report.json").read_text("utf-8"))
+    assert saved == json.loads(json.dumps(report))
+    assert "gsm8k, greedy" in shown
+    assert "57.14" in shown
+    rows = lines(settings)
+    assert len(rows) == 7 + 14
+    assert rows[0] == {
+        "decoding": "greedy",
+        "problem_id": 0,
+        "sample": 0,
+        "of": 1,
+        "kind": "",
+        "gold": "0",
+        "parsed": "0",
+        "correct": True,
+        "failed": False,
+        "answered": True,
+        "truncated": False,
+        "length": 7,
+        "text": "#### 0",
+    }
+
+
+def test_a_second_call_asks_nothing_and_says_the_same(
+    settings: EvaluationSettings,
+) -> None:
+    first, _ = run(settings, Model())
+    model = Model()
+    second, _ = run(settings, model)
+    assert model.asked == []
+    assert second == first
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"decoding": "greedy", "prob'])
+def test_a_killed_run_is_taken_up_where_it_was(
+    settings: EvaluationSettings, tmp_path: Path, torn: bytes
+) -> None:
+    whole, _ = run(replace(settings, out=tmp_path / "whole"), Model())
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, Model(die_after=9))
+    with open(settings.folder / "records.jsonl", "ab") as file:
+        file.write(torn)
+    model = Model()
+    resumed, _ = run(settings, model)
+    assert resumed == whole
+    assert 0 < len(model.asked) < 14
+    keys = [(r["decoding"], r["problem_id"], r["sample"]) for r in lines(settings)]
+    assert len(set(keys)) == len(keys) == 21
+
+
+def test_a_question_with_half_its_samples_is_asked_again(
+    settings: EvaluationSettings,
+) -> None:
+    run(settings, Model())
+    path = settings.folder / "records.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    model = Model()
+    run(settings, model)
+    assert [problem_id for problem_id, _ in model.asked] == [6]
+
+
+def test_more_questions_and_more_decodings_are_added(
+    settings: EvaluationSettings,
+) -> None:
+    run(replace(settings, limit=3, num_samples=0), Model())
+    model = Model()
+    report, _ = run(settings, model)
+    assert model.asked.count((6, "greedy")) == 1
+    assert model.asked.count((0, "greedy")) == 0
+    fewer, _ = run(replace(settings, limit=3), Model())
+    assert fewer["results"]["greedy"]["responses"]["questions"] == 3
+    assert report["results"]["greedy"]["responses"]["questions"] == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "digest", "said"),
+    [
+        ({"max_new_tokens": 9}, "m", "max_new_tokens: saved 512, asked 9"),
+        ({"seed": 1}, "m", "seed: saved 0, asked 1"),
+        ({}, "other", "model: saved m, asked other"),
+    ],
+)
+def test_other_settings_are_refused(
+    settings: EvaluationSettings, change: Any, digest: str, said: str
+) -> None:
+    run(settings, Model())
+    with pytest.raises(EvaluationFolderError, match=said):
+        run(replace(settings, **change), Model(), digest)
+
+
+def test_other_data_are_refused(settings: EvaluationSettings, data: Path) -> None:
+    run(settings, Model())
+    data.write_text(data.read_text("utf-8").replace("Say 3", "Say three"), "utf-8")
+    with pytest.raises(EvaluationFolderError, match="data: saved"):
+        run(settings, Model())
+
+
+def test_folders_that_hold_something_else(settings: EvaluationSettings) -> None:
+    settings.folder.mkdir()
+    (settings.folder / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="not empty"):
+        run(settings, Model())
+    (settings.folder / "config.json").write_text('{"settings": {}}')
+    with pytest.raises(EvaluationFolderError, match="no evaluation"):
+        run(settings, Model())
+
+
+def test_a_damaged_line_is_named(settings: EvaluationSettings) -> None:
+    run(settings, Model())
+    path = settings.folder / "records.jsonl"
+    path.write_bytes(b"{}\n" + path.read_bytes())
+    with pytest.raises(EvaluationFolderError, match=r"records\.jsonl, line 1"):
+        run(settings, Model())
+
+
+def test_batches_hold_whole_questions(settings: EvaluationSettings) -> None:
+    sizes = []
+
+    class Watched(Model):
+        def __call__(self, prompts: Any, problem_ids: Any, decoding: Any) -> Any:
+            sizes.append((decoding.num_samples, len(prompts)))
+            return super().__call__(prompts, problem_ids, decoding)
+
+    run(settings, Watched())
+    assert sizes == [(1, 4), (1, 3), (2, 2), (2, 2), (2, 2), (2, 1)]
+
+
+def test_a_grader_that_raises_has_failed() -> None:
+    class Broken(QuestionTask):
+        def grade(self, problem: Any, response_text: str, truncated: bool) -> Any:
+            raise ZeroDivisionError("oh")
+
+    task = Broken(Bytes(), "", "broken")
+    found = record_of(task, Question(0, "?", "4"), Response([52, END], False))
+    assert found["failed"] is True
+    assert found["correct"] is False
+    assert found["error"] == "ZeroDivisionError('oh')"
+
+
+def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:
+    path = tmp_path / "plus.jsonl"
+    rows = [
+        {
+            "question": f"variant {kind} of {seed}",
+            "answer": str(3 * seed + kind + 1),
+            "perturbation_type": ["digit expansion", "adding operation"][kind],
+            "seed_question": f"seed {seed}",
+            "seed_answer": str(3 * seed),
+        }
+        for seed in range(3)
+        for kind in range(2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    settings = EvaluationSettings("gsm_plus", "fake", path, tmp_path / "out", limit=2)
+    questions = read_questions(settings)
+    assert [question.problem_id for question in questions] == [0, 1, 2, 3, 4, 5]
+    console = Console(file=io.StringIO(), width=120)
+    report = evaluate(
+        settings, gsm_plus(Bytes()), questions, Model(), "m", console=console
+    )
+    figures = report["results"]["greedy"]["figures"]
+    assert figures["PDR"]["value"] == 0.0
+    assert figures["adding operation ASP"]["value"] == 1.0
+    assert figures["seeds"]["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": None}, "data must be given for gsm8k"),
+        ({"task": "arithmetic"}, "data must not be given for arithmetic"),
+        ({"limit": 0}, "limit must be >= 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"num_samples": -1}, "num_samples and seed must be >= 0, got -1"),
+        ({"num_samples": 0, "greedy": False}, "greedy or num_samples must be set"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"top_p": 0.0}, "top_p above 0"),
+    ],
+)
+def test_bad_settings(settings: EvaluationSettings, change: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(settings, **change)
+
+
+def test_the_command_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    class Loaded:
+        tokenizer = Bytes()
+        digest = "m"
+
+    monkeypatch.setattr(cli, "load_model", lambda path, dtype: Loaded())
+    monkeypatch.setattr(cli, "make_generate", lambda loaded, ends, **settings: Model())
+    out = tmp_path / "out"
+    arguments = ["--task", "gsm8k", "--model", "x/y", "--data", str(data)]
+    cli.main([*arguments, "--out", str(out), "--num-samples", "2"])
+    assert "100.00" in capsys.readouterr().out
+    assert (out / "report.json").exists()
+    with pytest.raises(SystemExit, match=r"error: .*seed: saved 0, asked 3"):
+        cli.main([*arguments, "--out", str(out), "--seed", "3"])
+    with pytest.raises(SystemExit):
+        cli.main(arguments[:4])
+    assert "data must be given for gsm8k" in capsys.readouterr().err
+
+
+def test_every_task_has_questions_and_a_task(
+    shared_file: Callable[[str], Path],
+) -> None:
+    files = {
+        "gsm8k": "gsm8k/test.jsonl",
+        "gsm_plus": "gsm_plus/testmini.jsonl",
+        "math500": "math_eval/math500.jsonl",
+        "aime": "math_eval/aime24.jsonl",
+        "amc": "math_eval/amc23.jsonl",
+        "arithmetic": None,
+    }
+    for name, file in files.items():
+        path = None if file is None else shared_file(f"data/{file}")
+        settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
+        task = cli.build_task(settings, Bytes(), None)
+        assert task.name == name
+        for question in read_questions(settings):
+            response = rf"\boxed{{{question.answer}}}"
+            if name == "arithmetic":
+                response = question.answer
+            assert task.grade(question, response, False).correct, question

@@ -1,0 +1,159 @@
+"""Figures and their intervals, against direct formulas and simulation."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxrl_reason.evaluation import gsm_plus
+from jaxrl_reason.evaluation.statistics import (
+    bootstrap,
+    greedy_figures,
+    mean,
+    response_figures,
+    sampled_figures,
+    wilson,
+)
+from jaxrl_reason.losses import asp, pdr
+from jaxrl_reason.tasks.question_files import SEED
+from jaxrl_reason.tasks.questions import Question
+
+
+def record(correct: Any, parsed: str | None = "x", **more: Any) -> dict[str, Any]:
+    base = {"correct": bool(correct), "parsed": parsed, "failed": False}
+    return {**base, "answered": True, "truncated": False, "length": 10, **more}
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 30), (3, 30), (30, 30), (660, 1319)])
+def test_wilson_solves_its_equation(right: int, count: int) -> None:
+    # The ends are the p at which |right/n - p| is 1.96 standard errors of p.
+    found = wilson(right, count)
+    for p in (found.low, found.high):
+        error = math.sqrt(p * (1 - p) / count)
+        if error:
+            assert abs(right / count - p) / error == pytest.approx(1.959964, rel=1e-6)
+    assert found.low <= found.value <= found.high
+    assert found.count == count
+
+
+def test_wilson_of_nothing_and_of_nonsense() -> None:
+    assert math.isnan(wilson(0, 0).value)
+    with pytest.raises(ValueError, match="right must be from 0 to 3, got 4"):
+        wilson(4, 3)
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=900)
+    found = mean(values.tolist())
+    half = 1.96 * values.std() / 30
+    assert found.value == pytest.approx(values.mean(), rel=1e-6)
+    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_the_bootstrap_is_the_same_every_time_and_leaves_nan_out() -> None:
+    values = [0.0, 1.0, math.nan, 1.0]
+    assert mean(values) == mean([0.0, 1.0, 1.0])
+    assert math.isnan(mean([]).value)
+    assert math.isnan(mean([math.nan]).low)
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    found = bootstrap(np.divide, np.array([1.0, 1.0]), np.array([0.0, 1.0]))
+    assert found.value == 2.0
+    assert np.isfinite([found.low, found.high]).all()
+
+
+def test_greedy_leaves_failed_grades_out() -> None:
+    records = {0: [record(1)], 1: [record(0)], 2: [record(0, failed=True)]}
+    found = greedy_figures(records)["accuracy"]
+    assert (found.value, found.count, found.interval) == (0.5, 2, "Wilson")
+
+
+def test_samples() -> None:
+    answers = {"A": 1, "B": 0, "C": 0}
+    drawn = "ABACBA", "BBBBBB", "AAAAAA"
+    records = {i: [record(answers[a], a) for a in row] for i, row in enumerate(drawn)}
+    found = {name: figure.value for name, figure in sampled_figures(records).items()}
+    assert list(found) == ["avg@6", "pass@1", "pass@2", "pass@4", "pass@6", "maj@6"]
+    assert found["avg@6"] == pytest.approx((0.5 + 0 + 1) / 3, rel=1e-6)
+    assert found["pass@1"] == pytest.approx(found["avg@6"], rel=1e-6)
+    assert found["pass@2"] == pytest.approx((0.8 + 0 + 1) / 3, rel=1e-6)
+    assert found["pass@6"] == pytest.approx(2 / 3, rel=1e-6)
+    assert found["maj@6"] == pytest.approx(2 / 3, rel=1e-6)
+
+
+def test_failed_and_truncated_samples() -> None:
+    rows = [
+        record(0, "A", truncated=True),  # never right, so it must not vote
+        record(1, "A"),
+        record(0, None),
+        record(0, "B", failed=True),
+    ]
+    failed = [record(0, None, failed=True)] * 4
+    found = sampled_figures({0: rows, 1: failed})
+    assert found["avg@4"].value == pytest.approx(1 / 3, rel=1e-6)
+    assert found["avg@4"].count == 1
+    assert found["pass@2"].value == pytest.approx(2 / 3, rel=1e-6)
+    assert math.isnan(found["pass@4"].value)
+    assert found["maj@4"].value == 1.0
+
+
+def test_responses_are_described() -> None:
+    rows = [record(1, length=4), record(0, truncated=True, answered=False, length=8)]
+    assert response_figures({0: rows}) == {
+        "questions": 1,
+        "responses": 2,
+        "failed_grades": 0,
+        "no_answer": 0.5,
+        "truncated": 0.5,
+        "mean_length": 6.0,
+    }
+
+
+def families(
+    seeds: Sequence[int], variants: Sequence[Sequence[int]]
+) -> tuple[list[Question], dict[int, list[dict[str, Any]]]]:
+    """Questions and records of seeds [N] and variants [N, D]."""
+    questions, records = [], {}
+    for seed, row in zip(seeds, variants, strict=True):
+        first = len(questions)
+        questions.append(Question(first, "?", "4", SEED))
+        records[first] = [record(seed)]
+        for kind, right in enumerate(row):
+            questions.append(Question(len(questions), "?", "4", f"kind {kind}", first))
+            records[len(questions) - 1] = [record(right)]
+    return questions, records
+
+
+def test_gsm_plus_worked_example() -> None:
+    seeds, variants = [1, 1, 0, 1], [[1, 0], [1, 1], [1, 0], [0, 1]]
+    found = gsm_plus.robustness(*families(seeds, variants))
+    value = {name: figure.value for name, figure in found.items()}
+    assert value["seeds"] == 0.75
+    assert value["variants"] == 0.625
+    assert value["PDR"] == pytest.approx(1 / 6, rel=1e-6)
+    assert value["PDR"] == pytest.approx(float(pdr(0.75, 0.625)), rel=1e-6)
+    assert value["ASP"] == 0.5
+    assert value["ASP"] == float(asp(np.array(seeds), np.array(variants)))
+    assert value["kind 0"] == 0.75
+    assert value["kind 0 PDR"] == 0.0
+    assert value["kind 1 ASP"] == 0.5
+    assert found["kind 1"].interval == "bootstrap over seeds"
+    assert found["ASP"].count == 4
+
+
+def test_gsm_plus_without_a_solved_seed_has_no_pdr() -> None:
+    found = gsm_plus.robustness(*families([0, 0], [[1], [0]]))
+    assert math.isnan(found["PDR"].value)
+    assert found["ASP"].value == 0.0
+
+
+def test_gsm_plus_leaves_failed_grades_out_of_pairs() -> None:
+    questions, records = families([1, 1], [[1], [1]])
+    records[3] = [record(0, failed=True)]
+    found = gsm_plus.robustness(questions, records)
+    assert found["variants"].value == 1.0
+    assert found["ASP"].value == 1.0

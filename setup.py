@@ -81,7 +81,6 @@ setup(
     extras_require={
         "test": [
             "build>=1.2",
-            "gguf>=0.17",
             "hypothesis>=6.100",
             "math-verify>=0.9",
             "mypy>=1.15",

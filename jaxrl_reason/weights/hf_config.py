@@ -162,8 +162,9 @@ def _check_values(fields: Mapping[str, Any], file: Path) -> None:
     for name in ("tie_word_embeddings", "attention_bias", "use_sliding_window"):
         if not isinstance(fields[name], bool):
             raise WeightsError(f"{file}: {name} must be a bool, got {fields[name]!r}")
-    for name in COPIED.keys() - {"tie_word_embeddings", "rms_norm_eps"}:
-        check_size(name, fields[name], file)
+    for name in COPIED:  # In order: a head size may be derived from those before it.
+        if name not in ("tie_word_embeddings", "rms_norm_eps"):
+            check_size(name, fields[name], file)
     eps = fields["rms_norm_eps"]
     if not isinstance(eps, float) or not math.isfinite(eps):
         raise WeightsError(f"{file}: rms_norm_eps must be a float, got {eps!r}")

@@ -162,7 +162,7 @@ def _check_values(fields: Mapping[str, Any], file: Path) -> None:
     for name in ("tie_word_embeddings", "attention_bias", "use_sliding_window"):
         if not isinstance(fields[name], bool):
             raise WeightsError(f"{file}: {name} must be a bool, got {fields[name]!r}")
-    for name in COPIED:  # in this order, so that the first fault is always the same
+    for name in COPIED:  # In order: a head size may be derived from those before it.
         if name not in ("tie_word_embeddings", "rms_norm_eps"):
             check_size(name, fields[name], file)
     eps = fields["rms_norm_eps"]

@@ -88,6 +88,7 @@ setup(
         ],
         # LaTeX answers that differ in form, checked by algebra (MathVerifier).
         "math": ["math-verify>=0.9", "pebble>=5.1"],
+        "lm-eval": ["lm-eval>=0.4.9"],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

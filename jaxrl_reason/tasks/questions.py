@@ -64,8 +64,7 @@ class QuestionTask:
     @property
     def end_tokens(self) -> tuple[int, ...]:
         """Ids that end a response: all that the tokenizer knows."""
-        several = getattr(self.tokenizer, "end_ids", None)
-        return (self.tokenizer.end_id,) if several is None else tuple(several)
+        return all_end_tokens(self.tokenizer)
 
     def prompt_tokens(self, problem: Question) -> list[int]:
         """Token ids of the prompt."""
@@ -97,6 +96,19 @@ class QuestionTask:
             parsed=grade.parsed,
             failed=grade.outcome == FAILED,
         )
+
+
+def all_end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that end a response: `end_ids` where the tokenizer has several.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The ids.
+    """
+    several = getattr(tokenizer, "end_ids", None)
+    return (tokenizer.end_id,) if several is None else tuple(several)
 
 
 def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:

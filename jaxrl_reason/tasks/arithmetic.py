@@ -168,18 +168,19 @@ def generate_questions(
     return MappingProxyType(splits)
 
 
-def arithmetic(tokenizer: Tokenizer) -> QuestionTask:
+def arithmetic(tokenizer: Tokenizer, instruction: str = INSTRUCTION) -> QuestionTask:
     """The task: the answer is the last number of the response's last line.
 
     Small models keep to no mark, so none is asked for.
 
     Args:
         tokenizer: of the model.
+        instruction: stands below the question.
 
     Returns:
         The task.
     """
-    return QuestionTask(tokenizer, INSTRUCTION, "arithmetic", extract=last_number)
+    return QuestionTask(tokenizer, instruction, "arithmetic", extract=last_number)
 
 
 def _split_numbers(settings: ArithmeticSettings) -> dict[str, list[int]]:

@@ -95,6 +95,7 @@ setup(
         ],
         # LaTeX answers that differ in form, checked by algebra (MathVerifier).
         "math": ["math-verify>=0.9", "pebble>=5.1"],
+        "lm-eval": ["lm-eval>=0.4.9"],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
         "hub": ["huggingface_hub>=0.30"],
         "cuda": ["jax[cuda12]"],

@@ -219,7 +219,7 @@ def evaluate(
     # What a record depends on, besides question and decoding.
     identity = {
         "task": task.name,
-        "instruction": task.instruction,
+        "instruction": task.separator + task.instruction,
         "data": None if settings.data is None else file_digest(settings.data),
         "model": model_digest,
         "dtype": settings.dtype,

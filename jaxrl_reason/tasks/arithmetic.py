@@ -12,8 +12,9 @@ from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
-INSTRUCTION = "Answer with a number in digits."
+INSTRUCTION = "Reply with only the answer in digits."
 
+NUM_PHRASES = 4
 _PHRASES = MappingProxyType(
     {
         "plus": (
@@ -59,6 +60,8 @@ class ArithmeticSettings:
         min_number: the smallest number.
         max_number: the largest, at most 999.
         operations: out of "plus", "minus" (never below zero) and "times".
+        num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
+            ... plus ...?".
         validation_share: share of the numbers for tuning.
         test_share: share of the numbers for reported figures.
         seed: seed of the split and of the phrases.
@@ -66,7 +69,8 @@ class ArithmeticSettings:
 
     min_number: int = 1
     max_number: int = 99
-    operations: tuple[str, ...] = ("plus", "minus")
+    operations: tuple[str, ...] = ("plus",)
+    num_phrases: int = 1
     validation_share: float = 0.1
     test_share: float = 0.2
     seed: int = 0
@@ -82,6 +86,10 @@ class ArithmeticSettings:
             raise ValueError(
                 f"operations must be different ones of {', '.join(_PHRASES)}, got "
                 f"{self.operations}"
+            )
+        if not 1 <= self.num_phrases <= NUM_PHRASES:
+            raise ValueError(
+                f"num_phrases must be 1 to {NUM_PHRASES}, got {self.num_phrases}"
             )
         for name in ("validation_share", "test_share"):
             if not 0 <= getattr(self, name) < 1:
@@ -146,7 +154,7 @@ def generate_questions(
     Example:
         >>> question = generate_questions(ArithmeticSettings())["test"][0]
         >>> question.question, question.answer
-        ('What do you get if you subtract seventy-five from eighty-one?', '6')
+        ('What is thirty-eight plus fifty-three?', '91')
     """
     splits: dict[str, tuple[Question, ...]] = {}
     next_id = 0
@@ -159,7 +167,8 @@ def generate_questions(
             for b in numbers
             if operation != "minus" or a >= b
         ]
-        order, phrases = rng.permutation(len(facts)), rng.integers(4, size=len(facts))
+        order = rng.permutation(len(facts))
+        phrases = rng.integers(settings.num_phrases, size=len(facts))
         splits[name] = tuple(
             _question(next_id + place, facts[index], phrase)
             for place, (index, phrase) in enumerate(zip(order, phrases, strict=True))
@@ -168,18 +177,21 @@ def generate_questions(
     return MappingProxyType(splits)
 
 
-def arithmetic(tokenizer: Tokenizer) -> QuestionTask:
+def arithmetic(tokenizer: Tokenizer, instruction: str = INSTRUCTION) -> QuestionTask:
     """The task: the answer is the last number of the response's last line.
 
     Small models keep to no mark, so none is asked for.
 
     Args:
         tokenizer: of the model.
+        instruction: stands behind the question.
 
     Returns:
         The task.
     """
-    return QuestionTask(tokenizer, INSTRUCTION, "arithmetic", extract=last_number)
+    return QuestionTask(
+        tokenizer, instruction, "arithmetic", extract=last_number, separator=" "
+    )
 
 
 def _split_numbers(settings: ArithmeticSettings) -> dict[str, list[int]]:

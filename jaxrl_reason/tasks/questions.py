@@ -46,12 +46,13 @@ class QuestionTask:
     Attributes:
         tokenizer: text to ids and back; one with `encode_chat` and a chat template
             makes a chat of the prompt.
-        instruction: says how the final answer is to be marked; stands below the
+        instruction: says how the final answer is to be marked; stands behind the
             question.
         name: short name, used in files and plots.
         extract: finds the final answer in a response.
         verify: decides by algebra on answers of unequal form, see `MathVerifier`.
         leading_zeros: 025 is 25.
+        separator: stands between question and instruction.
     """
 
     tokenizer: Tokenizer
@@ -60,18 +61,17 @@ class QuestionTask:
     extract: Callable[[str], str | None] = marked_answer
     verify: Verify | None = None
     leading_zeros: bool = False
+    separator: str = "\n\n"
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
         """Ids that end a response: all that the tokenizer knows."""
-        several = getattr(self.tokenizer, "end_ids", None)
-        return (self.tokenizer.end_id,) if several is None else tuple(several)
+        return all_end_tokens(self.tokenizer)
 
     def prompt_tokens(self, problem: Question) -> list[int]:
         """Token ids of the prompt."""
-        return encode_user_turn(
-            self.tokenizer, f"{problem.question}\n\n{self.instruction}"
-        )
+        text = f"{problem.question}{self.separator}{self.instruction}"
+        return encode_user_turn(self.tokenizer, text)
 
     def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
         """Judge a response.
@@ -97,6 +97,19 @@ class QuestionTask:
             parsed=grade.parsed,
             failed=grade.outcome == FAILED,
         )
+
+
+def all_end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that end a response: `end_ids` where the tokenizer has several.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        The ids.
+    """
+    several = getattr(tokenizer, "end_ids", None)
+    return (tokenizer.end_id,) if several is None else tuple(several)
 
 
 def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -1,0 +1,257 @@
+"""Models of this library inside EleutherAI's lm-evaluation-harness (lm-eval)."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.evaluation.decoding import Decoding, Generate
+from jaxrl_reason.evaluation.pretrained import (
+    WIDTH_STEP,
+    PretrainedModel,
+    make_generate,
+)
+from jaxrl_reason.models import Params, Transformer, unembedding
+from jaxrl_reason.tasks.questions import all_end_tokens
+
+# A piece of text to score: ids that are given, and ids that are scored after them.
+Piece = tuple[list[int], list[int]]
+
+
+def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
+    """A model for `lm_eval.simple_evaluate(model=..., tasks=[...])`.
+
+    Needs lm-eval 0.4 (`pip install 'jaxrl-reason[lm-eval]'`). Generation is greedy: a
+    task that asks for sampling is refused. Chats are rendered to text, as lm-eval
+    wants it, and then read with their control tokens; text of a question that spells a
+    control token becomes one.
+
+    Args:
+        loaded: from `load_model`.
+        batch_size: texts that are run at once.
+
+    Returns:
+        An `lm_eval.api.model.LM`.
+
+    Raises:
+        ImportError: lm-eval is absent.
+        ValueError: batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+    try:
+        base: Any = importlib.import_module("lm_eval.api.model")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the adapter needs {error.name}: `pip install 'jaxrl-reason[lm-eval]'`"
+        ) from error
+
+    @cache
+    def generate_of(limit: int) -> Generate:
+        ends = all_end_tokens(loaded.tokenizer)
+        return make_generate(loaded, ends, max_new_tokens=limit, batch_size=1, seed=0)
+
+    class JaxrlReasonLM(base.LM):
+        """Answers the three kinds of requests; each is read from `request.args`."""
+
+        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+            """(log-probability, whether greedy) of continuations of contexts."""
+            pieces = [split_pair(loaded, *request.args) for request in requests]
+            return score_pieces(loaded, pieces, batch_size)
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+            """Log-probability of whole texts."""
+            totals = []
+            for request in requests:
+                pieces = windows(loaded, request.args[0])
+                found = score_pieces(loaded, pieces, batch_size)
+                totals.append(sum(total for total, _ in found))
+            return totals
+
+        def generate_until(self, requests: Sequence[Any]) -> list[str]:
+            """Greedy completions up to a stop string."""
+            return [
+                generate_one(loaded, generate_of, *request.args) for request in requests
+            ]
+
+        def apply_chat_template(
+            self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+        ) -> str:
+            """Text of a chat."""
+            chat: Any = loaded.tokenizer
+            return chat.render_chat(chat_history, add_generation_prompt)
+
+        @property
+        def tokenizer_name(self) -> str:
+            """Names the chat template in lm-eval's cache."""
+            return loaded.digest
+
+        def chat_template(self, chat_template: bool | str = False) -> str | None:
+            """The template, if chats are asked for."""
+            return getattr(loaded.tokenizer, "chat_template", None)
+
+    return JaxrlReasonLM()
+
+
+def split_pair(loaded: PretrainedModel, context: str, continuation: str) -> Piece:
+    """Ids of a context and of its continuation, encoded as one text.
+
+    Spaces that end the context belong to the continuation, as its first word has them.
+
+    Args:
+        loaded: the model.
+        context: what is given; may be empty.
+        continuation: what is scored.
+
+    Returns:
+        The piece; the context is cut on the left to what the model can hold.
+    """
+    kept = context.rstrip()
+    continuation = context[len(kept) :] + continuation
+    if not kept:
+        return [first_token(loaded)], _encode(loaded, continuation)
+    whole = _encode(loaded, kept + continuation, begin=True)
+    # A token may reach over the border: it is scored.
+    cut = min(len(_encode(loaded, kept, begin=True)), len(whole) - 1)
+    room = loaded.model.config.context_length + 1 - len(whole[cut:])
+    return whole[:cut][-max(room, 1) :], whole[cut:]
+
+
+def windows(loaded: PretrainedModel, text: str) -> list[Piece]:
+    """A text in pieces of the model's context, each after the token before it.
+
+    Args:
+        loaded: the model.
+        text: any text.
+
+    Returns:
+        The pieces; every token is scored once.
+    """
+    ids = _encode(loaded, text)
+    size = loaded.model.config.context_length
+    before = [first_token(loaded), *ids]
+    return [
+        ([before[start]], ids[start : start + size])
+        for start in range(0, len(ids), size)
+    ]
+
+
+def first_token(loaded: PretrainedModel) -> int:
+    """What stands before a text: the token that begins texts, or one that ends them.
+
+    Args:
+        loaded: the model.
+
+    Returns:
+        Its id.
+    """
+    begin = getattr(loaded.tokenizer, "bos_id", None)
+    return loaded.tokenizer.end_id if begin is None else begin
+
+
+def score_pieces(
+    loaded: PretrainedModel, pieces: Sequence[Piece], batch_size: int
+) -> list[tuple[float, bool]]:
+    """Log-probability of each piece's scored ids, and whether each is the likeliest.
+
+    Args:
+        loaded: the model.
+        pieces: what to score; together at most one token longer than the context.
+        batch_size: rows at once.
+
+    Returns:
+        One pair a piece.
+
+    Raises:
+        ValueError: a piece is longer than the model's context.
+    """
+    longest = loaded.model.config.context_length
+    found: list[tuple[float, bool]] = []
+    for start in range(0, len(pieces), batch_size):
+        part = pieces[start : start + batch_size]
+        rows = [[*given, *scored] for given, scored in part]
+        width = max(len(row) for row in rows) - 1
+        if width > longest:
+            raise ValueError(
+                f"a text must have at most {longest + 1} tokens, got {width + 1}"
+            )
+        width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, longest)
+        tokens = np.zeros((batch_size, width + 1), np.int32)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = row
+        # Padding stands behind what is scored, and no token sees what follows it.
+        logprobs, likeliest = jax.device_get(
+            _score(loaded.model, loaded.params, jnp.asarray(tokens))
+        )
+        for index, (given, scored) in enumerate(part):
+            at = slice(len(given) - 1, len(given) - 1 + len(scored))
+            total = float(logprobs[index, at].sum(dtype=np.float64))
+            found.append((total, bool(likeliest[index, at].all())))
+    return found
+
+
+def generate_one(
+    loaded: PretrainedModel,
+    generate_of: Callable[[int], Generate],
+    context: str,
+    settings: dict[str, Any],
+) -> str:
+    """A greedy completion, cut at the first stop string.
+
+    Args:
+        loaded: the model.
+        generate_of: the model's responses of up to so many tokens.
+        context: the prompt; cut on the left to what the model can hold.
+        settings: lm-eval's; `until` and `max_gen_toks` (256) are read.
+
+    Returns:
+        The text before the stop.
+
+    Raises:
+        ValueError: sampling is asked for.
+    """
+    if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+        raise ValueError(f"generation must be greedy, got {settings}")
+    limit = int(settings.get("max_gen_toks", 256))
+    prompt = _encode(loaded, context, begin=True) or [first_token(loaded)]
+    longest = max(loaded.model.config.context_length - limit, 1)
+    response = generate_of(limit)([prompt[-longest:]], [0], Decoding())[0][0]
+    ends = all_end_tokens(loaded.tokenizer)
+    text = loaded.tokenizer.decode([i for i in response.tokens if i not in ends])
+    until = settings.get("until") or []
+    for stop in [until] if isinstance(until, str) else until:
+        text = text.split(stop)[0] if stop else text
+    return text
+
+
+def _encode(loaded: PretrainedModel, text: str, *, begin: bool = False) -> list[int]:
+    """Ids with control tokens read, since lm-eval's chats come as text."""
+    tokenizer: Any = loaded.tokenizer
+    if not hasattr(tokenizer, "encode_prompt"):
+        return list(tokenizer.encode(text))
+    encode = tokenizer.encode_prompt if begin else tokenizer.encode
+    return list(encode(text, control=True))
+
+
+@partial(jax.jit, static_argnums=0)
+def _score(
+    model: Transformer, params: Params, tokens: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability [B, S] of the next token, and whether it is the likeliest."""
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    positions = jnp.broadcast_to(jnp.arange(inputs.shape[1]), inputs.shape)
+    hidden = model.apply({"params": params}, inputs, positions, jnp.ones_like(inputs))
+    head = unembedding(model, params)
+
+    def row(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        states, wanted = pair  # [S, D], [S]: the logits of one row at a time
+        logits = (states @ head.astype(states.dtype)).astype(jnp.float32)
+        chosen = jnp.take_along_axis(logits, wanted[:, None], axis=1)[:, 0]
+        total = jax.nn.logsumexp(logits, axis=1)
+        return chosen - total, jnp.argmax(logits, axis=1) == wanted
+
+    return jax.lax.map(row, (hidden, targets))

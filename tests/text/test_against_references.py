@@ -11,7 +11,7 @@ from jaxrl_reason.text.stream import StreamDecoder
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.text.families import FAMILIES, reference, write_folder
 
-GGUF = "JAXRL_REASON_SMOLLM2_GGUF"
+GGUF = "JAXRL_SMOLLM2_GGUF"
 
 Case = tuple[dict[str, Any], TextTokenizer]
 

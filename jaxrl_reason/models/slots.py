@@ -76,7 +76,10 @@ def empty_slots(
 
     def zeros(rows: int, size: int) -> KeyValues:
         shape = (rows, c.num_kv_heads, size, c.head_dim)
-        return stored(jnp.zeros(shape), jnp.zeros(shape), dtype)
+        shapes = jax.eval_shape(
+            lambda x: stored(x, x, dtype), jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     return SlotCache(
         prompts=tuple(zeros(lanes, sizes[0]) for _ in range(c.num_layers)),
@@ -120,6 +123,28 @@ def written(kept: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues
         put(kept.values, new.values, (row, 0, column, 0)),
         put(kept.key_scales, new.key_scales, (row, 0, column)),
         put(kept.value_scales, new.value_scales, (row, 0, column)),
+    )
+
+
+def turned(kept: KeyValues, step: jax.Array, size: int) -> KeyValues:
+    """A ring of more columns: the oldest first, and room behind the newest.
+
+    The step that goes with it is the old ring's size.
+    """
+
+    def turn(x: jax.Array | None, axis: int) -> Any:
+        if x is None:
+            return None
+        x = jnp.roll(x, -step % x.shape[axis], axis)
+        room = [(0, 0)] * x.ndim
+        room[axis] = (0, size - x.shape[axis])
+        return jnp.pad(x, room)
+
+    return KeyValues(
+        turn(kept.keys, 3),
+        turn(kept.values, 2),
+        turn(kept.key_scales, 2),
+        turn(kept.value_scales, 2),
     )
 
 

@@ -1,6 +1,6 @@
 """Continuous batching: slots that take the next sequence as soon as one has ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,13 +19,11 @@ from jaxrl_reason.sampler.settings import (
     Completions,
     SamplingSettings,
 )
-from jaxrl_reason.sampler.slots import Slots, compiled
-from jaxrl_reason.sampler.stops import StopCheck, stop_sequences
+from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
+from jaxrl_reason.sampler.stops import StopCheck
 
 # A prefill reads about this many tokens at once: enough for a product's full speed.
 PREFILL_TOKENS = 256
-# How often the slots are halved while the last sequences end.
-HALVINGS = 3
 
 # (row of the completions, tokens new since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]
@@ -44,9 +42,10 @@ class _Run:
     book: Lanes
     slots: Slots
     out: Completions
-    stops: list[StopCheck]
+    stops: Sequence[StopCheck]
     on_tokens: OnTokens | None
     seen: np.ndarray  # [B] tokens of each response that were looked at
+    columns: np.ndarray  # [S] tokens that each slot's sequence has
     prefixes: dict[int, Any] = field(default_factory=dict)
 
 
@@ -86,6 +85,7 @@ class BatchSampler:
         self._programs = compiled(model, settings, batch)
         self._prefill = jax.jit(partial(prefill, model))
         size = width + settings.max_new_tokens
+        self._rings = ring_sizes(batch, settings.max_new_tokens)
         self._cut = jax.jit(
             lambda params: decode_params(model, params, jnp.zeros(1, jnp.int32), size)
         )
@@ -97,7 +97,7 @@ class BatchSampler:
         prompt_lengths: Any,
         keys: jax.Array,
         *,
-        stop: StopCheck | None = None,
+        stops: Sequence[StopCheck] = (),
         on_tokens: OnTokens | None = None,
     ) -> Completions:
         """Draw G responses to each of P prompts.
@@ -107,8 +107,8 @@ class BatchSampler:
             prompt_tokens: [P, Tp] ids, right-padded.
             prompt_lengths: [P] tokens of each prompt.
             keys: [P*G] from `sampling_keys`.
-            stop: ends responses beside the settings' tokens and sequences; see
-                `stop_strings`. A response keeps what it was stopped by.
+            stops: what ends responses beside the settings' end tokens; see
+                `stop_strings` and `stop_sequences`. A response keeps what stopped it.
             on_tokens: called with each response's new tokens as they are drawn.
 
         Returns:
@@ -119,17 +119,14 @@ class BatchSampler:
             ValueError: a shape or length does not fit.
         """
         run = self._start(params, prompt_tokens, prompt_lengths, keys)
-        run.on_tokens = on_tokens
-        if self.batch.stop_sequences:
-            run.stops.append(stop_sequences(self.batch.stop_sequences))
-        if stop is not None:
-            run.stops.append(stop)
+        run.stops, run.on_tokens = stops, on_tokens
         self._refill(run)
         while held := run.book.held():
+            steps = min(self.batch.steps, self._room(run, held))
             run.slots = self._programs.advance(
                 run.cut,
                 run.slots,
-                self.batch.steps,
+                steps,
                 self._enough(run.book, len(held)),
                 key_impl=run.key_impl,
             )
@@ -145,28 +142,34 @@ class BatchSampler:
             params: of the shapes to come.
             keys: at least one key of the kind to come.
         """
-        widths, book = self.batch.prompt_widths, self.batch
+        batch, programs = self.batch, self._programs
         run = self._start(
             params,
-            np.zeros((1, widths[-1]), np.int32),
+            np.zeros((1, batch.prompt_widths[-1]), np.int32),
             np.ones(1, np.int32),
             keys[jnp.zeros(self.num_samples, jnp.int32)],
         )
-        for width in widths:
-            hidden, prefix = self._read(run, [0], width)
-            run.slots = self._programs.install(run.slots, hidden, prefix, 0, 0)
-        nobody = np.zeros(book.slots, bool)
-        raw = np.zeros((book.slots, run.keys.shape[1]), np.uint32)
-        run.slots = self._programs.refill(run.slots, nobody, raw)
-        for lanes in (book.lanes, *self._sizes()):
-            if lanes < book.lanes:
-                kept = np.arange(lanes, dtype=np.int32)
-                run.slots = self._programs.keep_lanes(run.slots, kept)
-            nobody = np.zeros(lanes * book.lane_width, bool)
-            run.slots = self._programs.release(run.slots, nobody)
-            run.slots = self._programs.advance(
-                run.cut, run.slots, 0, 1, key_impl=run.key_impl
-            )
+        prefixes = [self._read(run, [0], width) for width in batch.prompt_widths]
+        state, counts = run.slots, (batch.slots, *batch.shrink_to)
+        raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
+        for slots, fewer in zip(counts, (*counts[1:], 0), strict=True):
+            nobody, smaller = np.zeros(slots, bool), None
+            for size in self._rings:
+                if size > self._rings[0]:
+                    state = programs.widen(state, size=size)
+                if slots == batch.slots:
+                    for hidden, prefix in prefixes:
+                        state = programs.install(state, hidden, prefix, 0, 0)
+                    state = programs.refill(state, nobody, raw)
+                state = programs.release(state, nobody)
+                state = programs.advance(run.cut, state, 0, 1, key_impl=run.key_impl)
+                if fewer:
+                    kept = np.arange(fewer, dtype=np.int32)
+                    less = programs.shrink(
+                        state, kept, kept[: fewer // batch.lane_width]
+                    )
+                    smaller = less if smaller is None else smaller
+            state = smaller
 
     def _start(self, params: Params, tokens: Any, lengths: Any, keys: Any) -> _Run:
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
@@ -194,9 +197,10 @@ class BatchSampler:
             book=Lanes(order, self.num_samples, batch.lanes, batch.lane_width),
             slots=self._programs.empty(raw.shape[1]),
             out=_blank(rows, self.settings.max_new_tokens, batch.alternatives),
-            stops=[],
+            stops=(),
             on_tokens=None,
             seen=np.zeros(rows, np.int32),
+            columns=np.zeros(batch.slots, np.int32),
         )
 
     def _width(self, length: int) -> int:
@@ -219,6 +223,7 @@ class BatchSampler:
             slots, requests = np.array(fresh).T
             mask = np.zeros(len(run.book.requests), bool)
             mask[slots] = True
+            run.columns[slots] = 0
             keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)
             keys[slots] = run.keys[requests]
             run.slots = self._programs.refill(run.slots, mask, keys)
@@ -247,42 +252,46 @@ class BatchSampler:
         """The number of live slots below which the host has something to do."""
         if book.waiting:
             return max(1, live - max(1, int(self.batch.refill_share * live)) + 1)
-        now = len(book.requests) // book.width
-        smaller = max((n for n in self._sizes() if n < now), default=0) * book.width
+        now = len(book.requests)
+        smaller = max((n for n in self.batch.shrink_to if n < now), default=0)
         return live if smaller >= live else smaller + 1
 
-    def _sizes(self) -> list[int]:
-        """The numbers of lanes that a run shrinks to."""
-        halves = (self.batch.lanes >> i for i in range(1, HALVINGS + 1))
-        return [lanes for lanes in halves if lanes]
+    def _room(self, run: _Run, held: list[int]) -> int:
+        """The steps for which the ring has columns; it grows when there are none."""
+        oldest = int(run.columns[held].max())
+        size = run.slots.ring_size
+        if oldest == size < self._rings[-1]:
+            size = self._rings[self._rings.index(size) + 1]
+            run.slots = self._programs.widen(run.slots, size=size)
+        return size - oldest
 
     def _shrink(self, run: _Run) -> None:
-        live = len(run.book.live_lanes())
-        for lanes in self._sizes():
-            now = len(run.book.requests) // run.book.width
-            if live and not run.book.waiting and live <= lanes < now:
-                kept = np.array(run.book.shrink(lanes), np.int32)
-                run.slots = self._programs.keep_lanes(run.slots, kept)
+        if run.book.waiting or not run.book.held():
+            return
+        width = run.book.width
+        for slots in self.batch.shrink_to:
+            fits = run.book.needed() * width <= slots < len(run.book.requests)
+            if fits:
+                order, lanes = run.book.shrink(slots // width)
+                run.slots = self._programs.shrink(
+                    run.slots, np.array(order, np.int32), np.array(lanes, np.int32)
+                )
+                run.columns = run.columns[order]
 
     def _harvest(self, run: _Run, held: list[int]) -> None:
         """Take finished responses out of their slots; stop and report the others."""
         state, live = run.slots, np.asarray(run.slots.live)
+        run.columns = np.array(state.columns)
         looked_at = run.stops or run.on_tokens
         chosen = [slot for slot in held if looked_at or not live[slot]]
         if not chosen:
             return
-        columns, ended, tokens, logprobs, likely = jax.device_get(
-            (
-                state.columns,
-                state.ended,
-                state.tokens,
-                state.logprobs,
-                state.alternatives,
-            )
+        ended, tokens, logprobs, likely = jax.device_get(
+            (state.ended, state.tokens, state.logprobs, state.alternatives)
         )
         stopped = np.zeros(live.size, bool)
         for slot in chosen:
-            row, size = run.book.requests[slot], int(columns[slot])
+            row, size = run.book.requests[slot], int(run.columns[slot])
             at = _stopped_at(run.stops, tokens[slot, :size].tolist(), run.seen[row])
             stopped[slot] = live[slot] and at is not None
             done = at is not None or not live[slot]
@@ -300,7 +309,7 @@ class BatchSampler:
             run.slots = self._programs.release(run.slots, stopped)
 
 
-def _stopped_at(stops: list[StopCheck], tokens: list[int], seen: int) -> int | None:
+def _stopped_at(stops: Sequence[StopCheck], tokens: list[int], seen: int) -> int | None:
     found = (stop(tokens, int(seen)) for stop in stops)
     return min((size for size in found if size is not None), default=None)
 

@@ -76,19 +76,38 @@ class Lanes:
                     fresh.append((slot, self.requests[slot]))
         return installs, fresh
 
-    def live_lanes(self) -> list[int]:
-        """The lanes with a request."""
-        return sorted({slot // self.width for slot in self.held()})
+    def needed(self) -> int:
+        """The lanes that the requests fill when a prompt's stand side by side."""
+        return len(self._packed())
 
-    def shrink(self, lanes: int) -> list[int]:
-        """Keep `lanes` lanes, the live ones among them; say which."""
-        live = self.live_lanes()
-        idle = [lane for lane in range(len(self._prompts)) if lane not in live]
-        kept = (live + idle)[:lanes]
-        slots = [lane * self.width + i for lane in kept for i in range(self.width)]
-        self.requests = [self.requests[slot] for slot in slots]
-        self._prompts = [self._prompts[lane] for lane in kept]
-        return kept
+    def shrink(self, lanes: int) -> tuple[list[int], list[int]]:
+        """Move the requests into `lanes` lanes, at least `needed`.
+
+        Returns:
+            The slots and the lanes to take from, one for each that is left.
+        """
+        packed = self._packed()
+        live = {slot for slots in packed for slot in slots}
+        idle = iter(s for s in range(len(self.requests)) if s not in live)
+        packed += [[] for _ in range(lanes - len(packed))]
+        sources = [slots[0] // self.width if slots else 0 for slots in packed]
+        for slots in packed:
+            slots += [next(idle) for _ in range(self.width - len(slots))]
+        order = [slot for slots in packed for slot in slots]
+        self.requests = [self.requests[slot] for slot in order]
+        self._prompts = [self._prompts[lane] for lane in sources]
+        return order, sources
+
+    def _packed(self) -> list[list[int]]:
+        """The slots with a request, a prompt's in lanes as full as may be."""
+        by_prompt: dict[int, list[int]] = {}
+        for slot in self.held():
+            by_prompt.setdefault(self._prompts[slot // self.width], []).append(slot)
+        return [
+            slots[at : at + self.width]
+            for slots in by_prompt.values()
+            for at in range(0, len(slots), self.width)
+        ]
 
     def _next_prompt(self) -> int:
         if self.unread:

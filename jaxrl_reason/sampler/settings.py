@@ -104,7 +104,7 @@ class Completions:
 class BatchSettings:
     """How a batch sampler spends memory and time; the tokens do not depend on it.
 
-    Only `stop_sequences` and a cache narrower than the model change what comes back.
+    Only a cache narrower than the model changes what comes back.
 
     Args:
         slots: S, the sequences decoded side by side.
@@ -116,9 +116,12 @@ class BatchSettings:
         steps: the most tokens a slot draws before the host looks at it.
         refill_share: the share of the slots that must be free before the host is
             called early, while sequences wait; 0 calls at the first.
+        shrink_to: slot counts, descending multiples of lane_width, that a run shrinks
+            to as its last sequences end; each is compiled once.
+        rings: response columns, ascending, that the cache has while no sequence in
+            the slots is longer; each is compiled once for each slot count.
         cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
             (one scale a head and column).
-        stop_sequences: token sequences that end a response, which keeps them.
         alternatives: how many of the likeliest tokens to report beside each drawn
             one; 0 reports none and costs nothing.
 
@@ -131,8 +134,9 @@ class BatchSettings:
     lane_width: int = 1
     steps: int = 32
     refill_share: float = 0.0
+    shrink_to: tuple[int, ...] = ()
+    rings: tuple[int, ...] = ()
     cache_dtype: str = "float32"
-    stop_sequences: tuple[tuple[int, ...], ...] = ()
     alternatives: int = 0
 
     def __post_init__(self) -> None:
@@ -148,6 +152,19 @@ class BatchSettings:
             raise ValueError(
                 f"prompt_widths must be ascending numbers >= 1, got {widths}"
             )
+        counts = (self.slots, *self.shrink_to)
+        if sorted(set(counts), reverse=True) != list(counts) or any(
+            count < 1 or count % self.lane_width for count in counts
+        ):
+            raise ValueError(
+                f"shrink_to must be descending multiples of lane_width "
+                f"({self.lane_width}) below slots ({self.slots}), got {self.shrink_to}"
+            )
+        if (
+            sorted(set(self.rings)) != list(self.rings)
+            or min(self.rings, default=1) < 1
+        ):
+            raise ValueError(f"rings must be ascending numbers >= 1, got {self.rings}")
         if not 0 <= self.refill_share < 1:
             raise ValueError(
                 f"refill_share must be from 0 to below 1, got {self.refill_share}"
@@ -155,10 +172,6 @@ class BatchSettings:
         if self.cache_dtype not in CACHE_DTYPES:
             raise ValueError(
                 f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}"
-            )
-        if not all(self.stop_sequences):
-            raise ValueError(
-                f"stop_sequences must not be empty, got {self.stop_sequences}"
             )
         if self.alternatives < 0:
             raise ValueError(f"alternatives must be >= 0, got {self.alternatives}")

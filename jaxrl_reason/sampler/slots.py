@@ -14,6 +14,7 @@ from jaxrl_reason.models.slots import (
     empty_slots,
     slot_step,
     stored,
+    turned,
     written,
 )
 from jaxrl_reason.sampler.decode import next_tokens
@@ -52,6 +53,11 @@ class Slots:
     prompt_hidden: jax.Array
     cache: SlotCache
 
+    @property
+    def ring_size(self) -> int:
+        """The response columns that the cache has."""
+        return int(self.cache.responses[0].values.shape[2])
+
 
 def empty(
     model: Transformer, settings: SamplingSettings, batch: BatchSettings, key_size: int
@@ -74,10 +80,19 @@ def empty(
             model,
             batch.lanes,
             batch.lane_width,
-            (batch.prompt_widths[-1], size),
+            (batch.prompt_widths[-1], ring_sizes(batch, size)[0]),
             batch.cache_dtype,
         ),
     )
+
+
+def ring_sizes(batch: BatchSettings, max_new_tokens: int) -> list[int]:
+    """The response columns that a ring may have, the last one T.
+
+    >>> ring_sizes(BatchSettings(8, (4,), rings=(32, 64)), 48)
+    [32, 48]
+    """
+    return [*(n for n in batch.rings if n < max_new_tokens), max_new_tokens]
 
 
 def install(
@@ -121,20 +136,26 @@ def release(state: Slots, stopped: jax.Array) -> Slots:
     return state.replace(live=state.live & ~stopped)
 
 
-def keep_lanes(state: Slots, lanes: jax.Array, width: int) -> Slots:
-    """The state of fewer lanes [n] of `width` slots, in the order named."""
-    slots = (lanes[:, None] * width + jnp.arange(width)[None]).reshape(-1)
+def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
+    """The state of fewer slots and lanes, in the order named."""
     cache = state.cache
-    of_lanes = jax.tree.map(
+    hidden, prompts, lengths = jax.tree.map(
         lambda x: x[lanes], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
     )
     bare = state.replace(prompt_hidden=None, cache=cache.responses)
-    of_slots = jax.tree.map(lambda x: x[slots], bare)
-    hidden, prompts, lengths = of_lanes
-    return of_slots.replace(
+    kept = jax.tree.map(lambda x: x[slots], bare)
+    return kept.replace(
         prompt_hidden=hidden,
-        cache=SlotCache(prompts, of_slots.cache, lengths, cache.step),
+        cache=SlotCache(prompts, kept.cache, lengths, cache.step),
     )
+
+
+def widen(state: Slots, size: int) -> Slots:
+    """The same slots with a ring of `size` columns, more than it had."""
+    cache = state.cache
+    rings = tuple(turned(kept, cache.step, size) for kept in cache.responses)
+    step = jnp.full((), state.ring_size, jnp.int32)
+    return state.replace(cache=cache.replace(responses=rings, step=step))
 
 
 def advance(
@@ -211,7 +232,8 @@ class Programs:
     install: Any = flax.struct.field(pytree_node=False)
     refill: Any = flax.struct.field(pytree_node=False)
     release: Any = flax.struct.field(pytree_node=False)
-    keep_lanes: Any = flax.struct.field(pytree_node=False)
+    shrink: Any = flax.struct.field(pytree_node=False)
+    widen: Any = flax.struct.field(pytree_node=False)
     advance: Any = flax.struct.field(pytree_node=False)
 
 
@@ -225,6 +247,7 @@ def compiled(
         install=jax.jit(install, donate_argnums=0),
         refill=jax.jit(refill, donate_argnums=0),
         release=jax.jit(release, donate_argnums=0),
-        keep_lanes=jax.jit(partial(keep_lanes, width=batch.lane_width)),
+        shrink=jax.jit(shrink),
+        widen=jax.jit(widen, static_argnames="size"),
         advance=jax.jit(fixed, static_argnames="key_impl", donate_argnums=1),
     )

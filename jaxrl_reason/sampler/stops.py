@@ -9,9 +9,14 @@ StopCheck = Callable[[Sequence[int], int], int | None]
 def stop_sequences(sequences: Sequence[Sequence[int]]) -> StopCheck:
     """Stop behind the first of these token sequences.
 
+    Raises:
+        ValueError: a sequence is empty.
+
     >>> stop_sequences([(4, 5)])([1, 4, 5, 7, 4, 5], 0)
     3
     """
+    if not all(len(sequence) for sequence in sequences):
+        raise ValueError(f"stop sequences must not be empty, got {list(sequences)}")
     ends = [tuple(sequence) for sequence in sequences]
 
     def check(tokens: Sequence[int], checked: int) -> int | None:

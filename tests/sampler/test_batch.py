@@ -24,25 +24,27 @@ from tests.models.reference import TINY, VARIANTS, build, tokens_of
 PROMPTS, SAMPLES, WIDTH, SIZE = 5, 4, 6, 12
 LENGTHS = np.array([6, 2, 4, 1, 5])
 TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
+# One layer compiles quickest; the test of the variants has more.
+SMALL = replace(TINY, num_layers=1)
 SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
 KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
 BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
 
 
 @functools.cache
-def plain(name: str = "tiny", settings: SamplingSettings = SETTINGS) -> Any:
-    model, params = build(VARIANTS[name] if name != "tiny" else TINY)
+def plain(name: str = "", settings: SamplingSettings = SETTINGS) -> Any:
+    model, params = build(VARIANTS[name] if name else SMALL)
     got = make_sampler(model, settings, SAMPLES)(params, TOKENS, LENGTHS, KEYS)
     return jax.device_get(got)
 
 
 @functools.cache
 def sampler(batch: BatchSettings = BATCH, settings: SamplingSettings = SETTINGS) -> Any:
-    return make_batch_sampler(build(TINY)[0], settings, SAMPLES, batch)
+    return make_batch_sampler(build(SMALL)[0], settings, SAMPLES, batch)
 
 
 def run(batch: BatchSettings = BATCH, **options: Any) -> Completions:
-    return sampler(batch)(build(TINY)[1], TOKENS, LENGTHS, KEYS, **options)
+    return sampler(batch)(build(SMALL)[1], TOKENS, LENGTHS, KEYS, **options)
 
 
 def check_same(got: Completions, wanted: Completions) -> None:
@@ -85,8 +87,8 @@ def test_fewer_slots_and_wider_rings_take_part_in_the_test_above() -> None:
 
 def test_after_a_warm_up_nothing_is_compiled() -> None:
     batch = replace(BATCH, shrink_to=(2,), rings=(8,))
-    batch_sampler = make_batch_sampler(build(TINY)[0], SETTINGS, SAMPLES, batch)
-    params = build(TINY)[1]
+    batch_sampler = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, batch)
+    params = build(SMALL)[1]
     batch_sampler.warm_up(params, KEYS)
     jitted = [f for f in vars(batch_sampler._programs).values()]
     jitted += [batch_sampler._prefill, batch_sampler._cut]
@@ -151,12 +153,12 @@ def test_stops_cut_the_plain_sampler_s_responses(how: str) -> None:
 
 
 def test_greedy_bias_and_bans_are_the_plain_sampler_s() -> None:
-    settings = replace(SETTINGS, temperature=0.0, logit_bias=((5, 2.0), (7, -1.0)))
+    settings = replace(SETTINGS, temperature=0.0, logit_bias=((5, 0.1), (7, -1.0)))
     free = plain()
     often = int(np.bincount(free.tokens[free.tokens > 0]).argmax())
     settings = replace(settings, banned_tokens=(often,))
     batch = replace(BATCH, alternatives=3)
-    got = sampler(batch, settings)(build(TINY)[1], TOKENS, LENGTHS, KEYS)
+    got = sampler(batch, settings)(build(SMALL)[1], TOKENS, LENGTHS, KEYS)
     check_same(got, plain(settings=settings))
     live = np.arange(SIZE) < got.lengths[:, None]
     assert not (got.tokens[live] == often).any()
@@ -185,14 +187,8 @@ def test_narrow_caches_are_near(dtype: str, limit: float) -> None:
     assert 0 < moved.max() < limit
 
 
-def test_one_slot_is_enough_and_order_is_kept() -> None:
-    got = run(replace(BATCH, slots=1, steps=100))
-    whole = run()
-    np.testing.assert_array_equal(got.tokens, whole.tokens)
-
-
 def test_what_does_not_fit_is_refused() -> None:
-    params = build(TINY)[1]
+    params = build(SMALL)[1]
     with pytest.raises(ValueError, match=r"from 1 to 6, .* got \[7\]"):
         sampler()(params, np.zeros((1, 8), int), np.array([7]), KEYS[:SAMPLES])
     with pytest.raises(ValueError, match=r"one a response, \(20,\), got \(4,\)"):
@@ -216,5 +212,5 @@ def test_what_does_not_fit_is_refused() -> None:
     for name, value in (("banned_tokens", (37,)), ("logit_bias", ((37, 1.0),))):
         with pytest.raises(ValueError, match=r"below vocab_size \(37\), got \[37\]"):
             make_batch_sampler(
-                build(TINY)[0], replace(SETTINGS, **{name: value}), SAMPLES, BATCH
+                build(SMALL)[0], replace(SETTINGS, **{name: value}), SAMPLES, BATCH
             )

@@ -1,5 +1,6 @@
 """One token for each of many responses, over a prompt cache that samples share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import MASKED
 from jaxrl_reason.models.cache import PrefixCache
-from jaxrl_reason.models.layers import Block, RMSNorm
+from jaxrl_reason.models.layers import Attend, Block, RMSNorm
 from jaxrl_reason.models.params import Params
 from jaxrl_reason.models.rope import RopeTable, rope_table
 from jaxrl_reason.models.transformer import Transformer, embed
@@ -195,7 +196,6 @@ def decode_step(
         window: _decode_masks(prefix, cache, column, window)
         for window in {c.window_of(layer) for layer in range(c.num_layers)}
     }
-    block = Block(c, model.constrain)
 
     def attend_at(layer: int) -> Any:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
@@ -214,9 +214,34 @@ def decode_step(
 
         return attend
 
-    x = embed(params.embedding, tokens[:, None], c)
+    hidden, kept = through_layers(model, params, tokens, rope, attend_at)
+    keys, values = zip(*kept, strict=True)
+    return hidden, ResponseCache(keys, values)
+
+
+def through_layers(
+    model: Transformer,
+    params: DecodeParams,
+    tokens: jax.Array,
+    rope: RopeTable,
+    attend_at: Callable[[int], Attend],
+) -> tuple[jax.Array, list[Any]]:
+    """One token a row [B] through all blocks.
+
+    Args:
+        model: the transformer.
+        params: its parameters, cut by `decode_params`.
+        tokens: [B].
+        rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
+        attend_at: what attends in a layer.
+
+    Returns:
+        Hidden states [B, D] after the final norm, and what each layer wants kept.
+    """
+    block = Block(model.config, model.constrain)
+    x = embed(params.embedding, tokens[:, None], model.config)
     kept = []
-    for layer in range(c.num_layers):
+    for layer in range(model.config.num_layers):
         x, new = block.apply(
             {"params": params.layers[layer]},
             x,
@@ -225,8 +250,7 @@ def decode_step(
             method="apply_with",
         )
         kept.append(new)
-    keys, values = zip(*kept, strict=True)
-    return _final_norm(model, params, x)[:, 0], ResponseCache(keys, values)
+    return _final_norm(model, params, x)[:, 0], kept
 
 
 def _decode_masks(

@@ -1,14 +1,29 @@
-"""Sampling responses: settings, keys, filters and the decode loop."""
+"""Sampling responses: settings, keys, filters, the decode loop, and slots."""
 
+from jaxrl_reason.sampler.batch import BatchSampler, OnTokens, make_batch_sampler
 from jaxrl_reason.sampler.decode import Sampler, make_sampler, sample
 from jaxrl_reason.sampler.keys import sampling_keys
-from jaxrl_reason.sampler.settings import Completions, SamplingSettings
+from jaxrl_reason.sampler.settings import (
+    Alternatives,
+    BatchSettings,
+    Completions,
+    SamplingSettings,
+)
+from jaxrl_reason.sampler.stops import StopCheck, stop_sequences, stop_strings
 
 __all__ = [
+    "Alternatives",
+    "BatchSampler",
+    "BatchSettings",
     "Completions",
+    "OnTokens",
     "Sampler",
     "SamplingSettings",
+    "StopCheck",
+    "make_batch_sampler",
     "make_sampler",
     "sample",
     "sampling_keys",
+    "stop_sequences",
+    "stop_strings",
 ]

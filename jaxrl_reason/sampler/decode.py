@@ -18,7 +18,7 @@ from jaxrl_reason.models.decode import (
     empty_cache,
     grow_cache,
 )
-from jaxrl_reason.sampler.filters import draw, filter_logits
+from jaxrl_reason.sampler.filters import bias_logits, draw, filter_logits
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
 
 # The cache grows in up to this many stages, so that early steps do not read empty
@@ -124,8 +124,9 @@ def check_sampling(
     """Refuse what cannot be sampled.
 
     Raises:
-        ValueError: prompt_width + max_new_tokens is more than context_length, an end
-            token is outside the vocabulary, or num_samples < 1.
+        ValueError: prompt_width + max_new_tokens is more than context_length, a token
+            of the settings is outside the vocabulary or every token is banned, or
+            num_samples < 1.
     """
     c = model.config
     if num_samples < 1:
@@ -135,11 +136,18 @@ def check_sampling(
             f"prompt and max_new_tokens must fit the model's context_length "
             f"({c.context_length}), got {prompt_width} + {settings.max_new_tokens}"
         )
-    outside = [token for token in settings.end_tokens if token >= c.vocab_size]
-    if outside:
-        raise ValueError(
-            f"end_tokens must be below vocab_size ({c.vocab_size}), got {outside}"
-        )
+    for name, tokens in (
+        ("end_tokens", settings.end_tokens),
+        ("logit_bias", tuple(token for token, _ in settings.logit_bias)),
+        ("banned_tokens", settings.banned_tokens),
+    ):
+        outside = [token for token in tokens if token >= c.vocab_size]
+        if outside:
+            raise ValueError(
+                f"{name} must be below vocab_size ({c.vocab_size}), got {outside}"
+            )
+    if len(set(settings.banned_tokens)) >= c.vocab_size:
+        raise ValueError("banned_tokens must leave a token to draw, got all of them")
 
 
 def stage_ends(size: int) -> list[int]:
@@ -206,20 +214,22 @@ def next_tokens(
     Args:
         logits: [B, V] float32 of the model.
         keys: [B], one a response.
-        column: scalar, the response column the tokens are for.
-        settings: temperature and filters.
+        column: scalar or [B], the response columns the tokens are for.
+        settings: temperature, filters, bias and bans.
 
     Returns:
         Tokens [B] int32, and their log-probs [B] float32 under the tempered,
         unfiltered distribution (greedy: temperature 1).
     """
+    allowed = bias_logits(logits, settings)
     if settings.temperature > 0:
-        logits = logits / settings.temperature
+        logits, allowed = logits / settings.temperature, allowed / settings.temperature
+        columns = jnp.broadcast_to(column, keys.shape)
         uniforms = jax.vmap(
-            lambda key: jax.random.uniform(jax.random.fold_in(key, column), (2,))
-        )(keys)
-        tokens = draw(filter_logits(logits, settings), uniforms)
+            lambda key, at: jax.random.uniform(jax.random.fold_in(key, at), (2,))
+        )(keys, columns)
+        tokens = draw(filter_logits(allowed, settings), uniforms)
     else:
-        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -39,6 +39,16 @@ def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     return logits
 
 
+def bias_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
+    """Add the settings' bias to logits [B, V], and rule out the banned tokens."""
+    if settings.logit_bias:
+        tokens, biases = zip(*settings.logit_bias, strict=True)
+        logits = logits.at[:, jnp.array(tokens)].add(jnp.array(biases)[None])
+    if settings.banned_tokens:
+        logits = logits.at[:, jnp.array(settings.banned_tokens)].set(-jnp.inf)
+    return logits
+
+
 def _keep_from(logits: jax.Array, smallest: jax.Array) -> jax.Array:
     return jnp.where(logits >= smallest, logits, -jnp.inf)
 

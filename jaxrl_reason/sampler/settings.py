@@ -1,9 +1,12 @@
 """What to sample, and what comes back."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 import flax.struct
 import jax
+
+from jaxrl_reason.models.slots import CACHE_DTYPES
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,12 @@ class SamplingSettings:
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
         min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
+        logit_bias: pairs (token, number) added to the logits before the temperature
+            divides them.
+        banned_tokens: ids that are never drawn.
+
+    Bias and bans act on what is drawn, like the filters; the log-probs reported are
+    those of the model's own distribution, which the trainer can compute.
 
     Raises:
         ValueError: a value breaks a rule; the message names field, rule and value.
@@ -30,6 +39,8 @@ class SamplingSettings:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    banned_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -46,6 +57,26 @@ class SamplingSettings:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p must be from 0 to 1, got {self.min_p}")
+        if any(token < 0 or not isfinite(bias) for token, bias in self.logit_bias):
+            raise ValueError(
+                f"logit_bias must be pairs of a token >= 0 and a finite number, "
+                f"got {self.logit_bias}"
+            )
+        if any(token < 0 for token in self.banned_tokens):
+            raise ValueError(f"banned_tokens must be >= 0, got {self.banned_tokens}")
+
+
+@flax.struct.dataclass
+class Alternatives:
+    """The likeliest tokens at each place, likeliest first; 0 after the end.
+
+    Args:
+        tokens: [B, T, k] int32.
+        logprobs: [B, T, k] float32, under the distribution of `Completions.logprobs`.
+    """
+
+    tokens: jax.Array
+    logprobs: jax.Array
 
 
 @flax.struct.dataclass
@@ -59,9 +90,93 @@ class Completions:
             unfiltered distribution (greedy: temperature 1); 0 after the end.
         lengths: [B] int32, tokens of each response, the end token included.
         truncated: [B] bool, True where the limit stopped the response.
+        alternatives: the likeliest tokens, where the settings ask for them.
     """
 
     tokens: jax.Array
     logprobs: jax.Array
     lengths: jax.Array
     truncated: jax.Array
+    alternatives: Alternatives | None = None
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a batch sampler spends memory and time; the tokens do not depend on it.
+
+    Only a cache narrower than the model changes what comes back.
+
+    Args:
+        slots: S, the sequences decoded side by side.
+        lane_width: neighbouring slots that share a prompt's keys and values; divides
+            `slots`. Wide lanes read prompts less often, and wait longer for the last
+            of their sequences before they take another prompt.
+        prompt_widths: the widths that prompts are padded to, ascending; each is
+            compiled once, the last one is the longest prompt.
+        steps: the most tokens a slot draws before the host looks at it.
+        refill_share: the share of the slots that must be free before the host is
+            called early, while sequences wait; 0 calls at the first.
+        shrink_to: slot counts, descending multiples of lane_width, that a run shrinks
+            to as its last sequences end; each is compiled once.
+        rings: response columns, ascending, that the cache has while no sequence in
+            the slots is longer; each is compiled once for each slot count.
+        cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
+            (one scale a head and column).
+        alternatives: how many of the likeliest tokens to report beside each drawn
+            one; 0 reports none and costs nothing.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names field, rule and value.
+    """
+
+    slots: int
+    prompt_widths: tuple[int, ...]
+    lane_width: int = 1
+    steps: int = 32
+    refill_share: float = 0.0
+    shrink_to: tuple[int, ...] = ()
+    rings: tuple[int, ...] = ()
+    cache_dtype: str = "float32"
+    alternatives: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "lane_width", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.slots % self.lane_width:
+            raise ValueError(
+                f"lane_width must divide slots ({self.slots}), got {self.lane_width}"
+            )
+        widths = self.prompt_widths
+        if not widths or widths[0] < 1 or sorted(set(widths)) != list(widths):
+            raise ValueError(
+                f"prompt_widths must be ascending numbers >= 1, got {widths}"
+            )
+        counts = (self.slots, *self.shrink_to)
+        if sorted(set(counts), reverse=True) != list(counts) or any(
+            count < 1 or count % self.lane_width for count in counts
+        ):
+            raise ValueError(
+                f"shrink_to must be descending multiples of lane_width "
+                f"({self.lane_width}) below slots ({self.slots}), got {self.shrink_to}"
+            )
+        if (
+            sorted(set(self.rings)) != list(self.rings)
+            or min(self.rings, default=1) < 1
+        ):
+            raise ValueError(f"rings must be ascending numbers >= 1, got {self.rings}")
+        if not 0 <= self.refill_share < 1:
+            raise ValueError(
+                f"refill_share must be from 0 to below 1, got {self.refill_share}"
+            )
+        if self.cache_dtype not in CACHE_DTYPES:
+            raise ValueError(
+                f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}"
+            )
+        if self.alternatives < 0:
+            raise ValueError(f"alternatives must be >= 0, got {self.alternatives}")
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes the slots form."""
+        return self.slots // self.lane_width

@@ -1,0 +1,352 @@
+"""Continuous batching: slots that take the next sequence as soon as one has ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.models import Params, Transformer, prefill
+from jaxrl_reason.models.decode import decode_params
+from jaxrl_reason.sampler.decode import check_sampling
+from jaxrl_reason.sampler.lanes import Lanes
+from jaxrl_reason.sampler.settings import (
+    Alternatives,
+    BatchSettings,
+    Completions,
+    SamplingSettings,
+)
+from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
+from jaxrl_reason.sampler.stops import StopCheck
+
+# A prefill reads about this many tokens at once: enough for a product's full speed.
+PREFILL_TOKENS = 256
+
+# (row of the completions, tokens new since the last call, whether it has ended)
+OnTokens = Callable[[int, tuple[int, ...], bool], None]
+
+
+@dataclass
+class _Run:
+    """One call's state on the host."""
+
+    params: Any
+    cut: Any
+    prompts: np.ndarray
+    lengths: np.ndarray
+    keys: np.ndarray
+    key_impl: str
+    book: Lanes
+    slots: Slots
+    out: Completions
+    stops: Sequence[StopCheck]
+    on_tokens: OnTokens | None
+    seen: np.ndarray  # [B] tokens of each response that were looked at
+    columns: np.ndarray  # [S] tokens that each slot's sequence has
+    prefixes: dict[int, Any] = field(default_factory=dict)
+
+
+class BatchSampler:
+    """Draws the responses that `make_sampler`'s sampler draws, with less waiting.
+
+    A response depends on its prompt and key only: slots, lanes, widths and order change
+    nothing but the last digits of the log-probs. (A sum in another order can move a
+    draw that lies within rounding of a token's border; so can another batch size of the
+    plain sampler.)
+
+    Args:
+        model: the policy.
+        settings: how to draw.
+        num_samples: G.
+        batch: how to spend memory and time.
+
+    Raises:
+        ValueError: settings, model and num_samples do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        settings: SamplingSettings,
+        num_samples: int,
+        batch: BatchSettings,
+    ) -> None:
+        width = batch.prompt_widths[-1]
+        check_sampling(model, settings, num_samples, prompt_width=width)
+        if batch.alternatives > model.config.vocab_size:
+            raise ValueError(
+                f"alternatives must be at most vocab_size "
+                f"({model.config.vocab_size}), got {batch.alternatives}"
+            )
+        self.settings, self.batch, self.num_samples = settings, batch, num_samples
+        self._programs = compiled(model, settings, batch)
+        self._prefill = jax.jit(partial(prefill, model))
+        size = width + settings.max_new_tokens
+        self._rings = ring_sizes(batch, settings.max_new_tokens)
+        self._cut = jax.jit(
+            lambda params: decode_params(model, params, jnp.zeros(1, jnp.int32), size)
+        )
+
+    def __call__(
+        self,
+        params: Params,
+        prompt_tokens: Any,
+        prompt_lengths: Any,
+        keys: jax.Array,
+        *,
+        stops: Sequence[StopCheck] = (),
+        on_tokens: OnTokens | None = None,
+    ) -> Completions:
+        """Draw G responses to each of P prompts.
+
+        Args:
+            params: the model's parameters.
+            prompt_tokens: [P, Tp] ids, right-padded.
+            prompt_lengths: [P] tokens of each prompt.
+            keys: [P*G] from `sampling_keys`.
+            stops: what ends responses beside the settings' end tokens; see
+                `stop_strings` and `stop_sequences`. A response keeps what stopped it.
+            on_tokens: called with each response's new tokens as they are drawn.
+
+        Returns:
+            Completions of B = P*G rows as NumPy arrays; `truncated` is False for a
+            response that was stopped.
+
+        Raises:
+            ValueError: a shape or length does not fit.
+        """
+        run = self._start(params, prompt_tokens, prompt_lengths, keys)
+        run.stops, run.on_tokens = stops, on_tokens
+        self._refill(run)
+        while held := run.book.held():
+            steps = min(self.batch.steps, self._room(run, held))
+            run.slots = self._programs.advance(
+                run.cut,
+                run.slots,
+                steps,
+                self._enough(run.book, len(held)),
+                key_impl=run.key_impl,
+            )
+            self._harvest(run, held)
+            self._refill(run)
+            self._shrink(run)
+        return run.out
+
+    def warm_up(self, params: Params, keys: jax.Array) -> None:
+        """Compile everything a call can need; draws nothing.
+
+        Args:
+            params: of the shapes to come.
+            keys: at least one key of the kind to come.
+        """
+        batch, programs = self.batch, self._programs
+        run = self._start(
+            params,
+            np.zeros((1, batch.prompt_widths[-1]), np.int32),
+            np.ones(1, np.int32),
+            keys[jnp.zeros(self.num_samples, jnp.int32)],
+        )
+        prefixes = [self._read(run, [0], width) for width in batch.prompt_widths]
+        state, counts = run.slots, (batch.slots, *batch.shrink_to)
+        raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
+        for slots, fewer in zip(counts, (*counts[1:], 0), strict=True):
+            nobody, smaller = np.zeros(slots, bool), None
+            for size in self._rings:
+                if size > self._rings[0]:
+                    state = programs.widen(state, size=size)
+                if slots == batch.slots:
+                    for hidden, prefix in prefixes:
+                        state = programs.install(state, hidden, prefix, 0, 0)
+                    state = programs.refill(state, nobody, raw)
+                state = programs.release(state, nobody)
+                state = programs.advance(run.cut, state, 0, 1, key_impl=run.key_impl)
+                if fewer:
+                    kept = np.arange(fewer, dtype=np.int32)
+                    less = programs.shrink(
+                        state, kept, kept[: fewer // batch.lane_width]
+                    )
+                    smaller = less if smaller is None else smaller
+            state = smaller
+
+    def _start(self, params: Params, tokens: Any, lengths: Any, keys: Any) -> _Run:
+        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        rows = tokens.shape[0] * self.num_samples
+        if keys.shape != (rows,):
+            raise ValueError(
+                f"keys must be one a response, ({rows},), got {keys.shape}"
+            )
+        limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
+        if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
+            raise ValueError(
+                f"prompt_lengths must be from 1 to {limit}, the widest of "
+                f"prompt_tokens and prompt_widths, got {lengths.tolist()}"
+            )
+        raw = np.asarray(jax.random.key_data(keys))
+        order = sorted(range(len(lengths)), key=lambda p: self._width(lengths[p]))
+        batch = self.batch
+        return _Run(
+            params=params,
+            cut=self._cut(params),
+            prompts=tokens,
+            lengths=lengths,
+            keys=raw,
+            key_impl=str(jax.random.key_impl(keys)),
+            book=Lanes(order, self.num_samples, batch.lanes, batch.lane_width),
+            slots=self._programs.empty(raw.shape[1]),
+            out=_blank(rows, self.settings.max_new_tokens, batch.alternatives),
+            stops=(),
+            on_tokens=None,
+            seen=np.zeros(rows, np.int32),
+            columns=np.zeros(batch.slots, np.int32),
+        )
+
+    def _width(self, length: int) -> int:
+        return next(width for width in self.batch.prompt_widths if width >= length)
+
+    def _refill(self, run: _Run) -> None:
+        ahead = list(run.book.unread)
+        installs, fresh = run.book.assign()
+        for lane, prompt in installs:
+            if prompt not in run.prefixes:
+                self._read_ahead(run, ahead[ahead.index(prompt) :])
+            (hidden, prefix), row = run.prefixes[prompt]
+            run.slots = self._programs.install(run.slots, hidden, prefix, row, lane)
+        # A prefill's arrays go when the last of its prompts has gone.
+        unread = set(run.book.unread)
+        for prompt in [p for p in run.prefixes if p not in unread]:
+            if not run.book.in_use(prompt):
+                del run.prefixes[prompt]
+        if fresh:
+            slots, requests = np.array(fresh).T
+            mask = np.zeros(len(run.book.requests), bool)
+            mask[slots] = True
+            run.columns[slots] = 0
+            keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)
+            keys[slots] = run.keys[requests]
+            run.slots = self._programs.refill(run.slots, mask, keys)
+
+    def _read_ahead(self, run: _Run, ahead: list[int]) -> None:
+        """Prefill the first of these prompts, and those after it of the same width."""
+        width = self._width(run.lengths[ahead[0]])
+        same = [p for p in ahead if self._width(run.lengths[p]) == width]
+        same = same[: self._prefill_rows(width)]
+        result = self._read(run, same, width)
+        for row, prompt in enumerate(same):
+            run.prefixes[prompt] = (result, row)
+
+    def _prefill_rows(self, width: int) -> int:
+        return max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
+
+    def _read(self, run: _Run, prompts: list[int], width: int) -> Any:
+        rows = self._prefill_rows(width)
+        tokens, lengths = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
+        for row, prompt in enumerate(prompts):
+            lengths[row] = run.lengths[prompt]
+            tokens[row, : lengths[row]] = run.prompts[prompt, : lengths[row]]
+        return self._prefill(run.params, tokens, lengths)
+
+    def _enough(self, book: Lanes, live: int) -> int:
+        """The number of live slots below which the host has something to do."""
+        if book.waiting:
+            return max(1, live - max(1, int(self.batch.refill_share * live)) + 1)
+        now = len(book.requests)
+        smaller = max((n for n in self.batch.shrink_to if n < now), default=0)
+        return live if smaller >= live else smaller + 1
+
+    def _room(self, run: _Run, held: list[int]) -> int:
+        """The steps for which the ring has columns; it grows when there are none."""
+        oldest = int(run.columns[held].max())
+        size = run.slots.ring_size
+        if oldest == size < self._rings[-1]:
+            size = self._rings[self._rings.index(size) + 1]
+            run.slots = self._programs.widen(run.slots, size=size)
+        return size - oldest
+
+    def _shrink(self, run: _Run) -> None:
+        if run.book.waiting or not run.book.held():
+            return
+        width = run.book.width
+        for slots in self.batch.shrink_to:
+            fits = run.book.needed() * width <= slots < len(run.book.requests)
+            if fits:
+                order, lanes = run.book.shrink(slots // width)
+                run.slots = self._programs.shrink(
+                    run.slots, np.array(order, np.int32), np.array(lanes, np.int32)
+                )
+                run.columns = run.columns[order]
+
+    def _harvest(self, run: _Run, held: list[int]) -> None:
+        """Take finished responses out of their slots; stop and report the others."""
+        state, live = run.slots, np.asarray(run.slots.live)
+        run.columns = np.array(state.columns)
+        looked_at = run.stops or run.on_tokens
+        chosen = [slot for slot in held if looked_at or not live[slot]]
+        if not chosen:
+            return
+        ended, tokens, logprobs, likely = jax.device_get(
+            (state.ended, state.tokens, state.logprobs, state.alternatives)
+        )
+        stopped = np.zeros(live.size, bool)
+        for slot in chosen:
+            row, size = run.book.requests[slot], int(run.columns[slot])
+            at = _stopped_at(run.stops, tokens[slot, :size].tolist(), run.seen[row])
+            stopped[slot] = live[slot] and at is not None
+            done = at is not None or not live[slot]
+            size = size if at is None else at
+            if run.on_tokens:
+                new = tokens[slot, run.seen[row] : size].tolist()
+                run.on_tokens(row, tuple(new), done)
+            run.seen[row] = size
+            if done:
+                cut = at is None and not ended[slot]
+                kept = (tokens[slot], logprobs[slot], likely, slot)
+                _record(run.out, row, size, cut, kept)
+                run.book.free(slot)
+        if stopped.any():
+            run.slots = self._programs.release(run.slots, stopped)
+
+
+def _stopped_at(stops: Sequence[StopCheck], tokens: list[int], seen: int) -> int | None:
+    found = (stop(tokens, int(seen)) for stop in stops)
+    return min((size for size in found if size is not None), default=None)
+
+
+def _blank(rows: int, size: int, alternatives: int) -> Completions:
+    likely = Alternatives(
+        np.zeros((rows, size, alternatives), np.int32),
+        np.zeros((rows, size, alternatives), np.float32),
+    )
+    return Completions(
+        np.zeros((rows, size), np.int32),
+        np.zeros((rows, size), np.float32),
+        np.zeros(rows, np.int32),
+        np.zeros(rows, bool),
+        likely if alternatives else None,
+    )
+
+
+def _record(out: Any, row: int, size: int, cut: bool, kept: Any) -> None:
+    tokens, logprobs, likely, slot = kept
+    out.tokens[row, :size] = tokens[:size]
+    out.logprobs[row, :size] = logprobs[:size]
+    out.lengths[row], out.truncated[row] = size, cut
+    if likely is not None:
+        out.alternatives.tokens[row, :size] = likely.tokens[slot, :size]
+        out.alternatives.logprobs[row, :size] = likely.logprobs[slot, :size]
+
+
+def make_batch_sampler(
+    model: Transformer,
+    settings: SamplingSettings,
+    num_samples: int,
+    batch: BatchSettings,
+) -> BatchSampler:
+    """A `BatchSampler`, called like the sampler of `make_sampler`.
+
+    Raises:
+        ValueError: settings, model and num_samples do not fit together.
+    """
+    return BatchSampler(model, settings, num_samples, batch)

@@ -1,0 +1,253 @@
+"""The device's side of a batch sampler: slots that are filled, stepped and shrunk."""
+
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models import PrefixCache, Transformer
+from jaxrl_reason.models.decode import DecodeParams, decode_logits
+from jaxrl_reason.models.slots import (
+    SlotCache,
+    empty_slots,
+    slot_step,
+    stored,
+    turned,
+    written,
+)
+from jaxrl_reason.sampler.decode import next_tokens
+from jaxrl_reason.sampler.settings import (
+    Alternatives,
+    BatchSettings,
+    SamplingSettings,
+)
+
+
+@flax.struct.dataclass
+class Slots:
+    """What S slots in N lanes hold.
+
+    Args:
+        live: [S] whether a slot still draws.
+        ended: [S] whether its last sequence drew an end token.
+        columns: [S] tokens its sequence has drawn.
+        keys: [S] raw random keys.
+        hidden: [S, D] what the next token is drawn from.
+        tokens: [S, T] tokens drawn so far.
+        logprobs: [S, T] their log-probs.
+        alternatives: [S, T, k] each, or None.
+        prompt_hidden: [N, D] the hidden state of a lane's last prompt token.
+        cache: what the slots read.
+    """
+
+    live: jax.Array
+    ended: jax.Array
+    columns: jax.Array
+    keys: jax.Array
+    hidden: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array
+    alternatives: Alternatives | None
+    prompt_hidden: jax.Array
+    cache: SlotCache
+
+    @property
+    def ring_size(self) -> int:
+        """The response columns that the cache has."""
+        return int(self.cache.responses[0].values.shape[2])
+
+
+def empty(
+    model: Transformer, settings: SamplingSettings, batch: BatchSettings, key_size: int
+) -> Slots:
+    """Slots without a sequence; `key_size` is the numbers of a raw key."""
+    size, slots, dtype = settings.max_new_tokens, batch.slots, model.config.dtype
+    kept = (slots, size, batch.alternatives)
+    likely = Alternatives(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
+    return Slots(
+        live=jnp.zeros(slots, bool),
+        ended=jnp.zeros(slots, bool),
+        columns=jnp.zeros(slots, jnp.int32),
+        keys=jnp.zeros((slots, key_size), jnp.uint32),
+        hidden=jnp.zeros((slots, model.config.width), dtype),
+        tokens=jnp.zeros((slots, size), jnp.int32),
+        logprobs=jnp.zeros((slots, size)),
+        alternatives=likely if batch.alternatives else None,
+        prompt_hidden=jnp.zeros((batch.lanes, model.config.width), dtype),
+        cache=empty_slots(
+            model,
+            batch.lanes,
+            batch.lane_width,
+            (batch.prompt_widths[-1], ring_sizes(batch, size)[0]),
+            batch.cache_dtype,
+        ),
+    )
+
+
+def ring_sizes(batch: BatchSettings, max_new_tokens: int) -> list[int]:
+    """The response columns that a ring may have, the last one T.
+
+    >>> ring_sizes(BatchSettings(8, (4,), rings=(32, 64)), 48)
+    [32, 48]
+    """
+    return [*(n for n in batch.rings if n < max_new_tokens), max_new_tokens]
+
+
+def install(
+    state: Slots, hidden: jax.Array, prefix: PrefixCache, row: jax.Array, lane: Any
+) -> Slots:
+    """Give a lane one of the prompts that a prefill read."""
+    cache = state.cache
+    dtype = str(cache.prompts[0].values.dtype)
+
+    def one(x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, row, 1)
+
+    prompts = tuple(
+        written(kept, stored(one(keys), one(values), dtype), lane, 0)
+        for kept, keys, values in zip(
+            cache.prompts, prefix.keys, prefix.values, strict=True
+        )
+    )
+    lengths = cache.prompt_lengths.at[lane].set(prefix.lengths[row])
+    return state.replace(
+        prompt_hidden=state.prompt_hidden.at[lane].set(hidden[row]),
+        cache=cache.replace(prompts=prompts, prompt_lengths=lengths),
+    )
+
+
+def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
+    """Start sequences in the slots where fresh [S] holds, with raw keys [S, n]."""
+    width = fresh.shape[0] // state.prompt_hidden.shape[0]
+    hidden = jnp.repeat(state.prompt_hidden, width, axis=0)
+    return state.replace(
+        live=state.live | fresh,
+        ended=state.ended & ~fresh,
+        columns=jnp.where(fresh, 0, state.columns),
+        keys=jnp.where(fresh[:, None], keys, state.keys),
+        hidden=jnp.where(fresh[:, None], hidden, state.hidden),
+    )
+
+
+def release(state: Slots, stopped: jax.Array) -> Slots:
+    """Stop the slots where stopped [S] holds."""
+    return state.replace(live=state.live & ~stopped)
+
+
+def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
+    """The state of fewer slots and lanes, in the order named."""
+    cache = state.cache
+    hidden, prompts, lengths = jax.tree.map(
+        lambda x: x[lanes], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
+    )
+    bare = state.replace(prompt_hidden=None, cache=cache.responses)
+    kept = jax.tree.map(lambda x: x[slots], bare)
+    return kept.replace(
+        prompt_hidden=hidden,
+        cache=SlotCache(prompts, kept.cache, lengths, cache.step),
+    )
+
+
+def widen(state: Slots, size: int) -> Slots:
+    """The same slots with a ring of `size` columns, more than it had."""
+    cache = state.cache
+    rings = tuple(turned(kept, cache.step, size) for kept in cache.responses)
+    step = jnp.full((), state.ring_size, jnp.int32)
+    return state.replace(cache=cache.replace(responses=rings, step=step))
+
+
+def advance(
+    params: DecodeParams,
+    state: Slots,
+    steps: jax.Array,
+    enough: jax.Array,
+    *,
+    model: Transformer,
+    settings: SamplingSettings,
+    key_impl: str,
+) -> Slots:
+    """Draw up to `steps` tokens a live slot; stop early below `enough` live slots."""
+
+    def going(carry: tuple[jax.Array, Slots]) -> jax.Array:
+        return (carry[0] < steps) & (jnp.sum(carry[1].live) >= enough)
+
+    def step(carry: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
+        count, state = carry
+        state = _draw(params, state, settings, key_impl)
+        last = jnp.maximum(state.columns - 1, 0)
+        at = jnp.arange(last.shape[0])
+        hidden, cache = slot_step(
+            model, params, state.tokens[at, last], last, state.cache
+        )
+        return count + 1, state.replace(hidden=hidden, cache=cache)
+
+    return jax.lax.while_loop(going, step, (jnp.zeros((), jnp.int32), state))[1]
+
+
+def _draw(
+    params: DecodeParams, state: Slots, settings: SamplingSettings, key_impl: str
+) -> Slots:
+    """Draw the next token of every live slot and record it."""
+    keys = jax.random.wrap_key_data(state.keys, impl=key_impl)
+    with jax.named_scope("head"):
+        logits = decode_logits(params, state.hidden)
+    with jax.named_scope("draw"):
+        tokens, logprobs = next_tokens(logits, keys, state.columns, settings)
+    size = settings.max_new_tokens
+    here = (jnp.arange(size)[None] == state.columns[:, None]) & state.live[:, None]
+    likely = state.alternatives
+    if likely is not None:
+        new = likeliest(logits, settings, likely.tokens.shape[-1])
+        likely = jax.tree.map(
+            lambda old, x: jnp.where(here[..., None], x[:, None], old), likely, new
+        )
+    ends = jnp.asarray(settings.end_tokens, jnp.int32)
+    ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live
+    columns = state.columns + state.live
+    return state.replace(
+        live=state.live & ~ends_now & (columns < size),
+        ended=state.ended | ends_now,
+        columns=columns,
+        tokens=jnp.where(here, tokens[:, None], state.tokens),
+        logprobs=jnp.where(here, logprobs[:, None], state.logprobs),
+        alternatives=likely,
+    )
+
+
+def likeliest(logits: jax.Array, settings: SamplingSettings, count: int) -> Any:
+    """The `count` likeliest tokens of logits [B, V], as Alternatives [B, count]."""
+    logits = logits / (settings.temperature or 1.0)
+    top, tokens = jax.lax.top_k(logits, count)
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return Alternatives(tokens.astype(jnp.int32), top - total)
+
+
+@flax.struct.dataclass
+class Programs:
+    """The compiled functions of a batch sampler; states are given away, not copied."""
+
+    empty: Any = flax.struct.field(pytree_node=False)
+    install: Any = flax.struct.field(pytree_node=False)
+    refill: Any = flax.struct.field(pytree_node=False)
+    release: Any = flax.struct.field(pytree_node=False)
+    shrink: Any = flax.struct.field(pytree_node=False)
+    widen: Any = flax.struct.field(pytree_node=False)
+    advance: Any = flax.struct.field(pytree_node=False)
+
+
+def compiled(
+    model: Transformer, settings: SamplingSettings, batch: BatchSettings
+) -> Programs:
+    """Compile on first use what a batch sampler runs."""
+    fixed = partial(advance, model=model, settings=settings)
+    return Programs(
+        empty=jax.jit(partial(empty, model, settings, batch), static_argnums=0),
+        install=jax.jit(install, donate_argnums=0),
+        refill=jax.jit(refill, donate_argnums=0),
+        release=jax.jit(release, donate_argnums=0),
+        shrink=jax.jit(shrink),
+        widen=jax.jit(widen, static_argnames="size"),
+        advance=jax.jit(fixed, static_argnames="key_impl", donate_argnums=1),
+    )

@@ -1,0 +1,217 @@
+"""The batch sampler draws what the plain sampler draws, however it is cut."""
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    Completions,
+    SamplingSettings,
+    make_batch_sampler,
+    make_sampler,
+    sampling_keys,
+    stop_sequences,
+    stop_strings,
+)
+from tests.models.reference import TINY, VARIANTS, build, tokens_of
+
+PROMPTS, SAMPLES, WIDTH, SIZE = 5, 4, 6, 12
+LENGTHS = np.array([6, 2, 4, 1, 5])
+TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
+# One layer compiles quickest; the test of the variants has more.
+SMALL = replace(TINY, num_layers=1)
+SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
+KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
+BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
+
+
+@functools.cache
+def plain(name: str = "", settings: SamplingSettings = SETTINGS) -> Any:
+    model, params = build(VARIANTS[name] if name else SMALL)
+    got = make_sampler(model, settings, SAMPLES)(params, TOKENS, LENGTHS, KEYS)
+    return jax.device_get(got)
+
+
+@functools.cache
+def sampler(batch: BatchSettings = BATCH, settings: SamplingSettings = SETTINGS) -> Any:
+    return make_batch_sampler(build(SMALL)[0], settings, SAMPLES, batch)
+
+
+def run(batch: BatchSettings = BATCH, **options: Any) -> Completions:
+    return sampler(batch)(build(SMALL)[1], TOKENS, LENGTHS, KEYS, **options)
+
+
+def check_same(got: Completions, wanted: Completions) -> None:
+    np.testing.assert_array_equal(got.tokens, wanted.tokens)
+    np.testing.assert_array_equal(got.lengths, wanted.lengths)
+    np.testing.assert_array_equal(got.truncated, wanted.truncated)
+    np.testing.assert_allclose(got.logprobs, wanted.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        BATCH,
+        replace(BATCH, slots=1, steps=100),
+        replace(BATCH, slots=4, lane_width=2, refill_share=0.5),
+        replace(BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7)),
+    ],
+)
+def test_slots_lanes_and_widths_change_nothing(batch: BatchSettings) -> None:
+    check_same(run(batch), plain())
+
+
+@pytest.mark.parametrize("name", ["everything", "windows"])
+def test_variants_of_the_model_are_sampled(name: str) -> None:
+    settings = replace(SETTINGS, temperature=0.6, top_p=0.9)
+    model, params = build(VARIANTS[name])
+    got = make_batch_sampler(model, settings, SAMPLES, BATCH)(
+        params, TOKENS, LENGTHS, KEYS
+    )
+    check_same(got, plain(name, settings))
+
+
+def test_fewer_slots_and_wider_rings_take_part_in_the_test_above() -> None:
+    """The last setting there is worth nothing if nothing shrinks or grows."""
+    batch = replace(BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7))
+    batch = replace(batch, prompt_widths=(8,))
+    programs = sampler(batch)._programs
+    assert programs.shrink._cache_size() >= 2
+    assert programs.widen._cache_size() >= 2
+
+
+def test_after_a_warm_up_nothing_is_compiled() -> None:
+    batch = replace(BATCH, shrink_to=(2,), rings=(8,))
+    batch_sampler = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, batch)
+    params = build(SMALL)[1]
+    batch_sampler.warm_up(params, KEYS)
+    jitted = [f for f in vars(batch_sampler._programs).values()]
+    jitted += [batch_sampler._prefill, batch_sampler._cut]
+    before = [f._cache_size() for f in jitted]
+    got = batch_sampler(params, TOKENS, LENGTHS, KEYS)
+    assert [f._cache_size() for f in jitted] == before
+    check_same(got, plain())
+    moved = jax.tree.map(lambda x: x + 0.01, params)
+    other = batch_sampler(moved, TOKENS[:3], LENGTHS[:3], KEYS[: 3 * SAMPLES])
+    assert [f._cache_size() for f in jitted] == before
+    assert not np.array_equal(other.tokens, got.tokens[: 3 * SAMPLES])
+
+
+def test_tokens_are_told_in_order_and_once() -> None:
+    told: dict[int, list[int]] = {}
+    done: list[int] = []
+
+    def on_tokens(row: int, tokens: tuple[int, ...], ended: bool) -> None:
+        assert row not in done
+        assert len(tokens) <= BATCH.steps
+        told.setdefault(row, []).extend(tokens)
+        if ended:
+            done.append(row)
+
+    got = run(on_tokens=on_tokens)
+    check_same(got, plain())
+    assert sorted(done) == list(range(PROMPTS * SAMPLES))
+    for row, tokens in told.items():
+        assert tokens == got.tokens[row, : got.lengths[row]].tolist()
+
+
+def letters(tokens: Any) -> str:
+    return "".join(chr(ord("A") + token) for token in tokens)
+
+
+def stopped_at(tokens: list[int], size: int, ends: list[list[int]]) -> int:
+    """The length at which one of `ends` is complete, else `size`."""
+    sizes = range(1, size + 1)
+    found = (n for n in sizes if any(tokens[:n][-len(end) :] == end for end in ends))
+    return next(found, size)
+
+
+@pytest.mark.parametrize("how", ["strings", "sequences"])
+def test_stops_cut_the_plain_sampler_s_responses(how: str) -> None:
+    wanted = plain()
+    row = next(r for r in range(20) if wanted.lengths[r] > 5)
+    ends = [wanted.tokens[row, 2:4].tolist(), wanted.tokens[row, 4:5].tolist()]
+    texts = [letters(end) for end in ends]
+    check = stop_strings(letters, texts) if how == "strings" else stop_sequences(ends)
+    got = run(stops=[check])
+    cut = 0
+    for row, tokens in enumerate(wanted.tokens.tolist()):
+        size = int(wanted.lengths[row])
+        at = stopped_at(tokens, size, ends)
+        assert got.lengths[row] == at
+        assert got.tokens[row].tolist() == tokens[:at] + [0] * (SIZE - at)
+        assert not got.logprobs[row, at:].any()
+        complete = any(tokens[:at][-len(end) :] == end for end in ends)
+        assert got.truncated[row] == (wanted.truncated[row] and not complete)
+        cut += at < size
+    assert cut > 1
+
+
+def test_greedy_bias_and_bans_are_the_plain_sampler_s() -> None:
+    settings = replace(SETTINGS, temperature=0.0, logit_bias=((5, 0.1), (7, -1.0)))
+    free = plain(settings=replace(SETTINGS, temperature=0.0))
+    often = int(np.bincount(free.tokens[free.tokens > 0]).argmax())
+    settings = replace(settings, banned_tokens=(often,))
+    batch = replace(BATCH, alternatives=3)
+    got = sampler(batch, settings)(build(SMALL)[1], TOKENS, LENGTHS, KEYS)
+    check_same(got, plain(settings=settings))
+    live = np.arange(SIZE) < got.lengths[:, None]
+    assert not (got.tokens[live] == often).any()
+    # Alternatives are the model's own, so they know nothing of bias and bans.
+    best = got.alternatives
+    assert (np.diff(best.logprobs[live], axis=-1) <= 0).all()
+    same = best.tokens[live] == got.tokens[live][:, None]
+    np.testing.assert_allclose(
+        np.where(same, best.logprobs[live], 0).sum(-1),
+        np.where(same.any(-1), got.logprobs[live], 0),
+        atol=1e-6,
+    )
+    assert same.any()
+    assert not same[:, 0].all()
+    assert not best.tokens[~live].any()
+
+
+# How far a log-prob may move: bfloat16 keeps 8 bits of a key, int8 rounds to 1/254 of a
+# head's largest number.
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_narrow_caches_are_near(dtype: str, limit: float) -> None:
+    wanted, got = plain(), run(replace(BATCH, cache_dtype=dtype))
+    same = (got.tokens == wanted.tokens).all(axis=1)
+    assert same.mean() > 0.7
+    moved = np.abs(got.logprobs - wanted.logprobs)[same]
+    assert 0 < moved.max() < limit
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    params = build(SMALL)[1]
+    with pytest.raises(ValueError, match=r"from 1 to 6, .* got \[7\]"):
+        sampler()(params, np.zeros((1, 8), int), np.array([7]), KEYS[:SAMPLES])
+    with pytest.raises(ValueError, match=r"one a response, \(20,\), got \(4,\)"):
+        sampler()(params, TOKENS, LENGTHS, KEYS[:4])
+    with pytest.raises(ValueError, match="stop strings must not be empty"):
+        stop_strings(letters, [""])
+    with pytest.raises(ValueError, match="stop sequences must not be empty"):
+        stop_sequences([[1], []])
+    for name, value, rule in (
+        ("slots", 0, "slots must be >= 1, got 0"),
+        ("lane_width", 3, r"must divide slots \(4\), got 3"),
+        ("prompt_widths", (), "ascending numbers >= 1"),
+        ("shrink_to", (4,), "descending multiples"),
+        ("rings", (8, 8), "rings must be ascending"),
+        ("refill_share", 1.0, "below 1, got 1.0"),
+        ("cache_dtype", "int4", "got 'int4'"),
+        ("alternatives", -1, "alternatives must be >= 0"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            replace(BATCH, **{name: value})
+    for name, value in (("banned_tokens", (37,)), ("logit_bias", ((37, 1.0),))):
+        with pytest.raises(ValueError, match=r"below vocab_size \(37\), got \[37\]"):
+            make_batch_sampler(
+                build(SMALL)[0], replace(SETTINGS, **{name: value}), SAMPLES, BATCH
+            )

@@ -146,11 +146,13 @@ def build_rl(
     place: Placement,
     critic_optimizer: OptimizerSettings | None = None,
     reward_optimizer: OptimizerSettings | None = None,
+    sample: SampleFn | None = None,
 ) -> RLParts:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
     A critic and an implicit reward model have the policy's optimiser settings where
-    they are given none.
+    they are given none. `sample` draws the rollouts, with the settings' temperature,
+    group size and limit; left out, it is the plain sampler.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, the mesh does not
@@ -177,7 +179,7 @@ def build_rl(
         plan=plan,
         place=place,
         optimizer=optimizer,
-        sample=make_sampler(model, sampling, settings.group_size),
+        sample=sample or make_sampler(model, sampling, settings.group_size),
         score=make_scorer(logprobs),
         advantages=jax.jit(method.advantages),
         update=build_update(

@@ -191,7 +191,7 @@ def decode_step(
     c = model.config
     rows = tokens.shape[0]
     samples = rows // prefix.lengths.shape[0]
-    rope = tuple(jnp.repeat(part[column], samples, axis=0) for part in params.rope)
+    cos, sin = (jnp.repeat(part[column], samples, axis=0) for part in params.rope)
     masks = {
         window: _decode_masks(prefix, cache, column, window)
         for window in {c.window_of(layer) for layer in range(c.num_layers)}
@@ -214,7 +214,7 @@ def decode_step(
 
         return attend
 
-    hidden, kept = through_layers(model, params, tokens, rope, attend_at)
+    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend_at)
     keys, values = zip(*kept, strict=True)
     return hidden, ResponseCache(keys, values)
 

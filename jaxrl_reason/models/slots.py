@@ -10,6 +10,7 @@ Neighbouring slots form lanes. The slots of a lane read the same prompt, whose k
 values lie in memory once a lane; nothing is gathered while decoding.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -115,7 +116,7 @@ def _rounded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def written(kept: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues:
     """`kept` with `new` laid over it from a row and a column on."""
 
-    def put(x: jax.Array | None, y: jax.Array | None, at: tuple[Any, ...]) -> Any:
+    def put(x: Any, y: Any, at: tuple[Any, ...]) -> Any:
         return None if x is None else jax.lax.dynamic_update_slice(x, y, at)
 
     return KeyValues(
@@ -251,7 +252,7 @@ def slot_step(
     c = model.config
     slots, lanes = tokens.shape[0], cache.prompt_lengths.shape[0]
     positions = jnp.repeat(cache.prompt_lengths, slots // lanes) + columns
-    rope = tuple(part[positions, 0] for part in params.rope)
+    cos, sin = (part[positions, 0] for part in params.rope)
     size = cache.responses[0].values.shape[2]
     place = cache.step % size
     masks = {
@@ -277,8 +278,8 @@ def slot_step(
 
         return attend
 
-    hidden, kept = through_layers(model, params, tokens, rope, attend_at)
-    return hidden, cache.replace(responses=tuple(kept), step=cache.step + 1)
+    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend_at)
+    return hidden, replace(cache, responses=tuple(kept), step=cache.step + 1)
 
 
 def _slot_masks(

@@ -150,7 +150,8 @@ class BatchSampler:
             keys[jnp.zeros(self.num_samples, jnp.int32)],
         )
         prefixes = [self._read(run, [0], width) for width in batch.prompt_widths]
-        state, counts = run.slots, (batch.slots, *batch.shrink_to)
+        state: Any = run.slots
+        counts = (batch.slots, *batch.shrink_to)
         raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
         for slots, fewer in zip(counts, (*counts[1:], 0), strict=True):
             nobody, smaller = np.zeros(slots, bool), None
@@ -315,16 +316,23 @@ def _stopped_at(stops: Sequence[StopCheck], tokens: list[int], seen: int) -> int
 
 
 def _blank(rows: int, size: int, alternatives: int) -> Completions:
-    likely = Alternatives(
-        np.zeros((rows, size, alternatives), np.int32),
-        np.zeros((rows, size, alternatives), np.float32),
-    )
-    return Completions(
+    fields: Any = (
         np.zeros((rows, size), np.int32),
         np.zeros((rows, size), np.float32),
         np.zeros(rows, np.int32),
         np.zeros(rows, bool),
-        likely if alternatives else None,
+    )
+    likely: Any = (
+        np.zeros((rows, size, alternatives), np.int32),
+        np.zeros((rows, size, alternatives), np.float32),
+    )
+    tokens, logprobs, lengths, truncated = fields
+    return Completions(
+        tokens,
+        logprobs,
+        lengths,
+        truncated,
+        Alternatives(*likely) if alternatives else None,
     )
 
 

@@ -1,5 +1,6 @@
 """The device's side of a batch sampler: slots that are filled, stepped and shrunk."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -112,9 +113,10 @@ def install(
         )
     )
     lengths = cache.prompt_lengths.at[lane].set(prefix.lengths[row])
-    return state.replace(
+    return replace(
+        state,
         prompt_hidden=state.prompt_hidden.at[lane].set(hidden[row]),
-        cache=cache.replace(prompts=prompts, prompt_lengths=lengths),
+        cache=replace(cache, prompts=prompts, prompt_lengths=lengths),
     )
 
 
@@ -122,7 +124,8 @@ def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
     """Start sequences in the slots where fresh [S] holds, with raw keys [S, n]."""
     width = fresh.shape[0] // state.prompt_hidden.shape[0]
     hidden = jnp.repeat(state.prompt_hidden, width, axis=0)
-    return state.replace(
+    return replace(
+        state,
         live=state.live | fresh,
         ended=state.ended & ~fresh,
         columns=jnp.where(fresh, 0, state.columns),
@@ -133,7 +136,7 @@ def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
 
 def release(state: Slots, stopped: jax.Array) -> Slots:
     """Stop the slots where stopped [S] holds."""
-    return state.replace(live=state.live & ~stopped)
+    return replace(state, live=state.live & ~stopped)
 
 
 def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
@@ -142,11 +145,16 @@ def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
     hidden, prompts, lengths = jax.tree.map(
         lambda x: x[lanes], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
     )
-    bare = state.replace(prompt_hidden=None, cache=cache.responses)
-    kept = jax.tree.map(lambda x: x[slots], bare)
-    return kept.replace(
+    by_slot = {
+        name: getattr(state, name)
+        for name in state.__dataclass_fields__
+        if name not in ("prompt_hidden", "cache")
+    }
+    kept, responses = jax.tree.map(lambda x: x[slots], (by_slot, cache.responses))
+    return Slots(
         prompt_hidden=hidden,
-        cache=SlotCache(prompts, kept.cache, lengths, cache.step),
+        cache=SlotCache(prompts, responses, lengths, cache.step),
+        **kept,
     )
 
 
@@ -155,7 +163,7 @@ def widen(state: Slots, size: int) -> Slots:
     cache = state.cache
     rings = tuple(turned(kept, cache.step, size) for kept in cache.responses)
     step = jnp.full((), state.ring_size, jnp.int32)
-    return state.replace(cache=cache.replace(responses=rings, step=step))
+    return replace(state, cache=replace(cache, responses=rings, step=step))
 
 
 def advance(
@@ -181,7 +189,7 @@ def advance(
         hidden, cache = slot_step(
             model, params, state.tokens[at, last], last, state.cache
         )
-        return count + 1, state.replace(hidden=hidden, cache=cache)
+        return count + 1, replace(state, hidden=hidden, cache=cache)
 
     return jax.lax.while_loop(going, step, (jnp.zeros((), jnp.int32), state))[1]
 
@@ -206,7 +214,8 @@ def _draw(
     ends = jnp.asarray(settings.end_tokens, jnp.int32)
     ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live
     columns = state.columns + state.live
-    return state.replace(
+    return replace(
+        state,
         live=state.live & ~ends_now & (columns < size),
         ended=state.ended | ends_now,
         columns=columns,

@@ -8,19 +8,28 @@ import jax.numpy as jnp
 MASKED = -1e30
 
 
-def attention_mask(segment_ids: jax.Array) -> jax.Array:
+def attention_mask(
+    segment_ids: jax.Array, branch_ids: jax.Array | None = None
+) -> jax.Array:
     """Which columns each column attends to.
 
     Args:
         segment_ids: [B, S] whole numbers; 0 is padding.
+        branch_ids: [B, S] whole numbers, where a segment has branches: columns of
+            branch 0 are seen by all of their segment, others by their branch only.
 
     Returns:
-        [B, S, S] bool: same non-zero segment, and key column <= query column.
+        [B, S, S] bool: same non-zero segment, key column <= query column, and a key
+        of branch 0 or of the query's branch.
     """
     queries, keys = segment_ids[:, :, None], segment_ids[:, None, :]
     size = segment_ids.shape[1]
     causal = jnp.tril(jnp.ones((1, size, size), dtype=bool))
-    return (queries == keys) & (queries != 0) & causal
+    mask = (queries == keys) & (queries != 0) & causal
+    if branch_ids is None:
+        return mask
+    queries, keys = branch_ids[:, :, None], branch_ids[:, None, :]
+    return mask & ((keys == 0) | (queries == keys))
 
 
 def window_mask(positions: jax.Array, window: int) -> jax.Array:

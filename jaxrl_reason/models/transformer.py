@@ -75,7 +75,11 @@ class Transformer(nn.Module):
             )
 
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        branch_ids: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states of whole rows.
 
@@ -84,12 +88,14 @@ class Transformer(nn.Module):
             positions: [B, S] position of each token in its own sequence.
             segment_ids: [B, S]; 0 is padding. A token attends to earlier columns (and
                 itself) of its own segment only.
+            branch_ids: [B, S], where several continuations of one text stand in one
+                segment: 0 is the text, the others see it and themselves.
 
         Returns:
             [B, S, D] in the compute type, after the final norm. Finite but meaningless
             at padding.
         """
-        x, *inputs = self._inputs(tokens, positions, segment_ids)
+        x, *inputs = self._inputs(tokens, positions, segment_ids, branch_ids)
         x, _ = self.layers(x, *inputs)
         return self.final_norm(x)
 
@@ -102,24 +108,29 @@ class Transformer(nn.Module):
         return self.final_norm(x), cache
 
     def _inputs(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        branch_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, RopeTable, Masks, jax.Array]:
         c = self.config
         with jax.named_scope("embed"):
             x = embed(self.embedding, tokens, c)
         rope = rope_table(positions, c.head_dim, c.rope_base, c.rope_scaling)
-        masks, kinds = layer_masks(positions, segment_ids, c)
+        causal = attention_mask(segment_ids, branch_ids)
+        masks, kinds = layer_masks(positions, causal, c)
         return self.constrain(x, ROWS), rope, masks, kinds
 
 
 def layer_masks(
-    positions: jax.Array, segment_ids: jax.Array, config: TransformerConfig
+    positions: jax.Array, causal: jax.Array, config: TransformerConfig
 ) -> tuple[Masks, jax.Array]:
     """The masks of all layers, each kind once.
 
     Args:
         positions: [B, S].
-        segment_ids: [B, S].
+        causal: [B, S, S] from `attention_mask`.
         config: says which layers have a sliding window.
 
     Returns:
@@ -127,7 +138,6 @@ def layer_masks(
     """
     windows = [config.window_of(layer) for layer in range(config.num_layers)]
     kinds = list(dict.fromkeys(windows))
-    causal = attention_mask(segment_ids)
     masks = tuple(
         causal if window is None else causal & window_mask(positions, window)
         for window in kinds
@@ -162,8 +172,13 @@ class ValueModel(nn.Module):
         self.value_head = self.param("value_head", init, (c.width,), dtype)
 
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        branch_ids: jax.Array | None = None,
     ) -> jax.Array:
-        """Values [B, S] float32 of tokens, positions and segment_ids, all [B, S]."""
-        hidden = self.backbone(tokens, positions, segment_ids).astype(jnp.float32)
+        """Values [B, S] float32; the arguments are those of `Transformer`."""
+        hidden = self.backbone(tokens, positions, segment_ids, branch_ids)
+        hidden = hidden.astype(jnp.float32)
         return hidden @ self.value_head.astype(jnp.float32)

@@ -13,6 +13,11 @@ from jaxrl_reason.training.sharded_head import head_logprobs
 Params = Any
 
 
+def model_inputs(batch: TrainBatch) -> tuple[Array | None, ...]:
+    """What a model is called with to read packed rows."""
+    return batch.tokens, batch.positions, batch.segment_ids, batch.branch_ids
+
+
 def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
     """Gathers [M, S] scalars of packed rows into response order, [M * C, T].
 
@@ -48,9 +53,7 @@ def policy_logprobs(
     for more than a chunk of tokens, and a head that the model's mesh splits is gathered
     once.
     """
-    hidden = model.apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segment_ids
-    )
+    hidden = model.apply({"params": params}, *model_inputs(batch))
     targets = jnp.roll(batch.tokens, -1, axis=1)
     logprobs, entropy = head_logprobs(model.constrain)(
         hidden, unembedding(model, params), targets, temperature=temperature
@@ -60,7 +63,5 @@ def policy_logprobs(
 
 def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.Array:
     """Values of the states before each response token, [M * C, T] float32."""
-    values = model.apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segment_ids
-    )
+    values = model.apply({"params": params}, *model_inputs(batch))
     return unpack(values, batch)

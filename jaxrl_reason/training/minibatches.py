@@ -9,11 +9,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl_reason.sharding import ShardingRules, check_batch
-from jaxrl_reason.training.batch import (
+from jaxrl_reason.training.batch import Rollouts, TrainBatch
+from jaxrl_reason.training.packing import (
     Packing,
     PackingShape,
-    Rollouts,
-    TrainBatch,
     pack_sequences,
     with_fields,
 )
@@ -121,6 +120,7 @@ class MinibatchPlan:
             response_width=rollouts.width,
             group_ids=np.arange(len(index)) // g,
             loss_rows=loss_rows[index],
+            prompt_ids=index // g,
         )
         return Minibatch(index, batch, plan)
 

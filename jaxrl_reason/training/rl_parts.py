@@ -11,7 +11,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import check_batch
 from jaxrl_reason.tasks.task import Task
-from jaxrl_reason.training.batch import PackingShape, Rollouts, TrainBatch
+from jaxrl_reason.training.batch import Rollouts, TrainBatch
 from jaxrl_reason.training.collect import SampleFn
 from jaxrl_reason.training.critic import CriticParts, build_critic, start_critic
 from jaxrl_reason.training.forward import policy_logprobs
@@ -26,6 +26,7 @@ from jaxrl_reason.training.objectives import (
     policy_objective,
     token_selector,
 )
+from jaxrl_reason.training.packing import PackingShape
 from jaxrl_reason.training.several_updates import (
     advantage_objectives,
     make_several_update,

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.training.batch import (
-    Packing,
-    PackingShape,
-    TrainBatch,
-    pack_sequences,
-)
+from jaxrl_reason.training.batch import TrainBatch
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.objectives import supervised_objective
+from jaxrl_reason.training.packing import Packing, PackingShape, pack_sequences
 from jaxrl_reason.training.state import OptimizerSettings, TrainState
 from jaxrl_reason.training.update import make_update
 

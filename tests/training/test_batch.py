@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxrl_reason.training.batch import (
+from jaxrl_reason.training.batch import concatenate
+from jaxrl_reason.training.packing import (
     PackingShape,
-    concatenate,
     pack_sequences,
     plan_packing,
     with_fields,

@@ -10,8 +10,8 @@ import pytest
 
 from jaxrl_reason.losses import batch_counts, grpo_loss, sequence_mean
 from jaxrl_reason.models import ValueModel
-from jaxrl_reason.training.batch import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.training.forward import critic_values, policy_logprobs, sequences
+from jaxrl_reason.training.packing import PackingShape, pack_sequences, with_fields
 from tests.training.helpers import (
     CONFIG,
     VOCAB,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxrl_reason.training.batch import PackingShape
 from jaxrl_reason.training.minibatches import MinibatchPlan, score_sequences
+from jaxrl_reason.training.packing import PackingShape
 from tests.training.helpers import SETTINGS, fake_rollouts, one_device
 
 PLAN = SETTINGS.plan()  # 4 prompts of 4 samples in 2 mini-batches

@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from jaxrl_reason.losses import batch_counts, dapo_loss, dr_grpo_advantages, token_mean
-from jaxrl_reason.training.batch import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.training.forward import sequences, unpack
 from jaxrl_reason.training.metrics import finish_metrics
 from jaxrl_reason.training.objective_weights import (
@@ -19,6 +18,7 @@ from jaxrl_reason.training.objective_weights import (
     pcgrad_weights,
     shortest_weights,
 )
+from jaxrl_reason.training.packing import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.training.several_updates import (
     advantage_objectives,
     component_advantages,

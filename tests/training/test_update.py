@@ -16,11 +16,11 @@ from jaxrl_reason.losses import (
     grpo_loss,
     prompt_mean,
 )
-from jaxrl_reason.training.batch import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.training.forward import policy_logprobs, sequences, unpack
 from jaxrl_reason.training.metrics import finish_metrics
 from jaxrl_reason.training.monitor import CompileCounter
 from jaxrl_reason.training.objectives import policy_objective, supervised_objective
+from jaxrl_reason.training.packing import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.training.state import fresh_state
 from jaxrl_reason.training.update import (
     accumulate_gradients,

@@ -9,12 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxrl_reason.training.batch import (
-    Packing,
-    PackingShape,
-    TrainBatch,
-    plan_packing,
-)
+from jaxrl_reason.training.batch import TrainBatch
+from jaxrl_reason.training.packing import Packing, PackingShape, plan_packing
 
 
 @dataclass(frozen=True)
@@ -109,14 +105,18 @@ def plan_together(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
     whole = replace(shape, slots=settings.pairs_per_row)
     plan = plan_packing(lengths.sum(axis=1), whole, settings.num_micro)
     before = np.cumsum(lengths, axis=1) - lengths
+    slot = k * np.repeat(plan.slot, k) + np.arange(lengths.size) % k
+    column = np.repeat(plan.column, k) + before.reshape(-1)
     return Packing(
         shape=shape,
         num_micro=plan.num_micro,
         live=plan.live,
         micro=np.repeat(plan.micro, k),
         row=np.repeat(plan.row, k),
-        slot=k * np.repeat(plan.slot, k) + np.arange(lengths.size) % k,
-        column=np.repeat(plan.column, k) + before.reshape(-1),
+        slot=slot,
+        column=column,
+        trunk=column,  # nothing is shared
+        segment=slot + 1,
     )
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxrl_reason.training.batch import Packing, TrainBatch
+from jaxrl_reason.training.batch import TrainBatch
 from jaxrl_reason.training.offline.preference_batch import (
     Pair,
     PreferenceSettings,
     lay_out,
     plan_together,
 )
+from jaxrl_reason.training.packing import Packing
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import numpy as np
 
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import ValueModel
-from jaxrl_reason.training.batch import Rollouts, TrainBatch, pack_sequences
+from jaxrl_reason.training.batch import Rollouts, TrainBatch
 from jaxrl_reason.training.forward import critic_values, sequences
 from jaxrl_reason.training.metrics import Pairs, Row, add_metrics, finish_metrics
 from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.offline.preference import even_batches
 from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.training.packing import pack_sequences
 from jaxrl_reason.training.scorers.reward_batch import Comparison, pack_comparisons
 from jaxrl_reason.training.scorers.reward_methods import RankingMethod
 from jaxrl_reason.training.state import (

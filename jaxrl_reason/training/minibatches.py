@@ -162,12 +162,14 @@ def score_sequences(
     minibatches: list[Minibatch],
     place: Placement,
 ) -> np.ndarray:
-    """Runs a forward pass over all mini-batches; [B, T] in the order of the rollouts.
+    """Runs a forward pass over mini-batches; [B, T] in the order of the rollouts.
+
+    Rows of the rollouts that are in no mini-batch are zero.
 
     All are started before the first result is read, so that the device does not wait.
     """
     started = [scorer(params, place.rows(m.batch), m.plan.live) for m in minibatches]
-    total = sum(len(m.index) for m in minibatches)
+    total = 1 + max(int(m.index.max()) for m in minibatches)
     out = np.zeros((total, started[0].shape[-1]), np.float32)
     for m, placed in zip(minibatches, started, strict=True):
         out[m.index] = m.plan.collect(placed)

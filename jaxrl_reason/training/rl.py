@@ -90,7 +90,9 @@ def rl_iteration(
         row |= finish_metrics(pairs)
 
     row |= rollout_metrics(collected)
-    row |= probability_metrics(rollouts, seen, fields["sampler_logprobs"], state.step)
+    row |= probability_metrics(seen)
+    if s.old_logprobs == "trainer":
+        row |= sampler_mismatch(rollouts, seen, state.step)
     if seen.values is not None and estimate.returns is not None:
         row |= explained_variance(seen.values, estimate.returns, np.asarray(seen.mask))
     row |= state.controls
@@ -152,7 +154,7 @@ def look_at_rollouts(
     """Forward passes over the rollouts: all that an advantage estimator may look at."""
     s, place = parts.settings, parts.place
     ref_logprobs, values, greedy = None, None, rollouts.greedy_rewards
-    old = score_sequences(parts.score, state.policy.params, minibatches, place)
+    old = old_logprobs(parts, state, rollouts, minibatches)
     if state.reference is not None:
         ref_logprobs = score_sequences(parts.score, state.reference, minibatches, place)
     if parts.critic is not None and state.critic is not None:
@@ -177,6 +179,27 @@ def look_at_rollouts(
         greedy_rewards=np.repeat(greedy, s.group_size) if greedy is not None else None,
         controls={name: np.float32(x) for name, x in state.controls.items()},
     )
+
+
+def old_logprobs(
+    parts: RLParts, state: RLState, rollouts: Rollouts, minibatches: list[Minibatch]
+) -> np.ndarray:
+    """[B, T] log-probs of the policy before its first update.
+
+    Where the settings take the sampler's, only mini-batches with a group of an earlier
+    policy are computed.
+    """
+    g, params = rollouts.group_size, state.policy.params
+    if parts.settings.old_logprobs == "trainer":
+        return score_sequences(parts.score, params, minibatches, parts.place)
+    old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.width))
+    stale = rollouts.policy_step != state.step
+    mixed = [m for m in minibatches if stale[m.index // g].any()]
+    if mixed:
+        computed = score_sequences(parts.score, params, mixed, parts.place)
+        rows = np.flatnonzero(np.repeat(stale, g))
+        old[rows] = computed[rows]
+    return old
 
 
 def learn_rewards(
@@ -269,24 +292,31 @@ def run_updates(
     return policy, jax.device_get(pairs)
 
 
-def probability_metrics(
-    rollouts: Rollouts, seen: Experience, sampler: np.ndarray, step: int
-) -> Row:
-    """What the old log-probs say: the policy's entropy, the sampler's mismatch.
+def probability_metrics(seen: Experience) -> Row:
+    """What the old log-probs say of the policy.
 
     `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
     the entropy that needs no pass over the vocabulary; `reference_k1` the mean of old
-    less reference log-prob. The mismatch is measured where sampler and trainer had the
-    same parameters, so on the groups sampled now.
+    less reference log-prob.
     """
     mask = np.asarray(seen.mask)
-    fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
     row = {"entropy_sampled": float(-seen.old_logprobs[mask].mean())}
     if seen.ref_logprobs is not None:
         row["reference_k1"] = float(
             (seen.old_logprobs - seen.ref_logprobs)[mask].mean()
         )
-    return row | mismatch_metrics(sampler, seen.old_logprobs, mask & fresh)
+    return row
+
+
+def sampler_mismatch(rollouts: Rollouts, seen: Experience, step: int) -> Row:
+    """How far sampler and trainer are apart on the groups sampled now.
+
+    Those of an earlier step were sampled with other parameters.
+    """
+    mask = np.asarray(seen.mask)
+    sampler = rollouts.sampler_logprobs.reshape(mask.shape)
+    fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
+    return mismatch_metrics(sampler, seen.old_logprobs, mask & fresh)
 
 
 def coefficients(parts: RLParts, state: RLState) -> Row:

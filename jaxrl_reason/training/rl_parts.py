@@ -39,6 +39,7 @@ from jaxrl_reason.training.state import (
 from jaxrl_reason.training.update import make_scorer, make_update
 
 Params = Any
+OLD_LOGPROBS = ("trainer", "sampler")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class RLSettings:
     optimiser step, so the ratio leaves 1 after the first and clipping acts. A critic
     may make another number of updates, and may learn alone in the first steps (value
     pretraining, arXiv 2503.01491); 0 updates of its own are as many as the policy's.
+
+    `old_logprobs` says whose are the old log-probs of the ratios: "trainer" computes
+    them by a forward pass of their own; "sampler" takes those that came with the
+    rollouts, which saves the pass and is as exact where the sampler multiplies as the
+    trainer does (our samplers, unless their cache is narrower than the model). Groups
+    that an earlier policy sampled are computed in either case. The metrics of the
+    sampler's mismatch need the pass.
     """
 
     steps: int = 30
@@ -65,15 +73,22 @@ class RLSettings:
     row_width: int = 224
     slots_per_row: int = 8
     seed: int = 0
+    old_logprobs: str = "trainer"
 
     def __post_init__(self) -> None:
+        if self.old_logprobs not in OLD_LOGPROBS:
+            raise ValueError(
+                f"old_logprobs must be one of {OLD_LOGPROBS}, got {self.old_logprobs!r}"
+            )
         from_zero = ("seed", "critic_updates_per_rollout", "value_pretraining_steps")
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             lowest = 0 if name in from_zero else 1
             if name == "temperature" and not value > 0:
                 raise ValueError(f"temperature must be > 0 in training, got {value}")
-            if name not in ("temperature", "seed") and value < lowest:
+            if name in ("temperature", "old_logprobs"):
+                continue
+            if value < lowest:
                 raise ValueError(f"{name} must be >= {lowest}, got {value}")
 
     @property
@@ -249,6 +264,11 @@ def check_fit(
         raise ValueError(
             f"group_size must be >= {method.min_group_size} for {method.name}, "
             f"got {settings.group_size}"
+        )
+    if settings.old_logprobs == "sampler" and method.weights is not None:
+        raise ValueError(
+            f"old_logprobs must be 'trainer' for {method.name}, which weighs the "
+            f"difference of sampler and trainer, got 'sampler'"
         )
     for name in ("critic_updates_per_rollout", "value_pretraining_steps"):
         if getattr(settings, name) and method.value_loss is None:

@@ -86,7 +86,9 @@ def test_sequences_hold_the_sampled_ids():
         plan, batch = minibatch.plan, minibatch.batch
         for i, row in enumerate(minibatch.index):
             where = (plan.micro[i], plan.row[i])
-            tokens = batch.tokens[where][batch.segment_ids[where] == plan.slot[i] + 1]
+            mine = np.isin(batch.branch_ids[where], (0, plan.slot[i] + 1))
+            mine &= batch.segment_ids[where] == plan.segment[i]
+            tokens = batch.tokens[where][mine]
             p, g = divmod(row, 4)
             prompt = rollouts.prompt_tokens[p, : rollouts.prompt_lengths[p]]
             response = rollouts.tokens[p, g, : rollouts.lengths[p, g]]

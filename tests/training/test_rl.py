@@ -284,6 +284,39 @@ def no_update(policy, batch, live):
     return policy, {}
 
 
+def test_old_logprobs_may_be_the_sampler_s():
+    # Then no forward pass is made but for what an earlier policy sampled, and nothing
+    # says that sampler and trainer agree.
+    rows, calls = {}, {}
+    for whose in ("trainer", "sampler"):
+        settings = dataclasses.replace(SETTINGS, old_logprobs=whose)
+        parts = toy_parts(toy_dapo(), settings)
+        score = Recorder(parts.score)
+        parts = dataclasses.replace(parts, score=score)
+        _, rows[whose], found = run_steps(parts, toy_state(parts), ToyStream(4), 3)
+        calls[whose] = len(score.calls)
+    stale = [(one.rollouts.policy_step < i) for i, one in enumerate(found)]
+    assert any(x.any() for x in stale)
+    assert calls["trainer"] == 3 * 2
+    assert 0 < calls["sampler"] < calls["trainer"]
+    for one, other in zip(rows["trainer"], rows["sampler"], strict=True):
+        mismatch = {name for name in one if name.startswith("sampler_")}
+        assert set(one) - set(other) == mismatch
+        for name in set(one) & set(other):
+            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5)
+
+
+def test_a_method_that_weighs_the_mismatch_has_the_trainer_s_old_logprobs():
+    settings = dataclasses.replace(SETTINGS, old_logprobs="sampler")
+    method = dataclasses.replace(
+        toy_dapo(),
+        weights=lambda old, sampler, mask: mask,
+        loss_inputs=(*toy_dapo().loss_inputs, "weights"),
+    )
+    with pytest.raises(ValueError, match="must be 'trainer' for dapo, which weighs"):
+        toy_parts(method, settings)
+
+
 def test_the_temperature_travels_to_the_trainer():
     # Trap 27, with the trainer that forgets it as a mutant.
     settings = dataclasses.replace(SETTINGS, temperature=0.6)
@@ -379,6 +412,7 @@ def test_a_loss_in_a_file_of_ones_own(tmp_path):
         ({"value_pretraining_steps": -1}, "value_pretraining_steps must be >= 0, got"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"max_rounds": 0}, "max_rounds must be >= 1, got 0"),
+        ({"old_logprobs": "both"}, "must be one of .*, got 'both'"),
     ],
 )
 def test_rl_settings_are_checked(changes, message):

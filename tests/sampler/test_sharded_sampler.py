@@ -10,7 +10,14 @@ SCRIPT = """
     from jax.sharding import NamedSharding, PartitionSpec
 
     from jaxrl_reason.models import Transformer, param_axes
-    from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
+    import numpy as np
+    from jaxrl_reason.sampler import (
+        BatchSettings,
+        SamplingSettings,
+        make_batch_sampler,
+        make_sampler,
+        sampling_keys,
+    )
     from jaxrl_reason.sharding import ShardingRules, make_mesh, tree_shardings
     from tests.models.reference import VARIANTS, build, hidden_of, tokens_of
 
@@ -29,10 +36,15 @@ SCRIPT = """
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     prompts = jax.device_put((tokens, lengths), rows)
     got = make_sampler(spread, settings, 4)(placed, *prompts, keys)
+    batch = BatchSettings(8, (6,), lane_width=2, shrink_to=(4,))
+    slots = make_batch_sampler(spread, settings, 4, batch)
+    slots = slots(placed, *prompts, jax.device_put(keys, rows))
     hidden = hidden_of(spread, placed, jax.device_put(tokens, rows))
     print(json.dumps({
         "tokens": bool((got.tokens == wanted.tokens).all()),
         "logprobs": float(jnp.abs(got.logprobs - wanted.logprobs).max()),
+        "slots": bool((slots.tokens == wanted.tokens).all()),
+        "slot_logprobs": float(np.abs(slots.logprobs - wanted.logprobs).max()),
         "hidden": float(jnp.abs(hidden - hidden_of(model, params, tokens)).max()),
     }))
 """
@@ -44,4 +56,6 @@ def test_eight_devices_give_the_tokens_of_one(
     found = eight_devices_run(SCRIPT)
     assert found["tokens"]
     assert found["logprobs"] < 1e-5
+    assert found["slots"]
+    assert found["slot_logprobs"] < 1e-5
     assert found["hidden"] < 1e-5

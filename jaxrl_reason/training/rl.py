@@ -276,12 +276,16 @@ def probability_metrics(
 
     `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
     the entropy that needs no pass over the vocabulary; `reference_k1` the mean of old
-    less reference log-prob. The mismatch is measured where sampler and trainer had the
-    same parameters, so on the groups sampled now.
+    less reference log-prob; `policy_lag` the mean age of the policies that drew the
+    groups, in steps. The mismatch is measured where sampler and trainer had the same
+    parameters, so on the groups drawn with the policy of now.
     """
     mask = np.asarray(seen.mask)
     fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
-    row = {"entropy_sampled": float(-seen.old_logprobs[mask].mean())}
+    row = {
+        "entropy_sampled": float(-seen.old_logprobs[mask].mean()),
+        "policy_lag": float((step - rollouts.policy_step).mean()),
+    }
     if seen.ref_logprobs is not None:
         row["reference_k1"] = float(
             (seen.old_logprobs - seen.ref_logprobs)[mask].mean()

@@ -133,7 +133,7 @@ class Endpoint:
             prefix = parts.path.rstrip("/")
             connection.request(method, prefix + path, body=data, headers=headers)
             with connection.getresponse() as answer:
-                return answer.status, _read(answer, deadline)
+                return answer.status, read_whole(answer, deadline)
         finally:
             connection.close()
 
@@ -143,7 +143,7 @@ def _connect(parts: SplitResult, timeout: float) -> HTTPConnection:
     return kind(parts.hostname or "", parts.port, timeout=timeout)
 
 
-def _read(answer: HTTPResponse, deadline: float) -> bytes:
+def read_whole(answer: HTTPResponse, deadline: float) -> bytes:
     """The whole body; a server that sends a byte now and then does not hold us."""
     chunks = []
     while chunk := answer.read1(CHUNK):

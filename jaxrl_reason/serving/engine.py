@@ -192,15 +192,14 @@ def request_seeds(keys: jax.Array) -> list[int]:
 def gather(responses: Sequence[Response], width: int, version: int) -> Completions:
     """Completions [B, width] of single responses, all drawn with one version."""
     rows = len(responses)
-    tokens = np.zeros((rows, width), np.int32)
-    logprobs = np.zeros((rows, width), np.float32)
+    arrays: dict[str, Any] = {
+        "tokens": np.zeros((rows, width), np.int32),
+        "logprobs": np.zeros((rows, width), np.float32),
+        "lengths": np.array([len(r.tokens) for r in responses], np.int32),
+        "truncated": np.array([r.truncated for r in responses], bool),
+        "policy_version": np.full(rows, version, np.int32),
+    }
     for row, response in enumerate(responses):
-        tokens[row, : len(response.tokens)] = response.tokens
-        logprobs[row, : len(response.tokens)] = response.logprobs
-    return Completions(
-        tokens=tokens,
-        logprobs=logprobs,
-        lengths=np.array([len(r.tokens) for r in responses], np.int32),
-        truncated=np.array([r.truncated for r in responses], bool),
-        policy_version=np.full(rows, version, np.int32),
-    )
+        arrays["tokens"][row, : len(response.tokens)] = response.tokens
+        arrays["logprobs"][row, : len(response.tokens)] = response.logprobs
+    return Completions(**arrays)

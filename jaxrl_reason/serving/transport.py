@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError
+from jaxrl_reason.weights.export import LARGEST_FILE
+from jaxrl_reason.weights.safetensors_folder import INDEX, ONE_FILE
 
 Tensors = Iterable[tuple[str, np.ndarray]]
 # (folder, version) -> the POSTs that make a server read it: path and body, in order
 ReloadRequests = Callable[[str, int], Sequence[tuple[str, dict[str, Any] | None]]]
 
 PREFIX = "version-"
-LARGEST_FILE = 4 * 10**9
-ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class WeightTransport(Protocol):

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from jaxrl_reason.serving import (
 )
 from jaxrl_reason.serving.endpoint import read_whole
 from jaxrl_reason.serving.engine import request_seeds
+from jaxrl_reason.training.collect import group_versions
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
 from tests.serving.servers import served
 from tests.training.helpers import ENDS, VOCAB, first_policy, tiny_model
@@ -165,6 +167,23 @@ def test_an_answer_that_must_not_be_used_is_refused(said, message):
     with pytest.raises(EngineError, match=message) as error:
         drawn_from(always(said))
     assert "\n" not in str(error.value)
+
+
+def test_an_end_token_at_the_limit_is_an_end():
+    said = choice(
+        token_ids=[7, 7, 7, 2],
+        logprobs={"token_logprobs": [-1.0] * 4},
+        finish_reason="length",
+    )
+    assert not drawn_from(always(said)).truncated.any()
+
+
+def test_the_oldest_response_dates_its_group():
+    done = drawn_from(always(choice()))
+    mixed = replace(done, policy_version=np.array([3, 2, 3, 3]))
+    assert group_versions(mixed, (2, 2), 9).tolist() == [2, 3]
+    unsaid = replace(done, policy_version=None)
+    assert group_versions(unsaid, (2, 2), 9).tolist() == [9, 9]
 
 
 def test_a_log_prob_that_rounds_above_zero_is_zero():

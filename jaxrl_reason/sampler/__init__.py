@@ -2,6 +2,7 @@
 
 from jaxrl_reason.sampler.batch import BatchSampler, OnTokens, make_batch_sampler
 from jaxrl_reason.sampler.decode import Sampler, make_sampler, sample
+from jaxrl_reason.sampler.engine import RolloutEngine
 from jaxrl_reason.sampler.keys import sampling_keys
 from jaxrl_reason.sampler.settings import (
     Alternatives,
@@ -17,6 +18,7 @@ __all__ = [
     "BatchSettings",
     "Completions",
     "OnTokens",
+    "RolloutEngine",
     "Sampler",
     "SamplingSettings",
     "StopCheck",

@@ -91,6 +91,8 @@ class Completions:
         lengths: [B] int32, tokens of each response, the end token included.
         truncated: [B] bool, True where the limit stopped the response.
         alternatives: the likeliest tokens, where the settings ask for them.
+        policy_version: [B] int, the step whose policy drew each response, where a
+            `RolloutEngine` drew it; None where the parameters were an argument.
     """
 
     tokens: jax.Array
@@ -98,6 +100,7 @@ class Completions:
     lengths: jax.Array
     truncated: jax.Array
     alternatives: Alternatives | None = None
+    policy_version: jax.Array | None = None
 
 
 @dataclass(frozen=True)

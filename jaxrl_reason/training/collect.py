@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.sampler import Completions, sampling_keys
+from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.tasks.task import Graded, Task
 from jaxrl_reason.training.batch import Rollouts, concatenate
 from jaxrl_reason.training.method import Method, kept_groups
@@ -84,7 +84,7 @@ def sample_groups(
 
     Args:
       task: gives prompts and grades responses.
-      sample: the jitted sampler.
+      sample: the jitted sampler, or a rollout engine, which is handed the parameters.
       params: of the policy.
       problems: P problems, no two the same.
       group_size: G.
@@ -92,13 +92,17 @@ def sample_groups(
       seed: of the run.
       draw: which rollout of the run this is; with the seed, the problem and the sample
         it fixes the randomness, whatever the mesh or the order.
-      policy_step: recorded with the groups.
+      policy_step: the step whose policy it is; recorded with the groups, unless an
+        engine says that it drew them with another.
       place: puts prompts and keys on the mesh.
-      timer: gets the seconds of "rollout" and "grade".
+      timer: gets the seconds of "rollout" and "grade", of "hand_over" with an engine.
     """
     prompts, lengths = prompt_batch(task, problems, prompt_width)
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
+    if isinstance(sample, RolloutEngine):
+        with timer("hand_over"):
+            sample.hand_over(params, policy_step)
     with timer("rollout"):
         keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
         inputs = place.leading((prompts, lengths, keys))
@@ -117,8 +121,17 @@ def sample_groups(
         format_ok=grades[1].reshape(shape),
         failed=grades[2].reshape(shape),
         rewards=np.zeros(shape, np.float32),
-        policy_step=np.full(len(problems), policy_step, np.int64),
+        policy_step=group_versions(done, shape, policy_step),
     )
+
+
+def group_versions(
+    done: Completions, shape: tuple[int, int], policy_step: int
+) -> np.ndarray:
+    """[P] the step whose policy drew each group; of several, the oldest."""
+    if done.policy_version is None:
+        return np.full(shape[0], policy_step, np.int64)
+    return np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
 
 
 def grade_rows(

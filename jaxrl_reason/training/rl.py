@@ -91,6 +91,7 @@ def rl_iteration(
 
     row |= rollout_metrics(collected)
     row |= probability_metrics(seen)
+    row["policy_lag"] = float((state.step - rollouts.policy_step).mean())
     if s.old_logprobs == "trainer":
         row |= sampler_mismatch(rollouts, seen, state.step)
     if seen.values is not None and estimate.returns is not None:

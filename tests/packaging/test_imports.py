@@ -12,6 +12,7 @@ LEVELS = [
     {"losses", "sharding"},
     {"models", "text", "grading"},
     {"weights", "sampler", "tasks", "data"},
+    {"serving"},
     {"training", "evaluation"},
     {"experiments"},
 ]
@@ -125,6 +126,7 @@ def test_the_top_of_the_package_imports_nothing_of_the_house(root: Path) -> None
         ("jaxrl_reason/tasks/a.py", "import jaxrl_reason.data", "below tasks"),
         ("jaxrl_reason/sampler/a.py", "import jaxrl_reason.tasks", "below sampler"),
         ("jaxrl_reason/data/a.py", "import jaxrl_reason.training", "below data"),
+        ("jaxrl_reason/weights/a.py", "import jaxrl_reason.serving", "below weights"),
         ("jaxrl_reason/training/a.py", "import experiments.run", "below training"),
         ("jaxrl_reason/agents/a.py", "import jax", "agents: has no level"),
         (

@@ -232,12 +232,13 @@ def test_the_docs_name_every_metric_and_no_other(parts, tmp_path, root):
     section = page.split("## metrics.jsonl")[1].split("\n## ")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line[:3] == "| `"]
     documented = set(re.findall(r"`(\w+)`", " ".join(cells)))
-    # Of other methods than DAPO, and of runs in stages.
+    # Of other methods than DAPO, of runs in stages and of serving engines.
     others = ("critic_", "reward_model_", "loss_", "weight_")
     elsewhere = {name for name in documented if name.startswith(others)}
     elsewhere |= {"clip_frac_dual", "kl", "reference_k1", "explained_variance"}
     elsewhere |= {"entropy_coef", "entropy_bonus", "kl_coef", "conflicts"}
     elsewhere |= {"stage", "surplus_dropped", "problems_active", "problems_pool"}
+    elsewhere |= {"seconds_hand_over"}
     assert set().union(*rows) - {"step"} == documented - elsewhere
 
 

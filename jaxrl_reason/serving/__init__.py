@@ -1,0 +1,20 @@
+"""Serving engines in the sampler's place: an HTTP adapter and the weights' way."""
+
+from jaxrl_reason.serving.completions import ServerSampling
+from jaxrl_reason.serving.endpoint import Endpoint, EngineError
+from jaxrl_reason.serving.engine import OpenAIEngine
+from jaxrl_reason.serving.transport import (
+    FolderTransport,
+    WeightTransport,
+    vllm_requests,
+)
+
+__all__ = [
+    "Endpoint",
+    "EngineError",
+    "FolderTransport",
+    "OpenAIEngine",
+    "ServerSampling",
+    "WeightTransport",
+    "vllm_requests",
+]

@@ -1,0 +1,153 @@
+"""JSON over HTTP with a deadline and a bounded number of tries."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+SHOWN = 200  # characters of an answer that a message quotes
+CHUNK = 1 << 16
+BUSY = 429
+
+
+class EngineError(RuntimeError):
+    """A serving engine is out of reach, refuses, or answers what must not be used."""
+
+
+class _TryAgain(Exception):
+    """What went wrong in one try that another may not meet."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server listens, and how long it is waited for.
+
+    A try that meets no server, a broken connection, a timeout, status 429 or a 5xx is
+    made again after `backoff_seconds`, then twice as long, and so on. Proxies of the
+    environment are not used and redirections are not followed.
+
+    Args:
+        url: http or https, without the path of an API: "http://localhost:8000".
+        timeout_seconds: of one try, for the connection and for every wait; an answer
+            that is not complete by then is given up as well.
+        tries: how often a request is sent at most.
+        backoff_seconds: the first pause.
+        api_key: sent as a bearer token.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names field, rule and value.
+    """
+
+    url: str
+    timeout_seconds: float = 600.0
+    tries: int = 5
+    backoff_seconds: float = 0.5
+    api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        web = parts.scheme in ("http", "https")
+        if not web or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"url must be http(s)://host[:port], got {self.url!r}")
+        if not 0 < self.timeout_seconds < float("inf"):
+            raise ValueError(
+                f"timeout_seconds must be above 0 and finite, "
+                f"got {self.timeout_seconds}"
+            )
+        if self.tries < 1:
+            raise ValueError(f"tries must be >= 1, got {self.tries}")
+        if not 0 <= self.backoff_seconds < float("inf"):
+            raise ValueError(
+                f"backoff_seconds must be >= 0 and finite, got {self.backoff_seconds}"
+            )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        stop: threading.Event | None = None,
+    ) -> Any:
+        """Send a request, body and answer in JSON.
+
+        Args:
+            method: "GET" or "POST".
+            path: begins with "/".
+            body: what JSON can say; None sends nothing.
+            stop: once it is set, there is no further try.
+
+        Returns:
+            The answer, None where it is empty.
+
+        Raises:
+            EngineError: no tries are left, the server refuses (another 4xx), or the
+                answer is not JSON; the message names URL and status.
+        """
+        stop = stop or threading.Event()
+        what = f"{method} {self.url.rstrip('/')}{path}"
+        for attempt in range(1, self.tries + 1):
+            try:
+                return self._try(what, method, path, body)
+            except _TryAgain as trouble:
+                pause = self.backoff_seconds * 2 ** (attempt - 1)
+                if attempt == self.tries or stop.wait(pause):
+                    raise EngineError(
+                        f"{what} failed {attempt} times, the last with {trouble}"
+                    ) from trouble.__cause__
+        raise AssertionError("unreachable")
+
+    def _try(self, what: str, method: str, path: str, body: Any) -> Any:
+        try:
+            status, data = self._exchange(method, path, body)
+        except (OSError, HTTPException) as error:  # TimeoutError is an OSError
+            raise _TryAgain(f"no answer ({error!r})") from error
+        quoted = repr(data[:SHOWN].decode(errors="replace"))
+        if status == BUSY or status >= 500:
+            raise _TryAgain(f"status {status}: {quoted}")
+        if not 200 <= status < 300:
+            raise EngineError(f"{what} was refused with status {status}: {quoted}")
+        try:
+            return json.loads(data) if data.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise EngineError(
+                f"{what} must answer in JSON, got status {status}: {quoted}"
+            ) from error
+
+    def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        """One connection, one request: the status and the whole answer."""
+        deadline = time.monotonic() + self.timeout_seconds
+        headers = {"Accept": "application/json", "Connection": "close"}
+        if self.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        parts = urlsplit(self.url)
+        connection = _connect(parts, self.timeout_seconds)
+        try:
+            prefix = parts.path.rstrip("/")
+            connection.request(method, prefix + path, body=data, headers=headers)
+            with connection.getresponse() as answer:
+                return answer.status, read_whole(answer, deadline)
+        finally:
+            connection.close()
+
+
+def _connect(parts: SplitResult, timeout: float) -> HTTPConnection:
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    return kind(parts.hostname or "", parts.port, timeout=timeout)
+
+
+def read_whole(answer: HTTPResponse, deadline: float) -> bytes:
+    """The whole body; a server that sends a byte now and then does not hold us."""
+    chunks = []
+    while chunk := answer.read1(CHUNK):
+        chunks.append(chunk)
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer was not complete in time")
+    return b"".join(chunks)

@@ -10,6 +10,8 @@ time, which other work on the machine disturbs less than the clock; the best of 
 turns. With PyTorch installed its products are measured too.
 """
 
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,11 @@ def rate(multiply: Callable[[], Any], flop: float, repeats: int) -> float:
     return flop / best / 1e9
 
 
+def finished(multiply: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> None:
+    """Multiply and wait for the result."""
+    jax.block_until_ready(multiply(x, w))
+
+
 def jax_rates(repeats: int) -> dict[str, list[float]]:
     """Form -> rates at all sizes."""
     found: dict[str, list[float]] = {}
@@ -103,28 +111,24 @@ def jax_rates(repeats: int) -> dict[str, list[float]]:
         found[name] = []
         for m, k, n in SIZES:
             x, w = jnp.ones((m, k), left), jnp.ones((k, n), right)
-
-            def turn(x: jax.Array = x, w: jax.Array = w) -> None:
-                jax.block_until_ready(multiply(x, w))  # noqa: B023
-
+            turn = partial(finished, multiply, x, w)
             found[name].append(rate(turn, 2 * m * k * n, repeats))
     return found
 
 
 def torch_rates(repeats: int) -> dict[str, list[float]]:
     """The same of PyTorch, nothing where it is not installed."""
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         return {}
+    torch: Any = importlib.import_module("torch")
     torch.set_num_threads(os.cpu_count() or 1)
     found = {}
     for name in ("float32", "bfloat16"):
         dtype, rates = getattr(torch, name), []
         for m, k, n in SIZES:
             x, w = torch.ones(m, k, dtype=dtype), torch.ones(n, k, dtype=dtype)
-            linear = torch.nn.functional.linear
-            rates.append(rate(lambda x=x, w=w: linear(x, w), 2 * m * k * n, repeats))  # noqa: B023
+            multiply = partial(torch.nn.functional.linear, x, w)
+            rates.append(rate(multiply, 2 * m * k * n, repeats))
         found[f"PyTorch {name}"] = rates
     return found
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.evaluation.pretrained import model_digest
@@ -36,7 +35,7 @@ from jaxrl_reason.training.minibatches import Placement
 from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
 from jaxrl_reason.training.run_folder import to_plain
 from jaxrl_reason.training.state import OptimizerSettings, TrainState
-from jaxrl_reason.weights import Pretrained, load_pretrained
+from jaxrl_reason.weights import Pretrained, find_model, load_pretrained
 
 Data = Literal["arithmetic", "gsm8k"]
 
@@ -291,12 +290,21 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
     mesh, rules = make_mesh(data=1), ShardingRules()
     place = Placement(mesh, rules)
     train, heldout = questions(config)
-    pretrained = load(config, mesh, rules)
-    tokenizer = load_tokenizer(pretrained.path, vocab_size=pretrained.config.vocab_size)
+    path = find(config.model)
+    tokenizer = load_tokenizer(path)
     task = make_task(config, tokenizer)
     longest = max(len(task.prompt_tokens(q)) for q in [*train, *heldout])
     width = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
     settings = config.rl_settings(width)
+    settings.plan()  # what it refuses is known before the weights are read
+    pretrained = load_pretrained(
+        path,
+        mesh=mesh,
+        rules=rules,
+        dtype=config.dtype,
+        param_dtype="float32",
+        remat=config.remat,
+    )
     model = Transformer(pretrained.config, constrain=rules.constrainer(mesh))
     rollouts = SamplingSettings(
         max_new_tokens=settings.max_new_tokens,
@@ -348,21 +356,14 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
     return bench, TrainState(pretrained.params, (), place.whole(jnp.int32(0)))
 
 
-def load(config: Config, mesh: jax.sharding.Mesh, rules: ShardingRules) -> Pretrained:
+def find(model: str) -> Path:
     """The model's files, with a word on how to get them where there are none."""
-    if config.model.endswith(".gguf") and not Path(config.model).is_file():
+    if model.endswith(".gguf") and not Path(model).is_file():
         raise ValueError(
-            f"model must be a file that is there, got {config.model}; {HOW_TO_GET_IT}, "
+            f"model must be a file that is there, got {model}; {HOW_TO_GET_IT}, "
             "or name another by --model"
         )
-    return load_pretrained(
-        config.model,
-        mesh=mesh,
-        rules=rules,
-        dtype=config.dtype,
-        param_dtype="float32",
-        remat=config.remat,
-    )
+    return find_model(model)
 
 
 def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import experiments.dapo_countdown as main_job
 from experiments.countdown_setup import Bench, Config, set_up, trace_examples
-from experiments.dapo_countdown import Session
+from experiments.rl_session import Session
 from jaxrl_reason.training.checkpoints import CheckpointFolder
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.loops import LoopTools, train_supervised

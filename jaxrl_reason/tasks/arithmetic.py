@@ -184,13 +184,17 @@ def arithmetic(tokenizer: Tokenizer, instruction: str = INSTRUCTION) -> Question
 
     Args:
         tokenizer: of the model.
-        instruction: stands behind the question.
+        instruction: stands behind the question; may be empty.
 
     Returns:
         The task.
     """
     return QuestionTask(
-        tokenizer, instruction, "arithmetic", extract=last_number, separator=" "
+        tokenizer,
+        instruction,
+        "arithmetic",
+        extract=last_number,
+        separator=" " if instruction else "",
     )
 
 

@@ -1,6 +1,6 @@
 """Held-out accuracy: greedy, and the mean over k samples. Touches no training state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from jaxrl_reason.training.monitor import PhaseTimer
 
 # Evaluation draws from its own stream: no training draw has this number.
 EVALUATION_DRAW = 2**31
+
+# (model, settings, samples a prompt) -> the sampler, as `make_sampler` makes it.
+MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,13 @@ def build_evaluation(
     batch_size: int,
     seed: int,
     place: Placement,
+    make: MakeSampler = make_sampler,
 ) -> Evaluation:
-    """Greedy with `temperature=0, num_samples=1`; avg@k with `num_samples=k`."""
+    """Greedy with `temperature=0, num_samples=1`; avg@k with `num_samples=k`.
+
+    `make` builds the sampler: the plain one, or for example
+    `partial(make_batch_sampler, batch=BatchSettings(...))`.
+    """
     if not len(problems):
         raise ValueError("an evaluation needs at least one problem, got none")
     settings = SamplingSettings(
@@ -81,7 +89,7 @@ def build_evaluation(
         end_tokens=task.end_tokens,
         temperature=temperature,
     )
-    sample = make_sampler(model, settings, num_samples)
+    sample = make(model, settings, num_samples)
     chunk = max(1, min(batch_size // num_samples, len(problems)))
     # Whole shares for every device; the last chunk is padded anyway.
     chunk = -(-chunk // place.shares) * place.shares

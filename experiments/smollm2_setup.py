@@ -49,6 +49,11 @@ HOW_TO_GET_IT = (
 _WIDTH_STEP = 16
 
 
+def two_digit_sums() -> ArithmeticSettings:
+    """The sums of the main setting: "What is 34 plus 18?"."""
+    return ArithmeticSettings(10, 99, written="digits")
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the run; the defaults are those of the data that was chosen."""
@@ -69,7 +74,7 @@ class Config:
     export: Path | None = None
     """Write the trained model there: a Hugging Face folder with its tokenizer."""
 
-    arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
+    arithmetic: ArithmeticSettings = field(default_factory=two_digit_sums)
     """Which sums there are, and how they are split."""
     instruction: str = "Reply with only the answer in digits."
     """What stands behind each sum; may be empty."""
@@ -81,7 +86,7 @@ class Config:
     """Held-out sums that accuracy is measured on; tune on validation."""
     eval_problems: int = 200
     """How many held-out questions, the first ones of the split or file."""
-    eval_samples: int = 8
+    eval_samples: int = 4
     """Samples a held-out question at temperature 1, beside the greedy answer."""
     eval_every: int = 5
     """Steps between greedy evaluations."""
@@ -127,13 +132,15 @@ class Config:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again: nothing, all but the matrix products, or
     everything; each takes less memory and more time than the one before."""
-    rows_per_micro_batch: int = 4
+    old_logprobs: Literal["trainer", "sampler"] = "sampler"
+    """Whose log-probs the ratios start from: the sampler's need no forward pass."""
+    rows_per_micro_batch: int = 2
     """Rows of packed sequences that lie in memory at once in training."""
     row_width: int = 256
     """Tokens of a row; must hold the longest prompt and response."""
-    slots_per_row: int = 6
+    slots_per_row: int = 12
     """The most sequences in a row."""
-    sampler_slots: int = 64
+    sampler_slots: int = 128
     """Sequences decoded side by side; an even number."""
 
     def __post_init__(self) -> None:
@@ -236,6 +243,7 @@ class Config:
             "clip_high",
             "dynamic_sampling",
             "overlong_cache",
+            "old_logprobs",
             "dtype",
         )
         return {"model": digest} | {n: to_plain(getattr(self, n)) for n in names}
@@ -370,15 +378,16 @@ def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
     """Questions to train on, and those held out."""
     if config.data == "arithmetic":
         splits = generate_questions(config.arithmetic)
-        train, heldout = splits["train"], splits[config.eval_split]
-    else:
-        for name in ("gsm8k_train", "gsm8k_test"):
-            if getattr(config, name) is None:
-                raise ValueError(
-                    f"{name} must name a JSONL file with --data gsm8k, got none"
-                )
-        train, heldout = read_gsm8k(config.gsm8k_train), read_gsm8k(config.gsm8k_test)
-    return train, heldout[: config.eval_problems]
+        return splits["train"], splits[config.eval_split][: config.eval_problems]
+    files = {"gsm8k_train": config.gsm8k_train, "gsm8k_test": config.gsm8k_test}
+    read = {}
+    for name, path in files.items():
+        if path is None:
+            raise ValueError(
+                f"{name} must name a JSONL file with --data gsm8k, got none"
+            )
+        read[name] = read_gsm8k(path)
+    return read["gsm8k_train"], read["gsm8k_test"][: config.eval_problems]
 
 
 def make_task(config: Config, tokenizer: TextTokenizer) -> QuestionTask:

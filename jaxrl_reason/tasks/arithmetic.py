@@ -1,9 +1,13 @@
-"""Two-number arithmetic in words: "What is thirty-four plus eighteen?"."""
+"""Two-number arithmetic in words: "What is thirty-four plus eighteen?".
+
+The numbers may also stand in digits: "What is 34 plus 18?".
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -60,6 +64,7 @@ class ArithmeticSettings:
         min_number: the smallest number.
         max_number: the largest, at most 999.
         operations: out of "plus", "minus" (never below zero) and "times".
+        written: how the numbers stand in the question, "words" or "digits".
         num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
             ... plus ...?".
         validation_share: share of the numbers for tuning.
@@ -70,6 +75,7 @@ class ArithmeticSettings:
     min_number: int = 1
     max_number: int = 99
     operations: tuple[str, ...] = ("plus",)
+    written: Literal["words", "digits"] = "words"
     num_phrases: int = 1
     validation_share: float = 0.1
     test_share: float = 0.2
@@ -91,6 +97,8 @@ class ArithmeticSettings:
             raise ValueError(
                 f"num_phrases must be 1 to {NUM_PHRASES}, got {self.num_phrases}"
             )
+        if self.written not in ("words", "digits"):
+            raise ValueError(f"written must be words or digits, got {self.written!r}")
         for name in ("validation_share", "test_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
@@ -170,7 +178,7 @@ def generate_questions(
         order = rng.permutation(len(facts))
         phrases = rng.integers(settings.num_phrases, size=len(facts))
         splits[name] = tuple(
-            _question(next_id + place, facts[index], phrase)
+            _question(next_id + place, facts[index], phrase, settings.written)
             for place, (index, phrase) in enumerate(zip(order, phrases, strict=True))
         )
         next_id += len(facts)
@@ -220,8 +228,11 @@ def _split_numbers(settings: ArithmeticSettings) -> dict[str, list[int]]:
     return {name: sorted(numbers) for name, numbers in parts.items()}
 
 
-def _question(number: int, fact: tuple[str, int, int], phrase: int) -> Question:
+def _question(
+    number: int, fact: tuple[str, int, int], phrase: int, written: str
+) -> Question:
     operation, a, b = fact
     result = {"plus": a + b, "minus": a - b, "times": a * b}[operation]
-    text = _PHRASES[operation][phrase].format(a=in_words(a), b=in_words(b))
+    spelled = in_words if written == "words" else str
+    text = _PHRASES[operation][phrase].format(a=spelled(a), b=spelled(b))
     return Question(number, text, str(result), operation)

@@ -7,24 +7,15 @@ from jaxrl_reason.grading.answers import MARKER
 from jaxrl_reason.tasks.question_rows import (
     NamedPlace,
     PlacedRow,
-    QuestionFileError,
     Row,
     file_rows,
     read_bytes,
     text_field,
 )
+from jaxrl_reason.tasks.question_rows import (
+    QuestionFileError as QuestionFileError,
+)
 from jaxrl_reason.tasks.questions import Question
-
-__all__ = [
-    "SEED",
-    "QuestionFileError",
-    "gsm8k_questions",
-    "gsm_plus_questions",
-    "problem_questions",
-    "read_gsm8k",
-    "read_gsm_plus",
-    "read_problems",
-]
 
 SEED = "seed"  # kind of a question that GSM-Plus varies
 _GSM_PLUS_FIELDS = (

@@ -1,11 +1,11 @@
 """What `python -m jaxrl_reason.evaluate` does."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -24,23 +24,27 @@ from jaxrl_reason.grading.math_verifier import (
 from jaxrl_reason.tasks import arithmetic, benchmarks
 from jaxrl_reason.tasks.question_files import (
     SEED,
-    read_gsm8k,
-    read_gsm_plus,
-    read_problems,
+    gsm8k_questions,
+    gsm_plus_questions,
+    problem_questions,
 )
-from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.tasks.question_sources import (
+    MakeQuestions,
+    QuestionSet,
+    load_questions,
+)
+from jaxrl_reason.tasks.questions import QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
-from jaxrl_reason.training.durable import file_digest
 from jaxrl_reason.training.progress import TrainingProgress
 from jaxrl_reason.training.run_folder import to_plain
 
 TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
-_READERS: dict[str, Callable[[Path], list[Question]]] = {
-    "gsm8k": read_gsm8k,
-    "gsm_plus": read_gsm_plus,
-    "math500": read_problems,
-    "aime": read_problems,
-    "amc": read_problems,
+_MAKERS: dict[str, MakeQuestions] = {
+    "gsm8k": gsm8k_questions,
+    "gsm_plus": gsm_plus_questions,
+    "math500": problem_questions,
+    "aime": problem_questions,
+    "amc": problem_questions,
 }
 _ALGEBRA = ("math500", "amc")
 
@@ -52,9 +56,13 @@ class EvaluationSettings:
     Attributes:
         task: the benchmark.
         model: a Hugging Face folder, a .gguf file or a hub id.
-        data: the benchmark's JSONL file; arithmetic makes its own questions.
+        data: the benchmark's questions: a JSONL or parquet file,
+            tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
+            hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic makes its own.
         out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
             second call goes on with what is there.
+        data_dir: folder of TFDS's datasets, for data of tfds:...; TFDS_DATA_DIR or
+            ~/tensorflow_datasets if not given.
         greedy: one response of the most likely tokens.
         num_samples: responses a question at `temperature`, for avg@k, pass@k and maj@k;
             0 for none.
@@ -71,8 +79,11 @@ class EvaluationSettings:
 
     task: TaskName
     model: str
-    data: Path | None = None
+    data: Annotated[
+        str | Path | None, tyro.conf.arg(metavar="FILE|tfds:...|hub:...")
+    ] = None
     out: Path | None = None
+    data_dir: Path | None = None
     greedy: bool = True
     num_samples: int = 0
     temperature: float = 1.0
@@ -89,6 +100,10 @@ class EvaluationSettings:
         if (self.data is None) != (self.task == "arithmetic"):
             rule = "must not be given" if self.task == "arithmetic" else "must be given"
             raise ValueError(f"data {rule} for {self.task}, got {self.data}")
+        if self.data is None and self.data_dir is not None:
+            raise ValueError(
+                f"data_dir must only be given with tfds:..., got {self.data_dir}"
+            )
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -150,24 +165,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
-def read_questions(settings: EvaluationSettings) -> list[Question]:
+def read_questions(settings: EvaluationSettings) -> QuestionSet:
     """The benchmark's questions, `limit` of them.
 
     Args:
         settings: of the evaluation.
 
     Returns:
-        The questions; of GSM-Plus whole families of a seed and its variants.
+        The questions; of GSM-Plus whole families of a seed and its variants. The digest
+        is that of all, so that `limit` may be raised later.
+
+    Raises:
+        QuestionFileError: the data cannot be read; the message says where or why.
     """
     if settings.data is None:
         made = arithmetic.generate_questions(arithmetic.ArithmeticSettings())
-        return list(made["test"])[: settings.limit]
-    questions = _READERS[settings.task](settings.data)
-    seeds = [q.problem_id for q in questions if q.kind == SEED]
+        questions = list(made["test"])[: settings.limit]
+        return QuestionSet(questions, None, {"source": "made by the task"})
+    found = load_questions(
+        settings.data, _MAKERS[settings.task], data_dir=settings.data_dir
+    )
+    seeds = [q.problem_id for q in found.questions if q.kind == SEED]
     if not seeds:
-        return questions[: settings.limit]
+        return replace(found, questions=found.questions[: settings.limit])
     chosen = set(seeds[: settings.limit])
-    return [q for q in questions if {q.problem_id, q.seed_id} & chosen]
+    families = [q for q in found.questions if {q.problem_id, q.seed_id} & chosen]
+    return replace(found, questions=families)
 
 
 def build_task(
@@ -197,7 +220,7 @@ def build_task(
 def evaluate(
     settings: EvaluationSettings,
     task: QuestionTask,
-    questions: Sequence[Question],
+    asked: QuestionSet,
     generate: Generate,
     model_digest: str,
     console: Console | None = None,
@@ -207,7 +230,7 @@ def evaluate(
     Args:
         settings: of the evaluation.
         task: prompts and grades.
-        questions: what to ask.
+        asked: the questions, from `read_questions`.
         generate: the model.
         model_digest: tells the model from others.
         console: where progress and tables go; the standard output if None.
@@ -220,7 +243,7 @@ def evaluate(
     identity = {
         "task": task.name,
         "instruction": task.separator + task.instruction,
-        "data": None if settings.data is None else file_digest(settings.data),
+        "data": asked.digest,
         "model": model_digest,
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
@@ -232,15 +255,20 @@ def evaluate(
         with TrainingProgress(console=console) as progress:
             collect_records(
                 task,
-                questions,
+                asked.questions,
                 generate,
                 records,
                 settings.decodings,
                 batch_size=settings.batch_size,
                 progress=progress,
             )
-        about = {"task": task.name, "model": settings.model, "identity": identity}
-        report = build_report(questions, records, settings.decodings, about)
+        about = {
+            "task": task.name,
+            "model": settings.model,
+            "data": asked.origin,
+            "identity": identity,
+        }
+        report = build_report(asked.questions, records, settings.decodings, about)
         write_report(records, report)
         print_report(report, console)
         console.print(f"records and report: {settings.folder}", highlight=False)

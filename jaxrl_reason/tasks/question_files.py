@@ -1,65 +1,81 @@
-"""Question sets from JSONL files, with errors that name file and line."""
+"""Questions of the benchmarks, from rows of any source and from files."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from jaxrl_reason.grading.answers import MARKER
+from jaxrl_reason.tasks.question_rows import (
+    NamedPlace,
+    PlacedRow,
+    Row,
+    file_rows,
+    read_bytes,
+    text_field,
+)
+from jaxrl_reason.tasks.question_rows import (
+    QuestionFileError as QuestionFileError,
+)
 from jaxrl_reason.tasks.questions import Question
 
-Row = dict[str, Any]
 SEED = "seed"  # kind of a question that GSM-Plus varies
+_GSM_PLUS_FIELDS = (
+    "question",
+    "answer",
+    "perturbation_type",
+    "seed_question",
+    "seed_answer",
+)
 
 
-class QuestionFileError(ValueError):
-    """A file cannot be read as questions; the message names file and line."""
-
-
-def read_gsm8k(path: str | Path) -> list[Question]:
+def gsm8k_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     """GSM8K: `question` and `answer`, a worked solution that ends in `#### 72`.
 
     Args:
-        path: the file.
+        rows: each with its place, from any source.
 
     Returns:
-        The questions, numbered by their line from 0.
+        The questions, numbered from 0.
 
     Raises:
-        QuestionFileError: a row is not of this form.
+        QuestionFileError: a row is not of this form; the message names its place.
+
+    Example:
+        >>> row = {"question": "1 + 1?", "answer": "1 + 1 = 2. #### 2"}
+        >>> gsm8k_questions([("line 1", row)])[0].answer
+        '2'
     """
 
     def question(number: int, row: Row) -> Question:
-        answer = _text(row, "answer")
+        answer = text_field(row, "answer")
         if MARKER not in answer:
             raise ValueError(f"answer must end in '#### number', got {answer[-60:]!r}")
         answer = answer.rpartition(MARKER)[2].strip()
-        return Question(number, _text(row, "question"), answer)
+        return Question(number, text_field(row, "question"), answer)
 
-    return _questions(path, question)
+    return _one_a_row(rows, question)
 
 
-def read_problems(path: str | Path) -> list[Question]:
+def problem_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     """MATH-500, AIME, AMC: `problem` (or `question`) and `answer`, text or a number.
 
     Args:
-        path: the file.
+        rows: each with its place, from any source.
 
     Returns:
-        The questions, numbered by their line from 0.
+        The questions, numbered from 0.
 
     Raises:
-        QuestionFileError: a row is not of this form.
+        QuestionFileError: a row is not of this form; the message names its place.
     """
 
     def question(number: int, row: Row) -> Question:
         name = "problem" if "problem" in row else "question"
-        return Question(number, _text(row, name), _text(row, "answer"))
+        return Question(number, text_field(row, name), text_field(row, "answer"))
 
-    return _questions(path, question)
+    return _one_a_row(rows, question)
 
 
-def read_gsm_plus(path: str | Path) -> list[Question]:
+def gsm_plus_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     """GSM-Plus (arXiv 2402.19255): the seed questions, each before its variants.
 
     A row has `question`, `answer`, `perturbation_type` and, of the GSM8K question that
@@ -67,7 +83,7 @@ def read_gsm_plus(path: str | Path) -> list[Question]:
     question that cannot be answered.
 
     Args:
-        path: the file.
+        rows: each with its place, from any source.
 
     Returns:
         The questions: `kind` is "seed" or the perturbation, `seed_id` leads from a
@@ -77,12 +93,11 @@ def read_gsm_plus(path: str | Path) -> list[Question]:
         QuestionFileError: a row is not of this form, or two rows give one seed question
             different answers.
     """
-    groups: dict[str, list[Row]] = {}
-    for line, row in _rows(path):
-        with _At(path, line):
-            for name in ("question", "answer", "perturbation_type", "seed_answer"):
-                row[name] = _text(row, name)
-            group = groups.setdefault(_text(row, "seed_question"), [])
+    groups: dict[str, list[dict[str, str]]] = {}
+    for place, found in rows:
+        with NamedPlace(place):
+            row = {name: text_field(found, name) for name in _GSM_PLUS_FIELDS}
+            group = groups.setdefault(row["seed_question"], [])
             if group and group[0]["seed_answer"] != row["seed_answer"]:
                 raise ValueError(
                     "rows of one seed question must agree on seed_answer, got "
@@ -95,10 +110,10 @@ def read_gsm_plus(path: str | Path) -> list[Question]:
                     f"not {SEED!r}, got {row['perturbation_type']!r}"
                 )
     questions: list[Question] = []
-    for seed_question, rows in groups.items():
-        seed = Question(len(questions), seed_question, rows[0]["seed_answer"], SEED)
+    for seed_question, group in groups.items():
+        seed = Question(len(questions), seed_question, group[0]["seed_answer"], SEED)
         questions.append(seed)
-        for row in rows:
+        for row in group:
             kind = row["perturbation_type"]
             variant = Question(
                 len(questions), row["question"], row["answer"], kind, seed.problem_id
@@ -107,76 +122,46 @@ def read_gsm_plus(path: str | Path) -> list[Question]:
     return questions
 
 
-class _At:
-    """Adds file and line to the errors of a row."""
+def read_gsm8k(path: str | Path) -> list[Question]:
+    """The questions of a file, see `gsm8k_questions`.
 
-    def __init__(self, path: str | Path, line: int) -> None:
-        self.place = f"{path}, line {line}"
+    Args:
+        path: JSONL, or parquet where the name ends in `.parquet`.
 
-    def __enter__(self) -> None:
-        pass
+    Returns:
+        The questions.
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (ValueError, RecursionError)):
-            said = str(error) or type(error).__name__
-            raise QuestionFileError(f"{self.place}: {said}") from error
+    Raises:
+        QuestionFileError: the file cannot be read, or a row is not of the form.
+    """
+    return gsm8k_questions(_rows(path))
 
 
-def _questions(
-    path: str | Path, make: Callable[[int, Row], Question]
+def read_problems(path: str | Path) -> list[Question]:
+    """The questions of a file, see `problem_questions`.
+
+    Args, returned, raised: as of `read_gsm8k`.
+    """
+    return problem_questions(_rows(path))
+
+
+def read_gsm_plus(path: str | Path) -> list[Question]:
+    """The questions of a file, see `gsm_plus_questions`.
+
+    Args, returned, raised: as of `read_gsm8k`.
+    """
+    return gsm_plus_questions(_rows(path))
+
+
+def _rows(path: str | Path) -> Iterable[PlacedRow]:
+    return file_rows(str(path), read_bytes(path))
+
+
+def _one_a_row(
+    rows: Iterable[PlacedRow], make: Callable[[int, Row], Question]
 ) -> list[Question]:
     questions: list[Question] = []
-    for line, row in _rows(path):
-        with _At(path, line):
+    for place, row in rows:
+        with NamedPlace(place):
             questions.append(make(len(questions), row))
     return questions
-
-
-def _rows(path: str | Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers from 1, and the objects of the lines that are not blank."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise QuestionFileError(f"{path}: {error.strerror}") from error
-    empty = True
-    # Not splitlines of a str: it also splits at U+2028, which JSON may hold.
-    for line, text in enumerate(data.split(b"\n"), start=1):
-        if text.strip():
-            empty = False
-            with _At(path, line):
-                yield line, _object(text)
-    if empty:
-        raise QuestionFileError(f"{path}: a file of questions must have rows, got none")
-
-
-def _object(text: bytes) -> Row:
-    row = json.loads(
-        text, object_pairs_hook=_without_repeats, parse_constant=_no_constant
-    )
-    if not isinstance(row, dict):
-        raise ValueError(f"a row must be a JSON object, got {text[:60]!r}")
-    return row
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> Row:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"a field must occur once, got {repeated!r} twice")
-    return row
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"a value must be valid JSON, got {name}")
-
-
-def _text(row: Row, name: str) -> str:
-    """A field that must be text that can be written, or a number."""
-    value = row.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be text, got {value!r}")
-    value.encode()  # half a surrogate pair is a UnicodeEncodeError, a ValueError
-    return value

@@ -2,12 +2,15 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tyro
 from rich.console import Console
 
 from jaxrl_reason.evaluation import cli
@@ -257,7 +260,7 @@ def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     settings = EvaluationSettings("gsm_plus", "fake", path, tmp_path / "out", limit=2)
     questions = read_questions(settings)
-    assert [question.problem_id for question in questions] == [0, 1, 2, 3, 4, 5]
+    assert [q.problem_id for q in questions.questions] == [0, 1, 2, 3, 4, 5]
     console = Console(file=io.StringIO(), width=120)
     report = evaluate(
         settings, gsm_plus(Bytes()), questions, Model(), "m", console=console
@@ -273,6 +276,10 @@ def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:
     [
         ({"data": None}, "data must be given for gsm8k"),
         ({"task": "arithmetic"}, "data must not be given for arithmetic"),
+        (
+            {"task": "arithmetic", "data": None, "data_dir": Path("x")},
+            "data_dir must only be given with tfds:..., got x",
+        ),
         ({"limit": 0}, "limit must be >= 1, got 0"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"num_samples": -1}, "num_samples and seed must be >= 0, got -1"),
@@ -307,6 +314,32 @@ def test_the_command_line(
     assert "data must be given for gsm8k" in capsys.readouterr().err
 
 
+def test_the_same_file_from_the_hub(
+    settings: EvaluationSettings, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, _ = run(settings, Model())
+    assert report["data"] == {"source": "file", "path": str(data)}
+    fake = SimpleNamespace(hf_hub_download=lambda *names, **options: str(data))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    # As the command line gives it; the records are taken up: the bytes are the same.
+    arguments = ["--task", "gsm8k", "--model", "fake", "--num-samples", "2"]
+    arguments += ["--data", "hub:owner/name/main/test.jsonl@v1"]
+    found = tyro.cli(EvaluationSettings, args=arguments)
+    model = Model()
+    again, _ = run(replace(found, out=settings.out), model)
+    assert model.asked == []
+    assert again["data"]["dataset"] == "owner/name"
+    assert {**again, "data": None} == {**report, "data": None}
+
+
+def test_data_dir_is_where_tfds_looks(tmp_path: Path) -> None:
+    settings = EvaluationSettings(
+        "gsm8k", "fake", "tfds:absent/test", data_dir=tmp_path / "here"
+    )
+    with pytest.raises(ValueError, match=f"prepared in {tmp_path / 'here'}, and"):
+        read_questions(settings)
+
+
 def test_every_task_has_questions_and_a_task(
     shared_file: Callable[[str], Path],
 ) -> None:
@@ -323,7 +356,7 @@ def test_every_task_has_questions_and_a_task(
         settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
         task = cli.build_task(settings, Bytes(), None)
         assert task.name == name
-        for question in read_questions(settings):
+        for question in read_questions(settings).questions:
             response = rf"\boxed{{{question.answer}}}"
             if name == "arithmetic":
                 response = question.answer

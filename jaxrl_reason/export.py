@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -173,4 +174,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        # No orderly end: interrupted while it compiles, JAX crashes in one.
+        os._exit(130)

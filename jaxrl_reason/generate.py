@@ -1,5 +1,7 @@
 """Streams a completion of a model: `python -m jaxrl_reason.generate --help`."""
 
+import os
+
 if __name__ == "__main__":
     try:
         # Inside, so that Ctrl-C while JAX is imported ends like any other.
@@ -7,4 +9,6 @@ if __name__ == "__main__":
 
         main()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        # No orderly end: interrupted while it compiles, JAX crashes in one.
+        os.write(2, b"\n")
+        os._exit(130)

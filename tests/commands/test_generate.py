@@ -176,7 +176,11 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(settings: GenerateSettings) -> Any:
         raise KeyboardInterrupt
 
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
     monkeypatch.setattr(generate_cli, "generate", interrupted)
+    monkeypatch.setattr(os, "_exit", ended)
     monkeypatch.setattr(sys, "argv", ["generate", "--model", "m", "--prompt", "p"])
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("jaxrl_reason.generate", run_name="__main__")

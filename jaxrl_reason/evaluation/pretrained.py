@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,10 @@ from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
 from jaxrl_reason.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jaxrl_reason.text.text_tokenizer import TextTokenizer
+    from jaxrl_reason.weights import Pretrained
 
 # Prompts are padded to a multiple of this, so that few shapes are compiled.
 WIDTH_STEP = 64
@@ -54,6 +58,26 @@ def load_model(path: str, *, dtype: str = "float32") -> PretrainedModel:
         ImportError: this installation cannot read weights or tokenizers.
         ValueError: nothing readable is at the path.
     """
+    loaded, tokenizer = read_model(path, dtype=dtype)
+    return PretrainedModel(
+        tokenizer, Transformer(loaded.config), loaded.params, model_digest(loaded.path)
+    )
+
+
+def read_model(path: str, **settings: Any) -> "tuple[Pretrained, TextTokenizer]":
+    """Reads a model's weights and its tokenizer, wherever they lie.
+
+    Args:
+        path: a Hugging Face folder, a .gguf file or a hub id.
+        **settings: as of `load_pretrained`.
+
+    Returns:
+        Both.
+
+    Raises:
+        ImportError: this installation cannot read weights or tokenizers.
+        ValueError: nothing readable is at the path.
+    """
     try:
         weights: Any = importlib.import_module("jaxrl_reason.weights")
         text: Any = importlib.import_module("jaxrl_reason.text.load")
@@ -61,11 +85,8 @@ def load_model(path: str, *, dtype: str = "float32") -> PretrainedModel:
         raise ImportError(
             f"reading a model needs {error.name}, which this installation lacks"
         ) from error
-    loaded = weights.load_pretrained(path, dtype=dtype)
-    tokenizer = text.load_tokenizer(loaded.path, vocab_size=loaded.config.vocab_size)
-    return PretrainedModel(
-        tokenizer, Transformer(loaded.config), loaded.params, model_digest(loaded.path)
-    )
+    loaded = weights.load_pretrained(path, **settings)
+    return loaded, text.load_tokenizer(loaded.path, vocab_size=loaded.config.vocab_size)
 
 
 def make_generate(

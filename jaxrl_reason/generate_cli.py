@@ -1,0 +1,155 @@
+"""What `python -m jaxrl_reason.generate` does."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from jaxrl_reason.evaluation.pretrained import read_model
+from jaxrl_reason.generate_text import Generated, generate_text
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.sampler import SamplingSettings
+from jaxrl_reason.text.text_tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """Stream a completion of a language model.
+
+    The text goes to the standard output, one line of figures to the standard error.
+
+    Attributes:
+        model: a Hugging Face folder, a .gguf file or a hub id.
+        prompt: what the user says; - reads it from the standard input, without the
+            newline at its end.
+        raw: complete the prompt as a text, without the chat template; a model that has
+            none needs it (`python -m jaxrl_reason.evaluate` writes plain text for such
+            a model by itself).
+        max_new_tokens: the longest completion.
+        temperature: 0 takes the most likely token.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the fewest most likely tokens with at least this mass.
+        seed: of the draws.
+        stop: strings that end the completion; they are not printed.
+        dtype: of parameters, activations and products.
+    """
+
+    model: str
+    prompt: str
+    raw: bool = False
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 2**32 - 1, got {self.seed}")
+        if not all(self.stop):
+            raise ValueError(f"stop strings must not be empty, got {self.stop}")
+        self.sampling(())
+
+    def sampling(self, end_tokens: tuple[int, ...]) -> SamplingSettings:
+        """How to draw.
+
+        Args:
+            end_tokens: of the model.
+        """
+        return SamplingSettings(
+            max_new_tokens=self.max_new_tokens,
+            end_tokens=end_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Generates as the command line says.
+
+    Args:
+        argv: the arguments; those of this process if None.
+
+    Raises:
+        SystemExit: the arguments, the files or the prompt cannot be used; the message
+            says why.
+    """
+    try:
+        settings = tyro.cli(
+            GenerateSettings, args=argv, prog="python -m jaxrl_reason.generate"
+        )
+        print(generate(settings).figures, file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read has left; what Python still writes at its end must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (ValueError, ImportError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def generate(settings: GenerateSettings) -> Generated:
+    """Reads the model, prints its completion.
+
+    Args:
+        settings: of the command.
+
+    Returns:
+        The completion.
+
+    Raises:
+        ValueError: as `load_pretrained`, `load_tokenizer` and `generate_text`.
+    """
+    text = settings.prompt
+    if text == "-":
+        text = sys.stdin.read().removesuffix("\n")
+    loaded, tokenizer = read_model(
+        settings.model, dtype=settings.dtype, param_dtype=settings.dtype
+    )
+    prompt = encode_prompt(tokenizer, text, raw=settings.raw)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    done = generate_text(
+        Transformer(loaded.config),
+        loaded.params,
+        tokenizer,
+        prompt,
+        settings.sampling(tokenizer.end_ids),
+        stop=settings.stop,
+        seed=settings.seed,
+        on_text=lambda text: print(text, end="", flush=True),
+    )
+    print(flush=True)
+    return done
+
+
+def encode_prompt(tokenizer: TextTokenizer, text: str, *, raw: bool) -> list[int]:
+    """Ids of what a user says, BOS once at the start if the model wants it.
+
+    Control tokens that the text spells stay text.
+
+    Args:
+        tokenizer: of the model.
+        text: what the user says.
+        raw: the text itself, not a chat of one message.
+
+    Returns:
+        The ids.
+
+    Raises:
+        ValueError: the tokenizer has no chat template and raw is False.
+    """
+    if raw:
+        return tokenizer.encode_prompt(text)
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            "a model must have a chat template, got one without: --raw completes plain "
+            "text"
+        )
+    return tokenizer.encode_chat([{"role": "user", "content": text}])

@@ -1,11 +1,13 @@
 """One token for each of many responses, over a prompt cache that samples share."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reason.models.attention import MASKED
 from jaxrl_reason.models.cache import PrefixCache
@@ -66,13 +68,25 @@ def decode_params(
     """
     c = model.config
     dtype = jnp.dtype(c.dtype)
-    cast = jax.tree.map(lambda x: x.astype(dtype), params["layers"])
-    layers = tuple(jax.tree.map(lambda x, i=i: x[i], cast) for i in range(c.num_layers))
+    layers = tuple(
+        _one_layer(params["layers"], layer, dtype) for layer in range(c.num_layers)
+    )
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]
     rope = rope_table(positions[..., None], c.head_dim, c.rope_base, c.rope_scaling)
     head = None if c.tie_embeddings else params["head"].astype(dtype)
     embedding = params["embedding"].astype(dtype)
     return DecodeParams(layers, embedding, head, params["final_norm"], rope)
+
+
+# One program for all layers: in one program of its own each, cutting a model of thirty
+# layers takes longer to compile than the step that reads them.
+@partial(jax.jit, static_argnums=2)
+def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
+    def cut(x: jax.Array) -> jax.Array:
+        x = jax.lax.dynamic_index_in_dim(x, layer, keepdims=False)
+        return x.astype(dtype)
+
+    return jax.tree.map(cut, stacked)
 
 
 def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:

@@ -86,8 +86,9 @@ class BatchSampler:
         self._prefill = jax.jit(partial(prefill, model))
         size = width + settings.max_new_tokens
         self._rings = ring_sizes(batch, settings.max_new_tokens)
-        self._cut = jax.jit(
-            lambda params: decode_params(model, params, jnp.zeros(1, jnp.int32), size)
+        # Compiled by parts: see decode_params.
+        self._cut = partial(
+            decode_params, model, prompt_lengths=jnp.zeros(1, jnp.int32), size=size
         )
 
     def __call__(

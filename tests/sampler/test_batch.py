@@ -92,7 +92,7 @@ def test_after_a_warm_up_nothing_is_compiled() -> None:
     params = build(SMALL)[1]
     batch_sampler.warm_up(params, KEYS)
     jitted = [f for f in vars(batch_sampler._programs).values()]
-    jitted += [batch_sampler._prefill, batch_sampler._cut]
+    jitted += [batch_sampler._prefill]
     before = [f._cache_size() for f in jitted]
     got = batch_sampler(params, TOKENS, LENGTHS, KEYS)
     assert [f._cache_size() for f in jitted] == before

@@ -117,7 +117,7 @@ def draw_groups(
         return sample_groups(
             parts.task,
             sample,
-            state.policy.params,
+            parts.model_params(state),
             problems,
             group_size=group_size,
             prompt_width=parts.settings.prompt_width,
@@ -152,7 +152,8 @@ def look_at_rollouts(
     """Forward passes over the rollouts: all that an advantage estimator may look at."""
     s, place = parts.settings, parts.place
     ref_logprobs, values, greedy = None, None, rollouts.greedy_rewards
-    old = score_sequences(parts.score, state.policy.params, minibatches, place)
+    now = parts.model_params(state)
+    old = score_sequences(parts.score, now, minibatches, place)
     if state.reference is not None:
         ref_logprobs = score_sequences(parts.score, state.reference, minibatches, place)
     if parts.critic is not None and state.critic is not None:
@@ -252,7 +253,9 @@ def run_updates(
     fields: dict[str, np.ndarray],
 ) -> tuple[TrainState, Pairs]:
     """One optimiser step of the policy a mini-batch."""
-    policy, given = state.policy, coefficients(parts, state)
+    policy, given = state.policy, dict[str, Any](coefficients(parts, state))
+    if parts.lora is not None:
+        given["base"] = state.base
     pairs: Pairs = {}
     for i, minibatch in enumerate(minibatches):
         full = minibatch.with_fields(**fields)
@@ -261,7 +264,8 @@ def run_updates(
             # Tokens are chosen with the whole mini-batch and the policy of now.
             key = jax.random.key(parts.settings.seed)
             key = jax.random.fold_in(jax.random.fold_in(key, state.step), i)
-            now = parts.score(policy.params, batch, live)
+            params = parts.model_params(replace(state, policy=policy))
+            now = parts.score(params, batch, live)
             chosen = parts.select(now, batch, key)
             batch = parts.place.rows(replace(batch, selected=chosen))
         policy, metrics = parts.update(policy, batch, live, **given)

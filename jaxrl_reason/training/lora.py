@@ -24,6 +24,12 @@ from jaxrl_reason.sharding import tree_shardings
 from jaxrl_reason.training.batch import TrainBatch
 from jaxrl_reason.training.method import Method
 from jaxrl_reason.training.minibatches import Placement
+from jaxrl_reason.training.state import (
+    OptimizerSettings,
+    TrainState,
+    placed_state,
+    restart_optimizer,
+)
 from jaxrl_reason.training.update import Metrics, Objective
 
 Params = Any
@@ -64,6 +70,15 @@ def build_lora(
         out_shardings=tree_shardings(place.mesh, place.rules, axes, shapes),
     )
     return LoraParts(settings, lambda: start(jax.random.key(seed)))
+
+
+def start_policy(
+    lora: LoraParts | None, policy: TrainState, optimizer: OptimizerSettings
+) -> TrainState:
+    """What a run trains, at update 0: the policy, copied, or fresh factors."""
+    if lora is None:
+        return restart_optimizer(policy, optimizer.build())
+    return placed_state(lora.start(), optimizer.build())
 
 
 def lora_objective(objective: Objective, settings: LoraSettings) -> Objective:

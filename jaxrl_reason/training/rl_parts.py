@@ -19,7 +19,12 @@ from jaxrl_reason.training.implicit_reward import (
     ImplicitRewardParts,
     build_implicit_reward,
 )
-from jaxrl_reason.training.lora import LoraParts, build_lora, lora_objective
+from jaxrl_reason.training.lora import (
+    LoraParts,
+    build_lora,
+    lora_objective,
+    start_policy,
+)
 from jaxrl_reason.training.method import Advantages, Experience, Method
 from jaxrl_reason.training.minibatches import MinibatchPlan, Placement
 from jaxrl_reason.training.objectives import (
@@ -34,7 +39,6 @@ from jaxrl_reason.training.several_updates import (
 from jaxrl_reason.training.state import (
     OptimizerSettings,
     TrainState,
-    placed_state,
     restart_optimizer,
 )
 from jaxrl_reason.training.update import make_scorer, make_update
@@ -142,7 +146,7 @@ class RLParts:
 
     def model_params(self, state: RLState) -> Params:
         """What the model is applied with: the policy's parameters, LoRA on its base."""
-        if self.lora is None:
+        if self.lora is None or state.base is None:
             return state.policy.params
         return with_lora(state.base, state.policy.params, self.lora.settings)
 
@@ -287,19 +291,13 @@ def start_rl(parts: RLParts, policy: TrainState) -> RLState:
     is its factors.
     """
     method, critic, reward_model = parts.method, None, None
-    optimizer = parts.optimizer.build()
     if parts.critic is not None:
         critic = start_critic(parts.critic, policy, parts.place)
     if parts.implicit_reward is not None:
-        reward_model = restart_optimizer(
-            policy, parts.implicit_reward.optimizer.build()
-        )
-    if parts.lora is None:
-        trained = restart_optimizer(policy, optimizer)
-    else:
-        trained = placed_state(parts.lora.start(), optimizer)
+        optimizer = parts.implicit_reward.optimizer.build()
+        reward_model = restart_optimizer(policy, optimizer)
     return RLState(
-        policy=trained,
+        policy=start_policy(parts.lora, policy, parts.optimizer),
         critic=critic,
         reference=policy.params if method.uses_reference else None,
         surplus=None,

@@ -2,6 +2,15 @@
 
 from jaxrl_reason.models.cache import PrefixCache, prefill
 from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.lora import (
+    LORA_TARGETS,
+    LoraSettings,
+    abstract_lora,
+    init_lora,
+    lora_axes,
+    merge_lora,
+    with_lora,
+)
 from jaxrl_reason.models.params import (
     Model,
     Params,
@@ -19,8 +28,10 @@ from jaxrl_reason.models.rope_scaling import (
 from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
 
 __all__ = [
+    "LORA_TARGETS",
     "LinearScaling",
     "Llama3Scaling",
+    "LoraSettings",
     "Model",
     "Params",
     "PrefixCache",
@@ -29,10 +40,15 @@ __all__ = [
     "TransformerConfig",
     "ValueModel",
     "YarnScaling",
+    "abstract_lora",
     "abstract_params",
+    "init_lora",
     "init_params",
+    "lora_axes",
+    "merge_lora",
     "no_constraint",
     "param_axes",
     "prefill",
     "unembedding",
+    "with_lora",
 ]

@@ -26,6 +26,33 @@ def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
     return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
 
 
+def factor_names(matrix: str) -> tuple[str, str]:
+    """What the low-rank factors a and b of a matrix are called beside it."""
+    return f"{matrix}_lora_a", f"{matrix}_lora_b"
+
+
+def plus_low_rank(
+    module: nn.Module, matrix: str, rows: jax.Array, y: jax.Array
+) -> jax.Array:
+    """y + (rows a) b where factors lie beside the matrix; y itself where none do.
+
+    They are read, never declared: `models/lora.py` makes them. The product a b is not
+    formed, so neither is a gradient of its size.
+
+    Args:
+        module: that declares the matrix.
+        matrix: its name.
+        rows: [n, in], what the matrix was multiplied by.
+        y: [n, out], the product.
+    """
+    a, b = (module.get_variable("params", name) for name in factor_names(matrix))
+    if a is None:
+        return y
+    a, b = a.astype(rows.dtype), b.astype(rows.dtype)
+    inner = rows @ a.reshape(rows.shape[1], -1)
+    return y + inner @ b.reshape(-1, y.shape[1])
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32.
 
@@ -109,14 +136,16 @@ class Attention(nn.Module):
         context = self.constrain(context, HEADS)
         out = self.output.astype(x.dtype)
         out = out.reshape(-1, x.shape[-1])
-        y = (context.reshape(-1, out.shape[0]) @ out).reshape(x.shape)
+        rows = context.reshape(-1, out.shape[0])
+        y = plus_low_rank(self, "output", rows, rows @ out).reshape(x.shape)
         if self.config.attention_output_bias:
             y = y + self.output_bias.astype(x.dtype)[None, None]
         return y, kept
 
     def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
         flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)
-        y = x.reshape(-1, x.shape[-1]) @ flat
+        rows = x.reshape(-1, x.shape[-1])
+        y = plus_low_rank(self, name, rows, rows @ flat)
         y = y.reshape(*x.shape[:2], *kernel.shape[1:])
         if self.config.attention_bias:
             y = y + self.biases[name].astype(x.dtype)[None, None]
@@ -141,8 +170,11 @@ class GatedMLP(nn.Module):
         # Two dimensions: with three, XLA's CPU backend transposes the gradients of the
         # inner activations with strided reads, which doubles the time of the layer.
         rows = x.reshape(-1, c.width)
-        inner = jax.nn.silu(rows @ gate.astype(x.dtype)) * (rows @ up.astype(x.dtype))
-        return (inner @ down.astype(x.dtype)).reshape(x.shape)
+        gated = plus_low_rank(self, "gate", rows, rows @ gate.astype(x.dtype))
+        inner = jax.nn.silu(gated)
+        inner *= plus_low_rank(self, "up", rows, rows @ up.astype(x.dtype))
+        y = plus_low_rank(self, "down", inner, inner @ down.astype(x.dtype))
+        return y.reshape(x.shape)
 
 
 class Block(nn.Module):

@@ -119,7 +119,7 @@ def train_rl(
                 row |= tools.annotate(state.step)
             if tools.due(state.step, parts.settings.steps) and tools.evaluate:
                 with timer("evaluate"):
-                    row |= tools.evaluate(state.policy.params)
+                    row |= tools.evaluate(parts.model_params(state))
                 row |= timer.take()
                 if tools.show_samples is not None:
                     tools.show_samples(state.step, collected.fresh)
@@ -199,6 +199,7 @@ def resume_rl(
         critic=found.state["critic"],
         reward_model=found.state.get("reward_model"),
         reference=state.reference,
+        base=state.base,
         controls=found.extra["controls"],
         surplus=Rollouts(**found.arrays) if found.arrays else None,
         step=found.step,

@@ -64,7 +64,7 @@ def keep_by_pass_rate(
     """
 
     def prepare(parts: RLParts, state: RLState) -> list[int]:
-        rates = measure_pass_rates(parts, state.policy.params, problems)
+        rates = measure_pass_rates(parts, parts.model_params(state), problems)
         ids = kept_ids(rates, rule)
         if len(ids) < parts.settings.prompts_per_step:
             raise ValueError(

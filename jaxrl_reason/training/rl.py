@@ -120,7 +120,7 @@ def draw_groups(
         return sample_groups(
             parts.task,
             sample,
-            state.policy.params,
+            parts.model_params(state),
             problems,
             group_size=group_size,
             prompt_width=parts.settings.prompt_width,
@@ -190,7 +190,7 @@ def old_logprobs(
     Where the settings take the sampler's, only mini-batches with a group of an earlier
     policy are computed.
     """
-    g, params = rollouts.group_size, state.policy.params
+    g, params = rollouts.group_size, parts.model_params(state)
     if parts.settings.old_logprobs == "trainer":
         return score_sequences(parts.score, params, minibatches, parts.place)
     old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.width))
@@ -276,7 +276,9 @@ def run_updates(
     fields: dict[str, np.ndarray],
 ) -> tuple[TrainState, Pairs]:
     """One optimiser step of the policy a mini-batch."""
-    policy, given = state.policy, coefficients(parts, state)
+    policy, given = state.policy, dict[str, Any](coefficients(parts, state))
+    if parts.lora is not None:
+        given["base"] = state.base
     pairs: Pairs = {}
     for i, minibatch in enumerate(minibatches):
         full = minibatch.with_fields(**fields)
@@ -285,7 +287,8 @@ def run_updates(
             # Tokens are chosen with the whole mini-batch and the policy of now.
             key = jax.random.key(parts.settings.seed)
             key = jax.random.fold_in(jax.random.fold_in(key, state.step), i)
-            now = parts.score(policy.params, batch, live)
+            params = parts.model_params(replace(state, policy=policy))
+            now = parts.score(params, batch, live)
             chosen = parts.select(now, batch, key)
             batch = parts.place.rows(replace(batch, selected=chosen))
         policy, metrics = parts.update(policy, batch, live, **given)

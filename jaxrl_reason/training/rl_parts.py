@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import struct
 
-from jaxrl_reason.models import Transformer
+from jaxrl_reason.models import LoraSettings, Transformer, with_lora
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import check_batch
 from jaxrl_reason.tasks.task import Task
@@ -18,6 +18,12 @@ from jaxrl_reason.training.forward import policy_logprobs
 from jaxrl_reason.training.implicit_reward import (
     ImplicitRewardParts,
     build_implicit_reward,
+)
+from jaxrl_reason.training.lora import (
+    LoraParts,
+    build_lora,
+    lora_objective,
+    start_policy,
 )
 from jaxrl_reason.training.method import Advantages, Experience, Method
 from jaxrl_reason.training.minibatches import MinibatchPlan, Placement
@@ -130,6 +136,7 @@ class RLState:
     controls: Mapping[str, float] = struct.field(
         pytree_node=False, default_factory=dict
     )  # state of the method's controller
+    base: Params | None = None  # frozen, under a policy of low-rank factors
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,13 @@ class RLParts:
     sample_greedy: SampleFn | None = None
     weights: Callable[..., jax.Array] | None = None
     select: Callable[..., jax.Array] | None = None
+    lora: LoraParts | None = None
+
+    def model_params(self, state: RLState) -> Params:
+        """What the model is applied with: the policy's parameters, LoRA on its base."""
+        if self.lora is None or state.base is None:
+            return state.policy.params
+        return with_lora(state.base, state.policy.params, self.lora.settings)
 
 
 def build_rl(
@@ -163,12 +177,14 @@ def build_rl(
     critic_optimizer: OptimizerSettings | None = None,
     reward_optimizer: OptimizerSettings | None = None,
     sample: SampleFn | None = None,
+    lora: LoraSettings | None = None,
 ) -> RLParts:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
     A critic and an implicit reward model have the policy's optimiser settings where
     they are given none. `sample` draws the rollouts, with the settings' temperature,
-    group size and limit; left out, it is the plain sampler.
+    group size and limit; left out, it is the plain sampler. With `lora`, low-rank
+    factors are trained and the policy's own parameters stay as they are.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, the mesh does not
@@ -199,7 +215,12 @@ def build_rl(
         score=make_scorer(logprobs),
         advantages=jax.jit(method.advantages),
         update=build_update(
-            model, method, optimizer, temperature=temperature, num_groups=num_groups
+            model,
+            method,
+            optimizer,
+            temperature=temperature,
+            num_groups=num_groups,
+            lora=lora,
         ),
         critic=build_critic(
             model, method, settings.critic_plan(), critic_optimizer or optimizer
@@ -216,6 +237,7 @@ def build_rl(
         ),
         weights=jax.jit(method.weights) if method.weights is not None else None,
         select=token_selector(method.selected) if method.selected is not None else None,
+        lora=build_lora(model, method, lora, place, settings.seed),
     )
 
 
@@ -226,11 +248,14 @@ def build_update(
     *,
     temperature: float,
     num_groups: int,
+    lora: LoraSettings | None = None,
 ) -> Callable[..., tuple[TrainState, Any]]:
     """The policy's jitted step, of one objective or of several."""
     objective = policy_objective(
         model, method, temperature=temperature, num_groups=num_groups
     )
+    if lora is not None:
+        objective = lora_objective(objective, lora)
     of_minibatch = minibatch_inputs(method, num_groups=num_groups)
     if method.combine is None:
         return make_update(
@@ -283,7 +308,8 @@ def start_rl(parts: RLParts, policy: TrainState) -> RLState:
 
     A critic starts from the policy's transformer with a zero head, an implicit reward
     model as the policy; a reference is the policy itself, kept only if the method asks
-    for one.
+    for one. With LoRA the policy is the base, shared and never donated, and what starts
+    is its factors.
     """
     method, critic, reward_model = parts.method, None, None
     if parts.critic is not None:
@@ -292,7 +318,7 @@ def start_rl(parts: RLParts, policy: TrainState) -> RLState:
         optimizer = parts.implicit_reward.optimizer.build()
         reward_model = restart_optimizer(policy, optimizer)
     return RLState(
-        policy=restart_optimizer(policy, parts.optimizer.build()),
+        policy=start_policy(parts.lora, policy, parts.optimizer),
         critic=critic,
         reference=policy.params if method.uses_reference else None,
         surplus=None,
@@ -300,4 +326,5 @@ def start_rl(parts: RLParts, policy: TrainState) -> RLState:
         draws=0,
         reward_model=reward_model,
         controls=dict(method.controller.start) if method.controller else {},
+        base=policy.params if parts.lora is not None else None,
     )

@@ -56,7 +56,7 @@ class Reward:
         return given
 
 
-class TimedTrainer(GRPOTrainer):  # type: ignore[misc]
+class TimedTrainer(GRPOTrainer):
     """GRPOTrainer that notes the seconds of its rollouts."""
 
     book: Book
@@ -68,7 +68,7 @@ class TimedTrainer(GRPOTrainer):  # type: ignore[misc]
         return found
 
 
-class InTurns(TrainerCallback):  # type: ignore[misc]
+class InTurns(TrainerCallback):
     """Waits for a request before each optimiser step, and answers it after."""
 
     def __init__(self, pipe: Any, book: Book) -> None:

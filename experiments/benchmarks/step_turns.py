@@ -103,8 +103,8 @@ def take_turns(
 ) -> list[list[Row]]:
     """Ours against each of the others, one step at a time; pairs of rows."""
     pairs = []
-    for other in finalists[1:] or [None]:
-        both = [finalists[0]] + ([other] if other is not None else [])
+    ours, *others = finalists
+    for both in [[ours, other] for other in others] or [[ours]]:
         workers, rows = [Worker(work, x) for x in both], [new_row(x) for x in both]
         for worker in workers:
             worker.step()

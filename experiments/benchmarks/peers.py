@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from jaxrl_reason.tasks.arithmetic import (
     ArithmeticSettings,
@@ -30,6 +31,11 @@ def need(*modules: str, extra: str = "jaxrl-reason[benchmarks]") -> None:
         sys.exit(
             f"This comparison needs {' and '.join(missing)}: pip install '{extra}'."
         )
+
+
+def wide_console() -> Console:
+    """A console whose tables are not cut in a file or a narrow terminal."""
+    return Console(width=max(120, Console().width))
 
 
 def hugging_face_folder(path: Path, folder: Path) -> Path:

@@ -418,7 +418,7 @@ def main(options: Options) -> dict[str, Any]:
     """Measure, print, and write what was asked for."""
     if options.torch_dtypes:
         peers.need("torch", "transformers")
-    console = Console()
+    console = peers.wide_console()
     result = measure(options, partial(console.print, style="dim", highlight=False))
     show(console, result)
     if options.json is not None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 
 # Run as a script, this file's folder is on the path, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -80,7 +79,9 @@ def main(options: Options) -> dict[str, Any]:
         peers.need("tunix", extra="google-tunix")
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work.into(options.model, Path(scratch))
-        result = compare(Console(), work, settings_of(options), options.steps)
+        result = compare(
+            peers.wide_console(), work, settings_of(options), options.steps
+        )
     result = {"model": options.model.name, **result}
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

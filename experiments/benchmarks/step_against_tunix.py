@@ -51,7 +51,7 @@ class Options:
     work: WorkOptions = field(default_factory=WorkOptions)
     ours: OurOptions = field(default_factory=OurOptions)
     steps: int = 5
-    micro_batches: tuple[int, ...] = (4, 1)
+    micro_batches: tuple[int, ...] = (4,)
     packed: tuple[int, ...] = (0, 512)
     remat: tuple[bool, ...] = (False,)
     json: Path | None = None

@@ -12,6 +12,8 @@ from rich.table import Table
 from experiments.benchmarks import step_workers
 from experiments.benchmarks.step_workers import Ours, Setting, Step, Work
 
+LONGEST_STEP = 900.0  # seconds, with loading and compilation
+
 
 @dataclass
 class Row:
@@ -47,8 +49,12 @@ class Worker:
         theirs.close()
 
     def step(self) -> Step:
-        """One step; EOFError if the process has died."""
+        """One step; EOFError if the process has died or hangs, which ends it."""
         self._pipe.send("step")
+        if not self._pipe.poll(LONGEST_STEP):
+            self._process.kill()
+            self._process.join()
+            raise EOFError
         found: Step = self._pipe.recv()
         return found
 

@@ -96,6 +96,8 @@ setup(
         # LaTeX answers that differ in form, checked by algebra (MathVerifier).
         "math": ["math-verify>=0.9", "pebble>=5.1"],
         "lm-eval": ["lm-eval>=0.4.9"],
+        # Whom experiments/benchmarks compares us with.
+        "benchmarks": ["torch>=2.6", "transformers>=5.0", "trl>=1.0"],
         "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
         "hub": ["huggingface_hub>=0.30"],
         "cuda": ["jax[cuda12]"],

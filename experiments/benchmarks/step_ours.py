@@ -1,0 +1,103 @@
+"""Our side of the step comparisons."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from experiments.benchmarks import peers
+from experiments.benchmarks.step_workers import (
+    CLIP_HIGH,
+    CLIP_LOW,
+    QUESTIONS,
+    Ours,
+    Step,
+    Work,
+    batches,
+)
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.sampler import BatchSettings, SamplingSettings, make_batch_sampler
+from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.training.methods import DapoSettings, dapo
+from jaxrl_reason.training.minibatches import Placement
+from jaxrl_reason.training.monitor import PhaseTimer
+from jaxrl_reason.training.rl import rl_iteration
+from jaxrl_reason.training.rl_parts import RLSettings, build_rl, start_rl
+from jaxrl_reason.training.state import OptimizerSettings, placed_state
+
+
+def serve_ours(pipe: Any, work: Work, setting: Ours) -> None:
+    """`rl_iteration` for each request."""
+    parts, state = build_ours(work, setting)
+    problems, timer = batches(work), PhaseTimer()
+    while pipe.recv() is not None:
+        start, cpu = time.perf_counter(), time.process_time()
+        state, _, collected = rl_iteration(parts, state, problems, timer)
+        jax.block_until_ready(state.policy.params)
+        found = collected.rollouts
+        pipe.send(
+            Step(
+                seconds=time.perf_counter() - start,
+                cpu_seconds=time.process_time() - cpu,
+                phases={k.removeprefix("seconds_"): s for k, s in timer.take().items()},
+                responses=found.lengths.size,
+                tokens=int(np.sum(found.lengths)),
+                correct=int(np.sum(found.correct)),
+            )
+        )
+
+
+def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
+    """The compiled pieces and the state of step 0."""
+    mesh, rules = make_mesh(data=1, devices=jax.devices()[:1]), ShardingRules()
+    loaded = peers.load_ours(
+        work.folder, mesh=mesh, rules=rules, dtype=setting.dtype, remat=setting.remat
+    )
+    model = Transformer(loaded.config, constrain=rules.constrainer(mesh))
+    task = peers.load_task(work.folder, work.instruction)
+    longest = max(len(task.prompt_tokens(q)) for q in peers.questions(QUESTIONS))
+    width = -(-longest // 16) * 16
+    method = dapo(
+        DapoSettings(CLIP_LOW, CLIP_HIGH, dynamic_sampling=False, soft_overlong=False),
+        max_new_tokens=work.max_new_tokens,
+    )
+    parts = build_rl(
+        model,
+        task,
+        method,
+        RLSettings(
+            prompts_per_step=work.prompts,
+            group_size=work.samples,
+            updates_per_rollout=1,
+            prompt_width=width,
+            max_new_tokens=work.max_new_tokens,
+            rows_per_micro_batch=setting.rows,
+            row_width=setting.row_width,
+        ),
+        OptimizerSettings(learning_rate=work.learning_rate),
+        Placement(mesh, rules),
+        sample=our_sampler(work, setting, model, task.end_tokens, width),
+    )
+    # The run's optimiser is made by start_rl; an empty one stands in until then.
+    return parts, start_rl(parts, placed_state(loaded.params, optax.identity()))
+
+
+def our_sampler(
+    work: Work, setting: Ours, model: Any, ends: tuple[int, ...], width: int
+) -> Any:
+    """The batch sampler, or None for the plain one."""
+    if setting.sampler == "plain":
+        return None
+    slots, lane = work.prompts * work.samples, min(2, work.samples)
+    fewer = {int(share * slots) // lane * lane for share in (0.75, 0.5, 0.25)}
+    batch = BatchSettings(
+        slots,
+        (width,),
+        lane_width=lane,
+        shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
+        rings=(32,) if work.max_new_tokens > 32 else (),
+    )
+    settings = SamplingSettings(work.max_new_tokens, ends)
+    return make_batch_sampler(model, settings, work.samples, batch)

@@ -1,0 +1,42 @@
+"""The comparisons with peers: their help, and what they say where a peer is missing."""
+
+import importlib
+
+import numpy as np
+import pytest
+import tyro
+
+from experiments.benchmarks import peers
+
+SCRIPTS = ("rollout_against_transformers", "step_against_trl", "step_against_tunix")
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request):
+    return importlib.import_module(f"experiments.benchmarks.{request.param}")
+
+
+def test_help_explains_the_comparison(script, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tyro.cli(script.Options, description=script.__doc__, args=["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--model" in shown
+    assert "python experiments/benchmarks/" in shown
+
+
+def test_a_missing_peer_is_named_with_what_installs_it(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^This comparison needs .*pip install '.*'"):
+        script.main(script.Options(model=tmp_path / "absent"))
+
+
+def test_a_response_ends_with_its_first_end_token():
+    tokens = np.array([[5, 2, 2, 2], [5, 6, 7, 8], [0, 5, 6, 2]])
+    assert peers.real_lengths(tokens, (2, 0)).tolist() == [2, 4, 1]
+
+
+def test_prompts_are_padded_on_the_left():
+    tokens, mask = peers.padded_left([[5, 6, 7], [8]], pad=2)
+    assert tokens.tolist() == [[5, 6, 7], [2, 2, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]

@@ -87,7 +87,8 @@ class Config:
     eval_problems: int = 200
     """How many held-out questions, the first ones of the split or file."""
     eval_samples: int = 4
-    """Samples a held-out question at temperature 1, beside the greedy answer."""
+    """Samples a held-out question at the training's temperature, beside the greedy
+    answer."""
     eval_every: int = 5
     """Steps between greedy evaluations."""
     save_every: int = 10
@@ -104,8 +105,9 @@ class Config:
     prompts_per_step."""
     max_new_tokens: int = 64
     """The longest response, in tokens; one that it cuts off is wrong."""
-    temperature: float = 1.0
-    """Of the sampling in training."""
+    temperature: float = 0.7
+    """Of the sampling in training. So small a model answers badly at 1: 2% of its
+    sampled sums are right, 9% at 0.7, 22% of its greedy ones."""
     max_rounds: int = 12
     """Rounds of sampling after which a step that still lacks groups with right and
     wrong responses gives up."""
@@ -278,7 +280,7 @@ class Bench:
     sampled: Evaluation
 
     def measure(self, params: Any) -> Measured:
-        """Greedy accuracy, and the mean over samples at temperature 1."""
+        """Greedy accuracy, and the mean over samples at the training's temperature."""
         responses = self.greedy.run(params)
         right = responses.correct[:, 0]
         shares = self.sampled.run(params).correct.mean(axis=1)
@@ -359,7 +361,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             ),
         ),
         greedy=evaluation(1, 0.0, 1),
-        sampled=evaluation(config.eval_samples, 1.0, 2),
+        sampled=evaluation(config.eval_samples, settings.temperature, 2),
     )
     return bench, TrainState(pretrained.params, (), place.whole(jnp.int32(0)))
 

@@ -75,6 +75,9 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
             max_new_tokens=work.max_new_tokens,
             rows_per_micro_batch=setting.rows,
             row_width=setting.row_width,
+            slots_per_row=16,
+            # Both samplers multiply as the trainer does; trl makes no pass either.
+            old_logprobs="sampler",
         ),
         OptimizerSettings(learning_rate=work.learning_rate),
         Placement(mesh, rules),

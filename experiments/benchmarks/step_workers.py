@@ -89,7 +89,7 @@ class OurOptions:
     samplers: tuple[str, ...] = ("plain", "batch")
     remats: tuple[str, ...] = ("none",)
     row_widths: tuple[int, ...] = (256,)
-    rows: tuple[int, ...] = (4,)
+    rows: tuple[int, ...] = (2,)
 
     def settings(self) -> list[Ours]:
         """All of them."""

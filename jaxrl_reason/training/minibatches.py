@@ -93,17 +93,18 @@ class MinibatchPlan:
           rng: for the order of the groups.
           loss_rows: [B] bool, False where a response does not count in the loss.
         """
-        g = rollouts.group_size
         order = rng.permutation(rollouts.num_prompts)
-        out = []
-        for groups in order.reshape(self.num_minibatches, -1):
-            index = (groups[:, None] * g + np.arange(g)).reshape(-1)
-            out.append(self._pack(rollouts, index, g, loss_rows))
-        return out
+        return [
+            self.pack(rollouts, groups, loss_rows)
+            for groups in order.reshape(self.num_minibatches, -1)
+        ]
 
-    def _pack(
-        self, rollouts: Rollouts, index: np.ndarray, g: int, loss_rows: np.ndarray
+    def pack(
+        self, rollouts: Rollouts, groups: np.ndarray, loss_rows: np.ndarray
     ) -> Minibatch:
+        """One mini-batch of at most `groups_per_minibatch` groups."""
+        g = rollouts.group_size
+        index = (groups[:, None] * g + np.arange(g)).reshape(-1)
         prompts = [
             rollouts.prompt_tokens[i // g, : rollouts.prompt_lengths[i // g]]
             for i in index

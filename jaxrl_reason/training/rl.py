@@ -187,19 +187,21 @@ def old_logprobs(
 ) -> np.ndarray:
     """[B, T] log-probs of the policy before its first update.
 
-    Where the settings take the sampler's, only mini-batches with a group of an earlier
-    policy are computed.
+    Where the settings take the sampler's, only those of an earlier policy's groups are
+    computed.
     """
     g, params = rollouts.group_size, parts.model_params(state)
     if parts.settings.old_logprobs == "trainer":
         return score_sequences(parts.score, params, minibatches, parts.place)
     old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.width))
-    stale = rollouts.policy_step != state.step
-    mixed = [m for m in minibatches if stale[m.index // g].any()]
-    if mixed:
-        computed = score_sequences(parts.score, params, mixed, parts.place)
-        rows = np.flatnonzero(np.repeat(stale, g))
-        old[rows] = computed[rows]
+    stale = np.flatnonzero(rollouts.policy_step != state.step)
+    if stale.size:
+        size = parts.plan.groups_per_minibatch
+        parted = [stale[i : i + size] for i in range(0, stale.size, size)]
+        counted = np.ones(len(old), bool)
+        packed = [parts.plan.pack(rollouts, groups, counted) for groups in parted]
+        rows = np.concatenate([m.index for m in packed])
+        old[rows] = score_sequences(parts.score, params, packed, parts.place)[rows]
     return old
 
 

@@ -190,7 +190,7 @@ def old_logprobs(
     Where the settings take the sampler's, only those of an earlier policy's groups are
     computed.
     """
-    g, params = rollouts.group_size, parts.model_params(state)
+    params = parts.model_params(state)
     if parts.settings.old_logprobs == "trainer":
         return score_sequences(parts.score, params, minibatches, parts.place)
     old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.width))

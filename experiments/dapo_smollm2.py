@@ -42,16 +42,16 @@ from experiments.rl_session import (
     reinforce,
     show_results,
 )
+from experiments.smollm2_export import export
 from experiments.smollm2_setup import Bench, Config, set_up
 from jaxrl_reason.evaluation.statistics import Estimate
-from jaxrl_reason.text.load import save_tokenizer
+from jaxrl_reason.export import check_new_folder
 from jaxrl_reason.training import durable
 from jaxrl_reason.training.interrupt import GracefulInterrupt
 from jaxrl_reason.training.progress import TrainingProgress
 from jaxrl_reason.training.rl_parts import start_rl
 from jaxrl_reason.training.run_folder import RunFolder, open_run
 from jaxrl_reason.training.stage_clock import StageClock
-from jaxrl_reason.weights import export_hf
 
 Figures = Mapping[str, Estimate]
 
@@ -59,7 +59,8 @@ Figures = Mapping[str, Estimate]
 def run_smollm2(config: Config) -> Outcome | None:
     """The whole run; None if it was interrupted and has left a checkpoint."""
     started = time.perf_counter()
-    check_export(config)
+    if config.export is not None:
+        check_new_folder(config.export)  # not only at the end
     bench, policy = set_up(config)
     with (
         open_run(config.folder, config, resume=config.resume) as run,
@@ -95,7 +96,14 @@ def run_smollm2(config: Config) -> Outcome | None:
             file.write(intervals(before, after.figures))
         show_results(page, run)
         if config.export is not None:
-            export(bench, state.policy.params, config.export)
+            export(
+                bench,
+                state.policy.params,
+                state.step,
+                before,
+                after.figures,
+                config.export,
+            )
     return outcome
 
 
@@ -167,25 +175,6 @@ def intervals(before: Figures, after: Figures) -> str:
         lines.append(f"| {name.replace('_at_', '@')} | {' | '.join(cells)} |")
     count = next(iter(after.values())).count
     return "\n".join([*lines, "", f"{count} questions.", ""])
-
-
-def check_export(config: Config) -> None:
-    """Refuses a folder that the model could not be written to at the end."""
-    folder = config.export
-    if folder is None or not folder.exists():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise ValueError(f"export must be an absent or empty folder, got {folder}")
-
-
-def export(bench: Bench, params: Any, folder: Path) -> None:
-    """The trained model as a Hugging Face folder with its tokenizer."""
-    source = bench.pretrained
-    export_hf(
-        folder, source.config, params, special=source.special, family=source.family
-    )
-    save_tokenizer(bench.tokenizer, folder)
-    print(f"model: {folder}")
 
 
 def read_config(arguments: Sequence[str] | None = None) -> Config:

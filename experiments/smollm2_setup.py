@@ -72,7 +72,11 @@ class Config:
     resume_step: int | None = None
     """With --resume: go on from this step's checkpoint instead of the newest."""
     export: Path | None = None
-    """Write the trained model there: a Hugging Face folder with its tokenizer."""
+    """Write the trained model there: a Hugging Face folder with tokenizer and card."""
+    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """What the card calls the model that --model holds; best a hub id."""
+    license: str = "apache-2.0"
+    """License of that model, for the card."""
 
     arithmetic: ArithmeticSettings = field(default_factory=two_digit_sums)
     """Which sums there are, and how they are split."""

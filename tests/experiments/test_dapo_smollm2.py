@@ -151,6 +151,9 @@ def test_the_export_is_the_trained_model(whole, base, model):
     assert after.special == before.special
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)
     assert all(jax.tree.leaves(moved))
+    card = (base / "exported" / "README.md").read_text()
+    assert "DAPO on arithmetic" in card
+    assert "held-out accuracy, avg@4" in card
     ids = load_tokenizer(base / "exported").encode("two plus two?")
     assert ids == load_tokenizer(model).encode("two plus two?")
 
@@ -195,7 +198,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         ("--sampler-slots 3", "sampler_slots must be an even number >= 2, got 3"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
         ("--resume-step 1", "resume_step needs --resume"),
-        ("--export tests", "export must be an absent or empty folder, got tests"),
+        ("--export tests", "folder must be absent or empty, got tests"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(

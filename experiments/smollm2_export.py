@@ -1,0 +1,56 @@
+"""The trained model as a folder for others, with a card that says how it came about."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.smollm2_setup import Bench
+from jaxrl_reason.evaluation.statistics import Estimate
+from jaxrl_reason.export import Figure, ModelCard, export_model
+from jaxrl_reason.sampler import SamplingSettings
+
+Figures = Mapping[str, Estimate]
+
+
+def export(
+    bench: Bench, params: Any, steps: int, before: Figures, after: Figures, folder: Path
+) -> None:
+    """Writes the folder after `steps` steps, and says where it is."""
+    source = bench.pretrained
+    export_model(
+        folder,
+        source.config,
+        params,
+        bench.tokenizer,
+        model_card(bench, steps, before, after),
+        sampling=SamplingSettings(
+            max_new_tokens=bench.config.max_new_tokens, end_tokens=(), temperature=0.0
+        ),
+        family=source.family,
+    )
+    print(f"model: {folder}")
+
+
+def model_card(bench: Bench, steps: int, before: Figures, after: Figures) -> ModelCard:
+    """What the model was trained on, how, and what came of it."""
+    c = bench.config
+    count = next(iter(after.values())).count
+    updates = f"{c.updates_per_rollout} AdamW updates"
+    return ModelCard(
+        name=f"{Path(c.base_model).name}, DAPO on {c.data}",
+        base_model=c.base_model,
+        license=c.license,
+        data=f"{len(bench.train_problems):,} questions, such as: "
+        f'"{bench.train_problems[0].question}"',
+        recipe=f"DAPO (arXiv 2503.14476), {steps} steps of {c.prompts_per_step} "
+        f"prompts with {c.group_size} responses each and {updates} at a learning rate "
+        f"of {c.learning_rate:g}; clip {c.clip_low:g} and {c.clip_high:g}, temperature "
+        f"{c.temperature:g}, at most {c.max_new_tokens} new tokens, seed {c.seed}.",
+        figures=tuple(
+            Figure(f"held-out accuracy, {name.replace('_at_', '@')}", x.value, y.value)
+            for (name, x), y in zip(before.items(), after.values(), strict=True)
+        ),
+        measured=f"{count} questions that training never saw; samples at temperature "
+        f"{c.temperature:g}.",
+        language=("en",),
+    )

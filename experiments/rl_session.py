@@ -77,7 +77,7 @@ def reinforce(
     """
     parts, run = stage.parts, session.run
     problems = ProblemStream(
-        stage.problems,
+        list(stage.problems),
         batch_size=parts.settings.prompts_per_step,
         seed=parts.settings.seed,
     )

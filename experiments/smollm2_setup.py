@@ -22,6 +22,7 @@ from jaxrl_reason.tasks.arithmetic import (
     ArithmeticSettings,
     arithmetic,
     generate_questions,
+    worked_examples,
 )
 from jaxrl_reason.tasks.benchmarks import gsm8k
 from jaxrl_reason.tasks.question_files import read_gsm8k
@@ -49,6 +50,11 @@ HOW_TO_GET_IT = (
 _WIDTH_STEP = 16
 
 
+def plus_and_minus() -> ArithmeticSettings:
+    """The sums of the main setting."""
+    return ArithmeticSettings(operations=("plus", "minus"))
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the run; the defaults are those of the data that was chosen."""
@@ -69,10 +75,12 @@ class Config:
     export: Path | None = None
     """Write the trained model there: a Hugging Face folder with its tokenizer."""
 
-    arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
+    arithmetic: ArithmeticSettings = field(default_factory=plus_and_minus)
     """Which sums there are, and how they are split."""
-    instruction: str = "Reply with only the answer in digits."
+    instruction: str = ""
     """What stands behind each sum; may be empty."""
+    examples: int = 2
+    """Sums of the numbers to train on that stand worked out before each sum."""
     gsm8k_train: Path | None = None
     """JSONL file of questions to train on, with --data gsm8k."""
     gsm8k_test: Path | None = None
@@ -81,7 +89,7 @@ class Config:
     """Held-out sums that accuracy is measured on; tune on validation."""
     eval_problems: int = 200
     """How many held-out questions, the first ones of the split or file."""
-    eval_samples: int = 8
+    eval_samples: int = 4
     """Samples a held-out question at temperature 1, beside the greedy answer."""
     eval_every: int = 5
     """Steps between greedy evaluations."""
@@ -97,7 +105,7 @@ class Config:
     updates_per_rollout: int = 2
     """Optimiser steps that a step's responses are split into; divides
     prompts_per_step."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = 32
     """The longest response, in tokens; one that it cuts off is wrong."""
     temperature: float = 1.0
     """Of the sampling in training."""
@@ -140,6 +148,8 @@ class Config:
         for name in ("eval_problems", "eval_samples", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.examples < 0:
+            raise ValueError(f"examples must be >= 0, got {self.examples}")
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
         if self.sampler_slots < 2 or self.sampler_slots % 2:
@@ -208,7 +218,7 @@ class Config:
             # Long prompts differ much in length; short ones are not worth a compile.
             prompt_widths=(half, prompt_width) if half > 64 else (prompt_width,),
             shrink_to=tuple(n for n in fewer if n and n % lane_width == 0),
-            rings=(32,) if self.data == "arithmetic" else (64, 128),
+            rings=() if self.data == "arithmetic" else (64, 128),
         )
 
     def fingerprint(self, digest: str) -> dict[str, Any]:
@@ -222,6 +232,7 @@ class Config:
             "seed",
             "arithmetic",
             "instruction",
+            "examples",
             "gsm8k_train",
             "prompts_per_step",
             "group_size",
@@ -370,7 +381,9 @@ def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
     """Questions to train on, and those held out."""
     if config.data == "arithmetic":
         splits = generate_questions(config.arithmetic)
-        train, heldout = splits["train"], splits[config.eval_split]
+        shown = dict(worked_examples(config.arithmetic, config.examples))
+        train = [q for q in splits["train"] if q.question not in shown]
+        heldout = splits[config.eval_split]
     else:
         for name in ("gsm8k_train", "gsm8k_test"):
             if getattr(config, name) is None:
@@ -384,5 +397,6 @@ def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
 def make_task(config: Config, tokenizer: TextTokenizer) -> QuestionTask:
     """How questions are asked and graded."""
     if config.data == "arithmetic":
-        return arithmetic(tokenizer, config.instruction)
+        examples = worked_examples(config.arithmetic, config.examples)
+        return arithmetic(tokenizer, config.instruction, examples)
     return gsm8k(tokenizer)

@@ -383,15 +383,16 @@ def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
         splits = generate_questions(config.arithmetic)
         shown = dict(worked_examples(config.arithmetic, config.examples))
         train = [q for q in splits["train"] if q.question not in shown]
-        heldout = splits[config.eval_split]
-    else:
-        for name in ("gsm8k_train", "gsm8k_test"):
-            if getattr(config, name) is None:
-                raise ValueError(
-                    f"{name} must name a JSONL file with --data gsm8k, got none"
-                )
-        train, heldout = read_gsm8k(config.gsm8k_train), read_gsm8k(config.gsm8k_test)
-    return train, heldout[: config.eval_problems]
+        return train, splits[config.eval_split][: config.eval_problems]
+    files = {"gsm8k_train": config.gsm8k_train, "gsm8k_test": config.gsm8k_test}
+    read = {}
+    for name, path in files.items():
+        if path is None:
+            raise ValueError(
+                f"{name} must name a JSONL file with --data gsm8k, got none"
+            )
+        read[name] = read_gsm8k(path)
+    return read["gsm8k_train"], read["gsm8k_test"][: config.eval_problems]
 
 
 def make_task(config: Config, tokenizer: TextTokenizer) -> QuestionTask:

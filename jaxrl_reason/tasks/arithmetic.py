@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from jaxrl_reason.grading.answers import last_number
-from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.tasks.questions import Question, QuestionTask, encode_user_turn
 from jaxrl_reason.text.tokenizer import Tokenizer
+
+# A sum in words, and the response that an example gives to it.
+Worked = tuple[str, str]
 
 SPLITS = ("train", "validation", "test")
 INSTRUCTION = "Reply with only the answer in digits."
@@ -185,7 +188,81 @@ def generate_questions(
     return MappingProxyType(splits)
 
 
-def arithmetic(tokenizer: Tokenizer, instruction: str = INSTRUCTION) -> QuestionTask:
+def worked_examples(settings: ArithmeticSettings, count: int) -> tuple[Worked, ...]:
+    """Sums of the numbers to train on, worked out in digits.
+
+    Args:
+        settings: which sums, and how they are split.
+        count: how many; the operations take turns.
+
+    Returns:
+        Pairs of a question in its first phrase and the response to it.
+
+    Raises:
+        ValueError: if count is below 0, or there are too few numbers to train on.
+
+    Example:
+        >>> worked_examples(ArithmeticSettings(), 1)
+        (('What is fifty-seven plus fifty-nine?', '57 + 59 = 116'),)
+    """
+    if count < 0:
+        raise ValueError(f"the number of examples must be >= 0, got {count}")
+    numbers = _split_numbers(settings)["train"]
+    if 2 * count > len(numbers):
+        raise ValueError(
+            f"{count} examples need {2 * count} numbers to train on, got {len(numbers)}"
+        )
+    rng = np.random.default_rng((settings.seed, 2))
+    drawn = rng.permutation(numbers)[: 2 * count].reshape(count, 2).tolist()
+    examples = []
+    for index, pair in enumerate(drawn):
+        operation = settings.operations[index % len(settings.operations)]
+        a, b = sorted(pair, reverse=True) if operation == "minus" else pair
+        asked = _question(0, (operation, a, b), 0, settings.written)
+        sign = {"plus": "+", "minus": "-", "times": "*"}[operation]
+        examples.append((asked.question, f"{a} {sign} {b} = {asked.answer}"))
+    return tuple(examples)
+
+
+@dataclass(frozen=True)
+class ArithmeticTask(QuestionTask):
+    """Sums, each behind some that are worked out.
+
+    Attributes:
+        examples: earlier turns of the chat; plain text where there is no chat template.
+    """
+
+    examples: tuple[Worked, ...] = ()
+
+    def prompt_tokens(self, problem: Question) -> list[int]:
+        """Token ids of the prompt."""
+        asked = [self._asked(text) for text, _ in self.examples]
+        given = [response for _, response in self.examples]
+        last = self._asked(problem.question)
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            earlier = (
+                f"{text}\n\nAnswer: {response}\n\n"
+                for text, response in zip(asked, given, strict=True)
+            )
+            return encode_user_turn(self.tokenizer, "".join(earlier) + last)
+        turns = [
+            {"role": role, "content": text}
+            for pair in zip(asked, given, strict=True)
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
+        chat = cast(Any, self.tokenizer)
+        ids: list[int] = chat.encode_chat([*turns, {"role": "user", "content": last}])
+        return ids
+
+    def _asked(self, question: str) -> str:
+        return f"{question}{self.separator}{self.instruction}"
+
+
+def arithmetic(
+    tokenizer: Tokenizer,
+    instruction: str = INSTRUCTION,
+    examples: tuple[Worked, ...] = (),
+) -> ArithmeticTask:
     """The task: the answer is the last number of the response's last line.
 
     Small models keep to no mark, so none is asked for.
@@ -193,16 +270,18 @@ def arithmetic(tokenizer: Tokenizer, instruction: str = INSTRUCTION) -> Question
     Args:
         tokenizer: of the model.
         instruction: stands behind the question; may be empty.
+        examples: stand before it, see `worked_examples`.
 
     Returns:
         The task.
     """
-    return QuestionTask(
+    return ArithmeticTask(
         tokenizer,
         instruction,
         "arithmetic",
         extract=last_number,
         separator=" " if instruction else "",
+        examples=examples,
     )
 
 

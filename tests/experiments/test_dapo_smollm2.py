@@ -21,6 +21,7 @@ STEPS = 2
 TINY = shlex.split(f"""
     --data arithmetic --arithmetic.min-number 0 --arithmetic.max-number 5
     --arithmetic.test-share 0.34 --arithmetic.validation-share 0 --instruction ''
+    --arithmetic.operations plus --examples 0
     --steps {STEPS} --prompts-per-step 4 --group-size 8 --updates-per-rollout 2
     --max-new-tokens 6 --max-rounds 60 --learning-rate 0.01 --warmup-updates 1
     --eval-samples 4 --eval-every 1 --save-every 1 --sampler-slots 6
@@ -197,6 +198,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         ("--row-width 32", "row_width must hold a prompt and a response"),
         ("--sampler-slots 3", "sampler_slots must be an even number >= 2, got 3"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
+        ("--examples 3", "3 examples need 6 numbers to train on, got 4"),
         ("--resume-step 1", "resume_step needs --resume"),
         ("--export tests", "folder must be absent or empty, got tests"),
     ],

@@ -10,6 +10,7 @@ from jaxrl_reason.tasks.arithmetic import (
     arithmetic,
     generate_questions,
     in_words,
+    worked_examples,
 )
 from jaxrl_reason.tasks.questions import Question
 from jaxrl_reason.text.symbols import SymbolTokenizer
@@ -134,3 +135,71 @@ def test_numbers_beyond_words() -> None:
 def test_one_phrase_is_the_default() -> None:
     for question in generate_questions(ArithmeticSettings())["test"]:
         assert re.fullmatch(r"What is [a-z-]+ plus [a-z-]+\?", question.question)
+
+
+def test_examples_are_right_and_of_training_numbers():
+    settings = replace(ALL, num_phrases=1)
+    held_out = {
+        number
+        for split in ("validation", "test")
+        for question in generate_questions(settings)[split]
+        for number in numbers_of(question)
+    }
+    examples = worked_examples(settings, 6)
+    assert [text.split("=")[0].split()[1] for _, text in examples] == [
+        "+",
+        "-",
+        "*",
+    ] * 2
+    for question, response in examples:
+        left, right = response.split("=")
+        assert eval(left) == int(right) >= 0
+        asked = numbers_of(Question(0, question, right))
+        assert asked == [int(part) for part in left.split()[::2]]
+        assert not held_out & set(asked)
+    assert examples[:2] == worked_examples(settings, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(-1, "must be >= 0, got -1"), (36, "need 72 numbers")]
+)
+def test_too_many_examples_are_refused(count, said):
+    with pytest.raises(ValueError, match=said):
+        worked_examples(ArithmeticSettings(), count)
+
+
+class ChatTokenizer(SymbolTokenizer):
+    """Keeps the messages that it is to make a prompt of."""
+
+    chat_template = "some"
+
+    def encode_chat(self, messages):
+        self.messages = messages
+        return [1]
+
+
+def test_examples_are_earlier_turns_of_the_chat():
+    tokenizer = ChatTokenizer(10)
+    task = arithmetic(tokenizer, "Digits.", worked_examples(ArithmeticSettings(), 1))
+    assert task.prompt_tokens(Question(0, "What is two plus two?", "4")) == [1]
+    assert tokenizer.messages == [
+        {"role": "user", "content": "What is fifty-seven plus fifty-nine? Digits."},
+        {"role": "assistant", "content": "57 + 59 = 116"},
+        {"role": "user", "content": "What is two plus two? Digits."},
+    ]
+
+
+class PlainTokenizer(SymbolTokenizer):
+    """Text in, text out."""
+
+    def encode(self, text):
+        return text
+
+
+def test_examples_are_text_where_there_is_no_chat():
+    examples = worked_examples(ArithmeticSettings(), 1)
+    task = arithmetic(PlainTokenizer(10), "", examples)
+    assert task.prompt_tokens(Question(0, "What is two plus two?", "4")) == (
+        "What is fifty-seven plus fifty-nine?\n\nAnswer: 57 + 59 = 116\n\n"
+        "What is two plus two?\n\nAnswer:"
+    )

@@ -83,7 +83,8 @@ def run_smollm2(config: Config) -> Outcome | None:
             if interrupt.requested:
                 return None
             with clock("evaluation"):
-                after = bench.measure(state.policy.params)
+                params = bench.plain_params(state)
+                after = bench.measure(params)
             progress.note(f"after dapo: {percent(after.values)}")
         outcome = Outcome(values(before), after.values, state, first_step)
         leave_samples(
@@ -96,14 +97,7 @@ def run_smollm2(config: Config) -> Outcome | None:
             file.write(intervals(before, after.figures))
         show_results(page, run)
         if config.export is not None:
-            export(
-                bench,
-                state.policy.params,
-                state.step,
-                before,
-                after.figures,
-                config.export,
-            )
+            export(bench, params, state.step, before, after.figures, config.export)
     return outcome
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.evaluation.pretrained import model_digest
 from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
-from jaxrl_reason.models import Transformer
+from jaxrl_reason.models import LoraSettings, Transformer, merge_lora
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,
@@ -33,7 +33,7 @@ from jaxrl_reason.training.batch import Rollouts
 from jaxrl_reason.training.evaluate import Evaluation, build_evaluation
 from jaxrl_reason.training.methods import DapoSettings, dapo
 from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
+from jaxrl_reason.training.rl_parts import RLParts, RLSettings, RLState, build_rl
 from jaxrl_reason.training.run_folder import to_plain
 from jaxrl_reason.training.state import OptimizerSettings, TrainState
 from jaxrl_reason.weights import Pretrained, find_model, load_pretrained
@@ -136,6 +136,12 @@ class Config:
     overlong_cache: int = 0
     """Tokens before max_new_tokens over which the reward falls; 0 lets it be."""
 
+    lora_rank: int = 0
+    """Train low-rank factors of this rank on the frozen model, which takes less memory;
+    0 trains all parameters."""
+    lora_alpha: float = 16.0
+    """The factors' product counts this much over the rank."""
+
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations and products; a CPU is slower in bfloat16."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -164,6 +170,8 @@ class Config:
             raise ValueError(
                 f"sampler_slots must be an even number >= 2, got {self.sampler_slots}"
             )
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank must be >= 0, got {self.lora_rank}")
         if self.overlong_cache < 0:
             raise ValueError(f"overlong_cache must be >= 0, got {self.overlong_cache}")
         if self.resume_step is not None and not self.resume:
@@ -195,6 +203,11 @@ class Config:
         return RLSettings(
             prompt_width=prompt_width, **{name: getattr(self, name) for name in names}
         )
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """The low-rank factors, if there are to be any."""
+        return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
     def optimizer(self) -> OptimizerSettings:
         """AdamW with a constant rate after the warm-up."""
@@ -256,6 +269,8 @@ class Config:
             "dynamic_sampling",
             "overlong_cache",
             "old_logprobs",
+            "lora_rank",
+            "lora_alpha",
             "dtype",
         )
         return {"model": digest} | {n: to_plain(getattr(self, n)) for n in names}
@@ -288,6 +303,13 @@ class Bench:
     rl: RLParts
     greedy: Evaluation
     sampled: Evaluation
+
+    def plain_params(self, state: RLState) -> Any:
+        """The trained model's own parameters, factors added to their matrices."""
+        lora = self.config.lora
+        if lora is None or state.base is None:
+            return state.policy.params
+        return merge_lora(state.base, state.policy.params, lora)
 
     def measure(self, params: Any) -> Measured:
         """Greedy accuracy, and the mean over samples at the training's temperature."""
@@ -369,6 +391,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
                 settings.group_size,
                 config.batch(width, lane_width=2),
             ),
+            lora=config.lora,
         ),
         greedy=evaluation(1, 0.0, 1),
         sampled=evaluation(config.eval_samples, settings.temperature, 2),

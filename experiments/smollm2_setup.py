@@ -101,7 +101,7 @@ class Config:
     save_every: int = 10
     """Steps between checkpoints, of 1.6 GB each; the newest two are kept."""
 
-    steps: int = 15
+    steps: int = 10
     """RL steps in all; a finished run may be resumed with more."""
     prompts_per_step: int = 16
     """Questions a step is trained on, each with a group of responses."""

@@ -24,7 +24,8 @@ TINY = shlex.split(f"""
     --arithmetic.operations plus --examples 0
     --steps {STEPS} --prompts-per-step 4 --group-size 8 --updates-per-rollout 2
     --max-new-tokens 6 --max-rounds 60 --learning-rate 0.01 --warmup-updates 1
-    --eval-samples 4 --eval-every 1 --save-every 1 --sampler-slots 6
+    --old-logprobs trainer --eval-samples 4
+    --eval-every 1 --save-every 1 --sampler-slots 6
     --rows-per-micro-batch 2 --row-width 128 --slots-per-row 3
 """)
 END, PAD = "<end>", "<pad>"
@@ -80,7 +81,12 @@ def model(tmp_path_factory):
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
         path.unlink()
-    export_hf(folder, config, params, special=SpecialTokens(ends=(vocab[END],)))
+    export_hf(
+        folder,
+        config,
+        params,
+        special=SpecialTokens(ends=(vocab[END],), pad=vocab[PAD]),
+    )
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
@@ -188,6 +194,18 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert all(jax.tree.leaves(equal))
 
 
+def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkeypatch):
+    folder, exported = base / "lora", base / "lora_exported"
+    given = ["--run-dir", str(folder), "--export", str(exported), "--lora-rank", "2"]
+    assert start(monkeypatch, *flags, *given, "--steps", "1") == 0
+    before, after = load_pretrained(model).params, load_pretrained(exported).params
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+    assert not moved["embedding"]
+    assert moved["layers"]["mlp"]["down"]
+    assert moved["layers"]["attention"]["query"]
+    assert not moved["layers"]["mlp_norm"]["scale"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -198,6 +216,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         ("--row-width 32", "row_width must hold a prompt and a response"),
         ("--sampler-slots 3", "sampler_slots must be an even number >= 2, got 3"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
+        ("--lora-rank -1", "lora_rank must be >= 0, got -1"),
         ("--examples 3", "3 examples need 6 numbers to train on, got 4"),
         ("--resume-step 1", "resume_step needs --resume"),
         ("--export tests", "folder must be absent or empty, got tests"),

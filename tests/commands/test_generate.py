@@ -182,6 +182,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate_cli, "generate", interrupted)
     monkeypatch.setattr(os, "_exit", ended)
     monkeypatch.setattr(sys, "argv", ["generate", "--model", "m", "--prompt", "p"])
+    monkeypatch.delitem(sys.modules, "jaxrl_reason.generate", raising=False)
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("jaxrl_reason.generate", run_name="__main__")
     assert caught.value.code == 130

@@ -145,6 +145,7 @@ def described(bench: Bench) -> Described:
         clip_range=clip_range,
         heldout_problems=len(bench.heldout_problems),
         heldout_samples=bench.sampled.num_samples,
+        heldout_temperature=1.0,
         settings=config,
         more={"eval_split": config.eval_split},
     )

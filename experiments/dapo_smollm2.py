@@ -145,6 +145,7 @@ def described(bench: Bench, before: Figures, after: Figures) -> Described:
         clip_range=(config.clip_low, config.clip_high),
         heldout_problems=len(bench.heldout_problems),
         heldout_samples=config.eval_samples,
+        heldout_temperature=config.temperature,
         settings=config,
         more={
             "model_digest": bench.digest,

@@ -163,6 +163,7 @@ class Described:
     clip_range: tuple[float, float] | None
     heldout_problems: int
     heldout_samples: int
+    heldout_temperature: float
     settings: Any
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -195,6 +196,7 @@ def leave_results(
         heldout_accuracy_primed=outcome.primed["greedy"],
         heldout_accuracy_rl=outcome.trained["greedy"],
         heldout_samples=about.heldout_samples,
+        heldout_temperature=about.heldout_temperature,
         heldout_avg_primed=outcome.primed[sampled],
         heldout_avg_rl=outcome.trained[sampled],
         wall_seconds=seconds,

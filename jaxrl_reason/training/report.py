@@ -27,7 +27,8 @@ class Report:
       heldout_accuracy_primed: greedy answers of the primed model, before RL.
       heldout_accuracy_rl: greedy answers after RL.
       heldout_samples: samples a problem for the two that follow.
-      heldout_avg_primed: mean accuracy over the samples at temperature 1, before RL.
+      heldout_temperature: at which they were drawn.
+      heldout_avg_primed: mean accuracy over the samples, before RL.
       heldout_avg_rl: the same after RL.
       wall_seconds: stage -> seconds.
       rollout_tokens_per_second: sampled tokens over the seconds of the rollouts.
@@ -48,6 +49,7 @@ class Report:
     heldout_accuracy_primed: float | None = None
     heldout_accuracy_rl: float | None = None
     heldout_samples: int | None = None
+    heldout_temperature: float = 1.0
     heldout_avg_primed: float | None = None
     heldout_avg_rl: float | None = None
     wall_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -117,10 +119,11 @@ def _page(report: Report) -> str:
 
 
 def _accuracy_table(report: Report) -> list[str]:
+    count = report.heldout_samples or "several"
     rows = [
         ("greedy", report.heldout_accuracy_primed, report.heldout_accuracy_rl),
         (
-            f"mean of {report.heldout_samples or 'several'} samples, temperature 1",
+            f"mean of {count} samples, temperature {report.heldout_temperature:g}",
             report.heldout_avg_primed,
             report.heldout_avg_rl,
         ),

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -312,6 +314,21 @@ def test_the_command_line(
     with pytest.raises(SystemExit):
         cli.main(arguments[:4])
     assert "data must be given for gsm8k" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.delitem(sys.modules, "jaxrl_reason.evaluate", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("jaxrl_reason.evaluate", run_name="__main__")
+    assert caught.value.code == 130
 
 
 def test_the_same_file_from_the_hub(

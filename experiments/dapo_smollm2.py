@@ -43,7 +43,8 @@ from experiments.rl_session import (
     show_results,
 )
 from experiments.smollm2_export import export
-from experiments.smollm2_setup import Bench, Config, set_up
+from experiments.smollm2_settings import Config
+from experiments.smollm2_setup import Bench, set_up
 from jaxrl_reason.evaluation.statistics import Estimate
 from jaxrl_reason.export import check_new_folder
 from jaxrl_reason.training import durable

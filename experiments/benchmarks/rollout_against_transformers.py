@@ -85,11 +85,11 @@ class Options:
     samples: int = 8
     max_new_tokens: int = 128
     instruction: str = INSTRUCTION
-    slots: tuple[int, ...] = (64, 128, 256)
-    lane_width: int = 1
-    shrink: tuple[float, ...] = (0.75, 0.5, 0.375, 0.25, 0.125)
-    rings: tuple[int, ...] = (32, 64)
-    cache_dtypes: tuple[str, ...] = ("float32", "int8")
+    slots: tuple[int, ...] = (128, 256)
+    lane_width: int = 2
+    shrink: tuple[float, ...] = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
+    rings: tuple[int, ...] = (32, 64, 96)
+    cache_dtypes: tuple[str, ...] = ("float32",)
     plain: bool = True
     torch_dtypes: tuple[str, ...] = ("float32", "bfloat16")
     torch_batches: tuple[int, ...] = (256, 64)
@@ -182,8 +182,6 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
                 cache_dtype=dtype,
             )
             sampler = make_batch_sampler(model, settings, options.samples, batch)
-            keys = sampling_keys(0, 0, jnp.arange(options.prompts), options.samples)
-            sampler.warm_up(params, keys)
             name = f"ours, {slots} slots, {dtype} cache"
             made.append(Runner(name, slots, partial(draw, sampler), True))
     return made
@@ -310,12 +308,14 @@ def turn(runner: Runner, seed: int) -> Turn:
     return Turn(time.perf_counter() - start, time.process_time() - cpu, lengths)
 
 
-def warmed_up(runners: list[Runner], say: Callable[[str], None]) -> list[Runner]:
+def warmed_up(
+    runners: list[Runner], seed: int, say: Callable[[str], None]
+) -> list[Runner]:
     """The runners that run at all, each after one run that is not counted."""
     able = []
     for runner in runners:
         try:
-            say(f"{runner.name}: {turn(runner, 0).seconds:.1f} s to warm up")
+            say(f"{runner.name}: {turn(runner, seed).seconds:.1f} s to warm up")
         except Exception as error:  # a peer may not run here: say so, go on
             if runner.ours:
                 raise
@@ -330,13 +330,13 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     asked = peers.questions(options.prompts)
     task = peers.load_task(options.model, options.instruction)
     prompts = [task.prompt_tokens(question) for question in asked]
-    width = -(-max(map(len, prompts)) // 16) * 16
+    width = -(-max(map(len, prompts)) // 8) * 8
     ends = task.end_tokens
     runners = our_runners(options, prompt_batch(task, asked, width), ends)
     with tempfile.TemporaryDirectory() as scratch:
         folder = peers.hugging_face_folder(options.model, Path(scratch, "model"))
         runners += their_runners(options, prompts, folder, ends)
-    runners = warmed_up(runners, say)
+    runners = warmed_up(runners, options.seed, say)
     turns: dict[str, list[Turn]] = {runner.name: [] for runner in runners}
     peak = matrix_peak(3)
     for repeat in range(options.repeats):

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,7 +19,12 @@ from experiments.benchmarks.step_workers import (
     batches,
 )
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.sampler import BatchSettings, SamplingSettings, make_batch_sampler
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    SamplingSettings,
+    make_batch_sampler,
+    sampling_keys,
+)
 from jaxrl_reason.sharding import ShardingRules, make_mesh
 from jaxrl_reason.training.methods import DapoSettings, dapo
 from jaxrl_reason.training.minibatches import Placement
@@ -63,6 +69,9 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
         DapoSettings(CLIP_LOW, CLIP_HIGH, dynamic_sampling=False, soft_overlong=False),
         max_new_tokens=work.max_new_tokens,
     )
+    sample = our_sampler(work, setting, model, task.end_tokens, width)
+    if sample is not None:  # what it compiles on the way would count
+        sample.warm_up(loaded.params, sampling_keys(0, 0, jnp.arange(1), 1))
     parts = build_rl(
         model,
         task,
@@ -81,7 +90,7 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
         ),
         OptimizerSettings(learning_rate=work.learning_rate),
         Placement(mesh, rules),
-        sample=our_sampler(work, setting, model, task.end_tokens, width),
+        sample=sample,
     )
     # The run's optimiser is made by start_rl; an empty one stands in until then.
     return parts, start_rl(parts, placed_state(loaded.params, optax.identity()))

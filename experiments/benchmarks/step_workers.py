@@ -88,8 +88,8 @@ class OurOptions:
 
     samplers: tuple[str, ...] = ("plain", "batch")
     remats: tuple[str, ...] = ("none",)
-    row_widths: tuple[int, ...] = (256,)
-    rows: tuple[int, ...] = (2,)
+    row_widths: tuple[int, ...] = (320,)
+    rows: tuple[int, ...] = (1,)
 
     def settings(self) -> list[Ours]:
         """All of them."""

@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxrl_reason.models import LoraSettings
-from jaxrl_reason.sampler import (
-    BatchSettings,
-)
-from jaxrl_reason.tasks.arithmetic import (
-    ArithmeticSettings,
-)
+from jaxrl_reason.sampler import BatchSettings
+from jaxrl_reason.tasks.arithmetic import ArithmeticSettings
 from jaxrl_reason.training.methods import DapoSettings
 from jaxrl_reason.training.rl_parts import RLSettings
 from jaxrl_reason.training.run_folder import to_plain
@@ -32,8 +28,8 @@ class Config:
     """Settings of the run; the defaults are those of the data that was chosen."""
 
     data: Data = "arithmetic"
-    """What is learned: two-number arithmetic in words, or GSM8K's questions. Other
-    defaults follow from it: see --data gsm8k --help."""
+    """What is learned: sums of two numbers, or GSM8K's questions. Other defaults
+    follow from it: see --data gsm8k --help."""
     model: str = MODEL
     """A .gguf file, a Hugging Face folder or a hub id."""
     seed: int = 0
@@ -159,7 +155,6 @@ class Config:
             steps=30,
             max_new_tokens=256,
             max_rounds=30,
-            rows_per_micro_batch=2,
             row_width=640,
             slots_per_row=4,
         )

@@ -13,10 +13,7 @@ from experiments.smollm2_settings import Config
 from jaxrl_reason.evaluation.pretrained import model_digest
 from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
 from jaxrl_reason.models import Transformer, merge_lora
-from jaxrl_reason.sampler import (
-    SamplingSettings,
-    make_batch_sampler,
-)
+from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.sharding import ShardingRules, make_mesh
 from jaxrl_reason.tasks.arithmetic import (
     arithmetic,

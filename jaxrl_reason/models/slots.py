@@ -22,8 +22,9 @@ from jaxrl_reason.models.decode import DecodeParams, through_layers
 from jaxrl_reason.models.transformer import Transformer
 
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
-# From this many rows on a CPU's matrix product beats sums of products.
-PRODUCT_ROWS = 6
+# A CPU's product of a few rows with a wider matrix first copies the matrix into blocks;
+# one of this width is read as it lies, three times as fast.
+CPU_BLOCK = 16
 
 
 @flax.struct.dataclass
@@ -31,9 +32,8 @@ class KeyValues:
     """Keys and values of n rows in one layer.
 
     Args:
-        keys: [n, K, H, T], already rotated; the columns last, so that a CPU's vectors
-            run along them.
-        values: [n, K, T, H].
+        keys: [n, K, T/b, H, b], already rotated: the columns in blocks of b.
+        values: [n, K, H/c, T, c]: each head in blocks of c numbers.
         key_scales: [n, K, T] float32 to multiply int8 keys by, else None.
         value_scales: the same of the values.
     """
@@ -42,6 +42,16 @@ class KeyValues:
     values: jax.Array
     key_scales: jax.Array | None
     value_scales: jax.Array | None
+
+    @property
+    def size(self) -> int:
+        """T."""
+        return int(self.values.shape[3])
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """b and c."""
+        return int(self.keys.shape[4]), int(self.values.shape[4])
 
 
 @flax.struct.dataclass
@@ -62,7 +72,12 @@ class SlotCache:
 
 
 def empty_slots(
-    model: Transformer, lanes: int, lane_width: int, sizes: tuple[int, int], dtype: str
+    model: Transformer,
+    lanes: int,
+    lane_width: int,
+    sizes: tuple[int, int],
+    dtype: str,
+    block: int,
 ) -> SlotCache:
     """A cache of zeros.
 
@@ -70,15 +85,18 @@ def empty_slots(
         model: the transformer.
         lanes: N.
         lane_width: slots of a lane, so that S = N * lane_width.
-        sizes: prompt columns Tp and response columns T.
+        sizes: prompt columns Tp and response columns T, each rounded up to blocks.
         dtype: one of CACHE_DTYPES.
+        block: columns of a block, and numbers of one where it divides H; 0 for one
+            block of all.
     """
     c = model.config
 
     def zeros(rows: int, size: int) -> KeyValues:
-        shape = (rows, c.num_kv_heads, size, c.head_dim)
+        shape = (rows, c.num_kv_heads, rounded(size, block), c.head_dim)
         shapes = jax.eval_shape(
-            lambda x: stored(x, x, dtype), jax.ShapeDtypeStruct(shape, jnp.float32)
+            lambda x: stored(x, x, dtype, block_sizes(shape, block)),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
         )
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
@@ -92,21 +110,52 @@ def empty_slots(
     )
 
 
-def stored(keys: jax.Array, values: jax.Array, dtype: str) -> KeyValues:
-    """Keys and values [n, K, T, H] as they are kept.
+def rounded(size: int, block: int) -> int:
+    """The columns of whole blocks that hold `size`.
+
+    >>> rounded(20, 16), rounded(20, 0)
+    (32, 20)
+    """
+    return -(-size // block) * block if block else size
+
+
+def block_sizes(shape: tuple[int, ...], block: int) -> tuple[int, int]:
+    """`KeyValues.blocks` of [n, K, T, H].
+
+    >>> block_sizes((1, 1, 32, 64), 16), block_sizes((1, 1, 32, 64), 0)
+    ((16, 16), (32, 64))
+    """
+    size, head = shape[2:]
+    return block or size, block if block and head % block == 0 else head
+
+
+def stored(
+    keys: jax.Array, values: jax.Array, dtype: str, blocks: tuple[int, int]
+) -> KeyValues:
+    """Keys and values [n, K, T, H] as they are kept, T to whole blocks.
 
     int8 has one scale a row, head and column: the largest magnitude of the H numbers
     over 127.
     """
-    if dtype != "int8":
+    room = [(0, 0)] * 4
+    room[2] = (0, rounded(keys.shape[2], blocks[0]) - keys.shape[2])
+    keys, values = jnp.pad(keys, room), jnp.pad(values, room)
+    key_scales = value_scales = None
+    if dtype == "int8":
+        keys, key_scales = _in_bytes(keys)
+        values, value_scales = _in_bytes(values)
+    else:
         keys, values = keys.astype(dtype), values.astype(dtype)
-        return KeyValues(keys.swapaxes(2, 3), values, None, None)
-    keys, key_scales = _rounded(keys)
-    values, value_scales = _rounded(values)
-    return KeyValues(keys.swapaxes(2, 3), values, key_scales, value_scales)
+    keys = _cut_last(keys.swapaxes(2, 3), blocks[0])
+    return KeyValues(keys, _cut_last(values, blocks[1]), key_scales, value_scales)
 
 
-def _rounded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _cut_last(x: jax.Array, block: int) -> jax.Array:
+    """[n, K, i, j*block] -> [n, K, j, i, block]."""
+    return x.reshape(*x.shape[:3], -1, block).swapaxes(2, 3)
+
+
+def _in_bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = x.astype(jnp.float32)
     scales = jnp.max(jnp.abs(wide), axis=-1) / 127
     whole = jnp.round(wide / jnp.where(scales > 0, scales, 1.0)[..., None])
@@ -114,20 +163,24 @@ def _rounded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def written(kept: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues:
-    """`kept` with `new` laid over it from a row and a column on."""
+    """`kept` with `new` laid over it from a row and a column on.
+
+    `new` has blocks of as many columns, or is one column.
+    """
 
     def put(x: Any, y: Any, at: tuple[Any, ...]) -> Any:
         return None if x is None else jax.lax.dynamic_update_slice(x, y, at)
 
+    block, place = divmod(column, kept.blocks[0])
     return KeyValues(
-        put(kept.keys, new.keys, (row, 0, 0, column)),
-        put(kept.values, new.values, (row, 0, column, 0)),
+        put(kept.keys, new.keys, (row, 0, block, 0, place)),
+        put(kept.values, new.values, (row, 0, 0, column, 0)),
         put(kept.key_scales, new.key_scales, (row, 0, column)),
         put(kept.value_scales, new.value_scales, (row, 0, column)),
     )
 
 
-def turned(kept: KeyValues, step: jax.Array, size: int) -> KeyValues:
+def turned(kept: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues:
     """A ring of more columns: the oldest first, and room behind the newest.
 
     The step that goes with it is the old ring's size.
@@ -141,9 +194,11 @@ def turned(kept: KeyValues, step: jax.Array, size: int) -> KeyValues:
         room[axis] = (0, size - x.shape[axis])
         return jnp.pad(x, room)
 
+    keys = kept.keys.swapaxes(2, 3)
+    keys = turn(keys.reshape(*keys.shape[:3], -1), 3)
     return KeyValues(
-        turn(kept.keys, 3),
-        turn(kept.values, 2),
+        _cut_last(keys, block or size),
+        turn(kept.values, 3),
         turn(kept.key_scales, 2),
         turn(kept.value_scales, 2),
     )
@@ -193,14 +248,11 @@ def slot_attention(
 
 def _scores(q: jax.Array, kept: KeyValues) -> jax.Array:
     """Scores [n, K, Q, T] of q [n, K, Q, H]."""
-
-    def sums(q: jax.Array, keys: jax.Array) -> jax.Array:
-        return jnp.sum(q[..., None] * keys[:, :, None].astype(q.dtype), axis=3)
-
-    def product(q: jax.Array, keys: jax.Array) -> jax.Array:
-        return jnp.einsum("nkqh,nkht->nkqt", q, keys.astype(q.dtype))
-
-    scores = _either(sums, product, q, kept.keys)
+    n, kv_heads, blocks, head, _ = kept.keys.shape
+    # A product a block: left to einsum, the blocks would be gathered into a copy.
+    q = jnp.broadcast_to(q[:, :, None], (n, kv_heads, blocks, q.shape[2], head))
+    scores = jnp.einsum("nkbqh,nkbht->nkbqt", q, kept.keys.astype(q.dtype))
+    scores = _joined(scores)
     if kept.key_scales is not None:
         scores = scores * kept.key_scales[:, :, None]
     return scores
@@ -208,25 +260,19 @@ def _scores(q: jax.Array, kept: KeyValues) -> jax.Array:
 
 def _context(weights: jax.Array, kept: KeyValues) -> jax.Array:
     """Sums of values [n, K, Q, H] under weights [n, K, Q, T]."""
-
-    def sums(weights: jax.Array, values: jax.Array) -> jax.Array:
-        values = values[:, :, None].astype(weights.dtype)
-        return jnp.sum(weights[..., None] * values, axis=3)
-
-    def product(weights: jax.Array, values: jax.Array) -> jax.Array:
-        return jnp.einsum("nkqt,nkth->nkqh", weights, values.astype(weights.dtype))
-
     if kept.value_scales is not None:
         weights = weights * kept.value_scales[:, :, None]
-    return _either(sums, product, weights, kept.values)
+    n, kv_heads, blocks, size, _ = kept.values.shape
+    shape = (n, kv_heads, blocks, weights.shape[2], size)
+    weights = jnp.broadcast_to(weights[:, :, None], shape)
+    values = kept.values.astype(weights.dtype)
+    return _joined(jnp.einsum("nkbqt,nkbth->nkbqh", weights, values))
 
 
-def _either(sums: Any, product: Any, rows: jax.Array, kept: jax.Array) -> jax.Array:
-    # A CPU's product of a few rows packs the cache first and widens a narrow one into
-    # a copy; the sums read it where and as it lies.
-    if rows.shape[2] >= PRODUCT_ROWS:
-        return jnp.asarray(product(rows, kept))
-    return jax.lax.platform_dependent(rows, kept, cpu=sums, default=product)
+def _joined(x: jax.Array) -> jax.Array:
+    """[n, K, blocks, Q, block] -> [n, K, Q, blocks*block]."""
+    x = x.swapaxes(2, 3)
+    return x.reshape(*x.shape[:3], -1)
 
 
 def slot_step(
@@ -253,8 +299,7 @@ def slot_step(
     slots, lanes = tokens.shape[0], cache.prompt_lengths.shape[0]
     positions = jnp.repeat(cache.prompt_lengths, slots // lanes) + columns
     cos, sin = (part[positions, 0] for part in params.rope)
-    size = cache.responses[0].values.shape[2]
-    place = cache.step % size
+    place = cache.step % cache.responses[0].size
     masks = {
         window: _slot_masks(cache, columns, place, window)
         for window in {c.window_of(layer) for layer in range(c.num_layers)}
@@ -266,7 +311,8 @@ def slot_step(
             q, k, v = (
                 x.reshape(slots, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
             )
-            new = stored(k, v, dtype)
+            blocks = (1, cache.responses[layer].blocks[1])
+            new = stored(k, v, dtype, blocks)
             kept = written(cache.responses[layer], new, 0, place)
             prompt_mask, own_mask = masks[c.window_of(layer)]
             context = slot_attention(
@@ -289,10 +335,10 @@ def _slot_masks(
 
     With a window, only the newest `window` tokens, the slot's own among them.
     """
-    size = cache.responses[0].values.shape[2]
+    size = cache.responses[0].size
     ages = ((place - jnp.arange(size)) % size)[None]
     own_mask = ages <= columns[:, None]
-    shared = jnp.arange(cache.prompts[0].values.shape[2])[None]
+    shared = jnp.arange(cache.prompts[0].size)[None]
     lengths = jnp.repeat(
         cache.prompt_lengths, columns.size // cache.prompt_lengths.size
     )[:, None]

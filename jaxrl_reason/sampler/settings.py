@@ -6,7 +6,7 @@ from math import isfinite
 import flax.struct
 import jax
 
-from jaxrl_reason.models.slots import CACHE_DTYPES
+from jaxrl_reason.models.slots import CACHE_DTYPES, CPU_BLOCK
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,9 @@ class BatchSettings:
             the slots is longer; each is compiled once for each slot count.
         cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
             (one scale a head and column).
+        cache_block: columns, and numbers of a head, that stand together in memory, as
+            suits the device's matrix products; 0 for all of them, None for 16 where
+            JAX's default backend is a CPU, else 0. Rings are whole blocks.
         alternatives: how many of the likeliest tokens to report beside each drawn
             one; 0 reports none and costs nothing.
 
@@ -140,6 +143,7 @@ class BatchSettings:
     shrink_to: tuple[int, ...] = ()
     rings: tuple[int, ...] = ()
     cache_dtype: str = "float32"
+    cache_block: int | None = None
     alternatives: int = 0
 
     def __post_init__(self) -> None:
@@ -176,8 +180,16 @@ class BatchSettings:
             raise ValueError(
                 f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}"
             )
-        if self.alternatives < 0:
-            raise ValueError(f"alternatives must be >= 0, got {self.alternatives}")
+        for name in ("alternatives", "cache_block"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @property
+    def block(self) -> int:
+        """The block of the cache, 0 for one of all."""
+        if self.cache_block is not None:
+            return self.cache_block
+        return CPU_BLOCK if jax.default_backend() == "cpu" else 0
 
     @property
     def lanes(self) -> int:

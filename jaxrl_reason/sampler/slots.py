@@ -12,7 +12,9 @@ from jaxrl_reason.models import PrefixCache, Transformer
 from jaxrl_reason.models.decode import DecodeParams, decode_logits
 from jaxrl_reason.models.slots import (
     SlotCache,
+    block_sizes,
     empty_slots,
+    rounded,
     slot_step,
     stored,
     turned,
@@ -57,7 +59,7 @@ class Slots:
     @property
     def ring_size(self) -> int:
         """The response columns that the cache has."""
-        return int(self.cache.responses[0].values.shape[2])
+        return self.cache.responses[0].size
 
 
 def empty(
@@ -83,31 +85,42 @@ def empty(
             batch.lane_width,
             (batch.prompt_widths[-1], ring_sizes(batch, size)[0]),
             batch.cache_dtype,
+            batch.block,
         ),
     )
 
 
 def ring_sizes(batch: BatchSettings, max_new_tokens: int) -> list[int]:
-    """The response columns that a ring may have, the last one T.
+    """The response columns that a ring may have, whole blocks, the last one for T.
 
-    >>> ring_sizes(BatchSettings(8, (4,), rings=(32, 64)), 48)
-    [32, 48]
+    >>> ring_sizes(BatchSettings(8, (4,), rings=(32, 64), cache_block=0), 50)
+    [32, 50]
+    >>> ring_sizes(BatchSettings(8, (4,), rings=(30, 32, 64), cache_block=16), 50)
+    [32, 64]
     """
-    return [*(n for n in batch.rings if n < max_new_tokens), max_new_tokens]
+    sizes = [*(n for n in batch.rings if n < max_new_tokens), max_new_tokens]
+    return sorted({rounded(n, batch.block) for n in sizes})
 
 
 def install(
-    state: Slots, hidden: jax.Array, prefix: PrefixCache, row: jax.Array, lane: Any
+    state: Slots,
+    hidden: jax.Array,
+    prefix: PrefixCache,
+    row: jax.Array,
+    lane: Any,
+    *,
+    block: int,
 ) -> Slots:
     """Give a lane one of the prompts that a prefill read."""
     cache = state.cache
     dtype = str(cache.prompts[0].values.dtype)
+    blocks = block_sizes(prefix.keys[0].shape, block)
 
     def one(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, row, 1)
 
     prompts = tuple(
-        written(kept, stored(one(keys), one(values), dtype), lane, 0)
+        written(kept, stored(one(keys), one(values), dtype, blocks), lane, 0)
         for kept, keys, values in zip(
             cache.prompts, prefix.keys, prefix.values, strict=True
         )
@@ -158,10 +171,10 @@ def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
     )
 
 
-def widen(state: Slots, size: int) -> Slots:
+def widen(state: Slots, size: int, *, block: int) -> Slots:
     """The same slots with a ring of `size` columns, more than it had."""
     cache = state.cache
-    rings = tuple(turned(kept, cache.step, size) for kept in cache.responses)
+    rings = tuple(turned(kept, cache.step, size, block) for kept in cache.responses)
     step = jnp.full((), state.ring_size, jnp.int32)
     return replace(state, cache=replace(cache, responses=rings, step=step))
 
@@ -253,10 +266,10 @@ def compiled(
     fixed = partial(advance, model=model, settings=settings)
     return Programs(
         empty=jax.jit(partial(empty, model, settings, batch), static_argnums=0),
-        install=jax.jit(install, donate_argnums=0),
+        install=jax.jit(partial(install, block=batch.block), donate_argnums=0),
         refill=jax.jit(refill, donate_argnums=0),
         release=jax.jit(release, donate_argnums=0),
         shrink=jax.jit(shrink),
-        widen=jax.jit(widen, static_argnames="size"),
+        widen=jax.jit(partial(widen, block=batch.block), static_argnames="size"),
         advance=jax.jit(fixed, static_argnames="key_impl", donate_argnums=1),
     )

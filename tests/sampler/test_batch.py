@@ -29,6 +29,9 @@ SMALL = replace(TINY, num_layers=1)
 SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
 KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
 BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
+CHANGING = replace(
+    BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7), cache_block=0
+)
 
 
 @functools.cache
@@ -60,7 +63,8 @@ def check_same(got: Completions, wanted: Completions) -> None:
         BATCH,
         replace(BATCH, slots=1, steps=100),
         replace(BATCH, slots=4, lane_width=2, refill_share=0.5),
-        replace(BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7)),
+        CHANGING,
+        replace(CHANGING, lane_width=1, cache_block=4),
     ],
 )
 def test_slots_lanes_and_widths_change_nothing(batch: BatchSettings) -> None:
@@ -79,15 +83,15 @@ def test_variants_of_the_model_are_sampled(name: str) -> None:
 
 def test_fewer_slots_and_wider_rings_take_part_in_the_test_above() -> None:
     """The last setting there is worth nothing if nothing shrinks or grows."""
-    batch = replace(BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7))
-    batch = replace(batch, prompt_widths=(8,))
+    batch = replace(CHANGING, prompt_widths=(8,))
+    run(batch)
     programs = sampler(batch)._programs
     assert programs.shrink._cache_size() >= 2
     assert programs.widen._cache_size() >= 2
 
 
 def test_after_a_warm_up_nothing_is_compiled() -> None:
-    batch = replace(BATCH, shrink_to=(2,), rings=(8,))
+    batch = replace(BATCH, shrink_to=(2,), rings=(8,), cache_block=0)
     batch_sampler = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, batch)
     params = build(SMALL)[1]
     batch_sampler.warm_up(params, KEYS)
@@ -207,6 +211,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ("refill_share", 1.0, "below 1, got 1.0"),
         ("cache_dtype", "int4", "got 'int4'"),
         ("alternatives", -1, "alternatives must be >= 0"),
+        ("cache_block", -1, "cache_block must be >= 0"),
     ):
         with pytest.raises(ValueError, match=rule):
             replace(BATCH, **{name: value})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxrl_reason.evaluation.pretrained import pad_prompts
+from jaxrl_reason.evaluation.pretrained import RINGS, pad_prompts
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.sampler import (
     BatchSettings,
@@ -20,8 +20,6 @@ from jaxrl_reason.text.tokenizer import ChatTokenizer
 
 # Tokens between two looks at what was drawn: few, so that text flows.
 STEPS = 4
-# Short answers pay for a short cache; each size is compiled when it is reached.
-RINGS = (128, 512, 2048, 8192)
 
 END_TOKEN, STOP_STRING, LENGTH = "end token", "stop string", "length limit"
 
@@ -103,7 +101,7 @@ def generate_text(
             f"a prompt must have 1 to {longest} tokens (the model's context of "
             f"{model.config.context_length} less max_new_tokens), got {len(prompt)}"
         )
-    tokens, lengths = pad_prompts([prompt], [0], 1, longest)
+    tokens, lengths = pad_prompts([prompt], [0], longest)
     batch = BatchSettings(
         slots=1,
         prompt_widths=(tokens.shape[1],),

@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.models import Params, Transformer
-from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    SamplingSettings,
+    make_batch_sampler,
+    sampling_keys,
+)
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 # Prompts are padded to a multiple of this, so that few shapes are compiled.
 WIDTH_STEP = 64
+# Short responses pay for a short cache; each size is compiled when it is reached.
+RINGS = (128, 512, 2048, 8192)
 # Read of a weight file to tell it from another of its size.
 _SAMPLE_BYTES = 2**20
 
@@ -97,15 +103,17 @@ def make_generate(
     batch_size: int,
     seed: int,
 ) -> Generate:
-    """The model's responses, by the library's own sampler.
+    """The model's responses, by the library's batch sampler.
 
-    A question's responses depend on the seed, its id and the decoding only.
+    A question's responses depend on the seed, its id and the decoding only. More
+    questions than are drawn at once are welcome: one takes the place of another that
+    has ended.
 
     Args:
         loaded: the model.
         end_tokens: ids that end a response.
         max_new_tokens: the longest response.
-        batch_size: responses drawn at once; batches are filled up to one shape.
+        batch_size: responses drawn side by side.
         seed: of the samples.
 
     Returns:
@@ -113,7 +121,7 @@ def make_generate(
     """
 
     @cache
-    def sampler(decoding: Decoding) -> Callable[..., Any]:
+    def sampler(decoding: Decoding, widths: tuple[int, ...]) -> Callable[..., Any]:
         settings = SamplingSettings(
             max_new_tokens=max_new_tokens,
             end_tokens=end_tokens,
@@ -121,7 +129,14 @@ def make_generate(
             top_k=decoding.top_k,
             top_p=decoding.top_p,
         )
-        return make_sampler(loaded.model, settings, decoding.num_samples)
+        batch = BatchSettings(
+            slots=batch_size,
+            prompt_widths=widths,
+            shrink_to=(batch_size // 4,) if batch_size >= 4 else (),
+            rings=RINGS,
+            cache_dtype=loaded.model.config.dtype,
+        )
+        return make_batch_sampler(loaded.model, settings, decoding.num_samples, batch)
 
     longest = loaded.model.config.context_length - max_new_tokens
 
@@ -130,16 +145,11 @@ def make_generate(
         problem_ids: Sequence[int],
         decoding: Decoding,
     ) -> list[list[Response]]:
-        rows = max(len(prompts), batch_size // decoding.num_samples)
-        tokens, lengths = pad_prompts(prompts, problem_ids, rows, longest)
-        ids = np.zeros(rows, np.uint32)
-        ids[: len(prompts)] = problem_ids
-        keys = sampling_keys(seed, 0, jnp.asarray(ids), decoding.num_samples)
-        done = jax.device_get(
-            sampler(decoding)(
-                loaded.params, jnp.asarray(tokens), jnp.asarray(lengths), keys
-            )
-        )
+        tokens, lengths = pad_prompts(prompts, problem_ids, longest)
+        widths = prompt_widths(tokens.shape[1], longest)
+        ids = jnp.asarray(problem_ids, jnp.uint32)
+        keys = sampling_keys(seed, 0, ids, decoding.num_samples)
+        done = sampler(decoding, widths)(loaded.params, tokens, lengths, keys)
         responses = [
             Response(row[:length].tolist(), bool(truncated))
             for row, length, truncated in zip(
@@ -152,31 +162,42 @@ def make_generate(
     return generate
 
 
+def prompt_widths(width: int, longest: int) -> tuple[int, ...]:
+    """The widths of a sampler for prompts of up to `width` tokens.
+
+    The widest doubles from 64 to `longest`, so that calls with prompts of other lengths
+    seldom need another sampler.
+
+    >>> prompt_widths(192, 10_000), prompt_widths(100, 100)
+    ((64, 128, 192, 256), (64, 100))
+    """
+    widest = WIDTH_STEP
+    while widest < width:
+        widest *= 2
+    return (*range(WIDTH_STEP, min(widest, longest), WIDTH_STEP), min(widest, longest))
+
+
 def pad_prompts(
-    prompts: Sequence[Sequence[int]],
-    problem_ids: Sequence[int],
-    rows: int,
-    longest: int,
+    prompts: Sequence[Sequence[int]], problem_ids: Sequence[int], longest: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as one array; rows beyond them repeat the first.
+    """Prompts as one array.
 
     Args:
         prompts: token ids.
         problem_ids: of the questions, for the error.
-        rows: R, at least as many as there are prompts.
         longest: tokens that a prompt may have.
 
     Returns:
-        [R, W] ids, padded on the right to a multiple of 64 or to `longest`, and [R]
+        [P, W] ids, padded on the right to a multiple of 64 or to `longest`, and [P]
         lengths.
 
     Raises:
         ValueError: a prompt is empty or too long; names the question.
 
     Example:
-        >>> tokens, lengths = pad_prompts([[5, 6, 7]], [0], 2, 100)
+        >>> tokens, lengths = pad_prompts([[5, 6, 7]], [0], 100)
         >>> tokens.shape, lengths.tolist()
-        ((2, 64), [3, 3])
+        ((1, 64), [3])
     """
     for prompt, problem_id in zip(prompts, problem_ids, strict=True):
         if not 1 <= len(prompt) <= longest:
@@ -186,13 +207,10 @@ def pad_prompts(
             )
     width = max(len(prompt) for prompt in prompts)
     width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, longest)
-    tokens = np.zeros((rows, width), np.int32)
-    lengths = np.zeros(rows, np.int32)
-    for row in range(rows):
-        prompt = prompts[row] if row < len(prompts) else prompts[0]
-        tokens[row, : len(prompt)] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
+    tokens = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return tokens, np.array([len(prompt) for prompt in prompts], np.int32)
 
 
 def model_digest(path: str | Path) -> str:

@@ -9,6 +9,10 @@ from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.task import Graded
 from jaxrl_reason.training.progress import TrainingProgress
 
+# The batches of questions that the model gets at once: while there are more, responses
+# that have ended make room for others. Records are written when all of them are there.
+BATCHES_AT_ONCE = 4
+
 
 def collect_records(
     task: QuestionTask,
@@ -28,7 +32,8 @@ def collect_records(
         generate: the model.
         records: where responses go; questions that it has are skipped.
         decodings: one pass over the questions each.
-        batch_size: responses that are drawn at once, at least one question's.
+        batch_size: responses that are drawn side by side; the model is asked for
+            BATCHES_AT_ONCE times as many, at least for one question's.
         progress: shows how it goes.
 
     Raises:
@@ -43,9 +48,9 @@ def collect_records(
     prompts = {q.problem_id: task.prompt_tokens(q) for q in questions}
     for decoding in decodings:
         todo = [q for q in questions if (decoding.name, q.problem_id) not in records]
-        # Prompts of one batch are padded to the longest among them.
+        # Prompts of one call are padded to the longest among them.
         todo.sort(key=lambda question: len(prompts[question.problem_id]))
-        size = max(1, batch_size // decoding.num_samples)
+        size = max(1, BATCHES_AT_ONCE * batch_size // decoding.num_samples)
         done = len(questions) - len(todo)
         progress.stage(decoding.name, total=len(questions), start=done)
         tally = _Tally()

@@ -80,7 +80,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, data: Path) -> EvaluationSettings:
     return EvaluationSettings(
-        "gsm8k", "fake", data, tmp_path / "out", num_samples=2, batch_size=4
+        "gsm8k", "fake", data, tmp_path / "out", num_samples=2, batch_size=1
     )
 
 

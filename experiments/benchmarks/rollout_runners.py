@@ -1,0 +1,205 @@
+"""Ways of drawing the same responses: our samplers and transformers' generate."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks import peers
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    SamplingSettings,
+    make_batch_sampler,
+    make_sampler,
+    sampling_keys,
+)
+from jaxrl_reason.tasks.arithmetic import INSTRUCTION
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Args:
+        model: a .gguf file or a Hugging Face folder.
+        prompts: P.
+        samples: G.
+        max_new_tokens: the limit of a response.
+        instruction: stands behind each question; it decides how long responses are.
+        slots: slot counts of our batch sampler to try.
+        lane_width: slots that share a prompt's cache.
+        shrink: shares of the slots that a run shrinks to at its end.
+        rings: response columns of the cache while all responses are short.
+        cache_dtypes: cache types of our batch sampler to try.
+        plain: whether our plain sampler takes part.
+        torch_dtypes: types of transformers' model to try; none leaves it out.
+        torch_batches: responses that `generate` draws at once, to try.
+        continuous: whether transformers' continuous batching takes part.
+        repeats: turns, of which the best counts.
+        seed: of both samplers' draws.
+        json: where to write the result, if anywhere.
+    """
+
+    model: Path
+    prompts: int = 32
+    samples: int = 8
+    max_new_tokens: int = 128
+    instruction: str = INSTRUCTION
+    slots: tuple[int, ...] = (128, 256)
+    lane_width: int = 1
+    shrink: tuple[float, ...] = tuple(n / 16 for n in range(15, 0, -1))
+    rings: tuple[int, ...] = (16, 32, 48, 64, 96)
+    cache_dtypes: tuple[str, ...] = ("float32",)
+    plain: bool = True
+    torch_dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    torch_batches: tuple[int, ...] = (256, 64)
+    continuous: bool = True
+    repeats: int = 3
+    seed: int = 0
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "samples", "max_new_tokens", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for batch in self.torch_batches:
+            if batch < self.samples:
+                raise ValueError(
+                    f"torch_batches must hold a group ({self.samples}), got {batch}"
+                )
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One way of drawing all responses: seed -> [B] lengths."""
+
+    name: str
+    rows: int
+    run: Callable[[int], np.ndarray]
+    ours: bool = False
+
+
+def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[Runner]:
+    """The plain sampler and the batch sampler in every setting asked for."""
+    loaded = peers.load_ours(options.model)
+    model, params = Transformer(loaded.config), loaded.params
+    settings = SamplingSettings(options.max_new_tokens, ends)
+    tokens, lengths = prompts
+    total = options.prompts * options.samples
+
+    def draw(sampler: Callable[..., Any], seed: int) -> np.ndarray:
+        ids = jnp.arange(options.prompts)
+        keys = sampling_keys(seed, 0, ids, options.samples)
+        done = sampler(params, tokens, lengths, keys)
+        return np.asarray(jax.device_get(done).lengths)
+
+    made = []
+    if options.plain:
+        plain = make_sampler(model, settings, options.samples)
+        made.append(Runner("ours, plain", total, partial(draw, plain), True))
+    for slots in sorted({min(slots, total) for slots in options.slots}):
+        for dtype in options.cache_dtypes:
+            lane = options.lane_width
+            fewer = {int(share * slots) // lane * lane for share in options.shrink}
+            batch = BatchSettings(
+                slots,
+                (tokens.shape[1],),
+                lane_width=lane,
+                shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
+                rings=tuple(n for n in options.rings if n < options.max_new_tokens),
+                cache_dtype=dtype,
+            )
+            sampler = make_batch_sampler(model, settings, options.samples, batch)
+            name = f"ours, {slots} slots, {dtype} cache"
+            made.append(Runner(name, slots, partial(draw, sampler), True))
+    return made
+
+
+def their_runners(
+    options: Options, prompts: list[list[int]], folder: Path, ends: tuple[int, ...]
+) -> list[Runner]:
+    """transformers' generate in every type and batch size, and generate_batch."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    pad = AutoTokenizer.from_pretrained(folder).pad_token_id
+    how = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=options.max_new_tokens,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0] if pad is None else pad,
+        num_return_sequences=options.samples,
+    )
+    made = []
+    for dtype in options.torch_dtypes:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype)
+        ).eval()
+        total = options.prompts * options.samples
+        for batch in sorted({min(n, total) for n in options.torch_batches}):
+            run = partial(generate, model, how, prompts, batch // options.samples)
+            made.append(Runner(f"transformers, {dtype}, {batch} rows", batch, run))
+        if options.continuous:
+            run = partial(generate_continuously, model, how, prompts)
+            made.append(Runner(f"transformers, {dtype}, continuous", total, run))
+    return made
+
+
+def generate(
+    model: Any, how: Any, prompts: list[list[int]], at_once: int, seed: int
+) -> np.ndarray:
+    """[B] lengths of what `generate` draws, so many prompts at once."""
+    import torch
+
+    torch.manual_seed(seed)
+    found = []
+    for start in range(0, len(prompts), at_once):
+        few = prompts[start : start + at_once]
+        tokens, mask = (
+            torch.from_numpy(x) for x in peers.padded_left(few, how.pad_token_id)
+        )
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=tokens, attention_mask=mask, generation_config=how
+            )
+        drawn = out[:, tokens.shape[1] :].numpy()
+        found.append(peers.real_lengths(drawn, how.eos_token_id))
+    return np.concatenate(found)
+
+
+def generate_continuously(
+    model: Any, how: Any, prompts: list[list[int]], seed: int
+) -> np.ndarray:
+    """[B] lengths of what `generate_batch` draws."""
+    from transformers import ContinuousBatchingConfig
+
+    longest = max(map(len, prompts)) + how.max_new_tokens
+    total = len(prompts) * how.num_return_sequences
+    page = 64
+    settings = ContinuousBatchingConfig(
+        page_size=page,
+        # Left alone, they follow the memory of the machine.
+        num_blocks=total * -(-longest // page),
+        max_batch_tokens=max(512, total),
+        max_requests_per_batch=total,
+        seed=seed,
+    )
+    out = model.generate_batch(
+        prompts, generation_config=how, continuous_batching_config=settings
+    )
+    if len(out) != total:
+        raise RuntimeError(
+            f"generate_batch must give {total} responses, got {len(out)}"
+        )
+    return np.array([len(x.generated_tokens) for x in out.values()])

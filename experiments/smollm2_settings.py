@@ -124,20 +124,17 @@ class Config:
     slots_per_row: int = 12
     """The most sequences in a row."""
     sampler_slots: int = 128
-    """Sequences decoded side by side; an even number."""
+    """Sequences decoded side by side."""
 
     def __post_init__(self) -> None:
-        for name in ("eval_problems", "eval_samples", "eval_every", "save_every"):
+        counts = ("eval_problems", "eval_samples", "eval_every", "save_every")
+        for name in (*counts, "sampler_slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.examples < 0:
             raise ValueError(f"examples must be >= 0, got {self.examples}")
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
-        if self.sampler_slots < 2 or self.sampler_slots % 2:
-            raise ValueError(
-                f"sampler_slots must be an even number >= 2, got {self.sampler_slots}"
-            )
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank must be >= 0, got {self.lora_rank}")
         if self.overlong_cache < 0:
@@ -195,17 +192,16 @@ class Config:
             overlong_cache=max(1, self.overlong_cache),
         )
 
-    def batch(self, prompt_width: int, *, lane_width: int) -> BatchSettings:
+    def batch(self, prompt_width: int) -> BatchSettings:
         """How the sampler spends memory and time."""
         slots = self.sampler_slots
         half = -(-prompt_width // 2)
-        fewer = (slots // 2, slots // 4)
+        fewer = {slots * 3 // 4, slots // 2, slots // 4} - {0, slots}
         return BatchSettings(
             slots=slots,
-            lane_width=lane_width,
             # Long prompts differ much in length; short ones are not worth a compile.
             prompt_widths=(half, prompt_width) if half > 64 else (prompt_width,),
-            shrink_to=tuple(n for n in fewer if n and n % lane_width == 0),
+            shrink_to=tuple(sorted(fewer, reverse=True)),
             rings=() if self.data == "arithmetic" else (64, 128),
         )
 

@@ -119,8 +119,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
         temperature=settings.temperature,
     )
 
-    def evaluation(num_samples: int, temperature: float, lane_width: int) -> Evaluation:
-        batch = config.batch(width, lane_width=lane_width)
+    def evaluation(num_samples: int, temperature: float) -> Evaluation:
         return build_evaluation(
             model,
             task,
@@ -132,7 +131,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             batch_size=num_samples * len(heldout),
             seed=config.seed,
             place=place,
-            make=partial(make_batch_sampler, batch=batch),
+            make=partial(make_batch_sampler, batch=config.batch(width)),
         )
 
     bench = Bench(
@@ -151,15 +150,12 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             config.optimizer(),
             place,
             sample=make_batch_sampler(
-                model,
-                rollouts,
-                settings.group_size,
-                config.batch(width, lane_width=2),
+                model, rollouts, settings.group_size, config.batch(width)
             ),
             lora=config.lora,
         ),
-        greedy=evaluation(1, 0.0, 1),
-        sampled=evaluation(config.eval_samples, settings.temperature, 2),
+        greedy=evaluation(1, 0.0),
+        sampled=evaluation(config.eval_samples, settings.temperature),
     )
     return bench, TrainState(pretrained.params, (), place.whole(jnp.int32(0)))
 

@@ -102,14 +102,13 @@ def our_sampler(
     """The batch sampler, or None for the plain one."""
     if setting.sampler == "plain":
         return None
-    slots, lane = work.prompts * work.samples, min(2, work.samples)
-    fewer = {int(share * slots) // lane * lane for share in (0.75, 0.5, 0.25)}
+    slots = work.prompts * work.samples
+    fewer = {slots * n // 8 for n in range(1, 8)} - {0}
     batch = BatchSettings(
         slots,
         (width,),
-        lane_width=lane,
-        shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
-        rings=(32,) if work.max_new_tokens > 32 else (),
+        shrink_to=tuple(sorted(fewer, reverse=True)),
+        rings=tuple(n for n in (16, 32, 48) if n < work.max_new_tokens),
     )
     settings = SamplingSettings(work.max_new_tokens, ends)
     return make_batch_sampler(model, settings, work.samples, batch)

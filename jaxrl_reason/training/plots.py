@@ -108,7 +108,7 @@ def plot_comparison(
         panel.set_title(f"Held-out accuracy by {name}")
         panel.set_ylabel("share of problems solved")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _dashed(panel, baseline, "primed model", percent=True)
+        _dashed(panel, baseline, "before RL", percent=True)
     _finish(by_step, "RL step", legend=False)
     _finish(by_time, "minutes", whole=False, legend=False)
     handles, labels = by_time.get_legend_handles_labels()
@@ -164,7 +164,7 @@ def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) ->
             zorder=4,
             **_STYLE,
         )
-    _dashed(panel, baseline, "primed model", percent=True)
+    _dashed(panel, baseline, "before RL", percent=True)
 
 
 def _panel_length(panel: Axes, rows: Sequence[Row], limit: int | None) -> None:

@@ -133,7 +133,7 @@ def _accuracy_table(report: Report) -> list[str]:
         return []
     problems = f" ({report.heldout_problems} problems)" * bool(report.heldout_problems)
     lines = [
-        f"| held-out accuracy{problems} | primed | after RL | gain |",
+        f"| held-out accuracy{problems} | before RL | after RL | gain |",
         "|---|---|---|---|",
     ]
     for name, primed, after in rows:

@@ -214,7 +214,7 @@ def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkey
         ("--group-size 1", "group_size must be >= 2 for dapo, got 1"),
         ("--updates-per-rollout 3", "(4) must be a multiple of the updates a rollout"),
         ("--row-width 32", "row_width must hold a prompt and a response"),
-        ("--sampler-slots 3", "sampler_slots must be an even number >= 2, got 3"),
+        ("--sampler-slots 0", "sampler_slots must be >= 1, got 0"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
         ("--lora-rank -1", "lora_rank must be >= 0, got -1"),
         ("--examples 3", "3 examples need 6 numbers to train on, got 4"),

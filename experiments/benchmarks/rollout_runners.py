@@ -55,7 +55,7 @@ class Options:
     slots: tuple[int, ...] = (128, 256)
     lane_width: int = 1
     shrink: tuple[float, ...] = tuple(n / 16 for n in range(15, 0, -1))
-    rings: tuple[int, ...] = (16, 32, 48, 64, 96)
+    rings: tuple[int, ...] = (32, 64, 96)
     cache_dtypes: tuple[str, ...] = ("float32",)
     plain: bool = True
     torch_dtypes: tuple[str, ...] = ("float32", "bfloat16")

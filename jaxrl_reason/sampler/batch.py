@@ -23,7 +23,7 @@ from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
 from jaxrl_reason.sampler.stops import StopCheck
 
 # A prefill reads about this many tokens at once: enough for a product's full speed.
-PREFILL_TOKENS = 256
+PREFILL_TOKENS = 512
 
 # (row of the completions, tokens new since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]

@@ -232,4 +232,18 @@ def next_tokens(
     else:
         tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-    return tokens, chosen - jax.nn.logsumexp(logits, axis=-1)
+    return tokens, chosen - _log_total(logits)
+
+
+def _log_total(logits: jax.Array) -> jax.Array:
+    """The log of the summed exponentials of logits [B, V], each row's largest finite."""
+
+    def in_two_steps(logits: jax.Array) -> jax.Array:
+        top = jnp.max(logits, axis=-1)
+        weights = jax.lax.optimization_barrier(jnp.exp(logits - top[:, None]))
+        return jnp.log(jnp.sum(weights, axis=-1)) + top
+
+    # A CPU that takes exponentials while it sums them is ten times slower than one that
+    # sums those in memory, which the draw has made already.
+    whole = partial(jax.nn.logsumexp, axis=-1)
+    return jax.lax.platform_dependent(logits, cpu=in_two_steps, default=whole)

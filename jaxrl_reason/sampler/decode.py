@@ -236,7 +236,7 @@ def next_tokens(
 
 
 def _log_total(logits: jax.Array) -> jax.Array:
-    """The log of the summed exponentials of logits [B, V], each row's largest finite."""
+    """logsumexp of [B, V] over V, for rows whose largest number is finite."""
 
     def in_two_steps(logits: jax.Array) -> jax.Array:
         top = jnp.max(logits, axis=-1)

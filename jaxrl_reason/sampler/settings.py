@@ -6,7 +6,7 @@ from math import isfinite
 import flax.struct
 import jax
 
-from jaxrl_reason.models.slots import CACHE_DTYPES, CPU_BLOCK
+from jaxrl_reason.models.key_values import CACHE_DTYPES, CPU_BLOCK
 
 
 @dataclass(frozen=True)

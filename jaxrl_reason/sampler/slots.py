@@ -10,16 +10,14 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models import PrefixCache, Transformer
 from jaxrl_reason.models.decode import DecodeParams, decode_logits
-from jaxrl_reason.models.slots import (
-    SlotCache,
+from jaxrl_reason.models.key_values import (
     block_sizes,
-    empty_slots,
     rounded,
-    slot_step,
     stored,
     turned,
     written,
 )
+from jaxrl_reason.models.slots import SlotCache, empty_slots, slot_step
 from jaxrl_reason.sampler.decode import next_tokens
 from jaxrl_reason.sampler.settings import (
     Alternatives,

@@ -77,7 +77,7 @@ def test_one_run_has_four_panels_that_say_what_they_show(tmp_path, drawn):
     assert labels(accuracy) == [
         "reward of the samples",
         "held-out accuracy (last 37.0%)",
-        "primed model (25.0%)",
+        "before RL (25.0%)",
     ]
     assert labels(entropy) == ["entropy of the policy"]
     assert labels(length) == ["wrong answers", "all", "right answers", "limit (96)"]
@@ -174,7 +174,7 @@ def test_a_comparison_draws_every_seed_and_the_mean(tmp_path, drawn):
         "DAPO: 47.0% at the end (mean of 3 seeds)",
         "GRPO: 37.0% at the end (1 seed)",
         "supervised: 31.0% at the end (mean of 2 seeds)",
-        "primed model (25.0%)",
+        "before RL (25.0%)",
     ]
     mean = by_step.lines[3]
     np.testing.assert_array_equal(mean.get_xdata(), np.arange(5, 61, 5))

@@ -54,7 +54,7 @@ def test_the_page_reads(tmp_path):
     write_report(tmp_path, REPORT)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# Report of first\n\ndapo, seed 1, 150 steps, finished.\n")
-    assert "| held-out accuracy (512 problems) | primed | after RL | gain |" in text
+    assert "| held-out accuracy (512 problems) | before RL | after RL | gain |" in text
     assert "| greedy | 25.0% | 50.0% | +25.0 points |" in text
     assert "| mean of 8 samples, temperature 1 | 20.0% | 45.0% | +25.0 points |" in text
     assert "| in all | 7 min 00 s |" in text

@@ -84,6 +84,7 @@ class BatchSampler:
         self.settings, self.batch, self.num_samples = settings, batch, num_samples
         self._programs = compiled(model, settings, batch)
         self._prefill = jax.jit(partial(prefill, model))
+        self._most_prompts = 0  # of a call so far: what a prefill has rows for
         size = width + settings.max_new_tokens
         self._rings = ring_sizes(batch, settings.max_new_tokens)
         # Compiled by parts: see decode_params.
@@ -141,14 +142,15 @@ class BatchSampler:
 
         Args:
             params: of the shapes to come.
-            keys: at least one key of the kind to come.
+            keys: [P*G], as the calls to come have them.
         """
         batch, programs = self.batch, self._programs
+        prompts = keys.shape[0] // self.num_samples
         run = self._start(
             params,
-            np.zeros((1, batch.prompt_widths[-1]), np.int32),
-            np.ones(1, np.int32),
-            keys[jnp.zeros(self.num_samples, jnp.int32)],
+            np.zeros((prompts, batch.prompt_widths[-1]), np.int32),
+            np.ones(prompts, np.int32),
+            keys,
         )
         prefixes = [self._read(run, [0], width) for width in batch.prompt_widths]
         state: Any = run.slots
@@ -186,6 +188,7 @@ class BatchSampler:
                 f"prompt_lengths must be from 1 to {limit}, the widest of "
                 f"prompt_tokens and prompt_widths, got {lengths.tolist()}"
             )
+        self._most_prompts = max(self._most_prompts, len(lengths))
         raw = np.asarray(jax.random.key_data(keys))
         order = sorted(range(len(lengths)), key=lambda p: self._width(lengths[p]))
         batch = self.batch
@@ -240,7 +243,8 @@ class BatchSampler:
             run.prefixes[prompt] = (result, row)
 
     def _prefill_rows(self, width: int) -> int:
-        return max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
+        at_once = min(self.batch.lanes, PREFILL_TOKENS // width, self._most_prompts)
+        return max(1, at_once)
 
     def _read(self, run: _Run, prompts: list[int], width: int) -> Any:
         rows = self._prefill_rows(width)

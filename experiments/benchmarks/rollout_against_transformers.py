@@ -15,9 +15,11 @@ for, and its continuous batching (`generate_batch`).
 Tokens are real ones, up to and with the end token. Shares of the matrix-product peak:
 - "of peak": 2 FLOP a parameter and token, over the best float32 matrix product.
 - "of products": the seconds that bare products of the same shapes take, over those of
-  the run. They are a decode step's (all layers and the head, as many rows as the
-  sampler has slots) for every token drawn, and a prefill's (all layers) for every
-  prompt token once. "of decode" leaves the prompts out.
+  the run. They are a decode step's (all layers and the head) for every step, with a row
+  for every response that is still drawn in it, and a prefill's (all layers) for every
+  prompt token once. Responses are as long as they came out, and slots are filled as
+  soon as one ends.
+- "of full steps": the same, as if no step had fewer rows than the sampler has slots.
 
 The ratio is to the fastest row of transformers. Where other work shares the machine,
 compare "CPU s": the process's seconds on all cores.
@@ -43,15 +45,15 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from experiments.benchmarks import peers
+from experiments.benchmarks.product_bounds import ProductBounds
 from experiments.benchmarks.rollout_runners import (
     Options,
     Runner,
     our_runners,
     their_runners,
 )
-from experiments.benchmarks.throughput import best_seconds, matrix_peak
+from experiments.benchmarks.throughput import matrix_peak
 from jaxrl_reason.models import Transformer, TransformerConfig, abstract_params
-from jaxrl_reason.sampler.batch import PREFILL_TOKENS
 from jaxrl_reason.training.collect import prompt_batch
 
 
@@ -82,44 +84,10 @@ class Row:
     mean_length: float
     longest: int
     of_peak: float = 0.0
-    of_decode: float = 0.0
     of_products: float = 0.0
+    of_full_steps: float = 0.0
     ratio: float = 0.0
     rates: list[float] = field(default_factory=list)
-
-
-def products_rate(
-    config: TransformerConfig, rows: int, repeats: int, *, with_head: bool = True
-) -> float:
-    """Tokens a second of a decode step that were nothing but its matrix products.
-
-    Every layer has weights of its own, as in a model, so they come from memory. A
-    prefill's has no head.
-    """
-    c, key = config, jax.random.key(0)
-    queries, shared = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    shapes = {
-        "qkv": (c.width, queries + 2 * shared),
-        "o": (queries, c.width),
-        "gate": (c.width, c.mlp_width),
-        "up": (c.width, c.mlp_width),
-        "down": (c.mlp_width, c.width),
-    }
-    layers = [
-        {name: jax.random.normal(key, shape) * 0.01 for name, shape in shapes.items()}
-        for _ in range(c.num_layers)
-    ]
-    head = jax.random.normal(key, (c.width, c.vocab_size)) * 0.01
-    x = jax.random.normal(key, (rows, c.width))
-
-    @jax.jit
-    def step(layers: Any, head: jax.Array, x: jax.Array) -> jax.Array:
-        for layer in layers:
-            x = (x @ layer["qkv"])[:, :queries] @ layer["o"]
-            x = (x @ layer["gate"] + x @ layer["up"]) @ layer["down"]
-        return x @ head if with_head else x
-
-    return rows / best_seconds(lambda: step(layers, head, x), repeats)
 
 
 def turn(runner: Runner, seed: int) -> Turn:
@@ -166,16 +134,15 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             say(f"{runner.name}: {turns[runner.name][-1].rate:.0f} tokens/s")
         peak = max(peak, matrix_peak(3))
     config = peers.load_ours(options.model).config
-    counts = {runner.rows for runner in runners}
-    products = {rows: products_rate(config, rows, 5) for rows in sorted(counts)}
-    prefill = products_rate(config, PREFILL_TOKENS, 5, with_head=False)
-    reading = sum(map(len, prompts)) / prefill
-    rows = table_rows(runners, turns, config, peak, products, reading)
+    most = max(runner.rows for runner in runners)
+    bounds = ProductBounds.measured(config, most, say)
+    read = sum(map(len, prompts))
+    rows = table_rows(runners, turns, config, peak, bounds, read)
     return {
         "model": options.model.name,
         "peak_gflop_per_second": peak,
-        "products_tokens_per_second": products,
-        "products_prompt_tokens_per_second": prefill,
+        "products": asdict(bounds),
+        "prompt_tokens": read,
         "rows": [asdict(row) for row in rows],
     }
 
@@ -185,16 +152,17 @@ def table_rows(
     turns: dict[str, list[Turn]],
     config: TransformerConfig,
     peak: float,
-    products: dict[int, float],
-    reading: float,
+    bounds: ProductBounds,
+    read: int,
 ) -> list[Row]:
     """Each runner's best turn, set against the peak and against transformers.
 
-    `reading` is the seconds that the prompts' bare products take.
+    `read` is the number of prompt tokens.
     """
     size = sum(x.size for x in jax.tree.leaves(abstract_params(Transformer(config))))
     best = {name: max(of, key=lambda t: t.rate) for name, of in turns.items()}
     theirs = [best[runner.name].rate for runner in runners if not runner.ours]
+    reading = bounds.prompts(read)
     rows = []
     for runner in runners:
         done = best[runner.name]
@@ -209,8 +177,10 @@ def table_rows(
                 mean_length=float(done.lengths.mean()),
                 longest=int(done.lengths.max()),
                 of_peak=done.rate * 2 * size / 1e9 / peak,
-                of_decode=done.rate / products[runner.rows],
-                of_products=done.rate / products[runner.rows] + reading / done.seconds,
+                of_products=(reading + bounds.live(done.lengths, runner.rows))
+                / done.seconds,
+                of_full_steps=(reading + bounds.full(done.lengths, runner.rows))
+                / done.seconds,
                 ratio=done.rate / max(theirs) if theirs else 0.0,
                 rates=[t.rate for t in turns[runner.name]],
             )
@@ -223,7 +193,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
     table = Table(box=None)
     table.add_column("sampler", no_wrap=True)
     columns = ("tokens/s", "ratio", "CPU s", "mean length")
-    shares = ("of peak", "of decode", "of products")
+    shares = ("of peak", "of products", "of full steps")
     for column in (*columns, *shares):
         table.add_column(column, justify="right", no_wrap=True)
     for row in result["rows"]:
@@ -239,8 +209,13 @@ def show(console: Console, result: dict[str, Any]) -> None:
     console.print(
         f"best float32 product: {result['peak_gflop_per_second']:.0f} GFLOP/s"
     )
-    for rows, rate in result["products_tokens_per_second"].items():
-        console.print(f"bare products of {rows} rows: {rate:,.0f} tokens/s")
+    for rows, seconds in zip(
+        *(result["products"][k] for k in ("rows", "seconds")), strict=True
+    ):
+        console.print(
+            f"bare products of {rows} rows: {seconds * 1e3:.0f} ms, "
+            f"{rows / seconds:,.0f} tokens/s"
+        )
 
 
 def main(options: Options) -> dict[str, Any]:

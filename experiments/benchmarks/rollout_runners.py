@@ -54,7 +54,7 @@ class Options:
     instruction: str = INSTRUCTION
     slots: tuple[int, ...] = (128, 256)
     lane_width: int = 1
-    shrink: tuple[float, ...] = tuple(n / 16 for n in range(15, 0, -1))
+    shrink: tuple[float, ...] = (*(n / 16 for n in range(15, 0, -1)), 5 / 32, 3 / 32)
     rings: tuple[int, ...] = (32, 64, 96)
     cache_dtypes: tuple[str, ...] = ("float32",)
     plain: bool = True

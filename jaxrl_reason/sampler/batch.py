@@ -84,7 +84,7 @@ class BatchSampler:
         self.settings, self.batch, self.num_samples = settings, batch, num_samples
         self._programs = compiled(model, settings, batch)
         self._prefill = jax.jit(partial(prefill, model))
-        self._most_prompts = 0  # of a call so far: what a prefill has rows for
+        self._most_prompts = 1  # of a call so far: what a prefill has rows for
         size = width + settings.max_new_tokens
         self._rings = ring_sizes(batch, settings.max_new_tokens)
         # Compiled by parts: see decode_params.
@@ -243,8 +243,10 @@ class BatchSampler:
             run.prefixes[prompt] = (result, row)
 
     def _prefill_rows(self, width: int) -> int:
-        at_once = min(self.batch.lanes, PREFILL_TOKENS // width, self._most_prompts)
-        return max(1, at_once)
+        most = max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
+        # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
+        times = -(-self._most_prompts // most)
+        return -(-self._most_prompts // times)
 
     def _read(self, run: _Run, prompts: list[int], width: int) -> Any:
         rows = self._prefill_rows(width)

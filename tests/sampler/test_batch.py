@@ -107,6 +107,19 @@ def test_after_a_warm_up_nothing_is_compiled() -> None:
     assert not np.array_equal(other.tokens, got.tokens[: 3 * SAMPLES])
 
 
+def test_prefills_share_prompts_evenly_and_keep_their_shape() -> None:
+    made = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, BATCH)
+    params = build(SMALL)[1]
+    made(params, TOKENS, LENGTHS, KEYS)
+    rows = made._prefill_rows(WIDTH)
+    assert rows == 3  # five prompts by at most four: three and two
+    compiled = made._prefill._cache_size()
+    got = made(params, TOKENS[:2], LENGTHS[:2], KEYS[: 2 * SAMPLES])
+    assert made._prefill_rows(WIDTH) == rows
+    assert made._prefill._cache_size() == compiled
+    np.testing.assert_array_equal(got.tokens, plain().tokens[: 2 * SAMPLES])
+
+
 def test_tokens_are_told_in_order_and_once() -> None:
     told: dict[int, list[int]] = {}
     done: list[int] = []

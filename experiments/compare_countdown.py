@@ -113,9 +113,9 @@ def run_control(
     report = {
         "finished": int(state.step) == updates,
         "updates": updates,
-        "heldout_accuracy_primed": before["greedy"],
+        "heldout_accuracy_before": before["greedy"],
         "heldout_accuracy_rl": after["greedy"],
-        "heldout_avg_primed": before["avg_at_8"],
+        "heldout_avg_before": before["avg_at_8"],
         "heldout_avg_rl": after["avg_at_8"],
     }
     (config.folder / "report.json").write_text(json.dumps(report, indent=2))
@@ -190,7 +190,7 @@ def table(results: Results) -> str:
         "|---|" + "---|" * (len(seeds) + 2),
     ]
     for kind, key in (("greedy", "heldout_accuracy"), ("avg@8", "heldout_avg")):
-        primed = [results[s]["DAPO"][f"{key}_primed"] for s in seeds]
+        primed = [results[s]["DAPO"][f"{key}_before"] for s in seeds]
         lines.append(row_of(f"primed, {kind}", primed, primed))
         for name in FOLDERS:
             values = [results[s][name][f"{key}_rl"] for s in seeds]
@@ -214,7 +214,7 @@ def plot(comparison: Comparison, results: Results) -> None:
         found = []
         for seed, reports in results.items():
             folder = comparison.out / f"seed{seed}" / FOLDERS[name]
-            primed = reports[name]["heldout_accuracy_primed"]
+            primed = reports[name]["heldout_accuracy_before"]
             start = {"step": 0, "seconds_step": 0.0, "heldout_accuracy": primed}
             found.append((seed, [start, *read_metrics(folder / "metrics.jsonl")]))
         return found
@@ -224,7 +224,7 @@ def plot(comparison: Comparison, results: Results) -> None:
         comparison.out / "comparison.png",
         controls={name: curves(name) for name in FOLDERS if "supervised" in name},
         baseline=statistics.mean(
-            reports["DAPO"]["heldout_accuracy_primed"] for reports in results.values()
+            reports["DAPO"]["heldout_accuracy_before"] for reports in results.values()
         ),
         title="Countdown, held-out greedy accuracy",
     )

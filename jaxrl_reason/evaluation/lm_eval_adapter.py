@@ -3,18 +3,21 @@
 import importlib
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.progress import track
 
-from jaxrl_reason.evaluation.decoding import Decoding, Generate
+from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.evaluation.pretrained import (
     WIDTH_STEP,
     PretrainedModel,
     make_generate,
 )
+from jaxrl_reason.evaluation.run import BATCHES_AT_ONCE
 from jaxrl_reason.models import Params, Transformer, unembedding
 from jaxrl_reason.tasks.questions import all_end_tokens
 
@@ -53,7 +56,9 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
     @cache
     def generate_of(limit: int) -> Generate:
         ends = all_end_tokens(loaded.tokenizer)
-        return make_generate(loaded, ends, max_new_tokens=limit, batch_size=1, seed=0)
+        return make_generate(
+            loaded, ends, max_new_tokens=limit, batch_size=batch_size, seed=0
+        )
 
     class JaxrlReasonLM(base.LM):
         """Answers the three kinds of requests; each is read from `request.args`."""
@@ -74,9 +79,9 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
             """Greedy completions up to a stop string."""
-            return [
-                generate_one(loaded, generate_of, *request.args) for request in requests
-            ]
+            asked = [request.args for request in requests]
+            at_once = BATCHES_AT_ONCE * batch_size
+            return generate_texts(loaded, generate_of, asked, at_once)
 
         def apply_chat_template(
             self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -194,35 +199,69 @@ def score_pieces(
     return found
 
 
-def generate_one(
+def generate_texts(
     loaded: PretrainedModel,
     generate_of: Callable[[int], Generate],
-    context: str,
-    settings: dict[str, Any],
-) -> str:
-    """A greedy completion, cut at the first stop string.
+    requests: Sequence[tuple[str, dict[str, Any]]],
+    at_once: int,
+) -> list[str]:
+    """Greedy completions, each cut at its first stop string.
 
     Args:
         loaded: the model.
         generate_of: the model's responses of up to so many tokens.
-        context: the prompt; cut on the left to what the model can hold.
-        settings: lm-eval's; `until` and `max_gen_toks` (256) are read.
+        requests: contexts, cut on the left to what the model can hold, with lm-eval's
+            settings, of which `until` and `max_gen_toks` (256) are read.
+        at_once: contexts handed over together.
 
     Returns:
-        The text before the stop.
+        The texts before the stops, one a request.
+
+    Raises:
+        ValueError: sampling is asked for.
+    """
+    limits = [greedy_limit(settings) for _, settings in requests]
+    # Requests of one limit share a sampler.
+    order = sorted(range(len(requests)), key=limits.__getitem__)
+    parts = [
+        same[start : start + at_once]
+        for same in (list(g) for _, g in groupby(order, key=limits.__getitem__))
+        for start in range(0, len(same), at_once)
+    ]
+    texts = [""] * len(requests)
+    for part in track(parts, "completions"):
+        limit = limits[part[0]]
+        longest = max(loaded.model.config.context_length - limit, 1)
+        prompts = [
+            _encode(loaded, requests[i][0], begin=True) or [first_token(loaded)]
+            for i in part
+        ]
+        drawn = generate_of(limit)([p[-longest:] for p in prompts], part, Decoding())
+        for i, (response,) in zip(part, drawn, strict=True):
+            texts[i] = until_stop(loaded, response, requests[i][1].get("until") or [])
+    return texts
+
+
+def greedy_limit(settings: dict[str, Any]) -> int:
+    """The most tokens of a completion.
+
+    >>> greedy_limit({"max_gen_toks": 20, "do_sample": False})
+    20
 
     Raises:
         ValueError: sampling is asked for.
     """
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
         raise ValueError(f"generation must be greedy, got {settings}")
-    limit = int(settings.get("max_gen_toks", 256))
-    prompt = _encode(loaded, context, begin=True) or [first_token(loaded)]
-    longest = max(loaded.model.config.context_length - limit, 1)
-    response = generate_of(limit)([prompt[-longest:]], [0], Decoding())[0][0]
+    return int(settings.get("max_gen_toks", 256))
+
+
+def until_stop(
+    loaded: PretrainedModel, response: Response, until: str | Sequence[str]
+) -> str:
+    """A response's text before the first of the stop strings."""
     ends = all_end_tokens(loaded.tokenizer)
     text = loaded.tokenizer.decode([i for i in response.tokens if i not in ends])
-    until = settings.get("until") or []
     for stop in [until] if isinstance(until, str) else until:
         text = text.split(stop)[0] if stop else text
     return text

@@ -9,7 +9,7 @@ from jaxrl_reason.text.added_tokens import added_tokens
 from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_tokenizer import control_ids
 from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
-from jaxrl_reason.text.specials import SpecialTokens, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _Config = dict[str, Any]
@@ -91,9 +91,7 @@ def _template(folder: Path, config: _Config) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _specials(
-    folder: Path, spec: Spec, config: _Config, template: str
-) -> SpecialTokens:
+def _specials(folder: Path, spec: Spec, config: _Config, template: str) -> Specials:
     ids = {token.text: token.id for token in added_tokens(spec)}
     control = control_ids(spec)
     named = {
@@ -107,7 +105,7 @@ def _specials(
     if not listed:
         ends = end_tokens(ends, control)
     bos = named["bos"]
-    return SpecialTokens(
+    return Specials(
         end_ids=ends,
         pad_id=pad_token(named["pad"], ends, control, template),
         bos_id=bos,

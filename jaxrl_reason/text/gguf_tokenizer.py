@@ -8,7 +8,7 @@ from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.text.pieces import UNUSED, added_entries, pieces_spec
 from jaxrl_reason.text.pre_tokenizers import WORD_RULES
-from jaxrl_reason.text.specials import SpecialTokens, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _KEYS = "tokenizer.ggml."
@@ -156,7 +156,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> Spec:
 
 def _specials(
     metadata: Mapping[str, Any], spec: Spec, template: str, kind: str
-) -> SpecialTokens:
+) -> Specials:
     size = len(metadata[f"{_KEYS}tokens"])
     named = {
         name: metadata.get(f"{_KEYS}{name}_token_id")
@@ -172,7 +172,7 @@ def _specials(
     end_ids = end_tokens((index for index in ends if index is not None), control)
     begins = kind == "llama" or WORD_RULES[metadata[f"{_KEYS}pre"]].add_bos
     bos = named["bos"]
-    return SpecialTokens(
+    return Specials(
         end_ids=end_ids,
         pad_id=pad_token(named["padding"], end_ids, control, template),
         bos_id=bos,

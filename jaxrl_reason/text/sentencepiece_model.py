@@ -14,7 +14,7 @@ from jaxrl_reason.text.pieces import (
     USER_DEFINED,
     pieces_spec,
 )
-from jaxrl_reason.text.specials import SpecialTokens, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _UNIGRAM, _BPE = 1, 2
@@ -73,7 +73,7 @@ def load_sentencepiece(
         ends = end_tokens([named.eos_id] if named.eos_id >= 0 else [], control)
         pad = named.pad_id if named.pad_id >= 0 else None
         bos = named.bos_id if named.bos_id >= 0 else None
-        specials = SpecialTokens(
+        specials = Specials(
             end_ids=ends,
             pad_id=pad_token(pad, ends, control, chat_template or ""),
             bos_id=bos,

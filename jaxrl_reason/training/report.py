@@ -24,11 +24,11 @@ class Report:
       finished: all steps were done (False: somebody stopped it before).
       steps: RL iterations done.
       heldout_problems: problems in the held-out evaluation.
-      heldout_accuracy_primed: greedy answers of the primed model, before RL.
+      heldout_accuracy_before: greedy answers before RL.
       heldout_accuracy_rl: greedy answers after RL.
       heldout_samples: samples a problem for the two that follow.
       heldout_temperature: at which they were drawn.
-      heldout_avg_primed: mean accuracy over the samples, before RL.
+      heldout_avg_before: mean accuracy over the samples, before RL.
       heldout_avg_rl: the same after RL.
       wall_seconds: stage -> seconds.
       rollout_tokens_per_second: sampled tokens over the seconds of the rollouts.
@@ -46,11 +46,11 @@ class Report:
     finished: bool = True
     steps: int | None = None
     heldout_problems: int | None = None
-    heldout_accuracy_primed: float | None = None
+    heldout_accuracy_before: float | None = None
     heldout_accuracy_rl: float | None = None
     heldout_samples: int | None = None
     heldout_temperature: float = 1.0
-    heldout_avg_primed: float | None = None
+    heldout_avg_before: float | None = None
     heldout_avg_rl: float | None = None
     wall_seconds: Mapping[str, float] = field(default_factory=dict)
     rollout_tokens_per_second: float | None = None
@@ -80,7 +80,7 @@ def write_report(run_dir: str | Path, report: Report) -> Path:
         **fields,
         "wall_seconds_total": sum(report.wall_seconds.values()),
         "heldout_gain_points": _gain(
-            report.heldout_accuracy_primed, report.heldout_accuracy_rl
+            report.heldout_accuracy_before, report.heldout_accuracy_rl
         ),
     }
     plain = {name: _plain(value) for name, value in fields.items()}
@@ -121,10 +121,10 @@ def _page(report: Report) -> str:
 def _accuracy_table(report: Report) -> list[str]:
     count = report.heldout_samples or "several"
     rows = [
-        ("greedy", report.heldout_accuracy_primed, report.heldout_accuracy_rl),
+        ("greedy", report.heldout_accuracy_before, report.heldout_accuracy_rl),
         (
             f"mean of {count} samples, temperature {report.heldout_temperature:g}",
-            report.heldout_avg_primed,
+            report.heldout_avg_before,
             report.heldout_avg_rl,
         ),
     ]

@@ -14,7 +14,7 @@ from jaxrl_reason.evaluation import lm_eval_adapter
 from jaxrl_reason.evaluation.decoding import Response
 from jaxrl_reason.evaluation.lm_eval_adapter import (
     as_lm_eval,
-    generate_one,
+    generate_texts,
     split_pair,
     windows,
 )
@@ -137,16 +137,44 @@ def test_completions_end_at_the_first_stop(loaded: PretrainedModel) -> None:
 
         return generate
 
-    def answer(**settings: Any) -> str:
-        return generate_one(loaded, generate_of, "Q", {"max_gen_toks": 20, **settings})
+    def answer(context: str = "Q", **settings: Any) -> str:
+        requests = [(context, {"max_gen_toks": 20, **settings})]
+        return generate_texts(loaded, generate_of, requests, 4)[0]
 
     assert answer() == "one. two\nthree"
     assert answer(until=["\n", "."]) == "one"
     assert answer(until="\n", do_sample=False) == "one. two"
-    generate_one(loaded, generate_of, "x" * 50, {"max_gen_toks": 20})
+    answer("x" * 50)
     assert len(prompts[-1]) == 4
     with pytest.raises(ValueError, match="generation must be greedy"):
         answer(do_sample=True, temperature=0.5)
+
+
+def test_completions_are_drawn_together_and_told_in_order(
+    loaded: PretrainedModel,
+) -> None:
+    calls = []
+
+    def generate_of(limit: int) -> Any:
+        def generate(rows: Any, ids: Any, decoding: Any) -> Any:
+            calls.append((limit, len(rows)))
+            return [[Response([row[-1], 0], False)] for row in rows]
+
+        return generate
+
+    requests = [
+        (letter, {"max_gen_toks": 8 + i % 2}) for i, letter in enumerate("abcdefg")
+    ]
+    assert generate_texts(loaded, generate_of, requests, 3) == [*"abcdefg"]
+    assert calls == [(8, 3), (8, 1), (9, 3)]
+
+
+def test_completions_do_not_depend_on_what_is_drawn_beside_them(
+    loaded: PretrainedModel, lm: Any
+) -> None:
+    requests = [asked(text, {"max_gen_toks": 6}) for text in ("ab", "c", "defgh")]
+    together = lm.generate_until(requests)
+    assert together == [lm.generate_until([each])[0] for each in requests]
 
 
 def test_without_lm_eval_it_says_what_to_install(

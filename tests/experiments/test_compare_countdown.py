@@ -104,9 +104,9 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
 def test_the_table_has_a_row_a_method_and_the_gain_of_every_seed():
     def result(primed, after):
         return {
-            "heldout_accuracy_primed": primed,
+            "heldout_accuracy_before": primed,
             "heldout_accuracy_rl": after,
-            "heldout_avg_primed": primed,
+            "heldout_avg_before": primed,
             "heldout_avg_rl": after,
         }
 

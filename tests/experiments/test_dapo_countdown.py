@@ -165,7 +165,7 @@ def test_the_report_says_what_came_out(tiny, finished):
     for stage in ("primed", "rl"):
         assert 0 <= report[f"heldout_accuracy_{stage}"] <= 1
         assert 0 <= report[f"heldout_avg_{stage}"] <= 1
-    gain = report["heldout_accuracy_rl"] - report["heldout_accuracy_primed"]
+    gain = report["heldout_accuracy_rl"] - report["heldout_accuracy_before"]
     assert report["heldout_gain_points"] == pytest.approx(100 * gain)
     assert report["wall_seconds"].keys() >= {"set-up", "priming", "dapo", "evaluation"}
     for name in ("rollout_tokens_per_second", "train_tokens_per_second"):

@@ -114,8 +114,7 @@ def slot_attention(
         x = x.reshape(lanes, kv_heads, width, group, -1).swapaxes(1, 2)
         return x.reshape(slots, kv_heads, group, -1)
 
-    # Without the barrier XLA rotates the queries anew for every block of the cache.
-    q = jax.lax.optimization_barrier(q.astype(jnp.float32))
+    q = q.astype(jnp.float32)
     shared = by_slot(_scores(by_lane(q), prompts[0]))
     shared = jnp.where(prompts[1][:, None, None], shared, MASKED)
     own = jnp.where(responses[1][:, None, None], _scores(q, responses[0]), MASKED)

@@ -104,7 +104,8 @@ class ProductBounds:
 
     def live(self, lengths: np.ndarray, slots: int) -> float:
         """Seconds of all steps, each of as many rows as sequences are live in it."""
-        return float(np.sum(self.step(live_rows(lengths.tolist(), slots))))
+        rows = live_rows(lengths.reshape(-1).tolist(), slots)
+        return float(np.sum(self.step(rows)))
 
     def prompts(self, tokens: int) -> float:
         """Seconds of reading prompt tokens once."""

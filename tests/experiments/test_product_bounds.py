@@ -1,0 +1,27 @@
+"""The rows that a rollout's steps have, and what they would take."""
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.product_bounds import ProductBounds, live_rows
+
+
+@pytest.mark.parametrize(
+    ("lengths", "slots", "rows"),
+    [
+        ([4, 2, 3], 2, [2, 2, 2]),
+        ([4, 2, 3], 3, [3, 2, 1]),
+        ([4, 2, 3], 1, [1] * 6),
+        ([1, 1], 2, []),
+    ],
+)
+def test_rows_of_each_step(lengths: list[int], slots: int, rows: list[int]) -> None:
+    assert live_rows(lengths, slots).tolist() == rows
+
+
+def test_each_step_takes_the_time_of_its_rows() -> None:
+    bounds = ProductBounds(rows=(1, 2, 4), seconds=(1.0, 1.5, 2.0), prompt_seconds=0.1)
+    lengths = np.array([[4, 2], [3, 1]])
+    assert bounds.live(lengths, slots=4) == 1.75 + 1.5 + 1.0
+    assert bounds.full(lengths, rows=4) == 10 * 2.0 / 4
+    assert bounds.prompts(30) == pytest.approx(3.0)

@@ -162,7 +162,7 @@ def test_the_report_says_what_came_out(tiny, finished):
     assert (report["method"], report["seed"]) == ("dapo", 0)
     assert report["heldout_problems"] == 8
     assert report["heldout_samples"] == 8
-    for stage in ("primed", "rl"):
+    for stage in ("before", "rl"):
         assert 0 <= report[f"heldout_accuracy_{stage}"] <= 1
         assert 0 <= report[f"heldout_avg_{stage}"] <= 1
     gain = report["heldout_accuracy_rl"] - report["heldout_accuracy_before"]

@@ -157,24 +157,33 @@ class OpenAIEngine:
     ) -> list[Response]:
         """All responses in their order, or the first failure."""
         stop = threading.Event()
+        failures: list[Exception] = []
 
-        def one(row: int) -> Response:
+        def one(row: int) -> list[Response]:
+            """The response, or nothing once another request has failed."""
+            if stop.is_set():
+                return []
             prompt = prompts[row // self.num_samples]
             body = self.sampling.request(prompt, seeds[row])
-            answer = self.endpoint.request("POST", PATH, body, stop=stop)
-            return self.sampling.response(answer, prompt)
+            try:
+                answer = self.endpoint.request("POST", PATH, body, stop=stop)
+                return [self.sampling.response(answer, prompt)]
+            except Exception as error:
+                failures.append(error)
+                # Here, or this thread would begin the next before others hear of it.
+                stop.set()
+                raise
 
         with ThreadPoolExecutor(self.connections) as pool:
             futures = [pool.submit(one, row) for row in range(len(seeds))]
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                wait(futures, return_when=FIRST_EXCEPTION)
             finally:  # those under way end their try, no more
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-        for future in done:
-            if (error := future.exception()) is not None:
-                raise error
-        return [future.result() for future in futures]
+        if failures:
+            raise failures[0]
+        return [response for future in futures for response in future.result()]
 
 
 def request_seeds(keys: jax.Array) -> list[int]:

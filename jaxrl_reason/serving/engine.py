@@ -164,8 +164,8 @@ class OpenAIEngine:
             if stop.is_set():
                 return []
             prompt = prompts[row // self.num_samples]
-            body = self.sampling.request(prompt, seeds[row])
             try:
+                body = self.sampling.request(prompt, seeds[row])
                 answer = self.endpoint.request("POST", PATH, body, stop=stop)
                 return [self.sampling.response(answer, prompt)]
             except Exception as error:

@@ -192,8 +192,8 @@ class Config:
             overlong_cache=max(1, self.overlong_cache),
         )
 
-    def batch(self, prompt_width: int) -> BatchSettings:
-        """How the sampler spends memory and time."""
+    def batch(self, prompt_width: int, shared: tuple[int, ...] = ()) -> BatchSettings:
+        """How the sampler spends memory and time; `shared` begins all prompts."""
         slots = self.sampler_slots
         half = -(-prompt_width // 2)
         fewer = {slots * 3 // 4, slots // 2, slots // 4} - {0, slots}
@@ -201,6 +201,7 @@ class Config:
             slots=slots,
             # Long prompts differ much in length; short ones are not worth a compile.
             prompt_widths=(half, prompt_width) if half > 64 else (prompt_width,),
+            common_prefix=shared,
             shrink_to=tuple(sorted(fewer, reverse=True)),
             rings=() if self.data == "arithmetic" else (64, 128),
         )

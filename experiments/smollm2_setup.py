@@ -13,7 +13,11 @@ from experiments.smollm2_settings import Config
 from jaxrl_reason.evaluation.pretrained import model_digest
 from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
 from jaxrl_reason.models import Transformer, merge_lora
-from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
+from jaxrl_reason.sampler import (
+    SamplingSettings,
+    common_prefix,
+    make_batch_sampler,
+)
 from jaxrl_reason.sharding import ShardingRules, make_mesh
 from jaxrl_reason.tasks.arithmetic import (
     arithmetic,
@@ -100,8 +104,9 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
     path = find(config.model)
     tokenizer = load_tokenizer(path)
     task = make_task(config, tokenizer)
-    longest = max(len(task.prompt_tokens(q)) for q in [*train, *heldout])
-    width = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
+    prompts = [task.prompt_tokens(q) for q in [*train, *heldout]]
+    width = -(-max(map(len, prompts)) // _WIDTH_STEP) * _WIDTH_STEP
+    batch = config.batch(width, common_prefix(prompts))
     settings = config.rl_settings(width)
     settings.plan()  # what it refuses is known before the weights are read
     pretrained = load_pretrained(
@@ -131,7 +136,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             batch_size=num_samples * len(heldout),
             seed=config.seed,
             place=place,
-            make=partial(make_batch_sampler, batch=config.batch(width)),
+            make=partial(make_batch_sampler, batch=batch),
         )
 
     bench = Bench(
@@ -149,9 +154,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             settings,
             config.optimizer(),
             place,
-            sample=make_batch_sampler(
-                model, rollouts, settings.group_size, config.batch(width)
-            ),
+            sample=make_batch_sampler(model, rollouts, settings.group_size, batch),
             lora=config.lora,
         ),
         greedy=evaluation(1, 0.0),

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.benchmarks.throughput import best_seconds
 from jaxrl_reason.models import TransformerConfig
-from jaxrl_reason.sampler.batch import PREFILL_TOKENS
+from jaxrl_reason.sampler.prompts import PREFILL_TOKENS
 
 ROWS = (1, 4, 8)  # measured beside the multiples of 16
 
@@ -77,22 +77,28 @@ class ProductBounds:
         rows: ascending row counts that were measured.
         seconds: of a decode step of each.
         prompt_seconds: of one prompt token.
+        best_flop_per_second: of the best product there is.
     """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
     prompt_seconds: float
+    best_flop_per_second: float
 
     @classmethod
     def measured(
-        cls, config: TransformerConfig, most: int, say: Callable[[str], None]
+        cls,
+        config: TransformerConfig,
+        most: int,
+        best_flop_per_second: float,
+        say: Callable[[str], None],
     ) -> "ProductBounds":
         """Measure decode steps of up to `most` rows."""
         rows = tuple(sorted({n for n in (*ROWS, *range(16, most, 16), most)}))
         say(f"bare products of {len(rows)} row counts up to {most}")
         seconds = tuple(products_seconds(config, n, 5) for n in rows)
         prefill = products_seconds(config, PREFILL_TOKENS, 5, with_head=False)
-        return cls(rows, seconds, prefill / PREFILL_TOKENS)
+        return cls(rows, seconds, prefill / PREFILL_TOKENS, best_flop_per_second)
 
     def step(self, rows: int | np.ndarray) -> Any:
         """Seconds of a decode step of `rows` rows, interpolated."""
@@ -106,6 +112,20 @@ class ProductBounds:
         """Seconds of all steps, each of as many rows as sequences are live in it."""
         rows = live_rows(lengths.reshape(-1).tolist(), slots)
         return float(np.sum(self.step(rows)))
+
+    def attention(
+        self, config: TransformerConfig, prompts: np.ndarray, lengths: np.ndarray
+    ) -> float:
+        """Seconds of attention's products of [P, G] responses, at the best rate.
+
+        Scores and sums of values are 4 FLOP a head's number and column; a token of a
+        response sees its prompt [P], itself and what came before. Its first token is
+        drawn from the prompt, whose own attention is left out.
+        """
+        steps = lengths - 1
+        columns = steps * prompts[:, None] + steps * (steps + 1) / 2
+        each = 4 * config.num_heads * config.head_dim * config.num_layers
+        return float(columns.sum()) * each / self.best_flop_per_second
 
     def prompts(self, tokens: int) -> float:
         """Seconds of reading prompt tokens once."""

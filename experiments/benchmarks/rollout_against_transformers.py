@@ -15,11 +15,15 @@ for, and its continuous batching (`generate_batch`).
 Tokens are real ones, up to and with the end token. Shares of the matrix-product peak:
 - "of peak": 2 FLOP a parameter and token, over the best float32 matrix product.
 - "of products": the seconds that bare products of the same shapes take, over those of
-  the run. They are a decode step's (all layers and the head) for every step, with a row
-  for every response that is still drawn in it, and a prefill's (all layers) for every
-  prompt token once. Responses are as long as they came out, and slots are filled as
-  soon as one ends.
-- "of full steps": the same, as if no step had fewer rows than the sampler has slots.
+  the run: those with the weights, and attention's.
+- "of weights products": without attention's. They are a decode step's (all layers and
+  the head) for every step, with a row for every response that is still drawn in it, and
+  a prefill's (all layers) for every prompt token once, where what all prompts begin
+  with counts once. Responses are as long as they came out, and slots are filled as soon
+  as one ends. Attention's products count at the best float32 product's rate, which
+  products of a few rows never have.
+- "of full steps": those with the weights, as if no step had fewer rows than the sampler
+  has slots.
 
 The ratio is to the fastest row of transformers. Where other work shares the machine,
 compare "CPU s": the process's seconds on all cores.
@@ -54,6 +58,7 @@ from experiments.benchmarks.rollout_runners import (
 )
 from experiments.benchmarks.throughput import matrix_peak
 from jaxrl_reason.models import Transformer, TransformerConfig, abstract_params
+from jaxrl_reason.sampler import common_prefix
 from jaxrl_reason.training.collect import prompt_batch
 
 
@@ -85,6 +90,7 @@ class Row:
     longest: int
     of_peak: float = 0.0
     of_products: float = 0.0
+    of_weights_products: float = 0.0
     of_full_steps: float = 0.0
     ratio: float = 0.0
     rates: list[float] = field(default_factory=list)
@@ -135,14 +141,13 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         peak = max(peak, matrix_peak(3))
     config = peers.load_ours(options.model).config
     most = max(runner.rows for runner in runners)
-    bounds = ProductBounds.measured(config, most, say)
-    read = sum(map(len, prompts))
-    rows = table_rows(runners, turns, config, peak, bounds, read)
+    bounds = ProductBounds.measured(config, most, peak * 1e9, say)
+    rows = table_rows(runners, turns, config, bounds, prompts)
     return {
         "model": options.model.name,
         "peak_gflop_per_second": peak,
         "products": asdict(bounds),
-        "prompt_tokens": read,
+        "prompt_tokens": distinct_tokens(prompts),
         "rows": [asdict(row) for row in rows],
     }
 
@@ -151,21 +156,22 @@ def table_rows(
     runners: list[Runner],
     turns: dict[str, list[Turn]],
     config: TransformerConfig,
-    peak: float,
     bounds: ProductBounds,
-    read: int,
+    prompts: list[list[int]],
 ) -> list[Row]:
-    """Each runner's best turn, set against the peak and against transformers.
-
-    `read` is the number of prompt tokens.
-    """
+    """Each runner's best turn, set against the peak and against transformers."""
     size = sum(x.size for x in jax.tree.leaves(abstract_params(Transformer(config))))
     best = {name: max(of, key=lambda t: t.rate) for name, of in turns.items()}
     theirs = [best[runner.name].rate for runner in runners if not runner.ours]
-    reading = bounds.prompts(read)
+    reading = bounds.prompts(distinct_tokens(prompts))
+    prompt_lengths = np.array([len(prompt) for prompt in prompts])
     rows = []
     for runner in runners:
         done = best[runner.name]
+        by_prompt = done.lengths.reshape(len(prompts), -1)
+        attending = bounds.attention(config, prompt_lengths, by_prompt)
+        live = reading + bounds.live(done.lengths, runner.rows)
+        full = reading + bounds.full(done.lengths, runner.rows)
         rows.append(
             Row(
                 name=runner.name,
@@ -176,11 +182,10 @@ def table_rows(
                 tokens=int(done.lengths.sum()),
                 mean_length=float(done.lengths.mean()),
                 longest=int(done.lengths.max()),
-                of_peak=done.rate * 2 * size / 1e9 / peak,
-                of_products=(reading + bounds.live(done.lengths, runner.rows))
-                / done.seconds,
-                of_full_steps=(reading + bounds.full(done.lengths, runner.rows))
-                / done.seconds,
+                of_peak=done.rate * 2 * size / bounds.best_flop_per_second,
+                of_products=(live + attending) / done.seconds,
+                of_weights_products=live / done.seconds,
+                of_full_steps=full / done.seconds,
                 ratio=done.rate / max(theirs) if theirs else 0.0,
                 rates=[t.rate for t in turns[runner.name]],
             )
@@ -188,12 +193,18 @@ def table_rows(
     return rows
 
 
+def distinct_tokens(prompts: list[list[int]]) -> int:
+    """Prompt tokens, where what all prompts begin with counts once."""
+    again = len(common_prefix(prompts)) * (len(prompts) - 1)
+    return sum(map(len, prompts)) - again
+
+
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print the result."""
     table = Table(box=None)
     table.add_column("sampler", no_wrap=True)
     columns = ("tokens/s", "ratio", "CPU s", "mean length")
-    shares = ("of peak", "of products", "of full steps")
+    shares = ("of peak", "of products", "of weights products", "of full steps")
     for column in (*columns, *shares):
         table.add_column(column, justify="right", no_wrap=True)
     for row in result["rows"]:

@@ -16,6 +16,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,
+    common_prefix,
     make_batch_sampler,
     make_sampler,
     sampling_keys,
@@ -35,6 +36,7 @@ class Options:
         instruction: stands behind each question; it decides how long responses are.
         slots: slot counts of our batch sampler to try.
         lane_width: slots that share a prompt's cache.
+        common_prefix: whether what all prompts begin with is read once.
         shrink: shares of the slots that a run shrinks to at its end.
         rings: response columns of the cache while all responses are short.
         cache_dtypes: cache types of our batch sampler to try.
@@ -54,7 +56,11 @@ class Options:
     instruction: str = INSTRUCTION
     slots: tuple[int, ...] = (128, 256)
     lane_width: int = 1
-    shrink: tuple[float, ...] = (*(n / 16 for n in range(15, 0, -1)), 5 / 32, 3 / 32)
+    common_prefix: bool = True
+    shrink: tuple[float, ...] = (
+        *(n / 8 for n in range(7, 0, -1)),
+        *(3 / 16, 1 / 16, 1 / 32),
+    )
     rings: tuple[int, ...] = (32, 64, 96)
     cache_dtypes: tuple[str, ...] = ("float32",)
     plain: bool = True
@@ -92,6 +98,7 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
     model, params = Transformer(loaded.config), loaded.params
     settings = SamplingSettings(options.max_new_tokens, ends)
     tokens, lengths = prompts
+    prefix = shared_beginning(options, tokens, lengths)
     total = options.prompts * options.samples
 
     def draw(sampler: Callable[..., Any], seed: int) -> np.ndarray:
@@ -111,6 +118,7 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
             batch = BatchSettings(
                 slots,
                 (tokens.shape[1],),
+                common_prefix=prefix,
                 lane_width=lane,
                 shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
                 rings=tuple(n for n in options.rings if n < options.max_new_tokens),
@@ -120,6 +128,15 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
             name = f"ours, {slots} slots, {dtype} cache"
             made.append(Runner(name, slots, partial(draw, sampler), True))
     return made
+
+
+def shared_beginning(options: Options, tokens: Any, lengths: Any) -> tuple[int, ...]:
+    """What all prompts begin with, if it is to be read once."""
+    if not options.common_prefix:
+        return ()
+    return common_prefix(
+        row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)
+    )
 
 
 def their_runners(

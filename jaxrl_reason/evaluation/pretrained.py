@@ -19,6 +19,7 @@ from jaxrl_reason.sampler import (
     make_batch_sampler,
     sampling_keys,
 )
+from jaxrl_reason.sampler.prefixes import SharedSoFar
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def make_generate(
 
     A question's responses depend on the seed, its id and the decoding only. More
     questions than are drawn at once are welcome: one takes the place of another that
-    has ended.
+    has ended. What all prompts begin with (a template, worked examples) is read once.
 
     Args:
         loaded: the model.
@@ -121,7 +122,9 @@ def make_generate(
     """
 
     @cache
-    def sampler(decoding: Decoding, widths: tuple[int, ...]) -> Callable[..., Any]:
+    def sampler(
+        decoding: Decoding, widths: tuple[int, ...], shared: tuple[int, ...]
+    ) -> Callable[..., Any]:
         settings = SamplingSettings(
             max_new_tokens=max_new_tokens,
             end_tokens=end_tokens,
@@ -132,6 +135,7 @@ def make_generate(
         batch = BatchSettings(
             slots=batch_size,
             prompt_widths=widths,
+            common_prefix=shared,
             shrink_to=(batch_size // 4,) if batch_size >= 4 else (),
             rings=RINGS,
             cache_dtype=loaded.model.config.dtype,
@@ -139,6 +143,7 @@ def make_generate(
         return make_batch_sampler(loaded.model, settings, decoding.num_samples, batch)
 
     longest = loaded.model.config.context_length - max_new_tokens
+    shared = SharedSoFar()
 
     def generate(
         prompts: Sequence[Sequence[int]],
@@ -149,7 +154,8 @@ def make_generate(
         widths = prompt_widths(tokens.shape[1], longest)
         ids = jnp.asarray(problem_ids, jnp.uint32)
         keys = sampling_keys(seed, 0, ids, decoding.num_samples)
-        done = sampler(decoding, widths)(loaded.params, tokens, lengths, keys)
+        draw = sampler(decoding, widths, shared(prompts))
+        done = draw(loaded.params, tokens, lengths, keys)
         responses = [
             Response(row[:length].tolist(), bool(truncated))
             for row, length, truncated in zip(

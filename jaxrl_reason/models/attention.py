@@ -57,21 +57,21 @@ def self_attention(
 
     Args:
         q: [B, S, N, H].
-        k: [B, S, K, H].
-        v: [B, S, K, H].
-        mask: [B, S, S] bool, True where attended.
+        k: [B, T, K, H]; T is S, or more where earlier columns are kept.
+        v: [B, T, K, H].
+        mask: [B, S, T] bool, True where attended.
 
     Returns:
         [B, S, N, H] in the type of q; scores and softmax in float32.
     """
     batch, size, heads, head_dim = q.shape
-    kv_heads = k.shape[2]
+    columns, kv_heads = k.shape[1:3]
     group = heads // kv_heads
     q = (q * head_dim**-0.5).transpose(0, 2, 1, 3)
     q = q.reshape(batch, kv_heads, group * size, head_dim)
     scores = jnp.einsum("bkqh,bskh->bkqs", q, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, heads, size, size)
+    scores = scores.reshape(batch, heads, size, columns)
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, MASKED), axis=-1)
-    weights = weights.astype(v.dtype).reshape(batch, kv_heads, group * size, size)
+    weights = weights.astype(v.dtype).reshape(batch, kv_heads, group * size, columns)
     context = jnp.einsum("bkqs,bskh->bkqh", weights, v)
     return context.reshape(batch, heads, size, head_dim).transpose(0, 2, 1, 3)

@@ -15,7 +15,7 @@ class PrefixCache:
     Args:
         keys: L arrays [P, K, Tp, H], already rotated.
         values: L arrays [P, K, Tp, H].
-        lengths: [P] tokens of each prompt; columns from there on are padding.
+        lengths: [P] tokens of each row; columns from there on are padding.
     """
 
     keys: tuple[jax.Array, ...]
@@ -24,7 +24,11 @@ class PrefixCache:
 
 
 def prefill(
-    model: Transformer, params: Params, tokens: jax.Array, lengths: jax.Array
+    model: Transformer,
+    params: Params,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    common: PrefixCache | None = None,
 ) -> tuple[jax.Array, PrefixCache]:
     """Read right-padded prompts once.
 
@@ -33,27 +37,45 @@ def prefill(
         params: its parameters.
         tokens: [P, Tp] token ids, each prompt from column 0.
         lengths: [P] tokens of each prompt, from 1 to Tp.
+        common: the cache of one row without padding that all prompts begin with;
+            `tokens` and `lengths` are then of what follows, and so is the result.
 
     Returns:
         The hidden state [P, D] of each prompt's last token, and the cache.
 
     Raises:
-        ValueError: Tp is more than the model's context_length.
+        ValueError: the prompts are longer than the model's context_length.
     """
+    before = 0 if common is None else common.keys[0].shape[2]
     size, limit = tokens.shape[1], model.config.context_length
-    if size > limit:
+    if before + size > limit:
         raise ValueError(
             f"prompts must fit the model's context_length ({limit}), "
-            f"got rows of {size} tokens"
+            f"got rows of {before + size} tokens"
         )
     columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)
     segments = (columns < lengths[:, None]).astype(jnp.int32)
+    past = None if common is None else _stacked(common)
     hidden, (keys, values) = model.apply(
-        {"params": params}, tokens, columns, segments, method="with_cache"
+        {"params": params},
+        tokens,
+        before + columns,
+        segments,
+        past,
+        method="with_cache",
     )
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     keys, values = (part.transpose(0, 1, 3, 2, 4) for part in (keys, values))
     return last, PrefixCache(_layers(keys), _layers(values), lengths)
+
+
+def _stacked(common: PrefixCache) -> tuple[jax.Array, jax.Array]:
+    """Keys and values [L, Tc, K, H] of the one row."""
+    keys, values = (
+        jnp.stack([layer[0].swapaxes(0, 1) for layer in part])
+        for part in (common.keys, common.values)
+    )
+    return keys, values
 
 
 def _layers(stacked: jax.Array) -> tuple[jax.Array, ...]:

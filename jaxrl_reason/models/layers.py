@@ -201,13 +201,26 @@ class Block(nn.Module):
         )
 
     def with_cache(
-        self, x: jax.Array, rope: RopeTable, masks: Masks, kind: jax.Array
+        self, x: jax.Array, rope: RopeTable, masks: Masks, of_layer: tuple[Any, Any]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The same, keeping the keys and values, each [B, S, K, H]."""
+        """The same, keeping the keys and values, each [B, S, K, H].
+
+        `of_layer` is the layer's kind of mask, and keys and values [Tc, K, H] of
+        earlier columns that all rows see, or None.
+        """
+        kind, past = of_layer
         mask = jax.lax.select_n(kind, *masks)
-        return self.apply_with(
-            x, rope, lambda q, k, v: (self_attention(q, k, v, mask), (k, v))
-        )
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
+            if past is None:
+                return self_attention(q, k, v, mask), (k, v)
+            before = (jnp.broadcast_to(x, (k.shape[0], *x.shape)) for x in past)
+            keys, values = (
+                jnp.concatenate(pair, 1) for pair in zip(before, (k, v), strict=True)
+            )
+            return self_attention(q, keys, values, mask), (k, v)
+
+        return self.apply_with(x, rope, attend)
 
     def apply_with(
         self, x: jax.Array, rope: RopeTable, attend: Attend

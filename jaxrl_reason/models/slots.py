@@ -7,9 +7,12 @@ are rotated before they are kept, so their order in memory does not matter. A sl
 no clearing: what is older than its sequence is masked.
 
 Neighbouring slots form lanes. The slots of a lane read the same prompt, whose keys and
-values lie in memory once a lane; nothing is gathered while decoding.
+values lie in memory once a lane; nothing is gathered while decoding. What all prompts
+begin with lies in memory once.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import MASKED
+from jaxrl_reason.models.cache import PrefixCache
 from jaxrl_reason.models.decode import DecodeParams, through_layers
 from jaxrl_reason.models.key_values import (
     KeyValues,
@@ -34,16 +38,23 @@ class SlotCache:
     """What S slots in N lanes read, one entry a layer.
 
     Args:
-        prompts: L entries of N rows, Tp columns.
+        common: L entries of one row, Tc columns that all prompts begin with; or none.
+        prompts: L entries of N rows, Tp columns that follow them.
         responses: L entries of S rows, T columns, a ring.
-        prompt_lengths: [N] tokens of each lane's prompt.
+        prompt_lengths: [N] tokens of each lane's whole prompt.
         step: scalar, how many columns were ever written.
     """
 
+    common: tuple[KeyValues, ...]
     prompts: tuple[KeyValues, ...]
     responses: tuple[KeyValues, ...]
     prompt_lengths: jax.Array
     step: jax.Array
+
+    @property
+    def common_size(self) -> int:
+        """Tc."""
+        return self.common[0].size if self.common else 0
 
 
 def empty_slots(
@@ -53,8 +64,9 @@ def empty_slots(
     sizes: tuple[int, int],
     dtype: str,
     block: int,
+    common: PrefixCache | None = None,
 ) -> SlotCache:
-    """A cache of zeros.
+    """A cache of zeros behind what all prompts begin with.
 
     Args:
         model: the transformer.
@@ -64,6 +76,7 @@ def empty_slots(
         dtype: one of CACHE_DTYPES.
         block: columns of a block, and numbers of one where it divides H; 0 for one
             block of all.
+        common: one row without padding, if prompts have a beginning in common.
     """
     c = model.config
 
@@ -75,7 +88,16 @@ def empty_slots(
         )
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
+    def kept_once() -> tuple[KeyValues, ...]:
+        if common is None:
+            return ()
+        # One block: all slots multiply with it at once, so there is no copy to save.
+        blocks = block_sizes(common.keys[0].shape, 0)
+        pairs = zip(common.keys, common.values, strict=True)
+        return tuple(stored(keys, values, dtype, blocks) for keys, values in pairs)
+
     return SlotCache(
+        common=kept_once(),
         prompts=tuple(zeros(lanes, sizes[0]) for _ in range(c.num_layers)),
         responses=tuple(
             zeros(lanes * lane_width, sizes[1]) for _ in range(c.num_layers)
@@ -86,45 +108,50 @@ def empty_slots(
 
 
 def slot_attention(
-    q: jax.Array,
-    prompts: tuple[KeyValues, jax.Array],
-    responses: tuple[KeyValues, jax.Array],
+    q: jax.Array, parts: Sequence[tuple[KeyValues, jax.Array]]
 ) -> jax.Array:
-    """One softmax over a lane's prompt and the slot's own response.
+    """One softmax over several caches, each of which slots share or have to themselves.
 
     Args:
         q: [S, K, R, H] float, scaled; R = N/K query heads read each key-value head.
-        prompts: entries of the lanes, and the mask [S, Tp] of the columns that each
-            slot sees.
-        responses: entries of the slots, and the mask [S, T] of their own columns.
+        parts: caches of n rows, where S/n neighbouring slots read each row, and masks
+            [S, T] of the columns that each slot sees.
 
     Returns:
         [S, K, R, H] float32; scores and softmax in float32.
     """
-    slots, kv_heads, group, _ = q.shape
-    lanes = prompts[0].values.shape[0]
-    width = slots // lanes
-
-    def by_lane(x: jax.Array) -> jax.Array:
-        """[S, K, R, n] -> [lanes, K, width*R, n]."""
-        x = x.reshape(lanes, width, kv_heads, group, -1).swapaxes(1, 2)
-        return x.reshape(lanes, kv_heads, width * group, -1)
-
-    def by_slot(x: jax.Array) -> jax.Array:
-        x = x.reshape(lanes, kv_heads, width, group, -1).swapaxes(1, 2)
-        return x.reshape(slots, kv_heads, group, -1)
-
     q = q.astype(jnp.float32)
-    shared = by_slot(_scores(by_lane(q), prompts[0]))
-    shared = jnp.where(prompts[1][:, None, None], shared, MASKED)
-    own = jnp.where(responses[1][:, None, None], _scores(q, responses[0]), MASKED)
-    top = jnp.maximum(
-        jnp.max(shared, axis=-1, keepdims=True), jnp.max(own, axis=-1, keepdims=True)
-    )
-    shared, own = jnp.exp(shared - top), jnp.exp(own - top)
-    total = jnp.sum(shared, -1, keepdims=True) + jnp.sum(own, -1, keepdims=True)
-    context = by_slot(_context(by_lane(shared), prompts[0]))
-    return (context + _context(own, responses[0])) / total
+    scores = [
+        jnp.where(
+            mask[:, None, None], _by_slot(_scores(_by_row(q, kept), kept), q), MASKED
+        )
+        for kept, mask in parts
+    ]
+    tops = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
+    top = functools.reduce(jnp.maximum, tops)
+    weights = [jnp.exp(part - top) for part in scores]
+    total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
+    contexts = [
+        _by_slot(_context(_by_row(part, kept), kept), q)
+        for part, (kept, _) in zip(weights, parts, strict=True)
+    ]
+    return functools.reduce(jnp.add, contexts) / total
+
+
+def _by_row(x: jax.Array, kept: KeyValues) -> jax.Array:
+    """[S, K, R, m] -> [n, K, S/n*R, m]: the queries of a cache's row side by side."""
+    slots, kv_heads, group, _ = x.shape
+    rows = kept.values.shape[0]
+    x = x.reshape(rows, slots // rows, kv_heads, group, -1).swapaxes(1, 2)
+    return x.reshape(rows, kv_heads, slots // rows * group, -1)
+
+
+def _by_slot(x: jax.Array, q: jax.Array) -> jax.Array:
+    """Undo `_by_row`."""
+    slots, kv_heads, group, _ = q.shape
+    rows = x.shape[0]
+    x = x.reshape(rows, kv_heads, slots // rows, group, -1).swapaxes(1, 2)
+    return x.reshape(slots, kv_heads, group, -1)
 
 
 def _scores(q: jax.Array, kept: KeyValues) -> jax.Array:
@@ -195,12 +222,9 @@ def slot_step(
             blocks = (1, cache.responses[layer].blocks[1])
             new = stored(k, v, dtype, blocks)
             kept = written(cache.responses[layer], new, 0, place)
-            prompt_mask, own_mask = masks[c.window_of(layer)]
-            context = slot_attention(
-                q * c.head_dim**-0.5,
-                (cache.prompts[layer], prompt_mask),
-                (kept, own_mask),
-            ).astype(q.dtype)
+            caches = [*cache.common[layer : layer + 1], cache.prompts[layer], kept]
+            parts = list(zip(caches, masks[c.window_of(layer)], strict=True))
+            context = slot_attention(q * c.head_dim**-0.5, parts).astype(q.dtype)
             return context.reshape(slots, 1, c.num_heads, -1), kept
 
         return attend
@@ -211,20 +235,28 @@ def slot_step(
 
 def _slot_masks(
     cache: SlotCache, columns: jax.Array, place: jax.Array, window: int | None
-) -> tuple[jax.Array, jax.Array]:
-    """The columns that each slot sees: of its prompt [S, Tp], of the ring [S, T].
+) -> list[jax.Array]:
+    """The columns that each slot sees, of each part: [S, Tc] if any, [S, Tp], [S, T].
 
     With a window, only the newest `window` tokens, the slot's own among them.
     """
-    size = cache.responses[0].size
-    ages = ((place - jnp.arange(size)) % size)[None]
-    own_mask = ages <= columns[:, None]
-    shared = jnp.arange(cache.prompts[0].size)[None]
     lengths = jnp.repeat(
         cache.prompt_lengths, columns.size // cache.prompt_lengths.size
     )[:, None]
-    prompt_mask = shared < lengths
+    size = cache.responses[0].size
+    ages = ((place - jnp.arange(size)) % size)[None]
+    own = ages <= columns[:, None]
     if window is not None:
-        own_mask &= ages < window
-        prompt_mask &= lengths + columns[:, None] - shared < window
-    return prompt_mask, own_mask
+        own &= ages < window
+
+    def before(start: int, size: int) -> jax.Array:
+        """Of prompt tokens from `start` on."""
+        positions = jnp.arange(start, start + size)[None]
+        mask = positions < lengths
+        if window is not None:
+            mask &= lengths + columns[:, None] - positions < window
+        return mask
+
+    once = cache.common_size
+    prompts = before(once, cache.prompts[0].size)
+    return [before(0, once), prompts, own] if once else [prompts, own]

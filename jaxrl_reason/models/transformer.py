@@ -100,11 +100,21 @@ class Transformer(nn.Module):
         return self.final_norm(x)
 
     def with_cache(
-        self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        past: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The same hidden states, with keys and values, each [L, B, S, K, H]."""
-        x, *inputs = self._inputs(tokens, positions, segment_ids)
-        x, cache = self.layers.with_cache(x, *inputs)
+        """The same hidden states, with keys and values, each [L, B, S, K, H].
+
+        `past` is keys and values, each [L, Tc, K, H], of Tc tokens that come before
+        all rows, at positions from 0 on.
+        """
+        x, rope, masks, kinds = self._inputs(tokens, positions, segment_ids)
+        if past is not None:
+            masks = masks_after(positions, masks, past[0].shape[1], self.config)
+        x, cache = self.layers.with_cache(x, rope, masks, (kinds, past))
         return self.final_norm(x), cache
 
     def _inputs(
@@ -143,6 +153,21 @@ def layer_masks(
         for window in kinds
     )
     return masks, jnp.array([kinds.index(window) for window in windows])
+
+
+def masks_after(
+    positions: jax.Array, masks: Masks, size: int, config: TransformerConfig
+) -> Masks:
+    """The masks of `layer_masks` with `size` columns in front that all rows see.
+
+    They are at positions from 0 on; a sliding window may have left them behind.
+    """
+    ages = positions[:, :, None] - jnp.arange(size)[None, None]
+    windows = dict.fromkeys(config.window_of(i) for i in range(config.num_layers))
+    return tuple(
+        jnp.concatenate([ages >= 0 if window is None else ages < window, mask], 2)
+        for window, mask in zip(windows, masks, strict=True)
+    )
 
 
 def embed(

@@ -4,6 +4,7 @@ from jaxrl_reason.sampler.batch import BatchSampler, OnTokens, make_batch_sample
 from jaxrl_reason.sampler.decode import Sampler, make_sampler, sample
 from jaxrl_reason.sampler.engine import RolloutEngine
 from jaxrl_reason.sampler.keys import sampling_keys
+from jaxrl_reason.sampler.prefixes import common_prefix
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "Sampler",
     "SamplingSettings",
     "StopCheck",
+    "common_prefix",
     "make_batch_sampler",
     "make_sampler",
     "sample",

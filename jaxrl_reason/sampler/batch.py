@@ -1,7 +1,7 @@
 """Continuous batching: slots that take the next sequence as soon as one has ended."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.models import Params, Transformer, prefill
+from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.models.decode import decode_params
 from jaxrl_reason.sampler.decode import check_sampling
 from jaxrl_reason.sampler.lanes import Lanes
+from jaxrl_reason.sampler.prompts import PromptReader, Prompts
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
@@ -22,9 +23,6 @@ from jaxrl_reason.sampler.settings import (
 from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
 from jaxrl_reason.sampler.stops import StopCheck
 
-# A prefill reads about this many tokens at once: enough for a product's full speed.
-PREFILL_TOKENS = 512
-
 # (row of the completions, tokens new since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]
 
@@ -33,10 +31,8 @@ OnTokens = Callable[[int, tuple[int, ...], bool], None]
 class _Run:
     """One call's state on the host."""
 
-    params: Any
     cut: Any
-    prompts: np.ndarray
-    lengths: np.ndarray
+    prompts: Prompts
     keys: np.ndarray
     key_impl: str
     book: Lanes
@@ -46,7 +42,6 @@ class _Run:
     on_tokens: OnTokens | None
     seen: np.ndarray  # [B] tokens of each response that were looked at
     columns: np.ndarray  # [S] tokens that each slot's sequence has
-    prefixes: dict[int, Any] = field(default_factory=dict)
 
 
 class BatchSampler:
@@ -76,6 +71,14 @@ class BatchSampler:
     ) -> None:
         width = batch.prompt_widths[-1]
         check_sampling(model, settings, num_samples, prompt_width=width)
+        outside = [
+            t for t in batch.common_prefix if not 0 <= t < model.config.vocab_size
+        ]
+        if outside:
+            raise ValueError(
+                f"common_prefix must have tokens from 0 to below vocab_size "
+                f"({model.config.vocab_size}), got {outside}"
+            )
         if batch.alternatives > model.config.vocab_size:
             raise ValueError(
                 f"alternatives must be at most vocab_size "
@@ -83,8 +86,7 @@ class BatchSampler:
             )
         self.settings, self.batch, self.num_samples = settings, batch, num_samples
         self._programs = compiled(model, settings, batch)
-        self._prefill = jax.jit(partial(prefill, model))
-        self._most_prompts = 1  # of a call so far: what a prefill has rows for
+        self._reader = PromptReader(model, batch)
         size = width + settings.max_new_tokens
         self._rings = ring_sizes(batch, settings.max_new_tokens)
         # Compiled by parts: see decode_params.
@@ -118,7 +120,8 @@ class BatchSampler:
             response that was stopped.
 
         Raises:
-            ValueError: a shape or length does not fit.
+            ValueError: a shape or length does not fit, or a prompt does not begin with
+                `common_prefix`.
         """
         run = self._start(params, prompt_tokens, prompt_lengths, keys)
         run.stops, run.on_tokens = stops, on_tokens
@@ -146,13 +149,14 @@ class BatchSampler:
         """
         batch, programs = self.batch, self._programs
         prompts = keys.shape[0] // self.num_samples
+        shortest = [*batch.common_prefix, 0]
         run = self._start(
             params,
-            np.zeros((prompts, batch.prompt_widths[-1]), np.int32),
-            np.ones(prompts, np.int32),
+            np.tile(np.array(shortest, np.int32), (prompts, 1)),
+            np.full(prompts, len(shortest), np.int32),
             keys,
         )
-        prefixes = [self._read(run, [0], width) for width in batch.prompt_widths]
+        prefixes = [run.prompts.read([0], width) for width in batch.own_widths]
         state: Any = run.slots
         counts = (batch.slots, *batch.shrink_to)
         raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
@@ -182,25 +186,16 @@ class BatchSampler:
             raise ValueError(
                 f"keys must be one a response, ({rows},), got {keys.shape}"
             )
-        limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
-        if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
-            raise ValueError(
-                f"prompt_lengths must be from 1 to {limit}, the widest of "
-                f"prompt_tokens and prompt_widths, got {lengths.tolist()}"
-            )
-        self._most_prompts = max(self._most_prompts, len(lengths))
+        prompts = self._reader.start(params, tokens, lengths)
         raw = np.asarray(jax.random.key_data(keys))
-        order = sorted(range(len(lengths)), key=lambda p: self._width(lengths[p]))
-        batch = self.batch
+        batch, order = self.batch, prompts.order()
         return _Run(
-            params=params,
             cut=self._cut(params),
-            prompts=tokens,
-            lengths=lengths,
+            prompts=prompts,
             keys=raw,
             key_impl=str(jax.random.key_impl(keys)),
             book=Lanes(order, self.num_samples, batch.lanes, batch.lane_width),
-            slots=self._programs.empty(raw.shape[1]),
+            slots=self._programs.empty(raw.shape[1], prompts.common),
             out=_blank(rows, self.settings.max_new_tokens, batch.alternatives),
             stops=(),
             on_tokens=None,
@@ -208,22 +203,13 @@ class BatchSampler:
             columns=np.zeros(batch.slots, np.int32),
         )
 
-    def _width(self, length: int) -> int:
-        return next(width for width in self.batch.prompt_widths if width >= length)
-
     def _refill(self, run: _Run) -> None:
         ahead = list(run.book.unread)
         installs, fresh = run.book.assign()
         for lane, prompt in installs:
-            if prompt not in run.prefixes:
-                self._read_ahead(run, ahead[ahead.index(prompt) :])
-            (hidden, prefix), row = run.prefixes[prompt]
+            hidden, prefix, row = run.prompts.get(prompt, ahead)
             run.slots = self._programs.install(run.slots, hidden, prefix, row, lane)
-        # A prefill's arrays go when the last of its prompts has gone.
-        unread = set(run.book.unread)
-        for prompt in [p for p in run.prefixes if p not in unread]:
-            if not run.book.in_use(prompt):
-                del run.prefixes[prompt]
+        run.prompts.keep(run.book.wanted())
         if fresh:
             slots, requests = np.array(fresh).T
             mask = np.zeros(len(run.book.requests), bool)
@@ -232,29 +218,6 @@ class BatchSampler:
             keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)
             keys[slots] = run.keys[requests]
             run.slots = self._programs.refill(run.slots, mask, keys)
-
-    def _read_ahead(self, run: _Run, ahead: list[int]) -> None:
-        """Prefill the first of these prompts, and those after it of the same width."""
-        width = self._width(run.lengths[ahead[0]])
-        same = [p for p in ahead if self._width(run.lengths[p]) == width]
-        same = same[: self._prefill_rows(width)]
-        result = self._read(run, same, width)
-        for row, prompt in enumerate(same):
-            run.prefixes[prompt] = (result, row)
-
-    def _prefill_rows(self, width: int) -> int:
-        most = max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
-        # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
-        times = -(-self._most_prompts // most)
-        return -(-self._most_prompts // times)
-
-    def _read(self, run: _Run, prompts: list[int], width: int) -> Any:
-        rows = self._prefill_rows(width)
-        tokens, lengths = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
-        for row, prompt in enumerate(prompts):
-            lengths[row] = run.lengths[prompt]
-            tokens[row, : lengths[row]] = run.prompts[prompt, : lengths[row]]
-        return self._prefill(run.params, tokens, lengths)
 
     def _enough(self, book: Lanes, live: int) -> int:
         """The number of live slots below which the host has something to do."""

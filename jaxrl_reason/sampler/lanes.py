@@ -49,9 +49,9 @@ class Lanes:
         """Take the request out of a slot."""
         self.requests[slot] = FREE
 
-    def in_use(self, prompt: int) -> bool:
-        """Whether a sample of a prompt that was begun still waits for a slot."""
-        return prompt in self._left
+    def wanted(self) -> set[int]:
+        """The prompts of which a sample still waits for a slot."""
+        return {*self.unread, *self._left}
 
     def assign(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Fill free slots.

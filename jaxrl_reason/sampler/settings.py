@@ -116,6 +116,8 @@ class BatchSettings:
             of their sequences before they take another prompt.
         prompt_widths: the widths that prompts are padded to, ascending; each is
             compiled once, the last one is the longest prompt.
+        common_prefix: tokens that every prompt begins with and goes on from; they are
+            read once a call and kept once. See `common_prefix`.
         steps: the most tokens a slot draws before the host looks at it.
         refill_share: the share of the slots that must be free before the host is
             called early, while sequences wait; 0 calls at the first.
@@ -137,6 +139,7 @@ class BatchSettings:
 
     slots: int
     prompt_widths: tuple[int, ...]
+    common_prefix: tuple[int, ...] = ()
     lane_width: int = 1
     steps: int = 32
     refill_share: float = 0.0
@@ -158,6 +161,11 @@ class BatchSettings:
         if not widths or widths[0] < 1 or sorted(set(widths)) != list(widths):
             raise ValueError(
                 f"prompt_widths must be ascending numbers >= 1, got {widths}"
+            )
+        if len(self.common_prefix) >= widths[-1]:
+            raise ValueError(
+                f"common_prefix must be shorter than the last of prompt_widths "
+                f"({widths[-1]}), got {len(self.common_prefix)} tokens"
             )
         counts = (self.slots, *self.shrink_to)
         if sorted(set(counts), reverse=True) != list(counts) or any(
@@ -190,6 +198,12 @@ class BatchSettings:
         if self.cache_block is not None:
             return self.cache_block
         return CPU_BLOCK if jax.default_backend() == "cpu" else 0
+
+    @property
+    def own_widths(self) -> tuple[int, ...]:
+        """The widths of what follows `common_prefix`."""
+        widths = (width - len(self.common_prefix) for width in self.prompt_widths)
+        return tuple(width for width in widths if width > 0)
 
     @property
     def lanes(self) -> int:

@@ -61,9 +61,16 @@ class Slots:
 
 
 def empty(
-    model: Transformer, settings: SamplingSettings, batch: BatchSettings, key_size: int
+    model: Transformer,
+    settings: SamplingSettings,
+    batch: BatchSettings,
+    key_size: int,
+    common: PrefixCache | None,
 ) -> Slots:
-    """Slots without a sequence; `key_size` is the numbers of a raw key."""
+    """Slots without a sequence.
+
+    `key_size` is the numbers of a raw key, `common` what all prompts begin with.
+    """
     size, slots, dtype = settings.max_new_tokens, batch.slots, model.config.dtype
     kept = (slots, size, batch.alternatives)
     likely = Alternatives(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
@@ -81,9 +88,10 @@ def empty(
             model,
             batch.lanes,
             batch.lane_width,
-            (batch.prompt_widths[-1], ring_sizes(batch, size)[0]),
+            (batch.own_widths[-1], ring_sizes(batch, size)[0]),
             batch.cache_dtype,
             batch.block,
+            common,
         ),
     )
 
@@ -123,7 +131,8 @@ def install(
             cache.prompts, prefix.keys, prefix.values, strict=True
         )
     )
-    lengths = cache.prompt_lengths.at[lane].set(prefix.lengths[row])
+    length = cache.common_size + prefix.lengths[row]
+    lengths = cache.prompt_lengths.at[lane].set(length)
     return replace(
         state,
         prompt_hidden=state.prompt_hidden.at[lane].set(hidden[row]),
@@ -164,7 +173,9 @@ def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
     kept, responses = jax.tree.map(lambda x: x[slots], (by_slot, cache.responses))
     return Slots(
         prompt_hidden=hidden,
-        cache=SlotCache(prompts, responses, lengths, cache.step),
+        cache=replace(
+            cache, prompts=prompts, responses=responses, prompt_lengths=lengths
+        ),
         **kept,
     )
 

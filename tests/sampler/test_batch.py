@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,22 +14,23 @@ from jaxrl_reason.sampler import (
     SamplingSettings,
     make_batch_sampler,
     make_sampler,
-    sampling_keys,
     stop_sequences,
     stop_strings,
 )
-from tests.models.reference import TINY, VARIANTS, build, tokens_of
-
-PROMPTS, SAMPLES, WIDTH, SIZE = 5, 4, 6, 12
-LENGTHS = np.array([6, 2, 4, 1, 5])
-TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
-# One layer compiles quickest; the test of the variants has more.
-SMALL = replace(TINY, num_layers=1)
-SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
-KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
-BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
-CHANGING = replace(
-    BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7), cache_block=0
+from tests.models.reference import VARIANTS, build
+from tests.sampler.small import (
+    BATCH,
+    CHANGING,
+    KEYS,
+    LENGTHS,
+    PROMPTS,
+    SAMPLES,
+    SETTINGS,
+    SIZE,
+    SMALL,
+    TOKENS,
+    WIDTH,
+    check_same,
 )
 
 
@@ -48,13 +48,6 @@ def sampler(batch: BatchSettings = BATCH, settings: SamplingSettings = SETTINGS)
 
 def run(batch: BatchSettings = BATCH, **options: Any) -> Completions:
     return sampler(batch)(build(SMALL)[1], TOKENS, LENGTHS, KEYS, **options)
-
-
-def check_same(got: Completions, wanted: Completions) -> None:
-    np.testing.assert_array_equal(got.tokens, wanted.tokens)
-    np.testing.assert_array_equal(got.lengths, wanted.lengths)
-    np.testing.assert_array_equal(got.truncated, wanted.truncated)
-    np.testing.assert_allclose(got.logprobs, wanted.logprobs, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +89,7 @@ def test_after_a_warm_up_nothing_is_compiled() -> None:
     params = build(SMALL)[1]
     batch_sampler.warm_up(params, KEYS)
     jitted = [f for f in vars(batch_sampler._programs).values()]
-    jitted += [batch_sampler._prefill]
+    jitted += [batch_sampler._reader.prefill]
     before = [f._cache_size() for f in jitted]
     got = batch_sampler(params, TOKENS, LENGTHS, KEYS)
     assert [f._cache_size() for f in jitted] == before
@@ -111,12 +104,12 @@ def test_prefills_share_prompts_evenly_and_keep_their_shape() -> None:
     made = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, BATCH)
     params = build(SMALL)[1]
     made(params, TOKENS, LENGTHS, KEYS)
-    rows = made._prefill_rows(WIDTH)
+    rows = made._reader.rows(WIDTH)
     assert rows == 3  # five prompts by at most four: three and two
-    compiled = made._prefill._cache_size()
+    compiled = made._reader.prefill._cache_size()
     got = made(params, TOKENS[:2], LENGTHS[:2], KEYS[: 2 * SAMPLES])
-    assert made._prefill_rows(WIDTH) == rows
-    assert made._prefill._cache_size() == compiled
+    assert made._reader.rows(WIDTH) == rows
+    assert made._reader.prefill._cache_size() == compiled
     np.testing.assert_array_equal(got.tokens, plain().tokens[: 2 * SAMPLES])
 
 

@@ -1,0 +1,130 @@
+"""Reading prompts, a few at once and ahead of the sequences that need them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_reason.models import Params, PrefixCache, Transformer, prefill
+from jaxrl_reason.sampler.settings import BatchSettings
+
+# A prefill reads about this many tokens at once: enough for a product's full speed.
+PREFILL_TOKENS = 512
+
+
+class PromptReader:
+    """The compiled prefills of a batch sampler.
+
+    Args:
+        model: the policy.
+        batch: how to spend memory and time.
+    """
+
+    def __init__(self, model: Transformer, batch: BatchSettings) -> None:
+        self.batch = batch
+        self.prefill = jax.jit(partial(prefill, model))
+        self._most_prompts = 1  # of a call so far: what a prefill has rows for
+
+    def start(self, params: Params, tokens: Any, lengths: Any) -> "Prompts":
+        """Take in one call's prompts, tokens [P, Tp] and lengths [P].
+
+        Raises:
+            ValueError: a length does not fit, or a prompt has another beginning.
+        """
+        limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
+        if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
+            raise ValueError(
+                f"prompt_lengths must be from 1 to {limit}, the widest of "
+                f"prompt_tokens and prompt_widths, got {lengths.tolist()}"
+            )
+        size = self._check_beginning(tokens, lengths)
+        self._most_prompts = max(self._most_prompts, len(lengths))
+        common = self._read_common(params)
+        return Prompts(self, params, tokens[:, size:], lengths - size, common)
+
+    def _check_beginning(self, tokens: Any, lengths: Any) -> int:
+        """The size of `common_prefix`, if all prompts begin with it and go on."""
+        common = np.array(self.batch.common_prefix, tokens.dtype)
+        size = common.size
+        begins = (tokens[:, :size] == common[: tokens.shape[1]]).all(axis=1)
+        other = np.flatnonzero(~begins | (lengths <= size))
+        if size and other.size:
+            raise ValueError(
+                f"every prompt must begin with common_prefix ({size} tokens) and go "
+                f"on, got others at {other.tolist()}"
+            )
+        return size
+
+    def _read_common(self, params: Params) -> PrefixCache | None:
+        if not (common := self.batch.common_prefix):
+            return None
+        _, cache = self.prefill(params, np.array([common]), np.array([len(common)]))
+        return cache
+
+    def width(self, length: int) -> int:
+        """The columns that a prompt of `length` own tokens is padded to."""
+        return next(width for width in self.batch.own_widths if width >= length)
+
+    def rows(self, width: int) -> int:
+        """The prompts of a prefill."""
+        most = max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
+        # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
+        times = -(-self._most_prompts // most)
+        return -(-self._most_prompts // times)
+
+
+@dataclass
+class Prompts:
+    """One call's prompts.
+
+    Args:
+        reader: what compiled their prefills.
+        params: the model's parameters.
+        tokens: [P, n] of each what follows the common beginning.
+        lengths: [P] of it.
+        common: the cache of that beginning, if there is one.
+    """
+
+    reader: PromptReader
+    params: Params
+    tokens: np.ndarray
+    lengths: np.ndarray
+    common: PrefixCache | None
+    _read: dict[int, Any] = field(default_factory=dict)
+
+    def order(self) -> list[int]:
+        """All prompts, those of the same width side by side."""
+        widths = [self.reader.width(length) for length in self.lengths]
+        return sorted(range(len(widths)), key=widths.__getitem__)
+
+    def get(self, prompt: int, ahead: Sequence[int]) -> tuple[Any, PrefixCache, int]:
+        """What a prefill gave for a prompt: hidden states, cache, and its row there.
+
+        A prompt that is not read yet is read together with those of `ahead` that have
+        the same width.
+        """
+        if prompt not in self._read:
+            width = self.reader.width(self.lengths[prompt])
+            alike = [p for p in ahead if self.reader.width(self.lengths[p]) == width]
+            others = [p for p in alike if p != prompt and p not in self._read]
+            together = [prompt, *others][: self.reader.rows(width)]
+            hidden, cache = self.read(together, width)
+            for row, of in enumerate(together):
+                self._read[of] = (hidden, cache, row)
+        return self._read[prompt]
+
+    def keep(self, prompts: Collection[int]) -> None:
+        """Forget all others; a prefill's arrays go with the last of its prompts."""
+        self._read = {p: self._read[p] for p in self._read if p in prompts}
+
+    def read(self, prompts: Sequence[int], width: int) -> tuple[Any, PrefixCache]:
+        """Prefill some prompts of one width; rows to spare hold one token."""
+        rows = self.reader.rows(width)
+        tokens, lengths = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
+        for row, prompt in enumerate(prompts):
+            lengths[row] = self.lengths[prompt]
+            tokens[row, : lengths[row]] = self.tokens[prompt, : lengths[row]]
+        return self.reader.prefill(self.params, tokens, lengths, self.common)

@@ -1,0 +1,33 @@
+"""A model, prompts and settings small enough to draw in every way."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    Completions,
+    SamplingSettings,
+    sampling_keys,
+)
+from tests.models.reference import TINY, tokens_of
+
+PROMPTS, SAMPLES, WIDTH, SIZE = 5, 4, 6, 12
+LENGTHS = np.array([6, 2, 4, 1, 5])
+TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
+# One layer compiles quickest; the test of the variants has more.
+SMALL = replace(TINY, num_layers=1)
+SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
+KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
+BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
+CHANGING = replace(
+    BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7), cache_block=0
+)
+
+
+def check_same(got: Completions, wanted: Completions) -> None:
+    np.testing.assert_array_equal(got.tokens, wanted.tokens)
+    np.testing.assert_array_equal(got.lengths, wanted.lengths)
+    np.testing.assert_array_equal(got.truncated, wanted.truncated)
+    np.testing.assert_allclose(got.logprobs, wanted.logprobs, atol=1e-5)

@@ -35,7 +35,7 @@ def need(*modules: str, extra: str = "jaxrl-reason[benchmarks]") -> None:
 
 def wide_console() -> Console:
     """A console whose tables are not cut in a file or a narrow terminal."""
-    return Console(width=max(120, Console().width))
+    return Console(width=max(140, Console().width))
 
 
 def hugging_face_folder(path: Path, folder: Path) -> Path:

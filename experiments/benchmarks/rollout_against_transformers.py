@@ -93,7 +93,7 @@ class Row:
     of_weights_products: float = 0.0
     of_full_steps: float = 0.0
     ratio: float = 0.0
-    rates: list[float] = field(default_factory=list)
+    turns: list[tuple[float, float]] = field(default_factory=list)
 
 
 def turn(runner: Runner, seed: int) -> Turn:
@@ -163,15 +163,10 @@ def table_rows(
     size = sum(x.size for x in jax.tree.leaves(abstract_params(Transformer(config))))
     best = {name: max(of, key=lambda t: t.rate) for name, of in turns.items()}
     theirs = [best[runner.name].rate for runner in runners if not runner.ours]
-    reading = bounds.prompts(distinct_tokens(prompts))
-    prompt_lengths = np.array([len(prompt) for prompt in prompts])
+    share = partial(shares, config=config, bounds=bounds, prompts=prompts)
     rows = []
     for runner in runners:
-        done = best[runner.name]
-        by_prompt = done.lengths.reshape(len(prompts), -1)
-        attending = bounds.attention(config, prompt_lengths, by_prompt)
-        live = reading + bounds.live(done.lengths, runner.rows)
-        full = reading + bounds.full(done.lengths, runner.rows)
+        done, of = best[runner.name], turns[runner.name]
         rows.append(
             Row(
                 name=runner.name,
@@ -183,14 +178,33 @@ def table_rows(
                 mean_length=float(done.lengths.mean()),
                 longest=int(done.lengths.max()),
                 of_peak=done.rate * 2 * size / bounds.best_flop_per_second,
-                of_products=(live + attending) / done.seconds,
-                of_weights_products=live / done.seconds,
-                of_full_steps=full / done.seconds,
+                **share(done, runner.rows),
                 ratio=done.rate / max(theirs) if theirs else 0.0,
-                rates=[t.rate for t in turns[runner.name]],
+                turns=[(t.rate, share(t, runner.rows)["of_products"]) for t in of],
             )
         )
     return rows
+
+
+def shares(
+    turn: Turn,
+    rows: int,
+    *,
+    config: TransformerConfig,
+    bounds: ProductBounds,
+    prompts: list[list[int]],
+) -> dict[str, float]:
+    """The shares of a turn's time that products alone would take; see above."""
+    prompt_lengths = np.array([len(prompt) for prompt in prompts])
+    by_prompt = turn.lengths.reshape(len(prompts), -1)
+    attention = bounds.attention(config, prompt_lengths, by_prompt)
+    reading = bounds.prompts(distinct_tokens(prompts))
+    weights = reading + bounds.live(turn.lengths, rows)
+    return {
+        "of_products": (weights + attention) / turn.seconds,
+        "of_weights_products": weights / turn.seconds,
+        "of_full_steps": (reading + bounds.full(turn.lengths, rows)) / turn.seconds,
+    }
 
 
 def distinct_tokens(prompts: list[list[int]]) -> int:
@@ -217,6 +231,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
             *(f"{row[share.replace(' ', '_')]:.0%}" for share in shares),
         )
     console.print(table)
+    for row in result["rows"]:
+        of = ", ".join(f"{rate:.0f} ({share:.0%})" for rate, share in row["turns"])
+        console.print(f"{row['name']}, turns (of products): {of}")
     console.print(
         f"best float32 product: {result['peak_gflop_per_second']:.0f} GFLOP/s"
     )

@@ -181,6 +181,10 @@ class Constrainer:
         sharding = checked_sharding(self.mesh, self.rules, axes, x.shape, "an array")
         return jax.lax.with_sharding_constraint(x, sharding)
 
+    def split(self, axis: str | None) -> int:
+        """`ShardingRules.split` on this mesh; it must divide a dimension's size."""
+        return self.rules.split(self.mesh, axis)
+
 
 def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
     """Returns `x` as it is: the constrainer of a model that has no mesh."""

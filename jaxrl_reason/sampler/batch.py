@@ -13,7 +13,7 @@ from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.models.decode import decode_params
 from jaxrl_reason.sampler.decode import check_sampling
 from jaxrl_reason.sampler.lanes import Lanes
-from jaxrl_reason.sampler.prompts import PromptReader, Prompts
+from jaxrl_reason.sampler.prompts import PromptReader, Prompts, row_parts
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
@@ -78,6 +78,12 @@ class BatchSampler:
             raise ValueError(
                 f"common_prefix must have tokens from 0 to below vocab_size "
                 f"({model.config.vocab_size}), got {outside}"
+            )
+        counts, parts = (batch.slots, *batch.shrink_to), row_parts(model)
+        if any(count % parts for count in counts):
+            raise ValueError(
+                f"slots and shrink_to must be multiples of {parts}, the parts into "
+                f"which the mesh splits rows, got {counts}"
             )
         if batch.alternatives > model.config.vocab_size:
             raise ValueError(

@@ -9,10 +9,20 @@ import jax
 import numpy as np
 
 from jaxrl_reason.models import Params, PrefixCache, Transformer, prefill
+from jaxrl_reason.models.key_values import rounded
 from jaxrl_reason.sampler.settings import BatchSettings
 
 # A prefill reads about this many tokens at once: enough for a product's full speed.
 PREFILL_TOKENS = 512
+
+
+def row_parts(model: Transformer) -> int:
+    """Into how many parts the model's mesh splits rows; 1 without a mesh.
+
+    A `constrain` that has a mesh says so by a method `split`, as `Constrainer` does.
+    """
+    split = getattr(model.constrain, "split", None)
+    return 1 if split is None else split("batch")
 
 
 class PromptReader:
@@ -24,7 +34,7 @@ class PromptReader:
     """
 
     def __init__(self, model: Transformer, batch: BatchSettings) -> None:
-        self.batch = batch
+        self.batch, self.parts = batch, row_parts(model)
         self.prefill = jax.jit(partial(prefill, model))
         self._most_prompts = 1  # of a call so far: what a prefill has rows for
 
@@ -61,8 +71,9 @@ class PromptReader:
     def _read_common(self, params: Params) -> PrefixCache | None:
         if not (common := self.batch.common_prefix):
             return None
-        _, cache = self.prefill(params, np.array([common]), np.array([len(common)]))
-        return cache
+        tokens = np.tile(np.array(common), (self.parts, 1))
+        _, cache = self.prefill(params, tokens, np.full(self.parts, len(common)))
+        return jax.tree.map(lambda x: x[:1], cache)
 
     def width(self, length: int) -> int:
         """The columns that a prompt of `length` own tokens is padded to."""
@@ -73,7 +84,7 @@ class PromptReader:
         most = max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
         # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
         times = -(-self._most_prompts // most)
-        return -(-self._most_prompts // times)
+        return rounded(-(-self._most_prompts // times), self.parts)
 
 
 @dataclass

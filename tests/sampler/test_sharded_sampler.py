@@ -39,12 +39,25 @@ SCRIPT = """
     batch = BatchSettings(8, (6,), lane_width=2, shrink_to=(4,))
     slots = make_batch_sampler(spread, settings, 4, batch)
     slots = slots(placed, *prompts, jax.device_put(keys, rows))
+    # Prompts that begin alike, and fewer than the mesh has rows for.
+    alike = tokens.at[:, :2].set(tokens[0, :2])[:3], jnp.maximum(lengths, 3)[:3]
+    wanted_alike = make_sampler(model, settings, 4)(params, *alike, keys[:12])
+    shared = replace(batch, common_prefix=tuple(tokens[0, :2].tolist()))
+    once = make_batch_sampler(spread, settings, 4, shared)(placed, *alike, keys[:12])
+    try:
+        make_batch_sampler(spread, settings, 4, replace(batch, shrink_to=(6,)))
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
     hidden = hidden_of(spread, placed, jax.device_put(tokens, rows))
     print(json.dumps({
         "tokens": bool((got.tokens == wanted.tokens).all()),
         "logprobs": float(jnp.abs(got.logprobs - wanted.logprobs).max()),
         "slots": bool((slots.tokens == wanted.tokens).all()),
         "slot_logprobs": float(np.abs(slots.logprobs - wanted.logprobs).max()),
+        "refused": refused,
+        "once": bool((once.tokens == wanted_alike.tokens).all()),
+        "once_logprobs": float(np.abs(once.logprobs - wanted_alike.logprobs).max()),
         "hidden": float(jnp.abs(hidden - hidden_of(model, params, tokens)).max()),
     }))
 """
@@ -58,4 +71,7 @@ def test_eight_devices_give_the_tokens_of_one(
     assert found["logprobs"] < 1e-5
     assert found["slots"]
     assert found["slot_logprobs"] < 1e-5
+    assert "must be multiples of 4, the parts" in found["refused"]
+    assert found["once"]
+    assert found["once_logprobs"] < 1e-5
     assert found["hidden"] < 1e-5

@@ -76,6 +76,11 @@ def test_constrainer_keeps_values_and_hashes_by_value() -> None:
     assert no_constraint(x, ("batch", "sequence")) is x
 
 
+def test_constrainer_says_into_how_many_parts() -> None:
+    constrain = ShardingRules().constrainer(make_mesh())
+    assert constrain.split("batch") == constrain.split(None) == 1
+
+
 def test_constrainer_wants_one_axis_for_each_dimension() -> None:
     constrain = ShardingRules().constrainer(make_mesh())
     with pytest.raises(

@@ -138,4 +138,7 @@ class Prompts:
         for row, prompt in enumerate(prompts):
             lengths[row] = self.lengths[prompt]
             tokens[row, : lengths[row]] = self.tokens[prompt, : lengths[row]]
-        return self.reader.prefill(self.params, tokens, lengths, self.common)
+        read = self.reader.prefill(self.params, tokens, lengths, self.common)
+        # On a mesh of CPU devices the collectives of programs in flight together have
+        # been seen to wait for each other; there is nothing to gain by overlapping.
+        return jax.block_until_ready(read)

@@ -72,8 +72,16 @@ class PromptReader:
         if not (common := self.batch.common_prefix):
             return None
         tokens = np.tile(np.array(common), (self.parts, 1))
-        _, cache = self.prefill(params, tokens, np.full(self.parts, len(common)))
+        _, cache = self.run(params, tokens, np.full(self.parts, len(common)), None)
         return jax.tree.map(lambda x: x[:1], cache)
+
+    def run(self, *arguments: Any) -> tuple[Any, PrefixCache]:
+        """Prefill, and wait for it; the arguments are those of `prefill`.
+
+        On a mesh of CPU devices the collectives of programs in flight together have
+        been seen to wait for each other; there is nothing to gain by overlapping.
+        """
+        return jax.block_until_ready(self.prefill(*arguments))
 
     def width(self, length: int) -> int:
         """The columns that a prompt of `length` own tokens is padded to."""
@@ -138,7 +146,4 @@ class Prompts:
         for row, prompt in enumerate(prompts):
             lengths[row] = self.lengths[prompt]
             tokens[row, : lengths[row]] = self.tokens[prompt, : lengths[row]]
-        read = self.reader.prefill(self.params, tokens, lengths, self.common)
-        # On a mesh of CPU devices the collectives of programs in flight together have
-        # been seen to wait for each other; there is nothing to gain by overlapping.
-        return jax.block_until_ready(read)
+        return self.reader.run(self.params, tokens, lengths, self.common)

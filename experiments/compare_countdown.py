@@ -3,8 +3,8 @@
     python experiments/compare_countdown.py --seeds 0 1 2
 
 For each seed: the main job (skipped if its folder holds a finished run), GRPO from the
-same primed model, and two supervised controls that get the wall time of the RL stage:
-further steps on the same traces, and on traces that never give up early. All are
+same fine-tuned model, and two supervised controls that get the wall time of the RL
+stage: further steps on the same traces, and on traces that never give up early. All are
 measured on the same held-out problems. Writes comparison.json, comparison.md and
 comparison.png.
 """
@@ -24,17 +24,18 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import experiments.dapo_countdown as main_job
-from experiments.countdown_setup import Bench, Config, set_up, trace_examples
+from experiments.countdown_setup import Config, Setup, set_up, trace_examples
 from experiments.rl_session import Session
-from jaxrl_reason.training.checkpoints import CheckpointFolder
-from jaxrl_reason.training.interrupt import GracefulInterrupt
-from jaxrl_reason.training.loops import LoopTools, train_supervised
-from jaxrl_reason.training.metrics import MetricsLog, Row, read_metrics
-from jaxrl_reason.training.plots import plot_comparison
-from jaxrl_reason.training.progress import TrainingProgress
-from jaxrl_reason.training.run_folder import open_run
-from jaxrl_reason.training.state import OptimizerSettings, TrainState, restart_optimizer
-from jaxrl_reason.training.supervised import build_supervised
+from jaxrl_reason.learner.sft import build_sft_learner
+from jaxrl_reason.learner.sft_loop import train_sft
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.metrics import MetricsLog, Row, read_metrics
+from jaxrl_reason.runs.plots import plot_comparison
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_folder import open_run
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ def rl_seconds(folder: Path) -> float:
     return sum(row["seconds_step"] - row.get("seconds_evaluate", 0.0) for row in rows)
 
 
-def affordable_updates(folder: Path, config: Config, bench: Bench) -> int:
+def affordable_updates(folder: Path, config: Config, setup: Setup) -> int:
     """Supervised updates on a control's own traces that take as long as a run's RL."""
     # The first row holds the compilation, which a longer stage would not repeat.
-    rows = read_metrics(folder / "prime.jsonl")[1:]
+    rows = read_metrics(folder / "sft.jsonl")[1:]
     speed = sum(row["tokens"] for row in rows) / sum(row["seconds"] for row in rows)
-    examples = trace_examples(replace(bench, config=config))
+    examples = trace_examples(replace(setup, config=config))
     sizes = [sum(len(p) + len(r) for p, r in examples(n)) for n in range(20)]
     return round(rl_seconds(folder) * speed / statistics.mean(sizes))
 
@@ -95,21 +96,21 @@ def run_control(
     done = finished_report(config.folder)
     if done is not None:
         return done
-    primed_config = replace(comparison.main, seed=config.seed, primed_from=dapo_folder)
-    primed_bench = set_up(primed_config)
-    updates = affordable_updates(dapo_folder, config, primed_bench)
-    config = replace(config, prime=replace(config.prime, updates=updates))
+    sft_config = replace(comparison.main, seed=config.seed, sft_from=dapo_folder)
+    sft_setup = set_up(sft_config)
+    updates = affordable_updates(dapo_folder, config, sft_setup)
+    config = replace(config, sft=replace(config.sft, updates=updates))
     with (
         open_run(config.folder, config) as run,
         GracefulInterrupt() as interrupt,
         TrainingProgress() as progress,
     ):
         session = Session(run, progress, interrupt)
-        primed = main_job.prime(primed_bench, session)
-        bench = replace(primed_bench, config=config)
-        before = bench.accuracies(primed.params)
-        state = further_supervision(bench, primed, session, comparison)
-        after = bench.accuracies(state.params)
+        sft_policy = main_job.fine_tune(sft_setup, session)
+        setup = replace(sft_setup, config=config)
+        before = setup.accuracies(sft_policy.params)
+        state = further_supervision(setup, sft_policy, session, comparison)
+        after = setup.accuracies(state.params)
     report = {
         "finished": int(state.step) == updates,
         "updates": updates,
@@ -123,50 +124,50 @@ def run_control(
 
 
 def further_supervision(
-    bench: Bench, primed: TrainState, session: Session, comparison: Comparison
+    setup: Setup, sft_policy: TrainState, session: Session, comparison: Comparison
 ) -> TrainState:
-    """Goes on with supervision from the primed model under a new optimiser."""
-    settings = bench.config.prime
+    """Goes on with supervision from the fine-tuned model under a new optimiser."""
+    settings = setup.config.sft
     optimizer = OptimizerSettings(
         learning_rate=comparison.control_learning_rate,
         warmup_updates=20,
         decay_updates=settings.updates,
     )
-    parts = build_supervised(bench.model, settings, optimizer, bench.place)
+    learner = build_sft_learner(setup.model, settings, optimizer, setup.batch_sharding)
 
     def evaluate(params: Any) -> Row:
-        return {"heldout_accuracy": bench.greedy.accuracy(params)}
+        return {"heldout_accuracy": setup.greedy.accuracy(params)}
 
     session.progress.stage("control", settings.updates)
     with MetricsLog(session.run.path) as log:
-        tools = LoopTools(
+        hooks = Hooks(
             log=log,
             checkpoints=CheckpointFolder(session.run.checkpoints_path / "control"),
-            fingerprint=bench.config.model_fingerprint(),
+            fingerprint=setup.config.model_fingerprint(),
             progress=session.progress,
             interrupt=session.interrupt,
             save_every=settings.updates,
             evaluate=evaluate,
             evaluate_every=100,
         )
-        state = restart_optimizer(primed, optimizer.build())
-        return train_supervised(parts, state, trace_examples(bench), tools)
+        state = reset_optimizer(sft_policy, optimizer.build())
+        return train_sft(learner, state, trace_examples(setup), hooks)
 
 
 def run_one(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
     """One method with one seed; its report."""
     folder = comparison.out / f"seed{seed}"
-    primed_from = folder / FOLDERS["DAPO"]
+    sft_from = folder / FOLDERS["DAPO"]
     base = replace(comparison.main, seed=seed, run_dir=folder / FOLDERS[name])
     if name == "DAPO":
         return run_method(replace(base, method="dapo"))
     if name == "GRPO":
-        return run_method(replace(base, method="grpo", primed_from=primed_from))
-    # Problems in another order and other traces than the priming stage saw.
-    control = replace(base, prime=replace(base.prime, seed=1000))
+        return run_method(replace(base, method="grpo", sft_from=sft_from))
+    # Problems in another order and other traces than the fine-tuning stage saw.
+    control = replace(base, sft=replace(base.sft, seed=1000))
     if name == "supervised, never giving up":
         control = replace(control, traces=replace(base.traces, give_up=False))
-    return run_control(comparison, control, primed_from)
+    return run_control(comparison, control, sft_from)
 
 
 # Seed -> method -> report.
@@ -190,18 +191,18 @@ def table(results: Results) -> str:
         "|---|" + "---|" * (len(seeds) + 2),
     ]
     for kind, key in (("greedy", "heldout_accuracy"), ("avg@8", "heldout_avg")):
-        primed = [results[s]["DAPO"][f"{key}_before"] for s in seeds]
-        lines.append(row_of(f"primed, {kind}", primed, primed))
+        before = [results[s]["DAPO"][f"{key}_before"] for s in seeds]
+        lines.append(row_of(f"before RL, {kind}", before, before))
         for name in FOLDERS:
             values = [results[s][name][f"{key}_rl"] for s in seeds]
-            lines.append(row_of(f"{name}, {kind}", values, primed))
+            lines.append(row_of(f"{name}, {kind}", values, before))
     return "\n".join(lines) + "\n"
 
 
-def row_of(name: str, values: Sequence[float], primed: Sequence[float]) -> str:
+def row_of(name: str, values: Sequence[float], before: Sequence[float]) -> str:
     """One row of the table; the gain is each seed's, in percentage points."""
     cells = [f"{value:.1%}" for value in values]
-    gains = [100 * (v - p) for v, p in zip(values, primed, strict=True)]
+    gains = [100 * (v - p) for v, p in zip(values, before, strict=True)]
     gain = ", ".join(f"{g:+.1f}" for g in gains) if any(gains) else "-"
     mean = f"{statistics.mean(values):.1%}"
     return f"| {name} | {' | '.join(cells)} | {mean} | {gain} |"
@@ -214,8 +215,8 @@ def plot(comparison: Comparison, results: Results) -> None:
         found = []
         for seed, reports in results.items():
             folder = comparison.out / f"seed{seed}" / FOLDERS[name]
-            primed = reports[name]["heldout_accuracy_before"]
-            start = {"step": 0, "seconds_step": 0.0, "heldout_accuracy": primed}
+            before = reports[name]["heldout_accuracy_before"]
+            start = {"step": 0, "seconds_step": 0.0, "heldout_accuracy": before}
             found.append((seed, [start, *read_metrics(folder / "metrics.jsonl")]))
         return found
 

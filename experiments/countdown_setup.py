@@ -12,16 +12,16 @@ import jax
 import numpy as np
 
 from jaxrl_reason.data.pipeline import ProblemStream, load_split
-from jaxrl_reason.models import Transformer, TransformerConfig
-from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
-from jaxrl_reason.tasks.countdown import CountdownSettings, CountdownTask, Problem
-from jaxrl_reason.tasks.countdown_traces import (
-    TraceSettings,
-    make_trace,
-    max_trace_tokens,
+from jaxrl_reason.learner.sft import (
+    Example,
+    SFTLearner,
+    SFTSettings,
+    build_sft_learner,
 )
-from jaxrl_reason.training.evaluate import Evaluation, build_evaluation
-from jaxrl_reason.training.methods import (
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.models import Transformer, TransformerConfig
+from jaxrl_reason.rl.heldout import Evaluation, build_evaluation
+from jaxrl_reason.rl.methods import (
     DapoSettings,
     Method,
     dapo,
@@ -30,16 +30,15 @@ from jaxrl_reason.training.methods import (
     ppo,
     with_format_reward,
 )
-from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.recipes import RECIPES
-from jaxrl_reason.training.rl_parts import RLParts, RLSettings, build_rl
-from jaxrl_reason.training.run_folder import to_plain
-from jaxrl_reason.training.state import OptimizerSettings
-from jaxrl_reason.training.supervised import (
-    Example,
-    SupervisedParts,
-    SupervisedSettings,
-    build_supervised,
+from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.rl_learner import RLLearner, RLSettings, build_rl_learner
+from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh, parse_mesh
+from jaxrl_reason.tasks.countdown import CountdownSettings, CountdownTask, Problem
+from jaxrl_reason.tasks.countdown_traces import (
+    TraceSettings,
+    make_trace,
+    max_trace_tokens,
 )
 
 
@@ -47,12 +46,12 @@ from jaxrl_reason.training.supervised import (
 class ModelSettings:
     """Shape of the transformer; the vocabulary comes from the task."""
 
-    width: int = 128
+    hidden_size: int = 128
     num_layers: int = 3
     num_heads: int = 4
     num_kv_heads: int = 4
     head_dim: int = 32
-    mlp_width: int = 384
+    mlp_dim: int = 384
 
     def config(self, vocab_size: int, context_length: int) -> TransformerConfig:
         """The transformer's own config."""
@@ -86,11 +85,11 @@ class Config:
     """Go on from the newest checkpoint in the run's folder."""
     resume_step: int | None = None
     """With --resume: go on from this RL step's checkpoint instead of the newest."""
-    primed_from: Path | None = None
-    """Folder of another run whose primed model is used instead of priming anew."""
+    sft_from: Path | None = None
+    """Folder of another run whose fine-tuned model is used instead of training one."""
     method: str = "dapo"
-    """Which algorithm trains the primed model: dapo, grpo, dr_grpo, ppo, or a recipe of
-    docs/recipes.md by its name, vapo or gspo for example."""
+    """Which algorithm trains the model after that: dapo, grpo, dr_grpo, ppo, or a
+    recipe of docs/recipes.md by its name, vapo or gspo for example."""
     mesh: str = "auto"
     """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
     over all devices there are. A CPU is split into as many virtual devices as asked."""
@@ -115,10 +114,10 @@ class Config:
             max_value=30,
         )
     )
-    """How the solver that writes the priming traces searches."""
+    """How the solver that writes the traces for fine-tuning searches."""
     model: ModelSettings = field(default_factory=ModelSettings)
-    prime: SupervisedSettings = field(default_factory=SupervisedSettings)
-    prime_optimizer: OptimizerSettings = field(
+    sft: SFTSettings = field(default_factory=SFTSettings)
+    sft_optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=3e-3, warmup_updates=50)
     )
     rl: RLSettings = field(default_factory=RLSettings)
@@ -148,9 +147,9 @@ class Config:
         if self.resume_step is not None and not self.resume:
             raise ValueError("resume_step needs --resume, got it without")
 
-    def prime_schedule(self) -> OptimizerSettings:
-        """The priming optimiser with its decay."""
-        return self._decayed(self.prime_optimizer, self.prime.updates)
+    def sft_schedule(self) -> OptimizerSettings:
+        """The optimiser of fine-tuning with its decay."""
+        return self._decayed(self.sft_optimizer, self.sft.updates)
 
     def rl_schedule(self) -> OptimizerSettings:
         """The RL optimiser with its decay."""
@@ -193,14 +192,14 @@ class Config:
         return dataclasses.replace(method, rewards=rewards)
 
     def model_fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint of the primed model depends on."""
+        """What a checkpoint of the fine-tuned model depends on."""
         names = (
             "seed",
             "task",
             "traces",
             "model",
-            "prime",
-            "prime_optimizer",
+            "sft",
+            "sft_optimizer",
             "cosine",
         )
         return {name: to_plain(getattr(self, name)) for name in names}
@@ -216,15 +215,15 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Setup:
     """What all stages of a Countdown run share."""
 
     config: Config
     task: CountdownTask
     model: Transformer
-    place: Placement
-    supervised: SupervisedParts
-    rl: RLParts
+    batch_sharding: BatchSharding
+    supervised: SFTLearner
+    rl: RLLearner
     train_problems: list[Problem]
     heldout_problems: list[Problem]
     greedy: Evaluation
@@ -254,22 +253,22 @@ def build_mesh(sizes: str) -> jax.sharding.Mesh:
     return parse_mesh(sizes)
 
 
-def set_up(config: Config) -> Bench:
+def set_up(config: Config) -> Setup:
     """Problems, task, model and mesh; refuses what does not fit together."""
     mesh, rules = build_mesh(config.mesh), ShardingRules()
-    place = Placement(mesh, rules)
+    batch_sharding = BatchSharding(mesh, rules)
     task = CountdownTask.with_symbols(config.task)
-    longest = max(config.rl.max_new_tokens, config.prime.max_response)
+    longest = max(config.rl.max_new_tokens, config.sft.max_response)
     context = config.rl.prompt_width + longest
     model = Transformer(
         config.model.config(task.tokenizer.vocab_size, context),
         constrain=rules.constrainer(mesh),
     )
     longest = max(max_trace_tokens(n, config.traces) for n in config.task.numbers)
-    if longest > config.prime.max_response:
+    if longest > config.sft.max_response:
         raise ValueError(
-            f"prime.max_response must hold the longest trace ({longest} tokens), "
-            f"got {config.prime.max_response}"
+            f"sft.max_response must hold the longest trace ({longest} tokens), "
+            f"got {config.sft.max_response}"
         )
     train = load_split(config.task, config.data_dir, "train")
     heldout = load_split(config.task, config.data_dir, config.eval_split)
@@ -288,25 +287,25 @@ def set_up(config: Config) -> Bench:
             prompt_width=config.rl.prompt_width,
             batch_size=512,
             seed=config.seed,
-            place=place,
+            batch_sharding=batch_sharding,
         )
 
     # Built before anything is trained, so that what does not fit shows now.
-    return Bench(
+    return Setup(
         config=config,
         task=task,
         model=model,
-        place=place,
-        supervised=build_supervised(
-            model, config.prime, config.prime_schedule(), place
+        batch_sharding=batch_sharding,
+        supervised=build_sft_learner(
+            model, config.sft, config.sft_schedule(), batch_sharding
         ),
-        rl=build_rl(
+        rl=build_rl_learner(
             model,
             task,
             config.build_method(),
             dataclasses.replace(config.rl, seed=config.seed + config.rl.seed),
             config.rl_schedule(),
-            place,
+            batch_sharding,
             critic_optimizer=config.critic_schedule(),
             reward_optimizer=config.critic_schedule(),
         ),
@@ -326,12 +325,12 @@ def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
     return dataclasses.replace(problem, numbers=numbers)
 
 
-def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
+def trace_examples(setup: Setup) -> Callable[[int], list[Example]]:
     """Update number -> its examples: problems from the stream's order, fresh traces."""
-    config, encode = bench.config, bench.task.tokenizer.encode
-    seed = config.seed + config.prime.seed
+    config, encode = setup.config, setup.task.tokenizer.encode
+    seed = config.seed + config.sft.seed
     stream = ProblemStream(
-        bench.train_problems, batch_size=config.prime.examples_per_update, seed=seed
+        setup.train_problems, batch_size=config.sft.examples_per_update, seed=seed
     )
     origin = stream.get_state()
 
@@ -342,7 +341,7 @@ def trace_examples(bench: Bench) -> Callable[[int], list[Example]]:
         problems = [in_random_order(problem, rng) for problem in next(stream)]
         return [
             (
-                bench.task.prompt_tokens(problem),
+                setup.task.prompt_tokens(problem),
                 encode(make_trace(problem, rng, config.traces)),
             )
             for problem in problems

@@ -31,38 +31,38 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.rl_session import (
-    Described,
-    Outcome,
     Reinforcement,
+    ReportFields,
+    RunResult,
     Session,
     exit_status,
-    leave_results,
-    leave_samples,
     percent,
     reinforce,
     show_results,
+    write_heldout_samples,
+    write_run_report,
 )
 from experiments.smollm2_export import export
 from experiments.smollm2_settings import Config
-from experiments.smollm2_setup import Bench, set_up
+from experiments.smollm2_setup import Setup, set_up
 from jaxrl_reason.evaluation.statistics import Estimate
 from jaxrl_reason.export import check_new_folder
-from jaxrl_reason.training import durable
-from jaxrl_reason.training.interrupt import GracefulInterrupt
-from jaxrl_reason.training.progress import TrainingProgress
-from jaxrl_reason.training.rl_parts import start_rl
-from jaxrl_reason.training.run_folder import RunFolder, open_run
-from jaxrl_reason.training.stage_clock import StageClock
+from jaxrl_reason.rl.rl_learner import init_rl_state
+from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.clock import StageClock
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_folder import RunFolder, open_run
 
 Figures = Mapping[str, Estimate]
 
 
-def run_smollm2(config: Config) -> Outcome | None:
+def run_smollm2(config: Config) -> RunResult | None:
     """The whole run; None if it was interrupted and has left a checkpoint."""
     started = time.perf_counter()
     if config.export is not None:
         check_new_folder(config.export)  # not only at the end
-    bench, policy = set_up(config)
+    setup, policy = set_up(config)
     with (
         open_run(config.folder, config, resume=config.resume) as run,
         GracefulInterrupt() as interrupt,
@@ -71,45 +71,45 @@ def run_smollm2(config: Config) -> Outcome | None:
         clock.add("set-up", time.perf_counter() - started)
         with TrainingProgress() as progress:
             with clock("evaluation"):
-                before = figures_before(bench, policy.params, run)
+                before = figures_before(setup, policy.params, run)
             progress.note(f"before: {percent(values(before))}")
-            state = start_rl(bench.rl, policy)
+            state = init_rl_state(setup.rl, policy)
             del policy  # half a gigabyte
             if interrupt.requested:
                 return None
             with clock("dapo"):
                 state, first_step = reinforce(
-                    reinforcement(bench), state, Session(run, progress, interrupt)
+                    reinforcement(setup), state, Session(run, progress, interrupt)
                 )
             if interrupt.requested:
                 return None
             with clock("evaluation"):
-                params = bench.plain_params(state)
-                after = bench.measure(params)
+                params = setup.plain_params(state)
+                after = setup.measure(params)
             progress.note(f"after dapo: {percent(after.values)}")
-        outcome = Outcome(values(before), after.values, state, first_step)
-        leave_samples(
-            bench.task, bench.heldout_problems, after.responses, run, state.step
+        outcome = RunResult(values(before), after.values, state, first_step)
+        write_heldout_samples(
+            setup.task, setup.heldout_problems, after.responses, run, state.step
         )
-        page = leave_results(
-            run, described(bench, before, after.figures), outcome, clock.seconds
+        page = write_run_report(
+            run, described(setup, before, after.figures), outcome, clock.seconds
         )
         with page.open("a", encoding="utf-8") as file:
             file.write(intervals(before, after.figures))
         show_results(page, run)
         if config.export is not None:
-            export(bench, params, state.step, before, after.figures, config.export)
+            export(setup, params, state.step, before, after.figures, config.export)
     return outcome
 
 
-def figures_before(bench: Bench, params: Any, run: RunFolder) -> dict[str, Estimate]:
+def figures_before(setup: Setup, params: Any, run: RunFolder) -> dict[str, Estimate]:
     """Held-out figures of the pretrained model, measured once a run."""
     path = run.path / "before.json"
     if path.is_file():
         known = json.loads(path.read_text("utf-8"))
         return {name: Estimate(**found) for name, found in known.items()}
-    found = bench.measure(params)
-    leave_samples(bench.task, bench.heldout_problems, found.responses, run, 0)
+    found = setup.measure(params)
+    write_heldout_samples(setup.task, setup.heldout_problems, found.responses, run, 0)
     plain = {name: dataclasses.asdict(x) for name, x in found.figures.items()}
     durable.write_whole(path, json.dumps(plain, indent=2) + "\n")
     return found.figures
@@ -120,14 +120,14 @@ def values(figures: Figures) -> dict[str, float]:
     return {name: found.value for name, found in figures.items()}
 
 
-def reinforcement(bench: Bench) -> Reinforcement:
+def reinforcement(setup: Setup) -> Reinforcement:
     """The RL stage."""
-    config = bench.config
+    config = setup.config
     return Reinforcement(
-        parts=bench.rl,
-        problems=bench.train_problems,
-        accuracy=bench.greedy.accuracy,
-        fingerprint=config.fingerprint(bench.digest),
+        learner=setup.rl,
+        problems=setup.train_problems,
+        accuracy=setup.greedy.accuracy,
+        fingerprint=config.fingerprint(setup.digest),
         eval_every=config.eval_every,
         save_every=config.save_every,
         resume_step=config.resume_step,
@@ -135,22 +135,22 @@ def reinforcement(bench: Bench) -> Reinforcement:
     )
 
 
-def described(bench: Bench, before: Figures, after: Figures) -> Described:
+def described(setup: Setup, before: Figures, after: Figures) -> ReportFields:
     """What the report says of this run beside its outcome."""
-    config = bench.config
-    return Described(
+    config = setup.config
+    return ReportFields(
         title=f"DAPO on SmolLM2, {config.data}, seed {config.seed}",
         method="dapo",
         seed=config.seed,
         length_limit=config.max_new_tokens,
         clip_range=(config.clip_low, config.clip_high),
-        heldout_problems=len(bench.heldout_problems),
+        heldout_problems=len(setup.heldout_problems),
         heldout_samples=config.eval_samples,
         heldout_temperature=config.temperature,
         settings=config,
         more={
-            "model_digest": bench.digest,
-            "train_problems": len(bench.train_problems),
+            "model_digest": setup.digest,
+            "train_problems": len(setup.train_problems),
             "before": {name: dataclasses.asdict(x) for name, x in before.items()},
             "after": {name: dataclasses.asdict(x) for name, x in after.items()},
         },

@@ -11,21 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.rl.collect import GraderError, NoSignalError
+from jaxrl_reason.rl.heldout import samples_for_people
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.metrics import (
+    MetricsLog,
+    Row,
+    read_metrics,
+    truncate_after,
+)
+from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
+from jaxrl_reason.runs.plots import plot_run
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.report import Report, write_report
+from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.tasks.task import Task
-from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.checkpoints import CheckpointFolder
-from jaxrl_reason.training.collect import GraderError, NoSignalError
-from jaxrl_reason.training.evaluate import samples_for_people
-from jaxrl_reason.training.interrupt import GracefulInterrupt
-from jaxrl_reason.training.loops import LoopTools, resume_rl, train_rl
-from jaxrl_reason.training.metrics import MetricsLog, Row, read_metrics, truncate_after
-from jaxrl_reason.training.monitor import peak_memory_bytes, versions
-from jaxrl_reason.training.plots import plot_run
-from jaxrl_reason.training.progress import TrainingProgress
-from jaxrl_reason.training.report import Report, write_report
-from jaxrl_reason.training.rl_parts import RLParts, RLState
-from jaxrl_reason.training.run_folder import RunFolder
-from jaxrl_reason.training.samples import write_samples
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Reinforcement:
     """An RL stage: what is trained on what, how often it is measured and saved.
 
     Args:
-      parts: the compiled pieces.
+      learner: the compiled pieces.
       problems: to train on.
       accuracy: params -> held-out accuracy.
       fingerprint: settings that a resumed run must share.
@@ -52,7 +58,7 @@ class Reinforcement:
       keep: how many checkpoints stay.
     """
 
-    parts: RLParts
+    learner: RLLearner
     problems: Sequence[Any]
     accuracy: Callable[[Any], float]
     fingerprint: Mapping[str, Any]
@@ -75,11 +81,11 @@ def reinforce(
     Returns:
       The last state, and the step that this process began with.
     """
-    parts, run = stage.parts, session.run
+    learner, run = stage.learner, session.run
     problems = ProblemStream(
         list(stage.problems),
-        batch_size=parts.settings.prompts_per_step,
-        seed=parts.settings.seed,
+        batch_size=learner.settings.prompts_per_step,
+        seed=learner.settings.seed,
     )
     by_id = {p.problem_id: p for p in stage.problems}
     checkpoints = CheckpointFolder(run.checkpoints_path / "rl", keep=stage.keep)
@@ -94,12 +100,12 @@ def reinforce(
         return {"heldout_accuracy": stage.accuracy(params)}
 
     def show(step: int, rollouts: Rollouts) -> None:
-        rows = samples_for_people(parts.task, rollouts, by_id, 8)
+        rows = samples_for_people(learner.task, rollouts, by_id, 8)
         write_samples(run.path, step, rows, "train")
 
-    session.progress.stage(parts.method.name, parts.settings.steps, first_step)
+    session.progress.stage(learner.method.name, learner.settings.steps, first_step)
     with MetricsLog(run.path) as log:
-        tools = LoopTools(
+        hooks = Hooks(
             log=log,
             checkpoints=checkpoints,
             fingerprint=stage.fingerprint,
@@ -110,15 +116,15 @@ def reinforce(
             evaluate_every=stage.eval_every,
             show_samples=show,
         )
-        return train_rl(parts, state, problems, tools), first_step
+        return train_rl(learner, state, problems, hooks), first_step
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run measured of its own model: `greedy` and `avg_at_<k>`."""
 
-    primed: dict[str, float]
-    trained: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
     state: RLState
     first_step: int  # that this process began with: 0, or of the checkpoint
 
@@ -137,7 +143,7 @@ def percent(accuracies: Mapping[str, float]) -> str:
     return f"{accuracies['greedy']:.1%} of held-out problems greedy{''.join(means)}"
 
 
-def leave_samples(
+def write_heldout_samples(
     task: Task, problems: Sequence[Any], rollouts: Rollouts, run: RunFolder, step: int
 ) -> None:
     """Writes greedy answers to held-out problems and shows three of them."""
@@ -153,8 +159,8 @@ def leave_samples(
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a report says of a run beside its outcome."""
+class ReportFields:
+    """What a report says of a run beside its result."""
 
     title: str
     method: str
@@ -168,8 +174,11 @@ class Described:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def leave_results(
-    run: RunFolder, about: Described, outcome: Outcome, seconds: Mapping[str, float]
+def write_run_report(
+    run: RunFolder,
+    about: ReportFields,
+    result: RunResult,
+    seconds: Mapping[str, float],
 ) -> Path:
     """Writes curves.png, report.json and report.md.
 
@@ -181,24 +190,24 @@ def leave_results(
         rows,
         run.curves_path,
         title=about.title,
-        baseline=outcome.primed["greedy"],
+        baseline=result.before["greedy"],
         length_limit=about.length_limit,
         clip_range=about.clip_range,
     )
-    warm = [row for row in rows if row["step"] > outcome.first_step + 2]
+    warm = [row for row in rows if row["step"] > result.first_step + 2]
     sampled = f"avg_at_{about.heldout_samples}"
     report = Report(
         name=run.path.name,
         method=about.method,
         seed=about.seed,
-        steps=outcome.state.step,
+        steps=result.state.step,
         heldout_problems=about.heldout_problems,
-        heldout_accuracy_before=outcome.primed["greedy"],
-        heldout_accuracy_rl=outcome.trained["greedy"],
+        heldout_accuracy_before=result.before["greedy"],
+        heldout_accuracy_rl=result.after["greedy"],
         heldout_samples=about.heldout_samples,
         heldout_temperature=about.heldout_temperature,
-        heldout_avg_before=outcome.primed[sampled],
-        heldout_avg_rl=outcome.trained[sampled],
+        heldout_avg_before=result.before[sampled],
+        heldout_avg_rl=result.after[sampled],
         wall_seconds=seconds,
         rollout_tokens_per_second=rate(rows, "rollout"),
         train_tokens_per_second=rate(rows, "train"),
@@ -206,7 +215,7 @@ def leave_results(
         compiles_after_warm_up=int(sum(row["compiles"] for row in warm)),
         settings=about.settings,
         versions=versions(),
-        more={**about.more, "first_step": outcome.first_step},
+        more={**about.more, "first_step": result.first_step},
     )
     return write_report(run.path, report).with_suffix(".md")
 
@@ -223,7 +232,7 @@ def rate(rows: Sequence[Row], phase: str) -> float | None:
     return sum(row[f"{phase}_tokens"] for row in rows) / seconds if seconds else None
 
 
-def exit_status(run: Callable[[], Outcome | None], folder: Path) -> int:
+def exit_status(run: Callable[[], RunResult | None], folder: Path) -> int:
     """Runs a script's work; expected errors and a stop become one sentence.
 
     Args:

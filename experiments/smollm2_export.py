@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.smollm2_setup import Bench
+from experiments.smollm2_setup import Setup
 from jaxrl_reason.evaluation.statistics import Estimate
 from jaxrl_reason.export import Figure, ModelCard, export_model
 from jaxrl_reason.sampler import SamplingSettings
@@ -13,35 +13,37 @@ Figures = Mapping[str, Estimate]
 
 
 def export(
-    bench: Bench, params: Any, steps: int, before: Figures, after: Figures, folder: Path
+    setup: Setup, params: Any, steps: int, before: Figures, after: Figures, folder: Path
 ) -> None:
     """Writes the folder after `steps` steps, and says where it is."""
-    source = bench.pretrained
+    source = setup.pretrained
     export_model(
         folder,
         source.config,
         params,
-        bench.tokenizer,
-        model_card(bench, steps, before, after),
+        setup.tokenizer,
+        model_card(setup, steps, before, after),
         sampling=SamplingSettings(
-            max_new_tokens=bench.config.max_new_tokens, end_tokens=(), temperature=0.0
+            max_new_tokens=setup.config.max_new_tokens,
+            eos_token_ids=(),
+            temperature=0.0,
         ),
         family=source.family,
     )
     print(f"model: {folder}")
 
 
-def model_card(bench: Bench, steps: int, before: Figures, after: Figures) -> ModelCard:
+def model_card(setup: Setup, steps: int, before: Figures, after: Figures) -> ModelCard:
     """What the model was trained on, how, and what came of it."""
-    c = bench.config
+    c = setup.config
     count = next(iter(after.values())).count
     updates = f"{c.updates_per_rollout} AdamW updates"
     return ModelCard(
         name=f"{Path(c.base_model).name}, DAPO on {c.data}",
         base_model=c.base_model,
         license=c.license,
-        data=f"{len(bench.train_problems):,} questions, such as: "
-        f'"{bench.train_problems[0].question}"',
+        data=f"{len(setup.train_problems):,} questions, such as: "
+        f'"{setup.train_problems[0].question}"',
         recipe=f"DAPO (arXiv 2503.14476), {steps} steps of {c.prompts_per_step} "
         f"prompts with {c.group_size} responses each and {updates} at a learning rate "
         f"of {c.learning_rate:g}; clip {c.clip_low:g} and {c.clip_high:g}, temperature "

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.models import LoraSettings
+from jaxrl_reason.rl.methods import DapoSettings
+from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sampler import BatchSettings
 from jaxrl_reason.tasks.arithmetic import ArithmeticSettings
-from jaxrl_reason.training.methods import DapoSettings
-from jaxrl_reason.training.rl_parts import RLSettings
-from jaxrl_reason.training.run_folder import to_plain
-from jaxrl_reason.training.state import OptimizerSettings
 
 Data = Literal["arithmetic", "gsm8k"]
 

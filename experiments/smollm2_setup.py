@@ -12,13 +12,18 @@ import jax.numpy as jnp
 from experiments.smollm2_settings import Config
 from jaxrl_reason.evaluation.pretrained import model_digest
 from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
+from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.models import Transformer, merge_lora
+from jaxrl_reason.rl.heldout import Evaluation, build_evaluation
+from jaxrl_reason.rl.methods import dapo
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState, build_rl_learner
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import (
     SamplingSettings,
     common_prefix,
     make_batch_sampler,
 )
-from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
 from jaxrl_reason.tasks.arithmetic import (
     arithmetic,
     generate_questions,
@@ -29,12 +34,6 @@ from jaxrl_reason.tasks.question_files import read_gsm8k
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from jaxrl_reason.training.batch import Rollouts
-from jaxrl_reason.training.evaluate import Evaluation, build_evaluation
-from jaxrl_reason.training.methods import dapo
-from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.rl_parts import RLParts, RLState, build_rl
-from jaxrl_reason.training.state import TrainState
 from jaxrl_reason.weights import Pretrained, find_model, load_pretrained
 
 HOW_TO_GET_IT = (
@@ -59,7 +58,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Setup:
     """What the stages of a run share."""
 
     config: Config
@@ -69,7 +68,7 @@ class Bench:
     task: QuestionTask
     train_problems: Sequence[Question]
     heldout_problems: Sequence[Question]
-    rl: RLParts
+    rl: RLLearner
     greedy: Evaluation
     sampled: Evaluation
 
@@ -92,14 +91,14 @@ class Bench:
         return Measured(figures, responses)
 
 
-def set_up(config: Config) -> tuple[Bench, TrainState]:
+def set_up(config: Config) -> tuple[Setup, TrainState]:
     """Model, task and questions; refuses what does not fit together.
 
     Returns:
-      The bench, and the pretrained policy without an optimiser.
+      The setup, and the pretrained policy without an optimiser.
     """
     mesh, rules = make_mesh(data=1), ShardingRules()
-    place = Placement(mesh, rules)
+    batch_sharding = BatchSharding(mesh, rules)
     train, heldout = questions(config)
     path = find(config.model)
     tokenizer = load_tokenizer(path)
@@ -120,7 +119,7 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
     model = Transformer(pretrained.config, constrain=rules.constrainer(mesh))
     rollouts = SamplingSettings(
         max_new_tokens=settings.max_new_tokens,
-        end_tokens=task.end_tokens,
+        eos_token_ids=task.eos_token_ids,
         temperature=settings.temperature,
     )
 
@@ -135,11 +134,11 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
             prompt_width=width,
             batch_size=num_samples * len(heldout),
             seed=config.seed,
-            place=place,
+            batch_sharding=batch_sharding,
             make=partial(make_batch_sampler, batch=batch),
         )
 
-    bench = Bench(
+    setup = Setup(
         config=config,
         pretrained=dataclasses.replace(pretrained, params={}),
         digest=model_digest(pretrained.path),
@@ -147,20 +146,22 @@ def set_up(config: Config) -> tuple[Bench, TrainState]:
         task=task,
         train_problems=train,
         heldout_problems=heldout,
-        rl=build_rl(
+        rl=build_rl_learner(
             model,
             task,
             dapo(config.dapo_settings(), max_new_tokens=settings.max_new_tokens),
             settings,
             config.optimizer(),
-            place,
+            batch_sharding,
             sample=make_batch_sampler(model, rollouts, settings.group_size, batch),
             lora=config.lora,
         ),
         greedy=evaluation(1, 0.0),
         sampled=evaluation(config.eval_samples, settings.temperature),
     )
-    return bench, TrainState(pretrained.params, (), place.whole(jnp.int32(0)))
+    return setup, TrainState(
+        pretrained.params, (), batch_sharding.replicate(jnp.int32(0))
+    )
 
 
 def find(model: str) -> Path:

@@ -4,13 +4,13 @@
     python experiments/toy_curves.py --only gspo dpo  # these alone
     python experiments/toy_curves.py --draw-only      # no runs, new pictures
 
-Runs each value of `jaxrl_reason.training.recipes.RECIPES` through the real loop on the
-bench of `experiments/toys/bench.py`, a few seeds of it, and draws the accuracy of the
+Runs each value of `jaxrl_reason.rl.recipes.RECIPES` through the real loop on the
+setup of `experiments/toys/setup.py`, a few seeds of it, and draws the accuracy of the
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
 (`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
 stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its
-coefficients and its filters; learning rate, batch and length limit are the bench's, the
+coefficients and its filters; learning rate, batch and length limit are the setup's, the
 same for all. The curves show that a method runs and what it does on a toy; they rank
 nothing.
 """
@@ -32,18 +32,18 @@ from matplotlib.ticker import PercentFormatter
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.toys.bench import BENCH, Bench, method_parts, run_method
 from experiments.toys.rounds import ROUNDS, run_rounds
-from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.metrics import Row
-from jaxrl_reason.training.recipes import RECIPES
+from experiments.toys.setup import SETUP, Setup, method_learner, run_method
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.runs.metrics import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 # Clip 0.2 / 0.2, the mean over sequences, no KL, no filter: what others stand beside.
 PLAIN_GRPO = "dapo_0_naive_grpo"
 BLUE, GREY = "#0072B2", "#888888"
 # Dynamic sampling may look longer for signal: a toy is learned to nearly 100%.
-CURVES = replace(BENCH, settings=replace(BENCH.settings, max_rounds=50))
+CURVES = replace(SETUP, settings=replace(SETUP.settings, max_rounds=50))
 # Steps in which the critic alone learns, a tenth of VAPO's 50.
 VALUE_PRETRAINING = {"vc_ppo": 5, "vapo": 5}
 
@@ -88,7 +88,7 @@ class Options:
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
 
 
-def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray:
+def accuracies(name: str, options: Options, setup: Setup = CURVES) -> np.ndarray:
     """[seeds, steps or rounds] accuracy of the samples, before any filter.
 
     A task that is learned gives no more signal: the curve ends with the first seed that
@@ -99,22 +99,22 @@ def accuracies(name: str, options: Options, bench: Bench = CURVES) -> np.ndarray
     """
     if name in ROUNDS:
         found = [
-            run_rounds(name, seed, rounds=options.rounds, bench=bench)
+            run_rounds(name, seed, rounds=options.rounds, setup=setup)
             for seed in options.seeds
         ]
     else:
-        found = recipe_runs(name, options, bench)
+        found = recipe_runs(name, options, setup)
     shortest = min(map(len, found))
     return np.array([values[:shortest] for values in found])
 
 
-def recipe_runs(name: str, options: Options, bench: Bench) -> list[list[float]]:
+def recipe_runs(name: str, options: Options, setup: Setup) -> list[list[float]]:
     """Accuracies of each step, for each seed of a recipe."""
-    method = RECIPES[name].build(bench.settings.max_new_tokens)
-    parts = method_parts(method, bench)
+    method = RECIPES[name].build(setup.settings.max_new_tokens)
+    learner = method_learner(method, setup)
     alone = VALUE_PRETRAINING.get(name, 0)
-    settings = replace(parts.settings, value_pretraining_steps=alone)
-    parts = replace(parts, settings=settings)
+    settings = replace(learner.settings, value_pretraining_steps=alone)
+    learner = replace(learner, settings=settings)
     found = []
     for seed in options.seeds:
         rows: list[Row] = []
@@ -128,8 +128,8 @@ def recipe_runs(name: str, options: Options, bench: Bench) -> list[list[float]]:
                 method,
                 seed,
                 steps=options.steps,
-                bench=bench,
-                parts=parts,
+                setup=setup,
+                learner=learner,
                 until=keep,
             )
         except NoSignalError as error:
@@ -180,15 +180,15 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     return path
 
 
-def run_all(options: Options, bench: Bench = CURVES) -> list[str]:
+def run_all(options: Options, setup: Setup = CURVES) -> list[str]:
     """Runs and draws what was asked for; the names that found no signal at all."""
     plain, failed = None, []
     if options.draw_only or PLAIN_GRPO not in options.names:
-        plain = plain_grpo(options, bench)
+        plain = plain_grpo(options, setup)
     for name in options.names:
         start = time.perf_counter()
         try:
-            found = found_or_kept(name, options, bench)
+            found = found_or_kept(name, options, setup)
         except NoSignalError as error:
             failed.append(name)
             print(f"{name}: {error}")
@@ -203,20 +203,20 @@ def run_all(options: Options, bench: Bench = CURVES) -> list[str]:
     return failed
 
 
-def found_or_kept(name: str, options: Options, bench: Bench) -> np.ndarray:
+def found_or_kept(name: str, options: Options, setup: Setup) -> np.ndarray:
     """Accuracies of a run that is kept, or of a former one if only to be drawn."""
     if options.draw_only:
         return saved(name, options)
-    found = accuracies(name, options, bench)
+    found = accuracies(name, options, setup)
     save(name, found, options)
     return found
 
 
-def plain_grpo(options: Options, bench: Bench) -> np.ndarray:
+def plain_grpo(options: Options, setup: Setup) -> np.ndarray:
     """Plain GRPO's accuracies, of a former run where there is one."""
     if (options.runs / f"{PLAIN_GRPO}.json").is_file():
         return saved(PLAIN_GRPO, options)
-    return found_or_kept(PLAIN_GRPO, options, bench)
+    return found_or_kept(PLAIN_GRPO, options, setup)
 
 
 def main(args: Sequence[str] | None = None) -> int:

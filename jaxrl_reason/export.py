@@ -39,7 +39,7 @@ def export_model(
 ) -> Path:
     """Write a Hugging Face folder that needs nothing else.
 
-    config.json, safetensors, generation_config.json (every end token of the tokenizer),
+    config.json, safetensors, generation_config.json (every EOS token of the tokenizer),
     tokenizer.json and tokenizer_config.json with the chat template, and README.md.
     config.json is written last: a folder without it is unfinished. `load_pretrained`
     and `load_tokenizer` give the same parameters, ids, chat template and ends again.
@@ -66,7 +66,9 @@ def export_model(
     folder = Path(folder)
     check_new_folder(folder)
     _check_fits(config, tokenizer, sampling)
-    ends = tokenizer.end_ids + (() if sampling is None else sampling.end_tokens)
+    ends = tokenizer.eos_token_ids + (
+        () if sampling is None else sampling.eos_token_ids
+    )
     inside = export_hf(
         folder / UNFINISHED,
         config,
@@ -127,10 +129,10 @@ def _check_fits(
             "sampling must have no logit_bias and no banned_tokens, got "
             f"{sampling.logit_bias} and {sampling.banned_tokens}"
         )
-    if max(sampling.end_tokens, default=0) >= config.vocab_size:
+    if max(sampling.eos_token_ids, default=0) >= config.vocab_size:
         raise ValueError(
-            f"end_tokens must be below vocab_size ({config.vocab_size}), got "
-            f"{sampling.end_tokens}"
+            f"eos_token_ids must be below vocab_size ({config.vocab_size}), got "
+            f"{sampling.eos_token_ids}"
         )
 
 

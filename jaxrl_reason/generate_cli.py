@@ -56,15 +56,15 @@ class GenerateSettings:
             raise ValueError(f"stop strings must not be empty, got {self.stop}")
         self.sampling(())
 
-    def sampling(self, end_tokens: tuple[int, ...]) -> SamplingSettings:
+    def sampling(self, eos_token_ids: tuple[int, ...]) -> SamplingSettings:
         """How to draw.
 
         Args:
-            end_tokens: of the model.
+            eos_token_ids: of the model.
         """
         return SamplingSettings(
             max_new_tokens=self.max_new_tokens,
-            end_tokens=end_tokens,
+            eos_token_ids=eos_token_ids,
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
@@ -120,7 +120,7 @@ def generate(settings: GenerateSettings) -> Generated:
         loaded.params,
         tokenizer,
         prompt,
-        settings.sampling(tokenizer.end_ids),
+        settings.sampling(tokenizer.eos_token_ids),
         stop=settings.stop,
         seed=settings.seed,
         on_text=lambda text: print(text, end="", flush=True),

@@ -21,7 +21,7 @@ from jaxrl_reason.text.tokenizer import ChatTokenizer
 # Tokens between two looks at what was drawn: few, so that text flows.
 STEPS = 4
 
-END_TOKEN, STOP_STRING, LENGTH = "end token", "stop string", "length limit"
+END_TOKEN, STOP_STRING, LENGTH = "EOS token", "stop string", "length limit"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Generated:
     """A completion and what it took.
 
     Attributes:
-        tokens: its ids, the end token included.
+        tokens: its ids, the EOS token included.
         text: what was given out: no control tokens, nothing from a stop string on.
-        ended: what ended it: "end token", "stop string" or "length limit".
+        ended: what ended it: "EOS token", "stop string" or "length limit".
         seconds: from the call to the last token; reading the prompt and compiling
             included.
         first_tokens: how many were given out first.
@@ -49,8 +49,8 @@ class Generated:
     def figures(self) -> str:
         """One line for people.
 
-        >>> Generated((5,) * 44, "", "end token", 5.0, 4, 3.0).figures
-        '44 tokens in 5.00 s: 4 in 3.00 s, then 20.0 a second; ended by end token'
+        >>> Generated((5,) * 44, "", "EOS token", 5.0, 4, 3.0).figures
+        '44 tokens in 5.00 s: 4 in 3.00 s, then 20.0 a second; ended by EOS token'
         """
         line = f"{len(self.tokens)} tokens in {self.seconds:.2f} s"
         later = len(self.tokens) - self.first_tokens
@@ -110,7 +110,7 @@ def generate_text(
         cache_dtype=model.config.dtype,
     )
     stops = [stop_strings(tokenizer.decode, stop)] if stop else []
-    writer = _Writer(tokenizer, settings.end_tokens, stop, on_text)
+    writer = _Writer(tokenizer, settings.eos_token_ids, stop, on_text)
     done = make_batch_sampler(model, settings, 1, batch)(
         params,
         tokens,
@@ -152,7 +152,7 @@ class _Writer:
         self.seconds = time.monotonic() - self._began
         if not self.first[0]:
             self.first = (len(tokens), self.seconds)
-        # An end token need not be a control token.
+        # An EOS token need not be a control token.
         text = "".join(self._decoder.push(t) for t in tokens if t not in self._ends)
         text = self.cut.push(text + (self._decoder.finish() if done else ""))
         text += self.cut.finish() if done else ""

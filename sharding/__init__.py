@@ -3,6 +3,7 @@
 if __name__ == "sharding":
     raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")
 
+from jaxrl_reason.sharding.batch import BatchSharding
 from jaxrl_reason.sharding.mesh import MESH_AXES, make_mesh, parse_mesh
 from jaxrl_reason.sharding.placement import (
     check_batch,
@@ -13,6 +14,7 @@ from jaxrl_reason.sharding.rules import Constrainer, ShardingRules, no_constrain
 
 __all__ = [
     "MESH_AXES",
+    "BatchSharding",
     "Constrainer",
     "ShardingRules",
     "check_batch",

@@ -94,12 +94,12 @@ def padded_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Any, Any]:
     return tokens, mask
 
 
-def real_lengths(tokens: np.ndarray, end_tokens: Sequence[int]) -> np.ndarray:
-    """[B] tokens up to and with the first end token of responses [B, T].
+def real_lengths(tokens: np.ndarray, eos_token_ids: Sequence[int]) -> np.ndarray:
+    """[B] tokens up to and with the first EOS token of responses [B, T].
 
     >>> real_lengths(np.array([[5, 2, 2], [5, 6, 7]]), (2,)).tolist()
     [2, 3]
     """
-    ended = np.isin(tokens, np.asarray(end_tokens))
+    ended = np.isin(tokens, np.asarray(eos_token_ids))
     first = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, tokens.shape[1])
     return np.asarray(first)

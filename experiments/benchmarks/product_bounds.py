@@ -26,18 +26,18 @@ def products_seconds(
     c, key = config, jax.random.key(0)
     queries, shared = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
     shapes = {
-        "qkv": (c.width, queries + 2 * shared),
-        "o": (queries, c.width),
-        "gate": (c.width, c.mlp_width),
-        "up": (c.width, c.mlp_width),
-        "down": (c.mlp_width, c.width),
+        "qkv": (c.hidden_size, queries + 2 * shared),
+        "o": (queries, c.hidden_size),
+        "gate": (c.hidden_size, c.mlp_dim),
+        "up": (c.hidden_size, c.mlp_dim),
+        "down": (c.mlp_dim, c.hidden_size),
     }
     layers = [
         {name: jax.random.normal(key, shape) * 0.01 for name, shape in shapes.items()}
         for _ in range(c.num_layers)
     ]
-    head = jax.random.normal(key, (c.width, c.vocab_size)) * 0.01
-    x = jax.random.normal(key, (rows, c.width))
+    head = jax.random.normal(key, (c.hidden_size, c.vocab_size)) * 0.01
+    x = jax.random.normal(key, (rows, c.hidden_size))
 
     @jax.jit
     def step(layers: Any, head: jax.Array, x: jax.Array) -> jax.Array:

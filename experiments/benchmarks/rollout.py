@@ -5,7 +5,7 @@
     python experiments/benchmarks/rollout.py --slots 32 64 128 --cache-dtypes int8
 
 A random model of SmolLM2's 135M shape answers P prompts of mixed lengths with G samples
-each. Its end token gets a bias with which a response ends at each token with chance
+each. Its EOS token gets a bias with which a response ends at each token with chance
 1/`mean_length`, so lengths are spread as natural ones are. All samplers draw the same
 tokens (a narrow cache may draw others), take turns, and the best run of each counts.
 

@@ -6,13 +6,13 @@
         --prompts 4 --max-new-tokens 16 --repeats 1
 
 P questions of two-number arithmetic in the model's chat template get G samples each, at
-temperature 1, unfiltered, until an end token or the limit. One process holds both
-libraries, with the same weights, prompts and end tokens; all take turns after a run
+temperature 1, unfiltered, until an EOS token or the limit. One process holds both
+libraries, with the same weights, prompts and EOS tokens; all take turns after a run
 that is not counted, and each one's best run counts. transformers runs `generate` with
 its default (dynamic) cache on left-padded prompts, in every type and batch size asked
 for, and its continuous batching (`generate_batch`).
 
-Tokens are real ones, up to and with the end token. Shares of the matrix-product peak:
+Tokens are real ones, up to and with the EOS token. Shares of the matrix-product peak:
 - "of peak": 2 FLOP a parameter and token, over the best float32 matrix product.
 - "of products": the seconds that bare products of the same shapes take, over those of
   the run: those with the weights, and attention's.
@@ -58,8 +58,8 @@ from experiments.benchmarks.rollout_runners import (
 )
 from experiments.benchmarks.throughput import matrix_peak
 from jaxrl_reason.models import Transformer, TransformerConfig, abstract_params
+from jaxrl_reason.rl.collect import prompt_batch
 from jaxrl_reason.sampler import common_prefix
-from jaxrl_reason.training.collect import prompt_batch
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     task = peers.load_task(options.model, options.instruction)
     prompts = [task.prompt_tokens(question) for question in asked]
     width = -(-max(map(len, prompts)) // 8) * 8
-    ends = task.end_tokens
+    ends = task.eos_token_ids
     runners = our_runners(options, prompt_batch(task, asked, width), ends)
     with tempfile.TemporaryDirectory() as scratch:
         folder = peers.hugging_face_folder(options.model, Path(scratch, "model"))

@@ -8,7 +8,7 @@
 A step is a rollout of P prompts with G samples each at temperature 1, grading, and one
 AdamW update over all of them: clip bounds 0.2 and 0.28, no KL, no dynamic sampling, a
 reward of 1 or -1 from the same grader. Both sides have the same weights, prompts in the
-same order, and end tokens; each samples for itself, so lengths differ a little and are
+same order, and EOS tokens; each samples for itself, so lengths differ a little and are
 in the table.
 
 Every setting runs in a process of its own, so that its peak memory is its own. First

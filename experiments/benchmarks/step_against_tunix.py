@@ -6,9 +6,9 @@
         --micro-batches 4 --packed 0 --remat False
 
 The step is that of `step_against_trl.py`, which see, for its turns too: the same
-weights, prompts in the same order, end tokens, clip bounds and grader. Both run in
+weights, prompts in the same order, EOS tokens, clip bounds and grader. Both run in
 float32. tunix has its vanilla rollout engine and its Llama 3 model, and trains on what
-the rollout left of a response, which is without the end token. No reference model:
+the rollout left of a response, which is without the EOS token. No reference model:
 DAPOConfig's own `beta=None` asks for its log-probs but has no use for them, so here it
 is 0.
 """

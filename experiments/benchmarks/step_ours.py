@@ -18,29 +18,28 @@ from experiments.benchmarks.step_workers import (
     Work,
     batches,
 )
+from jaxrl_reason.learner.state import OptimizerSettings, init_state_on_mesh
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.methods import DapoSettings, dapo
+from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner, init_rl_state
+from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,
     make_batch_sampler,
     sampling_keys,
 )
-from jaxrl_reason.sharding import ShardingRules, make_mesh
-from jaxrl_reason.training.methods import DapoSettings, dapo
-from jaxrl_reason.training.minibatches import Placement
-from jaxrl_reason.training.monitor import PhaseTimer
-from jaxrl_reason.training.rl import rl_iteration
-from jaxrl_reason.training.rl_parts import RLSettings, build_rl, start_rl
-from jaxrl_reason.training.state import OptimizerSettings, placed_state
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
 
 
 def serve_ours(pipe: Any, work: Work, setting: Ours) -> None:
     """`rl_iteration` for each request."""
-    parts, state = build_ours(work, setting)
+    learner, state = build_ours(work, setting)
     problems, timer = batches(work), PhaseTimer()
     while pipe.recv() is not None:
         start, cpu = time.perf_counter(), time.process_time()
-        state, _, collected = rl_iteration(parts, state, problems, timer)
+        state, _, collected = rl_iteration(learner, state, problems, timer)
         jax.block_until_ready(state.policy.params)
         found = collected.rollouts
         pipe.send(
@@ -69,11 +68,11 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
         DapoSettings(CLIP_LOW, CLIP_HIGH, dynamic_sampling=False, soft_overlong=False),
         max_new_tokens=work.max_new_tokens,
     )
-    sample = our_sampler(work, setting, model, task.end_tokens, width)
+    sample = our_sampler(work, setting, model, task.eos_token_ids, width)
     if sample is not None:  # what it compiles on the way would count
         keys = sampling_keys(0, 0, jnp.arange(work.prompts), work.samples)
         sample.warm_up(loaded.params, keys)
-    parts = build_rl(
+    learner = build_rl_learner(
         model,
         task,
         method,
@@ -90,11 +89,13 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
             old_logprobs="sampler",
         ),
         OptimizerSettings(learning_rate=work.learning_rate),
-        Placement(mesh, rules),
+        BatchSharding(mesh, rules),
         sample=sample,
     )
-    # The run's optimiser is made by start_rl; an empty one stands in until then.
-    return parts, start_rl(parts, placed_state(loaded.params, optax.identity()))
+    # The run's optimiser is made by init_rl_state; an empty one stands in until then.
+    return learner, init_rl_state(
+        learner, init_state_on_mesh(loaded.params, optax.identity())
+    )
 
 
 def our_sampler(

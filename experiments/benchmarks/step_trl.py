@@ -48,7 +48,7 @@ class Reward:
     ) -> list[float]:
         asked, given = peers.questions(QUESTIONS), []
         for turns, ids, i in zip(completions, completion_ids, index, strict=True):
-            cut = ids[-1] not in self.task.end_tokens
+            cut = ids[-1] not in self.task.eos_token_ids
             verdict = self.task.grade(asked[i], turns[0]["content"], cut)
             self.book.lengths.append(len(ids))
             self.book.right.append(verdict.correct)
@@ -127,16 +127,16 @@ def serve_trl(pipe: Any, work: Work, setting: Trl) -> None:
 
 
 def check_same_work(trainer: Any, task: QuestionTask, prompt: Any) -> None:
-    """Refuses to compare unequal work: prompts and end tokens must be ours."""
+    """Refuses to compare unequal work: prompts and EOS tokens must be ours."""
     theirs = trainer.processing_class.apply_chat_template(
         prompt, add_generation_prompt=True, return_dict=True
     )["input_ids"]
     ours = task.prompt_tokens(peers.questions(1)[0])
     if list(theirs) != ours:
         raise ValueError(f"trl's prompt must be ours {ours}, got {theirs}")
-    if set(trainer.eos_token_ids) != set(task.end_tokens):
+    if set(trainer.eos_token_ids) != set(task.eos_token_ids):
         raise ValueError(
-            f"trl's end tokens must be ours {task.end_tokens}, "
+            f"trl's EOS tokens must be ours {task.eos_token_ids}, "
             f"got {trainer.eos_token_ids}"
         )
 

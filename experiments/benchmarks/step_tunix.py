@@ -175,7 +175,7 @@ def note_rollouts(cluster: rl_cluster.RLCluster, book: Book, work: Work) -> None
         start = time.perf_counter()
         found = generate(*args, **kwargs)
         book.rollout += time.perf_counter() - start
-        # tunix drops the end token; it was drawn all the same.
+        # tunix drops the EOS token; it was drawn all the same.
         drawn = (min(len(tokens) + 1, work.max_new_tokens) for tokens in found.tokens)
         book.lengths += drawn
         return found
@@ -216,6 +216,6 @@ def cluster_config(
             temperature=1.0,
             top_p=1.0,
             top_k=None,
-            eos_tokens=list(task.end_tokens),
+            eos_tokens=list(task.eos_token_ids),
         ),
     )

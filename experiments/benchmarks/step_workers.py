@@ -160,7 +160,7 @@ def serve(pipe: Any, work: Work, setting: Setting) -> None:
 
         serve_trl(pipe, work, setting)
     # Only now: it imports jax, and the memory of the step is free again.
-    from jaxrl_reason.training.monitor import peak_memory_bytes
+    from jaxrl_reason.runs.monitor import peak_memory_bytes
 
     pipe.send(peak_memory_bytes() / 2**30)
 

@@ -4,7 +4,7 @@
     python experiments/benchmarks/throughput.py --shapes tiny --dtypes float32
     python experiments/benchmarks/throughput.py --json throughput.json
 
-A rollout is `make_sampler` with no end token, so every response has its full length; a
+A rollout is `make_sampler` with no EOS token, so every response has its full length; a
 training step is forward, `chunked_logprobs`, backward and AdamW. Tokens a second count
 sampled tokens or trained tokens. FLOP a second count the model's own products once
 (2 a matrix parameter and token forward, three times that in training, and attention
@@ -62,12 +62,12 @@ SHAPES = {
     "tiny": Shape(
         TransformerConfig(
             vocab_size=66,
-            width=128,
+            hidden_size=128,
             num_layers=3,
             num_heads=4,
             num_kv_heads=4,
             head_dim=32,
-            mlp_width=384,
+            mlp_dim=384,
             context_length=128,
         ),
         prompts=32,
@@ -80,12 +80,12 @@ SHAPES = {
     "135m": Shape(
         TransformerConfig(
             vocab_size=49152,
-            width=576,
+            hidden_size=576,
             num_layers=30,
             num_heads=9,
             num_kv_heads=3,
             head_dim=64,
-            mlp_width=1536,
+            mlp_dim=1536,
             context_length=2048,
         ),
         prompts=8,
@@ -167,7 +167,7 @@ def forward_flops(config: TransformerConfig, context: float) -> float:
     sizes = [x.size for x in jax.tree.leaves(abstract_params(Transformer(config)))]
     matrices = sum(sizes)  # Norms are a thousandth; a tied embedding counts as head.
     if not config.tie_embeddings:
-        matrices -= config.vocab_size * config.width
+        matrices -= config.vocab_size * config.hidden_size
     attention = 2 * config.num_layers * config.num_heads * config.head_dim * context
     return 2.0 * (matrices + attention)
 
@@ -176,7 +176,7 @@ def rollout(shape: Shape, config: TransformerConfig) -> tuple[Callable[[], Any],
     """A rollout to time, and its FLOP a sampled token."""
     model = Transformer(config)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
-    settings = SamplingSettings(shape.new_tokens, end_tokens=())
+    settings = SamplingSettings(shape.new_tokens, eos_token_ids=())
     sampler = make_sampler(model, settings, shape.samples)
     tokens = jnp.ones((shape.prompts, shape.prompt_width), jnp.int32)
     lengths = jnp.full(shape.prompts, shape.prompt_width)

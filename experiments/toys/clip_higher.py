@@ -24,12 +24,12 @@ import numpy as np
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.toys.bench import BENCH, Bench
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
+from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.rl.methods import DapoSettings, dapo
 from jaxrl_reason.tasks.task import Graded
-from jaxrl_reason.training.methods import DapoSettings, dapo
-from jaxrl_reason.training.state import OptimizerSettings
 
 # [10, 10]: how likely a trace goes from one digit to another; some ways are worn.
 ODDS = np.exp(1.5 * np.random.default_rng(0).standard_normal((10, 10)))
@@ -62,25 +62,25 @@ class CoinToss(CountDown):
 
 
 THIS_BENCH = replace(
-    BENCH,
+    SETUP,
     task=CoinToss(),
     optimizer=OptimizerSettings(learning_rate=3e-3, b1=0.0),
-    priming=replace(BENCH.priming, updates=200, examples_per_update=32),
-    settings=replace(BENCH.settings, prompts_per_step=32, updates_per_rollout=16),
+    sft=replace(SETUP.sft, updates=200, examples_per_update=32),
+    settings=replace(SETUP.settings, prompts_per_step=32, updates_per_rollout=16),
 )
 # DAPO with everything off but the upper clip.
 HIGHER = DapoSettings(clip_high=0.28, dynamic_sampling=False, soft_overlong=False)
 
 
-def experiment(bench: Bench) -> Experiment:
+def experiment(setup: Setup) -> Experiment:
     """Upper clips: a tight one, that of PPO, that of DAPO, and a wide one."""
-    limit = bench.settings.max_new_tokens
+    limit = setup.settings.max_new_tokens
     return Experiment(
         name="clip_higher",
         title="The upper clip where there is nothing to learn",
         arms={
             f"clip 0.2 / {high}": Arm(
-                dapo(replace(HIGHER, clip_high=high), max_new_tokens=limit), bench
+                dapo(replace(HIGHER, clip_high=high), max_new_tokens=limit), setup
             )
             for high in (0.1, 0.2, 0.28, 0.4)
         },
@@ -100,8 +100,8 @@ def experiment(bench: Bench) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
-    run_script(experiment(bench), arguments)
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+    run_script(experiment(setup), arguments)
 
 
 if __name__ == "__main__":

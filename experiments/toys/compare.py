@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.toys.bench import Bench, run_method
-from jaxrl_reason.training.method import Method
-from jaxrl_reason.training.metrics import Row
+from experiments.toys.setup import Setup, run_method
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.runs.metrics import Row
 
 # Arm -> the rows of each of its seeds.
 Runs = Mapping[str, Sequence[Sequence[Row]]]
@@ -127,10 +127,10 @@ def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> s
 
 @dataclass(frozen=True)
 class Arm:
-    """A method on a bench."""
+    """A method on a setup."""
 
     method: Method
-    bench: Bench
+    setup: Setup
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def run_arms(experiment: Experiment) -> Runs:
     steps, until = experiment.steps, experiment.until
     return {
         name: [
-            run_method(arm.method, seed, steps=steps, bench=arm.bench, until=until)
+            run_method(arm.method, seed, steps=steps, setup=arm.setup, until=until)
             for seed in experiment.seeds
         ]
         for name, arm in experiment.arms.items()

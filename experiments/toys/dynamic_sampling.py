@@ -18,7 +18,6 @@ from pathlib import Path
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.toys.bench import BENCH, Bench
 from experiments.toys.compare import (
     Arm,
     Experiment,
@@ -26,19 +25,20 @@ from experiments.toys.compare import (
     first_row,
     run_script,
 )
+from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import CountDown
-from jaxrl_reason.training.methods import DapoSettings, dapo
-from jaxrl_reason.training.metrics import Row
-from jaxrl_reason.training.state import OptimizerSettings
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.rl.methods import DapoSettings, dapo
+from jaxrl_reason.runs.metrics import Row
 
 GOAL = 0.95
 WINDOW = 3  # steps that the accuracy is averaged over
 
 THIS_BENCH = replace(
-    BENCH,
+    SETUP,
     task=CountDown(start_digits=(1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 7, 8)),
     optimizer=OptimizerSettings(learning_rate=2e-3),
-    settings=replace(BENCH.settings, prompts_per_step=12, max_rounds=40),
+    settings=replace(SETUP.settings, prompts_per_step=12, max_rounds=40),
 )
 # DAPO with everything off but dynamic sampling.
 SAMPLING = DapoSettings(
@@ -52,16 +52,16 @@ def reached(rows: Sequence[Row]) -> bool:
     return len(last) == WINDOW and sum(last) / WINDOW >= GOAL
 
 
-def experiment(bench: Bench) -> Experiment:
+def experiment(setup: Setup) -> Experiment:
     """Two arms: every group, or groups with signal."""
-    limit = bench.settings.max_new_tokens
+    limit = setup.settings.max_new_tokens
     without = replace(SAMPLING, dynamic_sampling=False)
     return Experiment(
         name="dynamic_sampling",
         title=f"Dynamic sampling, until {GOAL:.0%} of the samples are right",
         arms={
-            "dynamic sampling": Arm(dapo(SAMPLING, max_new_tokens=limit), bench),
-            "every group": Arm(dapo(without, max_new_tokens=limit), bench),
+            "dynamic sampling": Arm(dapo(SAMPLING, max_new_tokens=limit), setup),
+            "every group": Arm(dapo(without, max_new_tokens=limit), setup),
         },
         seeds=(10, 11, 12, 13, 14),
         steps=120,
@@ -88,8 +88,8 @@ def groups_without_signal(rows: Sequence[Row]) -> float:
     return 100 * sum(shares) / len(shares)
 
 
-def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
-    run_script(experiment(bench), arguments)
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+    run_script(experiment(setup), arguments)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ import numpy as np
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.toys.bench import BENCH, Bench
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
+from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
-from jaxrl_reason.training.methods import DapoSettings, dapo
-from jaxrl_reason.training.state import OptimizerSettings
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.rl.methods import DapoSettings, dapo
 
 LIMIT = 40
 
@@ -55,13 +55,13 @@ class LosesTheThread(CountDown):
 
 
 THIS_BENCH = replace(
-    BENCH,
+    SETUP,
     task=LosesTheThread(),
-    model=replace(BENCH.model, context_length=LIMIT + 8),
+    model=replace(SETUP.model, context_length=LIMIT + 8),
     optimizer=OptimizerSettings(learning_rate=1e-3),
-    priming=replace(BENCH.priming, max_response=LIMIT),
+    sft=replace(SETUP.sft, max_response=LIMIT),
     settings=replace(
-        BENCH.settings,
+        SETUP.settings,
         prompts_per_step=8,
         updates_per_rollout=2,
         max_new_tokens=LIMIT,
@@ -73,15 +73,15 @@ PLAIN = DapoSettings(
 )
 
 
-def experiment(bench: Bench) -> Experiment:
+def experiment(setup: Setup) -> Experiment:
     """Two arms: the same method under the two means."""
     sequence = replace(PLAIN, token_level_loss=False)
     return Experiment(
         name="loss_mean_and_length",
         title="Loss mean over tokens or over sequences",
         arms={
-            "token mean": Arm(dapo(PLAIN, max_new_tokens=LIMIT), bench),
-            "sequence mean": Arm(dapo(sequence, max_new_tokens=LIMIT), bench),
+            "token mean": Arm(dapo(PLAIN, max_new_tokens=LIMIT), setup),
+            "sequence mean": Arm(dapo(sequence, max_new_tokens=LIMIT), setup),
         },
         seeds=(0, 1, 2, 3, 4),
         steps=40,
@@ -99,8 +99,8 @@ def experiment(bench: Bench) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
-    run_script(experiment(bench), arguments)
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+    run_script(experiment(setup), arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The bench of `bench.py` in rounds: preference training, RFT and STaR.
+"""The setup of `setup.py` in rounds: preference training, RFT and STaR.
 
     from experiments.toys.rounds import ROUNDS, run_rounds
 
@@ -13,19 +13,14 @@ from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
-from experiments.toys.bench import BENCH, Bench, one_device, primed_policy
+from experiments.toys.setup import SETUP, Setup, one_device, sft_policy
 from experiments.toys.tasks import EndlessProblems, Toy
+from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.metrics import Row
-from jaxrl_reason.training.offline.iterative import (
-    iterative_dpo_round,
-    rft_round,
-    star_round,
-)
-from jaxrl_reason.training.offline.preference import PreferenceParts, build_preference
-from jaxrl_reason.training.offline.preference_batch import PreferenceSettings
-from jaxrl_reason.training.offline.preference_methods import (
+from jaxrl_reason.offline.iterative import iterative_dpo_round, rft_round, star_round
+from jaxrl_reason.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.offline.preference_methods import (
     PreferenceMethod,
     dpo,
     ipo,
@@ -35,13 +30,17 @@ from jaxrl_reason.training.offline.preference_methods import (
     robust_dpo,
     simpo,
 )
-from jaxrl_reason.training.offline.sample_rounds import (
+from jaxrl_reason.offline.preference_training import (
+    PreferenceLearner,
+    build_preference_learner,
+)
+from jaxrl_reason.offline.sample_rounds import (
     RoundSampler,
     RoundSettings,
     build_round_sampler,
 )
-from jaxrl_reason.training.state import OptimizerSettings, TrainState
-from jaxrl_reason.training.supervised import SupervisedParts, build_supervised
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.runs.metrics import Row
 
 # The published settings of each, all on pairs of the policy's own responses.
 PREFERENCE: Mapping[str, PreferenceMethod] = MappingProxyType(
@@ -67,28 +66,28 @@ PAIRS = PreferenceSettings(
     max_response=15,
 )
 
-# Below the bench's rate, at which cDPO lost the right responses with the wrong ones.
+# Below the setup's rate, at which cDPO lost the right responses with the wrong ones.
 PAIRS_OPTIMIZER = OptimizerSettings(learning_rate=1e-3)
 
 
 def run_rounds(
-    name: str, seed: int, *, rounds: int, bench: Bench = BENCH
+    name: str, seed: int, *, rounds: int, setup: Setup = SETUP
 ) -> list[float]:
-    """Accuracy of the samples of each round, from the primed model on.
+    """Accuracy of the samples of each round, from the fine-tuned model on.
 
     It ends early where a round finds nothing to learn from.
 
     Raises:
       NoSignalError: that is the first.
     """
-    sampler = _sampler(bench)
+    sampler = _sampler(setup)
     sampler = replace(sampler, settings=replace(sampler.settings, seed=seed))
-    policy = primed_policy(bench, seed)
+    policy = sft_policy(setup, seed)
     problems = EndlessProblems(PROMPTS)
     found: list[float] = []
     for i in range(rounds):
         try:
-            policy, row = _round(name, sampler, policy, next(problems), i, bench, seed)
+            policy, row = _round(name, sampler, policy, next(problems), i, setup, seed)
         except NoSignalError as error:
             if not found:
                 raise
@@ -104,27 +103,27 @@ def _round(
     policy: TrainState,
     problems: Sequence[Toy],
     index: int,
-    bench: Bench,
+    setup: Setup,
     seed: int,
 ) -> tuple[TrainState, Row]:
     if name in PREFERENCE:
-        parts = _pair_parts(name, bench)
+        learner = _pair_learner(name, setup)
         state, row, _ = iterative_dpo_round(
-            sampler, parts, policy, problems, round_index=index
+            sampler, learner, policy, problems, round_index=index
         )
         return state, row
-    tools = sampler, _fine_tuning(bench), bench.optimizer, policy
+    tools = sampler, _fine_tuning(setup), setup.optimizer, policy
     if name == "rft":
         state, row, _ = rft_round(*tools, problems, round_index=index, epochs=2)
     else:
-        base = primed_policy(bench, seed)
+        base = sft_policy(setup, seed)
         state, row, _ = star_round(*tools, base, problems, round_index=index, epochs=8)
     return state, row
 
 
 @cache
-def _sampler(bench: Bench) -> RoundSampler:
-    s = bench.settings
+def _sampler(setup: Setup) -> RoundSampler:
+    s = setup.settings
     settings = RoundSettings(
         prompts_per_call=s.prompts_per_step,
         group_size=s.group_size,
@@ -132,14 +131,14 @@ def _sampler(bench: Bench) -> RoundSampler:
         max_new_tokens=s.max_new_tokens,
     )
     return build_round_sampler(
-        Transformer(bench.model), bench.task, settings, one_device()
+        Transformer(setup.model), setup.task, settings, one_device()
     )
 
 
 @cache
-def _pair_parts(name: str, bench: Bench) -> PreferenceParts:
-    return build_preference(
-        Transformer(bench.model),
+def _pair_learner(name: str, setup: Setup) -> PreferenceLearner:
+    return build_preference_learner(
+        Transformer(setup.model),
         PREFERENCE[name],
         PAIRS,
         PAIRS_OPTIMIZER,
@@ -148,7 +147,7 @@ def _pair_parts(name: str, bench: Bench) -> PreferenceParts:
 
 
 @cache
-def _fine_tuning(bench: Bench) -> SupervisedParts:
-    return build_supervised(
-        Transformer(bench.model), bench.priming, bench.optimizer, one_device()
+def _fine_tuning(setup: Setup) -> SFTLearner:
+    return build_sft_learner(
+        Transformer(setup.model), setup.sft, setup.optimizer, one_device()
     )

@@ -1,7 +1,7 @@
-"""Toy tasks: problems without end, exact grades, and sloppy traces to prime from.
+"""Toy tasks: problems without end, exact grades, and sloppy traces to learn from.
 
 A toy task is a `Task` of the library with one more method, `trace`: a response as
-somebody careless would write it. A model primed on such traces is right now and then,
+somebody careless would write it. A model trained on such traces is right now and then,
 the harder the problem the less often, so that groups hold right and wrong answers from
 the first step of reinforcement learning on.
 """
@@ -20,7 +20,7 @@ PAD, END, FIRST_DIGIT = 0, 1, 2
 class DigitTokenizer:
     """One token a digit; 0 pads, 1 ends and reads as a full stop."""
 
-    vocab_size, pad_id, end_id = 12, PAD, END
+    vocab_size, pad_id, eos_token_id = 12, PAD, END
 
     def encode(self, text: str) -> list[int]:
         return [
@@ -48,7 +48,7 @@ class ToyTask(Task[Toy], Protocol):
     def __hash__(self) -> int: ...
 
     def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
-        """Tokens of a response, the end token included, right or wrong."""
+        """Tokens of a response, the EOS token included, right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CountDown:
     sloppiness: float = 0.3
     name: str = "count_down"
     tokenizer: DigitTokenizer = DIGITS
-    end_tokens: tuple[int, ...] = (END,)
+    eos_token_ids: tuple[int, ...] = (END,)
 
     def start(self, problem: Toy) -> int:
         """The digit to count down from."""

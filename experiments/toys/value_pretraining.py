@@ -6,10 +6,10 @@ The reward comes at the end, some sixty tokens after the first token, and every 
 a response has a part in it. With lambda 0.95 little of a reward is left after sixty
 tokens: only the critic's values carry it back, and a critic that learns from targets
 with that lambda learns of the end first and of the beginning many steps later. Until it
-knows what to expect, the end token takes the blame for what went wrong before it.
+knows what to expect, the EOS token takes the blame for what went wrong before it.
 
 A response has to begin with the right digit, to wait by saying 0 for 32 tokens or more,
-and to end. Primed models are right in about one of ten.
+and to end. Fine-tuned models are right in about one of ten.
 """
 
 import sys
@@ -23,15 +23,15 @@ import numpy as np
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.toys.bench import BENCH, Bench
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
+from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
+from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.losses import ppo_loss, value_loss
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.methods import signed_accuracy
+from jaxrl_reason.rl.recipes.estimators import decoupled_gae
 from jaxrl_reason.tasks.task import Graded
-from jaxrl_reason.training.method import Method
-from jaxrl_reason.training.methods import signed_accuracy
-from jaxrl_reason.training.recipes.estimators import decoupled_gae
-from jaxrl_reason.training.state import OptimizerSettings
 
 LIMIT = 104
 SHORTEST = 32
@@ -68,15 +68,13 @@ class SayAndWait(CountDown):
 
 
 THIS_BENCH = replace(
-    BENCH,
+    SETUP,
     task=SayAndWait(),
-    model=replace(BENCH.model, context_length=LIMIT + 8),
+    model=replace(SETUP.model, context_length=LIMIT + 8),
     optimizer=OptimizerSettings(learning_rate=1e-3),
-    priming=replace(
-        BENCH.priming, updates=200, max_response=LIMIT, row_width=LIMIT + 1
-    ),
+    sft=replace(SETUP.sft, updates=200, max_response=LIMIT, row_width=LIMIT + 1),
     settings=replace(
-        BENCH.settings,
+        SETUP.settings,
         prompts_per_step=12,
         group_size=4,
         updates_per_rollout=3,
@@ -101,17 +99,17 @@ def ppo(critic_lambda: float) -> Method:
     )
 
 
-def experiment(bench: Bench) -> Experiment:
+def experiment(setup: Setup) -> Experiment:
     """Plain PPO, each of the two cures alone, and both."""
-    settings = replace(bench.settings, value_pretraining_steps=PRETRAINING)
-    taught = replace(bench, settings=settings)
+    settings = replace(setup.settings, value_pretraining_steps=PRETRAINING)
+    taught = replace(setup, settings=settings)
     plain, decoupled = ppo(0.95), ppo(1.0)
     return Experiment(
         name="value_pretraining",
         title="PPO on long responses, lambda 0.95",
         arms={
-            "plain PPO": Arm(plain, bench),
-            "decoupled GAE": Arm(decoupled, bench),
+            "plain PPO": Arm(plain, setup),
+            "decoupled GAE": Arm(decoupled, setup),
             "value pretraining": Arm(plain, taught),
             "both": Arm(decoupled, taught),
         },
@@ -130,8 +128,8 @@ def experiment(bench: Bench) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, bench: Bench = THIS_BENCH) -> None:
-    run_script(experiment(bench), arguments)
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+    run_script(experiment(setup), arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from jaxrl_reason.grading.math_verifier import (
     verifier_available,
     verifier_version,
 )
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.tasks import arithmetic, benchmarks
 from jaxrl_reason.tasks.question_files import (
     SEED,
@@ -35,8 +37,6 @@ from jaxrl_reason.tasks.question_sources import (
 )
 from jaxrl_reason.tasks.questions import QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
-from jaxrl_reason.training.progress import TrainingProgress
-from jaxrl_reason.training.run_folder import to_plain
 
 TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
 _MAKERS: dict[str, MakeQuestions] = {
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             task = build_task(settings, loaded.tokenizer, _verifier(settings, stack))
             generate = make_generate(
                 loaded,
-                task.end_tokens,
+                task.eos_token_ids,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
                 seed=settings.seed,

@@ -69,7 +69,7 @@ class Response:
     """One response.
 
     Attributes:
-        tokens: its ids, the end token included if there is one.
+        tokens: its ids, the EOS token included if there is one.
         truncated: the length limit stopped it.
     """
 

@@ -19,7 +19,7 @@ from jaxrl_reason.evaluation.pretrained import (
 )
 from jaxrl_reason.evaluation.run import BATCHES_AT_ONCE
 from jaxrl_reason.models import Params, Transformer, unembedding
-from jaxrl_reason.tasks.questions import all_end_tokens
+from jaxrl_reason.tasks.questions import all_eos_token_ids
 
 # A piece of text to score: ids that are given, and ids that are scored after them.
 Piece = tuple[list[int], list[int]]
@@ -55,7 +55,7 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
 
     @cache
     def generate_of(limit: int) -> Generate:
-        ends = all_end_tokens(loaded.tokenizer)
+        ends = all_eos_token_ids(loaded.tokenizer)
         return make_generate(
             loaded, ends, max_new_tokens=limit, batch_size=batch_size, seed=0
         )
@@ -155,7 +155,7 @@ def first_token(loaded: PretrainedModel) -> int:
         Its id.
     """
     begin = getattr(loaded.tokenizer, "bos_id", None)
-    return loaded.tokenizer.end_id if begin is None else begin
+    return loaded.tokenizer.eos_token_id if begin is None else begin
 
 
 def score_pieces(
@@ -260,7 +260,7 @@ def until_stop(
     loaded: PretrainedModel, response: Response, until: str | Sequence[str]
 ) -> str:
     """A response's text before the first of the stop strings."""
-    ends = all_end_tokens(loaded.tokenizer)
+    ends = all_eos_token_ids(loaded.tokenizer)
     text = loaded.tokenizer.decode([i for i in response.tokens if i not in ends])
     for stop in [until] if isinstance(until, str) else until:
         text = text.split(stop)[0] if stop else text

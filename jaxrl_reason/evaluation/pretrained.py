@@ -98,7 +98,7 @@ def read_model(path: str, **settings: Any) -> "tuple[Pretrained, TextTokenizer]"
 
 def make_generate(
     loaded: PretrainedModel,
-    end_tokens: tuple[int, ...],
+    eos_token_ids: tuple[int, ...],
     *,
     max_new_tokens: int,
     batch_size: int,
@@ -112,7 +112,7 @@ def make_generate(
 
     Args:
         loaded: the model.
-        end_tokens: ids that end a response.
+        eos_token_ids: ids that end a response.
         max_new_tokens: the longest response.
         batch_size: responses drawn side by side.
         seed: of the samples.
@@ -127,7 +127,7 @@ def make_generate(
     ) -> Callable[..., Any]:
         settings = SamplingSettings(
             max_new_tokens=max_new_tokens,
-            end_tokens=end_tokens,
+            eos_token_ids=eos_token_ids,
             temperature=decoding.temperature,
             top_k=decoding.top_k,
             top_p=decoding.top_p,

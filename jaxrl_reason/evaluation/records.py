@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.training import durable
-from jaxrl_reason.training.manifest import as_json, differences
-from jaxrl_reason.training.run_folder import open_run
+from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.manifest import as_json, differences
+from jaxrl_reason.runs.run_folder import open_run
 
 Record = dict[str, Any]
 Group = tuple[str, int]  # a decoding's name and a question's id

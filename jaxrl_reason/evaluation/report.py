@@ -18,9 +18,9 @@ from jaxrl_reason.evaluation.statistics import (
     response_figures,
     sampled_figures,
 )
+from jaxrl_reason.runs import durable
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.questions import Question
-from jaxrl_reason.training import durable
 
 
 def build_report(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.evaluation.records import Record, Records
+from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.task import Graded
-from jaxrl_reason.training.progress import TrainingProgress
 
 # The batches of questions that the model gets at once: while there are more, responses
 # that have ended make room for others. Records are written when all of them are there.
@@ -86,7 +86,7 @@ def record_of(task: QuestionTask, question: Question, response: Response) -> Rec
         The fields of a row of records.jsonl.
     """
     tokens = list(response.tokens)
-    ended = tokens and tokens[-1] in task.end_tokens and not response.truncated
+    ended = tokens and tokens[-1] in task.eos_token_ids and not response.truncated
     text = task.tokenizer.decode(tokens[:-1] if ended else tokens)
     error = None
     try:

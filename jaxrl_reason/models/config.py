@@ -14,14 +14,14 @@ class TransformerConfig:
 
     Args:
         vocab_size: number of token ids V.
-        width: size D of the residual stream.
+        hidden_size: size D of the residual stream.
         num_layers: number of blocks L.
         num_heads: query heads N.
         num_kv_heads: key and value heads K; divides num_heads.
         head_dim: size H of one head; even, since rotary positions pair its halves.
-        mlp_width: inner size of the gated feed-forward layer.
+        mlp_dim: inner size of the gated feed-forward layer.
         context_length: the largest number of positions the model is meant for.
-        rope_base: base of the rotary frequencies.
+        rope_theta: base of the rotary frequencies.
         rope_scaling: how they are stretched to a longer context, None for not at all.
         norm_eps: added to the mean square in every RMS norm.
         qk_norm: RMS norm over each query and key head before rotation (Qwen3).
@@ -43,14 +43,14 @@ class TransformerConfig:
     """
 
     vocab_size: int
-    width: int
+    hidden_size: int
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    mlp_width: int
+    mlp_dim: int
     context_length: int
-    rope_base: float = 10000.0
+    rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -67,13 +67,13 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in (
             "vocab_size",
-            "width",
+            "hidden_size",
             "num_layers",
             "num_heads",
             "num_kv_heads",
             "scan_unroll",
             "head_dim",
-            "mlp_width",
+            "mlp_dim",
             "context_length",
         ):
             value = getattr(self, name)
@@ -86,7 +86,7 @@ class TransformerConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even, got {self.head_dim}")
-        for name in ("rope_base", "norm_eps"):
+        for name in ("rope_theta", "norm_eps"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(
                     f"{name} must be > 0 and finite, got {getattr(self, name)}"

@@ -72,7 +72,7 @@ def decode_params(
         _one_layer(params["layers"], layer, dtype) for layer in range(c.num_layers)
     )
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]
-    rope = rope_table(positions[..., None], c.head_dim, c.rope_base, c.rope_scaling)
+    rope = rope_table(positions[..., None], c.head_dim, c.rope_theta, c.rope_scaling)
     head = None if c.tie_embeddings else params["head"].astype(dtype)
     embedding = params["embedding"].astype(dtype)
     return DecodeParams(layers, embedding, head, params["final_norm"], rope)

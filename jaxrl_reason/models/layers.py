@@ -83,19 +83,19 @@ class Attention(nn.Module):
         """Declare the parameters."""
         c = self.config
         dtype = jnp.dtype(c.param_dtype)
-        into = normal(c.width**-0.5, "embed", "heads", "head_dim")
-        kv_into = normal(c.width**-0.5, "embed", "kv_heads", "head_dim")
+        into = normal(c.hidden_size**-0.5, "embed", "heads", "head_dim")
+        kv_into = normal(c.hidden_size**-0.5, "embed", "kv_heads", "head_dim")
         # Smaller by the depth, so that the residual stream keeps its scale.
         out_std = (c.num_heads * c.head_dim * 2 * c.num_layers) ** -0.5
         out = normal(out_std, "heads", "head_dim", "embed")
-        kv_shape = (c.width, c.num_kv_heads, c.head_dim)
+        kv_shape = (c.hidden_size, c.num_kv_heads, c.head_dim)
         self.query = self.param(
-            "query", into, (c.width, c.num_heads, c.head_dim), dtype
+            "query", into, (c.hidden_size, c.num_heads, c.head_dim), dtype
         )
         self.key = self.param("key", kv_into, kv_shape, dtype)
         self.value = self.param("value", kv_into, kv_shape, dtype)
         self.output = self.param(
-            "output", out, (c.num_heads, c.head_dim, c.width), dtype
+            "output", out, (c.num_heads, c.head_dim, c.hidden_size), dtype
         )
         if c.attention_bias:
             shapes = {"query": c.num_heads, "key": c.num_kv_heads}
@@ -114,7 +114,7 @@ class Attention(nn.Module):
             }
         if c.attention_output_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
-            self.output_bias = self.param("output_bias", zeros, (c.width,), dtype)
+            self.output_bias = self.param("output_bias", zeros, (c.hidden_size,), dtype)
         if c.qk_norm:
             self.query_norm = RMSNorm(c.norm_eps, c.param_dtype)
             self.key_norm = RMSNorm(c.norm_eps, c.param_dtype)
@@ -162,14 +162,14 @@ class GatedMLP(nn.Module):
         """Apply to x [B, S, D]."""
         c = self.config
         dtype = jnp.dtype(c.param_dtype)
-        into = normal(c.width**-0.5, "embed", "mlp")
-        out = normal((c.mlp_width * 2 * c.num_layers) ** -0.5, "mlp", "embed")
-        gate = self.param("gate", into, (c.width, c.mlp_width), dtype)
-        up = self.param("up", into, (c.width, c.mlp_width), dtype)
-        down = self.param("down", out, (c.mlp_width, c.width), dtype)
+        into = normal(c.hidden_size**-0.5, "embed", "mlp")
+        out = normal((c.mlp_dim * 2 * c.num_layers) ** -0.5, "mlp", "embed")
+        gate = self.param("gate", into, (c.hidden_size, c.mlp_dim), dtype)
+        up = self.param("up", into, (c.hidden_size, c.mlp_dim), dtype)
+        down = self.param("down", out, (c.mlp_dim, c.hidden_size), dtype)
         # Two dimensions: with three, XLA's CPU backend transposes the gradients of the
         # inner activations with strided reads, which doubles the time of the layer.
-        rows = x.reshape(-1, c.width)
+        rows = x.reshape(-1, c.hidden_size)
         gated = plus_low_rank(self, "gate", rows, rows @ gate.astype(x.dtype))
         inner = jax.nn.silu(gated)
         inner *= plus_low_rank(self, "up", rows, rows @ up.astype(x.dtype))

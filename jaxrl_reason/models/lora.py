@@ -134,8 +134,8 @@ def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Par
 
     >>> from jaxrl_reason.models import Transformer, TransformerConfig
     >>> config = TransformerConfig(
-    ...     vocab_size=8, width=4, num_layers=3, num_heads=2, num_kv_heads=1,
-    ...     head_dim=2, mlp_width=8, context_length=16)
+    ...     vocab_size=8, hidden_size=4, num_layers=3, num_heads=2, num_kv_heads=1,
+    ...     head_dim=2, mlp_dim=8, context_length=16)
     >>> settings = LoraSettings(rank=2, targets=("query",))
     >>> factors = init_lora(Transformer(config), settings, jax.random.key(0))
     >>> jax.tree.map(lambda x: x.shape, factors)

@@ -46,8 +46,8 @@ def init_params(model: Model, key: jax.Array) -> Params:
 
     >>> from jaxrl_reason.models import Transformer, TransformerConfig
     >>> config = TransformerConfig(
-    ...     vocab_size=8, width=4, num_layers=2, num_heads=2, num_kv_heads=1,
-    ...     head_dim=2, mlp_width=8, context_length=16)
+    ...     vocab_size=8, hidden_size=4, num_layers=2, num_heads=2, num_kv_heads=1,
+    ...     head_dim=2, mlp_dim=8, context_length=16)
     >>> params = init_params(Transformer(config), jax.random.key(0))
     >>> params["layers"]["attention"]["key"].shape
     (2, 4, 1, 2)

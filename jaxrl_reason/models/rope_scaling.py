@@ -50,42 +50,47 @@ class LinearScaling:
 class Llama3Scaling:
     """Long waves are slowed by a factor, short ones kept, and those between blended.
 
-    wavelength = 2 pi / frequency; turns = original_context / wavelength
-    s = clip((turns - low_turns) / (high_turns - low_turns), 0, 1)
+    wavelength = 2 pi / frequency; turns = original_max_position_embeddings / wavelength
+    s = clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
     frequency' = (1 - s) frequency / factor + s frequency
 
     The scaling of Llama 3.1 and its successors, as their published code has it.
 
     Args:
         factor: how much the longest waves are slowed.
-        low_turns: at or below this many turns in the original context, slowed in full
+        low_freq_factor: at or below this many turns in the original context, slowed
+            in full
             (low_freq_factor of config.json).
-        high_turns: at or above this many, kept (high_freq_factor).
-        original_context: tokens of the context before scaling.
+        high_freq_factor: at or above this many, kept (high_freq_factor).
+        original_max_position_embeddings: tokens of the context before scaling.
 
     Raises:
-        ValueError: a value is not > 0 and finite, or low_turns is not below high_turns.
+        ValueError: a value is not > 0 and finite, or low_freq_factor is not below
+            high_freq_factor.
     """
 
     factor: float
-    low_turns: float
-    high_turns: float
-    original_context: int
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
 
     def __post_init__(self) -> None:
         _check(self, *(field.name for field in fields(self)))
-        if self.low_turns >= self.high_turns:
+        if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
-                f"low_turns must be below high_turns ({self.high_turns}), "
-                f"got {self.low_turns}"
+                f"low_freq_factor must be below high_freq_factor "
+                f"({self.high_freq_factor}), "
+                f"got {self.low_freq_factor}"
             )
 
     attention_factor = 1.0
 
     def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
         """The frequencies [H/2] that take the place of the given ones."""
-        turns = self.original_context * frequencies / (2 * math.pi)
-        keep = (turns - self.low_turns) / (self.high_turns - self.low_turns)
+        turns = self.original_max_position_embeddings * frequencies / (2 * math.pi)
+        keep = (turns - self.low_freq_factor) / (
+            self.high_freq_factor - self.low_freq_factor
+        )
         keep = jnp.clip(keep, 0.0, 1.0)
         return (1 - keep) * frequencies / self.factor + keep * frequencies
 
@@ -94,8 +99,8 @@ class Llama3Scaling:
 class YarnScaling:
     """YaRN: a ramp over the pairs between kept and slowed, and warmer attention.
 
-    i(turns) = H ln(original_context / (2 pi turns)) / (2 ln base)
-    r_i = clip((i - i(fast_turns)) / (i(slow_turns) - i(fast_turns)), 0, 1)
+    i(turns) = H ln(original_max_position_embeddings / (2 pi turns)) / (2 ln base)
+    r_i = clip((i - i(beta_fast)) / (i(beta_slow) - i(beta_fast)), 0, 1)
     frequency'_i = r_i frequency_i / factor + (1 - r_i) frequency_i
 
     Cosines and sines are multiplied by `attention_factor`. Source: arXiv 2309.00071,
@@ -103,12 +108,12 @@ class YarnScaling:
 
     Args:
         factor: how many times longer the context becomes.
-        original_context: tokens of the context before scaling.
-        fast_turns: pairs with more turns in it are kept (beta_fast of config.json).
-        slow_turns: pairs with fewer are slowed in full (beta_slow).
+        original_max_position_embeddings: tokens of the context before scaling.
+        beta_fast: pairs with more turns in it are kept (beta_fast of config.json).
+        beta_slow: pairs with fewer are slowed in full (beta_slow).
         attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and
             1 for a factor of at most 1.
-        whole_pairs: the ramp's ends are rounded outwards to whole pairs (truncate).
+        truncate: the ramp's ends are rounded outwards to whole pairs (truncate).
 
     Raises:
         ValueError: a value is not > 0 and finite.
@@ -118,18 +123,18 @@ class YarnScaling:
     """
 
     factor: float
-    original_context: int
-    fast_turns: float = 32.0
-    slow_turns: float = 1.0
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
     attention_factor: float | None = None
-    whole_pairs: bool = True
+    truncate: bool = True
 
     def __post_init__(self) -> None:
         if self.attention_factor is None:
             _check(self, "factor")
             warmer = 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
             object.__setattr__(self, "attention_factor", warmer)
-        names = (field.name for field in fields(self) if field.name != "whole_pairs")
+        names = (field.name for field in fields(self) if field.name != "truncate")
         _check(self, *names)
 
     def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
@@ -137,11 +142,13 @@ class YarnScaling:
         head_dim = 2 * frequencies.shape[0]
 
         def pair_of(turns: float) -> float:
-            waves = math.log(self.original_context / (2 * math.pi * turns))
+            waves = math.log(
+                self.original_max_position_embeddings / (2 * math.pi * turns)
+            )
             return head_dim * waves / (2 * math.log(base))
 
-        low, high = pair_of(self.fast_turns), pair_of(self.slow_turns)
-        if self.whole_pairs:
+        low, high = pair_of(self.beta_fast), pair_of(self.beta_slow)
+        if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         # The last bound is that of the public implementations: H - 1, although there
         # are only H/2 pairs.

@@ -52,7 +52,10 @@ class Transformer(nn.Module):
         c = self.config
         dtype = jnp.dtype(c.param_dtype)
         self.embedding = self.param(
-            "embedding", normal(0.02, "vocab", "embed"), (c.vocab_size, c.width), dtype
+            "embedding",
+            normal(0.02, "vocab", "embed"),
+            (c.vocab_size, c.hidden_size),
+            dtype,
         )
         scanned = nn.scan(
             _rematerialised(c.remat),
@@ -69,8 +72,8 @@ class Transformer(nn.Module):
         if self.output_head and not c.tie_embeddings:
             self.head = self.param(
                 "head",
-                normal(c.width**-0.5, "embed", "vocab"),
-                (c.width, c.vocab_size),
+                normal(c.hidden_size**-0.5, "embed", "vocab"),
+                (c.hidden_size, c.vocab_size),
                 dtype,
             )
 
@@ -127,7 +130,7 @@ class Transformer(nn.Module):
         c = self.config
         with jax.named_scope("embed"):
             x = embed(self.embedding, tokens, c)
-        rope = rope_table(positions, c.head_dim, c.rope_base, c.rope_scaling)
+        rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
         causal = attention_mask(segment_ids, branch_ids)
         masks, kinds = layer_masks(positions, causal, c)
         return self.constrain(x, ROWS), rope, masks, kinds
@@ -194,7 +197,7 @@ class ValueModel(nn.Module):
         self.backbone = Transformer(c, self.constrain, output_head=False)
         init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
         dtype = jnp.dtype(c.param_dtype)
-        self.value_head = self.param("value_head", init, (c.width,), dtype)
+        self.value_head = self.param("value_head", init, (c.hidden_size,), dtype)
 
     def __call__(
         self,

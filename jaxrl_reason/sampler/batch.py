@@ -117,7 +117,7 @@ class BatchSampler:
             prompt_tokens: [P, Tp] ids, right-padded.
             prompt_lengths: [P] tokens of each prompt.
             keys: [P*G] from `sampling_keys`.
-            stops: what ends responses beside the settings' end tokens; see
+            stops: what ends responses beside the settings' EOS tokens; see
                 `stop_strings` and `stop_sequences`. A response keeps what stopped it.
             on_tokens: called with each response's new tokens as they are drawn.
 

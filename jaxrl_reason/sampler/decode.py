@@ -137,7 +137,7 @@ def check_sampling(
             f"({c.context_length}), got {prompt_width} + {settings.max_new_tokens}"
         )
     for name, tokens in (
-        ("end_tokens", settings.end_tokens),
+        ("eos_token_ids", settings.eos_token_ids),
         ("logit_bias", tuple(token for token, _ in settings.logit_bias)),
         ("banned_tokens", settings.banned_tokens),
     ):
@@ -187,7 +187,7 @@ def _append(
     active = ~state.ended
     tokens = jnp.where(active, tokens, 0)
     logprobs = jnp.where(active, logprobs, 0.0)
-    ends = jnp.asarray(settings.end_tokens, jnp.int32)
+    ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
     return replace(
         state,
         column=state.column + 1,

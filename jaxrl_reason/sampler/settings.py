@@ -16,8 +16,8 @@ class SamplingSettings:
     The filters apply in the order top-k, top-p, min-p, each to what the last one left.
 
     Args:
-        max_new_tokens: the longest response T, its end token included.
-        end_tokens: ids that end a response; several are allowed, none is too.
+        max_new_tokens: the longest response T, its EOS token included.
+        eos_token_ids: ids that end a response; several are allowed, none is too.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
@@ -34,7 +34,7 @@ class SamplingSettings:
     """
 
     max_new_tokens: int
-    end_tokens: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -45,8 +45,8 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
-        if any(token < 0 for token in self.end_tokens):
-            raise ValueError(f"end_tokens must be >= 0, got {self.end_tokens}")
+        if any(token < 0 for token in self.eos_token_ids):
+            raise ValueError(f"eos_token_ids must be >= 0, got {self.eos_token_ids}")
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(
                 f"temperature must be >= 0 and finite, got {self.temperature}"
@@ -84,11 +84,11 @@ class Completions:
     """Sampled responses; row p*G + g is sample g of prompt p.
 
     Args:
-        tokens: [B, T] int32, the end token included, 0 after it. Only `lengths` says
+        tokens: [B, T] int32, the EOS token included, 0 after it. Only `lengths` says
             where a response ends: 0 may also be a token.
         logprobs: [B, T] float32, log-probability of each token under the tempered,
             unfiltered distribution (greedy: temperature 1); 0 after the end.
-        lengths: [B] int32, tokens of each response, the end token included.
+        lengths: [B] int32, tokens of each response, the EOS token included.
         truncated: [B] bool, True where the limit stopped the response.
         alternatives: the likeliest tokens, where the settings ask for them.
         policy_version: [B] int, the step whose policy drew each response, where a

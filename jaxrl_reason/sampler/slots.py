@@ -32,7 +32,7 @@ class Slots:
 
     Args:
         live: [S] whether a slot still draws.
-        ended: [S] whether its last sequence drew an end token.
+        ended: [S] whether its last sequence drew an EOS token.
         columns: [S] tokens its sequence has drawn.
         keys: [S] raw random keys.
         hidden: [S, D] what the next token is drawn from.
@@ -79,11 +79,11 @@ def empty(
         ended=jnp.zeros(slots, bool),
         columns=jnp.zeros(slots, jnp.int32),
         keys=jnp.zeros((slots, key_size), jnp.uint32),
-        hidden=jnp.zeros((slots, model.config.width), dtype),
+        hidden=jnp.zeros((slots, model.config.hidden_size), dtype),
         tokens=jnp.zeros((slots, size), jnp.int32),
         logprobs=jnp.zeros((slots, size)),
         alternatives=likely if batch.alternatives else None,
-        prompt_hidden=jnp.zeros((batch.lanes, model.config.width), dtype),
+        prompt_hidden=jnp.zeros((batch.lanes, model.config.hidden_size), dtype),
         cache=empty_slots(
             model,
             batch.lanes,
@@ -233,7 +233,7 @@ def _draw(
         likely = jax.tree.map(
             lambda old, x: jnp.where(here[..., None], x[:, None], old), likely, new
         )
-    ends = jnp.asarray(settings.end_tokens, jnp.int32)
+    ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
     ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live
     columns = state.columns + state.live
     return replace(

@@ -26,7 +26,7 @@ class ServerSampling:
 
     Args:
         model: the name the server serves the model under.
-        settings: limit, end tokens, temperature and filters.
+        settings: limit, EOS tokens, temperature and filters.
         vocab_size: V; what is no id below it is refused.
         logprobs: "raw" or "processed".
 
@@ -84,8 +84,8 @@ class ServerSampling:
             "top_k": s.top_k,
             "min_p": s.min_p,
             "repetition_penalty": 1.0,
-            "stop_token_ids": list(s.end_tokens),
-            "ignore_eos": True,  # the end tokens are those of the settings, no other
+            "stop_token_ids": list(s.eos_token_ids),
+            "ignore_eos": True,  # the EOS tokens are those of the settings, no other
             "return_token_ids": True,
         }
 
@@ -113,12 +113,12 @@ class ServerSampling:
         said = choice.get("logprobs")
         said = said.get("token_logprobs") if isinstance(said, Mapping) else None
         logprobs = _logprobs(said, len(tokens))
-        ended = tokens[-1] in self.settings.end_tokens
+        ended = tokens[-1] in self.settings.eos_token_ids
         reason = choice.get("finish_reason")
         if reason not in ("stop", "length") or (reason == "stop" and not ended):
             raise EngineError(
-                f"{PATH} must end at one of the end tokens "
-                f"{self.settings.end_tokens} (finish_reason stop) or at the limit "
+                f"{PATH} must end at one of the EOS tokens "
+                f"{self.settings.eos_token_ids} (finish_reason stop) or at the limit "
                 f"(length), got {reason!r} after token {tokens[-1]}"
             )
         return Response(tokens, logprobs, truncated=not ended)
@@ -138,10 +138,10 @@ class ServerSampling:
                     f"token_ids must be from 0 to below vocab_size "
                     f"({self.vocab_size}), got {token!r}"
                 )
-        early = [token for token in ids[:-1] if token in self.settings.end_tokens]
+        early = [token for token in ids[:-1] if token in self.settings.eos_token_ids]
         if early:
             raise EngineError(
-                f"a response must end at its first end token, got {early[0]} before "
+                f"a response must end at its first EOS token, got {early[0]} before "
                 f"its end"
             )
         return ids

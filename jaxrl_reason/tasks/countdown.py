@@ -239,17 +239,17 @@ class CountdownTask:
     """Countdown for the training loop.
 
     `CountdownTask.with_symbols(settings)` is the toy form. For a text tokenizer:
-    `CountdownTask(tokenizer, (tokenizer.end_id,), "base")`.
+    `CountdownTask(tokenizer, (tokenizer.eos_token_id,), "base")`.
 
     Attributes:
         tokenizer: text to ids and back.
-        end_tokens: ids that end a response.
+        eos_token_ids: ids that end a response.
         style: style of the prompts, see `prompt`.
         name: short name, used in files and plots.
     """
 
     tokenizer: Tokenizer
-    end_tokens: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
     style: str = "symbols"
     name: str = "countdown"
 
@@ -266,7 +266,7 @@ class CountdownTask:
         largest = max(settings.max_value, settings.max_number)
         tokenizer = SymbolTokenizer(largest)
         closing = tokenizer.encode(END_ANSWER)
-        return cls(tokenizer, (*closing, tokenizer.end_id))
+        return cls(tokenizer, (*closing, tokenizer.eos_token_id))
 
     def prompt_tokens(self, problem: Problem) -> list[int]:
         """Token ids of the prompt."""

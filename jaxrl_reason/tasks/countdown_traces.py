@@ -1,4 +1,4 @@
-"""Search traces that prime a model: try, check, go back, and answer.
+"""Search traces to fine-tune a model on: try, check, go back, and answer.
 
 A trace is a response to the symbol prompt of Countdown. Each try is all its steps with
 their results and the target beside the last one, then `low`, `high` or `yes`:

@@ -64,9 +64,9 @@ class QuestionTask:
     separator: str = "\n\n"
 
     @property
-    def end_tokens(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """Ids that end a response: all that the tokenizer knows."""
-        return all_end_tokens(self.tokenizer)
+        return all_eos_token_ids(self.tokenizer)
 
     def prompt_tokens(self, problem: Question) -> list[int]:
         """Token ids of the prompt."""
@@ -99,8 +99,8 @@ class QuestionTask:
         )
 
 
-def all_end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids that end a response: `end_ids` where the tokenizer has several.
+def all_eos_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that end a response: `eos_token_ids` where the tokenizer has several.
 
     Args:
         tokenizer: of the model.
@@ -108,8 +108,8 @@ def all_end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
     Returns:
         The ids.
     """
-    several = getattr(tokenizer, "end_ids", None)
-    return (tokenizer.end_id,) if several is None else tuple(several)
+    several = getattr(tokenizer, "eos_token_ids", None)
+    return (tokenizer.eos_token_id,) if several is None else tuple(several)
 
 
 def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -37,7 +37,7 @@ class Task(Protocol[ProblemT_contra]):
         """Text to ids and back, for prompts and responses alike."""
 
     @property
-    def end_tokens(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """Ids that end a response."""
 
     def prompt_tokens(self, problem: ProblemT_contra) -> list[int]:

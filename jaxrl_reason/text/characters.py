@@ -18,7 +18,7 @@ class CharacterTokenizer:
         >>> tokenizer = CharacterTokenizer("0123456789+= ")
         >>> tokenizer.encode("1+1")
         [3, 12, 3]
-        >>> tokenizer.decode([3, 12, 3, tokenizer.end_id])
+        >>> tokenizer.decode([3, 12, 3, tokenizer.eos_token_id])
         '1+1<end>'
     """
 
@@ -39,7 +39,7 @@ class CharacterTokenizer:
         return 0
 
     @property
-    def end_id(self) -> int:
+    def eos_token_id(self) -> int:
         """1."""
         return 1
 
@@ -50,7 +50,7 @@ class CharacterTokenizer:
             text: characters of the alphabet.
 
         Returns:
-            The ids; no end token is added.
+            The ids; no EOS token is added.
 
         Raises:
             ValueError: if a character has no token; the message names it.

@@ -9,7 +9,7 @@ from jaxrl_reason.text.added_tokens import added_tokens
 from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_tokenizer import control_ids
 from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
-from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _Config = dict[str, Any]
@@ -22,7 +22,7 @@ def load_folder_tokenizer(
 
     Read as well, where they exist: tokenizer_config.json and special_tokens_map.json
     (names of the special tokens), chat_template.jinja, generation_config.json (every
-    end token), config.json (size of the vocabulary).
+    EOS token), config.json (size of the vocabulary).
 
     Args:
         folder: the folder.
@@ -103,10 +103,10 @@ def _specials(folder: Path, spec: Spec, config: _Config, template: str) -> Speci
     # A generation config lists them all; without one known names help.
     ends = tuple(dict.fromkeys([*first, *listed]))
     if not listed:
-        ends = end_tokens(ends, control)
+        ends = find_eos_token_ids(ends, control)
     bos = named["bos"]
     return Specials(
-        end_ids=ends,
+        eos_token_ids=ends,
         pad_id=pad_token(named["pad"], ends, control, template),
         bos_id=bos,
         unk_id=named["unk"],

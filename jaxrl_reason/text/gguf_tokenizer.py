@@ -8,7 +8,7 @@ from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.text.pieces import UNUSED, added_entries, pieces_spec
 from jaxrl_reason.text.pre_tokenizers import WORD_RULES
-from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _KEYS = "tokenizer.ggml."
@@ -169,12 +169,14 @@ def _specials(
             )
     control = control_ids(spec)
     ends = [named[name] for name in ("eos", "eot", "eom")]
-    end_ids = end_tokens((index for index in ends if index is not None), control)
+    eos_token_ids = find_eos_token_ids(
+        (index for index in ends if index is not None), control
+    )
     begins = kind == "llama" or WORD_RULES[metadata[f"{_KEYS}pre"]].add_bos
     bos = named["bos"]
     return Specials(
-        end_ids=end_ids,
-        pad_id=pad_token(named["padding"], end_ids, control, template),
+        eos_token_ids=eos_token_ids,
+        pad_id=pad_token(named["padding"], eos_token_ids, control, template),
         bos_id=bos,
         unk_id=named["unknown"],
         add_bos=bos is not None and metadata.get(f"{_KEYS}add_bos_token", begins),

@@ -56,7 +56,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
     specials = tokenizer.specials
     named = {
         "bos_token": specials.bos_id,
-        "eos_token": tokenizer.end_id,
+        "eos_token": tokenizer.eos_token_id,
         "pad_token": specials.pad_id,
         "unk_token": specials.unk_id,
     }

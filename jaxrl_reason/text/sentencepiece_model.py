@@ -14,7 +14,7 @@ from jaxrl_reason.text.pieces import (
     USER_DEFINED,
     pieces_spec,
 )
-from jaxrl_reason.text.specials import Specials, end_tokens, pad_token
+from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _UNIGRAM, _BPE = 1, 2
@@ -70,11 +70,11 @@ def load_sentencepiece(
         spec = _spec(proto)
         named = proto.trainer_spec
         control = control_ids(spec)
-        ends = end_tokens([named.eos_id] if named.eos_id >= 0 else [], control)
+        ends = find_eos_token_ids([named.eos_id] if named.eos_id >= 0 else [], control)
         pad = named.pad_id if named.pad_id >= 0 else None
         bos = named.bos_id if named.bos_id >= 0 else None
         specials = Specials(
-            end_ids=ends,
+            eos_token_ids=ends,
             pad_id=pad_token(pad, ends, control, chat_template or ""),
             bos_id=bos,
             unk_id=named.unk_id,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Names under which model families end a turn or a text. A GGUF names one end token only
+# Names under which model families end a turn or a text. A GGUF names one EOS token only
 # where the model has several.
 _END_NAMES = (
     "<|im_end|>",
@@ -26,32 +26,36 @@ class Specials:
     """Special ids of a model.
 
     Attributes:
-        end_ids: ids that end a text, the one of the chat template first.
-        pad_id: fills rows; none of `end_ids`.
+        eos_token_ids: ids that end a text, the one of the chat template first.
+        pad_id: fills rows; none of `eos_token_ids`.
         bos_id: begins a text, None if the model knows none.
         unk_id: stands for what the vocabulary lacks, None if it lacks nothing.
         add_bos: every text begins with `bos_id`, not only what a template writes.
     """
 
-    end_ids: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
     pad_id: int
     bos_id: int | None = None
     unk_id: int | None = None
     add_bos: bool = False
 
     def __post_init__(self) -> None:
-        if not self.end_ids:
-            raise ValueError(f"end_ids must name a token, got {self.end_ids}")
-        if self.pad_id in self.end_ids:
+        if not self.eos_token_ids:
             raise ValueError(
-                f"pad_id must be no end token, or rows would end where they are "
-                f"filled, got {self.pad_id} among {self.end_ids}"
+                f"eos_token_ids must name a token, got {self.eos_token_ids}"
+            )
+        if self.pad_id in self.eos_token_ids:
+            raise ValueError(
+                f"pad_id must be no EOS token, or rows would end where they are "
+                f"filled, got {self.pad_id} among {self.eos_token_ids}"
             )
         if self.add_bos and self.bos_id is None:
             raise ValueError("add_bos must come with a bos_id, got None")
 
 
-def end_tokens(named: Iterable[int], control: Mapping[str, int]) -> tuple[int, ...]:
+def find_eos_token_ids(
+    named: Iterable[int], control: Mapping[str, int]
+) -> tuple[int, ...]:
     """Ends that a file names, then those that bear a known name.
 
     Args:
@@ -62,7 +66,8 @@ def end_tokens(named: Iterable[int], control: Mapping[str, int]) -> tuple[int, .
         Ids without repetition.
 
     Example:
-        >>> end_tokens([2], {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2})
+        >>> control = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+        >>> find_eos_token_ids([2], control)
         (2, 0)
     """
     known = (control[name] for name in _END_NAMES if name in control)
@@ -70,16 +75,19 @@ def end_tokens(named: Iterable[int], control: Mapping[str, int]) -> tuple[int, .
 
 
 def pad_token(
-    named: int | None, end_ids: tuple[int, ...], control: Mapping[str, int], used: str
+    named: int | None,
+    eos_token_ids: tuple[int, ...],
+    control: Mapping[str, int],
+    used: str,
 ) -> int:
-    """The token to fill rows with: the file's own unless that is an end token.
+    """The token to fill rows with: the file's own unless that is an EOS token.
 
-    Many files pad with the end token; whoever masks padding by id then never learns
+    Many files pad with the EOS token; whoever masks padding by id then never learns
     to stop.
 
     Args:
         named: id that the file pads with, None if it names none.
-        end_ids: ids that end a text.
+        eos_token_ids: ids that end a text.
         control: ids of the control tokens by their text.
         used: the chat template: a token that it writes is taken last.
 
@@ -93,9 +101,11 @@ def pad_token(
         >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")
         0
     """
-    if named is not None and named not in end_ids:
+    if named is not None and named not in eos_token_ids:
         return named
-    free = {name: index for name, index in control.items() if index not in end_ids}
+    free = {
+        name: index for name, index in control.items() if index not in eos_token_ids
+    }
     for hint in _PAD_HINTS:
         for name, index in free.items():
             if hint in name.lower():
@@ -104,7 +114,7 @@ def pad_token(
     choice = [*unwritten, *free.values()]
     if not choice:
         raise ValueError(
-            "a tokenizer must have a control token to pad with that is no end token, "
+            "a tokenizer must have a control token to pad with that is no EOS token, "
             f"got {sorted(control)[:20]}"
         )
     return choice[0]

@@ -66,7 +66,7 @@ class SymbolTokenizer:
         return 0
 
     @property
-    def end_id(self) -> int:
+    def eos_token_id(self) -> int:
         """Id of `<end>`."""
         return self._ids[END]
 
@@ -77,7 +77,7 @@ class SymbolTokenizer:
             text: words, each a number 0..max_number or a symbol.
 
         Returns:
-            One id a word; no end token is added.
+            One id a word; no EOS token is added.
 
         Raises:
             ValueError: if a word has no token; the message names it.

@@ -65,7 +65,12 @@ class TextTokenizer:
         self._controls = Splitter(spelled)
         self._literals = Splitter(AddedToken(t.text, t.id, True) for t in spelled)
         self._vocab_size = max(max(self._bytes) + 1, vocab_size or 0)
-        named = [specials.pad_id, specials.bos_id, specials.unk_id, *specials.end_ids]
+        named = [
+            specials.pad_id,
+            specials.bos_id,
+            specials.unk_id,
+            *specials.eos_token_ids,
+        ]
         for index in named:
             self._text_of(index)
 
@@ -76,18 +81,18 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Fills rows; no end token."""
+        """Fills rows; no EOS token."""
         return self.specials.pad_id
 
     @property
-    def end_id(self) -> int:
+    def eos_token_id(self) -> int:
         """Ends a turn of the chat template, or a text."""
-        return self.specials.end_ids[0]
+        return self.specials.eos_token_ids[0]
 
     @property
-    def end_ids(self) -> tuple[int, ...]:
-        """Every id that ends a text, `end_id` first."""
-        return self.specials.end_ids
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text, `eos_token_id` first."""
+        return self.specials.eos_token_ids
 
     @property
     def bos_id(self) -> int | None:
@@ -237,7 +242,7 @@ class TextTokenizer:
             )
         named = {
             "bos_token": self._text_of(self.specials.bos_id),
-            "eos_token": self._text_of(self.end_id),
+            "eos_token": self._text_of(self.eos_token_id),
             "pad_token": self._text_of(self.pad_id),
             "unk_token": self._text_of(self.specials.unk_id),
         }

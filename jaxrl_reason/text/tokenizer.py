@@ -23,7 +23,7 @@ class Tokenizer(Protocol):
         """Id that fills rows after their end."""
 
     @property
-    def end_id(self) -> int:
+    def eos_token_id(self) -> int:
         """Id that ends a text; never equal to `pad_id`."""
 
     def encode(self, text: str) -> list[int]:
@@ -34,14 +34,14 @@ class Tokenizer(Protocol):
 
 
 class ChatTokenizer(Tokenizer, Protocol):
-    """A tokenizer of a real language model: several end tokens, chats, bytes.
+    """A tokenizer of a real language model: several EOS tokens, chats, bytes.
 
     A control token is one that no text may produce by chance: `<|im_end|>`, `<s>`.
     """
 
     @property
-    def end_ids(self) -> tuple[int, ...]:
-        """Every id that ends a text, `end_id` first; `pad_id` is none of them."""
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text, `eos_token_id` first; `pad_id` is none of them."""
 
     @property
     def bos_id(self) -> int | None:

@@ -22,12 +22,12 @@ ARCHITECTURES = {
 # field of config.json -> field of TransformerConfig that takes its value as it is
 COPIED = {
     "vocab_size": "vocab_size",
-    "hidden_size": "width",
+    "hidden_size": "hidden_size",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
     "num_key_value_heads": "num_kv_heads",
     "head_dim": "head_dim",
-    "intermediate_size": "mlp_width",
+    "intermediate_size": "mlp_dim",
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "norm_eps",
     "tie_word_embeddings": "tie_embeddings",

@@ -24,10 +24,10 @@ ARCHITECTURES = (LLAMA, QWEN2, QWEN3)  # Mistral and SmolLM2 are written as llam
 
 # key, after the architecture's name -> field of TransformerConfig
 COPIED = {
-    "embedding_length": "width",
+    "embedding_length": "hidden_size",
     "block_count": "num_layers",
     "attention.head_count": "num_heads",
-    "feed_forward_length": "mlp_width",
+    "feed_forward_length": "mlp_dim",
     "context_length": "context_length",
 }
 # Read by a rule below.
@@ -58,7 +58,11 @@ FIXED = {
 NO_EFFECT = {"rope.scaling.finetuned"}
 # Of a Llama 3 only the resulting factor of each pair is in the file; these are the
 # settings of all that were published.
-LLAMA3 = {"low_turns": 1.0, "high_turns": 4.0, "original_context": 8192}
+LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 def read_gguf_config(file: GGUFFile) -> HFConfig:
@@ -105,7 +109,7 @@ def _model(file: GGUFFile, family: str, given: Mapping[str, Any]) -> Transformer
     for key in COPIED:
         check_size(f"{family}.{key}", given[key], file.path)
     copied = {ours: given[theirs] for theirs, ours in COPIED.items()}
-    width, heads = copied["width"], copied["num_heads"]
+    width, heads = copied["hidden_size"], copied["num_heads"]
     head_dim = given.get("attention.key_length", width // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         if given.get(key, head_dim) != head_dim:
@@ -120,7 +124,7 @@ def _model(file: GGUFFile, family: str, given: Mapping[str, Any]) -> Transformer
         vocab_size=given.get("vocab_size", embedding[0]),
         num_kv_heads=given.get("attention.head_count_kv", heads),
         head_dim=head_dim,
-        rope_base=base,
+        rope_theta=base,
         rope_scaling=_scaling(file, given, head_dim, base),
         norm_eps=_short(given["attention.layer_norm_rms_epsilon"]),
         qk_norm=family == QWEN3,

@@ -93,7 +93,7 @@ def _read(found: Mapping[str, Any], file: Path) -> HFConfig:
     bias = fields["attention_bias"]
     model = TransformerConfig(
         **{ours: fields[theirs] for theirs, ours in COPIED.items()},
-        rope_base=base,
+        rope_theta=base,
         rope_scaling=scaling,
         qk_norm=family == QWEN3,
         attention_bias=bias,
@@ -237,8 +237,8 @@ def hf_fields(
         ValueError: no family, or not the one asked for, can say these settings.
 
     >>> model = TransformerConfig(
-    ...     vocab_size=8, width=4, num_layers=2, num_heads=2, num_kv_heads=1,
-    ...     head_dim=2, mlp_width=8, context_length=16, qk_norm=True)
+    ...     vocab_size=8, hidden_size=4, num_layers=2, num_heads=2, num_kv_heads=1,
+    ...     head_dim=2, mlp_dim=8, context_length=16, qk_norm=True)
     >>> hf_fields(model, SpecialTokens())["model_type"]
     'qwen3'
     """
@@ -260,7 +260,7 @@ def hf_fields(
 
 def _said(model: TransformerConfig) -> TransformerConfig:
     """The settings without what a config.json does not say: how a run computes."""
-    told = {*COPIED.values(), "rope_base", "rope_scaling", "qk_norm", "attention_bias"}
+    told = {*COPIED.values(), "rope_theta", "rope_scaling", "qk_norm", "attention_bias"}
     told |= {"attention_output_bias", "sliding_window", "full_attention_layers"}
     return TransformerConfig(
         **{f.name: getattr(model, f.name) for f in fields(model) if f.name in told}

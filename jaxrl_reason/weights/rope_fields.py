@@ -111,24 +111,25 @@ def rope_fields(model: TransformerConfig) -> dict[str, Any]:
     """The old form, which old and new versions of transformers read."""
     scaling = model.rope_scaling
     found: dict[str, Any] | None = None
+    original = getattr(scaling, "original_max_position_embeddings", None)
     if isinstance(scaling, LinearScaling):
         found = {"rope_type": "linear", "factor": scaling.factor}
     elif isinstance(scaling, Llama3Scaling):
         found = {
             "rope_type": "llama3",
             "factor": scaling.factor,
-            "low_freq_factor": scaling.low_turns,
-            "high_freq_factor": scaling.high_turns,
-            "original_max_position_embeddings": scaling.original_context,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": original,
         }
     elif isinstance(scaling, YarnScaling):
         found = {
             "rope_type": "yarn",
             "factor": scaling.factor,
-            "original_max_position_embeddings": scaling.original_context,
-            "beta_fast": scaling.fast_turns,
-            "beta_slow": scaling.slow_turns,
+            "original_max_position_embeddings": original,
+            "beta_fast": scaling.beta_fast,
+            "beta_slow": scaling.beta_slow,
             "attention_factor": scaling.attention_factor,
-            "truncate": scaling.whole_pairs,
+            "truncate": scaling.truncate,
         }
-    return {"rope_theta": model.rope_base, "rope_scaling": found}
+    return {"rope_theta": model.rope_theta, "rope_scaling": found}

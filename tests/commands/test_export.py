@@ -68,9 +68,9 @@ def test_the_folder_is_the_model_again(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": text}]
     assert tokenizer.encode_chat(chat) == TOKENIZER.encode_chat(chat)
     assert tokenizer.chat_template == TOKENIZER.chat_template
-    ends = (*TOKENIZER.end_ids, 7)
-    assert tokenizer.end_ids == again.special.ends == ends
-    assert tokenizer.specials == replace(TOKENIZER.specials, end_ids=ends)
+    ends = (*TOKENIZER.eos_token_ids, 7)
+    assert tokenizer.eos_token_ids == again.special.ends == ends
+    assert tokenizer.specials == replace(TOKENIZER.specials, eos_token_ids=ends)
     assert json.loads((folder / "generation_config.json").read_text()) == {
         "bos_token_id": TOKENIZER.bos_id,
         "eos_token_id": list(ends),
@@ -194,7 +194,7 @@ def test_what_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
         (
             (CONFIG, PARAMS, TOKENIZER),
             {"sampling": SamplingSettings(4, (386,))},
-            "end_tokens must be below",
+            "eos_token_ids must be below",
         ),
     ]
     for arguments, options, rule in wrong:
@@ -213,8 +213,8 @@ def test_a_gguf_file_becomes_a_folder(
     assert same_bits(load_pretrained(out).params, PARAMS)
     inside, again = load_tokenizer(file), load_tokenizer(out)
     assert again.encode_prompt("hi") == inside.encode_prompt("hi")
-    assert (again.end_ids, again.chat_template) == (
-        inside.end_ids,
+    assert (again.eos_token_ids, again.chat_template) == (
+        inside.eos_token_ids,
         inside.chat_template,
     )
     card = (out / "README.md").read_text("utf-8")

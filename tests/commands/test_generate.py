@@ -31,8 +31,10 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_gguf(folder / "tiny.gguf", PARAMS, TOKENIZER))
 
 
-def settings(end_tokens: Sequence[int] = TOKENIZER.end_ids) -> SamplingSettings:
-    return SamplingSettings(NEW, tuple(end_tokens))
+def settings(
+    eos_token_ids: Sequence[int] = TOKENIZER.eos_token_ids,
+) -> SamplingSettings:
+    return SamplingSettings(NEW, tuple(eos_token_ids))
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +46,14 @@ def reference() -> list[int]:
     return got.tokens[0].tolist()
 
 
-def generate(end_tokens: Sequence[int], **options: Any) -> tuple[Any, list[str]]:
+def generate(eos_token_ids: Sequence[int], **options: Any) -> tuple[Any, list[str]]:
     pieces: list[str] = []
     done = generate_text(
         MODEL,
         PARAMS,
         TOKENIZER,
         PROMPT,
-        settings(end_tokens),
+        settings(eos_token_ids),
         seed=SEED,
         on_text=pieces.append,
         **options,
@@ -76,7 +78,7 @@ def test_an_end_token_ends_it_and_is_not_text(reference: list[int]) -> None:
     assert not TOKENIZER.is_control(reference[at])
     done, _ = generate((7, reference[at]))
     assert list(done.tokens) == reference[: at + 1]
-    assert done.ended == "end token"
+    assert done.ended == "EOS token"
     assert done.text == TOKENIZER.decode(reference[:at])
 
 
@@ -139,7 +141,7 @@ def test_the_command_streams_a_prompt_from_its_input(
     options = f"--raw --prompt - --temperature 1 --seed {SEED} --max-new-tokens {NEW}"
     main(["--model", gguf_file, *options.split()])
     shown = capsys.readouterr()
-    ends = [i for i, t in enumerate(reference) if t in TOKENIZER.end_ids] or [NEW]
+    ends = [i for i, t in enumerate(reference) if t in TOKENIZER.eos_token_ids] or [NEW]
     assert shown.out == TOKENIZER.decode(reference[: ends[0]]) + "\n"
     assert shown.err.count("\n") == 1
     assert " tokens in " in shown.err

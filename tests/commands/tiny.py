@@ -16,12 +16,12 @@ from tests.weights.test_gguf import gguf_name, interleave
 
 CONFIG = TransformerConfig(
     vocab_size=386,
-    width=16,
+    hidden_size=16,
     num_layers=1,
     num_heads=2,
     num_kv_heads=1,
     head_dim=8,
-    mlp_width=16,
+    mlp_dim=16,
     context_length=160,
     norm_eps=1e-5,
 )
@@ -41,12 +41,12 @@ def write_gguf(path: Path, params: Any, tokenizer: TextTokenizer) -> Path:
     writer.add_license("Apache-2.0")
     writer.add_block_count(CONFIG.num_layers)
     writer.add_context_length(CONFIG.context_length)
-    writer.add_embedding_length(CONFIG.width)
-    writer.add_feed_forward_length(CONFIG.mlp_width)
+    writer.add_embedding_length(CONFIG.hidden_size)
+    writer.add_feed_forward_length(CONFIG.mlp_dim)
     writer.add_head_count(CONFIG.num_heads)
     writer.add_head_count_kv(CONFIG.num_kv_heads)
     writer.add_layer_norm_rms_eps(CONFIG.norm_eps)
-    writer.add_rope_freq_base(CONFIG.rope_base)
+    writer.add_rope_freq_base(CONFIG.rope_theta)
     tokens, kinds = tokens_of(tokenizer.spec)
     merges = tokenizer.spec["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
@@ -55,7 +55,7 @@ def write_gguf(path: Path, params: Any, tokenizer: TextTokenizer) -> Path:
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_bos_token_id(tokenizer.bos_id)
-    writer.add_eos_token_id(tokenizer.end_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in hf_tensors(CONFIG, params):
         if ".q_proj" in name:

@@ -20,9 +20,9 @@ from jaxrl_reason.evaluation.cli import EvaluationSettings, evaluate, read_quest
 from jaxrl_reason.evaluation.decoding import Decoding, Response
 from jaxrl_reason.evaluation.records import EvaluationFolderError
 from jaxrl_reason.evaluation.run import record_of
+from jaxrl_reason.runs.run_folder import RunFolderError
 from jaxrl_reason.tasks.benchmarks import gsm8k, gsm_plus
 from jaxrl_reason.tasks.questions import Question, QuestionTask
-from jaxrl_reason.training.run_folder import RunFolderError
 
 END = 257
 
@@ -30,14 +30,14 @@ END = 257
 class Bytes:
     """One token a byte; 256 pads, 257 ends."""
 
-    vocab_size, pad_id, end_id = 258, 256, END
+    vocab_size, pad_id, eos_token_id = 258, 256, END
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
         if END in ids:
-            raise AssertionError("the end token is not text")
+            raise AssertionError("the EOS token is not text")
         return bytes(ids).decode()
 
 

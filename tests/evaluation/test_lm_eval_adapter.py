@@ -28,12 +28,12 @@ from jaxrl_reason.models import (
 
 CONFIG = TransformerConfig(
     vocab_size=128,
-    width=16,
+    hidden_size=16,
     num_layers=1,
     num_heads=2,
     num_kv_heads=1,
     head_dim=8,
-    mlp_width=16,
+    mlp_dim=16,
     context_length=24,
 )
 
@@ -41,7 +41,7 @@ CONFIG = TransformerConfig(
 class Letters:
     """One token a character; 0 ends."""
 
-    vocab_size, pad_id, end_id = 128, 1, 0
+    vocab_size, pad_id, eos_token_id = 128, 1, 0
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]

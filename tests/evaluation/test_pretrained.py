@@ -25,12 +25,12 @@ from jaxrl_reason.text.symbols import SymbolTokenizer
 
 CONFIG = TransformerConfig(
     vocab_size=32,
-    width=16,
+    hidden_size=16,
     num_layers=1,
     num_heads=2,
     num_kv_heads=1,
     head_dim=8,
-    mlp_width=16,
+    mlp_dim=16,
     context_length=80,
 )
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]

@@ -24,7 +24,7 @@ def dapo_folder(tmp_path):
         ],
     )
     rows(
-        tmp_path / "prime.jsonl",
+        tmp_path / "sft.jsonl",
         [
             {"step": s, "seconds": 30.0 if s == 50 else 5.0, "tokens": 1000}
             for s in (50, 100, 150)
@@ -37,16 +37,16 @@ def test_a_control_gets_the_wall_time_of_rl_without_evaluation(
     dapo_folder, monkeypatch
 ):
     assert script.rl_seconds(dapo_folder) == 66
-    bench = Config()  # anything that has settings to replace
-    monkeypatch.setattr(script, "replace", lambda bench, config: config)
+    setup = Config()  # anything that has settings to replace
+    monkeypatch.setattr(script, "replace", lambda setup, config: config)
 
     def examples_of(config):
         return lambda update: [([1, 2], [3] * (8 + update % 2))] * config
 
     # 200 tokens a second once compiled; updates of 10.5 or 21 tokens.
     monkeypatch.setattr(script, "trace_examples", examples_of)
-    assert script.affordable_updates(dapo_folder, 1, bench) == round(66 * 200 / 10.5)
-    assert script.affordable_updates(dapo_folder, 2, bench) == round(66 * 200 / 21)
+    assert script.affordable_updates(dapo_folder, 1, setup) == round(66 * 200 / 10.5)
+    assert script.affordable_updates(dapo_folder, 2, setup) == round(66 * 200 / 21)
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_all_methods_start_from_the_model_that_dapo_started_from(started, tmp_pa
         assert config.seed == 7
         assert config.folder == tmp_path / "seed7" / folder
         if name == "DAPO":
-            assert (config.method, config.primed_from) == ("dapo", None)
+            assert (config.method, config.sft_from) == ("dapo", None)
         elif name == "GRPO":
-            assert (config.method, config.primed_from) == ("grpo", primed)
+            assert (config.method, config.sft_from) == ("grpo", primed)
         else:
             assert started["primed"] == primed
-            # Other traces than the priming stage saw.
-            assert config.prime.seed != comparison.main.prime.seed
+            # Other traces than the fine-tuning stage saw.
+            assert config.sft.seed != comparison.main.sft.seed
             assert config.traces.give_up == (name == "supervised")
 
 
@@ -102,11 +102,11 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
 
 
 def test_the_table_has_a_row_a_method_and_the_gain_of_every_seed():
-    def result(primed, after):
+    def result(before, after):
         return {
-            "heldout_accuracy_before": primed,
+            "heldout_accuracy_before": before,
             "heldout_accuracy_rl": after,
-            "heldout_avg_before": primed,
+            "heldout_avg_before": before,
             "heldout_avg_rl": after,
         }
 
@@ -117,6 +117,6 @@ def test_the_table_has_a_row_a_method_and_the_gain_of_every_seed():
     lines = script.table(results).splitlines()
     assert len(lines) == 2 + 2 * (1 + len(FOLDERS))
     assert lines[0].startswith("| held-out accuracy | seed 0 | seed 1 | mean |")
-    assert "| primed, greedy | 20.0% | 20.0% | 20.0% | - |" in lines
+    assert "| before RL, greedy | 20.0% | 20.0% | 20.0% | - |" in lines
     assert "| DAPO, greedy | 40.0% | 50.0% | 45.0% | +20.0, +30.0 |" in lines
     assert "| GRPO, avg@8 | 40.0% | 50.0% | 45.0% | +20.0, +30.0 |" in lines

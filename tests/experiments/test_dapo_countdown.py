@@ -17,10 +17,10 @@ import tyro
 from experiments import countdown_setup as setup
 from experiments import dapo_countdown as script
 from experiments.countdown_setup import Config
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_traces import make_trace
-from jaxrl_reason.training.checkpoints import CheckpointFolder
-from jaxrl_reason.training.metrics import read_metrics
 
 # Two-number puzzles with small targets, which a model of 5,000 parameters learns in a
 # second; one try a trace, so that responses are short.
@@ -28,10 +28,11 @@ TINY = shlex.split("""
     --method dapo --mesh data=1 --eval-problems 8 --eval-every 3 --save-every 2
     --task.numbers 2 --task.max-number 4 --task.max-value 10 --task.hold-out pairs
     --traces.budget-weights 1.0 --traces.random-tries 1.0 --traces.max-value 10
-    --model.width 16 --model.num-layers 1 --model.num-heads 2 --model.num-kv-heads 2
+    --model.hidden-size 16 --model.num-layers 1 --model.num-heads 2
+    --model.num-kv-heads 2
     --model.head-dim 8 --model.mlp-width 32
-    --prime.updates 150 --prime.examples-per-update 8 --prime.rows-per-micro-batch 2
-    --prime.row-width 64 --prime.max-response 24 --prime-optimizer.learning-rate 0.02
+    --sft.updates 150 --sft.examples-per-update 8 --sft.rows-per-micro-batch 2
+    --sft.row-width 64 --sft.max-response 24 --sft-optimizer.learning-rate 0.02
     --rl.steps 6 --rl.prompts-per-step 4 --rl.group-size 4 --rl.updates-per-rollout 2
     --rl.max-new-tokens 24 --rl.rows-per-micro-batch 2 --rl.row-width 64
     --rl.max-rounds 30 --rl-optimizer.learning-rate 0.002
@@ -127,8 +128,8 @@ def test_the_resumed_run_writes_every_step_once(tiny, stopped, finished):
 
 def test_the_folder_holds_what_a_run_leaves(tiny, finished):
     names = shlex.split("""
-        config.json prime.jsonl metrics.jsonl curves.png report.json report.md
-        samples checkpoints/prime checkpoints/rl tensorboard
+        config.json sft.jsonl metrics.jsonl curves.png report.json report.md
+        samples checkpoints/sft checkpoints/rl tensorboard
     """)
     for name in names:
         assert (tiny.run_dir / name).exists(), name
@@ -167,12 +168,12 @@ def test_the_report_says_what_came_out(tiny, finished):
         assert 0 <= report[f"heldout_avg_{stage}"] <= 1
     gain = report["heldout_accuracy_rl"] - report["heldout_accuracy_before"]
     assert report["heldout_gain_points"] == pytest.approx(100 * gain)
-    assert report["wall_seconds"].keys() >= {"set-up", "priming", "dapo", "evaluation"}
+    assert report["wall_seconds"].keys() >= {"set-up", "sft", "dapo", "evaluation"}
     for name in ("rollout_tokens_per_second", "train_tokens_per_second"):
         assert report[name] > 0
     assert report["peak_memory_bytes"] > 2**27
     assert report["compiles_after_warm_up"] == 0
-    assert report["settings"]["model"]["width"] == 16
+    assert report["settings"]["model"]["hidden_size"] == 16
     assert "jax" in report["versions"]
 
 
@@ -202,7 +203,7 @@ def test_the_other_methods_run_from_the_command_line(
     method, tiny, finished, tmp_path, monkeypatch, capsys
 ):
     flags = [*tiny.flags, "--run-dir", str(tmp_path / "run"), "--method", method]
-    flags += ["--primed-from", str(tiny.run_dir), "--rl.steps", "1"]
+    flags += ["--sft-from", str(tiny.run_dir), "--rl.steps", "1"]
     monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *flags])
     assert script.main() == 0, capsys.readouterr()
     row = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
@@ -219,9 +220,9 @@ def refused(tiny, monkeypatch, capsys):
         # This process has its devices already.
         monkeypatch.setattr(jax.config, "update", lambda *setting: None)
         monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *tiny.flags, *flags])
-        # What is refused here is refused whatever the primed model can do.
+        # What is refused here is refused whatever the fine-tuned model can do.
         nothing = {"greedy": 0.0, "avg_at_8": 0.0}
-        monkeypatch.setattr(script.Bench, "accuracies", lambda *x: nothing)
+        monkeypatch.setattr(script.Setup, "accuracies", lambda *x: nothing)
         try:
             status = script.main()
         except SystemExit as error:  # of the command line's parser
@@ -266,18 +267,18 @@ def test_a_resume_step_without_checkpoint_is_refused(refused, tiny, finished, tm
     assert "no checkpoint in" in said
 
 
-def test_a_half_primed_model_is_refused(refused, tiny, finished, tmp_path):
+def test_a_half_trained_model_is_refused(refused, tiny, finished, tmp_path):
     # As an interrupt leaves it: settings of the whole stage, fewer updates done.
     copy = shutil.copytree(tiny.run_dir / "checkpoints", tmp_path / "a" / "checkpoints")
-    folder = CheckpointFolder(copy / "prime")
+    folder = CheckpointFolder(copy / "sft")
     step, settings = folder.steps()[-1], folder.fingerprint()
     state = script.fresh_model(script.set_up(tiny.config()))
     shutil.rmtree(folder.path)
     folder.save(step - 50, state.replace(step=state.step + 100), fingerprint=settings)
     said = refused(
-        "--run-dir", str(tmp_path / "new"), "--primed-from", str(tmp_path / "a")
+        "--run-dir", str(tmp_path / "new"), "--sft-from", str(tmp_path / "a")
     )
-    assert "must hold a model primed for 150 updates, got one of 100" in said
+    assert "must hold a model trained for 150 updates, got one of 100" in said
 
 
 def test_the_bound_of_dynamic_sampling_may_be_changed_for_a_resume(tiny):
@@ -296,8 +297,8 @@ def test_priming_shows_a_puzzle_in_many_orders():
 
 def test_examples_follow_from_the_number_of_the_update(tiny):
     # A resumed run must see the examples that the stopped one would have seen.
-    bench = script.set_up(tiny.config())
-    going_on, started_later = setup.trace_examples(bench), setup.trace_examples(bench)
+    setup = script.set_up(tiny.config())
+    going_on, started_later = setup.trace_examples(setup), setup.trace_examples(setup)
     assert going_on(0) != going_on(1)
     assert going_on(2) == started_later(2)
 
@@ -335,7 +336,7 @@ def test_nothing_to_resume_is_refused(refused, tmp_path):
 
 def test_the_run_of_another_model_is_refused(refused, tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
-    said = refused("--run-dir", str(copy), "--resume", "--model.width", "32")
+    said = refused("--run-dir", str(copy), "--resume", "--model.hidden-size", "32")
     assert "has other settings" in said
     assert "width: saved 16, asked 32" in said
     said = refused("--run-dir", str(copy), "--resume", "--rl.group-size", "8")
@@ -361,7 +362,7 @@ def test_prompts_that_do_not_divide_into_updates_are_refused(
     refused, tiny, finished, tmp_path
 ):
     said = refused(
-        "--run-dir", str(tmp_path / "new"), "--primed-from", str(tiny.run_dir),
+        "--run-dir", str(tmp_path / "new"), "--sft-from", str(tiny.run_dir),
         "--rl.updates-per-rollout", "3",
     )  # fmt: skip
     assert "prompts_per_step (4) must be a multiple of the updates a rollout" in said

@@ -12,9 +12,9 @@ import pytest
 from experiments import dapo_smollm2 as script
 from experiments.smollm2_settings import Config
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
+from jaxrl_reason.rl.heldout import Evaluation
+from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.text.load import load_tokenizer
-from jaxrl_reason.training.evaluate import Evaluation
-from jaxrl_reason.training.metrics import read_metrics
 from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
 
 STEPS = 2
@@ -64,8 +64,8 @@ def write_tokenizer(folder):
 def model(tmp_path_factory):
     """A random Llama that says few digits and ends: some of its answers are right."""
     config = TransformerConfig(
-        vocab_size=len(LETTERS) + 2, width=16, num_layers=1, num_heads=2,
-        num_kv_heads=1, head_dim=8, mlp_width=16, context_length=128,
+        vocab_size=len(LETTERS) + 2, hidden_size=16, num_layers=1, num_heads=2,
+        num_kv_heads=1, head_dim=8, mlp_dim=16, context_length=128,
         tie_embeddings=False,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("smollm2") / "model"

@@ -37,12 +37,12 @@ def test_attention_sees_the_prompt_and_what_was_drawn() -> None:
     bounds = ProductBounds((1,), (1.0,), 0.1, best_flop_per_second=2.0)
     config = TransformerConfig(
         vocab_size=5,
-        width=4,
+        hidden_size=4,
         num_layers=3,
         num_heads=2,
         num_kv_heads=1,
         head_dim=2,
-        mlp_width=4,
+        mlp_dim=4,
         context_length=20,
     )
     prompts, lengths = np.array([5, 7]), np.array([[4, 1], [2, 3]])

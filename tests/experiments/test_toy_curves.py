@@ -7,8 +7,8 @@ from PIL import Image
 from experiments import toy_curves as script
 from experiments.toy_curves import PLAIN_GRPO, Options
 from experiments.toys.rounds import ROUNDS, run_rounds
-from jaxrl_reason.training.collect import NoSignalError
-from jaxrl_reason.training.recipes import RECIPES
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.recipes import RECIPES
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def ran(monkeypatch):
     """Names that were run; each gets two seeds of three steps."""
     names = []
 
-    def accuracies(name, options, bench):
+    def accuracies(name, options, setup):
         names.append(name)
         if name == "mimo":
             raise NoSignalError("all right")
@@ -48,7 +48,7 @@ def test_a_recipe_runs_through_the_real_loop():
 
 
 def test_a_method_runs_in_rounds():
-    found = run_rounds("irpo", seed=0, rounds=2)  # from the same primed model
+    found = run_rounds("irpo", seed=0, rounds=2)  # from the same fine-tuned model
     assert len(found) == 2
     assert all(0 < accuracy < 1 for accuracy in found)
     assert found[0] != found[1]

@@ -1,4 +1,4 @@
-"""Toy tasks, the bench, and each toy experiment for a step or two."""
+"""Toy tasks, the setup, and each toy experiment for a step or two."""
 
 import dataclasses
 import itertools
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from experiments.toys import (
-    bench,
     clip_higher,
     dynamic_sampling,
     loss_mean_and_length,
+    setup,
     value_pretraining,
 )
 from experiments.toys.compare import first_row, over_steps, table
 from experiments.toys.tasks import CountDown, EndlessProblems, Toy
-from jaxrl_reason.training.methods import grpo
+from jaxrl_reason.rl.methods import grpo
 
 COUNT = CountDown()
 
@@ -72,19 +72,19 @@ def test_problems_never_end_and_go_on_where_they_stopped():
     assert [*ids, *(p.problem_id for p in next(again))] == list(range(9))
 
 
-SMALL = bench.tiny()
+SMALL = setup.tiny()
 
 
 def test_a_seed_gives_the_same_run_again():
     method = grpo(kl_coef=0)
-    runs = [bench.run_method(method, s, steps=2, bench=SMALL) for s in (0, 0, 1)]
+    runs = [setup.run_method(method, s, steps=2, setup=SMALL) for s in (0, 0, 1)]
     assert [row["step"] for row in runs[0]] == [1, 2]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
-    short = bench.run_method(method, 0, steps=2, bench=SMALL, until=bool)
+    short = setup.run_method(method, 0, steps=2, setup=SMALL, until=bool)
     assert short == runs[0][:1]
     # Compiled once for all seeds.
-    assert bench.method_parts(method, SMALL).update._cache_size() == 1
+    assert setup.method_learner(method, SMALL).update._cache_size() == 1
 
 
 SCRIPTS = [clip_higher, dynamic_sampling, loss_mean_and_length, value_pretraining]
@@ -92,10 +92,10 @@ SCRIPTS = [clip_higher, dynamic_sampling, loss_mean_and_length, value_pretrainin
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_runs(script, tmp_path, capsys, monkeypatch):
-    # All on sizes that are compiled once, from the same primed model; one arm each, as
+    # All on sizes compiled once, from the same fine-tuned model; one arm each, as
     # every arm compiles an update of its own.
-    primed = bench.primed_policy(SMALL, 0)
-    monkeypatch.setattr(bench, "primed_policy", lambda of, seed: primed)
+    trained = setup.sft_policy(SMALL, 0)
+    monkeypatch.setattr(setup, "sft_policy", lambda of, seed: trained)
     small = dataclasses.replace(SMALL, task=script.THIS_BENCH.task)
     arm = list(script.experiment(small).arms)[-1]
     out = ["--out", str(tmp_path), "--arms", arm]
@@ -112,7 +112,7 @@ def test_a_script_runs(script, tmp_path, capsys, monkeypatch):
 def test_arms_differ_in_one_switch():
     def parts(script):
         arms = script.experiment(script.THIS_BENCH).arms.values()
-        return [(a.method, a.bench) for a in arms]
+        return [(a.method, a.setup) for a in arms]
 
     for script in (clip_higher, dynamic_sampling, loss_mean_and_length):
         assert {a_bench for _, a_bench in parts(script)} == {script.THIS_BENCH}

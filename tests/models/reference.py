@@ -13,19 +13,19 @@ from jaxrl_reason.models import Transformer, TransformerConfig, init_params
 
 TINY = TransformerConfig(
     vocab_size=37,
-    width=24,
+    hidden_size=24,
     num_layers=2,
     num_heads=4,
     num_kv_heads=2,
     head_dim=8,
-    mlp_width=40,
+    mlp_dim=40,
     context_length=64,
 )
 VARIANTS = {
     "grouped": TINY,
     "multi_head": replace(TINY, num_kv_heads=4),
     "one_kv_head": replace(TINY, num_kv_heads=1),
-    "qwen2": replace(TINY, attention_bias=True, rope_base=1e6, norm_eps=1e-5),
+    "qwen2": replace(TINY, attention_bias=True, rope_theta=1e6, norm_eps=1e-5),
     "qwen3": replace(TINY, qk_norm=True, tie_embeddings=False),
     "windows": replace(
         TINY, sliding_window=3, full_attention_layers=(0,), attention_output_bias=True
@@ -127,8 +127,8 @@ def _attend(
         q = rms_norm(q, weights["query_norm"]["scale"], config.norm_eps)
         k = rms_norm(k, weights["key_norm"]["scale"], config.norm_eps)
     for t in range(x.shape[0]):
-        q[t] = [rope(head, t, config.rope_base) for head in q[t]]
-        k[t] = [rope(head, t, config.rope_base) for head in k[t]]
+        q[t] = [rope(head, t, config.rope_theta) for head in q[t]]
+        k[t] = [rope(head, t, config.rope_theta) for head in k[t]]
     # Every query head gets a copy of its key-value head: plain multi-head attention.
     repeat = config.num_heads // config.num_kv_heads
     k, v = (np.repeat(part, repeat, axis=1) for part in (k, v))

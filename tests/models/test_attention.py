@@ -88,7 +88,7 @@ SCALINGS = [
     LinearScaling(4.0),
     Llama3Scaling(8.0, 1.0, 4.0, 64),
     YarnScaling(4.0, 64),
-    YarnScaling(4.0, 64, 4.0, 0.5, 1.25, whole_pairs=False),
+    YarnScaling(4.0, 64, 4.0, 0.5, 1.25, truncate=False),
 ]
 
 
@@ -98,18 +98,22 @@ def stretched(scaling: RopeScaling, frequency: float, pair: int, half: int) -> f
         return frequency / scaling.factor
     if isinstance(scaling, Llama3Scaling):
         wave = 2 * np.pi / frequency
-        if wave < scaling.original_context / scaling.high_turns:
+        if wave < scaling.original_max_position_embeddings / scaling.high_freq_factor:
             return frequency
-        if wave > scaling.original_context / scaling.low_turns:
+        if wave > scaling.original_max_position_embeddings / scaling.low_freq_factor:
             return frequency / scaling.factor
-        turns = scaling.original_context / wave
-        keep = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
+        turns = scaling.original_max_position_embeddings / wave
+        keep = (turns - scaling.low_freq_factor) / (
+            scaling.high_freq_factor - scaling.low_freq_factor
+        )
         return (1 - keep) * frequency / scaling.factor + keep * frequency
     ends = [
-        half * np.log(scaling.original_context / turns / 2 / np.pi) / np.log(1e4)
-        for turns in (scaling.fast_turns, scaling.slow_turns)
+        half
+        * np.log(scaling.original_max_position_embeddings / turns / 2 / np.pi)
+        / np.log(1e4)
+        for turns in (scaling.beta_fast, scaling.beta_slow)
     ]
-    if scaling.whole_pairs:
+    if scaling.truncate:
         ends = [np.floor(ends[0]), np.ceil(ends[1])]
     low, high = max(ends[0], 0), min(ends[1], 2 * half - 1)
     slowed = min(max((pair - low) / (high - low), 0), 1)

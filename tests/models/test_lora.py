@@ -29,10 +29,10 @@ from jaxrl_reason.sharding import ShardingRules
 from tests.models.reference import TINY, VARIANTS, forward, tokens_of
 
 # No two of its matrices have one shape but gate and up.
-MODEL = Transformer(replace(VARIANTS["everything"], mlp_width=44))
+MODEL = Transformer(replace(VARIANTS["everything"], mlp_dim=44))
 SETTINGS = LoraSettings(rank=3, alpha=4.5)
 TOKENS = tokens_of(2, 7)
-OUT = jax.random.normal(jax.random.key(5), (2, 7, TINY.width))
+OUT = jax.random.normal(jax.random.key(5), (2, 7, TINY.hidden_size))
 
 
 def hidden(params: Params) -> jax.Array:

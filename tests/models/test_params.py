@@ -51,12 +51,12 @@ def test_axes_stand_for_the_sizes_they_name() -> None:
     c = replace(c, num_heads=6, num_kv_heads=3, num_layers=5)
     sizes = {
         "vocab": c.vocab_size,
-        "embed": c.width,
+        "embed": c.hidden_size,
         "layers": 5,
         "heads": 6,
         "kv_heads": 3,
         "head_dim": c.head_dim,
-        "mlp": c.mlp_width,
+        "mlp": c.mlp_dim,
     }
     shapes = dict(with_paths(abstract_params(Transformer(c))))
     for path, axes in with_paths(param_axes(Transformer(c))):
@@ -66,11 +66,11 @@ def test_axes_stand_for_the_sizes_they_name() -> None:
 
 def test_parameter_count_is_the_formula() -> None:
     c = VARIANTS["everything"]
-    attention = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim * c.width
+    attention = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim * c.hidden_size
     biases = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
-    norms = 2 * c.width + 2 * c.head_dim
-    layer = attention + biases + norms + 3 * c.width * c.mlp_width
-    wanted = c.num_layers * layer + 2 * c.vocab_size * c.width + c.width
+    norms = 2 * c.hidden_size + 2 * c.head_dim
+    layer = attention + biases + norms + 3 * c.hidden_size * c.mlp_dim
+    wanted = c.num_layers * layer + 2 * c.vocab_size * c.hidden_size + c.hidden_size
     params = abstract_params(Transformer(c))
     assert sum(x.size for x in jax.tree.leaves(params)) == wanted
 
@@ -83,7 +83,7 @@ def test_init_is_the_key_s_and_every_layer_s_own() -> None:
     assert not np.array_equal(first["embedding"], other["embedding"])
     up = first["layers"]["mlp"]["up"]
     assert not np.array_equal(up[0], up[1])
-    assert float(jnp.std(up)) == pytest.approx(TINY.width**-0.5, rel=0.1)
+    assert float(jnp.std(up)) == pytest.approx(TINY.hidden_size**-0.5, rel=0.1)
 
 
 def test_param_dtype_is_the_kept_type_and_dtype_the_compute_type() -> None:
@@ -116,7 +116,7 @@ def test_value_model_shares_the_backbone_and_starts_at_zero() -> None:
     values = model.apply({"params": params}, *batch)
     assert (values.shape, values.dtype) == ((2, 3), jnp.float32)
     np.testing.assert_array_equal(values, 0)
-    head = jnp.arange(TINY.width, dtype=jnp.float32)
+    head = jnp.arange(TINY.hidden_size, dtype=jnp.float32)
     values = model.apply({"params": {**params, "value_head": head}}, *batch)
     hidden = Transformer(TINY).apply({"params": policy}, *batch)
     np.testing.assert_allclose(values, hidden @ head, rtol=1e-5)

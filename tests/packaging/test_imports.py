@@ -10,15 +10,17 @@ import pytest
 # From the ground up. A package imports itself, lower levels, and EXTRA_ARROWS.
 LEVELS = [
     {"losses", "sharding"},
-    {"models", "text", "grading"},
+    {"models", "text", "grading", "runs"},
     {"weights", "sampler", "tasks", "data"},
-    {"serving"},
-    {"training", "evaluation"},
+    {"serving", "evaluation", "learner"},
+    {"rl"},
+    {"offline"},
+    {"reward_models"},
+    {"game"},
     {"experiments"},
 ]
-# The arrows inside a level: a data set holds the problems that a task makes, and an
-# evaluation leaves a folder behind as training does.
-EXTRA_ARROWS = {("data", "tasks"), ("evaluation", "training")}
+# The arrow inside a level: a data set holds the problems that a task makes.
+EXTRA_ARROWS = {("data", "tasks")}
 # What the ground imports from outside, besides the standard library.
 GROUND_IMPORTS = {"losses": {"jax", "chex"}, "sharding": {"jax"}}
 
@@ -125,14 +127,14 @@ def test_the_top_of_the_package_imports_nothing_of_the_house(root: Path) -> None
         ("jaxrl_reason/text/a.py", "import jaxrl_reason.tasks as t", "below text"),
         ("jaxrl_reason/tasks/a.py", "import jaxrl_reason.data", "below tasks"),
         ("jaxrl_reason/sampler/a.py", "import jaxrl_reason.tasks", "below sampler"),
-        ("jaxrl_reason/data/a.py", "import jaxrl_reason.training", "below data"),
+        ("jaxrl_reason/data/a.py", "import jaxrl_reason.rl", "below data"),
         ("jaxrl_reason/weights/a.py", "import jaxrl_reason.serving", "below weights"),
-        ("jaxrl_reason/training/a.py", "import experiments.run", "below training"),
+        ("jaxrl_reason/rl/a.py", "import experiments.run", "below rl"),
         ("jaxrl_reason/agents/a.py", "import jax", "agents: has no level"),
         (
-            "jaxrl_reason/training/a.py",
+            "jaxrl_reason/rl/a.py",
             "def late():\n    from experiments import run",
-            "below training",
+            "below rl",
         ),
     ],
 )
@@ -158,8 +160,8 @@ def test_a_faulty_tree_is_found(
             "from jaxrl_reason.losses import x\nimport flax",
         ),
         ("jaxrl_reason/data/a.py", "from jaxrl_reason.tasks.countdown import x"),
-        ("jaxrl_reason/training/a.py", "from jaxrl_reason import __version__, losses"),
-        ("experiments/a.py", "from jaxrl_reason.training import x"),
+        ("jaxrl_reason/rl/a.py", "from jaxrl_reason import __version__, losses"),
+        ("experiments/a.py", "from jaxrl_reason.rl import x"),
     ],
 )
 def test_a_good_tree_passes(tmp_path: Path, file: str, line: str) -> None:

@@ -18,7 +18,7 @@ LENGTHS = np.array([6, 2, 4, 1, 5])
 TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
 # One layer compiles quickest; the test of the variants has more.
 SMALL = replace(TINY, num_layers=1)
-SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
+SETTINGS = SamplingSettings(max_new_tokens=SIZE, eos_token_ids=(3, 11))
 KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
 BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
 CHANGING = replace(

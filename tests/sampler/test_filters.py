@@ -10,7 +10,7 @@ from jaxrl_reason.sampler.settings import SamplingSettings
 
 
 def settings(**change: Any) -> SamplingSettings:
-    return SamplingSettings(max_new_tokens=1, end_tokens=(), **change)
+    return SamplingSettings(max_new_tokens=1, eos_token_ids=(), **change)
 
 
 def kept_by_numpy(

@@ -21,7 +21,7 @@ from tests.models.reference import TINY, VARIANTS, build, compiled, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 3, 4, 6, 12
 LENGTHS = jnp.array([6, 2, 4])
-SETTINGS = SamplingSettings(max_new_tokens=SIZE, end_tokens=(3, 11))
+SETTINGS = SamplingSettings(max_new_tokens=SIZE, eos_token_ids=(3, 11))
 
 
 cached_sampler = functools.cache(make_sampler)
@@ -69,7 +69,7 @@ def trainer_logprobs(
 @pytest.mark.parametrize("name", ["grouped", "everything"])
 def test_log_probs_are_the_trainer_s(name: str, temperature: float) -> None:
     model, params = build(VARIANTS[name])
-    settings = replace(SETTINGS, temperature=temperature, end_tokens=(3,), top_p=0.9)
+    settings = replace(SETTINGS, temperature=temperature, eos_token_ids=(3,), top_p=0.9)
     got = run(model, params, settings)
     wanted, _ = trainer_logprobs(model, params, got, temperature)
     assert len({int(n) for n in got.lengths}) > 1
@@ -97,22 +97,24 @@ def test_responses_end_at_the_first_end_token_which_counts() -> None:
     ended = 0
     for tokens, size, cut in zip(got.tokens, got.lengths, got.truncated, strict=True):
         row, size = np.asarray(tokens), int(size)
-        ends = np.flatnonzero(np.isin(row, SETTINGS.end_tokens))
+        ends = np.flatnonzero(np.isin(row, SETTINGS.eos_token_ids))
         assert size == (ends[0] + 1 if ends.size else SIZE)
         assert bool(cut) == (ends.size == 0)
         assert not row[size:].any()
         ended += ends.size
     assert 0 < ended < 16 * PROMPTS
-    assert {int(t) for t in np.asarray(got.tokens).ravel()} >= set(SETTINGS.end_tokens)
+    assert {int(t) for t in np.asarray(got.tokens).ravel()} >= set(
+        SETTINGS.eos_token_ids
+    )
 
 
 def test_an_end_on_the_last_column_is_not_truncated() -> None:
     model, params = build(TINY)
-    free = run(model, params, replace(SETTINGS, end_tokens=()))
+    free = run(model, params, replace(SETTINGS, eos_token_ids=()))
     assert np.asarray(free.truncated).all()
     assert (np.asarray(free.lengths) == SIZE).all()
     row = next(r for r in np.asarray(free.tokens) if r[-1] not in r[:-1])
-    got = run(model, params, replace(SETTINGS, end_tokens=(int(row[-1]),)))
+    got = run(model, params, replace(SETTINGS, eos_token_ids=(int(row[-1]),)))
     same = np.flatnonzero((np.asarray(got.tokens) == row).all(axis=1))
     assert same.size == 1
     assert int(got.lengths[same[0]]) == SIZE
@@ -145,9 +147,9 @@ def test_stages_of_the_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-6)
 
 
-@pytest.mark.parametrize(("end_tokens", "steps"), [(tuple(range(37)), 0), ((), 11)])
+@pytest.mark.parametrize(("eos_token_ids", "steps"), [(tuple(range(37)), 0), ((), 11)])
 def test_decoding_stops_when_all_responses_ended(
-    end_tokens: tuple[int, ...], steps: int
+    eos_token_ids: tuple[int, ...], steps: int
 ) -> None:
     _, params = build(TINY)
     calls = []
@@ -158,7 +160,7 @@ def test_decoding_stops_when_all_responses_ended(
         return x
 
     model = Transformer(TINY, constrain=constrain)
-    got = run(model, params, replace(SETTINGS, end_tokens=end_tokens))
+    got = run(model, params, replace(SETTINGS, eos_token_ids=eos_token_ids))
     jax.block_until_ready(got)
     jax.effects_barrier()
     assert len(calls) == steps * TINY.num_layers * 2
@@ -209,7 +211,7 @@ def test_what_cannot_be_sampled_is_refused() -> None:
     with pytest.raises(ValueError, match=r"context_length \(64\), got 6 \+ 60"):
         run(model, params, replace(SETTINGS, max_new_tokens=60))
     with pytest.raises(ValueError, match=r"below vocab_size \(37\), got \[37\]"):
-        make_sampler(model, replace(SETTINGS, end_tokens=(1, 37)), SAMPLES)
+        make_sampler(model, replace(SETTINGS, eos_token_ids=(1, 37)), SAMPLES)
     with pytest.raises(ValueError, match="num_samples must be >= 1, got 0"):
         make_sampler(model, SETTINGS, 0)
     keys = sampling_keys(0, 0, jnp.arange(2), SAMPLES)
@@ -222,7 +224,7 @@ def test_what_cannot_be_sampled_is_refused() -> None:
 def test_bfloat16_samples_near_the_float32_log_probs() -> None:
     model, params = build(TINY)
     half = Transformer(replace(TINY, dtype="bfloat16"))
-    got = run(half, params, replace(SETTINGS, end_tokens=()))
+    got = run(half, params, replace(SETTINGS, eos_token_ids=()))
     wanted, _ = trainer_logprobs(model, params, got, 1.0)
     assert np.isfinite(np.asarray(got.logprobs)).all()
     assert float(jnp.abs(got.logprobs - wanted).mean()) < 0.1

@@ -12,7 +12,7 @@ from jaxrl_reason.sampler import SamplingSettings, sampling_keys
     ("change", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be >= 1, got 0"),
-        ({"end_tokens": (3, -1)}, r"end_tokens must be >= 0, got \(3, -1\)"),
+        ({"eos_token_ids": (3, -1)}, r"eos_token_ids must be >= 0, got \(3, -1\)"),
         ({"temperature": -1.0}, "temperature must be >= 0 and finite, got -1.0"),
         ({"temperature": float("nan")}, "temperature must be >= 0 and finite, got nan"),
         ({"top_k": -2}, "top_k must be >= 0, got -2"),
@@ -24,7 +24,7 @@ from jaxrl_reason.sampler import SamplingSettings, sampling_keys
 def test_bad_values_name_field_rule_and_value(
     change: dict[str, Any], message: str
 ) -> None:
-    good: dict[str, Any] = {"max_new_tokens": 4, "end_tokens": (1,)}
+    good: dict[str, Any] = {"max_new_tokens": 4, "eos_token_ids": (1,)}
     with pytest.raises(ValueError, match=message):
         SamplingSettings(**{**good, **change})
 

@@ -23,7 +23,7 @@ SCRIPT = """
 
     config = replace(VARIANTS["qwen2"], vocab_size=38)
     model, params = build(config)
-    settings = SamplingSettings(max_new_tokens=10, end_tokens=(3,))
+    settings = SamplingSettings(max_new_tokens=10, eos_token_ids=(3,))
     tokens, lengths, ids = tokens_of(4, 6), jnp.array([6, 2, 4, 5]), jnp.arange(4)
     keys = sampling_keys(0, 0, ids, 4)
     wanted = make_sampler(model, settings, 4)(params, tokens, lengths, keys)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxrl_reason.serving.engine import request_seeds
 from jaxrl_reason.weights.loading import load_params
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
-from tests.training.helpers import (
+from tests.rl.helpers import (
     SETTINGS,
     first_policy,
     one_device,

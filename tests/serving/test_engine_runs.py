@@ -6,14 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.methods import grpo
+from jaxrl_reason.rl.recipes import with_importance_weights
+from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, sampling_keys
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
-from jaxrl_reason.training.methods import grpo
-from jaxrl_reason.training.monitor import PhaseTimer
-from jaxrl_reason.training.recipes import with_importance_weights
-from jaxrl_reason.training.rl import rl_iteration
-from tests.serving.servers import PolicyServer, served
-from tests.training.helpers import (
+from tests.rl.helpers import (
     ENDS,
     SETTINGS,
     ToyStream,
@@ -21,9 +20,10 @@ from tests.training.helpers import (
     one_device,
     same_trees,
     tiny_model,
-    toy_parts,
+    toy_learner,
     toy_state,
 )
+from tests.serving.servers import PolicyServer, served
 
 STEPS = 3
 CAP = 2.0
@@ -53,31 +53,33 @@ class Run:
 
 @pytest.fixture(scope="module")
 def parts():
-    return toy_parts(with_importance_weights(grpo(kl_coef=0)))
+    return toy_learner(with_importance_weights(grpo(kl_coef=0)))
 
 
-def run_with(parts, sample=None):
+def run_with(learner, sample=None):
     """Steps of one policy, with what the correction was computed from."""
-    weighed, weigh = [], parts.weights
+    weighed, weigh = [], learner.weights
 
     def weights(*args):
         found = weigh(*args)
         weighed.append((*map(np.asarray, args), np.asarray(found)))
         return found
 
-    parts = dataclasses.replace(parts, sample=sample or parts.sample, weights=weights)
-    state, stream = toy_state(parts), ToyStream(SETTINGS.prompts_per_step)
+    learner = dataclasses.replace(
+        learner, sample=sample or parts.sample, weights=weights
+    )
+    state, stream = toy_state(learner), ToyStream(SETTINGS.prompts_per_step)
     rows, collected, starts = [], [], []
     for _ in range(STEPS):
         timer = PhaseTimer()
         starts.append(copied(state.policy.params))
-        state, row, found = rl_iteration(parts, state, stream, timer)
+        state, row, found = rl_iteration(learner, state, stream, timer)
         rows.append(row | timer.take())
         collected.append(found.rollouts)
     return Run(rows, collected, starts, copied(state.policy.params), weighed)
 
 
-def served_run(parts, folder, **options):
+def served_run(learner, folder, **options):
     server = PolicyServer(lag=options.pop("lag", 0))
     with served(server) as url:
         endpoint = Endpoint(url, timeout_seconds=60.0, tries=1)
@@ -92,24 +94,24 @@ def served_run(parts, folder, **options):
             **options,
         )
         engine.server = server
-        run = run_with(parts, engine)
+        run = run_with(learner, engine)
     run.server, run.kept = server, sorted(path.name for path in folder.iterdir())
     return run
 
 
 @pytest.fixture(scope="module")
-def own(parts):
-    return run_with(parts)
+def own(learner):
+    return run_with(learner)
 
 
 @pytest.fixture(scope="module")
-def exact(parts, tmp_path_factory):
-    return served_run(parts, tmp_path_factory.mktemp("exact"))
+def exact(learner, tmp_path_factory):
+    return served_run(learner, tmp_path_factory.mktemp("exact"))
 
 
 @pytest.fixture(scope="module")
-def late(parts, tmp_path_factory):
-    return served_run(parts, tmp_path_factory.mktemp("late"), lag=1)
+def late(learner, tmp_path_factory):
+    return served_run(learner, tmp_path_factory.mktemp("late"), lag=1)
 
 
 def test_an_exact_server_gives_the_run_of_our_own_sampler(own, exact):
@@ -168,26 +170,26 @@ def test_a_late_server_is_believed_and_corrected(late):
         assert away < 1e-4 if step == 0 else away > 0.05
 
 
-def test_the_late_servers_log_probs_are_those_of_the_policy_it_names(parts, late):
-    found, place = late.collected[1], one_device()
+def test_the_late_servers_log_probs_are_those_of_the_policy_it_names(learner, late):
+    found, batch_sharding = late.collected[1], one_device()
     ids = jax.numpy.asarray(found.problem_ids, jax.numpy.uint32)
     keys = sampling_keys(SETTINGS.seed, 1, ids, SETTINGS.group_size)
-    inputs = place.leading((found.prompt_tokens, found.prompt_lengths, keys))
-    done = jax.device_get(parts.sample(late.server.loaded[0], *inputs))
+    inputs = batch_sharding.put_batch((found.prompt_tokens, found.prompt_lengths, keys))
+    done = jax.device_get(learner.sample(late.server.loaded[0], *inputs))
     assert np.array_equal(done.tokens.reshape(found.tokens.shape), found.tokens)
     np.testing.assert_allclose(
         done.logprobs.reshape(found.tokens.shape), found.sampler_logprobs, atol=1e-6
     )
 
 
-def test_a_late_server_that_is_not_asked_passes_for_fresh(parts, tmp_path):
+def test_a_late_server_that_is_not_asked_passes_for_fresh(learner, tmp_path):
     # The mutant: versions assumed. The mismatch metrics are what is left to see it.
-    run = served_run(parts, tmp_path, lag=1, version_path=None)
+    run = served_run(learner, tmp_path, lag=1, version_path=None)
     assert [row["policy_lag"] for row in run.rows] == [0, 0, 0]
     assert run.rows[0]["sampler_diff_max"] < 1e-5
     assert run.rows[1]["sampler_diff_max"] > 0.05
 
 
-def test_samplers_and_engines_are_told_apart(parts):
-    assert not isinstance(parts.sample, RolloutEngine)
+def test_samplers_and_engines_are_told_apart(learner):
+    assert not isinstance(learner.sample, RolloutEngine)
     assert issubclass(OpenAIEngine, RolloutEngine)

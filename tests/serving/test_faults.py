@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl_reason.rl.collect import group_versions
 from jaxrl_reason.sampler import SamplingSettings, sampling_keys
 from jaxrl_reason.serving import (
     Endpoint,
@@ -20,10 +21,9 @@ from jaxrl_reason.serving import (
 )
 from jaxrl_reason.serving.endpoint import read_whole
 from jaxrl_reason.serving.engine import request_seeds
-from jaxrl_reason.training.collect import group_versions
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
+from tests.rl.helpers import ENDS, VOCAB, first_policy, tiny_model
 from tests.serving.servers import served
-from tests.training.helpers import ENDS, VOCAB, first_policy, tiny_model
 
 SAMPLING = SamplingSettings(4, ENDS)
 PROMPTS = np.array([[3, 0], [4, 5]], np.int32)
@@ -149,7 +149,7 @@ def test_an_answer_after_its_end_is_padded():
         (choice(token_ids=[-1, 1]), "got -1"),
         (choice(token_ids=[7.0, 1]), "got 7.0"),
         (choice(token_ids=[True, 1]), "got True"),
-        (choice(token_ids=[2, 1]), "first end token, got 2 before"),
+        (choice(token_ids=[2, 1]), "first EOS token, got 2 before"),
         (choice(logprobs=None), r"one a token \(2\), got None"),
         (choice(logprobs={"token_logprobs": [-1.0]}), r"one a token \(2\), got 1"),
         (choice(logprobs={"token_logprobs": [None, -1.0]}), "at most 0, got None"),

@@ -174,7 +174,7 @@ def test_unknown_style_is_named() -> None:
 def test_the_task_as_the_training_loop_sees_it() -> None:
     task: Task[Problem] = TASK
     assert task.name == "countdown"
-    closing, end = task.end_tokens
+    closing, end = task.eos_token_ids
     assert task.tokenizer.decode([closing, end]) == "</answer> <end>"
     assert task.tokenizer.vocab_size == 69
     wide = CountdownTask.with_symbols(CountdownSettings(max_number=60, max_value=50))
@@ -197,7 +197,7 @@ def test_verdicts() -> None:
 
 def test_a_text_tokenizer_gets_the_text_prompt() -> None:
     class Characters:
-        vocab_size, pad_id, end_id = 256, 0, 1
+        vocab_size, pad_id, eos_token_id = 256, 0, 1
 
         def encode(self, text: str) -> list[int]:
             return [ord(character) for character in text]

@@ -99,7 +99,7 @@ def test_what_holds_of_every_trace(
     ids = TASK.tokenizer.encode(text)
     assert TASK.tokenizer.decode(ids) == text
     assert len(ids) <= max_trace_tokens(len(problem.numbers), settings)
-    assert ids[-1] == TASK.end_tokens[0]
+    assert ids[-1] == TASK.eos_token_ids[0]
 
 
 def test_the_same_draws_give_the_same_trace() -> None:

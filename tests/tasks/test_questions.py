@@ -12,7 +12,7 @@ from jaxrl_reason.tasks.questions import Question, encode_user_turn
 class Bytes:
     """One token a byte; 256 pads, 257 ends."""
 
-    vocab_size, pad_id, end_id = 258, 256, 257
+    vocab_size, pad_id, eos_token_id = 258, 256, 257
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -25,7 +25,7 @@ class Chat(Bytes):
     """The same with a chat, a first token and two ends."""
 
     chat_template = "something"
-    end_ids = (257, 1)
+    eos_token_ids = (257, 1)
 
     def encode_prompt(self, text: str) -> list[int]:
         return [2, *self.encode(text)]
@@ -72,8 +72,8 @@ def test_the_prompt_asks_for_what_is_graded(make: object, mark: str) -> None:
 
 
 def test_every_end_token_ends() -> None:
-    assert benchmarks.gsm8k(Chat()).end_tokens == (257, 1)
-    assert benchmarks.gsm8k(Bytes()).end_tokens == (257,)
+    assert benchmarks.gsm8k(Chat()).eos_token_ids == (257, 1)
+    assert benchmarks.gsm8k(Bytes()).eos_token_ids == (257,)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def write_gguf(name: str, path: Path) -> None:
     writer.add_token_types([*kinds, 5])
     writer.add_token_merges([" ".join(pair) for pair in made.spec["model"]["merges"]])
     writer.add_bos_token_id(made.bos_id)
-    writer.add_eos_token_id(made.end_id)
-    writer.add_pad_token_id(made.end_id)
+    writer.add_eos_token_id(made.eos_token_id)
+    writer.add_pad_token_id(made.eos_token_id)
     writer.add_chat_template(made.chat_template)
     writer.add_array("other.numbers", [1.5, -2.0])
     writer.write_header_to_file()
@@ -56,9 +56,9 @@ def test_byte_level_gguf_is_the_folder_again(name: str, tmp_path: Path) -> None:
         assert made.encode(text, control=True) == ids
     for case in known["chats"][:2]:
         assert made.encode_chat(case["messages"], case["prompt"]) == case["ids"]
-    assert made.end_id == folder.end_id
-    assert set(folder.end_ids) <= set(made.end_ids)
-    assert made.pad_id not in made.end_ids
+    assert made.eos_token_id == folder.eos_token_id
+    assert set(folder.eos_token_ids) <= set(made.eos_token_ids)
+    assert made.pad_id not in made.eos_token_ids
     assert made.encode_prompt("a") == known["first_ids"]
     # The unused token is an id without a text.
     assert made.vocab_size == folder.vocab_size + 1
@@ -127,7 +127,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "tokens": tokens,
         "token_type": kinds,
         "merges": [" ".join(pair) for pair in made.spec["model"]["merges"]],
-        "eos_token_id": made.end_id,
+        "eos_token_id": made.eos_token_id,
     }
     return {f"tokenizer.ggml.{k}": v for k, v in (fields | changes).items()}
 

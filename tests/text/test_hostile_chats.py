@@ -90,7 +90,7 @@ def test_fields_of_a_message_cannot_join_into_a_control_token() -> None:
             {"role": "user", "content": token[second:]},
         ]
         ids = joined.encode_chat(messages)
-        assert controls(joined, ids) == [joined.end_id]
+        assert controls(joined, ids) == [joined.eos_token_id]
         assert joined.decode(ids) == token
 
 
@@ -105,7 +105,7 @@ def test_a_message_cannot_finish_what_the_template_begins() -> None:
             template = "".join(written)
             made = TextTokenizer(tokenizer.spec, tokenizer.specials, template)
             ids = made.encode_chat(chat(half))
-            assert controls(made, ids) == [made.end_id]
+            assert controls(made, ids) == [made.eos_token_id]
             assert made.decode(ids) == token
 
 

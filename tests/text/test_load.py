@@ -20,11 +20,11 @@ def test_every_end_of_the_generation_config_counts(tmp_path: Path) -> None:
     write_folder("llama3", tmp_path)
     alone = load_tokenizer(tmp_path)
     control = alone.control_tokens
-    assert alone.end_ids == (control["<|eot_id|>"], control["<|end_of_text|>"])
+    assert alone.eos_token_ids == (control["<|eot_id|>"], control["<|end_of_text|>"])
     write(tmp_path, "generation_config.json", {"eos_token_id": [381, 384, 382]})
-    assert load_tokenizer(tmp_path).end_ids == (control["<|eot_id|>"], 381, 382)
+    assert load_tokenizer(tmp_path).eos_token_ids == (control["<|eot_id|>"], 381, 382)
     write(tmp_path, "generation_config.json", {"eos_token_id": 381})
-    assert load_tokenizer(tmp_path).end_ids == (control["<|eot_id|>"], 381)
+    assert load_tokenizer(tmp_path).eos_token_ids == (control["<|eot_id|>"], 381)
 
 
 def test_size_of_the_embedding_is_the_configs(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
     write(tmp_path, "tokenizer_config.json", config | {"pad_token": "<|im_end|>"})
     write(tmp_path, "generation_config.json", {"eos_token_id": 382})
     tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer.end_ids == (382,)
+    assert tokenizer.eos_token_ids == (382,)
     assert tokenizer.pad_id == tokenizer.control_tokens["<|endoftext|>"]
-    with pytest.raises(ValueError, match=r"no end token, .* got 2 among"):
-        Specials(end_ids=(1, 2), pad_id=2)
+    with pytest.raises(ValueError, match=r"no EOS token, .* got 2 among"):
+        Specials(eos_token_ids=(1, 2), pad_id=2)
     with pytest.raises(ValueError, match="to pad with"):
         pad_token(1, (1,), {"</s>": 1}, "")
 
@@ -69,7 +69,7 @@ def test_special_tokens_may_be_objects(tmp_path: Path) -> None:
     config["eos_token"] = {"content": "<|end_of_text|>", "lstrip": False}
     write(tmp_path, "tokenizer_config.json", config | {"add_bos_token": False})
     tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer.end_id == tokenizer.control_tokens["<|end_of_text|>"]
+    assert tokenizer.eos_token_id == tokenizer.control_tokens["<|end_of_text|>"]
     assert not tokenizer.specials.add_bos
 
 
@@ -90,7 +90,7 @@ def test_control_tokens_that_the_model_spells_are_cut() -> None:
             "vocab": [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0], *characters],
         },
     }
-    made = TextTokenizer(spec, Specials(end_ids=(2,), pad_id=0, bos_id=1))
+    made = TextTokenizer(spec, Specials(eos_token_ids=(2,), pad_id=0, bos_id=1))
     text = "<s>a</s></s> b<s>"
     ids = made.encode(text)
     assert not any(made.is_control(index) for index in ids)

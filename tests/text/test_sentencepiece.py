@@ -48,7 +48,7 @@ def test_ids_are_sentencepieces_and_text_comes_back(model: Path) -> None:
         assert ids == processor.encode(text)
         if "\u2581" not in text:  # its own sign for a space
             assert tokenizer.decode(ids) == text
-    assert tokenizer.end_id == processor.eos_id()
+    assert tokenizer.eos_token_id == processor.eos_id()
     assert tokenizer.encode_prompt("a")[0] == processor.bos_id()
     assert tokenizer.pad_id == processor.unk_id()  # the model has no padding
 

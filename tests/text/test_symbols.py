@@ -20,8 +20,8 @@ def test_one_token_a_word_and_padding_is_zero() -> None:
     assert len(ids) == len(set(ids)) == len(words.split())
     assert tokenizer.pad_id == 0
     assert 0 not in ids
-    assert tokenizer.encode("<end>") == [tokenizer.end_id]
-    assert tokenizer.end_id != tokenizer.pad_id
+    assert tokenizer.encode("<end>") == [tokenizer.eos_token_id]
+    assert tokenizer.eos_token_id != tokenizer.pad_id
     assert tokenizer.vocab_size == 51 + 18
 
 

@@ -99,7 +99,7 @@ def test_settings_of_a_run_and_no_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at most the model's"):
         load_pretrained(tmp_path, context_length=65)
     with pytest.raises(ValueError, match="settings must be among"):
-        load_pretrained(tmp_path, rope_base=1.0)
+        load_pretrained(tmp_path, rope_theta=1.0)
 
 
 def test_a_head_beside_a_tied_embedding(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_factors_of_a_llama_3(
     path = write_gguf("llama3", tmp_path / "m.gguf")
     with pytest.raises(WeightsError, match=r"rope_freqs.weight must be those of a"):
         load_pretrained(path)  # Made for an original context of 16.
-    monkeypatch.setitem(gguf_config.LLAMA3, "original_context", 16)
+    monkeypatch.setitem(gguf_config.LLAMA3, "original_max_position_embeddings", 16)
     wanted = load_pretrained(write_folder("llama3", tmp_path / "f")).config
     assert load_pretrained(path).config == wanted
 

@@ -64,7 +64,7 @@ def test_no_field_is_in_two_tables() -> None:
 
 # Changes of one field, and the setting that must follow.
 USED = [
-    (LLAMA, {"rope_theta": 5e5}, {"rope_base": 5e5}),
+    (LLAMA, {"rope_theta": 5e5}, {"rope_theta": 5e5}),
     (LLAMA, {"rms_norm_eps": 1e-3}, {"norm_eps": 1e-3}),
     (LLAMA, {"head_dim": 20}, {"head_dim": 20}),
     (LLAMA, {"head_dim": None}, {"head_dim": 8}),
@@ -98,7 +98,7 @@ USED = [
     (
         LLAMA,
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7.0}},
-        {"rope_scaling": LinearScaling(2.0), "rope_base": 7.0},
+        {"rope_scaling": LinearScaling(2.0), "rope_theta": 7.0},
     ),
     (
         LLAMA,
@@ -198,7 +198,7 @@ def test_the_text_part_of_a_model_that_sees() -> None:
     seeing = CASES["mistral_small_3_1"]
     found = read_hf_config(seeing, FILE)
     assert (found.family, found.text_part) == ("mistral", True)
-    assert found.model.rope_base == 1e9
+    assert found.model.rope_theta == 1e9
     with pytest.raises(WeightsError, match="text_scale is not understood"):
         read({**seeing, "text_scale": 2})
     with pytest.raises(WeightsError, match="text_config must be of model_type"):

@@ -63,7 +63,7 @@ def test_logits_are_those_of_transformers(case: str, load: Any) -> None:
 # Settings of which a loader that passes over a field of config.json would be left with.
 FORGOTTEN = [
     ("llama3", {"rope_scaling": None}),
-    ("llama3", {"rope_base": 10000.0}),
+    ("llama3", {"rope_theta": 10000.0}),
     ("llama_linear_biases", {"rope_scaling": None}),
     ("mistral_window", {"sliding_window": None}),
     ("mistral_window", {"sliding_window": 8}),

@@ -47,7 +47,7 @@ def test_greedy_answers_to_twenty_prompts(smollm2: Pretrained, reference: Any) -
     settings = SamplingSettings(
         max_new_tokens=wanted.shape[1],
         temperature=0.0,
-        end_tokens=smollm2.special.ends,
+        eos_token_ids=smollm2.special.ends,
     )
     run = make_sampler(Transformer(smollm2.config), settings, num_samples=1)
     keys = sampling_keys(0, 0, jnp.arange(len(prompts)), 1)

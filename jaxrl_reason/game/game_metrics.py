@@ -1,0 +1,75 @@
+"""What a round of the prover-verifier game has come to (host side, NumPy)."""
+
+import numpy as np
+
+from jaxrl_reason.game.game_settings import GameSettings
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.metrics import Row
+
+
+def game_metrics(
+    helpful: Rollouts,
+    sneaky: Rollouts,
+    helpful_scores: np.ndarray,
+    sneaky_scores: np.ndarray,
+) -> Row:
+    """What a round has come to, on solutions that the verifier has not seen.
+
+    Args:
+      helpful: groups of the helpful role.
+      sneaky: of the sneaky role, to the same problems.
+      helpful_scores: [P, G] of the round's verifier.
+      sneaky_scores: [P, G].
+
+    Returns:
+      For each role its share of right solutions (`helpful_correct`), the mean score of
+      right and of wrong ones (`helpful_score_right`), and how often the verifier puts a
+      right solution above a wrong one to the same problem (`helpful_verifier_accuracy`,
+      ties half); `fooled_share`: sneaky wrong solutions that score at least as high as
+      right helpful ones to the same problem, of `fooled_pairs` pairs. Names that
+      nothing can be said about are left out.
+    """
+    row: Row = {}
+    for name, r, scores in (
+        ("helpful", helpful, helpful_scores),
+        ("sneaky", sneaky, sneaky_scores),
+    ):
+        right, wrong = r.correct & ~r.failed, ~r.correct & ~r.failed
+        row[f"{name}_correct"] = float(right.sum() / max(1, (~r.failed).sum()))
+        row[f"{name}_score"] = float(scores.mean())
+        for kind, rows in (("right", right), ("wrong", wrong)):
+            if rows.any():
+                row[f"{name}_score_{kind}"] = float(scores[rows].mean())
+        won, tied, pairs = _contest(scores, right, scores, wrong)
+        if pairs:
+            row[f"{name}_verifier_accuracy"] = (won + 0.5 * tied) / pairs
+    won, _, pairs = _contest(
+        helpful_scores,
+        helpful.correct & ~helpful.failed,
+        sneaky_scores,
+        ~sneaky.correct & ~sneaky.failed,
+    )
+    row["fooled_pairs"] = pairs
+    if pairs:
+        row["fooled_share"] = 1.0 - won / pairs
+    return row
+
+
+def _contest(
+    a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray
+) -> tuple[int, int, int]:
+    """Pairs within a problem: a above b, equal, all; [P, G] each."""
+    there = in_a[:, :, None] & in_b[:, None, :]
+    above, equal = a[:, :, None] > b[:, None, :], a[:, :, None] == b[:, None, :]
+    return int((above & there).sum()), int((equal & there).sum()), int(there.sum())
+
+
+def no_longer_convinces(row: Row, settings: GameSettings) -> bool:
+    """The stop rule: sneaky wrong solutions do not score like right ones any more.
+
+    False where there was nothing to compare.
+
+    >>> no_longer_convinces({"fooled_share": 0.01}, GameSettings(stop_share=0.05))
+    True
+    """
+    return "fooled_share" in row and row["fooled_share"] <= settings.stop_share

@@ -1,0 +1,71 @@
+"""How the prover-verifier game is played, and what its source leaves open."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GameSettings:
+    """How the game is played.
+
+    Attributes:
+      rounds: at most.
+      steps_per_round: RL steps of the prover against one verifier.
+      max_pairs: pairs of a right and a wrong solution a problem for the verifier.
+      kind: of `prover_rewards`, "src" or "cgc".
+      penalty: of "cgc".
+      stop_share: the game stops when at most this share of the sneaky wrong solutions
+        convinces as much as right helpful ones to the same problem.
+      seed: of the verifier's pairs and their order.
+    """
+
+    rounds: int = 4
+    steps_per_round: int = 30
+    max_pairs: int = 8
+    kind: str = "src"
+    penalty: float = -2.0
+    stop_share: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "steps_per_round", "max_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.kind not in ("src", "cgc"):
+            raise ValueError(f"kind must be src or cgc, got {self.kind!r}")
+        if not 0 <= self.stop_share <= 1:
+            raise ValueError(f"stop_share must be in [0, 1], got {self.stop_share}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class GameRecipe:
+    """The game as published.
+
+    Attributes:
+      name: for tables and logs.
+      sources: arXiv ids.
+      settings: what is published is set, the rest is as `not_published` says.
+      not_published: what the sources do not give, and what is done here instead.
+      not_built: learner that are not here.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    settings: GameSettings
+    not_published: tuple[str, ...] = ()
+    not_built: tuple[str, ...] = ()
+
+
+PROVER_VERIFIER = GameRecipe(
+    name="prover_verifier",
+    sources=("2407.13692",),
+    settings=GameSettings(),
+    not_published=(
+        "penalty of the rewards cgc: -2 here, from a secondary source",
+        "lam, the weight of the verifier's squared scores: 0.01 here",
+        "rounds, steps a round, pairs a problem: not in what we read",
+        "whether the prover starts anew each round: here it goes on",
+        "when sneaky solutions no longer convince: at most 5% of the pairs here",
+    ),
+)

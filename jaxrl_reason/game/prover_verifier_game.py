@@ -1,0 +1,230 @@
+"""The prover-verifier game: a prover in two roles, a verifier that scores it, in turns.
+
+A round trains the verifier anew from its base on solutions of all provers so far, then
+the prover against that verifier, and ends with new solutions. arXiv 2407.13692.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.game.game_metrics import game_metrics, no_longer_convinces
+from jaxrl_reason.game.game_settings import GameSettings
+from jaxrl_reason.game.roles import (
+    RoleTask,
+    is_helpful,
+    with_roles,
+    without_roles,
+)
+from jaxrl_reason.game.solution_pool import verifier_comparisons
+from jaxrl_reason.learner.state import TrainState, reset_optimizer
+from jaxrl_reason.losses import prover_rewards
+from jaxrl_reason.offline.iterative import round_seed
+from jaxrl_reason.reward_models.reward_model import (
+    RewardModelLearner,
+    score_rollouts,
+    train_on_comparisons,
+)
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.iteration import draw_groups, rl_iteration
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+from jaxrl_reason.rl.rollouts import Rollouts, concatenate
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.monitor import PhaseTimer
+
+# rollouts without roles -> scores [P, G]
+Scorer = Callable[[Rollouts], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Game:
+    """The pieces of a game.
+
+    Attributes:
+      prover: RL parts over a `RoleTask`, with any method; its `rewards` are not used.
+      verifier: learner of a scorer, usually with the method `verifier`.
+      base: the verifier that every round starts from; kept.
+      problems: the verifier learns from solutions to these; twice their number must be
+        a multiple of the prover's `prompts_per_step`.
+      settings: of the game.
+    """
+
+    prover: RLLearner
+    verifier: RewardModelLearner
+    base: TrainState
+    problems: Sequence[Any]
+    settings: GameSettings
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prover.task, RoleTask):
+            raise ValueError(
+                f"the prover's task must be a RoleTask, got {self.prover.task!r}"
+            )
+        p = self.prover.settings.prompts_per_step
+        if not self.problems or 2 * len(self.problems) % p:
+            raise ValueError(
+                f"twice the problems must be a multiple of prompts_per_step ({p}), "
+                f"got {len(self.problems)} problems"
+            )
+
+
+@dataclass(frozen=True)
+class GameState:
+    """What a game carries from round to round.
+
+    Attributes:
+      prover: one policy for both roles.
+      pool: solutions on the host, without roles: of the base prover, then of each
+        round's helpful and sneaky prover, all to the same problems.
+      verifier: of the last round, None before the first.
+      round_index: rounds played.
+    """
+
+    prover: RLState
+    pool: tuple[Rollouts, ...]
+    verifier: TrainState | None = None
+    round_index: int = 0
+
+
+def start_game(game: Game, prover: RLState) -> GameState:
+    """Samples the base prover's solutions.
+
+    It has not learnt roles yet; those that it writes when asked to be helpful are kept.
+    """
+    prover, helpful, _ = sample_solutions(game, prover, PhaseTimer())
+    return GameState(prover, (helpful,))
+
+
+def play_game(
+    game: Game, state: GameState, problems: Iterator[Sequence[Any]], timer: PhaseTimer
+) -> tuple[GameState, list[Row]]:
+    """Rounds until the last one or until sneaky solutions no longer convince.
+
+    Args:
+      game: the pieces.
+      state: of `start_game`, or after some rounds.
+      problems: batches of `prompts_per_step` problems in roles: a `RoleStream`.
+      timer: gets the seconds of each phase.
+
+    Returns:
+      The state and one row a round.
+    """
+    rows: list[Row] = []
+    while state.round_index < game.settings.rounds:
+        state, row, _ = game_round(game, state, problems, timer)
+        rows.append(row)
+        if no_longer_convinces(row, game.settings):
+            break
+    return state, rows
+
+
+def game_round(
+    game: Game, state: GameState, problems: Iterator[Sequence[Any]], timer: PhaseTimer
+) -> tuple[GameState, Row, list[Row]]:
+    """One round: the verifier anew, the prover against it, new solutions.
+
+    Args:
+      game: the pieces.
+      state: its prover is donated.
+      problems: as in `play_game`.
+      timer: gets the seconds of each phase.
+
+    Returns:
+      The state, the round's row (of the verifier's training with the prefix
+      `verifier_`, and `game_metrics`), and one row an RL step.
+
+    Raises:
+      NoSignalError: no problem has both a right and a wrong solution.
+    """
+    # The verifier, from its base, on what all provers so far have written.
+    with timer("verifier"):
+        verifier, found = train_verifier(game, state)
+    row = {f"verifier_{name}": value for name, value in found.items()}
+
+    # The prover, in both roles, against that verifier.
+    def score(rollouts: Rollouts) -> np.ndarray:
+        return score_rollouts(game.verifier, verifier.params, rollouts)
+
+    learner = against(game.prover, score, game.settings)
+    prover, steps = state.prover, []
+    for _ in range(game.settings.steps_per_round):
+        prover, step, _ = rl_iteration(learner, prover, problems, timer)
+        steps.append(step)
+
+    # What it writes now: the record of this round, and data of the next verifier.
+    prover, helpful, sneaky = sample_solutions(game, prover, timer)
+    row |= game_metrics(helpful, sneaky, score(helpful), score(sneaky))
+    state = GameState(
+        prover=prover,
+        pool=(*state.pool, helpful, sneaky),
+        verifier=verifier,
+        round_index=state.round_index + 1,
+    )
+    return state, row, steps
+
+
+def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
+    """A verifier from the base on the pool as it is."""
+    seed = round_seed(game.settings.seed, state.round_index)
+    comparisons = verifier_comparisons(
+        state.pool, max_pairs=game.settings.max_pairs, seed=seed
+    )
+    if not comparisons:
+        raise NoSignalError(
+            "the pool must hold a right and a wrong solution to some problem, got none "
+            f"in {len(state.pool)} times {state.pool[0].num_prompts} groups"
+        )
+    fresh = reset_optimizer(game.base, game.verifier.optimizer.build())
+    return train_on_comparisons(game.verifier, fresh, comparisons, seed=seed)
+
+
+def against(prover: RLLearner, score: Scorer, settings: GameSettings) -> RLLearner:
+    """The prover's parts with rewards from a verifier; nothing is compiled anew.
+
+    The verifier sees prompts without the role, and the batch whose mean the scores are
+    centred on is all that one call of `rewards` gets: both roles of all its problems.
+    """
+    task = prover.task
+    assert isinstance(task, RoleTask)  # of every Game
+
+    def rewards(rollouts: Rollouts) -> np.ndarray:
+        shape = rollouts.correct.shape
+        found = prover_rewards(
+            jnp.asarray(score(without_roles(rollouts, task)).reshape(-1)),
+            rollouts.correct.reshape(-1),
+            np.repeat(is_helpful(rollouts), shape[1]),
+            kind=settings.kind,
+            penalty=settings.penalty,
+            valid=~rollouts.failed.reshape(-1),
+        )
+        return np.asarray(found).reshape(shape)
+
+    return replace(prover, method=replace(prover.method, rewards=rewards))
+
+
+def sample_solutions(
+    game: Game, prover: RLState, timer: PhaseTimer
+) -> tuple[RLState, Rollouts, Rollouts]:
+    """Solutions to the game's problems: of the helpful role and of the sneaky one.
+
+    Returns:
+      The state, which counts the draw, and both roles' groups without roles.
+    """
+    asked = with_roles(game.problems)
+    p = game.prover.settings.prompts_per_step
+    learner = [
+        draw_groups(game.prover, prover, timer, asked[i : i + p], prover.draws)
+        for i in range(0, len(asked), p)
+    ]
+    both = concatenate(learner)
+    task = game.prover.task
+    assert isinstance(task, RoleTask)  # of every Game
+    plain, helpful = without_roles(both, task), is_helpful(both)
+    return (
+        replace(prover, draws=prover.draws + 1),
+        plain.select(np.flatnonzero(helpful)),
+        plain.select(np.flatnonzero(~helpful)),
+    )

@@ -1,0 +1,130 @@
+"""Two roles of one policy, told apart by the prompt: helpful and sneaky.
+
+Every problem becomes two, one a role, so that a group of samples has one problem and
+one role. The role is in the problem's number: even is helpful, odd is sneaky.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.rl.rl_loop import ProblemSource
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.tasks.task import Graded, Task
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+_MOST = 2**31  # sampling keys take 32 bits of a problem's number
+
+
+@dataclass(frozen=True)
+class RoleProblem:
+    """A problem in one of the roles."""
+
+    problem: Any
+    helpful: bool
+
+    @property
+    def problem_id(self) -> int:
+        """Twice the problem's number, and one more for the sneaky role."""
+        number = self.problem.problem_id
+        if not 0 <= number < _MOST:
+            raise ValueError(f"problem_id must be in [0, 2**31), got {number}")
+        return 2 * int(number) + (not self.helpful)
+
+
+@dataclass(frozen=True)
+class RoleTask:
+    """A task whose prompts begin with the tokens of a role.
+
+    Attributes:
+      task: grades a response as ever; a sneaky one is meant to be wrong.
+      helpful: tokens before the prompt of the helpful role.
+      sneaky: those of the sneaky role.
+    """
+
+    task: Task
+    helpful: tuple[int, ...]
+    sneaky: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.helpful == self.sneaky:
+            raise ValueError(f"roles must differ, got {self.helpful} for both")
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        return self.task.name
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the task."""
+        return self.task.tokenizer
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Of the task."""
+        return self.task.eos_token_ids
+
+    def prompt_tokens(self, problem: RoleProblem) -> list[int]:
+        """The role, then the prompt."""
+        role = self.helpful if problem.helpful else self.sneaky
+        return [*role, *self.task.prompt_tokens(problem.problem)]
+
+    def grade(
+        self, problem: RoleProblem, response_text: str, truncated: bool
+    ) -> Graded:
+        """As the task does."""
+        return self.task.grade(problem.problem, response_text, truncated)
+
+
+def with_roles(problems: Sequence[Any]) -> list[RoleProblem]:
+    """Every problem as a helpful one and a sneaky one, side by side."""
+    return [RoleProblem(p, helpful) for p in problems for helpful in (True, False)]
+
+
+@dataclass(frozen=True)
+class RoleStream:
+    """Batches of P / 2 problems as batches of P, each problem in both roles."""
+
+    problems: ProblemSource
+
+    def __iter__(self) -> Iterator[Sequence[RoleProblem]]:
+        return self
+
+    def __next__(self) -> Sequence[RoleProblem]:
+        return with_roles(next(self.problems))
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-able position of the stream."""
+        return self.problems.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position."""
+        self.problems.set_state(state)
+
+
+def is_helpful(rollouts: Rollouts) -> np.ndarray:
+    """[P] bool: the role of each group, from its problem's number."""
+    return rollouts.problem_ids % 2 == 0
+
+
+def without_roles(rollouts: Rollouts, task: RoleTask) -> Rollouts:
+    """Prompts and problem numbers as they were without roles.
+
+    What a verifier is shown: with the role before it the best score would be read off
+    the prompt.
+    """
+    helpful = is_helpful(rollouts)
+    cut = np.where(helpful, len(task.helpful), len(task.sneaky))
+    lengths = rollouts.prompt_lengths - cut
+    columns = np.arange(rollouts.prompt_tokens.shape[1])
+    source = np.minimum(columns + cut[:, None], columns[-1])
+    moved = np.take_along_axis(rollouts.prompt_tokens, source, axis=1)
+    return replace(
+        rollouts,
+        problem_ids=rollouts.problem_ids // 2,
+        prompt_tokens=np.where(columns < lengths[:, None], moved, 0),
+        prompt_lengths=lengths,
+    )

@@ -1,0 +1,63 @@
+"""Solutions of several provers to the same problems: what a verifier learns from."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from jaxrl_reason.data.preference_pairs import build_pairs
+from jaxrl_reason.offline.sample_rounds import as_pairs
+from jaxrl_reason.reward_models.reward_batch import Comparison, as_comparisons
+from jaxrl_reason.rl.rollouts import Rollouts
+
+_PER_SAMPLE = (
+    "tokens",
+    "sampler_logprobs",
+    "lengths",
+    "truncated",
+    "correct",
+    "format_ok",
+    "failed",
+    "rewards",
+)
+
+
+def verifier_comparisons(
+    pool: Sequence[Rollouts], *, max_pairs: int, seed: int
+) -> list[Comparison]:
+    """Right solutions against wrong ones to the same problem, of all provers together.
+
+    Each prover has as many solutions to a problem as any other, and within a problem
+    each right solution, and each wrong one, is used about equally often: the mix is
+    balanced. A truncated response is a wrong solution here: were it left out, a sneaky
+    prover could run into the limit without the verifier ever having seen it.
+
+    Raises:
+      ValueError: the provers have solutions to different problems.
+    """
+    merged = side_by_side(pool)
+    places = build_pairs(
+        merged.correct,
+        np.zeros_like(merged.truncated),
+        merged.lengths,
+        max_pairs=max_pairs,
+        seed=seed,
+        failed=merged.failed,
+        problem_ids=merged.problem_ids,
+    )
+    return as_comparisons(as_pairs(merged, places))
+
+
+def side_by_side(pool: Sequence[Rollouts]) -> Rollouts:
+    """Groups of several provers to the same problems as larger groups."""
+    for other in pool[1:]:
+        if not np.array_equal(other.problem_ids, pool[0].problem_ids):
+            raise ValueError(
+                f"all provers must have solved the problems "
+                f"{pool[0].problem_ids.tolist()}, got {other.problem_ids.tolist()}"
+            )
+    joined = {
+        name: np.concatenate([getattr(r, name) for r in pool], axis=1)
+        for name in _PER_SAMPLE
+    }
+    return replace(pool[0], **joined)

@@ -1,0 +1,1 @@
+"""One optimiser step on packed sequences: state, packing, forward, update."""

@@ -1,0 +1,88 @@
+"""Training low-rank factors on a frozen base: what the loop needs for it.
+
+The policy's `TrainState` holds the factors alone, so gradients, moments, checkpoints
+and donated buffers are theirs. The base is an argument of every compiled function that
+reads it; it is never copied and never a constant.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxrl_reason.learner.state import (
+    OptimizerSettings,
+    TrainState,
+    init_state_on_mesh,
+    reset_optimizer,
+)
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import Metrics, Objective
+from jaxrl_reason.losses import Counts
+from jaxrl_reason.models import (
+    LoraSettings,
+    Transformer,
+    abstract_lora,
+    init_lora,
+    lora_axes,
+    with_lora,
+)
+from jaxrl_reason.sharding import BatchSharding, tree_shardings
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """The factors' settings, and what makes fresh ones on the mesh."""
+
+    settings: LoraSettings
+    start: Callable[[], Params]
+
+
+def build_lora(
+    model: Transformer,
+    settings: LoraSettings | None,
+    batch_sharding: BatchSharding,
+    seed: int,
+) -> LoraAdapter | None:
+    """The adapter of a run that has one; nothing is compiled yet.
+
+    Raises:
+      ValueError: the rank does not fit the model, or the mesh does not divide it.
+    """
+    if settings is None:
+        return None
+    shapes, axes = abstract_lora(model, settings), lora_axes(model, settings)
+    start = jax.jit(
+        lambda key: init_lora(model, settings, key),
+        out_shardings=tree_shardings(
+            batch_sharding.mesh, batch_sharding.rules, axes, shapes
+        ),
+    )
+    return LoraAdapter(settings, lambda: start(jax.random.key(seed)))
+
+
+def init_policy_state(
+    lora: LoraAdapter | None, policy: TrainState, optimizer: OptimizerSettings
+) -> TrainState:
+    """What a run trains, at update 0: the policy, copied, or fresh factors."""
+    if lora is None:
+        return reset_optimizer(policy, optimizer.build())
+    return init_state_on_mesh(lora.start(), optimizer.build())
+
+
+def lora_objective(objective: Objective, settings: LoraSettings) -> Objective:
+    """The objective as one of the factors alone, the base given by keyword.
+
+    `make_update` hands it on from `update(state, batch, live, base=...)`: an argument
+    of the compiled step, neither differentiated nor donated.
+    """
+
+    def of_factors(
+        params: Params, batch: TrainBatch, counts: Counts, *, base: Params, **named: Any
+    ) -> tuple[jax.Array, Metrics]:
+        return objective(with_lora(base, params, settings), batch, counts, **named)
+
+    return of_factors

@@ -1,0 +1,249 @@
+"""One optimiser step for several objectives: K gradients of a mini-batch, combined.
+
+The gradients of each objective are added up over the micro-batches first, so the
+conflict that is looked at is one of whole mini-batches, and splitting changes nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reason.learner.objective_weights import Combine
+from jaxrl_reason.learner.state import TrainState, init_state_around
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import (
+    Metrics,
+    Objective,
+    accumulate_gradients,
+    apply_gradients,
+    minibatch_counts,
+)
+from jaxrl_reason.losses import (
+    Counts,
+    combine_gradients,
+    uncertainty_weighting,
+)
+from jaxrl_reason.runs.metrics import add_metrics
+
+Params = Any
+
+
+def make_several_update(
+    objectives: Sequence[Objective],
+    combine: Combine,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_groups: int,
+    of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A jitted step (state, batch, live) -> (state, metrics), as of `make_update`.
+
+    Every objective has its own forward and backward pass over the micro-batches. The
+    state is donated.
+
+    Args:
+      objectives: K functions (params, batch, counts) -> (share of the loss, metrics).
+      combine: (losses [K], gradients, update number) -> weights [K] of the gradients;
+        what the step is given after `live` follows.
+      optimizer: applied once, to the combined gradient.
+      num_groups: of the mini-batch.
+      of_minibatch: as in `make_update`, for every objective.
+
+    Returns:
+      The step. Metrics of the objectives are added up: a mean over objectives. `loss`
+      is the weighted sum; `loss_k` and `weight_k` belong to objective k; `conflicts` is
+      the share of pairs of gradients that point against each other.
+
+    Raises:
+      ValueError: there are no objectives.
+    """
+    _check_objectives(objectives)
+
+    def update(
+        state: TrainState, batch: TrainBatch, live: jax.Array, *given: Any
+    ) -> tuple[TrainState, Metrics]:
+        losses, metrics, gradients = several_gradients(
+            objectives, state.params, batch, live, num_groups, of_minibatch
+        )
+        weights = combine(losses, gradients, state.step, *given)
+        state, more = apply_gradients(
+            state, combine_gradients(gradients, weights), optimizer
+        )
+        return state, {**metrics, **more, **_weighed(losses, weights)}
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def several_gradients(
+    objectives: Sequence[Objective],
+    params: Params,
+    batch: TrainBatch,
+    live: jax.Array,
+    num_groups: int,
+    of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
+) -> tuple[jax.Array, Metrics, list[Params]]:
+    """Losses [K], metrics and K gradients over the first `live` micro-batches."""
+    counts = minibatch_counts(batch, num_groups)
+    named = {} if of_minibatch is None else of_minibatch(batch)
+    losses, gradients, metrics = [], [], dict[str, Any]()
+    for objective in objectives:
+        loss, found, grads = accumulate_gradients(
+            partial(objective, **named), params, batch, live, counts
+        )
+        losses.append(loss)
+        gradients.append(grads)
+        metrics = add_metrics(metrics, found)
+    return jnp.stack(losses), metrics | _conflicts(gradients), gradients
+
+
+def make_uncertainty_update(
+    objectives: Sequence[Objective],
+    optimizer: optax.GradientTransformation,
+    *,
+    num_groups: int,
+    of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`make_several_update` with learnt weights exp(-s_k) / 2 (arXiv 1705.07115).
+
+    The parameters of the state are {"model": ..., "log_variances": [K]}, as
+    `init_uncertainty_state` makes them; the optimiser trains both. For losses > 0, such
+    as negative log-likelihoods, value and ranking losses: for a policy loss, which may
+    be negative, s would fall for ever. Where a loss is not > 0 its s_k rests, and the
+    metric `losses_positive` falls below 1.
+
+    The variances see the losses of the whole mini-batch: added to each micro-batch's
+    loss instead, s_k / 2 would count once a micro-batch.
+
+    Raises:
+      ValueError: there are no objectives.
+    """
+    _check_objectives(objectives)
+
+    def update(
+        state: TrainState, batch: TrainBatch, live: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        losses, metrics, gradients = several_gradients(
+            objectives, state.params["model"], batch, live, num_groups, of_minibatch
+        )
+        s = state.params["log_variances"]
+        weights, slope = jax.grad(uncertainty_weighting, argnums=(0, 1))(losses, s)
+        # Asked this way round, a nan is not taken for a loss that is not positive.
+        rest = losses <= 0
+        grads = {
+            "model": combine_gradients(gradients, weights),
+            "log_variances": jnp.where(rest, 0.0, slope),
+        }
+        state, more = apply_gradients(state, grads, optimizer)
+        positive = jnp.sum(~rest, dtype=jnp.float32)
+        more["losses_positive"] = (positive, jnp.float32(len(objectives)))
+        return state, {**metrics, **more, **_weighed(losses, weights)}
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def init_uncertainty_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    num_objectives: int,
+    *,
+    log_variance: float = -0.5,
+) -> TrainState:
+    """A state at update 0 around parameters and K log-variances.
+
+    LibMTL's begin at -0.5.
+
+    >>> state = init_uncertainty_state({"w": jnp.zeros(2)}, optax.sgd(0.1), 3)
+    >>> state.params["log_variances"].tolist()
+    [-0.5, -0.5, -0.5]
+    """
+    if num_objectives < 1:
+        raise ValueError(f"num_objectives must be >= 1, got {num_objectives}")
+    s = jnp.full((num_objectives,), log_variance, jnp.float32)
+    return init_state_around({"model": params, "log_variances": s}, optimizer)
+
+
+def advantage_objectives(objective: Objective, num_objectives: int) -> list[Objective]:
+    """K objectives out of one: the k-th sees `advantages[..., k]` of the batch.
+
+    For K rewards whose advantages [.., K] are made apart, each centred on its own: the
+    policy loss of each is an objective.
+    """
+
+    def kth(
+        k: int, params: Params, batch: TrainBatch, counts: Counts, **named: Any
+    ) -> tuple[jax.Array, Metrics]:
+        if batch.advantages is None or batch.advantages.ndim != batch.mask.ndim + 1:
+            shape = None if batch.advantages is None else batch.advantages.shape
+            raise ValueError(
+                f"advantages must have the mask's shape {batch.mask.shape} and one "
+                f"axis more, got {shape}"
+            )
+        own = replace(batch, advantages=batch.advantages[..., k])
+        return objective(params, own, counts, **named)
+
+    if num_objectives < 1:
+        raise ValueError(f"num_objectives must be >= 1, got {num_objectives}")
+    return [partial(kth, k) for k in range(num_objectives)]
+
+
+def component_advantages(
+    estimator: Callable[..., jax.Array],
+    components: jax.Array,
+    mask: jax.Array,
+    group_ids: jax.Array,
+    *,
+    num_groups: int,
+) -> jax.Array:
+    """Advantages of each reward on its own, a token: [B, T, K], zero outside the mask.
+
+    Args:
+      estimator: (rewards [B], group_ids [B], *, num_groups) -> [B], e.g.
+        `grpo_advantages`.
+      components: [B, K] rewards.
+      mask: [B, T].
+      group_ids: [B].
+      num_groups: static.
+
+    Example:
+      >>> from jaxrl_reason.losses import dr_grpo_advantages
+      >>> rewards = jnp.array([[1.0, 0.0], [0.0, 0.0]])
+      >>> mask, ids = jnp.ones((2, 1)), jnp.zeros(2, int)
+      >>> found = component_advantages(
+      ...     dr_grpo_advantages, rewards, mask, ids, num_groups=1
+      ... )
+      >>> found[:, 0].tolist()
+      [[0.5, 0.0], [-0.5, 0.0]]
+    """
+    each = jax.vmap(
+        lambda rewards: estimator(rewards, group_ids, num_groups=num_groups),
+        in_axes=1,
+        out_axes=1,
+    )
+    live = jnp.asarray(mask).astype(bool)
+    return jnp.where(live[:, :, None], each(components)[:, None, :], 0.0)
+
+
+def _check_objectives(objectives: Sequence[Objective]) -> None:
+    if not objectives:
+        raise ValueError("objectives must hold at least one function, got none")
+
+
+def _conflicts(gradients: Sequence[Params]) -> Metrics:
+    """Pairs of gradients with a negative product, and the number of pairs."""
+    places = [(i, j) for j in range(len(gradients)) for i in range(j)]
+    against = [optax.tree.vdot(gradients[i], gradients[j]) < 0 for i, j in places]
+    number = sum((x.astype(jnp.float32) for x in against), jnp.zeros(()))
+    return {"conflicts": (number, jnp.float32(len(places)))}
+
+
+def _weighed(losses: jax.Array, weights: jax.Array) -> Metrics:
+    one = jnp.ones(())
+    metrics: Metrics = {"loss": (jnp.sum(weights * losses), one)}
+    for k in range(losses.shape[0]):
+        metrics |= {f"loss_{k}": (losses[k], one), f"weight_{k}": (weights[k], one)}
+    return metrics

@@ -1,0 +1,238 @@
+"""Sequences packed into rows of a fixed width, a prompt's tokens once a row.
+
+Responses to one prompt share its tokens: the row holds the prompt's first n - 1 tokens
+once (the trunk), then for each response a branch, which is the prompt's last token and
+the response. A branch attends to the trunk and to itself, and counts its positions on
+from the trunk, so every token sees exactly what it sees in a row of its own. The last
+prompt token stands in every branch because each response's first token is predicted
+there: so the column before a response token predicts it, in every layout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from jaxrl_reason.learner.train_batch import TrainBatch
+
+
+@dataclass(frozen=True)
+class PackingShape:
+    """The static shape of one micro-batch: `rows` of `width` tokens, `slots` a row."""
+
+    rows: int
+    width: int
+    slots: int
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "width", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each of B sequences went: micro-batch, row and slot, and its columns."""
+
+    shape: PackingShape
+    num_micro: int  # allocated micro-batches (static); the first `live` hold sequences
+    live: int
+    micro: np.ndarray  # [B]
+    row: np.ndarray  # [B]
+    slot: np.ndarray  # [B]
+    column: np.ndarray  # [B] first column of the sequence's own tokens
+    trunk: np.ndarray  # [B] first column of the tokens that it shares
+    segment: np.ndarray  # [B] number of its prompt in the row, from 1
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """[B, ...] -> [K, M, C, ...], zeros (False) in empty slots."""
+        lead = (self.num_micro, self.shape.rows, self.shape.slots)
+        out = np.zeros(lead + values.shape[1:], values.dtype)
+        out[self.micro, self.row, self.slot] = values
+        return out
+
+    def collect(self, placed: jax.Array | np.ndarray) -> np.ndarray:
+        """[K, M, C, ...] -> [B, ...]: the inverse of `place`."""
+        return np.asarray(placed)[self.micro, self.row, self.slot]
+
+
+def plan_packing(
+    lengths: np.ndarray,
+    shape: PackingShape,
+    num_micro: int,
+    *,
+    shared: np.ndarray | None = None,
+    prompt_ids: np.ndarray | None = None,
+) -> Packing:
+    """Packs sequences into rows, longest first, each into the fullest row that fits.
+
+    Prompts with the most tokens come first, and a row that already holds a sequence's
+    shared tokens comes before others.
+
+    Args:
+      lengths: [B] tokens of each sequence (prompt and response).
+      shape: of one micro-batch.
+      num_micro: micro-batches to allocate, so that shapes stay static.
+      shared: [B] how many of them a row holds once for all sequences of a prompt;
+        zeros if left out.
+      prompt_ids: [B] which sequences those are; none shares with another if left out.
+
+    Raises:
+      ValueError: a sequence is wider than a row, or the rows do not suffice.
+    """
+    if lengths.size and lengths.max() > shape.width:
+        raise ValueError(
+            f"a sequence must fit into a row of {shape.width} tokens, "
+            f"got one of {lengths.max()}"
+        )
+    count = len(lengths)
+    shared = np.zeros(count, int) if shared is None else shared
+    prompt_ids = np.arange(count) if prompt_ids is None else prompt_ids
+    own = lengths - shared
+    rows = num_micro * shape.rows
+    room, used = np.full(rows, shape.width), np.zeros(rows, int)
+    row, slot, column, trunk, segment = (np.zeros(count, int) for _ in range(5))
+    held: dict[int, dict[int, tuple[int, int]]] = {}  # prompt -> row -> trunk, segment
+    prompts_in = np.zeros(rows, int)
+    opened = 0
+    for i in packing_order(own, shared, prompt_ids):
+        at = held.setdefault(int(prompt_ids[i]), {})
+        needed = np.full(opened, lengths[i])
+        needed[list(at)] = own[i]
+        fits = (room[:opened] >= needed) & (used[:opened] < shape.slots)
+        if fits.any():
+            cost = needed * (shape.width + 1) + room[:opened]
+            r = int(np.argmin(np.where(fits, cost, np.iinfo(cost.dtype).max)))
+        else:
+            r, opened = opened, opened + 1
+            if opened > rows:
+                raise ValueError(
+                    f"{count} sequences must fit into {rows} rows of "
+                    f"{shape.width} tokens and {shape.slots} slots, got more"
+                )
+        if r not in at:
+            prompts_in[r] += 1
+            at[r] = (shape.width - room[r], prompts_in[r])
+            room[r] -= shared[i]
+        trunk[i], segment[i] = at[r]
+        row[i], slot[i], column[i] = r, used[r], shape.width - room[r]
+        room[r] -= own[i]
+        used[r] += 1
+    live = max(1, -(-opened // shape.rows))
+    micro, row = np.divmod(row, shape.rows)
+    return Packing(shape, num_micro, live, micro, row, slot, column, trunk, segment)
+
+
+def packing_order(
+    own: np.ndarray, shared: np.ndarray, prompt_ids: np.ndarray
+) -> np.ndarray:
+    """Prompt after prompt, those with the most tokens first; their longest first.
+
+    >>> packing_order(np.array([1, 4, 2, 9]), np.zeros(4, int), np.array([7, 7, 7, 3]))
+    array([3, 1, 2, 0])
+    """
+    _, prompt = np.unique(prompt_ids, return_inverse=True)
+    total = np.bincount(prompt, weights=own)
+    np.maximum.at(together := np.zeros_like(total), prompt, shared)
+    # Sorted by the last key first; prompts of one size stay together.
+    return np.lexsort((-own, prompt, -(total + together)[prompt]))
+
+
+def pack_sequences(
+    prompts: Sequence[np.ndarray],
+    responses: Sequence[np.ndarray],
+    shape: PackingShape,
+    *,
+    num_micro: int,
+    response_width: int,
+    group_ids: np.ndarray | None = None,
+    loss_rows: np.ndarray | None = None,
+    prompt_ids: np.ndarray | None = None,
+) -> tuple[TrainBatch, Packing]:
+    """Packs B prompts with their responses into a batch of micro-batches.
+
+    Args:
+      prompts: B arrays of token ids.
+      responses: B arrays of token ids, at most `response_width` each.
+      shape: of one micro-batch.
+      num_micro: micro-batches to allocate, K.
+      response_width: T.
+      group_ids: [B] group of each sequence; zeros if left out.
+      loss_rows: [B] bool, False takes a sequence out of the loss; all True if left out.
+      prompt_ids: [B], equal where prompts are the same: their tokens then stand once a
+        row. No tokens are shared if left out.
+
+    Returns:
+      The batch, every field with a leading axis K, and the map from sequences to slots.
+
+    Raises:
+      ValueError: a prompt is empty, a response or a sequence is too long, prompts of
+        one id are of unequal length, or the rows do not suffice.
+    """
+    sizes = np.array([len(r) for r in responses], int)
+    starts = np.array([len(p) for p in prompts], int)
+    check_sequences(starts, sizes, response_width, prompt_ids)
+    shared = np.zeros_like(starts) if prompt_ids is None else starts - 1
+    plan = plan_packing(
+        starts + sizes, shape, num_micro, shared=shared, prompt_ids=prompt_ids
+    )
+    tokens = np.zeros((num_micro, shape.rows, shape.width), np.int32)
+    positions, segments, branches = (np.zeros_like(tokens) for _ in range(3))
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        n, k = starts[i] + sizes[i], shared[i]
+        row = (plan.micro[i], plan.row[i])
+        once = (*row, slice(plan.trunk[i], plan.trunk[i] + k))
+        own = (*row, slice(plan.column[i], plan.column[i] + n - k))
+        tokens[once], positions[once] = prompt[:k], np.arange(k)
+        tokens[own] = np.concatenate([prompt[k:], response])
+        positions[own] = np.arange(k, n)
+        segments[once] = segments[own] = plan.segment[i]
+        branches[own] = plan.slot[i] + 1
+    mask = np.arange(response_width) < sizes[:, None]
+    if loss_rows is not None:
+        mask = mask & loss_rows[:, None]
+    if group_ids is None:
+        group_ids = np.zeros(len(sizes), np.int32)
+    batch = TrainBatch(
+        tokens=tokens,
+        positions=positions,
+        segment_ids=segments,
+        starts=plan.place((plan.column + starts - shared - 1).astype(np.int32)),
+        mask=plan.place(mask),
+        group_ids=plan.place(group_ids.astype(np.int32)),
+        branch_ids=None if prompt_ids is None else branches,
+    )
+    return batch, plan
+
+
+def check_sequences(
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    response_width: int,
+    prompt_ids: np.ndarray | None,
+) -> None:
+    """Refuses prompts and responses of these lengths that cannot be packed."""
+    if starts.size and starts.min() < 1:
+        raise ValueError("a prompt must hold at least one token, got an empty one")
+    if sizes.size and sizes.max() > response_width:
+        # Cut off, the end of a response would silently never be trained on.
+        raise ValueError(
+            f"a response must have at most {response_width} tokens, "
+            f"got one of {sizes.max()}"
+        )
+    if prompt_ids is None:
+        return
+    first = {prompt: starts[i] for i, prompt in reversed([*enumerate(prompt_ids)])}
+    for prompt, length in zip(prompt_ids, starts, strict=True):
+        if length != first[prompt]:
+            raise ValueError(
+                f"prompts of one id must be the same, got {first[prompt]} and {length} "
+                f"tokens for {prompt}"
+            )
+
+
+def with_fields(batch: TrainBatch, plan: Packing, **values: np.ndarray) -> TrainBatch:
+    """Adds per-sequence values [B, ...] to a packed batch, each in its slot."""
+    placed = {name: plan.place(np.asarray(v)) for name, v in values.items()}
+    return replace(batch, **placed)

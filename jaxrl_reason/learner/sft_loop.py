@@ -1,0 +1,77 @@
+"""The loop of supervised fine-tuning: rows, evaluation, checkpoints."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jaxrl_reason.learner.sft import Example, SFTLearner, sft_update
+from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import Row, finish_metrics
+
+
+def train_sft(
+    learner: SFTLearner,
+    state: TrainState,
+    examples: Callable[[int], Sequence[Example]],
+    hooks: Hooks,
+) -> TrainState:
+    """Runs supervised updates up to `settings.updates`.
+
+    Args:
+      learner: the compiled pieces.
+      state: donated.
+      examples: update number -> its examples; a function of the number alone, so that
+        a resumed run sees the same ones.
+      hooks: where to write.
+    """
+    step, last = int(state.step), learner.settings.updates
+    pending: list[Any] = []
+    start, tokens = time.perf_counter(), 0
+    while step < last and not hooks.interrupt.requested:
+        state, pairs, n = sft_update(learner, state, examples(step))
+        step, tokens = step + 1, tokens + n
+        pending.append(pairs)
+        # Reading the metrics waits for the device, so it happens now and then only.
+        if step % hooks.log_every == 0 or step == last:
+            row = mean_row(pending)
+            row["learning_rate"] = float(learner.learning_rate(step - 1))
+            row["tokens"], row["seconds"] = tokens, time.perf_counter() - start
+            row["tokens_per_second"] = tokens / row["seconds"]
+            if hooks.due(step, last) and hooks.evaluate:
+                row |= hooks.evaluate(state.params)
+            hooks.log.write(step, row)
+            hooks.progress.update(step, row)
+            start, tokens, pending = time.perf_counter(), 0, []
+        if step % hooks.save_every == 0:
+            save_sft(hooks, state)
+    if step not in hooks.checkpoints.steps():
+        save_sft(hooks, state)
+    return state
+
+
+def mean_row(pending: Sequence[Any]) -> Row:
+    """Mean over updates of their finished metrics; a name may be absent in some."""
+    rows = [finish_metrics(pairs) for pairs in jax.device_get(list(pending))]
+    names = {name for row in rows for name in row}
+    values = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(found) / len(found) for name, found in sorted(values.items())}
+
+
+def save_sft(hooks: Hooks, state: TrainState) -> None:
+    """Saves the state of the supervised stage; its examples follow from the step."""
+    hooks.checkpoints.save(int(state.step), state, fingerprint=hooks.fingerprint)
+
+
+def resume_sft(
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    state: TrainState,
+    step: int | None = None,
+) -> TrainState:
+    """Continues the supervised stage from a checkpoint (the newest if step is None)."""
+    found: TrainState = checkpoints.restore(abstract(state), fingerprint, step).state
+    return found

@@ -1,0 +1,175 @@
+"""The state of one trained model and its optimiser."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxrl_reason.models import abstract_params, init_params, param_axes
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, state_shardings
+
+Params = Any
+
+
+@struct.dataclass
+class TrainState:
+    """Parameters, optimiser state and the number of updates made."""
+
+    params: Params
+    opt_state: optax.OptState
+    step: jax.Array  # [] int32
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with linear warm-up, then cosine decay to a share of the peak.
+
+    `decay_updates=0` keeps the rate constant after the warm-up.
+    """
+
+    learning_rate: float = 3e-4
+    warmup_updates: int = 0
+    decay_updates: int = 0
+    final_share: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.99
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("warmup_updates", "decay_updates", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share must be in [0, 1], got {self.final_share}")
+
+    def schedule(self) -> optax.Schedule:
+        """Learning rate of each update."""
+        if self.decay_updates:
+            main = optax.cosine_decay_schedule(
+                self.learning_rate, self.decay_updates, alpha=self.final_share
+            )
+        else:
+            main = optax.constant_schedule(self.learning_rate)
+        if not self.warmup_updates:
+            return main
+        # One update in, not zero: the first update of a run must move parameters.
+        ramp = optax.linear_schedule(
+            self.learning_rate / (self.warmup_updates + 1),
+            self.learning_rate,
+            self.warmup_updates,
+        )
+        return optax.join_schedules([ramp, main], [self.warmup_updates])
+
+    def build(self) -> optax.GradientTransformation:
+        """The optimiser: clip the global norm, then AdamW."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_grad_norm),
+            optax.adamw(
+                self.schedule(), b1=self.b1, b2=self.b2, weight_decay=self.weight_decay
+            ),
+        )
+
+
+def init_state_around(
+    params: Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """A state at update 0 around given parameters."""
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def init_state_on_mesh(
+    params: Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """A state at update 0 around parameters that lie on a mesh, all of it on that mesh.
+
+    An optimiser makes its counters on the first device. Left there, the first update
+    compiles once for them and once more for its own results, and a checkpoint of them
+    restores onto one device of a mesh, which no update takes.
+    """
+    state = init_state_around(params, optimizer)
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(x: jax.Array) -> jax.Array:
+        on_mesh = isinstance(x.sharding, NamedSharding)
+        return x if on_mesh else jax.device_put(x, whole)
+
+    return jax.tree.map(place, state)
+
+
+def abstract_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    rules: ShardingRules,
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state; nothing is allocated."""
+    shapes = jax.eval_shape(
+        lambda params: init_state_around(params, optimizer), abstract_params(model)
+    )
+    shardings = state_shardings(mesh, rules, param_axes(model), shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        shardings,
+    )
+
+
+def init_train_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    mesh: jax.sharding.Mesh,
+    rules: ShardingRules,
+) -> TrainState:
+    """Initialises a state directly into its shardings."""
+    target = jax.tree.map(
+        lambda x: x.sharding, abstract_state(model, optimizer, mesh, rules)
+    )
+    build = jax.jit(
+        lambda k: init_state_around(init_params(model, k), optimizer),
+        out_shardings=target,
+    )
+    return build(key)
+
+
+def reset_optimizer(
+    state: TrainState, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The same parameters under a new optimiser at update 0 (a new stage).
+
+    The parameters are copied, so that the new state may be donated while the old one
+    lives on as a baseline or a reference.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state.params)
+    copy = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=shardings)
+    return init_state_on_mesh(copy(state.params), optimizer)
+
+
+def abstract(tree: Any) -> Any:
+    """Shapes, dtypes and shardings of the arrays of a tree."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )
+
+
+def init_value_state(
+    policy: TrainState, optimizer: OptimizerSettings, batch_sharding: BatchSharding
+) -> TrainState:
+    """The policy's transformer, copied, under a scalar head of zeros."""
+    backbone = reset_optimizer(policy, optimizer.build()).params
+    embedding = backbone["embedding"]
+    head = batch_sharding.replicate(jnp.zeros(embedding.shape[1:], embedding.dtype))
+    body = {name: x for name, x in backbone.items() if name != "head"}
+    return init_state_on_mesh({"backbone": body, "value_head": head}, optimizer.build())

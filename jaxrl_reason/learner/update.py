@@ -1,0 +1,132 @@
+"""One optimiser step over any number of micro-batches, compiled once.
+
+The batch is allocated for the worst case and the loop runs over the live micro-batches
+only: short responses cost less, and nothing is compiled again. The loss of a
+micro-batch is its share of the mini-batch's loss (losses take the counts of the whole
+mini-batch), so gradients are summed, never averaged.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.losses import Counts, batch_counts
+
+Params = Any
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+# f(params, batch, counts, **of_minibatch)
+Objective = Callable[..., tuple[jax.Array, Metrics]]
+
+
+def micro_batch(batch: TrainBatch, k: jax.Array) -> TrainBatch:
+    """Micro-batch k of a batch whose fields lead with [K]."""
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_index_in_dim(x, k, 0, keepdims=False), batch
+    )
+
+
+def minibatch_counts(batch: TrainBatch, num_groups: int) -> Counts:
+    """Denominators over all micro-batches of a mini-batch."""
+    width = batch.mask.shape[-1]
+    return batch_counts(
+        batch.mask.reshape(-1, width),
+        batch.group_ids.reshape(-1),
+        num_groups=num_groups,
+    )
+
+
+def accumulate_gradients(
+    objective: Objective,
+    params: Params,
+    batch: TrainBatch,
+    live: jax.Array,
+    counts: Counts,
+) -> tuple[jax.Array, Metrics, Params]:
+    """Sums loss, metrics and gradients over the first `live` micro-batches."""
+    grad_fn = jax.value_and_grad(objective, has_aux=True)
+
+    def one(k: jax.Array) -> tuple[jax.Array, Metrics, Params]:
+        (loss, metrics), grads = grad_fn(params, micro_batch(batch, k), counts)
+        return loss, metrics, grads
+
+    shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(
+        0, live, lambda k, total: jax.tree.map(jnp.add, total, one(k)), zeros
+    )
+
+
+def apply_gradients(
+    state: TrainState, grads: Params, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Metrics]:
+    """One optimiser update; a gradient that is not finite leaves the state as it was.
+
+    Finiteness is looked at before clipping, which would spread one inf over all.
+    """
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(norm)
+    safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
+    updates, opt_state = optimizer.update(safe, state.opt_state, state.params)
+    new = TrainState(
+        optax.apply_updates(state.params, updates), opt_state, state.step + 1
+    )
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    one, skipped = jnp.ones(()), 1.0 - finite.astype(jnp.float32)
+    metrics = {
+        "grad_norm": (jnp.where(finite, norm, 0.0), finite.astype(jnp.float32)),
+        "updates_skipped": (skipped, one),
+    }
+    return kept, metrics
+
+
+def make_update(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_groups: int,
+    of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A jitted step (state, batch [K, ...], live, **named) -> (state, metrics).
+
+    The state is donated. Metrics are (total, count) pairs over the mini-batch. The
+    objective is handed by keyword what the step is, and what `of_minibatch` makes of
+    the whole batch.
+    """
+
+    def update(
+        state: TrainState, batch: TrainBatch, live: jax.Array, **given: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        counts = minibatch_counts(batch, num_groups)
+        named = given if of_minibatch is None else {**given, **of_minibatch(batch)}
+        loss, metrics, grads = accumulate_gradients(
+            partial(objective, **named), state.params, batch, live, counts
+        )
+        state, more = apply_gradients(state, grads, optimizer)
+        return state, {**metrics, **more, "loss": (loss, jnp.ones(()))}
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def make_scorer(
+    score: Callable[[Params, TrainBatch], jax.Array],
+) -> Callable[[Params, TrainBatch, jax.Array], jax.Array]:
+    """A jitted forward pass (params, batch [K, ...], live) -> [K, M, C, T].
+
+    `score` gives [M * C, T] for one micro-batch; rows past `live` are zero.
+    """
+
+    def run(params: Params, batch: TrainBatch, live: jax.Array) -> jax.Array:
+        def one(k: jax.Array, out: jax.Array) -> jax.Array:
+            x = score(params, micro_batch(batch, k)).reshape(batch.mask.shape[1:])
+            return jax.lax.dynamic_update_index_in_dim(out, x, k, 0)
+
+        empty = jnp.zeros(batch.mask.shape, jnp.float32)
+        return jax.lax.fori_loop(0, live, one, empty)
+
+    return jax.jit(run)

@@ -1,0 +1,236 @@
+"""Offline preference training: one optimiser step a batch of pairs.
+
+The reference is frozen, so its log-probs are computed once a batch, before the first
+update. Where it is the policy at the start, no second model is ever held in memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.learner.forward import policy_logprobs, sequences
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import (
+    Metrics,
+    Objective,
+    make_scorer,
+    make_update,
+)
+from jaxrl_reason.losses import Counts, sequence_logprobs
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings, pack_pairs
+from jaxrl_reason.offline.preference_methods import PreferenceMethod
+from jaxrl_reason.runs.metrics import (
+    Pairs,
+    Row,
+    add_metrics,
+    finish_metrics,
+)
+from jaxrl_reason.sharding import BatchSharding
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class PreferenceLearner:
+    """The compiled pieces of preference training."""
+
+    settings: PreferenceSettings
+    method: PreferenceMethod
+    batch_sharding: BatchSharding
+    optimizer: OptimizerSettings
+    score: Callable[[Params, TrainBatch, Any], jax.Array]
+    update: Callable[..., tuple[TrainState, Metrics]]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One update's pairs on the host, packed, with the reference's log-probs."""
+
+    batch: TrainBatch
+    live: int  # micro-batches that hold pairs
+
+
+def build_preference_learner(
+    model: Transformer,
+    method: PreferenceMethod,
+    settings: PreferenceSettings,
+    optimizer: OptimizerSettings,
+    batch_sharding: BatchSharding,
+) -> PreferenceLearner:
+    """Builds the jitted functions; nothing is compiled yet.
+
+    Raises:
+      ValueError: prompt and response do not fit the model's context, or the mesh does
+        not divide the rows of a micro-batch.
+    """
+    batch_sharding.check_rows(settings.shape.rows)
+    needed = settings.max_prompt + settings.max_response
+    if needed > model.config.context_length:
+        raise ValueError(
+            f"max_prompt + max_response must be at most the model's context_length "
+            f"({model.config.context_length}), got {needed}"
+        )
+
+    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
+        return policy_logprobs(model, params, batch, 1.0)[0]
+
+    return PreferenceLearner(
+        settings=settings,
+        method=method,
+        batch_sharding=batch_sharding,
+        optimizer=optimizer,
+        score=make_scorer(logprobs),
+        update=make_update(
+            preference_objective(logprobs, method),
+            optimizer.build(),
+            num_groups=settings.pairs_per_update,
+        ),
+    )
+
+
+def preference_objective(
+    logprobs: Callable[[Params, TrainBatch], jax.Array], method: PreferenceMethod
+) -> Objective:
+    """The method's loss on a packed micro-batch of pairs.
+
+    The mean is over the pairs of the whole mini-batch: its groups, as `pack_pairs`
+    numbers them.
+
+    Args:
+      logprobs: (params, batch) -> [M * C, T] of the response tokens.
+      method: the loss and what it takes.
+    """
+
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts
+    ) -> tuple[jax.Array, Metrics]:
+        mask = sequences(batch.mask)
+        policy = halves(sequence_logprobs(logprobs(params, batch), mask))
+        reference: tuple[jax.Array, ...] = ()
+        if method.needs_reference:
+            ref_logprobs = sequences(batch.ref_logprobs)
+            reference = halves(sequence_logprobs(ref_logprobs, mask))
+        chosen_lengths, rejected_lengths = halves(mask.sum(axis=1))
+        lengths = {
+            "chosen_lengths": chosen_lengths,
+            "rejected_lengths": rejected_lengths,
+        }
+        valid = (chosen_lengths > 0) & (rejected_lengths > 0)
+        loss, metrics = method.loss(
+            *policy,
+            *reference,
+            **{name: lengths[name] for name in method.lengths},
+            **method.settings,
+            valid=valid,
+            num_pairs=counts.groups,
+        )
+        return loss, {**metrics, **likelihoods(policy, valid)}
+
+    return objective
+
+
+def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[2B] of adjacent slots -> chosen [B] and rejected [B]."""
+    both = x.reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def likelihoods(policy: tuple[jax.Array, jax.Array], valid: jax.Array) -> Metrics:
+    """Log-probs of whole responses: DPO's margin may rise while both of them fall."""
+    names = ("chosen_logprob", "rejected_logprob")
+    pairs = jnp.sum(valid, dtype=jnp.float32)
+    return {
+        name: (jax.lax.stop_gradient(x).sum(where=valid), pairs)
+        for name, x in zip(names, policy, strict=True)
+    }
+
+
+def prepare_pairs(
+    learner: PreferenceLearner, pairs: Sequence[Pair], reference: Params | None
+) -> PairBatch:
+    """Packs the pairs of one update and looks at them with the reference, once.
+
+    Args:
+      learner: the compiled pieces.
+      pairs: at most `pairs_per_update`.
+      reference: parameters; None for a method that needs none.
+
+    Raises:
+      ValueError: the pairs do not fit, or a reference is needed and absent.
+    """
+    batch, plan = pack_pairs(learner.settings, pairs)
+    if learner.method.needs_reference:
+        if reference is None:
+            raise ValueError(f"{learner.method.name} must have a reference, got None")
+        scores = learner.score(
+            reference, learner.batch_sharding.put_micro_batches(batch), plan.live
+        )
+        batch = replace(batch, ref_logprobs=np.asarray(scores))
+    return PairBatch(batch, plan.live)
+
+
+def preference_update(
+    learner: PreferenceLearner, state: TrainState, prepared: PairBatch
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step; the state is donated, the metric pairs stay on the device."""
+    return learner.update(
+        state, learner.batch_sharding.put_micro_batches(prepared.batch), prepared.live
+    )
+
+
+def train_on_pairs(
+    learner: PreferenceLearner,
+    state: TrainState,
+    pairs: Sequence[Pair],
+    reference: Params | None = None,
+) -> tuple[TrainState, Row]:
+    """Some epochs over the pairs, in batches of nearly equal size and random order.
+
+    Args:
+      learner: the compiled pieces.
+      state: donated.
+      pairs: at least one.
+      reference: parameters of the frozen reference; those of `state` at the start if
+        left out, and then no copy of them is made.
+
+    Returns:
+      The state, and the metrics over all updates with the number of `updates` and
+      `pairs`.
+
+    Raises:
+      ValueError: there are no pairs, or some do not fit.
+    """
+    if not pairs:
+        raise ValueError("pairs must hold at least one pair, got none")
+    rng = np.random.default_rng(learner.settings.seed)
+    frozen = state.params if reference is None else reference
+    # All batches before the first update, which changes and donates the parameters.
+    prepared = [
+        prepare_pairs(learner, [pairs[i] for i in places], frozen)
+        for places in even_batches(len(pairs), learner.settings.pairs_per_update, rng)
+    ]
+    total: Pairs = {}
+    for _ in range(learner.settings.epochs):
+        for i in rng.permutation(len(prepared)):
+            state, metrics = preference_update(learner, state, prepared[i])
+            total = add_metrics(total, metrics)
+    updates = learner.settings.epochs * len(prepared)
+    return state, finish_metrics(total) | {"updates": updates, "pairs": len(pairs)}
+
+
+def even_batches(number: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Places 0 .. number - 1 in random order, in the fewest batches of at most `size`.
+
+    Their sizes differ by one at most: a small last batch would weigh its few examples
+    as much as a full one weighs its many.
+
+    >>> [len(b) for b in even_batches(10, 4, np.random.default_rng(0))]
+    [4, 3, 3]
+    """
+    return np.array_split(rng.permutation(number), -(-number // size))

@@ -1,0 +1,80 @@
+"""The loop around offline rounds: rows, evaluations, checkpoints, resume."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import Row
+
+# (policy, index of the round) -> policy, metrics, what was sampled. The policy is kept.
+OneRound = Callable[[TrainState, int], tuple[TrainState, Row, Rollouts]]
+
+
+def train_rounds(
+    one_round: OneRound,
+    policy: TrainState,
+    hooks: Hooks,
+    *,
+    rounds: int,
+    done: int = 0,
+) -> TrainState:
+    """Runs rounds `done` to `rounds - 1`, or until an interrupt is asked for.
+
+    Args:
+      one_round: a round with all but policy and index bound, e.g. a
+        `functools.partial` of `iterative_dpo_round` behind a lambda.
+      policy: of the round before.
+      hooks: where to write; row and checkpoint i + 1 are of round i.
+      rounds: of the whole run.
+      done: rounds that are behind it, from `resume_rounds`.
+
+    Returns:
+      The policy after the last round.
+    """
+    last_saved = done
+    while done < rounds and not hooks.interrupt.requested:
+        start = time.perf_counter()
+        policy, row, rollouts = one_round(policy, done)
+        done += 1
+        if hooks.due(done, rounds) and hooks.evaluate:
+            row |= hooks.evaluate(policy.params)
+            if hooks.show_samples is not None:
+                hooks.show_samples(done, rollouts)
+        row["seconds_step"] = time.perf_counter() - start
+        hooks.log.write(done, row)
+        hooks.progress.update(done, row)
+        if done % hooks.save_every == 0:
+            save_round(hooks, policy, done)
+            last_saved = done
+    if last_saved != done:
+        save_round(hooks, policy, done)
+    return policy
+
+
+def save_round(hooks: Hooks, policy: TrainState, done: int) -> None:
+    """Saves the policy after `done` rounds; the rest of a round follows from that."""
+    hooks.checkpoints.save(done, policy, fingerprint=hooks.fingerprint)
+
+
+def resume_rounds(
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    policy: TrainState,
+    step: int | None = None,
+) -> tuple[TrainState, int]:
+    """The policy of a checkpoint, and how many rounds it has behind it.
+
+    Args:
+      checkpoints: of the rounds; those after the chosen one are moved aside.
+      fingerprint: settings that the checkpoint must share.
+      policy: any state of the same run, for shapes and shardings.
+      step: of the checkpoint, the newest if None.
+    """
+    found = checkpoints.restore(abstract(policy), fingerprint, step)
+    checkpoints.drop_after(found.step)
+    state: TrainState = found.state
+    return state, found.step

@@ -1,0 +1,1 @@
+"""Reinforcement learning: the iteration, its methods, its loops."""

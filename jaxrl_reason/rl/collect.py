@@ -1,0 +1,283 @@
+"""Rollouts: sample, grade, keep the groups that carry signal, refill."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.rl.method import Method, kept_groups
+from jaxrl_reason.rl.rewards import without_failed
+from jaxrl_reason.rl.rollouts import Rollouts, concatenate
+from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.tasks.task import Graded, Task
+
+# (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
+SampleFn = Callable[[Any, jax.Array, jax.Array, jax.Array], Completions]
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class NoSignalError(RuntimeError):
+    """Dynamic sampling found too few groups with signal within its bound."""
+
+
+class GraderError(RuntimeError):
+    """The grader failed on every response of a round."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One batch of groups to train on and what it took to get it."""
+
+    rollouts: Rollouts  # [P, ...] the batch, oldest groups first
+    fresh: Rollouts  # all groups sampled now, before the filter
+    surplus: Rollouts | None  # groups with signal kept for the next step
+    rounds: int
+    accepted: int  # of the fresh groups
+
+
+def prompt_batch(
+    task: Task, problems: Sequence[Any], width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt tokens [P, width], padded on the right, and lengths [P].
+
+    Raises:
+      ValueError: a prompt is empty or longer than `width`; names the problem.
+    """
+    tokens = np.zeros((len(problems), width), np.int32)
+    lengths = np.zeros(len(problems), np.int32)
+    for i, problem in enumerate(problems):
+        ids = task.prompt_tokens(problem)
+        if not 1 <= len(ids) <= width:
+            raise ValueError(
+                f"a prompt must have 1 to {width} tokens, got {len(ids)} "
+                f"for problem {problem.problem_id}"
+            )
+        tokens[i, : len(ids)] = ids
+        lengths[i] = len(ids)
+    return tokens, lengths
+
+
+def sample_groups(
+    task: Task,
+    sample: SampleFn,
+    params: Any,
+    problems: Sequence[Any],
+    *,
+    group_size: int,
+    prompt_width: int,
+    seed: int,
+    draw: int,
+    policy_step: int,
+    batch_sharding: BatchSharding,
+    timer: PhaseTimer,
+) -> Rollouts:
+    """Samples G responses a problem and grades them; rewards are still zero.
+
+    Args:
+      task: gives prompts and grades responses.
+      sample: the jitted sampler, or a rollout engine, which is handed the parameters.
+      params: of the policy.
+      problems: P problems, no two the same.
+      group_size: G.
+      prompt_width: Tp.
+      seed: of the run.
+      draw: which rollout of the run this is; with the seed, the problem and the sample
+        it fixes the randomness, whatever the mesh or the order.
+      policy_step: the step whose policy it is; recorded with the groups, unless an
+        engine says that it drew them with another.
+      batch_sharding: puts prompts and keys on the mesh.
+      timer: gets the seconds of "rollout" and "grade", of "hand_over" with an engine.
+    """
+    prompts, lengths = prompt_batch(task, problems, prompt_width)
+    ids = np.array([p.problem_id for p in problems], np.int64)
+    shape = (len(problems), group_size)
+    if isinstance(sample, RolloutEngine):
+        with timer("hand_over"):
+            sample.hand_over(params, policy_step)
+    with timer("rollout"):
+        keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
+        inputs = batch_sharding.put_batch((prompts, lengths, keys))
+        done = jax.device_get(sample(params, *inputs))
+    with timer("grade"):
+        grades = grade_rows(task, problems, done, group_size)
+    return Rollouts(
+        problem_ids=ids,
+        prompt_tokens=prompts,
+        prompt_lengths=lengths,
+        tokens=done.tokens.reshape(*shape, -1),
+        sampler_logprobs=done.logprobs.reshape(*shape, -1),
+        lengths=done.lengths.reshape(shape),
+        truncated=done.truncated.reshape(shape),
+        correct=grades[0].reshape(shape),
+        format_ok=grades[1].reshape(shape),
+        failed=grades[2].reshape(shape),
+        rewards=np.zeros(shape, np.float32),
+        policy_step=group_versions(done, shape, policy_step),
+    )
+
+
+def group_versions(
+    done: Completions, shape: tuple[int, int], policy_step: int
+) -> np.ndarray:
+    """[P] the step whose policy drew each group; of several, the oldest."""
+    if done.policy_version is None:
+        return np.full(shape[0], policy_step, np.int64)
+    return np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
+
+
+def grade_rows(
+    task: Task, problems: Sequence[Any], done: Completions, group_size: int
+) -> np.ndarray:
+    """[3, P * G] bool: correct, format_ok, failed of every response.
+
+    A grader that raises has failed on that response: it is counted, logged once a
+    round, and the batch goes on without it.
+
+    Raises:
+      GraderError: the grader raised on every response.
+    """
+    out = np.zeros((3, len(done.lengths)), bool)
+    errors: list[Exception] = []
+    for i, n in enumerate(done.lengths):
+        text = task.tokenizer.decode(done.tokens[i, :n].tolist())
+        try:
+            found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
+        except Exception as error:  # a user's grader may raise anything
+            errors.append(error)
+            found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
+        out[:, i] = found.correct, found.format_ok, found.failed
+    if errors:
+        said = (
+            f"the grader raised on {len(errors)} of {len(done.lengths)} responses, "
+            f"first {errors[0]!r}"
+        )
+        if len(errors) == len(done.lengths):
+            raise GraderError(said) from errors[0]
+        _LOG.warning("%s", said)
+    return out
+
+
+def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
+    """Adds the method's rewards; one that is not finite counts as a failed grade.
+
+    Raises:
+      ValueError: the rewards are not of shape [P, G], or [P, G, R] for R components.
+    """
+    given = np.asarray(method.rewards(rollouts), np.float32)
+    if given.shape[:2] != rollouts.correct.shape or given.ndim > 3:
+        raise ValueError(
+            f"rewards must have the shape [P, G] = {rollouts.correct.shape} of the "
+            f"rollouts, or [P, G, R], got {given.shape}"
+        )
+    parts = given[..., None] if given.ndim == 2 else given
+    failed = rollouts.failed | ~np.isfinite(parts).all(axis=-1)
+    parts = np.stack(
+        [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)], axis=-1
+    )
+    return replace(
+        rollouts,
+        rewards=parts.sum(axis=-1),
+        components=None if given.ndim == 2 else parts,
+        failed=failed,
+    )
+
+
+def collect_groups(
+    draw_groups: Callable[[Sequence[Any], int], Rollouts],
+    problems: Iterator[Sequence[Any]],
+    method: Method,
+    *,
+    num_prompts: int,
+    surplus: Rollouts | None,
+    first_draw: int,
+    max_rounds: int,
+) -> Collected:
+    """Fills a batch of `num_prompts` groups.
+
+    With dynamic sampling only groups with some right and some wrong answers count, and
+    rounds go on until the batch is full (arXiv 2503.14476 Algorithm 1); what is left
+    over starts the next step's batch. With a `min_signal_share` rounds go on until
+    that share of the batch has signal, or `max_rounds` are over. Else one round is the
+    batch.
+
+    Raises:
+      NoSignalError: `max_rounds` rounds did not fill the batch of dynamic sampling, or
+        found no group with signal where a share must have it.
+    """
+    pool = [] if surplus is None else [surplus]
+    signal = [np.ones(p.num_prompts, bool) for p in pool]
+    needed = math.ceil(method.signal_share * num_prompts)
+    fresh: list[Rollouts] = []
+    accepted = 0
+
+    def missing() -> bool:
+        total = sum(p.num_prompts for p in pool)
+        return total < num_prompts or sum(map(np.sum, signal)) < needed
+
+    while missing() and len(fresh) < max_rounds:
+        round_ = draw_groups(next(problems), first_draw + len(fresh))
+        round_ = compute_rewards(method, round_)
+        fresh.append(round_)
+        keep = kept_groups(method, round_)
+        accepted += int(keep.sum())
+        taken = keep if method.dynamic_sampling else np.ones_like(keep)
+        pool.append(round_.select(np.flatnonzero(taken)))
+        signal.append(keep[taken])
+    flags = np.concatenate(signal)
+    if missing() and (method.dynamic_sampling or not flags.any()):
+        raise NoSignalError(no_signal_message(method, concatenate(fresh), num_prompts))
+    chosen, rest = choose_groups(flags, num_prompts)
+    full = concatenate(pool)
+    return Collected(
+        rollouts=full.select(chosen),
+        fresh=concatenate(fresh),
+        surplus=full.select(rest) if len(rest) else None,
+        rounds=len(fresh),
+        accepted=accepted,
+    )
+
+
+def choose_groups(
+    signal: np.ndarray, num_prompts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which groups are the batch, oldest first, and which with signal are left over.
+
+    Groups without signal make room for those with it, the newest first.
+
+    >>> chosen, rest = choose_groups(np.array([True, False, False, True, True]), 3)
+    >>> chosen.tolist(), rest.tolist()
+    ([0, 3, 4], [])
+    """
+    excess = len(signal) - num_prompts
+    without = np.flatnonzero(~signal)
+    dropped = without[max(0, len(without) - excess) :]
+    kept = np.setdiff1d(np.arange(len(signal)), dropped)
+    return kept[:num_prompts], kept[num_prompts:]
+
+
+def no_signal_message(method: Method, fresh: Rollouts, num_prompts: int) -> str:
+    """What was sampled, and what to change."""
+    right = (fresh.correct | fresh.failed).all(axis=1).mean()
+    wrong = (~fresh.correct).all(axis=1).mean()
+    mixed = int(kept_groups(method, fresh).sum())
+    needed = math.ceil(method.signal_share * num_prompts)
+    advice = (
+        "most groups are all wrong: use easier problems, fine-tune further or "
+        "raise group_size"
+        if wrong >= right
+        else "most groups are all right: use harder problems or stop here"
+    )
+    return (
+        f"dynamic sampling must fill {needed} groups with signal, got {mixed} of "
+        f"{fresh.num_prompts} sampled ({right:.0%} all right, {wrong:.0%} all wrong); "
+        f"{advice}, or raise max_rounds"
+    )

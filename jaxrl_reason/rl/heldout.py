@@ -1,0 +1,137 @@
+"""Held-out accuracy: greedy, and the mean over k samples. Touches no training state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.collect import SampleFn, sample_groups
+from jaxrl_reason.rl.rollouts import Rollouts, concatenate
+from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.sampler import SamplingSettings, make_sampler
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.tasks.task import Task
+
+# Evaluation draws from its own stream: no training draw has this number.
+EVALUATION_DRAW = 2**31
+
+# (model, settings, samples a prompt) -> the sampler, as `make_sampler` makes it.
+MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A compiled evaluation: problems in chunks of one static shape."""
+
+    task: Task
+    problems: Sequence[Any]
+    sample: SampleFn
+    num_samples: int
+    chunk: int
+    prompt_width: int
+    seed: int
+    batch_sharding: BatchSharding
+
+    def run(self, params: Any) -> Rollouts:
+        """Graded responses to all problems, in order; the last chunk may be padded."""
+        parts = []
+        for start in range(0, len(self.problems), self.chunk):
+            part = list(self.problems[start : start + self.chunk])
+            real = len(part)
+            part += [part[0]] * (self.chunk - real)
+            rollouts = sample_groups(
+                self.task,
+                self.sample,
+                params,
+                part,
+                group_size=self.num_samples,
+                prompt_width=self.prompt_width,
+                seed=self.seed,
+                draw=EVALUATION_DRAW,
+                policy_step=0,
+                batch_sharding=self.batch_sharding,
+                timer=PhaseTimer(),
+            )
+            parts.append(rollouts.select(slice(0, real)))
+        return concatenate(parts)
+
+    def accuracy(self, params: Any) -> float:
+        """Mean accuracy over problems and samples (avg@k)."""
+        return float(self.run(params).correct.mean())
+
+
+def build_evaluation(
+    model: Transformer,
+    task: Task,
+    problems: Sequence[Any],
+    *,
+    num_samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    prompt_width: int,
+    batch_size: int,
+    seed: int,
+    batch_sharding: BatchSharding,
+    make: MakeSampler = make_sampler,
+) -> Evaluation:
+    """Greedy with `temperature=0, num_samples=1`; avg@k with `num_samples=k`.
+
+    `make` builds the sampler: the plain one, or for example
+    `partial(make_batch_sampler, batch=BatchSettings(...))`.
+    """
+    if not len(problems):
+        raise ValueError("an evaluation needs at least one problem, got none")
+    settings = SamplingSettings(
+        max_new_tokens=max_new_tokens,
+        eos_token_ids=task.eos_token_ids,
+        temperature=temperature,
+    )
+    sample = make(model, settings, num_samples)
+    chunk = max(1, min(batch_size // num_samples, len(problems)))
+    # Whole shares for every device; the last chunk is padded anyway.
+    chunk = -(-chunk // batch_sharding.num_shards) * batch_sharding.num_shards
+    return Evaluation(
+        task, problems, sample, num_samples, chunk, prompt_width, seed, batch_sharding
+    )
+
+
+def binomial_error(accuracy: float, num_problems: int) -> float:
+    """Standard error of an accuracy over independent problems."""
+    return float(np.sqrt(accuracy * (1 - accuracy) / num_problems))
+
+
+def samples_for_people(
+    task: Task, rollouts: Rollouts, problems: Mapping[int, Any], count: int
+) -> list[dict[str, Any]]:
+    """The first response to each of the first `count` prompts, as text with its grade.
+
+    Args:
+      task: decodes and grades.
+      rollouts: graded groups.
+      problems: problem id -> problem.
+      count: how many to show.
+    """
+    rows = []
+    for i in range(min(count, rollouts.num_prompts)):
+        one = jax.tree.map(lambda x, i=i: x[i], rollouts)
+        answer = task.tokenizer.decode(one.tokens[0, : one.lengths[0]].tolist())
+        prompt = one.prompt_tokens[: one.prompt_lengths].tolist()
+        graded = task.grade(
+            problems[int(one.problem_ids)], answer, bool(one.truncated[0])
+        )
+        rows.append(
+            {
+                "problem_id": int(one.problem_ids),
+                "prompt": task.tokenizer.decode(prompt),
+                "answer": answer,
+                "reward": float(one.rewards[0]),
+                "parsed": graded.parsed,
+                "correct": bool(one.correct[0]),
+                "length": int(one.lengths[0]),
+                "truncated": bool(one.truncated[0]),
+            }
+        )
+    return rows

@@ -1,0 +1,92 @@
+"""What a recipe is: a published system as one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+
+from jaxrl_reason.losses import importance_weights
+from jaxrl_reason.rl.methods import Method
+
+
+@dataclass(frozen=True)
+class Published:
+    """Settings as the sources give them; None where they do not.
+
+    Attributes:
+      learning_rate: of the policy.
+      critic_learning_rate: of the critic, where there is one.
+      prompts: P, prompts a rollout.
+      group_size: G, responses a prompt; of several stages the first.
+      updates: optimiser steps a rollout.
+      critic_updates: those of the critic, where they differ.
+      value_pretraining_steps: rollouts from which the critic alone learns, at first.
+      max_new_tokens: response limit in tokens, one a stage.
+      temperature: of the rollouts.
+      clip: (low, high) of the ratio, as distances from 1 unless the objective says
+        otherwise.
+      kl_coef: weight of the KL to the reference, 0 for none.
+      notes: whatever else the source gives.
+    """
+
+    learning_rate: float | None = None
+    critic_learning_rate: float | None = None
+    prompts: int | None = None
+    group_size: int | None = None
+    updates: int | None = None
+    critic_updates: int | None = None
+    value_pretraining_steps: int | None = None
+    max_new_tokens: tuple[int, ...] | None = None
+    temperature: float | None = None
+    clip: tuple[float, float] | None = None
+    kl_coef: float | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published system: its method, composed of parts, and its settings.
+
+    Attributes:
+      name: for tables and logs.
+      sources: arXiv ids.
+      build: max_new_tokens -> Method. The settings that belong to the method (clip, KL,
+        coefficients) are in it; those of the run (learning rate, batch) are yours to
+        take from `settings`.
+      settings: as published.
+      not_published: what the sources do not give, and what is done here instead.
+      not_built: parts of the system that `build` does not hold.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    build: Callable[[int], Method]
+    settings: Published
+    not_published: tuple[str, ...] = ()
+    not_built: tuple[str, ...] = ()
+
+
+def with_importance_weights(
+    method: Method, weights: Callable[..., jax.Array] = importance_weights
+) -> Method:
+    """Any method, its objective weighed by a rollout correction.
+
+    `weights` is a function of (old_logprobs, sampler_logprobs, mask), such as
+    `importance_weights` (TIS) or `masked_importance_weights` (MIS, IcePop) of
+    `jaxrl_reason.losses`, their settings bound with `functools.partial`. It multiplies
+    the objective alone; denominators stay.
+
+    Raises:
+      ValueError: the method has weights already.
+
+    Example:
+      >>> from jaxrl_reason.rl.methods import grpo
+      >>> from jaxrl_reason.rl.recipes import with_importance_weights
+      >>> with_importance_weights(grpo(kl_coef=0)).loss_inputs
+      ('entropy', 'weights')
+    """
+    if method.weights is not None:
+        raise ValueError(f"a method has one kind of weights, got {method.name!r} again")
+    return replace(
+        method, weights=weights, loss_inputs=(*method.loss_inputs, "weights")
+    )

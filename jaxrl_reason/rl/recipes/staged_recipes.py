@@ -1,0 +1,268 @@
+"""Published systems that train in stages or choose their problems as they go.
+
+A `StagedRecipe` says what changes from stage to stage; `scaled_stages` builds stages of
+it at other sizes. Single-stage settings (clip, KL, batch) are in its `recipe`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from jaxrl_reason.data.adaptive_streams import EasyPoolStream, HistoryResampling
+from jaxrl_reason.data.pass_rates import Rule, with_ids
+from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.data.strategies import (
+    LIGHT_R1_BAND,
+    accuracy_band,
+    hard_set,
+    mixed_outcomes,
+    not_solved,
+)
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.rl.measure_pass_rates import keep_by_pass_rate
+from jaxrl_reason.rl.recipes.critic_recipes import OPEN_REASONER_ZERO
+from jaxrl_reason.rl.recipes.group_relative import (
+    DEEPSCALER,
+    LIGHT_R1,
+    MIMO,
+    SKYWORK_OR1,
+    SRPO,
+)
+from jaxrl_reason.rl.recipes.recipe import Recipe
+from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_loop import ProblemSource
+from jaxrl_reason.rl.stage_parts import Stage
+
+
+@dataclass(frozen=True)
+class PublishedStage:
+    """One stage as the sources give it; None where they do not.
+
+    Attributes:
+      name: unique in its recipe.
+      problems: its data, in words.
+      max_new_tokens: length limit of a response.
+      group_size: G.
+      learning_rate: of the policy.
+      steps: rollouts of this stage.
+      keep: which problems, by the policy's pass rates at the stage's start.
+    """
+
+    name: str
+    problems: str
+    max_new_tokens: int | None = None
+    group_size: int | None = None
+    learning_rate: float | None = None
+    steps: int | None = None
+    keep: Rule | None = None
+
+
+@dataclass(frozen=True)
+class StagedRecipe:
+    """A published system's stages and data.
+
+    Attributes:
+      recipe: the method, its settings and its sources.
+      stages: in their order.
+      stream: (problems, *, batch_size, seed) -> the source of every stage.
+      data_filter: which problems, by a fixed model's pass rates before the run.
+      not_published: what the sources do not give, and what is done here instead.
+    """
+
+    recipe: Recipe
+    stages: tuple[PublishedStage, ...]
+    stream: Callable[..., ProblemSource] = ProblemStream
+    data_filter: Rule | None = None
+    not_published: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+        return self.recipe.name
+
+
+def scaled_stages(
+    staged: StagedRecipe,
+    settings: RLSettings,
+    optimizer: OptimizerSettings,
+    problems: Sequence[list[Any]],
+    *,
+    limits: Sequence[int],
+    critic_optimizer: OptimizerSettings | None = None,
+) -> tuple[Stage, ...]:
+    """The stages of a recipe at other sizes.
+
+    What changes from stage to stage stays: group sizes and learning rates keep the
+    published ratio to the first stage's, filters and streams are the recipe's. The
+    rest, steps included, is that of `settings`.
+
+    Args:
+      staged: the recipe. Its `data_filter` needs a fixed model's pass rates: apply it
+        to the problems before (`kept_ids`, `with_ids`).
+      settings: of the first stage; `row_width` must hold the longest limit.
+      optimizer: of the first stage.
+      problems: one set a stage.
+      limits: `max_new_tokens`, one a stage.
+      critic_optimizer: for a method with a critic.
+
+    Raises:
+      ValueError: `problems` or `limits` are not one a stage.
+    """
+    count = len(staged.stages)
+    if len(problems) != count or len(limits) != count:
+        raise ValueError(
+            f"{staged.name} has {count} stages and needs as many sets of problems and "
+            f"limits, got {len(problems)} and {len(limits)}"
+        )
+    stages = []
+    for index, (published, own) in enumerate(zip(staged.stages, problems, strict=True)):
+        own_settings = replace(
+            settings,
+            max_new_tokens=limits[index],
+            group_size=round(settings.group_size * _share(staged, index, "group_size")),
+        )
+        rate = optimizer.learning_rate * _share(staged, index, "learning_rate")
+        seed = settings.seed + index
+        keep = published.keep
+        stages.append(
+            Stage(
+                name=published.name,
+                settings=own_settings,
+                method=staged.recipe.build(limits[index]),
+                optimizer=replace(optimizer, learning_rate=rate),
+                problems=partial(_open, staged.stream, own, own_settings, seed),
+                prepare=None if keep is None else keep_by_pass_rate(own, keep),
+                critic_optimizer=critic_optimizer,
+            )
+        )
+    return tuple(stages)
+
+
+def _share(staged: StagedRecipe, index: int, name: str) -> float:
+    """A published setting of a stage over that of the first; 1 if not published."""
+    first, own = (getattr(staged.stages[k], name) for k in (0, index))
+    return own / first if own and first else 1.0
+
+
+def _open(
+    stream: Callable[..., ProblemSource],
+    problems: list[Any],
+    settings: RLSettings,
+    seed: int,
+    kept: list[int] | None,
+) -> ProblemSource:
+    """A stage's stream over the problems kept for it; all of them if None."""
+    own = problems if kept is None else with_ids(problems, kept)
+    return stream(own, batch_size=settings.prompts_per_step, seed=seed)
+
+
+_NO_STEPS = "steps of each stage"
+
+DEEPSCALER_STAGES = StagedRecipe(
+    recipe=DEEPSCALER,
+    stages=(
+        PublishedStage("8k", "40k problems", 8192, 8, 1e-6, steps=1040),
+        PublishedStage("16k", "the same", 16384, 16, 1e-6, steps=480),
+        PublishedStage("24k", "the same", 24576, 16, 1e-6),
+    ),
+    not_published=(
+        "steps of the third stage",
+        "thresholds of its filter, neither too high nor too low: none here",
+        "whether the reference or the optimiser starts anew: neither here",
+    ),
+)
+
+SKYWORK_OR1_STAGES = StagedRecipe(
+    recipe=SKYWORK_OR1,
+    stages=tuple(
+        PublishedStage(
+            f"{limit // 1024}k",
+            "105k mathematical problems and 13.7k of code",
+            limit,
+            16,
+            1e-6,
+            keep=not_solved,
+        )
+        for limit in (8192, 16384, 32768)
+    ),
+    data_filter=mixed_outcomes,
+    not_published=(
+        _NO_STEPS,
+        "with which length limit the model is evaluated before a stage: its own here",
+        "whether what was dropped before may come back: here each stage chooses anew",
+    ),
+)
+
+SRPO_STAGES = StagedRecipe(
+    recipe=SRPO,
+    stages=(
+        PublishedStage("mathematics", "hard mathematics only", None, 32, 1e-6),
+        PublishedStage("code", "mathematics and code", None, 32, 1e-6),
+    ),
+    stream=HistoryResampling,
+    not_published=(
+        _NO_STEPS + ", length limit",
+        "in which stage history is resampled: in both here",
+        "what happens when fewer problems than a batch remain: all come back here",
+    ),
+)
+
+OPEN_REASONER_ZERO_STAGES = StagedRecipe(
+    recipe=OPEN_REASONER_ZERO,
+    stages=(
+        PublishedStage("all", "129k problems", 8000, 64, 1e-6, steps=1100),
+        PublishedStage(
+            "hard",
+            "about 13k, solved in fewer than 4 of 64 tries",
+            8000,
+            64,
+            3e-7,
+            steps=100,
+            keep=hard_set,
+        ),
+    ),
+    not_published=(
+        "how the learning rate comes down to 3e-7: at once here",
+        "whose 64 tries: those of the policy at the start of the stage here",
+    ),
+)
+
+MIMO_STAGES = StagedRecipe(
+    recipe=MIMO,
+    stages=(PublishedStage("all", "130k problems", 32768, None, 1e-6),),
+    stream=EasyPoolStream,
+    data_filter=partial(accuracy_band, low=0.0, high=0.9),
+    not_published=(
+        "when the pool is turned on: late in the paper, at once here",
+        "which strong model decides what is beyond solving: all of it stays here",
+        "steps",
+    ),
+)
+
+LIGHT_R1_STAGES = StagedRecipe(
+    recipe=LIGHT_R1,
+    stages=(
+        PublishedStage("all", "9k of Big-Math, 1k hard of DeepScaleR", 24000, 8, 1e-6),
+    ),
+    data_filter=partial(accuracy_band, low=LIGHT_R1_BAND[0], high=LIGHT_R1_BAND[1]),
+    not_published=(
+        "steps: about 220, 3 epochs, are reported",
+        "the lower end of the band: 0.25 in the paper and here, 0.2 in a file's name",
+    ),
+)
+
+STAGED: Mapping[str, StagedRecipe] = MappingProxyType(
+    {
+        staged.name: staged
+        for staged in (
+            DEEPSCALER_STAGES,
+            SKYWORK_OR1_STAGES,
+            SRPO_STAGES,
+            OPEN_REASONER_ZERO_STAGES,
+            MIMO_STAGES,
+            LIGHT_R1_STAGES,
+        )
+    }
+)

@@ -1,0 +1,349 @@
+"""What an RL run is built of: settings, state and the compiled pieces."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from flax import struct
+
+from jaxrl_reason.learner.forward import policy_logprobs
+from jaxrl_reason.learner.lora_training import (
+    LoraAdapter,
+    build_lora,
+    init_policy_state,
+    lora_objective,
+)
+from jaxrl_reason.learner.multi_objective import (
+    advantage_objectives,
+    make_several_update,
+)
+from jaxrl_reason.learner.packing import PackingShape
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import make_scorer, make_update
+from jaxrl_reason.models import LoraSettings, Transformer, with_lora
+from jaxrl_reason.rl.collect import SampleFn
+from jaxrl_reason.rl.critic import CriticLearner, build_critic, init_critic_state
+from jaxrl_reason.rl.implicit_reward import ImplicitRewardLearner, build_implicit_reward
+from jaxrl_reason.rl.method import Advantages, Experience, Method
+from jaxrl_reason.rl.minibatches import MinibatchPlan
+from jaxrl_reason.rl.policy_objective import (
+    minibatch_inputs,
+    policy_objective,
+    token_selector,
+)
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
+from jaxrl_reason.sharding import BatchSharding, check_batch
+from jaxrl_reason.tasks.task import Task
+
+Params = Any
+OLD_LOGPROBS = ("trainer", "sampler")
+
+
+@dataclass(frozen=True)
+class RLSettings:
+    """Sizes of an RL run; lengths in tokens.
+
+    `updates_per_rollout` mini-batches of whole groups are made of one rollout, each one
+    optimiser step, so the ratio leaves 1 after the first and clipping acts. A critic
+    may make another number of updates, and may learn alone in the first steps (value
+    pretraining, arXiv 2503.01491); 0 updates of its own are as many as the policy's.
+
+    `old_logprobs` says whose are the old log-probs of the ratios: "trainer" computes
+    them by a forward pass of their own; "sampler" takes those that came with the
+    rollouts, which saves the pass and is as exact where the sampler multiplies as the
+    trainer does (our samplers, unless their cache is narrower than the model). Groups
+    that an earlier policy sampled are computed in either case. The metrics of the
+    sampler's mismatch need the pass.
+    """
+
+    steps: int = 30
+    prompts_per_step: int = 24
+    group_size: int = 16
+    updates_per_rollout: int = 4
+    critic_updates_per_rollout: int = 0
+    value_pretraining_steps: int = 0
+    prompt_width: int = 8
+    max_new_tokens: int = 104
+    temperature: float = 1.0
+    max_rounds: int = 10
+    rows_per_micro_batch: int = 4
+    row_width: int = 224
+    slots_per_row: int = 8
+    seed: int = 0
+    old_logprobs: str = "trainer"
+
+    def __post_init__(self) -> None:
+        if self.old_logprobs not in OLD_LOGPROBS:
+            raise ValueError(
+                f"old_logprobs must be one of {OLD_LOGPROBS}, got {self.old_logprobs!r}"
+            )
+        from_zero = ("seed", "critic_updates_per_rollout", "value_pretraining_steps")
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            lowest = 0 if name in from_zero else 1
+            if name == "temperature" and not value > 0:
+                raise ValueError(f"temperature must be > 0 in training, got {value}")
+            if name in ("temperature", "old_logprobs"):
+                continue
+            if value < lowest:
+                raise ValueError(f"{name} must be >= {lowest}, got {value}")
+
+    @property
+    def sequences(self) -> int:
+        """B, sequences trained on in a step."""
+        return self.prompts_per_step * self.group_size
+
+    def plan(self) -> MinibatchPlan:
+        """Static shapes of the policy's mini-batches."""
+        return self._plan(self.updates_per_rollout)
+
+    def critic_plan(self) -> MinibatchPlan:
+        """Static shapes of the critic's mini-batches."""
+        return self._plan(self.critic_updates_per_rollout or self.updates_per_rollout)
+
+    def _plan(self, updates: int) -> MinibatchPlan:
+        return MinibatchPlan.build(
+            num_prompts=self.prompts_per_step,
+            group_size=self.group_size,
+            num_minibatches=updates,
+            shape=PackingShape(
+                self.rows_per_micro_batch, self.row_width, self.slots_per_row
+            ),
+            max_sequence=self.prompt_width + self.max_new_tokens,
+        )
+
+
+@struct.dataclass
+class RLState:
+    """Everything that an RL run carries from step to step."""
+
+    policy: TrainState
+    critic: TrainState | None
+    reference: Params | None
+    surplus: Rollouts | None  # groups with signal that the last batch had no room for
+    step: int = struct.field(pytree_node=False)
+    draws: int = struct.field(pytree_node=False)  # rollouts made so far
+    reward_model: TrainState | None = None
+    controls: Mapping[str, float] = struct.field(
+        pytree_node=False, default_factory=dict
+    )  # state of the method's controller
+    base: Params | None = None  # frozen, under a policy of low-rank factors
+
+
+@dataclass(frozen=True)
+class RLLearner:
+    """The compiled pieces of a run, built once by `build_rl_learner`."""
+
+    task: Task
+    method: Method
+    settings: RLSettings
+    plan: MinibatchPlan
+    batch_sharding: BatchSharding
+    optimizer: OptimizerSettings
+    sample: SampleFn
+    score: Callable[..., jax.Array]
+    advantages: Callable[[Experience], Advantages]
+    update: Callable[..., tuple[TrainState, Any]]
+    critic: CriticLearner | None = None
+    implicit_reward: ImplicitRewardLearner | None = None
+    sample_greedy: SampleFn | None = None
+    weights: Callable[..., jax.Array] | None = None
+    select: Callable[..., jax.Array] | None = None
+    lora: LoraAdapter | None = None
+
+    def model_params(self, state: RLState) -> Params:
+        """What the model is applied with: the policy's parameters, LoRA on its base."""
+        if self.lora is None or state.base is None:
+            return state.policy.params
+        return with_lora(state.base, state.policy.params, self.lora.settings)
+
+
+def build_rl_learner(
+    model: Transformer,
+    task: Task,
+    method: Method,
+    settings: RLSettings,
+    optimizer: OptimizerSettings,
+    batch_sharding: BatchSharding,
+    critic_optimizer: OptimizerSettings | None = None,
+    reward_optimizer: OptimizerSettings | None = None,
+    sample: SampleFn | None = None,
+    lora: LoraSettings | None = None,
+) -> RLLearner:
+    """Builds the jitted functions of a run; nothing is compiled yet.
+
+    A critic and an implicit reward model have the policy's optimiser settings where
+    they are given none. `sample` draws the rollouts, with the settings' temperature,
+    group size and limit; left out, it is the plain sampler. With `lora`, low-rank
+    factors are trained and the policy's own parameters stay as they are.
+
+    Raises:
+      ValueError: prompt and response do not fit the model's context, the mesh does not
+        divide the prompts or the rows of a micro-batch, or the settings do not fit the
+        method.
+    """
+    plan = settings.plan()
+    check_fit(model, method, settings, batch_sharding)
+    if lora is not None:
+        check_lora(method, sample)
+    temperature, num_groups = settings.temperature, plan.groups_per_minibatch
+    sampling = SamplingSettings(
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_ids=task.eos_token_ids,
+        temperature=temperature,
+    )
+    greedy = replace(sampling, temperature=0.0)
+
+    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
+        return policy_logprobs(model, params, batch, temperature)[0]
+
+    return RLLearner(
+        task=task,
+        method=method,
+        settings=settings,
+        plan=plan,
+        batch_sharding=batch_sharding,
+        optimizer=optimizer,
+        sample=sample or make_sampler(model, sampling, settings.group_size),
+        score=make_scorer(logprobs),
+        advantages=jax.jit(method.advantages),
+        update=build_update(
+            model,
+            method,
+            optimizer,
+            temperature=temperature,
+            num_groups=num_groups,
+            lora=lora,
+        ),
+        critic=build_critic(
+            model, method, settings.critic_plan(), critic_optimizer or optimizer
+        ),
+        implicit_reward=build_implicit_reward(
+            model,
+            method,
+            reward_optimizer or optimizer,
+            temperature=temperature,
+            num_groups=num_groups,
+        ),
+        sample_greedy=(
+            make_sampler(model, greedy, 1) if method.greedy_baseline else None
+        ),
+        weights=jax.jit(method.weights) if method.weights is not None else None,
+        select=token_selector(method.selected) if method.selected is not None else None,
+        lora=build_lora(model, lora, batch_sharding, settings.seed),
+    )
+
+
+def build_update(
+    model: Transformer,
+    method: Method,
+    optimizer: OptimizerSettings,
+    *,
+    temperature: float,
+    num_groups: int,
+    lora: LoraSettings | None = None,
+) -> Callable[..., tuple[TrainState, Any]]:
+    """The policy's jitted step, of one objective or of several."""
+    objective = policy_objective(
+        model, method, temperature=temperature, num_groups=num_groups
+    )
+    if lora is not None:
+        objective = lora_objective(objective, lora)
+    of_minibatch = minibatch_inputs(method, num_groups=num_groups)
+    if method.combine is None:
+        return make_update(
+            objective,
+            optimizer.build(),
+            num_groups=num_groups,
+            of_minibatch=of_minibatch,
+        )
+    return make_several_update(
+        advantage_objectives(objective, method.num_objectives),
+        method.combine,
+        optimizer.build(),
+        num_groups=num_groups,
+        of_minibatch=of_minibatch,
+    )
+
+
+def check_fit(
+    model: Transformer,
+    method: Method,
+    settings: RLSettings,
+    batch_sharding: BatchSharding,
+) -> None:
+    """Refuses settings that the model, the mesh or the method cannot follow."""
+    batch_sharding.check_rows(settings.plan().shape.rows)
+    check_batch(
+        batch_sharding.mesh,
+        batch_sharding.rules,
+        settings.prompts_per_step,
+        "prompts_per_step",
+    )
+    needed = settings.prompt_width + settings.max_new_tokens
+    if needed > model.config.context_length:
+        raise ValueError(
+            f"prompt_width + max_new_tokens must be at most the model's context_length "
+            f"({model.config.context_length}), got {needed}"
+        )
+    if settings.group_size < method.min_group_size:
+        raise ValueError(
+            f"group_size must be >= {method.min_group_size} for {method.name}, "
+            f"got {settings.group_size}"
+        )
+    if settings.old_logprobs == "sampler" and method.weights is not None:
+        raise ValueError(
+            f"old_logprobs must be 'trainer' for {method.name}, which weighs the "
+            f"difference of sampler and trainer, got 'sampler'"
+        )
+    for name in ("critic_updates_per_rollout", "value_pretraining_steps"):
+        if getattr(settings, name) and method.value_loss is None:
+            raise ValueError(
+                f"{name} must be 0 for {method.name}, which has no critic, "
+                f"got {getattr(settings, name)}"
+            )
+
+
+def check_lora(method: Method, sample: SampleFn | None) -> None:
+    """Refuses what low-rank factors cannot be trained with."""
+    for name in ("value_loss", "implicit_reward_loss", "combine"):
+        if getattr(method, name) is not None:
+            raise ValueError(
+                f"LoRA is for methods that train nothing but the policy, with one "
+                f"objective, got {name} in {method.name!r}"
+            )
+    if isinstance(sample, RolloutEngine):
+        raise ValueError(
+            f"LoRA needs a sampler that is a function of the parameters, since an "
+            f"engine takes plain weights, got {type(sample).__name__}"
+        )
+
+
+def init_rl_state(learner: RLLearner, policy: TrainState) -> RLState:
+    """The state of step 0 around a policy, whose optimiser starts anew.
+
+    A critic starts from the policy's transformer with a zero head, an implicit reward
+    model as the policy; a reference is the policy itself, kept only if the method asks
+    for one. With LoRA the policy is the base, shared and never donated, and what starts
+    is its factors.
+    """
+    method, critic, reward_model = learner.method, None, None
+    if learner.critic is not None:
+        critic = init_critic_state(learner.critic, policy, learner.batch_sharding)
+    if learner.implicit_reward is not None:
+        optimizer = learner.implicit_reward.optimizer.build()
+        reward_model = reset_optimizer(policy, optimizer)
+    return RLState(
+        policy=init_policy_state(learner.lora, policy, learner.optimizer),
+        critic=critic,
+        reference=policy.params if method.uses_reference else None,
+        surplus=None,
+        step=0,
+        draws=0,
+        reward_model=reward_model,
+        controls=dict(method.controller.start) if method.controller else {},
+        base=policy.params if learner.lora is not None else None,
+    )

@@ -1,0 +1,162 @@
+"""The loops around the steps: logging, evaluation, checkpoints, leaving when asked.
+
+A loop returns when its steps are done or when an interrupt was requested; either way
+the last thing it did was to save a checkpoint that the next run goes on from.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
+
+from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.measure_pass_rates import pass_rates
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
+
+Params = Any
+
+
+class ProblemSource(Protocol):
+    """An endless, resumable stream of batches of problems."""
+
+    def __iter__(self) -> Iterator[Sequence[Any]]: ...
+
+    def __next__(self) -> Sequence[Any]: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-able position of the stream."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position."""
+
+
+@runtime_checkable
+class LearningSource(ProblemSource, Protocol):
+    """A source that goes by the outcomes so far, which its state then holds."""
+
+    def observe(
+        self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
+    ) -> Row:
+        """Takes the outcomes of a step; returns numbers for the step's row.
+
+        Args:
+          problem_ids: [N] of all groups sampled in the step, before any filter.
+          num_correct: [N] right answers.
+          num_samples: [N] answers that could be judged; 0 if the grader always failed.
+        """
+
+
+def train_rl(
+    learner: RLLearner, state: RLState, problems: ProblemSource, hooks: Hooks
+) -> RLState:
+    """Runs RL iterations up to `settings.steps`, from wherever the state is."""
+    timer = PhaseTimer()
+    with CompileCounter() as compiles:
+        while state.step < learner.settings.steps and not hooks.interrupt.requested:
+            start, mark = time.perf_counter(), compiles.count
+            try:
+                state, row, collected = rl_iteration(learner, state, problems, timer)
+            except NoSignalError:
+                save_rl(hooks, state, problems)  # nothing learnt so far is lost
+                raise
+            row |= timer.take()
+            row |= rl_throughput(row, collected.fresh, collected.rollouts)
+            row |= tell_source(problems, collected.fresh)
+            if hooks.annotate is not None:
+                row |= hooks.annotate(state.step)
+            if hooks.due(state.step, learner.settings.steps) and hooks.evaluate:
+                with timer("evaluate"):
+                    row |= hooks.evaluate(learner.model_params(state))
+                row |= timer.take()
+                if hooks.show_samples is not None:
+                    hooks.show_samples(state.step, collected.fresh)
+            row["compiles"] = compiles.since(mark)
+            row["seconds_step"] = time.perf_counter() - start
+            hooks.log.write(state.step, row)
+            hooks.progress.update(state.step, row)
+            if state.step % hooks.save_every == 0:
+                save_rl(hooks, state, problems)
+    if state.step not in hooks.checkpoints.steps():
+        save_rl(hooks, state, problems)
+    return state
+
+
+def tell_source(problems: ProblemSource, fresh: Rollouts) -> Row:
+    """Tells a source that learns what became of its problems; its part of the row."""
+    if not isinstance(problems, LearningSource):
+        return {}
+    return problems.observe(*pass_rates(fresh))
+
+
+def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
+    """Sampled and trained tokens of one step, and a second; prompts do not count."""
+    sampled, learnt = float(fresh.lengths.sum()), float(trained.lengths.sum())
+    return {
+        "rollout_tokens": sampled,
+        "train_tokens": learnt,
+        "rollout_tokens_per_second": sampled / row["seconds_rollout"],
+        "train_tokens_per_second": learnt / row["seconds_train"],
+    }
+
+
+def save_rl(hooks: Hooks, state: RLState, problems: ProblemSource) -> None:
+    """Saves all that the next step depends on; the reference follows from the start."""
+    hooks.checkpoints.save(
+        state.step,
+        trained_models(state),
+        extra={
+            "draws": state.draws,
+            "controls": dict(state.controls),
+            "problems": problems.get_state(),
+        },
+        fingerprint=hooks.fingerprint,
+        arrays=state.surplus.arrays() if state.surplus is not None else {},
+    )
+
+
+def trained_models(state: RLState) -> dict[str, TrainState | None]:
+    """The models with an optimiser, by name; a reward model only where there is one."""
+    models = {"policy": state.policy, "critic": state.critic}
+    if state.reward_model is not None:
+        models["reward_model"] = state.reward_model
+    return models
+
+
+def resume_rl(
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    state: RLState,
+    problems: ProblemSource,
+    step: int | None = None,
+) -> RLState:
+    """Continues from a checkpoint: the same tokens, batches and updates as without it.
+
+    Args:
+      checkpoints: of the RL stage; those after the chosen one are moved aside.
+      fingerprint: settings that the checkpoint must share.
+      state: a fresh state of the same run, for shapes and shardings.
+      problems: moved to where the checkpoint left it.
+      step: of the checkpoint, the newest if None.
+    """
+    found = checkpoints.restore(abstract(trained_models(state)), fingerprint, step)
+    checkpoints.drop_after(found.step)
+    problems.set_state(found.extra["problems"])
+    return RLState(
+        policy=found.state["policy"],
+        critic=found.state["critic"],
+        reward_model=found.state.get("reward_model"),
+        reference=state.reference,
+        base=state.base,
+        controls=found.extra["controls"],
+        surplus=Rollouts(**found.arrays) if found.arrays else None,
+        step=found.step,
+        draws=found.extra["draws"],
+    )

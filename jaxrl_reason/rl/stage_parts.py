@@ -1,0 +1,171 @@
+"""What a run in stages is built of: the stages, their pieces, where it stands."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.methods import Method
+from jaxrl_reason.rl.rl_learner import (
+    RLLearner,
+    RLSettings,
+    RLState,
+    build_rl_learner,
+)
+from jaxrl_reason.rl.rl_loop import LearningSource, ProblemSource
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+      name: for the bar and the checkpoints, another for each stage of a run.
+      settings: sizes of the stage; its `steps` are those of the stage alone.
+      method: built for the stage's length limit.
+      optimizer: of the policy. Moments and the count of updates, which the schedule
+        goes by, come from the stage before.
+      problems: what `prepare` returned (None without it) -> the stage's problems, in
+        batches of `prompts_per_step`. Called anew at a resume.
+      prepare: f(learner, state), called once before the stage with its compiled pieces
+        and the state that it starts from; for example `keep_by_pass_rate`. What it
+        returns lies in every checkpoint of the stage: JSON, lists and no tuples.
+      critic_optimizer: of a critic; the policy's if left out.
+      fresh_optimizer: start the optimisers at update 0 without moments.
+      fresh_reference: the policy that the stage starts from becomes the reference, for
+        it and the stages after. Otherwise the model that the run started from stays.
+    """
+
+    name: str
+    settings: RLSettings
+    method: Method
+    optimizer: OptimizerSettings
+    problems: Callable[[Any], ProblemSource]
+    prepare: Callable[[RLLearner, RLState], Any] | None = None
+    critic_optimizer: OptimizerSettings | None = None
+    fresh_optimizer: bool = False
+    fresh_reference: bool = False
+
+
+@dataclass(frozen=True)
+class StagedRun:
+    """Stages and the compiled pieces of each, built once by `build_stages`.
+
+    In `learner` the settings' `steps` are the step of the run that a stage ends with.
+    """
+
+    stages: tuple[Stage, ...]
+    learner: tuple[RLLearner, ...]
+
+    def first_step(self, index: int) -> int:
+        """Steps of the run before a stage."""
+        return self.learner[index].settings.steps - self.stages[index].settings.steps
+
+    def fingerprint(self, index: int, common: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint of a stage depends on: its settings and those before.
+
+        Stages to come may still be changed.
+        """
+        done = {s.name: _fingerprint(s) for s in self.stages[: index + 1]}
+        return {**common, "stage": self.stages[index].name, "stages": done}
+
+
+@dataclass(frozen=True)
+class InStage:
+    """Where a run in stages stands."""
+
+    index: int
+    state: RLState
+    problems: "StageProblems"
+    dropped: int = 0  # surplus groups of the stage before that this one cannot use
+
+
+class StageProblems:
+    """A stage's problems, their state saved with what the stage was prepared with."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def open(self, prepared: Any) -> Self:
+        """Makes the source from what `Stage.prepare` returned."""
+        self._prepared = prepared
+        self._source = self._stage.problems(prepared)
+        return self
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        return self
+
+    def __next__(self) -> Sequence[Any]:
+        return next(self._source)
+
+    def observe(
+        self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
+    ) -> Row:
+        """Tells the source, if it learns."""
+        if not isinstance(self._source, LearningSource):
+            return {}
+        return self._source.observe(problem_ids, num_correct, num_samples)
+
+    def get_state(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"prepared": self._prepared, "source": self._source.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Makes the source anew, without preparing again, and moves it there."""
+        self.open(state["prepared"])._source.set_state(state["source"])
+
+
+def build_stages(
+    model: Transformer,
+    task: Task,
+    stages: Sequence[Stage],
+    batch_sharding: BatchSharding,
+) -> StagedRun:
+    """Builds every stage's pieces, so that what does not fit shows before the first.
+
+    Raises:
+      ValueError: no stages, two of one name, a fresh reference for a method without
+        one, or settings that `build_rl_learner` refuses.
+    """
+    names = [stage.name for stage in stages]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"stages must have names that differ, got {names}")
+    learner, last = [], 0
+    for stage in stages:
+        if stage.fresh_reference and not stage.method.uses_reference:
+            raise ValueError(
+                "fresh_reference needs a method with a reference, got "
+                f"{stage.method.name} in stage {stage.name}"
+            )
+        last += stage.settings.steps
+        settings = replace(stage.settings, steps=last)
+        learner.append(
+            build_rl_learner(
+                model,
+                task,
+                stage.method,
+                settings,
+                stage.optimizer,
+                batch_sharding,
+                stage.critic_optimizer,
+            )
+        )
+    return StagedRun(tuple(stages), tuple(learner))
+
+
+def _fingerprint(stage: Stage) -> dict[str, Any]:
+    names = ("settings", "optimizer", "critic_optimizer", "fresh_optimizer")
+    plain = {name: to_plain(getattr(stage, name)) for name in names}
+    # How long to look for signal may be changed when there was none.
+    del plain["settings"]["max_rounds"]
+    return plain | {
+        "fresh_reference": stage.fresh_reference,
+        "method": stage.method.name,
+    }

@@ -1,0 +1,223 @@
+"""Runs in stages: length limit, group size, method or data change on the way.
+
+Steps are numbered through the whole run, and so are rollouts, so that no stage draws
+another's random numbers. Checkpoints lie in one folder and say which stage they are of.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.rl.collect import compute_rewards
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState, init_rl_state
+from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.stage_parts import InStage, StagedRun, StageProblems
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import Row
+
+Params = Any
+
+
+def train_stages(
+    run: StagedRun, initial_policy: TrainState, hooks: Hooks, now: InStage | None = None
+) -> RLState:
+    """Runs the stages one after the other; an interrupt ends the run, not a stage.
+
+    Args:
+      run: of `build_stages`.
+      initial_policy: to start from; lives on, as the reference where one is asked.
+      hooks: of the run; its fingerprint is what the stages share. Evaluations should
+        be alike in all stages, or their curves do not compare.
+      now: where `resume_stages` found the run; the first stage's start if None.
+
+    Returns:
+      The state after the last step made. Rows have `stage`, from 1, and the first of a
+      stage `surplus_dropped`.
+    """
+    if now is None:
+        now = begin_stage(run, 0, None, initial_policy, hooks.checkpoints)
+    while True:
+        stage, learner = run.stages[now.index], run.learner[now.index]
+        hooks.progress.stage(stage.name, learner.settings.steps, now.state.step)
+        state = train_rl(learner, now.state, now.problems, stage_hooks(run, now, hooks))
+        following = now.index + 1
+        if hooks.interrupt.requested or following == len(run.stages):
+            return state
+        now = begin_stage(run, following, state, initial_policy, hooks.checkpoints)
+
+
+def resume_stages(
+    run: StagedRun,
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    initial_policy: TrainState,
+    step: int | None = None,
+) -> InStage:
+    """Goes on from a checkpoint in whichever stage it was saved.
+
+    Args:
+      run: of the same stages, those to come excepted.
+      checkpoints: of the run; those after the chosen one are moved aside.
+      fingerprint: settings that the stages share.
+      initial_policy: the policy that the run started from.
+      step: of the checkpoint, the newest if None.
+
+    Raises:
+      CheckpointError: as `CheckpointFolder.restore`; also for a stage that the run does
+        not have.
+    """
+    names = [stage.name for stage in run.stages]
+    saved = checkpoints.fingerprint(step).get("stage")
+    # Of an unknown stage: restoring says what differs.
+    index = names.index(saved) if saved in names else 0
+    problems = StageProblems(run.stages[index])
+    shapes = init_rl_state(run.learner[index], initial_policy)
+    settings = run.fingerprint(index, fingerprint)
+    state = resume_rl(checkpoints, settings, shapes, problems, step)
+    reference = stage_reference(run, index, initial_policy, checkpoints)
+    return InStage(index, replace(state, reference=reference), problems)
+
+
+def begin_stage(
+    run: StagedRun,
+    index: int,
+    before: RLState | None,
+    initial_policy: TrainState,
+    checkpoints: CheckpointFolder,
+) -> InStage:
+    """Carries a run into a stage: models, optimisers, surplus, counters, data.
+
+    Args:
+      run: of `build_stages`.
+      index: of the stage.
+      before: the state at the end of the stage before; None at the first.
+      initial_policy: the policy that the run started from.
+      checkpoints: of the run; a fresh reference is saved in `references` beside them.
+    """
+    stage, learner = run.stages[index], run.learner[index]
+    dropped = 0
+    if before is None:
+        state = init_rl_state(learner, initial_policy)
+    else:
+        if stage.fresh_reference:
+            _references(run, checkpoints).save(before.step, before.policy.params)
+        surplus, dropped = fit_surplus(before.surplus, learner)
+        reference = stage_reference(run, index, initial_policy, checkpoints)
+        state = replace(
+            before,
+            surplus=surplus,
+            reference=reference,
+            **carry_models(run, index, before),
+        )
+    prepared = stage.prepare(learner, state) if stage.prepare is not None else None
+    return InStage(index, state, StageProblems(stage).open(prepared), dropped)
+
+
+def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
+    """What learns, carried into a stage; what it needs for the first time is made.
+
+    Returns:
+      Fields of RLState: policy, critic, reward_model and controls.
+    """
+    stage, learner = run.stages[index], run.learner[index]
+    fresh = init_rl_state(learner, before.policy)
+
+    def carried(old: TrainState | None, new: TrainState | None) -> TrainState | None:
+        if old is None or new is None:
+            return new
+        # A new optimiser around the old parameters has the form of the stage's own.
+        return fresh_optimizer(old, new) if stage.fresh_optimizer else old
+
+    return {
+        "policy": fresh.policy if stage.fresh_optimizer else before.policy,
+        "critic": carried(before.critic, fresh.critic),
+        "reward_model": carried(before.reward_model, fresh.reward_model),
+        "controls": (
+            before.controls
+            if before.controls.keys() == fresh.controls.keys()
+            else fresh.controls
+        ),
+    }
+
+
+def fresh_optimizer(old: TrainState, new: TrainState) -> TrainState:
+    """The parameters of one state under the untouched optimiser of another."""
+    return replace(new, params=old.params)
+
+
+def fit_surplus(
+    surplus: Rollouts | None, learner: RLLearner
+) -> tuple[Rollouts | None, int]:
+    """Surplus groups in the shapes of another stage, and how many are dropped.
+
+    Groups are padded to a longer limit, and cut to a shorter one if only padding goes;
+    the stage's method rewards them anew. Dropped are groups of another size, groups too
+    long, all of them if the method does not refill, and the oldest of those that would
+    fill a batch alone: every step must sample.
+    """
+    if surplus is None:
+        return None, 0
+    s, method = learner.settings, learner.method
+    fits = surplus.lengths.max(axis=1) <= s.max_new_tokens
+    fits &= surplus.prompt_lengths <= s.prompt_width
+    fits &= method.dynamic_sampling and surplus.group_size == s.group_size
+    where = np.flatnonzero(fits)
+    where = where[max(0, len(where) - (s.prompts_per_step - 1)) :]
+    dropped = surplus.num_prompts - len(where)
+    if not len(where):
+        return None, dropped
+    kept = surplus.select(where)
+    kept = replace(
+        kept,
+        prompt_tokens=_of_width(kept.prompt_tokens, s.prompt_width),
+        tokens=_of_width(kept.tokens, s.max_new_tokens),
+        sampler_logprobs=_of_width(kept.sampler_logprobs, s.max_new_tokens),
+    )
+    return compute_rewards(method, kept), dropped
+
+
+def stage_reference(
+    run: StagedRun,
+    index: int,
+    initial_policy: TrainState,
+    checkpoints: CheckpointFolder,
+) -> Params | None:
+    """The frozen model of a stage: of the last refresh, else the initial_policy one."""
+    if not run.learner[index].method.uses_reference:
+        return None
+    refreshed = [j for j in range(1, index + 1) if run.stages[j].fresh_reference]
+    if not refreshed:
+        return initial_policy.params
+    found = _references(run, checkpoints).restore(
+        abstract(initial_policy.params), {}, run.first_step(refreshed[-1])
+    )
+    return found.state
+
+
+def stage_hooks(run: StagedRun, now: InStage, hooks: Hooks) -> Hooks:
+    """The hooks of a run for one stage: its fingerprint, and rows that name it."""
+    first, dropped = run.first_step(now.index) + 1, now.dropped
+    index, more = now.index, hooks.annotate
+
+    def annotate(step: int) -> Row:
+        row = more(step) if more is not None else {}
+        row = {**row, "stage": index + 1}
+        return row | {"surplus_dropped": dropped} if step == first else row
+
+    fingerprint = run.fingerprint(index, hooks.fingerprint)
+    return replace(hooks, fingerprint=fingerprint, annotate=annotate)
+
+
+def _references(run: StagedRun, checkpoints: CheckpointFolder) -> CheckpointFolder:
+    return CheckpointFolder(checkpoints.path / "references", keep=len(run.stages))
+
+
+def _of_width(x: np.ndarray, width: int) -> np.ndarray:
+    """[..., N] -> [..., width], padded with zeros or cut on the right."""
+    x = x[..., :width]
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])

@@ -1,0 +1,175 @@
+"""The outcome of a run: report.json with fixed keys, report.md to read."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.run_folder import to_plain
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run came to. The fields are the keys of report.json.
+
+    Accuracies are shares of right answers in [0, 1]; None is "not measured".
+
+    Attributes:
+      name: of the run.
+      method: of RL ("dapo", "grpo", ...).
+      seed: of the run.
+      finished: all steps were done (False: somebody stopped it before).
+      steps: RL iterations done.
+      heldout_problems: problems in the held-out evaluation.
+      heldout_accuracy_before: greedy answers before RL.
+      heldout_accuracy_rl: greedy answers after RL.
+      heldout_samples: samples a problem for the two that follow.
+      heldout_temperature: at which they were drawn.
+      heldout_avg_before: mean accuracy over the samples, before RL.
+      heldout_avg_rl: the same after RL.
+      wall_seconds: stage -> seconds.
+      rollout_tokens_per_second: sampled tokens over the seconds of the rollouts.
+      train_tokens_per_second: trained tokens over the seconds of the updates.
+      peak_memory_bytes: largest resident memory of the process.
+      compiles_after_warm_up: XLA compilations after the second step.
+      settings: of the run.
+      versions: of Python and packages.
+      more: anything else.
+    """
+
+    name: str
+    method: str
+    seed: int
+    finished: bool = True
+    steps: int | None = None
+    heldout_problems: int | None = None
+    heldout_accuracy_before: float | None = None
+    heldout_accuracy_rl: float | None = None
+    heldout_samples: int | None = None
+    heldout_temperature: float = 1.0
+    heldout_avg_before: float | None = None
+    heldout_avg_rl: float | None = None
+    wall_seconds: Mapping[str, float] = field(default_factory=dict)
+    rollout_tokens_per_second: float | None = None
+    train_tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    compiles_after_warm_up: int | None = None
+    settings: Any = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(run_dir: str | Path, report: Report) -> Path:
+    """Writes report.json and report.md into a run's folder.
+
+    `wall_seconds_total` and `heldout_gain_points` (percentage points of
+    greedy accuracy that RL added) are worked out and stand in report.json too.
+
+    Args:
+      run_dir: folder of the run.
+      report: the outcome.
+
+    Returns:
+      report.json.
+    """
+    fields = {f.name: getattr(report, f.name) for f in dataclasses.fields(report)}
+    fields = {
+        **fields,
+        "wall_seconds_total": sum(report.wall_seconds.values()),
+        "heldout_gain_points": _gain(
+            report.heldout_accuracy_before, report.heldout_accuracy_rl
+        ),
+    }
+    plain = {name: _plain(value) for name, value in fields.items()}
+    path = Path(run_dir) / "report.json"
+    durable.write_whole(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    durable.write_whole(path.with_suffix(".md"), _page(report))
+    return path
+
+
+def _page(report: Report) -> str:
+    state = "finished" if report.finished else "stopped before its end"
+    lines = [
+        f"# Report of {report.name}",
+        "",
+        f"{report.method}, seed {report.seed}, "
+        + (f"{report.steps} steps, " if report.steps is not None else "")
+        + f"{state}.",
+        "",
+        *_accuracy_table(report),
+        "| stage | time |",
+        "|---|---|",
+        *(f"| {name} | {duration(s)} |" for name, s in report.wall_seconds.items()),
+        f"| in all | {duration(sum(report.wall_seconds.values()))} |",
+        "",
+    ]
+    if (speed := report.rollout_tokens_per_second) is not None:
+        lines.append(f"- rollout: {speed:,.0f} tokens a second")
+    if (speed := report.train_tokens_per_second) is not None:
+        lines.append(f"- training: {speed:,.0f} tokens a second")
+    if report.peak_memory_bytes is not None:
+        lines.append(f"- peak memory: {report.peak_memory_bytes / 2**20:,.0f} MiB")
+    if report.compiles_after_warm_up is not None:
+        lines.append(f"- compilations after step 2: {report.compiles_after_warm_up}")
+    lines.append("- settings, versions and all else: report.json")
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy_table(report: Report) -> list[str]:
+    count = report.heldout_samples or "several"
+    rows = [
+        ("greedy", report.heldout_accuracy_before, report.heldout_accuracy_rl),
+        (
+            f"mean of {count} samples, temperature {report.heldout_temperature:g}",
+            report.heldout_avg_before,
+            report.heldout_avg_rl,
+        ),
+    ]
+    rows = [row for row in rows if row[1] is not None or row[2] is not None]
+    if not rows:
+        return []
+    problems = f" ({report.heldout_problems} problems)" * bool(report.heldout_problems)
+    lines = [
+        f"| held-out accuracy{problems} | before RL | after RL | gain |",
+        "|---|---|---|---|",
+    ]
+    for name, before, after in rows:
+        gain = _gain(before, after)
+        shown = "-" if gain is None else f"{gain:+.1f} points"
+        lines.append(f"| {name} | {_percent(before)} | {_percent(after)} | {shown} |")
+    return [*lines, ""]
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as people do.
+
+    >>> duration(8.26), duration(257), duration(7384)
+    ('8.3 s', '4 min 17 s', '2 h 03 min')
+    """
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _gain(before: float | None, after: float | None) -> float | None:
+    if before is None or after is None:
+        return None
+    return round(100 * (after - before), 6)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _plain(value: Any) -> Any:
+    """As to_plain, but None for nan and inf: the key stands for a number."""
+    plain = to_plain(value)
+    if plain in ("nan", "inf", "-inf") and not isinstance(value, str):
+        return None
+    return plain

@@ -1,0 +1,227 @@
+"""The folder of a run: what was run, what came out, and room for the rest.
+
+runs/<name>/
+    config.json      settings, versions, command, git revision, devices
+    metrics.jsonl    one row a step (metrics.py)
+    tensorboard/     the same for TensorBoard
+    samples/         prompts, answers, rewards: JSON lines and a page to read
+    checkpoints/     (checkpoints.py)
+    curves.png       (plots.py)
+    report.json      the outcome, with report.md to read (report.py)
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import enum
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxrl_reason
+from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.monitor import versions
+
+
+class RunFolderError(ValueError):
+    """A run folder holds another run, holds none, or is in use."""
+
+
+class RunFolder:
+    """Paths of a run, and the lock that keeps a second process out.
+
+    Made by `open_run`. The lock goes when the process ends, however it ends.
+
+    Args:
+      path: the folder, which must exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.samples_path = self.path / "samples"
+        self.curves_path = self.path / "curves.png"
+        self.report_path = self.path / "report.json"
+        self._lock: int | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Reads config.json."""
+        config: dict[str, Any] = json.loads(self.config_path.read_text("utf-8"))
+        return config
+
+    def lock(self) -> None:
+        """Keeps other processes out.
+
+        Raises:
+          RunFolderError: another process has the folder.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no lock
+            return
+        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Unlike flock, not handed down to forked grader processes, which may
+            # outlive a killed run.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 32).decode(errors="replace").strip()
+            os.close(handle)
+            raise RunFolderError(
+                f"run folder {self.path} is in use by process {holder or 'unknown'}"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._lock = handle
+
+    def close(self) -> None:
+        """Lets other processes in. May be called twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_run(
+    path: str | Path,
+    settings: Any,
+    *,
+    resume: bool = False,
+    argv: Sequence[str] | None = None,
+) -> RunFolder:
+    """Makes the folder of a new run, or opens that of a run to go on with.
+
+    A new run writes config.json. A resumed one leaves what stands there and adds to
+    its "resumed" list when, by which command and with what versions it went on.
+
+    Args:
+      path: the folder; made if absent.
+      settings: dataclass or mapping; stored as nested JSON.
+      resume: go on with the run that is there.
+      argv: command line; this process's if None.
+
+    Returns:
+      The folder, locked against other processes.
+
+    Raises:
+      RunFolderError: not empty and not to be resumed, or to be resumed and not a run,
+        or in use.
+    """
+    folder = RunFolder(path)
+    if resume and not folder.config_path.is_file():
+        raise RunFolderError(
+            f"nothing to resume in {folder.path}: it has no config.json; "
+            "leave --resume out to start a new run there"
+        )
+    if folder.path.exists() and not folder.path.is_dir():
+        raise RunFolderError(f"run folder {folder.path} is a file")
+    if not resume and folder.path.is_dir() and _holds_something(folder.path):
+        raise RunFolderError(
+            f"run folder {folder.path} is not empty; pass --resume to go on with the "
+            "run in it, or another --run-dir for a new one"
+        )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.lock()
+    now = _circumstances(argv)
+    plain = to_plain(settings)
+    if resume:
+        config = folder.config()
+        changed = {"settings": plain} if plain != config["settings"] else {}
+        config["resumed"] = [*config.get("resumed", []), {**now, **changed}]
+    else:
+        config = {"name": folder.path.name, **now, "settings": plain, "resumed": []}
+    durable.write_whole(folder.config_path, json.dumps(config, indent=2) + "\n")
+    return folder
+
+
+def to_plain(value: Any) -> Any:
+    """Turns settings into what JSON can hold.
+
+    Dataclasses and mappings become objects, sequences lists, functions and classes
+    their names, nan and inf their names, anything else its text.
+
+    >>> to_plain({"betas": (0.9, 0.95), "path": Path("runs/x")})
+    {'betas': [0.9, 0.95], 'path': 'runs/x'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: to_plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, (list, tuple)):
+        return [to_plain(inner) for inner in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(to_plain, value), key=str)
+    if hasattr(value, "tolist"):  # numpy and jax: numbers, arrays
+        return to_plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Commit of the checkout this package runs from, or None if it is installed.
+
+    Returns:
+      {"revision": hash, "changed": whether tracked files differ from it}.
+    """
+    package = Path(jaxrl_reason.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        # An environment inside somebody's repository is not a checkout of ours.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"revision": git("rev-parse", "HEAD"), "changed": bool(changed)}
+    return None
+
+
+def _circumstances(argv: Sequence[str] | None) -> dict[str, Any]:
+    devices = jax.devices()
+    command = list(sys.argv if argv is None else argv)
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(command),
+        "versions": versions(),
+        "git": git_revision(),
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processes": jax.process_count(),
+            "cpu_cores": os.cpu_count(),
+        },
+    }
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(entry.name not in (".lock", ".DS_Store") for entry in folder.iterdir())

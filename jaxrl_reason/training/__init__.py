@@ -1,1 +1,0 @@
-"""State, update, loops and methods; what a run measures and leaves behind."""

@@ -1,0 +1,84 @@
+"""Rounds with rows, evaluations and checkpoints; resumed as if never interrupted."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_reason.offline.iterative import rft_round
+from jaxrl_reason.offline.round_loop import resume_rounds, train_rounds
+from jaxrl_reason.runs.checkpoints import CheckpointError
+from jaxrl_reason.runs.metrics import read_metrics
+from tests.offline.test_iterative import PROBLEMS, sampler, supervised
+from tests.rl.helpers import OPTIMIZER, copied, first_policy, same_trees
+from tests.rl.test_rl_loop import FINGERPRINT, hooks
+
+
+def one_round(policy, index):
+    return rft_round(
+        sampler(), supervised(), OPTIMIZER, policy, PROBLEMS, round_index=index
+    )
+
+
+def run(path, *, rounds=3, policy=None, done=0, **options):
+    shown = []
+    used = hooks(
+        path,
+        save_every=1,
+        evaluate=lambda params: {"heldout_accuracy": 0.5},
+        evaluate_every=2,
+        show_samples=lambda step, rollouts: shown.append(step),
+        **options,
+    )
+    with used.log:
+        policy = policy or first_policy()
+        policy = train_rounds(one_round, policy, used, rounds=rounds, done=done)
+    rows = read_metrics(path / "metrics.jsonl")
+    for row in rows:
+        del row["seconds_step"]
+    return policy, rows, used, shown
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("straight"))
+
+
+def test_every_round_leaves_a_row_and_a_checkpoint(straight):
+    _, rows, used, shown = straight
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert used.checkpoints.steps() == [1, 2, 3]
+    assert used.progress.steps == [1, 2, 3]
+    assert all({"loss", "accuracy", "kept", "updates"} <= row.keys() for row in rows)
+    # The second is due, the last always is.
+    assert ["heldout_accuracy" in row for row in rows] == [False, True, True]
+    assert shown == [2, 3]
+
+
+def test_an_interrupted_run_resumes_as_if_nothing_had_been(straight, tmp_path):
+    policy, rows, _, _ = straight
+    _, first, used, _ = run(tmp_path, stop_after=2)
+    assert [row["step"] for row in first] == [1, 2]
+    state, done = resume_rounds(used.checkpoints, FINGERPRINT, first_policy())
+    assert done == 2
+    again, both, _, _ = run(tmp_path, policy=state, done=done)
+    assert both == rows
+    assert same_trees(copied(again.params), copied(policy.params))
+
+
+def test_a_finished_run_does_nothing_more(straight):
+    policy, _, used, _ = straight
+    start = jax.tree.map(np.asarray, policy.params)
+    again = train_rounds(one_round, policy, used, rounds=3, done=3)
+    assert same_trees(start, copied(again.params))
+    assert used.progress.steps == [1, 2, 3]
+
+
+def test_going_back_moves_later_rounds_aside(straight, tmp_path):
+    _, _, used, _ = run(tmp_path)
+    with pytest.raises(CheckpointError, match="model: saved tiny, asked large"):
+        resume_rounds(
+            used.checkpoints, FINGERPRINT | {"model": "large"}, first_policy()
+        )
+    _, done = resume_rounds(used.checkpoints, FINGERPRINT, first_policy(), step=1)
+    assert done == 1
+    assert used.checkpoints.steps() == [1]

@@ -1,0 +1,251 @@
+"""A toy task, a tiny model and the compiled pieces that the tests of training share."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state_on_mesh
+from jaxrl_reason.models import (
+    Transformer,
+    TransformerConfig,
+    abstract_params,
+    param_axes,
+)
+from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.methods import DapoSettings, Method, dapo
+from jaxrl_reason.rl.rl_learner import (
+    RLLearner,
+    RLSettings,
+    RLState,
+    build_rl_learner,
+    init_rl_state,
+)
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.sharding import (
+    BatchSharding,
+    ShardingRules,
+    make_mesh,
+    tree_shardings,
+)
+from jaxrl_reason.tasks.task import Graded
+
+VOCAB = 12
+ENDS = (1, 2)
+LUCKY = (7, 8, 9)
+
+
+class NumberTokenizer:
+    """Token n is the text of n; 0 pads, 1 ends."""
+
+    vocab_size, pad_id, eos_token_id = VOCAB, 0, 1
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A problem that is nothing but its number."""
+
+    problem_id: int
+
+
+@dataclass(frozen=True)
+class LuckyTask:
+    """Right is a response that starts with a lucky token and ends by itself.
+
+    A model that knows nothing is right one time in six; there are two EOS tokens.
+    """
+
+    name: str = "lucky"
+    tokenizer: NumberTokenizer = dataclasses.field(default_factory=NumberTokenizer)
+    eos_token_ids: tuple[int, ...] = ENDS
+
+    def prompt_tokens(self, problem: Toy) -> list[int]:
+        return [3 + problem.problem_id % 4] * (1 + problem.problem_id % 3)
+
+    def grade(self, problem: Toy, response_text: str, truncated: bool) -> Graded:
+        first = response_text.split()[0]
+        lucky = int(first) in LUCKY
+        return Graded(lucky and not truncated, not truncated, first)
+
+
+class ToyStream:
+    """Batches of ever new problems: the n-th holds numbers n * P to n * P + P - 1."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self.next = batch_size, 0
+
+    def __iter__(self) -> Iterator[Sequence[Toy]]:
+        return self
+
+    def __next__(self) -> Sequence[Toy]:
+        first = self.next * self.batch_size
+        self.next += 1
+        return [Toy(first + i) for i in range(self.batch_size)]
+
+    def get_state(self) -> Mapping[str, Any]:
+        return {"next": self.next}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.next = state["next"]
+
+
+CONFIG = TransformerConfig(
+    vocab_size=VOCAB,
+    hidden_size=16,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    context_length=24,
+)
+SETTINGS = RLSettings(
+    steps=8,
+    prompts_per_step=4,
+    group_size=4,
+    updates_per_rollout=2,
+    prompt_width=3,
+    max_new_tokens=6,
+    rows_per_micro_batch=2,
+    row_width=20,
+    slots_per_row=4,
+)
+OPTIMIZER = OptimizerSettings(learning_rate=3e-2)
+
+
+def tiny_model() -> Transformer:
+    return Transformer(CONFIG)
+
+
+@cache
+def one_device() -> BatchSharding:
+    return BatchSharding(make_mesh(devices=jax.devices()[:1]), ShardingRules())
+
+
+def toy_dapo(**switches: Any) -> Method:
+    settings = DapoSettings(overlong_cache=3, **switches)
+    return dapo(settings, max_new_tokens=SETTINGS.max_new_tokens)
+
+
+def random_params(batch_sharding: BatchSharding, seed: int = 7) -> Any:
+    """The tiny model's parameters, by NumPy: `init_params` takes 6 s to compile."""
+    rng = np.random.default_rng(seed)
+    shapes = abstract_params(tiny_model())
+
+    def draw(path: Any, x: Any) -> np.ndarray:
+        if "scale" in path[-1].key:  # of a norm
+            return np.ones(x.shape, np.float32)
+        return 0.2 * rng.standard_normal(x.shape, np.float32)
+
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    axes = param_axes(tiny_model())
+    return jax.device_put(
+        params, tree_shardings(batch_sharding.mesh, batch_sharding.rules, axes, shapes)
+    )
+
+
+@cache
+def first_policy() -> TrainState:
+    """An untrained policy; init_rl_state copies it, so nothing donates it."""
+    return init_state_on_mesh(random_params(one_device()), OPTIMIZER.build())
+
+
+@cache
+def shared_pieces(temperature: float) -> RLLearner:
+    settings = dataclasses.replace(SETTINGS, temperature=temperature)
+    return build_rl_learner(
+        tiny_model(), LuckyTask(), toy_dapo(), settings, OPTIMIZER, one_device()
+    )
+
+
+def toy_learner(
+    method: Method,
+    settings: RLSettings = SETTINGS,
+    optimizer: OptimizerSettings = OPTIMIZER,
+) -> RLLearner:
+    """A learner with the sampler and the scorer of the other tests, compiled once.
+
+    For settings of the same shapes only.
+    """
+    learner = build_rl_learner(
+        tiny_model(), LuckyTask(), method, settings, optimizer, one_device()
+    )
+    shared = shared_pieces(settings.temperature)
+    return dataclasses.replace(learner, sample=shared.sample, score=shared.score)
+
+
+def toy_state(learner: RLLearner) -> RLState:
+    return init_rl_state(learner, first_policy())
+
+
+def run_steps(
+    learner: RLLearner, state: RLState, problems: ToyStream, steps: int
+) -> tuple[RLState, list[Row], list[Any]]:
+    """Iterations one after the other: the state, the rows and what was collected."""
+    rows, seen, timer = [], [], PhaseTimer()
+    for _ in range(steps):
+        state, row, collected = rl_iteration(learner, state, problems, timer)
+        rows.append(row)
+        seen.append(collected)
+    return state, rows, seen
+
+
+def fake_rollouts(
+    correct: Any,
+    *,
+    lengths: Any = None,
+    truncated: Any = None,
+    width: int = 6,
+    first_id: int = 0,
+    seed: int = 0,
+) -> Rollouts:
+    """Groups with random tokens and given grades; prompts of one to three tokens."""
+    rng = np.random.default_rng(seed)
+    correct = np.asarray(correct, bool)
+    p, g = correct.shape
+    if lengths is None:
+        lengths = rng.integers(1, width + 1, (p, g))
+    lengths = np.asarray(lengths)
+    mask = np.arange(width) < lengths[..., None]
+    if truncated is None:
+        truncated = np.zeros((p, g), bool)
+    prompt_lengths = rng.integers(1, 4, p)
+    inside = np.arange(3) < prompt_lengths[:, None]
+    return Rollouts(
+        problem_ids=np.arange(first_id, first_id + p),
+        prompt_tokens=np.where(inside, rng.integers(3, VOCAB, (p, 3)), 0),
+        prompt_lengths=prompt_lengths,
+        tokens=np.where(mask, rng.integers(0, VOCAB, (p, g, width)), 0),
+        sampler_logprobs=np.where(mask, -rng.random((p, g, width)), 0.0),
+        lengths=lengths,
+        truncated=np.asarray(truncated, bool),
+        correct=correct,
+        format_ok=np.ones((p, g), bool),
+        failed=np.zeros((p, g), bool),
+        rewards=np.zeros((p, g), np.float32),
+        policy_step=np.zeros(p, np.int64),
+    )
+
+
+def same_trees(a: Any, b: Any) -> bool:
+    """Whether two trees hold the same bits."""
+    leaves, other = jax.tree.leaves(a), jax.tree.leaves(b)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(np.array_equal(x, y) for x, y in zip(leaves, other, strict=True))
+
+
+def copied(tree: Any) -> Any:
+    """The arrays of a tree on the host, which survive a donation."""
+    return jax.tree.map(np.array, tree)

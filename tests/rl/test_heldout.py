@@ -1,0 +1,120 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from jaxrl_reason.rl.heldout import binomial_error, build_evaluation, samples_for_people
+from tests.rl.helpers import (
+    SETTINGS,
+    LuckyTask,
+    Toy,
+    fake_rollouts,
+    first_policy,
+    one_device,
+    shared_pieces,
+    tiny_model,
+)
+
+PROBLEMS = [Toy(i) for i in range(10)]
+
+
+def evaluation(**changes):
+    settings = {
+        "num_samples": SETTINGS.group_size,
+        "temperature": 1.0,
+        "max_new_tokens": SETTINGS.max_new_tokens,
+        "prompt_width": SETTINGS.prompt_width,
+        "batch_size": 16,
+        "seed": 0,
+        "place": one_device(),
+    }
+    problems = changes.pop("problems", PROBLEMS)
+    return build_evaluation(
+        tiny_model(), LuckyTask(), problems, **{**settings, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    # The sampler of the training tests has the same settings and is compiled once.
+    return dataclasses.replace(evaluation(), sample=shared_pieces(1.0).sample)
+
+
+def test_an_evaluation_needs_problems():
+    with pytest.raises(ValueError, match="at least one problem, got none"):
+        evaluation(problems=[])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_samples", "chunk"),
+    [(16, 4, 4), (4, 4, 1), (2, 4, 1), (99, 1, 10)],
+)
+def test_chunks_fill_the_batch(batch_size, num_samples, chunk):
+    built = evaluation(batch_size=batch_size, num_samples=num_samples)
+    assert built.chunk == chunk
+
+
+def test_every_problem_is_answered_once_in_order(sampled):
+    assert sampled.chunk == 4  # the last chunk holds two problems and padding
+    rollouts = sampled.run(first_policy().params)
+    assert rollouts.problem_ids.tolist() == list(range(10))
+    assert rollouts.group_size == 4
+    assert sampled.accuracy(first_policy().params) == rollouts.correct.mean()
+    assert 0 < rollouts.correct.mean() < 1
+
+
+def test_the_chunks_do_not_matter(sampled):
+    whole = sampled.run(first_policy().params)
+    part = dataclasses.replace(sampled, problems=PROBLEMS[6:9][::-1])
+    rollouts = part.run(first_policy().params)
+    np.testing.assert_array_equal(rollouts.tokens, whole.tokens[[8, 7, 6]])
+
+
+def test_it_draws_from_a_stream_of_its_own(sampled):
+    # The first draw of a run with the same seed and problems has other samples.
+    from tests.rl.test_collect import draw_from_policy
+
+    trained_on = draw_from_policy(range(4))
+    assert (sampled.run(first_policy().params).tokens[:4] != trained_on.tokens).any()
+
+
+def test_greedy_answers_are_the_same_for_every_seed():
+    greedy = evaluation(num_samples=1, temperature=0.0)
+    runs = [dataclasses.replace(greedy, seed=seed) for seed in (0, 1)]
+    answers = [run.run(first_policy().params).tokens for run in runs]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_the_binomial_error():
+    assert binomial_error(0.5, 100) == pytest.approx(0.05)
+    assert binomial_error(1.0, 100) == 0
+    assert binomial_error(0.3, 512) == pytest.approx(math.sqrt(0.21 / 512))
+
+
+def test_samples_for_people():
+    rollouts = fake_rollouts([[1, 0], [0, 1], [1, 1]], lengths=[[2, 6], [6, 3], [1, 1]])
+    rollouts = dataclasses.replace(
+        rollouts,
+        rewards=np.array([[1, -1], [-2, 1], [1, 1]], np.float32),
+        truncated=np.array([[0, 0], [1, 0], [0, 0]], bool),
+    )
+    rows = samples_for_people(LuckyTask(), rollouts, dict(enumerate(PROBLEMS)), 2)
+    assert len(rows) == 2
+    answer = " ".join(map(str, rollouts.tokens[0, 0, :2]))
+    n = rollouts.prompt_lengths[0]
+    assert rows[0] == {
+        "problem_id": 0,
+        "prompt": " ".join(map(str, rollouts.prompt_tokens[0, :n])),
+        "answer": answer,
+        "reward": 1.0,
+        "parsed": answer.split()[0],
+        "correct": True,
+        "length": 2,
+        "truncated": False,
+    }
+    assert rows[1]["truncated"]
+    assert (
+        len(samples_for_people(LuckyTask(), rollouts, dict(enumerate(PROBLEMS)), 9))
+        == 3
+    )

@@ -1,0 +1,461 @@
+"""Whole RL iterations of every method: a tiny model, a toy task."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_reason.losses import dapo_loss
+from jaxrl_reason.rl.methods import dr_grpo, grpo, ppo
+from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner
+from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.monitor import CompileCounter
+from tests.rl.helpers import (
+    OPTIMIZER,
+    SETTINGS,
+    LuckyTask,
+    ToyStream,
+    copied,
+    first_policy,
+    one_device,
+    run_steps,
+    same_trees,
+    shared_pieces,
+    tiny_model,
+    toy_dapo,
+    toy_learner,
+    toy_state,
+)
+
+MOST_STEPS = 80  # PPO rests at one half for a while
+LEARNT = 0.65
+METHODS = {
+    "dapo": toy_dapo(),
+    "grpo": grpo(kl_coef=0.001),
+    "dr_grpo": dr_grpo(length=SETTINGS.max_new_tokens),
+    "ppo": ppo(),
+}
+# Every step has these; the loop around adds seconds and tokens.
+ROW = {
+    "reward_mean accuracy format_rate entropy length_mean length_max truncated_share",
+    "groups_all_right groups_all_wrong groups_accepted groups_generated accepted_share",
+    "rounds clip_frac_low clip_frac_high approx_kl_k1 approx_kl_k3 ratio grad_norm",
+    "learning_rate loss updates updates_skipped groups_surplus grader_failed_share",
+    "sampler_diff_mean sampler_diff_max sampler_k1 sampler_k3 sampler_ess",
+}
+NAMES = {name for line in ROW for name in line.split()}
+
+
+class Recorder:
+    """Calls a function and keeps what it was called with and what came out."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, []
+
+    def __call__(self, *args):
+        result = self.function(*args)
+        self.calls.append((args, result))
+        return result
+
+
+@dataclasses.dataclass
+class Run:
+    """A method's run on the toy task, until it has learnt it rather well.
+
+    Beyond that, groups have no signal and ratios stay at 1.
+    """
+
+    name: str
+    learner: object
+    start: object
+    end: object
+    rows: list
+    collected: list
+    updates: list  # metrics of every single update
+    batches: list  # of every update
+    critic_batches: list
+    compiles: list
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def run(request):
+    learner = toy_learner(METHODS[request.param])
+    learner = dataclasses.replace(learner, update=Recorder(learner.update))
+    if learner.critic is not None:
+        critic = dataclasses.replace(
+            learner.critic, update=Recorder(learner.critic.update)
+        )
+        learner = dataclasses.replace(learner, critic=critic)
+    state, stream = toy_state(learner), ToyStream(SETTINGS.prompts_per_step)
+    start, rows, collected, compiles = copied(state), [], [], []
+    with CompileCounter() as counter:
+        while len(rows) < MOST_STEPS and np.mean(accuracies(rows)[-4:]) < LEARNT:
+            mark = counter.count
+            state, (row,), (found,) = run_steps(learner, state, stream, 1)
+            rows.append(row)
+            collected.append(found)
+            compiles.append(counter.names_since(mark))
+    calls = learner.update.calls
+    return Run(
+        name=request.param,
+        learner=learner,
+        start=start,
+        end=state,
+        rows=rows,
+        collected=collected,
+        updates=[finish_metrics(result[1]) for _, result in calls],
+        batches=[args[1] for args, _ in calls],
+        critic_batches=(
+            [args[1] for args, _ in learner.critic.update.calls]
+            if learner.critic
+            else []
+        ),
+        compiles=compiles,
+    )
+
+
+def accuracies(rows):
+    return [0.0, 0.0, 0.0, *(row["accuracy"] for row in rows)]
+
+
+def test_every_step_has_every_metric(run):
+    for row in run.rows:
+        assert row.keys() >= NAMES
+        assert all(math.isfinite(value) for value in row.values()), row
+        assert 0 <= row["accuracy"] <= 1
+        assert ("length_correct" in row) == (row["accuracy"] > 0)
+        assert ("length_wrong" in row) == (row["accuracy"] < 1)
+        assert row["updates_skipped"] == 0
+
+
+def test_parameters_move(run):
+    start = jax.tree.leaves(run.start.policy.params)
+    end = jax.tree.leaves(run.end.policy.params)
+    assert all((a != b).any() for a, b in zip(start, end, strict=True))
+    updates = len(run.rows) * SETTINGS.updates_per_rollout
+    assert int(run.end.policy.step) == updates
+    assert len(run.updates) == updates
+
+
+def test_the_ratio_is_1_in_the_first_update_and_leaves_it_after(run):
+    # Trap 15.
+    first, second = run.updates[0::2], run.updates[1::2]
+    for row in first:
+        assert abs(row["ratio"] - 1) < 1e-5
+        assert row["clip_frac_low"] == row["clip_frac_high"] == 0
+        assert abs(row["approx_kl_k3"]) < 1e-9
+    # Without dynamic sampling a mini-batch may have no signal and move nothing.
+    moved = [b for a, b in zip(first, second, strict=True) if a["grad_norm"] > 1e-3]
+    assert len(moved) > 3
+    assert all(abs(row["ratio"] - 1) > 1e-5 for row in moved)
+    assert all(row["approx_kl_k3"] > 0 for row in moved)
+    # The learning rate is large: clipping acts, on both sides.
+    assert max(row["clip_frac_low"] for row in second) > 0
+    assert max(row["clip_frac_high"] for row in second) > 0
+
+
+def test_sampler_and_trainer_agree_on_every_step(run):
+    # Trap 30: a cache against packed rows, single precision.
+    for row in run.rows:
+        assert row["sampler_diff_max"] < 1e-4
+        assert row["sampler_diff_mean"] < 1e-5
+        assert row["sampler_ess"] > 0.9999
+
+
+def test_after_the_second_step_nothing_compiles(run):
+    # Trap 44. Rounds, live micro-batches and surplus differ from step to step.
+    assert run.compiles[0]
+    assert len(run.rows) > 5
+    assert [name for names in run.compiles[2:] for name in names] == []
+
+
+def test_the_policy_learns(run):
+    accuracy = [row["accuracy"] for row in run.rows]
+    assert np.mean(accuracy[:3]) < 0.35
+    assert np.mean(accuracy[-4:]) >= LEARNT
+    assert run.rows[-1]["reward_mean"] > run.rows[0]["reward_mean"]
+
+
+def test_batches_hold_what_the_method_asks_for(run):
+    optional = ("ref_logprobs", "returns", "old_values", "advantages")
+
+    def present(batch):
+        return {name for name in optional if getattr(batch, name) is not None}
+
+    more = {"ref_logprobs"} if run.name == "grpo" else set()
+    assert present(run.batches[0]) == {"advantages"} | more
+    assert bool(run.critic_batches) == (run.name == "ppo")
+    for batch in run.critic_batches[:1]:
+        assert present(batch) == {"returns", "old_values"}
+
+
+def test_a_reference_is_kept_only_where_it_is_used(run):
+    # Trap 23.
+    if run.name == "grpo":
+        assert same_trees(run.end.reference, run.start.policy.params)
+        assert any(row["kl"] > 0 for row in run.rows)
+    else:
+        assert run.end.reference is None
+
+
+def test_a_critic_learns_where_there_is_one(run):
+    if run.name != "ppo":
+        assert run.end.critic is None
+        return
+    start = jax.tree.leaves(run.start.critic.params)
+    end = jax.tree.leaves(run.end.critic.params)
+    assert all((a != b).any() for a, b in zip(start, end, strict=True))
+    assert not run.start.critic.params["value_head"].any()  # first values are 0
+    names = {"critic_loss", "critic_grad_norm", "critic_updates_skipped"}
+    assert names <= run.rows[0].keys()
+    # Its values come nearer to what they stand for.
+    errors = [
+        abs(float(np.mean((batch.old_values - batch.returns)[batch.mask])))
+        for batch in run.critic_batches[:12]
+    ]
+    assert np.mean(errors[6:]) < 0.7 * np.mean(errors[:2])
+
+
+def test_only_dapo_refills_and_keeps_a_surplus(run):
+    rounds = [found.rounds for found in run.collected]
+    if run.name != "dapo":
+        assert set(rounds) == {1}
+        assert run.end.surplus is None
+        return
+    assert max(rounds) > 1
+    assert run.end.draws == sum(rounds)
+    for before, after in zip(run.collected, run.collected[1:], strict=False):
+        correct = before.rollouts.correct
+        assert (correct.any(1) & ~correct.all(1)).all()
+        if before.surplus is not None:
+            kept = before.surplus.problem_ids
+            assert after.rollouts.problem_ids[: len(kept)].tolist() == kept.tolist()
+
+
+def test_old_logprobs_of_the_surplus_are_of_the_policy_that_is_updated(run):
+    # So the first ratio is 1 also on groups that an older policy sampled.
+    if run.name != "dapo":
+        return
+    found = next(
+        i for i, one in enumerate(run.collected) if (one.rollouts.policy_step < i).any()
+    )
+    assert abs(run.updates[2 * found]["ratio"] - 1) < 1e-5
+
+
+def test_reward_metrics_are_of_all_fresh_samples(run):
+    for row, found in zip(run.rows, run.collected, strict=True):
+        fresh = found.fresh
+        assert row["groups_generated"] == fresh.num_prompts
+        assert row["reward_mean"] == pytest.approx(float(fresh.rewards.mean()))
+        assert row["accuracy"] == pytest.approx(float(fresh.correct.mean()))
+
+
+def test_old_logprobs_taken_anew_in_every_update_would_never_clip():
+    # Trap 15, kept as a mutant.
+    def loss(logprobs, old, *args, **kwargs):
+        return dapo_loss(logprobs, jax.lax.stop_gradient(logprobs), *args, **kwargs)
+
+    learner = toy_learner(dataclasses.replace(toy_dapo(), loss=loss))
+    stream = ToyStream(SETTINGS.prompts_per_step)
+    _, rows, _ = run_steps(learner, toy_state(learner), stream, 3)
+    assert all(abs(row["ratio"] - 1) < 1e-6 for row in rows)
+    assert all(row["clip_frac_low"] + row["clip_frac_high"] == 0 for row in rows)
+
+
+def test_without_a_kl_term_no_reference_pass_runs():
+    # Trap 23: the scorer runs once a mini-batch for the old log-probs, and once more
+    # only for a reference. No update is needed to see it.
+    counts = {}
+    for coef in (0.0, 0.001):
+        learner = toy_learner(grpo(kl_coef=coef))
+        score = Recorder(learner.score)
+        learner = dataclasses.replace(
+            learner, score=score, update=lambda policy, batch, live: (policy, {})
+        )
+        state = toy_state(learner)
+        assert (state.reference is None) == (coef == 0)
+        run_steps(learner, state, ToyStream(SETTINGS.prompts_per_step), 1)
+        counts[coef] = len(score.calls)
+    assert counts == {0.0: 2, 0.001: 4}
+
+
+def no_update(policy, batch, live):
+    return policy, {}
+
+
+def test_old_logprobs_may_be_the_sampler_s():
+    # Then no forward pass is made but for what an earlier policy sampled, and nothing
+    # says that sampler and trainer agree.
+    rows, calls = {}, {}
+    for whose in ("trainer", "sampler"):
+        settings = dataclasses.replace(SETTINGS, old_logprobs=whose)
+        learner = toy_learner(toy_dapo(), settings)
+        score = Recorder(learner.score)
+        learner = dataclasses.replace(learner, score=score)
+        _, rows[whose], found = run_steps(learner, toy_state(learner), ToyStream(4), 3)
+        calls[whose] = len(score.calls)
+    stale = [(one.rollouts.policy_step < i) for i, one in enumerate(found)]
+    assert any(x.any() for x in stale)
+    assert calls["trainer"] == 3 * 2
+    assert 0 < calls["sampler"] < calls["trainer"]
+    for one, other in zip(rows["trainer"], rows["sampler"], strict=True):
+        mismatch = {name for name in one if name.startswith("sampler_")}
+        assert set(one) - set(other) == mismatch
+        for name in set(one) & set(other):
+            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5)
+
+
+def test_a_method_that_weighs_the_mismatch_has_the_trainer_s_old_logprobs():
+    settings = dataclasses.replace(SETTINGS, old_logprobs="sampler")
+    method = dataclasses.replace(
+        toy_dapo(),
+        weights=lambda old, sampler, mask: mask,
+        loss_inputs=(*toy_dapo().loss_inputs, "weights"),
+    )
+    with pytest.raises(ValueError, match="must be 'trainer' for dapo, which weighs"):
+        toy_learner(method, settings)
+
+
+def test_the_temperature_travels_to_the_trainer():
+    # Trap 27, with the trainer that forgets it as a mutant.
+    settings = dataclasses.replace(SETTINGS, temperature=0.6)
+    learner = dataclasses.replace(toy_learner(toy_dapo(), settings), update=no_update)
+    stream = partial(ToyStream, SETTINGS.prompts_per_step)
+    _, (row,), _ = run_steps(learner, toy_state(learner), stream(), 1)
+    assert row["sampler_diff_max"] < 1e-4
+    mutant = dataclasses.replace(learner, score=shared_pieces(1.0).score)
+    _, (row,), _ = run_steps(mutant, toy_state(learner), stream(), 1)
+    assert row["sampler_diff_max"] > 0.1
+
+
+def test_overlong_filtering_masks_the_loss_and_not_the_statistics():
+    seen = {}
+    for on in (False, True):
+        learner = toy_learner(toy_dapo(overlong_filtering=on))
+        update = Recorder(no_update)
+        advantages = Recorder(learner.advantages)
+        learner = dataclasses.replace(learner, update=update, advantages=advantages)
+        stream = ToyStream(SETTINGS.prompts_per_step)
+        _, _, (found,) = run_steps(learner, toy_state(learner), stream, 1)
+        tokens = sum(int(args[1].mask.sum()) for args, _ in update.calls)
+        seen[on] = (tokens, advantages.calls[0], found.rollouts)
+    (all_tokens, plain, rollouts), (tokens, filtered, _) = seen[False], seen[True]
+    assert rollouts.truncated.any()
+    assert all_tokens == rollouts.lengths.sum()
+    assert tokens == rollouts.lengths[~rollouts.truncated].sum()
+    # Truncated responses stay in their groups' mean and deviation.
+    assert same_trees(plain[1], filtered[1])
+    assert filtered[0][0].mask.sum() == all_tokens
+
+
+def test_a_step_is_the_same_twice():
+    learner = dataclasses.replace(toy_learner(toy_dapo()), update=no_update)
+    runs = [
+        run_steps(learner, toy_state(learner), ToyStream(4), 2)[1:] for _ in range(2)
+    ]
+    assert runs[0][0] == runs[1][0]
+    assert same_trees(
+        [found.rollouts for found in runs[0][1]],
+        [found.rollouts for found in runs[1][1]],
+    )
+
+
+OWN_LOSS = '''
+"""A loss of somebody's own: REINFORCE on the sampler's weights, no clip."""
+import jax.numpy as jnp
+
+from jaxrl_reason.losses import masked_total, policy_gradient, token_mean
+
+
+def my_loss(logprobs, old_logprobs, advantages, mask, counts, *, entropy,
+            sampler_logprobs, group_ids, num_groups):
+    assert group_ids.shape == (logprobs.shape[0],) and num_groups == 2
+    per_token = policy_gradient(logprobs, advantages, mask)
+    return token_mean(per_token, mask, counts), {
+        "entropy": masked_total(entropy, mask),
+        "off_policy": masked_total(jnp.abs(old_logprobs - sampler_logprobs), mask),
+    }
+
+
+def my_rewards(rollouts):
+    return rollouts.correct * 2.0
+'''
+
+
+def test_a_loss_in_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "my_method.py"
+    path.write_text(OWN_LOSS)
+    spec = importlib.util.spec_from_file_location("my_method", path)
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    method = dataclasses.replace(
+        dr_grpo(length=6),
+        name="mine",
+        loss=mine.my_loss,
+        rewards=mine.my_rewards,
+        loss_inputs=("entropy", "sampler_logprobs", "group_ids"),
+    )
+    learner = toy_learner(method)
+    stream = ToyStream(SETTINGS.prompts_per_step)
+    _, rows, _ = run_steps(learner, toy_state(learner), stream, 8)
+    assert rows[0]["off_policy"] < 1e-5
+    assert rows[0]["reward_mean"] == 2 * rows[0]["accuracy"]
+    assert rows[-1]["accuracy"] > rows[0]["accuracy"]
+    assert json.loads(json.dumps(rows[-1])) == rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be > 0 in training, got 0.0"),
+        ({"temperature": math.nan}, "temperature must be > 0 in training, got nan"),
+        ({"group_size": 0}, "group_size must be >= 1, got 0"),
+        ({"value_pretraining_steps": -1}, "value_pretraining_steps must be >= 0, got"),
+        ({"steps": 0}, "steps must be >= 1, got 0"),
+        ({"max_rounds": 0}, "max_rounds must be >= 1, got 0"),
+        ({"old_logprobs": "both"}, "must be one of .*, got 'both'"),
+    ],
+)
+def test_rl_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RLSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_size": 1}, "group_size must be >= 2 for dapo, got 1"),
+        ({"critic_updates_per_rollout": 2}, "must be 0 for dapo, which has no critic"),
+        ({"value_pretraining_steps": 1}, "must be 0 for dapo, which has no critic"),
+    ],
+)
+def test_settings_must_fit_the_method(changes, message):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    with pytest.raises(ValueError, match=message):
+        build_rl_learner(
+            tiny_model(), LuckyTask(), toy_dapo(), settings, OPTIMIZER, one_device()
+        )
+
+
+def test_prompt_and_response_must_fit_the_context():
+    settings = dataclasses.replace(SETTINGS, prompt_width=19, row_width=40)
+    with pytest.raises(ValueError, match=r"context_length \(24\), got 25"):
+        build_rl_learner(
+            tiny_model(), LuckyTask(), toy_dapo(), settings, OPTIMIZER, one_device()
+        )
+
+
+def test_the_policy_that_was_handed_in_is_left_alone():
+    before = copied(first_policy().params)
+    learner = toy_learner(toy_dapo())
+    state = toy_state(learner)
+    assert not any(x is y for x, y in zip(
+        jax.tree.leaves(state.policy.params), jax.tree.leaves(first_policy().params),
+        strict=True,
+    ))  # fmt: skip
+    assert same_trees(before, first_policy().params)

@@ -1,0 +1,377 @@
+"""The parts that a method may ask of the loop: critic, baseline, rewards, controls."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_reason.losses import ppo_loss
+from jaxrl_reason.rl.coefficient_controllers import entropy_controller, kl_controller
+from jaxrl_reason.rl.collect import (
+    NoSignalError,
+    choose_groups,
+    collect_groups,
+    compute_rewards,
+)
+from jaxrl_reason.rl.iteration import greedy_rewards
+from jaxrl_reason.rl.methods import (
+    accuracy_and_format,
+    binary_accuracy,
+    grpo,
+    ppo,
+)
+from jaxrl_reason.rl.recipes import (
+    GDPO,
+    GPG,
+    PRIME,
+    REMAX,
+)
+from jaxrl_reason.runs.monitor import CompileCounter
+from tests.rl.helpers import (
+    ENDS,
+    SETTINGS,
+    ToyStream,
+    copied,
+    fake_rollouts,
+    run_steps,
+    same_trees,
+    tiny_model,
+    toy_dapo,
+    toy_learner,
+    toy_state,
+)
+
+LIMIT = SETTINGS.max_new_tokens
+
+
+def stream() -> ToyStream:
+    return ToyStream(SETTINGS.prompts_per_step)
+
+
+# The critic.
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """PPO whose critic learns alone for six steps and makes four updates a step."""
+    settings = dataclasses.replace(
+        SETTINGS, critic_updates_per_rollout=4, value_pretraining_steps=6
+    )
+    learner = toy_learner(ppo(value_clip=None), settings)
+    start = toy_state(learner)
+    before = copied(start)
+    state, rows, _ = run_steps(learner, start, stream(), 6)
+    return learner, before, state, rows
+
+
+def test_value_pretraining_moves_the_critic_and_not_one_bit_of_the_policy(calibrated):
+    _, before, state, rows = calibrated
+    assert same_trees(before.policy, copied(state.policy))
+    assert not same_trees(before.critic.params, copied(state.critic.params))
+    assert {row["updates"] for row in rows} == {0}
+    assert all("grad_norm" not in row for row in rows)
+    assert all(row["critic_loss"] > 0 for row in rows)
+
+
+def test_the_critic_makes_updates_of_its_own_number(calibrated):
+    learner, _, state, _ = calibrated
+    assert int(state.critic.step) == 6 * 4
+    assert learner.critic.plan.groups_per_minibatch == 1
+    assert learner.plan.groups_per_minibatch == 2
+
+
+def test_a_pretrained_critic_explains_more_than_one_that_knows_nothing(calibrated):
+    _, _, _, rows = calibrated
+    assert rows[0]["explained_variance"] == 0.0  # its head is zero
+    assert rows[0]["critic_loss"] > 1.5 * rows[-1]["critic_loss"]
+
+
+def test_after_pretraining_the_policy_learns_too(calibrated):
+    learner, _, state, _ = calibrated
+    before = copied(state.policy.params)
+    critic = copied(state.critic)
+    state = dataclasses.replace(
+        state,
+        policy=jax.tree.map(lambda x: x.copy(), state.policy),
+        critic=jax.tree.map(lambda x: x.copy(), state.critic),
+    )
+    state, (row,), _ = run_steps(learner, state, stream(), 1)
+    assert row["updates"] == int(state.policy.step) == 2
+    assert int(state.critic.step) == int(critic.step) + 4
+    assert not same_trees(before, copied(state.policy.params))
+
+
+# The greedy baseline.
+
+
+def test_the_greedy_baseline_is_the_reward_of_the_greedy_response():
+    learner = toy_learner(REMAX.build(LIMIT))
+    seen = []
+    advantages = learner.advantages
+
+    def record(x):
+        seen.append(x)
+        return advantages(x)
+
+    learner = dataclasses.replace(learner, advantages=record)
+    state = toy_state(learner)
+    params = copied(state.policy.params)
+    _, _, (found,) = run_steps(learner, state, stream(), 1)
+    # The greedy response to every prompt, found token by token.
+    rollouts = found.rollouts
+    for i in range(rollouts.num_prompts):
+        n = rollouts.prompt_lengths[i]
+        prompt = rollouts.prompt_tokens[i, :n]
+        response, truncated = greedy(params, list(prompt))
+        right = response[0] in (7, 8, 9) and not truncated
+        assert rollouts.greedy_rewards[i] == float(right)
+    wanted = np.repeat(rollouts.greedy_rewards, SETTINGS.group_size)
+    np.testing.assert_array_equal(seen[0].greedy_rewards, wanted)
+    estimate = np.asarray(advantages(seen[0]).advantages)
+    np.testing.assert_allclose(estimate, rollouts.rewards.reshape(-1) - wanted)
+
+
+@jax.jit
+def hidden_states(params, tokens, positions, segments):
+    return tiny_model().apply({"params": params}, tokens, positions, segments)
+
+
+def greedy(params, tokens):
+    """Greedy decoding without a cache."""
+    response = []
+    while len(response) < LIMIT:
+        width = 3 + LIMIT
+        row = np.zeros((1, width), np.int32)
+        n = len(tokens)
+        row[0, :n] = tokens
+        live = (np.arange(width) < n).astype(np.int32)[None]
+        hidden = hidden_states(params, row, np.arange(width)[None], live)
+        logits = np.asarray(hidden[0, n - 1]) @ np.asarray(params["embedding"]).T
+        response.append(int(np.argmax(logits)))
+        tokens = [*tokens, response[-1]]
+        if response[-1] in ENDS:
+            return response, False
+    return response, True
+
+
+def test_a_greedy_response_that_nobody_can_judge_is_no_baseline():
+    learner = toy_learner(REMAX.build(LIMIT))
+    samples = fake_rollouts([[1, 1, 0, 1], [0, 0, 0, 1]])
+    one = dataclasses.replace(
+        fake_rollouts([[0], [1]]), failed=np.array([[True], [False]])
+    )
+    assert greedy_rewards(learner, one, samples).tolist() == [0.75, 1.0]
+
+
+def test_one_response_a_prompt_is_enough_where_no_group_is_compared():
+    assert REMAX.build(LIMIT).min_group_size == 1
+    assert ppo().min_group_size == 1
+    assert grpo().min_group_size == toy_dapo().min_group_size == 2
+
+
+# The implicit reward.
+
+
+def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
+    learner = toy_learner(PRIME.build(LIMIT))
+    state = toy_state(learner)
+    start = copied((state.policy, state.reward_model, state.reference))
+    # The policy is kept as it is, so that there are enough outcomes to learn from.
+    learner = dataclasses.replace(
+        learner, update=lambda policy, batch, live: (policy, {})
+    )
+    state, rows, _ = run_steps(learner, state, stream(), 36)
+    assert same_trees(start[0], copied(state.policy))
+    assert same_trees(start[2], copied(state.reference))
+    assert not same_trees(start[1].params, copied(state.reward_model.params))
+    names = {"reward_model_loss", "reward_model_accuracy", "reward_model_score"}
+    assert names <= rows[0].keys()
+    # Untrained, it says 0 of everything: log 2. Then it tells right from wrong.
+    assert rows[0]["reward_model_loss"] == pytest.approx(np.log(2), rel=0.05)
+    assert np.mean([row["reward_model_loss"] for row in rows[-8:]]) < 0.55
+    assert np.mean([row["reward_model_accuracy"] for row in rows[-8:]]) > 0.75
+
+
+# Several rewards.
+
+
+def test_components_add_up_to_the_reward_and_reach_the_estimator():
+    learner = toy_learner(GDPO.build(LIMIT))
+    seen = []
+    advantages = learner.advantages
+
+    def record(x):
+        seen.append(x)
+        return advantages(x)
+
+    learner = dataclasses.replace(
+        learner,
+        advantages=record,
+        update=lambda policy, batch, live: (policy, {}),
+    )
+    _, (row,), (found,) = run_steps(learner, toy_state(learner), stream(), 1)
+    rollouts = found.rollouts
+    assert rollouts.components.shape == (*rollouts.correct.shape, 2)
+    np.testing.assert_array_equal(rollouts.components[..., 0], rollouts.correct)
+    np.testing.assert_array_equal(rollouts.components[..., 1], rollouts.format_ok)
+    np.testing.assert_array_equal(rollouts.components.sum(-1), rollouts.rewards)
+    assert seen[0].components.shape == (SETTINGS.sequences, 2)
+    assert row["reward_mean"] == pytest.approx(rollouts.rewards.mean())
+
+
+def test_a_component_that_is_not_finite_counts_as_a_failed_grade():
+    def rewards(rollouts):
+        components = accuracy_and_format(rollouts)
+        components[0, 1, 1] = np.nan
+        return components
+
+    method = dataclasses.replace(GDPO.build(LIMIT), rewards=rewards)
+    found = compute_rewards(method, fake_rollouts([[1, 1, 0], [0, 1, 0]]))
+    assert found.failed.tolist() == [[False, True, False], [False] * 3]
+    # The mean of the group's others, in every component.
+    np.testing.assert_allclose(found.components[0, 1], [0.5, 1.0])
+    assert np.isfinite(found.rewards).all()
+
+
+def test_rewards_of_another_shape_are_refused():
+    method = dataclasses.replace(
+        grpo(), rewards=lambda rollouts: np.zeros((2, 3, 1, 1))
+    )
+    with pytest.raises(ValueError, match=r"shape \[P, G\] = \(2, 3\) of the"):
+        compute_rewards(method, fake_rollouts([[1, 1, 0], [0, 1, 0]]))
+
+
+# A share of groups with signal.
+
+RIGHT, WRONG, MIXED = [1, 1, 1], [0, 0, 0], [0, 1, 0]
+
+
+def collect(rounds, share, max_rounds=4):
+    drawn = iter(rounds)
+    method = dataclasses.replace(GPG.build(LIMIT), min_signal_share=share)
+    return collect_groups(
+        lambda problems, draw: fake_rollouts(
+            next(drawn), first_id=problems[0].problem_id
+        ),
+        ToyStream(4),
+        method,
+        num_prompts=4,
+        surplus=None,
+        first_draw=0,
+        max_rounds=max_rounds,
+    )
+
+
+def test_enough_signal_in_the_first_round_is_the_batch_as_it_came():
+    found = collect([[RIGHT, MIXED, WRONG, MIXED]], share=0.5)
+    assert found.rollouts.problem_ids.tolist() == [0, 1, 2, 3]
+    assert (found.rounds, found.accepted, found.surplus) == (1, 2, None)
+
+
+def test_rounds_go_on_until_the_share_has_signal_and_dull_groups_make_room():
+    found = collect([[RIGHT, MIXED, WRONG, WRONG], [MIXED, WRONG, WRONG, MIXED]], 0.6)
+    assert found.rounds == 2
+    assert found.rollouts.problem_ids.tolist() == [0, 1, 4, 7]
+    assert found.surplus is None
+
+
+def test_a_share_that_is_never_reached_takes_what_there_is():
+    rounds = [[WRONG, MIXED, WRONG, WRONG], [WRONG] * 4, [RIGHT] * 4]
+    found = collect(rounds, 0.6, max_rounds=3)
+    assert found.rollouts.problem_ids.tolist() == [0, 1, 2, 3]
+    with pytest.raises(NoSignalError, match="fill 3 groups with signal, got 0 of 8"):
+        collect([[WRONG] * 4] * 2, 0.6, max_rounds=2)
+
+
+def test_groups_with_signal_are_never_lost():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        signal = rng.random(rng.integers(4, 12)) < 0.5
+        chosen, rest = choose_groups(signal, 4)
+        assert len(chosen) == 4
+        assert set(np.flatnonzero(signal)) <= set(chosen) | set(rest)
+        assert signal[rest].all()
+
+
+# Coefficients that move.
+
+
+def controlled(target: float):
+    """GRPO's advantages under PPO's loss with an entropy bonus that is controlled."""
+    return dataclasses.replace(
+        grpo(kl_coef=0),
+        name="controlled",
+        loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2),
+        rewards=binary_accuracy,
+        controller=entropy_controller(target=target, step=0.01, high=0.025),
+    )
+
+
+def test_the_entropy_bonus_follows_the_measured_entropy_a_step_behind():
+    learner = toy_learner(controlled(target=5.0))  # above log 12: always too low
+    with CompileCounter() as counter:
+        state, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
+        mark = counter.count
+        state, more, _ = run_steps(learner, state, ToyStream(4), 2)
+        assert counter.since(mark) == 0  # the weight is traced
+    weights = [row["entropy_coef"] for row in rows + more]
+    np.testing.assert_allclose(weights, [0.0, 0.01, 0.02, 0.025], rtol=1e-6)
+    assert state.controls["entropy_bonus"] == pytest.approx(0.025)
+    # Sampled and full entropy measure the same thing, up to the noise of a batch.
+    assert rows[0]["entropy_sampled"] == pytest.approx(rows[0]["entropy"], rel=0.2)
+
+
+def test_the_weight_of_the_bonus_reaches_the_loss():
+    batches = []
+
+    def record(policy, batch, live, **given):
+        batches.append(given)
+        return policy, {}
+
+    learner = dataclasses.replace(toy_learner(controlled(target=5.0)), update=record)
+    run_steps(learner, toy_state(learner), stream(), 2)
+    assert [x["entropy_coef"] for x in batches] == [
+        0.0,
+        0.0,
+        pytest.approx(0.01),
+        pytest.approx(0.01),
+    ]
+
+
+def test_the_kl_weight_in_the_reward_follows_the_kl():
+    controller = kl_controller(start=0.1, target=0.5, horizon=100, num_samples=16)
+    learner = toy_learner(ppo(kl_coef=0.1, controller=controller))
+    seen = []
+    advantages = learner.advantages
+
+    def record(x):
+        seen.append(x)
+        return advantages(x)
+
+    learner = dataclasses.replace(learner, advantages=record)
+    _, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
+    assert [float(x.controls["kl_coef"]) for x in seen] == pytest.approx(
+        [row["kl_coef"] for row in rows]
+    )
+    # The first KL is 0, so the weight falls by 0.2 * 16 / 100.
+    assert rows[0]["reference_k1"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[1]["kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 16 / 100))
+    # The weight reaches the rewards: another one gives other returns.
+    x = seen[1]
+    other = dataclasses.replace(x, controls={"kl_coef": np.float32(5.0)})
+    assert not np.allclose(advantages(x).returns, advantages(other).returns)
+
+
+def test_a_controller_of_ppo_needs_a_weight_to_move():
+    controller = kl_controller(start=0.1, target=0.5, horizon=100, num_samples=16)
+    with pytest.raises(ValueError, match="needs a kl_coef > 0, got 0"):
+        ppo(controller=controller)
+
+
+def test_settings_of_a_method_are_checked():
+    with pytest.raises(ValueError, match="min_signal_share must be in"):
+        dataclasses.replace(grpo(), min_signal_share=1.5)
+    with pytest.raises(ValueError, match="keep_groups needs dynamic_sampling or"):
+        dataclasses.replace(grpo(), keep_groups=lambda rollouts: rollouts.correct[:, 0])

@@ -1,0 +1,88 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxrl_reason.rl.collect import Collected
+from jaxrl_reason.rl.rollout_metrics import mismatch_metrics, rollout_metrics
+from tests.rl.helpers import fake_rollouts
+
+
+def collected(fresh, surplus=None, accepted=1):
+    batch = fresh.select(slice(0, 1))
+    return Collected(batch, fresh, surplus, rounds=3, accepted=accepted)
+
+
+def test_rollout_metrics_by_hand():
+    fresh = fake_rollouts(
+        [[1, 0], [1, 1], [0, 0], [0, 0]],
+        lengths=[[2, 6], [3, 1], [4, 6], [5, 5]],
+        truncated=[[0, 1], [0, 0], [0, 1], [0, 0]],
+    )
+    fresh = dataclasses.replace(
+        fresh,
+        rewards=np.array([[1, -2], [1, 1], [-1, -2], [-1, -1]], np.float32),
+        format_ok=np.array([[1, 0], [1, 1], [1, 0], [1, 0]], bool),
+        failed=np.array([[0, 0], [0, 0], [0, 0], [0, 1]], bool),
+    )
+    row = rollout_metrics(collected(fresh, surplus=fresh.select(slice(1, 3))))
+    assert row == pytest.approx(
+        {
+            "reward_mean": -0.5,
+            "accuracy": 3 / 7,
+            "format_rate": 5 / 8,
+            "grader_failed_share": 1 / 8,
+            "length_mean": 4,
+            "length_max": 6,
+            "length_correct": 2,
+            "length_wrong": 21 / 4,
+            "truncated_share": 1 / 4,
+            "groups_all_right": 1 / 4,
+            "groups_all_wrong": 1 / 2,
+            "groups_generated": 4,
+            "groups_accepted": 1,
+            "accepted_share": 1 / 4,
+            "groups_surplus": 2,
+            "rounds": 3,
+        }
+    )
+    assert all(type(value) is float for value in row.values())
+
+
+@pytest.mark.parametrize(("grade", "absent"), [(1, "wrong"), (0, "correct")])
+def test_what_did_not_occur_is_left_out(grade, absent):
+    row = rollout_metrics(collected(fake_rollouts([[grade] * 4])))
+    assert f"length_{absent}" not in row
+    assert row["groups_surplus"] == 0
+
+
+def test_mismatch_by_hand():
+    sampler = np.array([[-1.0, -2.0, 99.0]], np.float32)
+    trainer = np.array([[-1.5, -1.0, -99.0]], np.float32)
+    mask = np.array([[True, True, False]])
+    row = mismatch_metrics(sampler, trainer, mask)
+    d = np.array([0.5, -1.0])
+    u = np.exp(-d)
+    assert row == pytest.approx(
+        {
+            "sampler_diff_mean": 0.75,
+            "sampler_diff_max": 1.0,
+            "sampler_k1": -0.25,
+            "sampler_k3": np.mean(u - 1 + d),
+            "sampler_ess": u.sum() ** 2 / (u**2).sum() / 2,
+        }
+    )
+
+
+def test_agreement_and_disagreement_have_their_ends():
+    x = -np.ones((2, 3), np.float32)
+    mask = np.ones((2, 3), bool)
+    same = mismatch_metrics(x, x, mask)
+    assert (same["sampler_diff_max"], same["sampler_k3"], same["sampler_ess"]) == (
+        0,
+        0,
+        1,
+    )
+    far = mismatch_metrics(x, x - 1000, mask)
+    assert all(np.isfinite(value) for value in far.values())
+    assert mismatch_metrics(x, x, np.zeros((2, 3), bool)) == {}

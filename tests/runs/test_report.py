@@ -1,0 +1,75 @@
+import dataclasses
+import json
+
+import numpy as np
+
+from jaxrl_reason.runs.report import Report, duration, write_report
+
+REPORT = Report(
+    name="first",
+    method="dapo",
+    seed=1,
+    steps=150,
+    heldout_problems=512,
+    heldout_accuracy_before=0.25,
+    heldout_accuracy_rl=np.float32(0.5),
+    heldout_samples=8,
+    heldout_avg_before=0.2,
+    heldout_avg_rl=0.45,
+    wall_seconds={"sft": 90.0, "rl": 330.5},
+    rollout_tokens_per_second=8123.4,
+    train_tokens_per_second=12345.6,
+    peak_memory_bytes=700 * 2**20,
+    compiles_after_warm_up=0,
+    settings={"seed": 1},
+    versions={"jax": "0.10.2"},
+)
+
+
+def test_the_keys_are_always_the_same(tmp_path):
+    full = json.loads(write_report(tmp_path, REPORT).read_text())
+    bare = json.loads(write_report(tmp_path, Report("a", "grpo", 0)).read_text())
+    assert list(full) == list(bare)
+    assert list(full) == [
+        *(f.name for f in dataclasses.fields(Report)),
+        "wall_seconds_total",
+        "heldout_gain_points",
+    ]
+    assert full["heldout_gain_points"] == 25.0
+    assert full["wall_seconds_total"] == 420.5
+    assert full["heldout_accuracy_rl"] == 0.5
+    assert bare["heldout_accuracy_rl"] is None
+    assert bare["heldout_gain_points"] is None
+
+
+def test_nan_is_null(tmp_path):
+    report = dataclasses.replace(REPORT, heldout_accuracy_rl=float("nan"), name="nan")
+    found = json.loads(write_report(tmp_path, report).read_text())
+    assert found["heldout_accuracy_rl"] is None
+    assert found["heldout_gain_points"] is None
+    assert found["name"] == "nan"
+
+
+def test_the_page_reads(tmp_path):
+    write_report(tmp_path, REPORT)
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# Report of first\n\ndapo, seed 1, 150 steps, finished.\n")
+    assert "| held-out accuracy (512 problems) | before RL | after RL | gain |" in text
+    assert "| greedy | 25.0% | 50.0% | +25.0 points |" in text
+    assert "| mean of 8 samples, temperature 1 | 20.0% | 45.0% | +25.0 points |" in text
+    assert "| in all | 7 min 00 s |" in text
+    assert "- peak memory: 700 MiB" in text
+
+
+def test_a_stopped_run_without_evaluation_has_a_page(tmp_path):
+    write_report(tmp_path, Report("a", "grpo", 0, finished=False))
+    text = (tmp_path / "report.md").read_text()
+    assert "grpo, seed 0, stopped before its end." in text
+    assert "held-out" not in text
+
+
+def test_durations_round_over_the_units():
+    assert duration(59.94) == "59.9 s"
+    assert duration(59.96) == "1 min 00 s"
+    assert duration(119.7) == "2 min 00 s"
+    assert duration(3599.9) == "1 h 00 min"

@@ -1,0 +1,51 @@
+"""Where a loop writes, what it asks, and how often."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.metrics import MetricsLog, Row
+from jaxrl_reason.runs.progress import TrainingProgress
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Where a loop writes, what it asks, and how often.
+
+    Args:
+      log: one row a step (the supervised loop: one every `log_every` updates).
+      checkpoints: of this stage.
+      fingerprint: settings that a resumed run must share.
+      progress: the bar.
+      interrupt: asked after every step.
+      save_every: steps between checkpoints.
+      evaluate: params -> metrics, e.g. {"heldout_accuracy": 0.4}.
+      evaluate_every: steps between evaluations; the last step is always evaluated.
+      show_samples: gets (step, rollouts) at every evaluation.
+      log_every: supervised updates between rows.
+      annotate: RL step -> what else its row says.
+    """
+
+    log: MetricsLog
+    checkpoints: CheckpointFolder
+    fingerprint: Mapping[str, Any]
+    progress: TrainingProgress
+    interrupt: GracefulInterrupt
+    save_every: int
+    evaluate: Callable[[Params], Row] | None = None
+    evaluate_every: int = 0
+    show_samples: Callable[[int, Any], None] | None = None
+    log_every: int = 50
+    annotate: Callable[[int], Row] | None = None
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether this step is evaluated."""
+        if self.evaluate is None or not self.evaluate_every:
+            return False
+        return step % self.evaluate_every == 0 or step == last
+
+

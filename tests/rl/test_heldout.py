@@ -27,7 +27,7 @@ def evaluation(**changes):
         "prompt_width": SETTINGS.prompt_width,
         "batch_size": 16,
         "seed": 0,
-        "place": one_device(),
+        "batch_sharding": one_device(),
     }
     problems = changes.pop("problems", PROBLEMS)
     return build_evaluation(

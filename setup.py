@@ -48,6 +48,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir={"jaxrl_reason": "jaxrl_reason", **MAPPED},
+    entry_points={"console_scripts": ["jaxrl-reason = jaxrl_reason.cli.main:main"]},
     package_data={"jaxrl_reason": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,

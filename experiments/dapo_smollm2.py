@@ -46,7 +46,7 @@ from experiments.smollm2_export import export
 from experiments.smollm2_settings import Config
 from experiments.smollm2_setup import Setup, set_up
 from jaxrl_reason.evaluation.statistics import Estimate
-from jaxrl_reason.export import check_new_folder
+from jaxrl_reason.pretrained.model_folder import check_new_folder
 from jaxrl_reason.rl.rl_learner import init_rl_state
 from jaxrl_reason.runs import durable
 from jaxrl_reason.runs.clock import StageClock

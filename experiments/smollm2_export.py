@@ -6,7 +6,8 @@ from typing import Any
 
 from experiments.smollm2_setup import Setup
 from jaxrl_reason.evaluation.statistics import Estimate
-from jaxrl_reason.export import Figure, ModelCard, export_model
+from jaxrl_reason.pretrained.model_card import Figure, ModelCard
+from jaxrl_reason.pretrained.model_folder import export_model
 from jaxrl_reason.sampler import SamplingSettings
 
 Figures = Mapping[str, Estimate]

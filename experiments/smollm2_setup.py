@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.smollm2_settings import Config
-from jaxrl_reason.evaluation.pretrained import model_digest
 from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.models import Transformer, merge_lora
+from jaxrl_reason.pretrained.reading import model_digest
 from jaxrl_reason.rl.heldout import Evaluation, build_evaluation
 from jaxrl_reason.rl.methods import dapo
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState, build_rl_learner

@@ -58,8 +58,8 @@ from experiments.benchmarks.rollout_runners import (
 )
 from experiments.benchmarks.throughput import matrix_peak
 from jaxrl_reason.models import Transformer, TransformerConfig, abstract_params
-from jaxrl_reason.rl.collect import prompt_batch
 from jaxrl_reason.sampler import common_prefix
+from jaxrl_reason.sampler.prompt_padding import pad_prompts
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,10 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     asked = peers.questions(options.prompts)
     task = peers.load_task(options.model, options.instruction)
     prompts = [task.prompt_tokens(question) for question in asked]
-    width = -(-max(map(len, prompts)) // 8) * 8
+    ids = [question.problem_id for question in asked]
+    padded = pad_prompts(prompts, ids, 8192, multiple_of=8)
     ends = task.eos_token_ids
-    runners = our_runners(options, prompt_batch(task, asked, width), ends)
+    runners = our_runners(options, padded, ends)
     with tempfile.TemporaryDirectory() as scratch:
         folder = peers.hugging_face_folder(options.model, Path(scratch, "model"))
         runners += their_runners(options, prompts, folder, ends)

@@ -12,13 +12,10 @@ import numpy as np
 from rich.progress import track
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
-from jaxrl_reason.evaluation.pretrained import (
-    WIDTH_STEP,
-    PretrainedModel,
-    make_generate,
-)
+from jaxrl_reason.evaluation.responses import PretrainedModel, make_generate
 from jaxrl_reason.evaluation.run import BATCHES_AT_ONCE
 from jaxrl_reason.models import Params, Transformer, unembedding
+from jaxrl_reason.pretrained.text_generation import WIDTH_STEP
 from jaxrl_reason.tasks.questions import all_eos_token_ids
 
 # A piece of text to score: ids that are given, and ids that are scored after them.

@@ -15,6 +15,7 @@ from jaxrl_reason.rl.rewards import without_failed
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
+from jaxrl_reason.sampler.prompt_padding import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded, Task
 
@@ -42,28 +43,6 @@ class Collected:
     surplus: Rollouts | None  # groups with signal kept for the next step
     rounds: int
     accepted: int  # of the fresh groups
-
-
-def prompt_batch(
-    task: Task, problems: Sequence[Any], width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt tokens [P, width], padded on the right, and lengths [P].
-
-    Raises:
-      ValueError: a prompt is empty or longer than `width`; names the problem.
-    """
-    tokens = np.zeros((len(problems), width), np.int32)
-    lengths = np.zeros(len(problems), np.int32)
-    for i, problem in enumerate(problems):
-        ids = task.prompt_tokens(problem)
-        if not 1 <= len(ids) <= width:
-            raise ValueError(
-                f"a prompt must have 1 to {width} tokens, got {len(ids)} "
-                f"for problem {problem.problem_id}"
-            )
-        tokens[i, : len(ids)] = ids
-        lengths[i] = len(ids)
-    return tokens, lengths
 
 
 def sample_groups(
@@ -97,7 +76,11 @@ def sample_groups(
       batch_sharding: puts prompts and keys on the mesh.
       timer: gets the seconds of "rollout" and "grade", of "hand_over" with an engine.
     """
-    prompts, lengths = prompt_batch(task, problems, prompt_width)
+    prompts, lengths = pad_prompts(
+        [task.prompt_tokens(problem) for problem in problems],
+        [problem.problem_id for problem in problems],
+        prompt_width,
+    )
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
     if isinstance(sample, RolloutEngine):

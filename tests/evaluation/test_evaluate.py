@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import runpy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,8 +13,14 @@ import pytest
 import tyro
 from rich.console import Console
 
-from jaxrl_reason.evaluation import cli
-from jaxrl_reason.evaluation.cli import EvaluationSettings, evaluate, read_questions
+from jaxrl_reason.cli import evaluate as evaluate_command
+from jaxrl_reason.cli.main import main
+from jaxrl_reason.evaluation.benchmark_evaluation import (
+    EvaluationSettings,
+    build_task,
+    evaluate,
+    read_questions,
+)
 from jaxrl_reason.evaluation.decoding import Decoding, Response
 from jaxrl_reason.evaluation.records import EvaluationFolderError
 from jaxrl_reason.evaluation.run import record_of
@@ -302,33 +306,20 @@ def test_the_command_line(
         tokenizer = Bytes()
         digest = "m"
 
-    monkeypatch.setattr(cli, "load_model", lambda path, dtype: Loaded())
-    monkeypatch.setattr(cli, "make_generate", lambda loaded, ends, **settings: Model())
+    monkeypatch.setattr(evaluate_command, "load_model", lambda path, dtype: Loaded())
+    monkeypatch.setattr(
+        evaluate_command, "make_generate", lambda loaded, ends, **settings: Model()
+    )
     out = tmp_path / "out"
-    arguments = ["--task", "gsm8k", "--model", "x/y", "--data", str(data)]
-    cli.main([*arguments, "--out", str(out), "--num-samples", "2"])
+    arguments = ["evaluate", "--task", "gsm8k", "--model", "x/y", "--data", str(data)]
+    main([*arguments, "--out", str(out), "--num-samples", "2"])
     assert "100.00" in capsys.readouterr().out
     assert (out / "report.json").exists()
     with pytest.raises(SystemExit, match=r"error: .*seed: saved 0, asked 3"):
-        cli.main([*arguments, "--out", str(out), "--seed", "3"])
+        main([*arguments, "--out", str(out), "--seed", "3"])
     with pytest.raises(SystemExit):
-        cli.main(arguments[:4])
+        main(arguments[:5])
     assert "data must be given for gsm8k" in capsys.readouterr().err
-
-
-def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    def ended(status: int) -> None:
-        raise SystemExit(status)
-
-    monkeypatch.setattr(cli, "main", interrupted)
-    monkeypatch.setattr(os, "_exit", ended)
-    monkeypatch.delitem(sys.modules, "jaxrl_reason.evaluate", raising=False)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("jaxrl_reason.evaluate", run_name="__main__")
-    assert caught.value.code == 130
 
 
 def test_the_same_file_from_the_hub(
@@ -371,7 +362,7 @@ def test_every_task_has_questions_and_a_task(
     for name, file in files.items():
         path = None if file is None else shared_file(f"data/{file}")
         settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
-        task = cli.build_task(settings, Bytes(), None)
+        task = build_task(settings, Bytes(), None)
         assert task.name == name
         for question in read_questions(settings).questions:
             response = rf"\boxed{{{question.answer}}}"

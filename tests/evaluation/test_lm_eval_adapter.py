@@ -18,7 +18,7 @@ from jaxrl_reason.evaluation.lm_eval_adapter import (
     split_pair,
     windows,
 )
-from jaxrl_reason.evaluation.pretrained import PretrainedModel
+from jaxrl_reason.evaluation.responses import PretrainedModel
 from jaxrl_reason.models import (
     Transformer,
     TransformerConfig,

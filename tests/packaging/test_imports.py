@@ -12,11 +12,12 @@ LEVELS = [
     {"losses", "sharding"},
     {"models", "text", "grading", "runs"},
     {"weights", "sampler", "tasks", "data"},
-    {"serving", "evaluation", "learner"},
-    {"rl"},
+    {"serving", "pretrained", "learner"},
+    {"evaluation", "rl"},
     {"offline"},
     {"reward_models"},
     {"game"},
+    {"cli"},
     {"experiments"},
 ]
 # The arrow inside a level: a data set holds the problems that a task makes.

@@ -11,7 +11,6 @@ from jaxrl_reason.rl.collect import (
     NoSignalError,
     collect_groups,
     compute_rewards,
-    prompt_batch,
     sample_groups,
 )
 from jaxrl_reason.rl.methods import groups_with_signal
@@ -234,20 +233,15 @@ def test_rewards_of_another_shape_are_refused():
         compute_rewards(method, fake_rollouts([MIXED]))
 
 
-def test_prompts_are_padded_on_the_right():
-    tokens, lengths = prompt_batch(LuckyTask(), [Toy(0), Toy(1), Toy(5)], 4)
-    assert tokens.tolist() == [[3, 0, 0, 0], [4, 4, 0, 0], [4, 4, 4, 0]]
-    assert lengths.tolist() == [1, 2, 3]
-
-
-@pytest.mark.parametrize("size", [0, 5])
+@pytest.mark.parametrize("size", [0, SETTINGS.prompt_width + 1])
 def test_a_prompt_that_does_not_fit_is_refused_by_name(size):
     class Task(LuckyTask):
         def prompt_tokens(self, problem):
             return [3] * size
 
-    with pytest.raises(ValueError, match=f"1 to 4 tokens, got {size} for problem 17"):
-        prompt_batch(Task(), [Toy(17)], 4)
+    said = f"1 to {SETTINGS.prompt_width} tokens, got {size} for problem 17"
+    with pytest.raises(ValueError, match=said):
+        draw_from_policy([17], task=Task())
 
 
 def draw_from_policy(ids, *, seed=0, draw=0, task=None):

@@ -1,10 +1,6 @@
-"""A model out for people: weights, tokenizer, generation settings, model card.
-
-`python -m jaxrl_reason.export --help` makes such a folder of a GGUF file.
-"""
+"""A model out for people: weights, tokenizer, generation settings, model card."""
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,15 +8,13 @@ from typing import Any
 import jax
 
 from jaxrl_reason import __version__
-from jaxrl_reason.export_card import Figure, ModelCard, render_card
 from jaxrl_reason.models import Params, TransformerConfig
+from jaxrl_reason.pretrained.model_card import ModelCard, render_card
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.text.load import save_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from jaxrl_reason.weights import SpecialTokens, export_hf
 from jaxrl_reason.weights.export import GENERATION, LARGEST_FILE
-
-__all__ = ["Figure", "ModelCard", "check_new_folder", "export_model"]
 
 UNFINISHED = ".unfinished"
 
@@ -168,13 +162,3 @@ def _versions() -> dict[str, str]:
         "jax": jax.__version__,
         "flax": version("flax"),
     }
-
-
-if __name__ == "__main__":
-    from jaxrl_reason.export_cli import main
-
-    try:
-        main()
-    except KeyboardInterrupt:
-        # No orderly end: interrupted while it compiles, JAX crashes in one.
-        os._exit(130)

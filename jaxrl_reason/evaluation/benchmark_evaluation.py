@@ -1,8 +1,6 @@
-"""What `python -m jaxrl_reason.evaluate` does."""
+"""A benchmark's questions put to a model: settings, task, records, report."""
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,16 +9,11 @@ import tyro
 from rich.console import Console
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
-from jaxrl_reason.evaluation.pretrained import load_model, make_generate
 from jaxrl_reason.evaluation.records import Records
 from jaxrl_reason.evaluation.report import build_report, print_report, write_report
 from jaxrl_reason.evaluation.run import collect_records
 from jaxrl_reason.grading.final_answer import Verify
-from jaxrl_reason.grading.math_verifier import (
-    MathVerifier,
-    verifier_available,
-    verifier_version,
-)
+from jaxrl_reason.grading.math_verifier import verifier_version
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.tasks import arithmetic, benchmarks
@@ -46,7 +39,8 @@ _MAKERS: dict[str, MakeQuestions] = {
     "aime": problem_questions,
     "amc": problem_questions,
 }
-_ALGEBRA = ("math500", "amc")
+# Tasks whose answers are in LaTeX, checked by algebra.
+LATEX_TASKS = ("math500", "amc")
 
 
 @dataclass(frozen=True)
@@ -135,36 +129,6 @@ class EvaluationSettings:
         return Path("runs") / "evaluation" / f"{self.task}-{name}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluates as the command line says.
-
-    Args:
-        argv: the arguments; those of this process if None.
-
-    Raises:
-        SystemExit: the arguments, the files or the model cannot be used; the message
-            says why.
-    """
-    try:
-        settings = tyro.cli(
-            EvaluationSettings, args=argv, prog="python -m jaxrl_reason.evaluate"
-        )
-        questions = read_questions(settings)
-        loaded = load_model(settings.model, dtype=settings.dtype)
-        with ExitStack() as stack:
-            task = build_task(settings, loaded.tokenizer, _verifier(settings, stack))
-            generate = make_generate(
-                loaded,
-                task.eos_token_ids,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-            )
-            evaluate(settings, task, questions, generate, loaded.digest)
-    except (ValueError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 def read_questions(settings: EvaluationSettings) -> QuestionSet:
     """The benchmark's questions, `limit` of them.
 
@@ -206,7 +170,7 @@ def build_task(
     Returns:
         The task.
     """
-    if settings.task in _ALGEBRA:
+    if settings.task in LATEX_TASKS:
         return benchmarks.math_answers(tokenizer, settings.task, verify)
     makers = {
         "gsm8k": benchmarks.gsm8k,
@@ -273,16 +237,3 @@ def evaluate(
         print_report(report, console)
         console.print(f"records and report: {settings.folder}", highlight=False)
     return report
-
-
-def _verifier(settings: EvaluationSettings, stack: ExitStack) -> Verify | None:
-    """math-verify where the task has LaTeX answers and it is installed."""
-    if settings.task not in _ALGEBRA:
-        return None
-    if not verifier_available():
-        Console(stderr=True).print(
-            "math-verify is not installed (pip install 'jaxrl-reason\\[math]'): LaTeX "
-            "answers are right only in the same normal form as the reference"
-        )
-        return None
-    return stack.enter_context(MathVerifier(settings.deadline))

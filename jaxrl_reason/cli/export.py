@@ -1,4 +1,4 @@
-"""What `python -m jaxrl_reason.export` does."""
+"""`jaxrl-reason export`: writes a model as a folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Literal
 
 import tyro
 
-from jaxrl_reason.evaluation.pretrained import read_model
-from jaxrl_reason.export import ModelCard, check_new_folder, export_model
+from jaxrl_reason.pretrained.model_card import ModelCard
+from jaxrl_reason.pretrained.model_folder import check_new_folder, export_model
+from jaxrl_reason.pretrained.reading import read_model
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.weights import find_model
 from jaxrl_reason.weights.hub import HUB_ID
@@ -41,22 +42,17 @@ class ExportSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Exports as the command line says.
 
     Args:
-        argv: the arguments; those of this process if None.
+        argv: the arguments.
 
     Raises:
-        SystemExit: the arguments or files cannot be used; the message says why.
+        ValueError: the settings or files cannot be used.
     """
-    try:
-        settings = tyro.cli(
-            ExportSettings, args=argv, prog="python -m jaxrl_reason.export"
-        )
-        print(f"written: {convert(settings)}")
-    except (ValueError, ImportError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    settings = tyro.cli(ExportSettings, args=argv, prog="jaxrl-reason export")
+    print(f"written: {convert(settings)}")
 
 
 def convert(settings: ExportSettings) -> Path:
@@ -97,7 +93,7 @@ def _card(settings: ExportSettings, found: Path) -> ModelCard:
     hub = not Path(settings.model).exists() and HUB_ID.fullmatch(settings.model)
     source = settings.model if hub else found.resolve().name
     recipe = f"Read from `{source}` and written as {settings.dtype} tensors by "
-    recipe += "`python -m jaxrl_reason.export`; not trained."
+    recipe += "`jaxrl-reason export`; not trained."
     if found.suffix == ".gguf":
         recipe += " Numbers that the file holds quantised were dequantised, so they "
         recipe += "are those of the file and not of the model it was quantised from."

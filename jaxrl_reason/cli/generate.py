@@ -1,7 +1,6 @@
-"""What `python -m jaxrl_reason.generate` does."""
+"""`jaxrl-reason generate`: streams a completion of a model."""
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Literal
 
 import tyro
 
-from jaxrl_reason.evaluation.pretrained import read_model
-from jaxrl_reason.generate_text import Generated, generate_text
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.pretrained.reading import read_model
+from jaxrl_reason.pretrained.text_generation import Generated, generate_text
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
@@ -27,7 +26,7 @@ class GenerateSettings:
         prompt: what the user says; - reads it from the standard input, without the
             newline at its end.
         raw: complete the prompt as a text, without the chat template; a model that has
-            none needs it (`python -m jaxrl_reason.evaluate` writes plain text for such
+            none needs it (`jaxrl-reason evaluate` writes plain text for such
             a model by itself).
         max_new_tokens: the longest completion.
         temperature: 0 takes the most likely token.
@@ -71,27 +70,17 @@ class GenerateSettings:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Generates as the command line says.
 
     Args:
-        argv: the arguments; those of this process if None.
+        argv: the arguments.
 
     Raises:
-        SystemExit: the arguments, the files or the prompt cannot be used; the message
-            says why.
+        ValueError: the settings, the files or the prompt cannot be used.
     """
-    try:
-        settings = tyro.cli(
-            GenerateSettings, args=argv, prog="python -m jaxrl_reason.generate"
-        )
-        print(generate(settings).figures, file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read has left; what Python still writes at its end must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (ValueError, ImportError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    settings = tyro.cli(GenerateSettings, args=argv, prog="jaxrl-reason generate")
+    print(generate(settings).figures, file=sys.stderr)
 
 
 def generate(settings: GenerateSettings) -> Generated:

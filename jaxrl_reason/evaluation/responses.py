@@ -1,18 +1,16 @@
-"""The joint to real models: a path becomes a tokenizer and a `Generate`."""
+"""Responses of a model of this library to the questions of a benchmark."""
 
-import hashlib
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.models import Params, Transformer
+from jaxrl_reason.pretrained.reading import model_digest, read_model
+from jaxrl_reason.pretrained.text_generation import RINGS, WIDTH_STEP
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,
@@ -20,18 +18,8 @@ from jaxrl_reason.sampler import (
     sampling_keys,
 )
 from jaxrl_reason.sampler.prefixes import SharedSoFar
+from jaxrl_reason.sampler.prompt_padding import pad_prompts
 from jaxrl_reason.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from jaxrl_reason.text.text_tokenizer import TextTokenizer
-    from jaxrl_reason.weights import Pretrained
-
-# Prompts are padded to a multiple of this, so that few shapes are compiled.
-WIDTH_STEP = 64
-# Short responses pay for a short cache; each size is compiled when it is reached.
-RINGS = (128, 512, 2048, 8192)
-# Read of a weight file to tell it from another of its size.
-_SAMPLE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -62,38 +50,12 @@ def load_model(path: str, *, dtype: str = "float32") -> PretrainedModel:
         The model.
 
     Raises:
-        ImportError: this installation cannot read weights or tokenizers.
         ValueError: nothing readable is at the path.
     """
     loaded, tokenizer = read_model(path, dtype=dtype)
     return PretrainedModel(
         tokenizer, Transformer(loaded.config), loaded.params, model_digest(loaded.path)
     )
-
-
-def read_model(path: str, **settings: Any) -> "tuple[Pretrained, TextTokenizer]":
-    """Reads a model's weights and its tokenizer, wherever they lie.
-
-    Args:
-        path: a Hugging Face folder, a .gguf file or a hub id.
-        **settings: as of `load_pretrained`.
-
-    Returns:
-        Both.
-
-    Raises:
-        ImportError: this installation cannot read weights or tokenizers.
-        ValueError: nothing readable is at the path.
-    """
-    try:
-        weights: Any = importlib.import_module("jaxrl_reason.weights")
-        text: Any = importlib.import_module("jaxrl_reason.text.load")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"reading a model needs {error.name}, which this installation lacks"
-        ) from error
-    loaded = weights.load_pretrained(path, **settings)
-    return loaded, text.load_tokenizer(loaded.path, vocab_size=loaded.config.vocab_size)
 
 
 def make_generate(
@@ -150,7 +112,13 @@ def make_generate(
         problem_ids: Sequence[int],
         decoding: Decoding,
     ) -> list[list[Response]]:
-        tokens, lengths = pad_prompts(prompts, problem_ids, longest)
+        tokens, lengths = pad_prompts(
+            prompts,
+            problem_ids,
+            longest,
+            multiple_of=WIDTH_STEP,
+            limit="the model's context less max_new_tokens",
+        )
         widths = prompt_widths(tokens.shape[1], longest)
         ids = jnp.asarray(problem_ids, jnp.uint32)
         keys = sampling_keys(seed, 0, ids, decoding.num_samples)
@@ -181,66 +149,3 @@ def prompt_widths(width: int, longest: int) -> tuple[int, ...]:
     while widest < width:
         widest *= 2
     return (*range(WIDTH_STEP, min(widest, longest), WIDTH_STEP), min(widest, longest))
-
-
-def pad_prompts(
-    prompts: Sequence[Sequence[int]], problem_ids: Sequence[int], longest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as one array.
-
-    Args:
-        prompts: token ids.
-        problem_ids: of the questions, for the error.
-        longest: tokens that a prompt may have.
-
-    Returns:
-        [P, W] ids, padded on the right to a multiple of 64 or to `longest`, and [P]
-        lengths.
-
-    Raises:
-        ValueError: a prompt is empty or too long; names the question.
-
-    Example:
-        >>> tokens, lengths = pad_prompts([[5, 6, 7]], [0], 100)
-        >>> tokens.shape, lengths.tolist()
-        ((1, 64), [3])
-    """
-    for prompt, problem_id in zip(prompts, problem_ids, strict=True):
-        if not 1 <= len(prompt) <= longest:
-            raise ValueError(
-                f"a prompt must have 1 to {longest} tokens (the model's context less "
-                f"max_new_tokens), got {len(prompt)} for problem {problem_id}"
-            )
-    width = max(len(prompt) for prompt in prompts)
-    width = min(-(-width // WIDTH_STEP) * WIDTH_STEP, longest)
-    tokens = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    return tokens, np.array([len(prompt) for prompt in prompts], np.int32)
-
-
-def model_digest(path: str | Path) -> str:
-    """Tells the files of one model from those of another.
-
-    Names, sizes, and of every file the first and last MiB: a file of many gigabytes is
-    not read whole.
-
-    Args:
-        path: a file, or a folder whose files are taken, not those of its folders.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
-    path = Path(path)
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}\n{size}\n".encode())
-        with open(file, "rb") as stream:
-            digest.update(stream.read(_SAMPLE_BYTES))
-            stream.seek(max(size - _SAMPLE_BYTES, 0))
-            digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxrl_reason.evaluation.pretrained import RINGS, pad_prompts
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.sampler import (
     BatchSettings,
@@ -15,9 +14,14 @@ from jaxrl_reason.sampler import (
     sampling_keys,
     stop_strings,
 )
+from jaxrl_reason.sampler.prompt_padding import pad_prompts
 from jaxrl_reason.text.stream import StreamDecoder
 from jaxrl_reason.text.tokenizer import ChatTokenizer
 
+# Prompts are padded to a multiple of this, so that few shapes are compiled.
+WIDTH_STEP = 64
+# Short responses pay for a short cache; each size is compiled when it is reached.
+RINGS = (128, 512, 2048, 8192)
 # Tokens between two looks at what was drawn: few, so that text flows.
 STEPS = 4
 
@@ -101,7 +105,7 @@ def generate_text(
             f"a prompt must have 1 to {longest} tokens (the model's context of "
             f"{model.config.context_length} less max_new_tokens), got {len(prompt)}"
         )
-    tokens, lengths = pad_prompts([prompt], [0], longest)
+    tokens, lengths = pad_prompts([prompt], [0], longest, multiple_of=WIDTH_STEP)
     batch = BatchSettings(
         slots=1,
         prompt_widths=(tokens.shape[1],),

@@ -10,14 +10,20 @@ import pytest
 import yaml
 
 import jaxrl_reason
-from jaxrl_reason import export, export_cli
-from jaxrl_reason.export import Figure, ModelCard, export_model
-from jaxrl_reason.export_card import quote_yaml, render_card
+from jaxrl_reason.cli.main import main
+from jaxrl_reason.pretrained import model_folder
+from jaxrl_reason.pretrained.model_card import (
+    Figure,
+    ModelCard,
+    quote_yaml,
+    render_card,
+)
+from jaxrl_reason.pretrained.model_folder import export_model
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.symbols import SymbolTokenizer
 from jaxrl_reason.weights import WeightsError, load_pretrained
-from tests.commands.tiny import CONFIG, random_params, write_gguf
+from tests.pretrained.tiny import CONFIG, random_params, write_gguf
 from tests.text.families import family
 from tests.weights.test_folders import same_bits
 
@@ -168,7 +174,7 @@ def test_an_unfinished_folder_is_known(
     def full(*arguments: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(export, "render_card", full)
+    monkeypatch.setattr(model_folder, "render_card", full)
     with pytest.raises(OSError, match="no space"):
         export_model(tmp_path, CONFIG, PARAMS, TOKENIZER, CARD)
     with pytest.raises(WeightsError, match=r"config\.json: the file is missing"):
@@ -208,7 +214,7 @@ def test_a_gguf_file_becomes_a_folder(
 ) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", PARAMS, TOKENIZER)
     out = tmp_path / "out"
-    export_cli.main(["--model", str(file), "--out", str(out), "--language", "en"])
+    main(["export", "--model", str(file), "--out", str(out), "--language", "en"])
     assert capsys.readouterr().out == f"written: {out}\n"
     assert same_bits(load_pretrained(out).params, PARAMS)
     inside, again = load_tokenizer(file), load_tokenizer(out)
@@ -223,13 +229,13 @@ def test_a_gguf_file_becomes_a_folder(
     assert str(tmp_path) not in card
     # And that folder another one, of half the size.
     half = tmp_path / "half"
-    made = ["--model", str(out), "--out", str(half), "--dtype", "bfloat16"]
+    made = ["export", "--model", str(out), "--out", str(half), "--dtype", "bfloat16"]
     with pytest.raises(SystemExit, match="error: --license must be given"):
-        export_cli.main(made)
-    export_cli.main([*made, "--license", "mit", "--base-model", "owner/tiny"])
+        main(made)
+    main([*made, "--license", "mit", "--base-model", "owner/tiny"])
     wanted = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), PARAMS)
     assert same_bits(load_pretrained(half, param_dtype="bfloat16").params, wanted)
     assert front_matter((half / "README.md").read_text("utf-8"))["base_model"]
     for bad in (["--model", "nowhere"], ["--out", str(half)]):
         with pytest.raises(SystemExit, match="error: "):
-            export_cli.main([*made, "--license", "mit", *bad])
+            main([*made, "--license", "mit", *bad])

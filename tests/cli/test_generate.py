@@ -2,7 +2,6 @@
 
 import io
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from jaxrl_reason import generate_cli
-from jaxrl_reason.generate_cli import GenerateSettings, encode_prompt, main
-from jaxrl_reason.generate_text import StopCut, generate_text
+from jaxrl_reason.cli.generate import GenerateSettings, encode_prompt
+from jaxrl_reason.cli.main import main
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.pretrained.text_generation import StopCut, generate_text
 from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from tests.commands.tiny import CONFIG, random_params, write_gguf
+from tests.pretrained.tiny import CONFIG, random_params, write_gguf
 from tests.text.families import family
 
 NEW, SEED = 30, 3
@@ -139,7 +138,7 @@ def test_the_command_streams_a_prompt_from_its_input(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
     options = f"--raw --prompt - --temperature 1 --seed {SEED} --max-new-tokens {NEW}"
-    main(["--model", gguf_file, *options.split()])
+    main(["generate", "--model", gguf_file, *options.split()])
     shown = capsys.readouterr()
     ends = [i for i, t in enumerate(reference) if t in TOKENIZER.eos_token_ids] or [NEW]
     assert shown.out == TOKENIZER.decode(reference[: ends[0]]) + "\n"
@@ -160,7 +159,7 @@ BAD: dict[str, tuple[list[str], str]] = {
 def test_what_cannot_be_done_is_said_in_a_sentence(name: str, gguf_file: str) -> None:
     arguments, said = BAD[name]
     with pytest.raises(SystemExit, match=said) as caught:
-        main(["--model", gguf_file, "--prompt", "hi", *arguments])
+        main(["generate", "--model", gguf_file, "--prompt", "hi", *arguments])
     # A text as the code means: printed without a traceback, exit status 1.
     assert str(caught.value).startswith("error: ")
     assert "\n" not in str(caught.value)
@@ -174,26 +173,10 @@ def test_settings_are_checked_before_anything_is_read(wrong: Any) -> None:
         GenerateSettings("model", "prompt", **wrong)
 
 
-def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(settings: GenerateSettings) -> Any:
-        raise KeyboardInterrupt
-
-    def ended(status: int) -> None:
-        raise SystemExit(status)
-
-    monkeypatch.setattr(generate_cli, "generate", interrupted)
-    monkeypatch.setattr(os, "_exit", ended)
-    monkeypatch.setattr(sys, "argv", ["generate", "--model", "m", "--prompt", "p"])
-    monkeypatch.delitem(sys.modules, "jaxrl_reason.generate", raising=False)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("jaxrl_reason.generate", run_name="__main__")
-    assert caught.value.code == 130
-
-
 @pytest.mark.skipif(
     "JAXRL_SMOLLM2_GGUF" not in os.environ, reason="JAXRL_SMOLLM2_GGUF names no file"
 )
 def test_a_real_model_knows_paris(capsys: pytest.CaptureFixture[str]) -> None:
     model = os.environ["JAXRL_SMOLLM2_GGUF"]
-    main(["--model", model, "--prompt", "What is the capital of France?"])
+    main(["generate", "--model", model, "--prompt", "What is the capital of France?"])
     assert capsys.readouterr().out == "The capital of France is Paris.\n"

@@ -1,0 +1,65 @@
+"""The command `jaxrl-reason`, also `python -m jaxrl_reason`.
+
+Light: worker processes import this file again, and --help is quick.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# A command is the `main` of the module of its name in this folder. It takes the
+# arguments and raises what went wrong; only `main` below turns that into an exit.
+COMMANDS = {
+    "evaluate": "measure a model on a benchmark",
+    "generate": "stream a completion of a model",
+    "export": "write a model as a Hugging Face folder with a model card",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command.
+
+    Args:
+        argv: the command's name and its arguments; those of this process if None.
+
+    Raises:
+        SystemExit: with one sentence where the settings, the files or the model cannot
+            be used (status 1); as the command's `--help` and usage errors (0 and 2).
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        print(f"{usage()}\n\nno command is called {name!r}", file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        # Inside, so that Ctrl-C while JAX is imported ends like any other.
+        importlib.import_module(f"jaxrl_reason.cli.{name}").main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has left; what Python still writes at its end must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (ValueError, ImportError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        # No orderly end: interrupted while it compiles, JAX crashes in one. What was
+        # recorded is on the disk; the same call goes on from there.
+        os.write(2, b"\n")
+        os._exit(130)
+
+
+def usage() -> str:
+    """What there is, a line per command."""
+    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxrl-reason COMMAND ...",
+            "",
+            *lines,
+            "",
+            "`jaxrl-reason COMMAND --help` explains a command's settings.",
+        ]
+    )

@@ -76,14 +76,16 @@ def run_method(config: Config) -> dict[str, Any]:
 def rl_seconds(folder: Path) -> float:
     """Wall seconds of the RL steps, evaluations left out."""
     rows = read_metrics(folder / "metrics.jsonl")
-    return sum(row["seconds_step"] - row.get("seconds_evaluate", 0.0) for row in rows)
+    return sum(row["time/step_s"] - row.get("time/evaluate_s", 0.0) for row in rows)
 
 
 def affordable_updates(folder: Path, config: Config, setup: Setup) -> int:
     """Supervised updates on a control's own traces that take as long as a run's RL."""
     # The first row holds the compilation, which a longer stage would not repeat.
     rows = read_metrics(folder / "sft.jsonl")[1:]
-    speed = sum(row["tokens"] for row in rows) / sum(row["seconds"] for row in rows)
+    speed = sum(row["sft/tokens"] for row in rows) / sum(
+        row["time/sft_s"] for row in rows
+    )
     examples = trace_examples(replace(setup, config=config))
     sizes = [sum(len(p) + len(r) for p, r in examples(n)) for n in range(20)]
     return round(rl_seconds(folder) * speed / statistics.mean(sizes))
@@ -136,7 +138,7 @@ def further_supervision(
     learner = build_sft_learner(setup.model, settings, optimizer, setup.batch_sharding)
 
     def evaluate(params: Any) -> Row:
-        return {"heldout_accuracy": setup.greedy.accuracy(params)}
+        return {"heldout/accuracy": setup.greedy.accuracy(params)}
 
     session.progress.stage("control", settings.updates)
     with MetricsLog(session.run.path) as log:
@@ -216,7 +218,7 @@ def plot(comparison: Comparison, results: Results) -> None:
         for seed, reports in results.items():
             folder = comparison.out / f"seed{seed}" / FOLDERS[name]
             before = reports[name]["heldout_accuracy_before"]
-            start = {"step": 0, "seconds_step": 0.0, "heldout_accuracy": before}
+            start = {"step": 0, "time/step_s": 0.0, "heldout/accuracy": before}
             found.append((seed, [start, *read_metrics(folder / "metrics.jsonl")]))
         return found
 

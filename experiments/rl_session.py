@@ -97,7 +97,7 @@ def reinforce(
     truncate_after(run.metrics_path, first_step)
 
     def evaluate(params: Any) -> Row:
-        return {"heldout_accuracy": stage.accuracy(params)}
+        return {"heldout/accuracy": stage.accuracy(params)}
 
     def show(step: int, rollouts: Rollouts) -> None:
         rows = samples_for_people(learner.task, rollouts, by_id, 8)
@@ -212,7 +212,7 @@ def write_run_report(
         rollout_tokens_per_second=rate(rows, "rollout"),
         train_tokens_per_second=rate(rows, "train"),
         peak_memory_bytes=peak_memory_bytes(),
-        compiles_after_warm_up=int(sum(row["compiles"] for row in warm)),
+        compiles_after_warm_up=int(sum(row["time/compiles"] for row in warm)),
         settings=about.settings,
         versions=versions(),
         more={**about.more, "first_step": result.first_step},
@@ -228,8 +228,8 @@ def show_results(page: Path, run: RunFolder) -> None:
 
 def rate(rows: Sequence[Row], phase: str) -> float | None:
     """Tokens a second of a phase over all steps."""
-    seconds = sum(row[f"seconds_{phase}"] for row in rows)
-    return sum(row[f"{phase}_tokens"] for row in rows) / seconds if seconds else None
+    seconds = sum(row[f"time/{phase}_s"] for row in rows)
+    return sum(row[f"{phase}/tokens"] for row in rows) / seconds if seconds else None
 
 
 def exit_status(run: Callable[[], RunResult | None], folder: Path) -> int:

@@ -136,7 +136,7 @@ def recipe_runs(name: str, options: Options, setup: Setup) -> list[list[float]]:
             if not rows:
                 raise
             print(f"{name}, seed {seed}, after {len(rows)} steps: {error}")
-        found.append([row["accuracy"] for row in rows])
+        found.append([row["reward/accuracy"] for row in rows])
     return found
 
 

@@ -46,7 +46,10 @@ def serve_ours(pipe: Any, work: Work, setting: Ours) -> None:
             Step(
                 seconds=time.perf_counter() - start,
                 cpu_seconds=time.process_time() - cpu,
-                phases={k.removeprefix("seconds_"): s for k, s in timer.take().items()},
+                phases={
+                    k.removeprefix("time/").removesuffix("_s"): s
+                    for k, s in timer.take().items()
+                },
                 responses=found.lengths.size,
                 tokens=int(np.sum(found.lengths)),
                 correct=int(np.sum(found.correct)),

@@ -87,14 +87,16 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(0, 1, 2, 3, 4),
         steps=60,
         panels=(
-            Panel("entropy", "Entropy", "nats per token"),
-            Panel("clip_frac_high", "Tokens above the upper clip", "share"),
-            Panel("clip_frac_low", "Tokens below the lower clip", "share"),
+            Panel("policy/entropy", "Entropy", "nats per token"),
+            Panel("policy/clip_fraction_high", "Tokens above the upper clip", "share"),
+            Panel("policy/clip_fraction_low", "Tokens below the lower clip", "share"),
         ),
         summaries={
-            "entropy, steps 26-30": over_steps("entropy", 26, 30),
-            "entropy, steps 56-60": over_steps("entropy", 56, 60),
-            "above the upper clip, steps 1-60": over_steps("clip_frac_high", 1, 60),
+            "entropy, steps 26-30": over_steps("policy/entropy", 26, 30),
+            "entropy, steps 56-60": over_steps("policy/entropy", 56, 60),
+            "above the upper clip, steps 1-60": over_steps(
+                "policy/clip_fraction_high", 1, 60
+            ),
         },
         digits=3,
     )

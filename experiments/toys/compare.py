@@ -51,7 +51,9 @@ def plot_arms(runs: Runs, panels: Sequence[Panel], path: Path, *, title: str) ->
         for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
             _arm(ax, panel, name, seeds, colour)
         ax.set_title(panel.title, fontsize=10)
-        ax.set_xlabel("RL step" if panel.x == "step" else panel.x.replace("_", " "))
+        ax.set_xlabel(
+            "RL step" if panel.x == "step" else panel.x.split("/")[-1].replace("_", " ")
+        )
         ax.set_ylabel(panel.unit)
         ax.grid(alpha=0.3)
     axes[0].legend(fontsize=8)

@@ -48,7 +48,7 @@ SAMPLING = DapoSettings(
 
 def reached(rows: Sequence[Row]) -> bool:
     """Whether the samples of the last steps, before the filter, are right enough."""
-    last = [row["accuracy"] for row in rows[-WINDOW:]]
+    last = [row["reward/accuracy"] for row in rows[-WINDOW:]]
     return len(last) == WINDOW and sum(last) / WINDOW >= GOAL
 
 
@@ -66,14 +66,19 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(10, 11, 12, 13, 14),
         steps=120,
         panels=(
-            Panel("accuracy", "Accuracy by step", "share"),
-            Panel("accuracy", "Accuracy by tokens sampled", "share", "tokens_sampled"),
-            Panel("accepted_share", "Groups taken into the batch", "share"),
+            Panel("reward/accuracy", "Accuracy by step", "share"),
+            Panel(
+                "reward/accuracy",
+                "Accuracy by tokens sampled",
+                "share",
+                "rollout/tokens_so_far",
+            ),
+            Panel("groups/accepted_fraction", "Groups taken into the batch", "share"),
         ),
         summaries={
             f"steps to {GOAL:.0%}": first_row("step", reached),
             f"thousand tokens sampled to {GOAL:.0%}": first_row(
-                "tokens_sampled", reached, 1e-3
+                "rollout/tokens_so_far", reached, 1e-3
             ),
             "groups without signal, %": groups_without_signal,
         },
@@ -84,7 +89,10 @@ def experiment(setup: Setup) -> Experiment:
 
 def groups_without_signal(rows: Sequence[Row]) -> float:
     """Mean share of the sampled groups, in percent."""
-    shares = [row["groups_all_right"] + row["groups_all_wrong"] for row in rows]
+    shares = [
+        row["groups/all_correct_fraction"] + row["groups/all_wrong_fraction"]
+        for row in rows
+    ]
     return 100 * sum(shares) / len(shares)
 
 

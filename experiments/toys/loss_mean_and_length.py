@@ -86,15 +86,15 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(0, 1, 2, 3, 4),
         steps=40,
         panels=(
-            Panel("length_wrong", "Length of wrong responses", "tokens"),
-            Panel("length_correct", "Length of right responses", "tokens"),
-            Panel("accuracy", "Accuracy of the samples", "share"),
+            Panel("rollout/length_wrong", "Length of wrong responses", "tokens"),
+            Panel("rollout/length_correct", "Length of right responses", "tokens"),
+            Panel("reward/accuracy", "Accuracy of the samples", "share"),
         ),
         summaries={
-            "wrong, tokens, steps 21-40": over_steps("length_wrong", 21, 40),
-            "right, tokens, steps 21-40": over_steps("length_correct", 21, 40),
-            "truncated, steps 21-40": over_steps("truncated_share", 21, 40),
-            "accuracy, steps 21-40": over_steps("accuracy", 21, 40),
+            "wrong, tokens, steps 21-40": over_steps("rollout/length_wrong", 21, 40),
+            "right, tokens, steps 21-40": over_steps("rollout/length_correct", 21, 40),
+            "truncated, steps 21-40": over_steps("rollout/truncated_fraction", 21, 40),
+            "accuracy, steps 21-40": over_steps("reward/accuracy", 21, 40),
         },
     )
 

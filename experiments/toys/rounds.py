@@ -93,7 +93,7 @@ def run_rounds(
                 raise
             print(f"{name}, seed {seed}, after {i} rounds: {error}")
             break
-        found.append(row["accuracy"])
+        found.append(row["reward/accuracy"])
     return found
 
 

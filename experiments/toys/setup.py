@@ -6,7 +6,7 @@
     method = grpo(kl_coef=0)  # or your own Method(name="mine", loss=my_loss, ...)
     for seed in (0, 1, 2):
         rows = run_method(method, seed, steps=30)
-        print(rows[0]["accuracy"], rows[-1]["accuracy"])
+        print(rows[0]["reward/accuracy"], rows[-1]["reward/accuracy"])
 
 A row is what the loop logs in one step. For another task or other sizes,
 `dataclasses.replace` the setup. The seeds of one method object share what it compiles
@@ -149,8 +149,8 @@ def run_method(
     rows: list[Row] = []
     for step in range(1, steps + 1):
         state, row, _ = rl_iteration(learner, state, problems, PhaseTimer())
-        row["tokens_sampled"] = sampled_tokens(row, setup) + (
-            rows[-1]["tokens_sampled"] if rows else 0.0
+        row["rollout/tokens_so_far"] = sampled_tokens(row, setup) + (
+            rows[-1]["rollout/tokens_so_far"] if rows else 0.0
         )
         rows.append({"step": step, **row})
         if until is not None and until(rows):
@@ -160,7 +160,9 @@ def run_method(
 
 def sampled_tokens(row: Row, setup: Setup) -> float:
     """Response tokens of a step, those of groups that were filtered out included."""
-    return row["groups_generated"] * setup.settings.group_size * row["length_mean"]
+    return (
+        row["groups/sampled"] * setup.settings.group_size * row["rollout/length_mean"]
+    )
 
 
 @cache

@@ -116,14 +116,18 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(0, 1, 2, 3, 4),
         steps=50,
         panels=(
-            Panel("accuracy", "Accuracy of the samples", "share"),
-            Panel("length_mean", "Length of responses", "tokens"),
-            Panel("truncated_share", "Responses that ran into the limit", "share"),
+            Panel("reward/accuracy", "Accuracy of the samples", "share"),
+            Panel("rollout/length_mean", "Length of responses", "tokens"),
+            Panel(
+                "rollout/truncated_fraction",
+                "Responses that ran into the limit",
+                "share",
+            ),
         ),
         summaries={
-            "accuracy, steps 41-50": over_steps("accuracy", 41, 50),
-            "length, steps 41-50": over_steps("length_mean", 41, 50),
-            "truncated, steps 41-50": over_steps("truncated_share", 41, 50),
+            "accuracy, steps 41-50": over_steps("reward/accuracy", 41, 50),
+            "length, steps 41-50": over_steps("rollout/length_mean", 41, 50),
+            "truncated, steps 41-50": over_steps("rollout/truncated_fraction", 41, 50),
         },
     )
 

@@ -92,7 +92,7 @@ class HistoryResampling:
             num_samples: [N] answers that could be judged, or one number for all.
 
         Returns:
-            `problems_active`, the problems of this epoch.
+            `data/problems_active`, the problems of this epoch.
 
         Raises:
             ValueError: a problem is not of this stream.
@@ -104,7 +104,7 @@ class HistoryResampling:
             if n:  # nobody could judge: not visited
                 right, total = self._history.get(i, (0, 0))
                 self._history[i] = (right + c, total + n)
-        return {"problems_active": len(self._active)}
+        return {"data/problems_active": len(self._active)}
 
     def get_state(self) -> dict[str, Any]:
         """Epoch, place in it, its problems and its outcomes so far, for JSON."""
@@ -207,14 +207,14 @@ class EasyPoolStream:
             num_samples: [N] answers that could be judged, or one number for all.
 
         Returns:
-            `problems_pool`, the problems in the pool.
+            `data/problems_pool`, the problems in the pool.
 
         Raises:
             ValueError: a problem is not of this stream, or counts that are no counts.
         """
         ids = _own_ids(problem_ids, self._places)
         self._pool = self._pool.updated(ids, num_correct, num_samples)
-        return {"problems_pool": len(self._pool.members)}
+        return {"data/problems_pool": len(self._pool.members)}
 
     def get_state(self) -> dict[str, Any]:
         """Pool, waiting problems and the passes' position, for JSON."""

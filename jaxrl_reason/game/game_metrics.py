@@ -22,10 +22,11 @@ def game_metrics(
       sneaky_scores: [P, G].
 
     Returns:
-      For each role its share of right solutions (`helpful_correct`), the mean score of
-      right and of wrong ones (`helpful_score_right`), and how often the verifier puts a
-      right solution above a wrong one to the same problem (`helpful_verifier_accuracy`,
-      ties half); `fooled_share`: sneaky wrong solutions that score at least as high as
+      In the group `game`, for each role its fraction of right solutions
+      (`helpful_accuracy`), the mean score of right and of wrong ones
+      (`helpful_score_correct`), and how often the verifier puts a right solution above
+      a wrong one to the same problem (`helpful_verifier_accuracy`, ties half);
+      `fooled_fraction`: sneaky wrong solutions that score at least as high as
       right helpful ones to the same problem, of `fooled_pairs` pairs. Names that
       nothing can be said about are left out.
     """
@@ -35,23 +36,23 @@ def game_metrics(
         ("sneaky", sneaky, sneaky_scores),
     ):
         right, wrong = r.correct & ~r.failed, ~r.correct & ~r.failed
-        row[f"{name}_correct"] = float(right.sum() / max(1, (~r.failed).sum()))
-        row[f"{name}_score"] = float(scores.mean())
-        for kind, rows in (("right", right), ("wrong", wrong)):
+        row[f"game/{name}_accuracy"] = float(right.sum() / max(1, (~r.failed).sum()))
+        row[f"game/{name}_score"] = float(scores.mean())
+        for kind, rows in (("correct", right), ("wrong", wrong)):
             if rows.any():
-                row[f"{name}_score_{kind}"] = float(scores[rows].mean())
+                row[f"game/{name}_score_{kind}"] = float(scores[rows].mean())
         won, tied, pairs = _contest(scores, right, scores, wrong)
         if pairs:
-            row[f"{name}_verifier_accuracy"] = (won + 0.5 * tied) / pairs
+            row[f"game/{name}_verifier_accuracy"] = (won + 0.5 * tied) / pairs
     won, _, pairs = _contest(
         helpful_scores,
         helpful.correct & ~helpful.failed,
         sneaky_scores,
         ~sneaky.correct & ~sneaky.failed,
     )
-    row["fooled_pairs"] = pairs
+    row["game/fooled_pairs"] = pairs
     if pairs:
-        row["fooled_share"] = 1.0 - won / pairs
+        row["game/fooled_fraction"] = 1.0 - won / pairs
     return row
 
 
@@ -69,7 +70,11 @@ def no_longer_convinces(row: Row, settings: GameSettings) -> bool:
 
     False where there was nothing to compare.
 
-    >>> no_longer_convinces({"fooled_share": 0.01}, GameSettings(stop_share=0.05))
+    >>> row = {"game/fooled_fraction": 0.01}
+    >>> no_longer_convinces(row, GameSettings(stop_fraction=0.05))
     True
     """
-    return "fooled_share" in row and row["fooled_share"] <= settings.stop_share
+    return (
+        "game/fooled_fraction" in row
+        and row["game/fooled_fraction"] <= settings.stop_fraction
+    )

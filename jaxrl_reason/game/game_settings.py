@@ -13,8 +13,8 @@ class GameSettings:
       max_pairs: pairs of a right and a wrong solution a problem for the verifier.
       kind: of `prover_rewards`, "src" or "cgc".
       penalty: of "cgc".
-      stop_share: the game stops when at most this share of the sneaky wrong solutions
-        convinces as much as right helpful ones to the same problem.
+      stop_fraction: the game stops when at most this fraction of the sneaky wrong
+        solutions convinces as much as right helpful ones to the same problem.
       seed: of the verifier's pairs and their order.
     """
 
@@ -23,7 +23,7 @@ class GameSettings:
     max_pairs: int = 8
     kind: str = "src"
     penalty: float = -2.0
-    stop_share: float = 0.05
+    stop_fraction: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -32,8 +32,10 @@ class GameSettings:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.kind not in ("src", "cgc"):
             raise ValueError(f"kind must be src or cgc, got {self.kind!r}")
-        if not 0 <= self.stop_share <= 1:
-            raise ValueError(f"stop_share must be in [0, 1], got {self.stop_share}")
+        if not 0 <= self.stop_fraction <= 1:
+            raise ValueError(
+                f"stop_fraction must be in [0, 1], got {self.stop_fraction}"
+            )
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
 

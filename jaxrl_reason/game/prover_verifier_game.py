@@ -133,8 +133,8 @@ def game_round(
       timer: gets the seconds of each phase.
 
     Returns:
-      The state, the round's row (of the verifier's training with the prefix
-      `verifier_`, and `game_metrics`), and one row an RL step.
+      The state, the round's row (of the verifier's training in the group
+      `verifier`, and `game_metrics`), and one row an RL step.
 
     Raises:
       NoSignalError: no problem has both a right and a wrong solution.
@@ -142,7 +142,10 @@ def game_round(
     # The verifier, from its base, on what all provers so far have written.
     with timer("verifier"):
         verifier, found = train_verifier(game, state)
-    row = {f"verifier_{name}": value for name, value in found.items()}
+    row = {
+        name.replace("reward_model/", "verifier/"): value
+        for name, value in found.items()
+    }
 
     # The prover, in both roles, against that verifier.
     def score(rollouts: Rollouts) -> np.ndarray:

@@ -56,8 +56,9 @@ def make_several_update(
 
     Returns:
       The step. Metrics of the objectives are added up: a mean over objectives. `loss`
-      is the weighted sum; `loss_k` and `weight_k` belong to objective k; `conflicts` is
-      the share of pairs of gradients that point against each other.
+      is the weighted sum; `loss_k` and `weight_k` belong to objective k;
+      `gradient_conflict_fraction` is that of the pairs of gradients that point against
+      each other.
 
     Raises:
       ValueError: there are no objectives.
@@ -114,7 +115,7 @@ def make_uncertainty_update(
     `init_uncertainty_state` makes them; the optimiser trains both. For losses > 0, such
     as negative log-likelihoods, value and ranking losses: for a policy loss, which may
     be negative, s would fall for ever. Where a loss is not > 0 its s_k rests, and the
-    metric `losses_positive` falls below 1.
+    metric `positive_loss_fraction` falls below 1.
 
     The variances see the losses of the whole mini-batch: added to each micro-batch's
     loss instead, s_k / 2 would count once a micro-batch.
@@ -140,7 +141,7 @@ def make_uncertainty_update(
         }
         state, more = apply_gradients(state, grads, optimizer)
         positive = jnp.sum(~rest, dtype=jnp.float32)
-        more["losses_positive"] = (positive, jnp.float32(len(objectives)))
+        more["positive_loss_fraction"] = (positive, jnp.float32(len(objectives)))
         return state, {**metrics, **more, **_weighed(losses, weights)}
 
     return jax.jit(update, donate_argnums=0)
@@ -238,7 +239,7 @@ def _conflicts(gradients: Sequence[Params]) -> Metrics:
     places = [(i, j) for j in range(len(gradients)) for i in range(j)]
     against = [optax.tree.vdot(gradients[i], gradients[j]) < 0 for i, j in places]
     number = sum((x.astype(jnp.float32) for x in against), jnp.zeros(()))
-    return {"conflicts": (number, jnp.float32(len(places)))}
+    return {"gradient_conflict_fraction": (number, jnp.float32(len(places)))}
 
 
 def _weighed(losses: jax.Array, weights: jax.Array) -> Metrics:

@@ -38,9 +38,13 @@ def train_sft(
         # Reading the metrics waits for the device, so it happens now and then only.
         if step % hooks.log_every == 0 or step == last:
             row = mean_row(pending)
-            row["learning_rate"] = float(learner.learning_rate(step - 1))
-            row["tokens"], row["seconds"] = tokens, time.perf_counter() - start
-            row["tokens_per_second"] = tokens / row["seconds"]
+            seconds = time.perf_counter() - start
+            row |= {
+                "sft/learning_rate": float(learner.learning_rate(step - 1)),
+                "sft/tokens": tokens,
+                "sft/tokens_per_s": tokens / seconds,
+                "time/sft_s": seconds,
+            }
             if hooks.due(step, last) and hooks.evaluate:
                 row |= hooks.evaluate(state.params)
             hooks.log.write(step, row)
@@ -55,7 +59,7 @@ def train_sft(
 
 def mean_row(pending: Sequence[Any]) -> Row:
     """Mean over updates of their finished metrics; a name may be absent in some."""
-    rows = [finish_metrics(pairs) for pairs in jax.device_get(list(pending))]
+    rows = [finish_metrics(pairs, "sft") for pairs in jax.device_get(list(pending))]
     names = {name for row in rows for name in row}
     values = {name: [row[name] for row in rows if name in row] for name in names}
     return {name: sum(found) / len(found) for name, found in sorted(values.items())}

@@ -80,7 +80,7 @@ def apply_gradients(
     one, skipped = jnp.ones(()), 1.0 - finite.astype(jnp.float32)
     metrics = {
         "grad_norm": (jnp.where(finite, norm, 0.0), finite.astype(jnp.float32)),
-        "updates_skipped": (skipped, one),
+        "skipped_update_fraction": (skipped, one),
     }
     return kept, metrics
 

@@ -68,8 +68,9 @@ def iterative_dpo_round(
       reference: parameters of the frozen reference; the policy's own if left out.
 
     Returns:
-      The trained state, the round's metrics (`accuracy` is that of the sampled
-      responses, `pair_accuracy` that of the implicit reward), and the rollouts.
+      The trained state, the round's metrics (`reward/accuracy` is that of the
+      sampled responses, `preference/accuracy` of the implicit reward), and the
+      rollouts.
 
     Raises:
       NoSignalError: no prompt has both a right and a wrong complete response.
@@ -94,7 +95,6 @@ def iterative_dpo_round(
     # Train from that policy, with that policy as the reference.
     state = reset_optimizer(policy, learner.optimizer.build())
     state, row = train_on_pairs(learner, state, as_pairs(rollouts, places), reference)
-    row["pair_accuracy"] = row.pop("accuracy")
     return state, row | round_metrics(rollouts), rollouts
 
 
@@ -146,7 +146,7 @@ def rft_round(
         seed,
         rollouts,
     )
-    return state, row | {"kept": len(examples)}, rollouts
+    return state, row | {"rollout/kept": len(examples)}, rollouts
 
 
 def star_round(
@@ -215,7 +215,8 @@ def star_round(
         seed,
         rollouts,
     )
-    row |= {"kept": len(examples), "kept_with_hint": len(hinted)}
+    row["rollout/kept"] = len(examples)
+    row["rollout/kept_with_hint"] = len(hinted)
     return state, row, rollouts
 
 
@@ -257,7 +258,7 @@ def train_on_examples(
             state, metrics, _ = sft_update(learner, state, batch)
             total = add_metrics(total, metrics)
             updates += 1
-    return state, finish_metrics(total) | {"updates": updates}
+    return state, finish_metrics(total, "sft") | {"sft/updates": updates}
 
 
 def no_data_message(rollouts: Rollouts, wanted: str) -> str:

@@ -221,7 +221,8 @@ def train_on_pairs(
             state, metrics = preference_update(learner, state, prepared[i])
             total = add_metrics(total, metrics)
     updates = learner.settings.epochs * len(prepared)
-    return state, finish_metrics(total) | {"updates": updates, "pairs": len(pairs)}
+    row = finish_metrics(total, "preference")
+    return state, row | {"preference/updates": updates, "preference/pairs": len(pairs)}
 
 
 def even_batches(number: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:

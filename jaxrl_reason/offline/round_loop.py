@@ -44,7 +44,7 @@ def train_rounds(
             row |= hooks.evaluate(policy.params)
             if hooks.show_samples is not None:
                 hooks.show_samples(done, rollouts)
-        row["seconds_step"] = time.perf_counter() - start
+        row["time/step_s"] = time.perf_counter() - start
         hooks.log.write(done, row)
         hooks.progress.update(done, row)
         if done % hooks.save_every == 0:

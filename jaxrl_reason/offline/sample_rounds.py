@@ -213,9 +213,9 @@ def round_metrics(rollouts: Rollouts) -> Row:
     """What the sampled responses say about the policy that a round started with."""
     judged = ~rollouts.failed
     return {
-        "accuracy": float(rollouts.correct.sum() / max(1, judged.sum())),
-        "truncated_share": float(rollouts.truncated.mean()),
-        "grader_failed_share": float(rollouts.failed.mean()),
-        "length_mean": float(rollouts.lengths.mean()),
-        "solved_share": float(rollouts.correct.any(axis=1).mean()),
+        "reward/accuracy": float(rollouts.correct.sum() / max(1, judged.sum())),
+        "rollout/truncated_fraction": float(rollouts.truncated.mean()),
+        "reward/grader_failed_fraction": float(rollouts.failed.mean()),
+        "rollout/length_mean": float(rollouts.lengths.mean()),
+        "groups/solved_fraction": float(rollouts.correct.any(axis=1).mean()),
     }

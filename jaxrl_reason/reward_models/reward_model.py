@@ -194,8 +194,10 @@ def train_on_comparisons(
             )
             total = add_metrics(total, metrics)
             updates += 1
-    row = finish_metrics(total)
-    return state, row | {"updates": updates, "comparisons": len(comparisons)}
+    row = finish_metrics(total, "reward_model")
+    row["reward_model/updates"] = updates
+    row["reward_model/comparisons"] = len(comparisons)
+    return state, row
 
 
 def score_tokens(

@@ -21,7 +21,7 @@ def entropy_controller(
     def follow(state: State, row: State) -> State:
         bonus, used = adaptive_entropy_update(
             state["entropy_bonus"],
-            row["entropy_sampled"],
+            row["policy/entropy_sampled"],
             target=target,
             step=step,
             low=low,
@@ -41,8 +41,8 @@ def kl_controller(
 ) -> Controller:
     """The adaptive weight of a KL in the reward (arXiv 1909.08593).
 
-    It follows `reference_k1`, the mean of old less reference log-prob over the tokens;
-    an advantage estimator reads `Experience.controls["kl_coef"]`.
+    It follows `policy/reference_kl_k1`, the mean of old minus reference log-prob over
+    the tokens; an advantage estimator reads `Experience.controls["kl_coef"]`.
 
     Args:
       start: the first weight.
@@ -54,7 +54,7 @@ def kl_controller(
     def follow(state: State, row: State) -> State:
         coef = adaptive_kl_update(
             state["kl_coef"],
-            row["reference_k1"],
+            row["policy/reference_kl_k1"],
             target=target,
             horizon=horizon,
             num_samples=num_samples,

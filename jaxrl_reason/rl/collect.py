@@ -74,7 +74,7 @@ def sample_groups(
       policy_step: the step whose policy it is; recorded with the groups, unless an
         engine says that it drew them with another.
       batch_sharding: puts prompts and keys on the mesh.
-      timer: gets the seconds of "rollout" and "grade", of "hand_over" with an engine.
+      timer: gets the seconds of "rollout" and "grade", of "weight_sync" with an engine.
     """
     prompts, lengths = pad_prompts(
         [task.prompt_tokens(problem) for problem in problems],
@@ -84,7 +84,7 @@ def sample_groups(
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
     if isinstance(sample, RolloutEngine):
-        with timer("hand_over"):
+        with timer("weight_sync"):
             sample.hand_over(params, policy_step)
     with timer("rollout"):
         keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)

@@ -79,7 +79,7 @@ def update_critic(
       batch_sharding: puts batches on the mesh.
 
     Returns:
-      The state and the metrics, their names beginning with "critic_".
+      The state and the metrics.
     """
     pairs: Pairs = {}
     for minibatch in minibatches:
@@ -87,8 +87,7 @@ def update_critic(
         critic, metrics = learner.update(
             critic, batch_sharding.put_micro_batches(full.batch), full.plan.live
         )
-        named = {f"critic_{name}": pair for name, pair in metrics.items()}
-        pairs = add_metrics(pairs, named)
+        pairs = add_metrics(pairs, metrics)
     return critic, pairs
 
 
@@ -102,11 +101,11 @@ def explained_variance(
 
     >>> import numpy as np
     >>> explained_variance(np.zeros(3), np.arange(3.0), np.ones(3, bool))
-    {'explained_variance': 0.0}
+    {'critic/explained_variance': 0.0}
     """
     wanted = returns[mask].astype(np.float64)
     spread = wanted.var() if wanted.size else 0.0
     if spread < 1e-12:
         return {}
     missed = (wanted - values[mask]).var()
-    return {"explained_variance": float(1.0 - missed / spread)}
+    return {"critic/explained_variance": float(1.0 - missed / spread)}

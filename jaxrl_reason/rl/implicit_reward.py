@@ -88,13 +88,12 @@ def update_implicit_reward(
       batch_sharding: puts batches on the mesh.
 
     Returns:
-      The state and the metrics, their names beginning with "reward_model_".
+      The state and the metrics.
     """
     pairs: Pairs = {}
     for minibatch in minibatches:
         full = minibatch.with_fields(**fields)
         batch, live = batch_sharding.put_micro_batches(full.batch), full.plan.live
         reward_model, metrics = learner.update(reward_model, batch, live)
-        named = {f"reward_model_{name}": pair for name, pair in metrics.items()}
-        pairs = add_metrics(pairs, named)
+        pairs = add_metrics(pairs, metrics)
     return reward_model, pairs

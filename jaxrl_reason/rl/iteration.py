@@ -76,35 +76,35 @@ def rl_iteration(
         # values only if the method has use for them.
         seen = score_rollouts_with_models(learner, state, rollouts, minibatches)
         state, seen, pairs = learn_rewards(learner, state, rollouts, seen, minibatches)
+        row = finish_metrics(pairs, "reward_model")
         estimate = jax.device_get(learner.advantages(seen))
 
         # The critic's updates, in mini-batches of its own if it makes more of them.
         critic_batches = minibatches
         if learner.critic is not None and learner.critic.plan != learner.plan:
             critic_batches = learner.critic.plan.split(rollouts, rng, counted)
-        state, more = learn_values(learner, state, seen, estimate, critic_batches)
-        pairs = add_metrics(pairs, more)
+        state, pairs = learn_values(learner, state, seen, estimate, critic_batches)
+        row |= finish_metrics(pairs, "critic")
 
         # Several updates a rollout: from the second on, ratios differ from 1.
-        row: Row = {"learning_rate": 0.0, "updates": 0}
+        row |= {"policy/learning_rate": 0.0, "policy/updates": 0}
         fields = training_fields(learner, seen, estimate, rollouts)
         if state.step >= s.value_pretraining_steps:
             done = int(state.policy.step)
-            row["learning_rate"] = float(learner.optimizer.schedule()(done))
-            row["updates"] = len(minibatches)
-            policy, more = run_updates(learner, state, minibatches, fields)
+            row["policy/learning_rate"] = float(learner.optimizer.schedule()(done))
+            row["policy/updates"] = len(minibatches)
+            policy, pairs = run_updates(learner, state, minibatches, fields)
             state = replace(state, policy=policy)
-            pairs = add_metrics(pairs, more)
-        row |= finish_metrics(pairs)
+            row |= finish_metrics(pairs, "policy")
 
     row |= rollout_metrics(collected)
     row |= probability_metrics(seen)
-    row["policy_lag"] = float((state.step - rollouts.policy_step).mean())
+    row["rollout/policy_lag"] = float((state.step - rollouts.policy_step).mean())
     if s.old_logprobs == "trainer":
         row |= sampler_mismatch(rollouts, seen, state.step)
     if seen.values is not None and estimate.returns is not None:
         row |= explained_variance(seen.values, estimate.returns, np.asarray(seen.mask))
-    row |= state.controls
+    row |= {f"controller/{name}": x for name, x in state.controls.items()}
     state = replace(
         state,
         controls=next_controls(learner, state, row),
@@ -329,13 +329,13 @@ def probability_metrics(seen: Experience) -> Row:
     """What the old log-probs say of the policy.
 
     `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
-    the entropy that needs no pass over the vocabulary; `reference_k1` the mean of old
-    less reference log-prob.
+    the entropy that needs no pass over the vocabulary; `reference_kl_k1` the mean of
+    old minus reference log-prob.
     """
     mask = np.asarray(seen.mask)
-    row = {"entropy_sampled": float(-seen.old_logprobs[mask].mean())}
+    row = {"policy/entropy_sampled": float(-seen.old_logprobs[mask].mean())}
     if seen.ref_logprobs is not None:
-        row["reference_k1"] = float(
+        row["policy/reference_kl_k1"] = float(
             (seen.old_logprobs - seen.ref_logprobs)[mask].mean()
         )
     return row

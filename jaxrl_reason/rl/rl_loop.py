@@ -78,8 +78,8 @@ def train_rl(
                 row |= timer.take()
                 if hooks.show_samples is not None:
                     hooks.show_samples(state.step, collected.fresh)
-            row["compiles"] = compiles.since(mark)
-            row["seconds_step"] = time.perf_counter() - start
+            row["time/compiles"] = compiles.since(mark)
+            row["time/step_s"] = time.perf_counter() - start
             hooks.log.write(state.step, row)
             hooks.progress.update(state.step, row)
             if state.step % hooks.save_every == 0:
@@ -100,10 +100,10 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
     """Sampled and trained tokens of one step, and a second; prompts do not count."""
     sampled, learnt = float(fresh.lengths.sum()), float(trained.lengths.sum())
     return {
-        "rollout_tokens": sampled,
-        "train_tokens": learnt,
-        "rollout_tokens_per_second": sampled / row["seconds_rollout"],
-        "train_tokens_per_second": learnt / row["seconds_train"],
+        "rollout/tokens": sampled,
+        "train/tokens": learnt,
+        "rollout/tokens_per_s": sampled / row["time/rollout_s"],
+        "train/tokens_per_s": learnt / row["time/train_s"],
     }
 
 

@@ -7,32 +7,32 @@ from jaxrl_reason.runs.metrics import Row
 
 
 def rollout_metrics(collected: Collected) -> Row:
-    """Rewards, lengths and group shares over all fresh samples, before the filter.
+    """Rewards, lengths and group fractions over all fresh samples, before the filter.
 
-    Right and wrong are shares of the responses that could be judged.
+    Right and wrong are fractions of the responses that could be judged.
     """
     fresh = collected.fresh
     wrong = ~fresh.correct & ~fresh.failed
     judged = ~fresh.failed.all(axis=1)
     row = {
-        "reward_mean": fresh.rewards.mean(),
-        "accuracy": fresh.correct.sum() / max(1, (~fresh.failed).sum()),
-        "format_rate": fresh.format_ok.mean(),
-        "grader_failed_share": fresh.failed.mean(),
-        "length_mean": fresh.lengths.mean(),
-        "length_max": fresh.lengths.max(),
-        "truncated_share": fresh.truncated.mean(),
-        "groups_all_right": (~wrong.any(axis=1) & judged).mean(),
-        "groups_all_wrong": (~fresh.correct.any(axis=1) & judged).mean(),
-        "groups_generated": fresh.num_prompts,
-        "groups_accepted": collected.accepted,
-        "accepted_share": collected.accepted / fresh.num_prompts,
-        "groups_surplus": collected.surplus.num_prompts if collected.surplus else 0,
-        "rounds": collected.rounds,
+        "reward/mean": fresh.rewards.mean(),
+        "reward/accuracy": fresh.correct.sum() / max(1, (~fresh.failed).sum()),
+        "reward/format_fraction": fresh.format_ok.mean(),
+        "reward/grader_failed_fraction": fresh.failed.mean(),
+        "rollout/length_mean": fresh.lengths.mean(),
+        "rollout/length_max": fresh.lengths.max(),
+        "rollout/truncated_fraction": fresh.truncated.mean(),
+        "groups/all_correct_fraction": (~wrong.any(axis=1) & judged).mean(),
+        "groups/all_wrong_fraction": (~fresh.correct.any(axis=1) & judged).mean(),
+        "groups/sampled": fresh.num_prompts,
+        "groups/accepted": collected.accepted,
+        "groups/accepted_fraction": collected.accepted / fresh.num_prompts,
+        "groups/surplus": collected.surplus.num_prompts if collected.surplus else 0,
+        "groups/rounds": collected.rounds,
     }
     for name, kind in (
-        ("length_correct", fresh.correct),
-        ("length_wrong", wrong),
+        ("rollout/length_correct", fresh.correct),
+        ("rollout/length_wrong", wrong),
     ):
         if kind.any():
             row[name] = fresh.lengths[kind].mean()
@@ -53,9 +53,9 @@ def mismatch_metrics(
     d = (sampler_logprobs - old_logprobs)[mask].astype(np.float64)
     u = np.exp(np.clip(-d, -20, 20))
     return {
-        "sampler_diff_mean": float(np.abs(d).mean()),
-        "sampler_diff_max": float(np.abs(d).max()),
-        "sampler_k1": float(d.mean()),
-        "sampler_k3": float((np.expm1(np.clip(-d, -20, 20)) + d).mean()),
-        "sampler_ess": float(1.0 / ((u / u.mean()) ** 2).mean()),
+        "sampler/logprob_diff_mean": float(np.abs(d).mean()),
+        "sampler/logprob_diff_max": float(np.abs(d).max()),
+        "sampler/kl_k1": float(d.mean()),
+        "sampler/kl_k3": float((np.expm1(np.clip(-d, -20, 20)) + d).mean()),
+        "sampler/ess_fraction": float(1.0 / ((u / u.mean()) ** 2).mean()),
     }

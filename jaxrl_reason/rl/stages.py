@@ -36,8 +36,8 @@ def train_stages(
       now: where `resume_stages` found the run; the first stage's start if None.
 
     Returns:
-      The state after the last step made. Rows have `stage`, from 1, and the first of a
-      stage `surplus_dropped`.
+      The state after the last step made. Rows have `run/stage`, from 1, and the
+      first of a stage `groups/surplus_dropped`.
     """
     if now is None:
         now = begin_stage(run, 0, None, initial_policy, hooks.checkpoints)
@@ -206,8 +206,8 @@ def stage_hooks(run: StagedRun, now: InStage, hooks: Hooks) -> Hooks:
 
     def annotate(step: int) -> Row:
         row = more(step) if more is not None else {}
-        row = {**row, "stage": index + 1}
-        return row | {"surplus_dropped": dropped} if step == first else row
+        row = {**row, "run/stage": index + 1}
+        return row | {"groups/surplus_dropped": dropped} if step == first else row
 
     fingerprint = run.fingerprint(index, hooks.fingerprint)
     return replace(hooks, fingerprint=fingerprint, annotate=annotate)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: folder, checkpoints, metrics, plots, report; knows no algorithm."""
+"""What a run leaves: folder, checkpoints, metrics, plots, report. No algorithms."""

@@ -23,7 +23,7 @@ class Hooks:
       progress: the bar.
       interrupt: asked after every step.
       save_every: steps between checkpoints.
-      evaluate: params -> metrics, e.g. {"heldout_accuracy": 0.4}.
+      evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
       evaluate_every: steps between evaluations; the last step is always evaluated.
       show_samples: gets (step, rollouts) at every evaluation.
       log_every: supervised updates between rows.
@@ -47,5 +47,3 @@ class Hooks:
         if self.evaluate is None or not self.evaluate_every:
             return False
         return step % self.evaluate_every == 0 or step == last
-
-

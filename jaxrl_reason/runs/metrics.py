@@ -45,24 +45,30 @@ def add_metrics(first: Pairs, second: Pairs) -> dict[str, tuple[Any, Any]]:
     return merged
 
 
-def finish_metrics(metrics: Pairs) -> Row:
-    """Divides (total, count) pairs, once, on the host.
+def finish_metrics(metrics: Pairs, group: str = "") -> Row:
+    """Divides (total, count) pairs, once, on the host, and gives them their group.
 
     A count of 0 means that nothing was measured: the name is left out, rather than
     reported as 0 or nan.
 
     Args:
       metrics: name -> (total, count), scalars.
+      group: what they are of ("policy", "critic"), a section in dashboards; the names
+        stay bare without one. The losses' `clip_frac_low` is written as
+        `clip_fraction_low`, like every other fraction of a row.
 
     Returns:
-      name -> total / count.
+      "group/name" -> total / count.
 
-    >>> finish_metrics({"entropy": (3.0, 6.0), "length_correct": (0.0, 0.0)})
+    >>> finish_metrics({"entropy": (3.0, 6.0), "approx_kl_k3": (0.0, 0.0)})
     {'entropy': 0.5}
+    >>> finish_metrics({"clip_frac_low": (1.0, 4.0)}, "policy")
+    {'policy/clip_fraction_low': 0.25}
     """
+    prefix = f"{group}/" if group else ""
     on_host = jax.device_get(dict(metrics))  # one transfer for all of them
     return {
-        name: float(total) / float(count)
+        prefix + name.replace("_frac_", "_fraction_"): float(total) / float(count)
         for name, (total, count) in on_host.items()
         if float(count) != 0.0
     }

@@ -98,7 +98,7 @@ class PhaseTimer:
     >>> with timer("rollout"):
     ...     pass
     >>> list(timer.take())
-    ['seconds_rollout']
+    ['time/rollout_s']
     """
 
     def __init__(self) -> None:
@@ -115,8 +115,8 @@ class PhaseTimer:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
 
     def take(self) -> dict[str, float]:
-        """Returns `seconds_<phase>` of every phase and starts from zero."""
-        row = {f"seconds_{phase}": spent for phase, spent in self.seconds.items()}
+        """Returns `time/<phase>_s` of every phase and starts from zero."""
+        row = {f"time/{phase}_s": spent for phase, spent in self.seconds.items()}
         self.seconds = {}
         return row
 

@@ -49,16 +49,16 @@ def plot_run(
     _panel_accuracy(axes[0], rows, baseline)
     axes[1].set_title("Entropy (should not fall to 0 or run away)")
     axes[1].set_ylabel("nats per token")
-    _line(axes[1], rows, "entropy", "entropy of the policy", _PURPLE)
+    _line(axes[1], rows, "policy/entropy", "entropy of the policy", _PURPLE)
     _panel_length(axes[2], rows, length_limit)
     low, high = clip_range or (None, None)
     axes[3].set_title("Clipped tokens (should be few, but not none)")
-    axes[3].set_ylabel("share of tokens")
+    axes[3].set_ylabel("fraction of tokens")
     axes[3].yaxis.set_major_formatter(PercentFormatter(1.0))
     name = "above 1 + clip_high" if high is None else f"above 1 + {high:g}"
-    _line(axes[3], rows, "clip_frac_high", f"ratio {name}", _RED)
+    _line(axes[3], rows, "policy/clip_fraction_high", f"ratio {name}", _RED)
     name = "below 1 − clip_low" if low is None else f"below 1 − {low:g}"
-    _line(axes[3], rows, "clip_frac_low", f"ratio {name}", _BLUE)
+    _line(axes[3], rows, "policy/clip_fraction_low", f"ratio {name}", _BLUE)
     for panel in axes:
         _finish(panel, "RL step")
     if len(rows) > _FEW:
@@ -83,9 +83,9 @@ def plot_comparison(
     its best seed at the end of its time.
 
     Args:
-      runs: method -> list of (seed, rows). A row with "heldout_accuracy" is a point.
-        Its time is the sum so far of "seconds_step" (or "seconds"), without
-        "seconds_evaluate": evaluation is no training.
+      runs: method -> list of (seed, rows). A row with "heldout/accuracy" is a point.
+        Its time is the sum so far of "time/step_s" (or "time/sft_s"), without
+        "time/evaluate_s": evaluation is no training.
       path: the picture (.png).
       controls: the same for further supervised training.
       baseline: held-out accuracy before, in [0, 1].
@@ -106,7 +106,7 @@ def plot_comparison(
         _seeds(by_time, seeds, "minutes", label, colour)
     for panel, name in ((by_step, "step"), (by_time, "wall time")):
         panel.set_title(f"Held-out accuracy by {name}")
-        panel.set_ylabel("share of problems solved")
+        panel.set_ylabel("fraction of problems solved")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         _dashed(panel, baseline, "before RL", percent=True)
     _finish(by_step, "RL step", legend=False)
@@ -148,12 +148,12 @@ def _band(
 
 def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) -> None:
     panel.set_title("Reward and held-out accuracy (should rise)")
-    panel.set_ylabel("mean reward, share right")
-    _line(panel, rows, "reward_mean", "reward of the samples", _SKY)
-    if len(_column(rows, "heldout_accuracy")[0]):
-        # The fine-tuned model is where the curve starts: much may happen in a few steps.
-        start = [] if baseline is None else [{"step": 0, "heldout_accuracy": baseline}]
-        steps, values = _column([*start, *rows], "heldout_accuracy")
+    panel.set_ylabel("mean reward, fraction right")
+    _line(panel, rows, "reward/mean", "reward of the samples", _SKY)
+    if len(_column(rows, "heldout/accuracy")[0]):
+        # The fine-tuned model is where the curve starts: much may happen in few steps.
+        start = [] if baseline is None else [{"step": 0, "heldout/accuracy": baseline}]
+        steps, values = _column([*start, *rows], "heldout/accuracy")
         panel.plot(
             steps,
             values,
@@ -170,9 +170,9 @@ def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) ->
 def _panel_length(panel: Axes, rows: Sequence[Row], limit: int | None) -> None:
     panel.set_title("Response length (should stay below the limit)")
     panel.set_ylabel("tokens")
-    _line(panel, rows, "length_wrong", "wrong answers", _RED)
-    _line(panel, rows, "length_mean", "all", _GREY)
-    _line(panel, rows, "length_correct", "right answers", _GREEN)
+    _line(panel, rows, "rollout/length_wrong", "wrong answers", _RED)
+    _line(panel, rows, "rollout/length_mean", "all", _GREY)
+    _line(panel, rows, "rollout/length_correct", "right answers", _GREEN)
     _dashed(panel, limit, "limit")
 
 
@@ -216,9 +216,9 @@ def _points(rows: Sequence[Row], by: str = "step") -> np.ndarray:
     """[K, 2] of (step or minutes, held-out accuracy)."""
     points, seconds = [], 0.0
     for row in rows:
-        spent = row.get("seconds_step", row.get("seconds", 0.0))
-        seconds += spent - row.get("seconds_evaluate", 0.0)
-        value = row.get("heldout_accuracy")
+        spent = row.get("time/step_s", row.get("time/sft_s", 0.0))
+        seconds += spent - row.get("time/evaluate_s", 0.0)
+        value = row.get("heldout/accuracy")
         if value is not None and np.isfinite(value):
             points.append((row["step"] if by == "step" else seconds / 60, value))
     return np.array(points, float).reshape(-1, 2)

@@ -14,16 +14,16 @@ from rich.text import Text
 # What is shown, in this order: the label, and the names it is looked for under. A row
 # of metrics has the longer ones, the shorter ones are for calling `update` by hand.
 _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("loss", "loss {:.3f}", ("loss",)),
-    ("reward", "reward {:.2f}", ("reward", "reward_mean")),
-    ("accuracy", "right {:.1%}", ("accuracy",)),
-    ("heldout", "held-out {:.1%}", ("heldout", "heldout_accuracy")),
-    ("length", "length {:.0f}", ("length", "length_mean")),
-    ("entropy", "entropy {:.2f}", ("entropy",)),
+    ("loss", "loss {:.3f}", ("loss", "policy/loss", "sft/loss", "preference/loss")),
+    ("reward", "reward {:.2f}", ("reward", "reward/mean")),
+    ("accuracy", "right {:.1%}", ("accuracy", "reward/accuracy")),
+    ("heldout", "held-out {:.1%}", ("heldout", "heldout/accuracy")),
+    ("length", "length {:.0f}", ("length", "rollout/length_mean")),
+    ("entropy", "entropy {:.2f}", ("entropy", "policy/entropy", "sft/entropy")),
     (
         "tokens_per_second",
         "{:,.0f} tokens/s",
-        ("tokens_per_second", "rollout_tokens_per_second"),
+        ("tokens_per_second", "rollout/tokens_per_s", "sft/tokens_per_s"),
     ),
 )
 

@@ -22,7 +22,7 @@ class ServerSampling:
     of the model's own distribution ("raw": no temperature, no filters) or those it drew
     from ("processed": both). They are the trainer's at temperature 1 (raw; greedy too)
     and without filters (processed); all else is refused. The server does not say which
-    it reports: if this setting is wrong, `sampler_diff_mean` shows it.
+    it reports: if this setting is wrong, `sampler/logprob_diff_mean` shows it.
 
     Args:
         model: the name the server serves the model under.

@@ -258,8 +258,8 @@ def test_no_problem_of_the_passes_is_lost() -> None:
 
 def test_the_pool_forgets_what_is_no_longer_always_right() -> None:
     stream = pool()
-    assert stream.observe([10, 11, 12], [8, 8, 7], 8) == {"problems_pool": 2}
-    assert stream.observe([10, 11], [7, 0], [8, 0]) == {"problems_pool": 1}
+    assert stream.observe([10, 11, 12], [8, 8, 7], 8) == {"data/problems_pool": 2}
+    assert stream.observe([10, 11], [7, 0], [8, 0]) == {"data/problems_pool": 1}
 
 
 def test_the_pool_refuses_what_it_cannot_mean() -> None:

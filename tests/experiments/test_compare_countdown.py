@@ -19,14 +19,14 @@ def dapo_folder(tmp_path):
     rows(
         tmp_path / "metrics.jsonl",
         [
-            {"step": s, "seconds_step": 7.0, "seconds_evaluate": 2.0 * (s % 5 == 0)}
+            {"step": s, "time/step_s": 7.0, "time/evaluate_s": 2.0 * (s % 5 == 0)}
             for s in range(1, 11)
         ],
     )
     rows(
         tmp_path / "sft.jsonl",
         [
-            {"step": s, "seconds": 30.0 if s == 50 else 5.0, "tokens": 1000}
+            {"step": s, "time/sft_s": 30.0 if s == 50 else 5.0, "sft/tokens": 1000}
             for s in (50, 100, 150)
         ],
     )

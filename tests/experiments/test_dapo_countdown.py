@@ -121,9 +121,9 @@ def test_the_resumed_run_writes_every_step_once(tiny, stopped, finished):
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     before = stopped[3]
     assert rows[: len(before)] == before
-    evaluated = [row["step"] for row in rows if "heldout_accuracy" in row]
+    evaluated = [row["step"] for row in rows if "heldout/accuracy" in row]
     assert evaluated == [3, 6]
-    assert all(row["ratio"] != 1 for row in rows)
+    assert all(row["policy/ratio"] != 1 for row in rows)
 
 
 def test_the_folder_holds_what_a_run_leaves(tiny, finished):
@@ -194,8 +194,8 @@ def test_a_run_goes_on_over_two_devices(tiny, finished, tmp_path):
     assert process.returncode == 0, out + err
     one, two = (read_metrics(d / "metrics.jsonl") for d in (tiny.run_dir, copy))
     assert [row["step"] for row in two] == list(range(1, STEPS + 1))
-    assert two[4]["loss"] == pytest.approx(one[4]["loss"], abs=1e-4)
-    assert two[4]["length_mean"] == one[4]["length_mean"]
+    assert two[4]["policy/loss"] == pytest.approx(one[4]["policy/loss"], abs=1e-4)
+    assert two[4]["rollout/length_mean"] == one[4]["rollout/length_mean"]
 
 
 @pytest.mark.parametrize("method", ["grpo", "vapo"])
@@ -207,8 +207,8 @@ def test_the_other_methods_run_from_the_command_line(
     monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *flags])
     assert script.main() == 0, capsys.readouterr()
     row = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
-    assert ("kl" in row) == (method == "grpo")
-    assert ("critic_loss" in row) == (method == "vapo")
+    assert ("policy/kl" in row) == (method == "grpo")
+    assert ("critic/loss" in row) == (method == "vapo")
     assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 1
 
 

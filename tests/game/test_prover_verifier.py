@@ -73,7 +73,7 @@ SIZES = PreferenceSettings(
     max_prompt=2,
     max_response=6,
 )
-PLAY = GameSettings(rounds=2, steps_per_round=4, max_pairs=6, stop_share=0.0)
+PLAY = GameSettings(rounds=2, steps_per_round=4, max_pairs=6, stop_fraction=0.0)
 SETTLED = {"helpful_correct", "sneaky_correct", "helpful_score", "sneaky_score"}
 
 
@@ -260,28 +260,34 @@ def test_metrics_say_who_is_right_and_who_convinces():
     high = np.array([[2.0, 1.0], [0.0, 1.0]])
     low = np.array([[3.0, 9.0], [0.0, -1.0]])
     row = game_metrics(helpful, sneaky, high, low)
-    assert row["helpful_correct"] == 3 / 4
-    assert row["sneaky_correct"] == 1 / 3
-    assert row["helpful_score_right"] == 1.0
-    assert row["sneaky_score_wrong"] == 1.5
-    assert row["helpful_verifier_accuracy"] == 1.0
-    assert row["sneaky_verifier_accuracy"] == 0.0
+    assert row["game/helpful_accuracy"] == 3 / 4
+    assert row["game/sneaky_accuracy"] == 1 / 3
+    assert row["game/helpful_score_correct"] == 1.0
+    assert row["game/sneaky_score_wrong"] == 1.5
+    assert row["game/helpful_verifier_accuracy"] == 1.0
+    assert row["game/sneaky_verifier_accuracy"] == 0.0
     # Right against sneaky wrong: 2 < 3 fools; 0 = 0 fools, 1 > 0 does not.
-    assert row["fooled_pairs"] == 3
-    np.testing.assert_allclose(row["fooled_share"], 2 / 3)
-    settings = GameSettings(stop_share=0.5)
+    assert row["game/fooled_pairs"] == 3
+    np.testing.assert_allclose(row["game/fooled_fraction"], 2 / 3)
+    settings = GameSettings(stop_fraction=0.5)
     assert not no_longer_convinces(row, settings)
-    assert no_longer_convinces({"fooled_share": 0.5}, settings)
+    assert no_longer_convinces({"game/fooled_fraction": 0.5}, settings)
     # Nothing wrong, or nothing right: nothing to compare, and no reason to stop.
     row = game_metrics(helpful, helpful, high, high)
-    assert "helpful_verifier_accuracy" in row
+    assert "game/helpful_verifier_accuracy" in row
     row = game_metrics(fake_rollouts([[0, 0]]), sneaky.select([0]), high[:1], low[:1])
-    assert "fooled_share" not in row
+    assert "game/fooled_fraction" not in row
     assert not no_longer_convinces(row, settings)
 
 
 def test_the_game_stops_when_sneaky_solutions_no_longer_convince(monkeypatch):
-    rows = iter([{"fooled_share": 0.4}, {"fooled_share": 0.05}, {"fooled_share": 0.0}])
+    rows = iter(
+        [
+            {"game/fooled_fraction": 0.4},
+            {"game/fooled_fraction": 0.05},
+            {"game/fooled_fraction": 0.0},
+        ]
+    )
 
     def fake_round(game, state, problems, timer):
         rounds = state.round_index + 1
@@ -289,7 +295,9 @@ def test_the_game_stops_when_sneaky_solutions_no_longer_convince(monkeypatch):
 
     monkeypatch.setattr("jaxrl_reason.game.prover_verifier_game.game_round", fake_round)
     start = GameState(prover=None, pool=())
-    long = dataclasses.replace(game(), settings=GameSettings(rounds=9, stop_share=0.1))
+    long = dataclasses.replace(
+        game(), settings=GameSettings(rounds=9, stop_fraction=0.1)
+    )
     state, found = play_game(long, start, None, PhaseTimer())
     assert len(found) == state.round_index == 2
 
@@ -330,12 +338,12 @@ def test_the_verifier_begins_at_its_base_each_round():
     before = GameState(run.state.prover, run.state.pool[:3], round_index=1)
     again, row = train_verifier(game(), before)
     assert same_trees(copied(again.params), copied(run.state.verifier.params))
-    assert row["loss"] == run.rows[1]["verifier_loss"]
+    assert row["reward_model/loss"] == run.rows[1]["verifier/loss"]
 
 
 def test_the_verifier_learns_to_tell_right_from_wrong():
     run = played()
-    assert all(row["verifier_accuracy"] > 0.9 for row in run.rows)
+    assert all(row["verifier/accuracy"] > 0.9 for row in run.rows)
     # On solutions of the last prover, which no verifier was trained on.
     fresh, helpful, _ = sample_solutions(game(), run.state.prover, PhaseTimer())
     scores = score_rollouts(game().verifier, run.state.verifier.params, helpful)
@@ -356,7 +364,7 @@ def test_a_pool_without_right_solutions_says_so():
     [
         ({"rounds": 0}, "rounds must be >= 1, got 0"),
         ({"kind": "abc"}, "kind must be src or cgc, got 'abc'"),
-        ({"stop_share": 1.5}, r"stop_share must be in \[0, 1\], got 1.5"),
+        ({"stop_fraction": 1.5}, r"stop_fraction must be in \[0, 1\], got 1.5"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
 )

@@ -118,7 +118,7 @@ def test_each_way_of_joining_makes_the_step_of_the_hand_computation():
         np.testing.assert_allclose([row["loss_0"], row["loss_1"]], losses, rtol=1e-5)
         weighted = row["weight_0"] * losses[0] + row["weight_1"] * losses[1]
         np.testing.assert_allclose(row["loss"], weighted, rtol=1e-5)
-        assert row["conflicts"] == 1.0
+        assert row["gradient_conflict_fraction"] == 1.0
         norm = np.linalg.norm(expected)
         np.testing.assert_allclose(row["grad_norm"], norm, rtol=1e-5)
         # A mean over the objectives, which see the same tokens.
@@ -159,7 +159,7 @@ def test_without_a_conflict_pcgrad_is_the_plain_sum():
     found, row = step(pcgrad_weights(), 2, made)
     plain, _ = step(fixed_weights(1, 1), 2, made)
     np.testing.assert_allclose(found, plain, rtol=1e-6)
-    assert row["conflicts"] == 0.0
+    assert row["gradient_conflict_fraction"] == 0.0
     assert [row["weight_0"], row["weight_1"]] == [1, 1]
     # And it is the step of `make_update` on the sum of the advantages.
     state, optimizer = start()
@@ -189,7 +189,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     for combine in (pcgrad_weights(), shortest_weights()):
         found, row = step(combine, 2, objectives=objectives)
         assert not found.any()
-        assert row["updates_skipped"] == 1.0
+        assert row["skipped_update_fraction"] == 1.0
 
 
 # Learnt weights.
@@ -224,7 +224,7 @@ def test_uncertainty_weights_are_learnt_from_whole_mini_batches():
     last = np.array([rows[-1]["loss_0"], rows[-1]["loss_1"]])
     now = np.asarray(state.params["log_variances"])
     np.testing.assert_allclose(now, np.log(last), atol=1e-3)
-    assert all(row["losses_positive"] == 1.0 for row in rows)
+    assert all(row["positive_loss_fraction"] == 1.0 for row in rows)
 
 
 def test_the_variance_of_a_loss_that_is_not_positive_rests():
@@ -236,7 +236,7 @@ def test_the_variance_of_a_loss_that_is_not_positive_rests():
     state, metrics = update(state, ONE[0], ONE[1].live)
     s = np.asarray(state.params["log_variances"])
     assert s[0] == -0.5 != s[1]
-    assert finish_metrics(metrics)["losses_positive"] == 0.5
+    assert finish_metrics(metrics)["positive_loss_fraction"] == 0.5
 
 
 def test_dynamic_weights_need_two_epochs_and_losses_above_zero():
@@ -285,7 +285,8 @@ def test_a_policy_learns_from_two_advantages():
         rows.append(finish_metrics(metrics))
     assert int(state.step) == 4
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert {"ratio", "clip_frac_low", "grad_norm", "conflicts"} <= set(rows[0])
+    names = {"ratio", "clip_fraction_low", "grad_norm", "gradient_conflict_fraction"}
+    assert names <= set(rows[0])
     # MGDA lowers both losses.
     for name in ("loss_0", "loss_1"):
         assert rows[-1][name] < rows[0][name]

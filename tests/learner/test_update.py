@@ -167,7 +167,7 @@ def test_micro_batches_of_the_model_add_up():
     for x, y in zip(jax.tree.leaves(one[2]), jax.tree.leaves(many[2]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     rows = finish_metrics(one[1]), finish_metrics(many[1])
-    assert rows[0].keys() == rows[1].keys() >= {"ratio", "entropy", "clip_frac_low"}
+    assert rows[0].keys() == rows[1].keys() >= {"ratio", "entropy", "clip_fraction_low"}
     for name, value in rows[0].items():
         np.testing.assert_allclose(value, rows[1][name], rtol=1e-5, atol=1e-6)
 
@@ -255,7 +255,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_state(bad):
     )
     assert same_trees(state, after)
     assert int(after.step) == 2
-    assert finish_metrics(metrics) == {"updates_skipped": 1.0}
+    assert finish_metrics(metrics) == {"skipped_update_fraction": 1.0}
     # And it goes on: not once let through, however often it comes.
     for _ in range(12):
         after, _ = apply_gradients(after, grads, OPTIMIZER)
@@ -267,7 +267,7 @@ def test_a_gradient_whose_norm_overflows_leaves_the_state():
     grads = {"a": jnp.array([3e38, 3e38]), "b": jnp.ones((2, 2))}
     after, metrics = apply_gradients(state, grads, OPTIMIZER)
     assert same_trees(state, after)
-    assert float(metrics["updates_skipped"][0]) == 1
+    assert float(metrics["skipped_update_fraction"][0]) == 1
 
 
 def test_what_optax_offers_would_let_the_nan_through():
@@ -292,7 +292,7 @@ def test_a_finite_gradient_is_optax_update():
     assert same_trees(after.params, optax.apply_updates(state.params, updates))
     assert int(after.step) == 3
     row = finish_metrics(metrics)
-    assert row["updates_skipped"] == 0
+    assert row["skipped_update_fraction"] == 0
     np.testing.assert_allclose(row["grad_norm"], 5.0, rtol=1e-6)  # before the clip
 
 
@@ -312,7 +312,12 @@ def test_an_update_is_its_parts_put_together(bigram, update):
     )
     row = finish_metrics(metrics)
     np.testing.assert_allclose(row["loss"], loss, rtol=1e-5)
-    assert {"grad_norm", "updates_skipped", "ratio", "approx_kl_k3"} <= row.keys()
+    assert {
+        "grad_norm",
+        "skipped_update_fraction",
+        "ratio",
+        "approx_kl_k3",
+    } <= row.keys()
 
 
 def test_the_state_is_donated_and_nothing_compiles_again(bigram, update):
@@ -334,7 +339,7 @@ def test_a_batch_that_is_wholly_masked_changes_nothing_but_by_momentum(bigram, u
         init_state_around(copied(bigram), OPTIMIZER), empty, plan.live
     )
     row = finish_metrics(metrics)
-    assert (row["loss"], row["grad_norm"], row["updates_skipped"]) == (0, 0, 0)
+    assert (row["loss"], row["grad_norm"], row["skipped_update_fraction"]) == (0, 0, 0)
     assert "ratio" not in row  # nothing was measured
     assert np.isfinite(state.params["logits"]).all()
 

@@ -100,12 +100,13 @@ def test_a_round_of_iterative_dpo_raises_the_share_of_right_answers():
     assert after > before + 0.3
     # The policy of the first round was kept, and the second started from its end.
     assert same_trees(start, copied(first_policy().params))
-    assert rows[1]["accuracy"] > rows[0]["accuracy"]
+    assert rows[1]["reward/accuracy"] > rows[0]["reward/accuracy"]
     assert set(rollouts.policy_step) == {2}
-    assert rows[0]["updates"] == 4 * -(-rows[0]["pairs"] // 20)
+    assert rows[0]["preference/updates"] == 4 * -(-rows[0]["preference/pairs"] // 20)
     assert np.isfinite(list(rows[0].values())).all()
-    assert 0 < rows[0]["pair_accuracy"] <= 1
-    assert {"loss", "margin", "nll", "truncated_share"} <= set(rows[0])
+    assert 0 < rows[0]["preference/accuracy"] <= 1
+    names = {"preference/loss", "preference/margin", "preference/nll"}
+    assert names | {"rollout/truncated_fraction"} <= set(rows[0])
 
 
 def test_a_round_of_rft_raises_the_share_of_right_answers():
@@ -116,8 +117,8 @@ def test_a_round_of_rft_raises_the_share_of_right_answers():
     before, after = accuracy(policy), accuracy(trained)
     assert after > before + 0.3
     complete = correct_and_complete(rollouts.correct, rollouts.truncated)
-    assert 0 < row["kept"] <= complete.sum()
-    assert row["updates"] == 20 * -(-row["kept"] // 8)
+    assert 0 < row["rollout/kept"] <= complete.sum()
+    assert row["sft/updates"] == 20 * -(-row["rollout/kept"] // 8)
     assert np.isfinite(list(row.values())).all()
 
     # The same round is the same; original examples are trained on besides.
@@ -129,8 +130,8 @@ def test_a_round_of_rft_raises_the_share_of_right_answers():
     _, both, _ = rft_round(
         sampler(), supervised(), OPTIMIZER, policy, PROBLEMS, original=more
     )
-    assert both["kept"] == row["kept"]
-    assert both["updates"] == -(-(row["kept"] + 9) // 8)
+    assert both["rollout/kept"] == row["rollout/kept"]
+    assert both["sft/updates"] == -(-(row["rollout/kept"] + 9) // 8)
 
 
 HINT = 10
@@ -184,14 +185,14 @@ def test_star_trains_the_base_anew_and_learns_hinted_answers_without_the_hint():
     # Problems 0 and 4 have the prompts [3] and [3, 3] and are right without a hint.
     seen = []
     _, row, _ = run(learner=recorded(seen))
-    assert (row["kept"], row["kept_with_hint"]) == (4, 0)
-    assert row["solved_share"] == 2 / 8
+    assert (row["rollout/kept"], row["rollout/kept_with_hint"]) == (4, 0)
+    assert row["groups/solved_fraction"] == 2 / 8
     assert same_trees(copied(seen[0][0]), copied(base.params))
     assert {tuple(x[:-2]) for x in trained_sequences(seen[0][1])} == {(3,), (3, 3)}
 
     seen = []
     _, row, _ = run(learner=recorded(seen), hint=lambda problem: [4, HINT])
-    assert (row["kept"], row["kept_with_hint"]) == (4, 12)
+    assert (row["rollout/kept"], row["rollout/kept_with_hint"]) == (4, 12)
     found = [x for _, batch in seen for x in trained_sequences(batch)]
     assert len(found) == 16
     prompts = sorted(tuple(x[:-2]) for x in found)

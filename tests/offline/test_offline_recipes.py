@@ -99,21 +99,21 @@ def fine_tuning(name):
 
 
 @pytest.mark.parametrize(
-    "run",
+    ("run", "group"),
     [
-        rft,
-        star,
-        irpo,
-        partial(fine_tuning, "sft"),
-        partial(fine_tuning, "light_r1_sft"),
+        (rft, "sft"),
+        (star, "sft"),
+        (irpo, "preference"),
+        (partial(fine_tuning, "sft"), "sft"),
+        (partial(fine_tuning, "light_r1_sft"), "sft"),
     ],
     ids=["rft", "star", "irpo", "sft", "light_r1_sft"],
 )
-def test_rounds_run_on_the_tiny_model(run):
+def test_rounds_run_on_the_tiny_model(run, group):
     before = copied(first_policy().params)
     state, row = run()
-    assert row["updates"] == int(state.step) > 0
-    assert row["updates_skipped"] == 0
+    assert row[f"{group}/updates"] == int(state.step) > 0
+    assert row[f"{group}/skipped_update_fraction"] == 0
     assert not same_trees(before, copied(state.params))
     assert same_trees(before, copied(first_policy().params))
 

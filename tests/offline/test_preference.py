@@ -306,7 +306,7 @@ def test_an_update_is_that_of_the_unpacked_pairs_however_they_are_split(method):
         found, row = step(batch, live)
         np.testing.assert_allclose(row["loss"], value, rtol=2e-6)
         np.testing.assert_allclose(found, grad, rtol=1e-5, atol=1e-6)
-        assert row["updates_skipped"] == 0
+        assert row["skipped_update_fraction"] == 0
 
 
 def test_three_pairs_are_the_mean_of_three():
@@ -472,7 +472,8 @@ def test_every_method_learns_which_response_is_better(method, score):
         )
     assert not [name for name in compiles.names_since(0) if "update" in name]
     wanted = {"loss", "accuracy", "margin", "chosen_reward", "rejected_reward"}
-    wanted |= {"chosen_logprob", "rejected_logprob", "grad_norm", "updates_skipped"}
+    wanted |= {"chosen_logprob", "rejected_logprob", "grad_norm"}
+    wanted |= {"skipped_update_fraction"}
     assert wanted <= set(rows[0])
     assert not same_trees(copied(first_policy().params), params)
     for found in (rows, other_rows):
@@ -504,7 +505,11 @@ def test_the_reference_is_the_policy_at_the_start_and_is_looked_at_once(score):
     first, row = train_on_pairs(learner, toy_start(), pairs)
     # Six pairs are two batches, in two epochs four updates.
     assert len(seen) == 2
-    assert (row["updates"], row["pairs"], int(first.step)) == (4, 6, 4)
+    assert (row["preference/updates"], row["preference/pairs"], int(first.step)) == (
+        4,
+        6,
+        4,
+    )
     given, _ = train_on_pairs(learner, toy_start(), pairs, first_policy().params)
     assert same_trees(copied(first.params), copied(given.params))
     other = random_params(one_device(), seed=8)

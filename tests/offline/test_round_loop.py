@@ -24,7 +24,7 @@ def run(path, *, rounds=3, policy=None, done=0, **options):
     used = hooks(
         path,
         save_every=1,
-        evaluate=lambda params: {"heldout_accuracy": 0.5},
+        evaluate=lambda params: {"heldout/accuracy": 0.5},
         evaluate_every=2,
         show_samples=lambda step, rollouts: shown.append(step),
         **options,
@@ -34,7 +34,7 @@ def run(path, *, rounds=3, policy=None, done=0, **options):
         policy = train_rounds(one_round, policy, used, rounds=rounds, done=done)
     rows = read_metrics(path / "metrics.jsonl")
     for row in rows:
-        del row["seconds_step"]
+        del row["time/step_s"]
     return policy, rows, used, shown
 
 
@@ -48,9 +48,12 @@ def test_every_round_leaves_a_row_and_a_checkpoint(straight):
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert used.checkpoints.steps() == [1, 2, 3]
     assert used.progress.steps == [1, 2, 3]
-    assert all({"loss", "accuracy", "kept", "updates"} <= row.keys() for row in rows)
+    assert all(
+        {"sft/loss", "sft/updates", "reward/accuracy", "rollout/kept"} <= row.keys()
+        for row in rows
+    )
     # The second is due, the last always is.
-    assert ["heldout_accuracy" in row for row in rows] == [False, True, True]
+    assert ["heldout/accuracy" in row for row in rows] == [False, True, True]
     assert shown == [2, 3]
 
 

@@ -324,11 +324,12 @@ def as_rollouts(comparisons):
 
 def test_the_preference_model_learns_to_rank_steps_it_has_not_seen():
     start, state, row = trained()
-    assert row["updates"] == 12 * 4
-    assert row["comparisons"] == 32
+    assert row["reward_model/updates"] == 12 * 4
+    assert row["reward_model/comparisons"] == 32
     assert np.isfinite(list(row.values())).all()
-    assert {"loss", "margin", "accuracy", "grad_norm", "updates_skipped"} <= set(row)
-    assert row["accuracy"] > 0.95
+    names = {"loss", "margin", "accuracy", "grad_norm", "skipped_update_fraction"}
+    assert {f"reward_model/{name}" for name in names} <= set(row)
+    assert row["reward_model/accuracy"] > 0.95
     assert not same_trees(start, copied(state.params))
     assert not np.asarray(start["value_head"]).any()
     scores = score_rollouts(parts(), state.params, as_rollouts(lucky_steps(1)))

@@ -57,7 +57,7 @@ SCRIPT = """
     out["spread"] = len(state.policy.params["embedding"].sharding.device_set)
     out["split"] = str(state.policy.params["embedding"].sharding.shard_shape((12, 16)))
     out["rows"] = [results[name][0] for name in ("one", "eight")]
-    out["surplus"] = sum(row["groups_surplus"] for row in rows)
+    out["surplus"] = sum(row["groups/surplus"] for row in rows)
     out["same_tokens"] = all(
         np.array_equal(a.fresh.tokens, b.fresh.tokens)
         for a, b in zip(results["one"][1], results["eight"][1], strict=True)
@@ -121,7 +121,9 @@ def test_losses_and_metrics_are_equal(found):
     one, eight = found["rows"]
     assert [row.keys() for row in one] == [row.keys() for row in eight]
     for row, other in zip(one, eight, strict=True):
-        assert {"loss", "critic_loss", "grad_norm", "approx_kl_k3"} <= row.keys()
+        assert row.keys() >= {
+            *("policy/loss", "policy/grad_norm", "policy/approx_kl_k3", "critic/loss"),
+        }
         for name, value in row.items():
             assert other[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
 

@@ -42,11 +42,15 @@ METHODS = {
 }
 # Every step has these; the loop around adds seconds and tokens.
 ROW = {
-    "reward_mean accuracy format_rate entropy length_mean length_max truncated_share",
-    "groups_all_right groups_all_wrong groups_accepted groups_generated accepted_share",
-    "rounds clip_frac_low clip_frac_high approx_kl_k1 approx_kl_k3 ratio grad_norm",
-    "learning_rate loss updates updates_skipped groups_surplus grader_failed_share",
-    "sampler_diff_mean sampler_diff_max sampler_k1 sampler_k3 sampler_ess",
+    "reward/mean reward/accuracy reward/format_fraction reward/grader_failed_fraction",
+    "groups/all_correct_fraction groups/all_wrong_fraction groups/accepted_fraction",
+    "groups/accepted groups/sampled groups/surplus groups/rounds",
+    "rollout/length_mean rollout/length_max rollout/truncated_fraction",
+    "policy/clip_fraction_low policy/clip_fraction_high policy/ratio policy/entropy",
+    "policy/approx_kl_k1 policy/approx_kl_k3 policy/grad_norm policy/loss",
+    "policy/learning_rate policy/updates policy/skipped_update_fraction",
+    "sampler/logprob_diff_mean sampler/logprob_diff_max sampler/kl_k1 sampler/kl_k3",
+    "sampler/ess_fraction",
 }
 NAMES = {name for line in ROW for name in line.split()}
 
@@ -120,17 +124,17 @@ def run(request):
 
 
 def accuracies(rows):
-    return [0.0, 0.0, 0.0, *(row["accuracy"] for row in rows)]
+    return [0.0, 0.0, 0.0, *(row["reward/accuracy"] for row in rows)]
 
 
 def test_every_step_has_every_metric(run):
     for row in run.rows:
         assert row.keys() >= NAMES
         assert all(math.isfinite(value) for value in row.values()), row
-        assert 0 <= row["accuracy"] <= 1
-        assert ("length_correct" in row) == (row["accuracy"] > 0)
-        assert ("length_wrong" in row) == (row["accuracy"] < 1)
-        assert row["updates_skipped"] == 0
+        assert 0 <= row["reward/accuracy"] <= 1
+        assert ("rollout/length_correct" in row) == (row["reward/accuracy"] > 0)
+        assert ("rollout/length_wrong" in row) == (row["reward/accuracy"] < 1)
+        assert row["policy/skipped_update_fraction"] == 0
 
 
 def test_parameters_move(run):
@@ -146,25 +150,27 @@ def test_the_ratio_is_1_in_the_first_update_and_leaves_it_after(run):
     # Trap 15.
     first, second = run.updates[0::2], run.updates[1::2]
     for row in first:
-        assert abs(row["ratio"] - 1) < 1e-5
-        assert row["clip_frac_low"] == row["clip_frac_high"] == 0
-        assert abs(row["approx_kl_k3"]) < 1e-9
+        assert abs(row["policy/ratio"] - 1) < 1e-5
+        assert row["policy/clip_fraction_low"] == row["policy/clip_fraction_high"] == 0
+        assert abs(row["policy/approx_kl_k3"]) < 1e-9
     # Without dynamic sampling a mini-batch may have no signal and move nothing.
-    moved = [b for a, b in zip(first, second, strict=True) if a["grad_norm"] > 1e-3]
+    moved = [
+        b for a, b in zip(first, second, strict=True) if a["policy/grad_norm"] > 1e-3
+    ]
     assert len(moved) > 3
-    assert all(abs(row["ratio"] - 1) > 1e-5 for row in moved)
-    assert all(row["approx_kl_k3"] > 0 for row in moved)
+    assert all(abs(row["policy/ratio"] - 1) > 1e-5 for row in moved)
+    assert all(row["policy/approx_kl_k3"] > 0 for row in moved)
     # The learning rate is large: clipping acts, on both sides.
-    assert max(row["clip_frac_low"] for row in second) > 0
-    assert max(row["clip_frac_high"] for row in second) > 0
+    assert max(row["policy/clip_fraction_low"] for row in second) > 0
+    assert max(row["policy/clip_fraction_high"] for row in second) > 0
 
 
 def test_sampler_and_trainer_agree_on_every_step(run):
     # Trap 30: a cache against packed rows, single precision.
     for row in run.rows:
-        assert row["sampler_diff_max"] < 1e-4
-        assert row["sampler_diff_mean"] < 1e-5
-        assert row["sampler_ess"] > 0.9999
+        assert row["sampler/logprob_diff_max"] < 1e-4
+        assert row["sampler/logprob_diff_mean"] < 1e-5
+        assert row["sampler/ess_fraction"] > 0.9999
 
 
 def test_after_the_second_step_nothing_compiles(run):
@@ -175,10 +181,10 @@ def test_after_the_second_step_nothing_compiles(run):
 
 
 def test_the_policy_learns(run):
-    accuracy = [row["accuracy"] for row in run.rows]
+    accuracy = [row["reward/accuracy"] for row in run.rows]
     assert np.mean(accuracy[:3]) < 0.35
     assert np.mean(accuracy[-4:]) >= LEARNT
-    assert run.rows[-1]["reward_mean"] > run.rows[0]["reward_mean"]
+    assert run.rows[-1]["reward/mean"] > run.rows[0]["reward/mean"]
 
 
 def test_batches_hold_what_the_method_asks_for(run):
@@ -198,7 +204,7 @@ def test_a_reference_is_kept_only_where_it_is_used(run):
     # Trap 23.
     if run.name == "grpo":
         assert same_trees(run.end.reference, run.start.policy.params)
-        assert any(row["kl"] > 0 for row in run.rows)
+        assert any(row["policy/kl"] > 0 for row in run.rows)
     else:
         assert run.end.reference is None
 
@@ -211,7 +217,7 @@ def test_a_critic_learns_where_there_is_one(run):
     end = jax.tree.leaves(run.end.critic.params)
     assert all((a != b).any() for a, b in zip(start, end, strict=True))
     assert not run.start.critic.params["value_head"].any()  # first values are 0
-    names = {"critic_loss", "critic_grad_norm", "critic_updates_skipped"}
+    names = {"critic/loss", "critic/grad_norm", "critic/skipped_update_fraction"}
     assert names <= run.rows[0].keys()
     # Its values come nearer to what they stand for.
     errors = [
@@ -250,9 +256,9 @@ def test_old_logprobs_of_the_surplus_are_of_the_policy_that_is_updated(run):
 def test_reward_metrics_are_of_all_fresh_samples(run):
     for row, found in zip(run.rows, run.collected, strict=True):
         fresh = found.fresh
-        assert row["groups_generated"] == fresh.num_prompts
-        assert row["reward_mean"] == pytest.approx(float(fresh.rewards.mean()))
-        assert row["accuracy"] == pytest.approx(float(fresh.correct.mean()))
+        assert row["groups/sampled"] == fresh.num_prompts
+        assert row["reward/mean"] == pytest.approx(float(fresh.rewards.mean()))
+        assert row["reward/accuracy"] == pytest.approx(float(fresh.correct.mean()))
 
 
 def test_old_logprobs_taken_anew_in_every_update_would_never_clip():
@@ -263,8 +269,11 @@ def test_old_logprobs_taken_anew_in_every_update_would_never_clip():
     learner = toy_learner(dataclasses.replace(toy_dapo(), loss=loss))
     stream = ToyStream(SETTINGS.prompts_per_step)
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 3)
-    assert all(abs(row["ratio"] - 1) < 1e-6 for row in rows)
-    assert all(row["clip_frac_low"] + row["clip_frac_high"] == 0 for row in rows)
+    assert all(abs(row["policy/ratio"] - 1) < 1e-6 for row in rows)
+    assert all(
+        row["policy/clip_fraction_low"] + row["policy/clip_fraction_high"] == 0
+        for row in rows
+    )
 
 
 def test_without_a_kl_term_no_reference_pass_runs():
@@ -327,10 +336,10 @@ def test_the_temperature_travels_to_the_trainer():
     learner = dataclasses.replace(toy_learner(toy_dapo(), settings), update=no_update)
     stream = partial(ToyStream, SETTINGS.prompts_per_step)
     _, (row,), _ = run_steps(learner, toy_state(learner), stream(), 1)
-    assert row["sampler_diff_max"] < 1e-4
+    assert row["sampler/logprob_diff_max"] < 1e-4
     mutant = dataclasses.replace(learner, score=shared_pieces(1.0).score)
     _, (row,), _ = run_steps(mutant, toy_state(learner), stream(), 1)
-    assert row["sampler_diff_max"] > 0.1
+    assert row["sampler/logprob_diff_max"] > 0.1
 
 
 def test_overlong_filtering_masks_the_loss_and_not_the_statistics():
@@ -404,8 +413,8 @@ def test_a_loss_in_a_file_of_ones_own(tmp_path):
     stream = ToyStream(SETTINGS.prompts_per_step)
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 8)
     assert rows[0]["off_policy"] < 1e-5
-    assert rows[0]["reward_mean"] == 2 * rows[0]["accuracy"]
-    assert rows[-1]["accuracy"] > rows[0]["accuracy"]
+    assert rows[0]["reward/mean"] == 2 * rows[0]["reward/accuracy"]
+    assert rows[-1]["reward/accuracy"] > rows[0]["reward/accuracy"]
     assert json.loads(json.dumps(rows[-1])) == rows[-1]
 
 

@@ -70,9 +70,9 @@ def test_value_pretraining_moves_the_critic_and_not_one_bit_of_the_policy(calibr
     _, before, state, rows = calibrated
     assert same_trees(before.policy, copied(state.policy))
     assert not same_trees(before.critic.params, copied(state.critic.params))
-    assert {row["updates"] for row in rows} == {0}
-    assert all("grad_norm" not in row for row in rows)
-    assert all(row["critic_loss"] > 0 for row in rows)
+    assert {row["policy/updates"] for row in rows} == {0}
+    assert all("policy/grad_norm" not in row for row in rows)
+    assert all(row["critic/loss"] > 0 for row in rows)
 
 
 def test_the_critic_makes_updates_of_its_own_number(calibrated):
@@ -84,8 +84,8 @@ def test_the_critic_makes_updates_of_its_own_number(calibrated):
 
 def test_a_pretrained_critic_explains_more_than_one_that_knows_nothing(calibrated):
     _, _, _, rows = calibrated
-    assert rows[0]["explained_variance"] == 0.0  # its head is zero
-    assert rows[0]["critic_loss"] > 1.5 * rows[-1]["critic_loss"]
+    assert rows[0]["critic/explained_variance"] == 0.0  # its head is zero
+    assert rows[0]["critic/loss"] > 1.5 * rows[-1]["critic/loss"]
 
 
 def test_after_pretraining_the_policy_learns_too(calibrated):
@@ -98,7 +98,7 @@ def test_after_pretraining_the_policy_learns_too(calibrated):
         critic=jax.tree.map(lambda x: x.copy(), state.critic),
     )
     state, (row,), _ = run_steps(learner, state, stream(), 1)
-    assert row["updates"] == int(state.policy.step) == 2
+    assert row["policy/updates"] == int(state.policy.step) == 2
     assert int(state.critic.step) == int(critic.step) + 4
     assert not same_trees(before, copied(state.policy.params))
 
@@ -186,12 +186,12 @@ def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
     assert same_trees(start[0], copied(state.policy))
     assert same_trees(start[2], copied(state.reference))
     assert not same_trees(start[1].params, copied(state.reward_model.params))
-    names = {"reward_model_loss", "reward_model_accuracy", "reward_model_score"}
+    names = {"reward_model/loss", "reward_model/accuracy", "reward_model/score"}
     assert names <= rows[0].keys()
     # Untrained, it says 0 of everything: log 2. Then it tells right from wrong.
-    assert rows[0]["reward_model_loss"] == pytest.approx(np.log(2), rel=0.05)
-    assert np.mean([row["reward_model_loss"] for row in rows[-8:]]) < 0.55
-    assert np.mean([row["reward_model_accuracy"] for row in rows[-8:]]) > 0.75
+    assert rows[0]["reward_model/loss"] == pytest.approx(np.log(2), rel=0.05)
+    assert np.mean([row["reward_model/loss"] for row in rows[-8:]]) < 0.55
+    assert np.mean([row["reward_model/accuracy"] for row in rows[-8:]]) > 0.75
 
 
 # Several rewards.
@@ -218,7 +218,7 @@ def test_components_add_up_to_the_reward_and_reach_the_estimator():
     np.testing.assert_array_equal(rollouts.components[..., 1], rollouts.format_ok)
     np.testing.assert_array_equal(rollouts.components.sum(-1), rollouts.rewards)
     assert seen[0].components.shape == (SETTINGS.sequences, 2)
-    assert row["reward_mean"] == pytest.approx(rollouts.rewards.mean())
+    assert row["reward/mean"] == pytest.approx(rollouts.rewards.mean())
 
 
 def test_a_component_that_is_not_finite_counts_as_a_failed_grade():
@@ -316,11 +316,13 @@ def test_the_entropy_bonus_follows_the_measured_entropy_a_step_behind():
         mark = counter.count
         state, more, _ = run_steps(learner, state, ToyStream(4), 2)
         assert counter.since(mark) == 0  # the weight is traced
-    weights = [row["entropy_coef"] for row in rows + more]
+    weights = [row["controller/entropy_coef"] for row in rows + more]
     np.testing.assert_allclose(weights, [0.0, 0.01, 0.02, 0.025], rtol=1e-6)
     assert state.controls["entropy_bonus"] == pytest.approx(0.025)
     # Sampled and full entropy measure the same thing, up to the noise of a batch.
-    assert rows[0]["entropy_sampled"] == pytest.approx(rows[0]["entropy"], rel=0.2)
+    assert rows[0]["policy/entropy_sampled"] == pytest.approx(
+        rows[0]["policy/entropy"], rel=0.2
+    )
 
 
 def test_the_weight_of_the_bonus_reaches_the_loss():
@@ -353,11 +355,11 @@ def test_the_kl_weight_in_the_reward_follows_the_kl():
     learner = dataclasses.replace(learner, advantages=record)
     _, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
     assert [float(x.controls["kl_coef"]) for x in seen] == pytest.approx(
-        [row["kl_coef"] for row in rows]
+        [row["controller/kl_coef"] for row in rows]
     )
     # The first KL is 0, so the weight falls by 0.2 * 16 / 100.
-    assert rows[0]["reference_k1"] == pytest.approx(0.0, abs=1e-6)
-    assert rows[1]["kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 16 / 100))
+    assert rows[0]["policy/reference_kl_k1"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[1]["controller/kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 16 / 100))
     # The weight reaches the rewards: another one gives other returns.
     x = seen[1]
     other = dataclasses.replace(x, controls={"kl_coef": np.float32(5.0)})

@@ -81,16 +81,16 @@ def test_the_factors_learn_and_the_base_rests(run):
     start, end = jax.tree.leaves(run.start), jax.tree.leaves(run.end.policy.params)
     assert all((a != b).any() for a, b in zip(start, end, strict=True))
     for row in run.rows:
-        assert row["updates_skipped"] == 0
-        assert row["grad_norm"] > 0
+        assert row["policy/skipped_update_fraction"] == 0
+        assert row["policy/grad_norm"] > 0
         assert all(np.isfinite(value) for value in row.values())
         # Sampler and trainer read the same factors.
-        assert row["sampler_diff_max"] < 1e-5
+        assert row["sampler/logprob_diff_max"] < 1e-5
 
 
 def test_the_first_policy_is_the_base(run):
-    assert run.rows[0]["reference_k1"] == 0
-    assert run.rows[1]["reference_k1"] != 0
+    assert run.rows[0]["policy/reference_kl_k1"] == 0
+    assert run.rows[1]["policy/reference_kl_k1"] != 0
 
 
 def test_no_array_of_the_base_is_held_twice(run):
@@ -129,7 +129,7 @@ def test_the_merged_model_draws_the_same_tokens(run):
 def test_the_toy_task_is_learned(run):
     state = init_rl_state(run.learner, first_policy())
     _, rows, _ = run_steps(run.learner, state, ToyStream(4), 30)
-    early, late = ([row["accuracy"] for row in x] for x in (rows[:5], rows[-5:]))
+    early, late = ([row["reward/accuracy"] for row in x] for x in (rows[:5], rows[-5:]))
     assert np.mean(late) > np.mean(early) + 0.2, (early, late)
 
 

@@ -39,23 +39,31 @@ from tests.rl.helpers import (
 
 # Those of every step, whatever the method.
 METRICS = {
-    "reward_mean accuracy format_rate entropy length_mean length_max truncated_share",
-    "groups_all_right groups_all_wrong groups_accepted groups_generated accepted_share",
-    "rounds clip_frac_low clip_frac_high approx_kl_k1 approx_kl_k3 ratio grad_norm",
-    "learning_rate loss updates updates_skipped groups_surplus grader_failed_share",
-    "sampler_diff_mean sampler_diff_max sampler_k1 sampler_k3 sampler_ess",
+    "reward/mean reward/accuracy reward/format_fraction reward/grader_failed_fraction",
+    "groups/all_correct_fraction groups/all_wrong_fraction groups/accepted_fraction",
+    "groups/accepted groups/sampled groups/surplus groups/rounds",
+    "rollout/length_mean rollout/length_max rollout/truncated_fraction",
+    "policy/clip_fraction_low policy/clip_fraction_high policy/ratio policy/entropy",
+    "policy/approx_kl_k1 policy/approx_kl_k3 policy/grad_norm policy/loss",
+    "policy/learning_rate policy/updates policy/skipped_update_fraction",
+    "sampler/logprob_diff_mean sampler/logprob_diff_max sampler/kl_k1 sampler/kl_k3",
+    "sampler/ess_fraction",
 }
 NAMES = {name for line in METRICS for name in line.split()}
+OBJECTIVES = {
+    *("policy/loss_0", "policy/loss_1", "policy/weight_0", "policy/weight_1"),
+    "policy/gradient_conflict_fraction",
+}
 MORE = {
-    "critic": {"critic_loss", "critic_grad_norm", "critic_updates_skipped"},
-    "vapo": {"positive_nll"},
-    "sapo": {"gate"},
-    "kl_cov": {"selected"},
-    "clip_cov": {"selected"},
-    "prime": {"reward_model_loss", "reward_model_accuracy", "reward_model_score"},
-    "skywork_or1": {"entropy_coef", "entropy_bonus"},
-    "pcgrad": {"loss_0", "loss_1", "weight_0", "weight_1", "conflicts"},
-    "mgda": {"loss_0", "loss_1", "weight_0", "weight_1", "conflicts"},
+    "critic": {"critic/loss", "critic/grad_norm", "critic/skipped_update_fraction"},
+    "vapo": {"policy/positive_nll"},
+    "sapo": {"policy/gate"},
+    "kl_cov": {"policy/selected"},
+    "clip_cov": {"policy/selected"},
+    "prime": {"reward_model/loss", "reward_model/accuracy", "reward_model/score"},
+    "skywork_or1": {"controller/entropy_coef", "controller/entropy_bonus"},
+    "pcgrad": OBJECTIVES,
+    "mgda": OBJECTIVES,
 }
 # Two updates of one rollout and the sampler and scorer of the other tests.
 LIMIT = SETTINGS.max_new_tokens
@@ -101,11 +109,11 @@ def test_every_recipe_runs_through_the_loop(name: str) -> None:
         # may stop the second.
         assert moved(start.critic.params["value_head"], end.critic.params["value_head"])
     if "kl_coef" in getattr(method.loss, "keywords", {}):
-        wanted = wanted | {"kl"}
+        wanted = wanted | {"policy/kl"}
     assert row.keys() >= wanted
     assert all(math.isfinite(value) for value in row.values()), row
-    assert row["updates"] == int(end.policy.step) == 2
-    assert row["updates_skipped"] == 0
+    assert row["policy/updates"] == int(end.policy.step) == 2
+    assert row["policy/skipped_update_fraction"] == 0
     assert moved(start.policy.params, end.policy.params)
     assert (end.reference is not None) == method.uses_reference
     if method.implicit_reward_loss is not None:

@@ -130,7 +130,7 @@ def timeless(rows):
         {
             name: value
             for name, value in row.items()
-            if "second" not in name and name != "compiles"
+            if not name.startswith("time/") and not name.endswith("_per_s")
         }
         for row in rows
     ]
@@ -155,8 +155,8 @@ def straight(learner, tmp_path_factory):
 
 def test_the_straight_run_is_worth_resuming(straight):
     assert [row["step"] for row in straight.rows] == list(range(1, STEPS + 1))
-    assert any(row["groups_surplus"] for row in straight.rows[:-1])
-    assert any(row["rounds"] > 1 for row in straight.rows)
+    assert any(row["groups/surplus"] for row in straight.rows[:-1])
+    assert any(row["groups/rounds"] > 1 for row in straight.rows)
     assert straight.checkpoints.steps() == list(range(1, STEPS + 1))
     assert straight.state.step == STEPS
 
@@ -168,18 +168,18 @@ def test_rows_have_what_the_loop_measures(learner, tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert used.progress.steps == list(range(1, STEPS + 1))
     for row in rows:
-        phases = [row[f"seconds_{name}"] for name in ("rollout", "grade", "train")]
+        phases = [row[f"time/{name}_s"] for name in ("rollout", "grade", "train")]
         assert all(seconds > 0 for seconds in phases)
-        assert sum(phases) <= row["seconds_step"]
-        assert row["train_tokens"] <= SETTINGS.sequences * SETTINGS.max_new_tokens
+        assert sum(phases) <= row["time/step_s"]
+        assert row["train/tokens"] <= SETTINGS.sequences * SETTINGS.max_new_tokens
         assert (
-            row["rollout_tokens"] >= row["train_tokens"] or row["groups_surplus"] >= 0
+            row["rollout/tokens"] >= row["train/tokens"] or row["groups/surplus"] >= 0
         )
         for phase in ("rollout", "train"):
-            rate = row[f"{phase}_tokens"] / row[f"seconds_{phase}"]
-            assert row[f"{phase}_tokens_per_second"] == pytest.approx(rate)
-        assert "heldout_accuracy" not in row
-    assert [row["compiles"] for row in rows[2:]] == [0] * (STEPS - 2)
+            rate = row[f"{phase}/tokens"] / row[f"time/{phase}_s"]
+            assert row[f"{phase}/tokens_per_s"] == pytest.approx(rate)
+        assert "heldout/accuracy" not in row
+    assert [row["time/compiles"] for row in rows[2:]] == [0] * (STEPS - 2)
     # save_every=2, and the last step is saved in any case.
     assert used.checkpoints.steps() == [2, 4, 6]
 
@@ -203,21 +203,21 @@ def test_an_evaluation_does_not_disturb_the_training(learner, straight, tmp_path
     ran = run_rl(
         learner,
         tmp_path,
-        evaluate=lambda params: {"heldout_accuracy": evaluation.accuracy(params)},
+        evaluate=lambda params: {"heldout/accuracy": evaluation.accuracy(params)},
         evaluate_every=4,
         show_samples=lambda step, rollouts: shown.append((step, rollouts)),
     )
-    found = {r["step"]: r.pop("heldout_accuracy", None) for r in ran.rows}
+    found = {r["step"]: r.pop("heldout/accuracy", None) for r in ran.rows}
     assert [step for step, value in found.items() if value is not None] == [4, 6]
     assert 0 < found[6] < 1
     assert [step for step, _ in shown] == [4, 6]
-    assert shown[1][1].num_prompts == ran.rows[-1]["groups_generated"]
+    assert shown[1][1].num_prompts == ran.rows[-1]["groups/sampled"]
     assert_same_run(ran, straight)
 
 
 def test_the_docs_name_every_metric_and_no_other(learner, tmp_path, root):
     used = hooks(
-        tmp_path, evaluate=lambda _: {"heldout_accuracy": 0.5}, evaluate_every=2
+        tmp_path, evaluate=lambda _: {"heldout/accuracy": 0.5}, evaluate_every=2
     )
     with used.log:
         train_rl(learner, toy_state(learner), stream(), used)
@@ -225,14 +225,14 @@ def test_the_docs_name_every_metric_and_no_other(learner, tmp_path, root):
     page = (root / "docs" / "runs.md").read_text("utf-8")
     section = page.split("## metrics.jsonl")[1].split("\n## ")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line[:3] == "| `"]
-    documented = set(re.findall(r"`(\w+)`", " ".join(cells)))
+    documented = set(re.findall(r"`([\w/]+)`", " ".join(cells)))
     # Of other methods than DAPO, of runs in stages and of serving engines.
-    others = ("critic_", "reward_model_", "loss_", "weight_")
+    others = ("critic/", "reward_model/", "controller/", "data/")
     elsewhere = {name for name in documented if name.startswith(others)}
-    elsewhere |= {"clip_frac_dual", "kl", "reference_k1", "explained_variance"}
-    elsewhere |= {"entropy_coef", "entropy_bonus", "kl_coef", "conflicts"}
-    elsewhere |= {"stage", "surplus_dropped", "problems_active", "problems_pool"}
-    elsewhere |= {"seconds_hand_over"}
+    elsewhere |= {"policy/clip_fraction_dual", "policy/kl", "policy/reference_kl_k1"}
+    elsewhere |= {f"policy/{name}_{k}" for name in ("loss", "weight") for k in (0, 1)}
+    elsewhere |= {"policy/gradient_conflict_fraction", "time/weight_sync_s"}
+    elsewhere |= {"run/stage", "groups/surplus_dropped"}
     assert set().union(*rows) - {"step"} == documented - elsewhere
 
 
@@ -263,7 +263,7 @@ def assert_same_run(ran, straight):
 
 def with_surplus(straight):
     """A step that leaves groups for the next one, and is not the last."""
-    return next(row["step"] for row in straight.rows[:-1] if row["groups_surplus"])
+    return next(row["step"] for row in straight.rows[:-1] if row["groups/surplus"])
 
 
 def test_an_interrupted_run_resumes_as_if_nothing_had_been(learner, straight, tmp_path):
@@ -451,11 +451,12 @@ def sft_run(sft_learner, tmp_path_factory):
 
 def test_the_supervised_loop_learns_and_writes_rows(sft_run):
     assert [row["step"] for row in sft_run.rows] == [2, 4, 6]
-    assert sft_run.rows[-1]["loss"] < sft_run.rows[0]["loss"]
-    names = {"loss", "entropy", "grad_norm", "updates_skipped", "learning_rate"}
-    assert sft_run.rows[0].keys() >= names | {"tokens"}
+    assert sft_run.rows[-1]["sft/loss"] < sft_run.rows[0]["sft/loss"]
+    names = {"loss", "entropy", "grad_norm", "skipped_update_fraction"}
+    names |= {"learning_rate", "tokens"}
+    assert sft_run.rows[0].keys() >= {f"sft/{name}" for name in names}
     tokens = sum(len(p) + len(r) for u in (0, 1) for p, r in examples(u))
-    assert sft_run.rows[0]["tokens"] == tokens
+    assert sft_run.rows[0]["sft/tokens"] == tokens
     assert sft_run.checkpoints.steps() == [2, 4, 6]
 
 
@@ -502,4 +503,4 @@ def test_a_row_is_the_mean_over_its_updates():
         {"loss": (2.0, 1.0), "grad_norm": (0.0, 0.0)},  # a skipped update
         {"loss": (4.0, 1.0), "grad_norm": (5.0, 1.0)},
     ]
-    assert mean_row(pending) == {"loss": 3.0, "grad_norm": 5.0}
+    assert mean_row(pending) == {"sft/loss": 3.0, "sft/grad_norm": 5.0}

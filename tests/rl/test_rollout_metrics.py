@@ -28,21 +28,21 @@ def test_rollout_metrics_by_hand():
     row = rollout_metrics(collected(fresh, surplus=fresh.select(slice(1, 3))))
     assert row == pytest.approx(
         {
-            "reward_mean": -0.5,
+            "reward/mean": -0.5,
             "accuracy": 3 / 7,
-            "format_rate": 5 / 8,
-            "grader_failed_share": 1 / 8,
-            "length_mean": 4,
-            "length_max": 6,
-            "length_correct": 2,
-            "length_wrong": 21 / 4,
-            "truncated_share": 1 / 4,
-            "groups_all_right": 1 / 4,
-            "groups_all_wrong": 1 / 2,
-            "groups_generated": 4,
-            "groups_accepted": 1,
-            "accepted_share": 1 / 4,
-            "groups_surplus": 2,
+            "reward/format_fraction": 5 / 8,
+            "reward/grader_failed_fraction": 1 / 8,
+            "rollout/length_mean": 4,
+            "rollout/length_max": 6,
+            "rollout/length_correct": 2,
+            "rollout/length_wrong": 21 / 4,
+            "rollout/truncated_fraction": 1 / 4,
+            "groups/all_correct_fraction": 1 / 4,
+            "groups/all_wrong_fraction": 1 / 2,
+            "groups/sampled": 4,
+            "groups/accepted": 1,
+            "groups/accepted_fraction": 1 / 4,
+            "groups/surplus": 2,
             "rounds": 3,
         }
     )
@@ -53,7 +53,7 @@ def test_rollout_metrics_by_hand():
 def test_what_did_not_occur_is_left_out(grade, absent):
     row = rollout_metrics(collected(fake_rollouts([[grade] * 4])))
     assert f"length_{absent}" not in row
-    assert row["groups_surplus"] == 0
+    assert row["groups/surplus"] == 0
 
 
 def test_mismatch_by_hand():
@@ -65,11 +65,11 @@ def test_mismatch_by_hand():
     u = np.exp(-d)
     assert row == pytest.approx(
         {
-            "sampler_diff_mean": 0.75,
-            "sampler_diff_max": 1.0,
-            "sampler_k1": -0.25,
-            "sampler_k3": np.mean(u - 1 + d),
-            "sampler_ess": u.sum() ** 2 / (u**2).sum() / 2,
+            "sampler/logprob_diff_mean": 0.75,
+            "sampler/logprob_diff_max": 1.0,
+            "sampler/kl_k1": -0.25,
+            "sampler/kl_k3": np.mean(u - 1 + d),
+            "sampler/ess_fraction": u.sum() ** 2 / (u**2).sum() / 2,
         }
     )
 
@@ -78,7 +78,11 @@ def test_agreement_and_disagreement_have_their_ends():
     x = -np.ones((2, 3), np.float32)
     mask = np.ones((2, 3), bool)
     same = mismatch_metrics(x, x, mask)
-    assert (same["sampler_diff_max"], same["sampler_k3"], same["sampler_ess"]) == (
+    assert (
+        same["sampler/logprob_diff_max"],
+        same["sampler/kl_k3"],
+        same["sampler/ess_fraction"],
+    ) == (
         0,
         0,
         1,

@@ -106,16 +106,16 @@ def test_every_staged_recipe_runs_through_the_loop(name: str, tmp_path: Path) ->
         hooks = Hooks(log, checkpoints, {}, nothing, nothing, save_every=100)
         state = train_stages(run, first_policy(), hooks)
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [row["stage"] for row in rows] == [k + 1 for k in range(len(stages))]
+    assert [row["run/stage"] for row in rows] == [k + 1 for k in range(len(stages))]
     assert checkpoints.steps() == [row["step"] for row in rows]
     for row in rows:
-        assert row["updates"] == SETTINGS.updates_per_rollout
-        assert row["updates_skipped"] == 0
+        assert row["policy/updates"] == SETTINGS.updates_per_rollout
+        assert row["policy/skipped_update_fraction"] == 0
         assert all(math.isfinite(value) for value in row.values()), row
     rates = [stage.optimizer.learning_rate for stage in stages]
-    assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
-    assert ("problems_active" in rows[0]) == (staged.stream is HistoryResampling)
-    assert ("problems_pool" in rows[0]) == (staged.stream is EasyPoolStream)
+    assert [row["policy/learning_rate"] for row in rows] == pytest.approx(rates)
+    assert ("data/problems_active" in rows[0]) == (staged.stream is HistoryResampling)
+    assert ("data/problems_pool" in rows[0]) == (staged.stream is EasyPoolStream)
     pairs = zip(
         jax.tree.leaves(before), jax.tree.leaves(state.policy.params), strict=True
     )

@@ -52,7 +52,7 @@ from tests.rl.helpers import (
 LAST = 7
 PROBLEMS = [Toy(i) for i in range(24)]
 COMMON = {"model": "tiny"}
-CLOCK = ("second", "compiles")
+CLOCK = ("time/", "_per_s")
 
 
 class Progress:
@@ -204,7 +204,7 @@ def assert_same_end(ran, straight):
 
 def test_the_straight_run_goes_through_all_stages(straight):
     assert [row["step"] for row in straight.rows] == list(range(1, LAST + 1))
-    assert [row["stage"] for row in straight.rows] == [1, 1, 1, 2, 2, 3, 3]
+    assert [row["run/stage"] for row in straight.rows] == [1, 1, 1, 2, 2, 3, 3]
     assert straight.progress.stages == [
         ("short", 3, 0),
         ("long", 5, 3),
@@ -216,22 +216,22 @@ def test_the_straight_run_goes_through_all_stages(straight):
     assert found == ["short", "long", "long", "refreshed"]
     assert straight.state.step == LAST
     names = [set(row) for row in straight.rows]
-    assert [("surplus_dropped" in n) for n in names] == [1, 0, 0, 1, 0, 1, 0]
-    assert ["problems_pool" in n for n in names] == [1, 1, 1, 0, 0, 0, 0]
-    assert ["problems_active" in n for n in names] == [0, 0, 0, 1, 1, 1, 1]
+    assert [("groups/surplus_dropped" in n) for n in names] == [1, 0, 0, 1, 0, 1, 0]
+    assert ["data/problems_pool" in n for n in names] == [1, 1, 1, 0, 0, 0, 0]
+    assert ["data/problems_active" in n for n in names] == [0, 0, 0, 1, 1, 1, 1]
     # Far from its reference, until the policy itself becomes it.
-    kl = [row["kl"] for row in straight.rows]
+    kl = [row["policy/kl"] for row in straight.rows]
     assert kl[5] < kl[4] / 3
     # Groups of the short stage start the long one's first batch.
-    surplus = straight.rows[2]["groups_surplus"]
-    assert surplus > straight.rows[3]["surplus_dropped"] == 0
+    surplus = straight.rows[2]["groups/surplus"]
+    assert surplus > straight.rows[3]["groups/surplus_dropped"] == 0
     # The limit of the stage.
-    assert all(row["length_max"] <= 4 for row in straight.rows[:3])
-    assert max(row["length_max"] for row in straight.rows[3:]) > 4
+    assert all(row["rollout/length_max"] <= 4 for row in straight.rows[:3])
+    assert max(row["rollout/length_max"] for row in straight.rows[3:]) > 4
 
 
 def test_the_optimiser_is_carried_unless_a_stage_asks_for_a_fresh_one(straight):
-    rates = [row["learning_rate"] for row in straight.rows]
+    rates = [row["policy/learning_rate"] for row in straight.rows]
     assert rates == pytest.approx([3e-2] * 3 + [1e-2] * 4)
     updates = SETTINGS.updates_per_rollout
     assert int(straight.state.policy.step) == 2 * updates  # the third stage's alone
@@ -513,7 +513,7 @@ def test_a_grader_that_failed_is_neither_right_nor_wrong():
     assert rates.num_samples.tolist() == [2, 0]
     stream = EasyPoolStream(PROBLEMS, batch_size=4, seed=0)
     always = dataclasses.replace(fake_rollouts([[True] * 4]), failed=failed[:1])
-    assert tell_source(stream, always) == {"problems_pool": 1}
+    assert tell_source(stream, always) == {"data/problems_pool": 1}
     assert tell_source(ToyStream(4), always) == {}
 
 

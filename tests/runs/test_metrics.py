@@ -29,7 +29,7 @@ def test_finish_metrics_divides_once_and_leaves_out_what_was_not_measured():
     row = finish_metrics(
         {
             "entropy": (jnp.float32(3.0), jnp.float32(6.0)),
-            "length_correct": (jnp.float32(0.0), jnp.float32(0.0)),
+            "rollout/length_correct": (jnp.float32(0.0), jnp.float32(0.0)),
             "updates": (8, 1),
         }
     )
@@ -173,13 +173,13 @@ def test_rows_survive_kill_9(tmp_path):
 
 def test_tensorboard_gets_the_scalars(tmp_path):
     with MetricsLog(tmp_path) as log:
-        log.write(1, {"reward_mean": 0.5, "loss": math.nan})
+        log.write(1, {"reward/mean": 0.5, "loss": math.nan})
     log.close()  # twice is fine
     with MetricsLog(tmp_path) as log:  # a resumed run opens a file of its own
-        log.write(2, {"reward_mean": 0.75})
+        log.write(2, {"reward/mean": 0.75})
     events = list((tmp_path / "tensorboard" / "metrics").iterdir())
     assert events
-    assert b"reward_mean" in b"".join(file.read_bytes() for file in events)
+    assert b"reward/mean" in b"".join(file.read_bytes() for file in events)
 
 
 def test_another_name_keeps_its_own_file(tmp_path):

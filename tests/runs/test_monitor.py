@@ -92,7 +92,7 @@ def test_phases_add_up_and_start_again():
         pass
     assert 0.02 <= timer.seconds["rollout"] < 1
     row = timer.take()
-    assert list(row) == ["seconds_rollout", "seconds_grade"]
+    assert list(row) == ["time/rollout_s", "time/grade_s"]
     assert timer.take() == {}
 
 

@@ -15,18 +15,18 @@ def make_rows(count, seed=0, every=5):
     for step in range(1, count + 1):
         row = {
             "step": step,
-            "reward_mean": 0.3 + 0.002 * step + rng.normal(0, 0.02),
-            "entropy": 0.8,
-            "length_mean": 50.0,
-            "length_correct": 40.0,
-            "length_wrong": 60.0,
-            "clip_frac_low": 0.004,
-            "clip_frac_high": 0.01,
-            "seconds_step": 3.0,  # one more when it evaluates, see below
+            "reward/mean": 0.3 + 0.002 * step + rng.normal(0, 0.02),
+            "policy/entropy": 0.8,
+            "rollout/length_mean": 50.0,
+            "rollout/length_correct": 40.0,
+            "rollout/length_wrong": 60.0,
+            "policy/clip_fraction_low": 0.004,
+            "policy/clip_fraction_high": 0.01,
+            "time/step_s": 3.0,  # one more when it evaluates, see below
         }
         if step % every == 0:
-            row["heldout_accuracy"] = 0.25 + 0.01 * step / every
-            row["seconds_step"], row["seconds_evaluate"] = 4.0, 1.0
+            row["heldout/accuracy"] = 0.25 + 0.01 * step / every
+            row["time/step_s"], row["time/evaluate_s"] = 4.0, 1.0
         rows.append(row)
     return rows
 
@@ -97,9 +97,19 @@ def test_one_run_has_four_panels_that_say_what_they_show(tmp_path, drawn):
         [],
         [{"step": 1}],
         make_rows(1),
-        [{"step": step, "entropy": math.nan, "reward_mean": None} for step in (1, 2)],
-        [{"step": 1, "reward_mean": -1.0, "length_mean": math.inf, "entropy": 0.0}],
-        [{"step": 7, "reward_mean": -0.5, "heldout_accuracy": 0.0}],
+        [
+            {"step": step, "policy/entropy": math.nan, "reward/mean": None}
+            for step in (1, 2)
+        ],
+        [
+            {
+                "step": 1,
+                "reward/mean": -1.0,
+                "rollout/length_mean": math.inf,
+                "policy/entropy": 0.0,
+            }
+        ],
+        [{"step": 7, "reward/mean": -0.5, "heldout/accuracy": 0.0}],
     ],
 )
 def test_thin_runs_have_a_picture_too(tmp_path, rows, drawn):
@@ -114,8 +124,8 @@ def test_thin_runs_have_a_picture_too(tmp_path, rows, drawn):
 
 
 def test_a_panel_without_data_says_so(tmp_path, drawn):
-    plot_run([{"step": 1, "entropy": 0.5}], tmp_path / "a.png")
-    plot_run([{"step": 1, "entropy": 0.5}], tmp_path / "a.png", length_limit=64)
+    plot_run([{"step": 1, "policy/entropy": 0.5}], tmp_path / "a.png")
+    plot_run([{"step": 1, "policy/entropy": 0.5}], tmp_path / "a.png", length_limit=64)
     for figure in drawn:
         texts = [[text.get_text() for text in panel.texts] for panel in figure.axes]
         assert texts == [["not measured"], [], ["not measured"], ["not measured"]]
@@ -123,7 +133,7 @@ def test_a_panel_without_data_says_so(tmp_path, drawn):
 
 def test_a_nan_is_left_out_of_the_line_and_the_smoothing(tmp_path, drawn):
     rows = make_rows(40)
-    rows[10]["entropy"] = math.nan
+    rows[10]["policy/entropy"] = math.nan
     plot_run(rows, tmp_path / "a.png")
     raw, smooth = drawn[0].axes[1].lines
     assert len(raw.get_xdata()) == 39
@@ -131,7 +141,7 @@ def test_a_nan_is_left_out_of_the_line_and_the_smoothing(tmp_path, drawn):
 
 
 def test_negative_rewards_are_inside_the_panel(tmp_path, drawn):
-    rows = [{"step": i, "reward_mean": -1.0 + 0.01 * i} for i in range(30)]
+    rows = [{"step": i, "reward/mean": -1.0 + 0.01 * i} for i in range(30)]
     plot_run(rows, tmp_path / "a.png")
     assert drawn[0].axes[0].get_ylim()[0] < -1.0
 
@@ -149,13 +159,19 @@ def test_a_comparison_draws_every_seed_and_the_mean(tmp_path, drawn):
     dapo = [(seed, make_rows(60, seed)) for seed in range(3)]
     for seed, rows in dapo:
         for row in rows:
-            if "heldout_accuracy" in row:
-                row["heldout_accuracy"] += 0.1 * seed
+            if "heldout/accuracy" in row:
+                row["heldout/accuracy"] += 0.1 * seed
     control = [
         (
             seed,
-            [{"step": 0, "heldout_accuracy": 0.25, "seconds": 0.0}]
-            + [{"step": 500, "heldout_accuracy": 0.3 + 0.02 * seed, "seconds": 180.0}],
+            [{"step": 0, "heldout/accuracy": 0.25, "time/sft_s": 0.0}]
+            + [
+                {
+                    "step": 500,
+                    "heldout/accuracy": 0.3 + 0.02 * seed,
+                    "time/sft_s": 180.0,
+                }
+            ],
         )
         for seed in range(2)
     ]

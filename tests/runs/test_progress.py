@@ -29,12 +29,12 @@ def make(terminal=False, interval=10.0):
 
 
 ROW = {
-    "reward_mean": 0.412,
-    "accuracy": 0.381,
-    "length_mean": 52.4,
-    "entropy": 0.812,
-    "rollout_tokens_per_second": 8123.4,
-    "clip_frac_low": 0.01,
+    "reward/mean": 0.412,
+    "reward/accuracy": 0.381,
+    "rollout/length_mean": 52.4,
+    "policy/entropy": 0.812,
+    "rollout/tokens_per_s": 8123.4,
+    "policy/clip_fraction_low": 0.01,
 }
 
 
@@ -115,9 +115,9 @@ def test_heldout_accuracy_stays_until_there_is_a_newer_one():
     progress, file, _ = make(interval=0.0)
     with progress:
         progress.stage("RL", total=4)
-        progress.update(1, {"heldout_accuracy": 0.25})
+        progress.update(1, {"heldout/accuracy": 0.25})
         progress.update(2, {})
-        progress.update(3, {"heldout_accuracy": math.nan})
+        progress.update(3, {"heldout/accuracy": math.nan})
         progress.stage("next")
         progress.update(1)
     lines = [line for line in file.getvalue().splitlines() if "|" in line]

@@ -145,24 +145,28 @@ def test_the_weights_move_to_the_server_every_step(exact):
         "/weight_info",
         "/weight_info",
     ]
-    assert all(row["seconds_hand_over"] > 0 for row in exact.rows)
+    assert all(row["time/weight_sync_s"] > 0 for row in exact.rows)
 
 
 def test_versions_and_mismatch_of_an_exact_server(own, exact):
     for step, (row, found) in enumerate(zip(exact.rows, exact.collected, strict=True)):
         assert found.policy_step.tolist() == [step] * SETTINGS.prompts_per_step
-        assert row["policy_lag"] == 0
-        assert row["sampler_diff_max"] < 1e-5
-    assert "seconds_hand_over" not in own.rows[0]
+        assert row["rollout/policy_lag"] == 0
+        assert row["sampler/logprob_diff_max"] < 1e-5
+    assert "time/weight_sync_s" not in own.rows[0]
 
 
 def test_a_late_server_is_believed_and_corrected(late):
     # It answers with the policy of the step before, from the second step on.
     steps = [set(found.policy_step.tolist()) for found in late.collected]
     assert steps == [{0}, {0}, {1}]
-    assert [row["policy_lag"] for row in late.rows] == [0, 1, 1]
+    assert [row["rollout/policy_lag"] for row in late.rows] == [0, 1, 1]
     # Sampler and trainer have the same parameters in the first step only.
-    assert ["sampler_diff_max" in row for row in late.rows] == [True, False, False]
+    assert ["sampler/logprob_diff_max" in row for row in late.rows] == [
+        True,
+        False,
+        False,
+    ]
     for step, (old, sampler, mask, weights) in enumerate(late.weights):
         expected = np.minimum(np.exp(old - sampler), CAP) * mask
         np.testing.assert_allclose(weights, expected, rtol=1e-5)
@@ -185,9 +189,9 @@ def test_the_late_servers_log_probs_are_those_of_the_policy_it_names(learner, la
 def test_a_late_server_that_is_not_asked_passes_for_fresh(learner, tmp_path):
     # The mutant: versions assumed. The mismatch metrics are what is left to see it.
     run = served_run(learner, tmp_path, lag=1, version_path=None)
-    assert [row["policy_lag"] for row in run.rows] == [0, 0, 0]
-    assert run.rows[0]["sampler_diff_max"] < 1e-5
-    assert run.rows[1]["sampler_diff_max"] > 0.05
+    assert [row["rollout/policy_lag"] for row in run.rows] == [0, 0, 0]
+    assert run.rows[0]["sampler/logprob_diff_max"] < 1e-5
+    assert run.rows[1]["sampler/logprob_diff_max"] > 0.05
 
 
 def test_samplers_and_engines_are_told_apart(learner):

@@ -96,7 +96,7 @@ class SampleLog:
 
 
 @pytest.fixture(scope="module")
-def parts():
+def learner():
     settings = dataclasses.replace(SETTINGS, steps=STEPS)
     return toy_learner(toy_dapo(), settings)
 
@@ -437,7 +437,7 @@ def init_sft():
 
 
 def run_sft(learner, path, *, state=None, source=examples, **options):
-    used = hooks(path, name="prime", log_every=2, **options)
+    used = hooks(path, name="sft", log_every=2, **options)
     with used.log:
         state = train_sft(learner, state or init_sft(), source, used)
     rows = timeless(read_metrics(path / "sft.jsonl"))

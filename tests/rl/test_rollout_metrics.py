@@ -29,7 +29,7 @@ def test_rollout_metrics_by_hand():
     assert row == pytest.approx(
         {
             "reward/mean": -0.5,
-            "accuracy": 3 / 7,
+            "reward/accuracy": 3 / 7,
             "reward/format_fraction": 5 / 8,
             "reward/grader_failed_fraction": 1 / 8,
             "rollout/length_mean": 4,
@@ -43,7 +43,7 @@ def test_rollout_metrics_by_hand():
             "groups/accepted": 1,
             "groups/accepted_fraction": 1 / 4,
             "groups/surplus": 2,
-            "rounds": 3,
+            "groups/rounds": 3,
         }
     )
     assert all(type(value) is float for value in row.values())

@@ -99,7 +99,13 @@ setup(
         "lm-eval": ["lm-eval>=0.4.9"],
         # Whom experiments/benchmarks compares us with.
         "benchmarks": ["torch>=2.6", "transformers>=5.0", "trl>=1.0"],
-        "docs": ["myst-parser>=4.0", "sphinx>=8.0"],
+        "docs": [
+            "ipykernel>=6.29",
+            "myst-nb>=1.3",
+            "sphinx>=8.2",
+            "sphinx-book-theme>=1.1.4",
+            "sphinx-copybutton>=0.5.2",
+        ],
         "hub": ["huggingface_hub>=0.30"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -47,7 +47,7 @@ class Session:
 class Reinforcement:
     """An RL stage: what is trained on what, how often it is measured and saved.
 
-    Args:
+    Attributes:
       learner: the compiled pieces.
       problems: to train on.
       accuracy: params -> held-out accuracy.

@@ -74,11 +74,11 @@ FORMS: dict[str, tuple[str, str, Callable[..., jax.Array]]] = {
 class Options:
     """What to measure.
 
-    Args:
-        repeats: turns, of which the best counts.
-        json: where to write the rows, if anywhere.
-        one: measure in this process, with the flags it was started with, and print
-            JSON; for the script itself.
+    Attributes:
+      repeats: turns, of which the best counts.
+      json: where to write the rows, if anywhere.
+      one: measure in this process, with the flags it was started with, and print
+        JSON; for the script itself.
     """
 
     repeats: int = 8

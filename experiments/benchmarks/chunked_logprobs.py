@@ -52,15 +52,15 @@ Function = Callable[..., tuple[jax.Array, jax.Array]]
 class Options:
     """What to measure.
 
-    Args:
-        batch: sequences B.
-        length: tokens T of a sequence.
-        width: D.
-        vocab: V.
-        dtype: of hidden states and unembedding, "float32" or "bfloat16".
-        chunk_size: of `chunked_logprobs`.
-        repeats: timed turns of each way.
-        json: where to write the figures, if anywhere.
+    Attributes:
+      batch: sequences B.
+      length: tokens T of a sequence.
+      width: D.
+      vocab: V.
+      dtype: of hidden states and unembedding, "float32" or "bfloat16".
+      chunk_size: of `chunked_logprobs`.
+      repeats: timed turns of each way.
+      json: where to write the figures, if anywhere.
     """
 
     batch: int = 4

@@ -42,11 +42,11 @@ def hugging_face_folder(path: Path, folder: Path) -> Path:
     """The model as a float32 folder that transformers loads.
 
     Args:
-        path: a .gguf file or a folder; a folder is taken as it is.
-        folder: where to write, absent or empty.
+      path: a .gguf file or a folder; a folder is taken as it is.
+      folder: where to write, absent or empty.
 
     Returns:
-        The folder to load.
+      The folder to load.
     """
     from jaxrl_reason.weights import export_hf, load_pretrained
 

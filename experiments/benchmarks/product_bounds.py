@@ -73,11 +73,11 @@ def live_rows(lengths: Sequence[int], slots: int) -> np.ndarray:
 class ProductBounds:
     """Measured seconds of bare products.
 
-    Args:
-        rows: ascending row counts that were measured.
-        seconds: of a decode step of each.
-        prompt_seconds: of one prompt token.
-        best_flop_per_second: of the best product there is.
+    Attributes:
+      rows: ascending row counts that were measured.
+      seconds: of a decode step of each.
+      prompt_seconds: of one prompt token.
+      best_flop_per_second: of the best product there is.
     """
 
     rows: tuple[int, ...]

@@ -50,20 +50,20 @@ END = 2
 class Options:
     """What to measure.
 
-    Args:
-        shape: model, "135m" or "tiny".
-        prompts: P.
-        samples: G.
-        max_new_tokens: the limit of a response.
-        mean_length: what responses would average without the limit.
-        prompt_widths: buckets; prompts have every length up to the last.
-        slots: slot counts to try.
-        lane_widths: slots that share a prompt's cache, to try.
-        shrink: shares of the slots that a run shrinks to at its end.
-        rings: response columns of the cache while all responses are short.
-        cache_dtypes: cache types to try.
-        repeats: turns, of which the best counts.
-        json: where to write the rows, if anywhere.
+    Attributes:
+      shape: model, "135m" or "tiny".
+      prompts: P.
+      samples: G.
+      max_new_tokens: the limit of a response.
+      mean_length: what responses would average without the limit.
+      prompt_widths: buckets; prompts have every length up to the last.
+      slots: slot counts to try.
+      lane_widths: slots that share a prompt's cache, to try.
+      shrink: shares of the slots that a run shrinks to at its end.
+      rings: response columns of the cache while all responses are short.
+      cache_dtypes: cache types to try.
+      repeats: turns, of which the best counts.
+      json: where to write the rows, if anywhere.
     """
 
     shape: str = "135m"

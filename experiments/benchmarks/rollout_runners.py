@@ -28,25 +28,25 @@ from jaxrl_reason.tasks.arithmetic import INSTRUCTION
 class Options:
     """What to measure.
 
-    Args:
-        model: a .gguf file or a Hugging Face folder.
-        prompts: P.
-        samples: G.
-        max_new_tokens: the limit of a response.
-        instruction: stands behind each question; it decides how long responses are.
-        slots: slot counts of our batch sampler to try.
-        lane_width: slots that share a prompt's cache.
-        common_prefix: whether what all prompts begin with is read once.
-        shrink: shares of the slots that a run shrinks to at its end.
-        rings: response columns of the cache while all responses are short.
-        cache_dtypes: cache types of our batch sampler to try.
-        plain: whether our plain sampler takes part.
-        torch_dtypes: types of transformers' model to try; none leaves it out.
-        torch_batches: responses that `generate` draws at once, to try.
-        continuous: whether transformers' continuous batching takes part.
-        repeats: turns, of which the best counts.
-        seed: of both samplers' draws.
-        json: where to write the result, if anywhere.
+    Attributes:
+      model: a .gguf file or a Hugging Face folder.
+      prompts: P.
+      samples: G.
+      max_new_tokens: the limit of a response.
+      instruction: stands behind each question; it decides how long responses are.
+      slots: slot counts of our batch sampler to try.
+      lane_width: slots that share a prompt's cache.
+      common_prefix: whether what all prompts begin with is read once.
+      shrink: shares of the slots that a run shrinks to at its end.
+      rings: response columns of the cache while all responses are short.
+      cache_dtypes: cache types of our batch sampler to try.
+      plain: whether our plain sampler takes part.
+      torch_dtypes: types of transformers' model to try; none leaves it out.
+      torch_batches: responses that `generate` draws at once, to try.
+      continuous: whether transformers' continuous batching takes part.
+      repeats: turns, of which the best counts.
+      seed: of both samplers' draws.
+      json: where to write the result, if anywhere.
     """
 
     model: Path

@@ -40,16 +40,16 @@ from experiments.benchmarks.step_workers import OurOptions, Setting, Trl, WorkOp
 class Options:
     """What to measure.
 
-    Args:
-        model: a .gguf file or a Hugging Face folder.
-        work: the step.
-        ours: our settings to try.
-        steps: counted turns of the finalists.
-        dtypes: trl's to try, of "float32", "mixed" and "bfloat16"; none leaves it out.
-        micro_batches: trl's per_device_train_batch_size to try; the rest of the P * G
-            responses is gradient accumulation.
-        checkpointing: trl's gradient_checkpointing to try (its default is on).
-        json: where to write the result, if anywhere.
+    Attributes:
+      model: a .gguf file or a Hugging Face folder.
+      work: the step.
+      ours: our settings to try.
+      steps: counted turns of the finalists.
+      dtypes: trl's to try, of "float32", "mixed" and "bfloat16"; none leaves it out.
+      micro_batches: trl's per_device_train_batch_size to try; the rest of the P * G
+        responses is gradient accumulation.
+      checkpointing: trl's gradient_checkpointing to try (its default is on).
+      json: where to write the result, if anywhere.
     """
 
     model: Path

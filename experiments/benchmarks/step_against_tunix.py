@@ -35,16 +35,16 @@ from experiments.benchmarks.step_workers import OurOptions, Setting, Tunix, Work
 class Options:
     """What to measure.
 
-    Args:
-        model: a .gguf file or a Hugging Face folder.
-        work: the step.
-        ours: our settings to try.
-        steps: counted turns of the finalists.
-        micro_batches: tunix's train_micro_batch_size, in prompts, to try; none leaves
-            it out.
-        packed: tunix's max_seq_token_per_tpu to try, 0 for padded rows.
-        remat: whether tunix recomputes decoder layers, to try.
-        json: where to write the result, if anywhere.
+    Attributes:
+      model: a .gguf file or a Hugging Face folder.
+      work: the step.
+      ours: our settings to try.
+      steps: counted turns of the finalists.
+      micro_batches: tunix's train_micro_batch_size, in prompts, to try; none leaves
+        it out.
+      packed: tunix's max_seq_token_per_tpu to try, 0 for padded rows.
+      remat: whether tunix recomputes decoder layers, to try.
+      json: where to write the result, if anywhere.
     """
 
     model: Path

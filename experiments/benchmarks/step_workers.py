@@ -18,12 +18,12 @@ CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 class WorkOptions:
     """What a step is, for both sides.
 
-    Args:
-        prompts: P.
-        samples: G.
-        max_new_tokens: the limit of a response.
-        instruction: stands behind each question; it decides how long responses are.
-        learning_rate: of AdamW.
+    Attributes:
+      prompts: P.
+      samples: G.
+      max_new_tokens: the limit of a response.
+      instruction: stands behind each question; it decides how long responses are.
+      learning_rate: of AdamW.
     """
 
     prompts: int = 4
@@ -79,11 +79,11 @@ class Ours:
 class OurOptions:
     """Our settings to try.
 
-    Args:
-        samplers: of "plain" and "batch".
-        remats: what the backward pass recomputes, of "none", "full" and "dots".
-        row_widths: widths of packed rows.
-        rows: packed rows of a micro-batch.
+    Attributes:
+      samplers: of "plain" and "batch".
+      remats: what the backward pass recomputes, of "none", "full" and "dots".
+      row_widths: widths of packed rows.
+      rows: packed rows of a micro-batch.
     """
 
     samplers: tuple[str, ...] = ("plain", "batch")

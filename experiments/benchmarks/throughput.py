@@ -102,13 +102,13 @@ SHAPES = {
 class Options:
     """What to measure.
 
-    Args:
-        shapes: of "tiny" and "135m".
-        dtypes: compute types, of "float32" and "bfloat16".
-        remats: policies of the training step, of "none", "full" and "dots".
-        work: of "rollout" and "training".
-        repeats: runs of each, of which the best counts.
-        json: where to write the rows, if anywhere.
+    Attributes:
+      shapes: of "tiny" and "135m".
+      dtypes: compute types, of "float32" and "bfloat16".
+      remats: policies of the training step, of "none", "full" and "dots".
+      work: of "rollout" and "training".
+      repeats: runs of each, of which the best counts.
+      json: where to write the rows, if anywhere.
     """
 
     shapes: tuple[str, ...] = ("tiny", "135m")

@@ -22,10 +22,10 @@ def main(argv: Sequence[str]) -> None:
     """Evaluates as the command line says.
 
     Args:
-        argv: the arguments.
+      argv: the arguments.
 
     Raises:
-        ValueError: the settings, the files or the model cannot be used.
+      ValueError: the settings, the files or the model cannot be used.
     """
     settings = tyro.cli(EvaluationSettings, args=argv, prog="jaxrl-reason evaluate")
     questions = read_questions(settings)

@@ -20,16 +20,16 @@ class ExportSettings:
     """Write a model as a Hugging Face folder; a GGUF file for example.
 
     Attributes:
-        model: a Hugging Face folder, a .gguf file or a hub id.
-        out: the folder to write; absent or empty.
-        license: of the model, such as apache-2.0; a GGUF file may name its own.
-        name: title of the model card; the folder's name if not given.
-        base_model: hub id of the model that this one was made from, for the card;
-            if not given, that of --model, or the name of its file.
-        language: codes for the card.
-        tags: words for the card.
-        dtype: of the tensors. float32 keeps every number; bfloat16 rounds what is not
-            bfloat16 already, in half the space.
+      model: a Hugging Face folder, a .gguf file or a hub id.
+      out: the folder to write; absent or empty.
+      license: of the model, such as apache-2.0; a GGUF file may name its own.
+      name: title of the model card; the folder's name if not given.
+      base_model: hub id of the model that this one was made from, for the card;
+        if not given, that of --model, or the name of its file.
+      language: codes for the card.
+      tags: words for the card.
+      dtype: of the tensors. float32 keeps every number; bfloat16 rounds what is not
+        bfloat16 already, in half the space.
     """
 
     model: str
@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> None:
     """Exports as the command line says.
 
     Args:
-        argv: the arguments.
+      argv: the arguments.
 
     Raises:
-        ValueError: the settings or files cannot be used.
+      ValueError: the settings or files cannot be used.
     """
     settings = tyro.cli(ExportSettings, args=argv, prog="jaxrl-reason export")
     print(f"written: {convert(settings)}")
@@ -59,14 +59,14 @@ def convert(settings: ExportSettings) -> Path:
     """Reads a model and writes it as a folder.
 
     Args:
-        settings: of the command.
+      settings: of the command.
 
     Returns:
-        The folder.
+      The folder.
 
     Raises:
-        ValueError: as `load_pretrained`, `load_tokenizer` and `export_model`, or no
-            license is known.
+      ValueError: as `load_pretrained`, `load_tokenizer` and `export_model`, or no
+        license is known.
     """
     # Cheap questions first: weights may take minutes.
     check_new_folder(settings.out)

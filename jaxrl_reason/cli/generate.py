@@ -22,19 +22,19 @@ class GenerateSettings:
     The text goes to the standard output, one line of figures to the standard error.
 
     Attributes:
-        model: a Hugging Face folder, a .gguf file or a hub id.
-        prompt: what the user says; - reads it from the standard input, without the
-            newline at its end.
-        raw: complete the prompt as a text, without the chat template; a model that has
-            none needs it (`jaxrl-reason evaluate` writes plain text for such
-            a model by itself).
-        max_new_tokens: the longest completion.
-        temperature: 0 takes the most likely token.
-        top_k: keep the k most likely tokens; 0 keeps all.
-        top_p: keep the fewest most likely tokens with at least this mass.
-        seed: of the draws.
-        stop: strings that end the completion; they are not printed.
-        dtype: of parameters, activations and products.
+      model: a Hugging Face folder, a .gguf file or a hub id.
+      prompt: what the user says; - reads it from the standard input, without the
+        newline at its end.
+      raw: complete the prompt as a text, without the chat template; a model that has
+        none needs it (`jaxrl-reason evaluate` writes plain text for such
+        a model by itself).
+      max_new_tokens: the longest completion.
+      temperature: 0 takes the most likely token.
+      top_k: keep the k most likely tokens; 0 keeps all.
+      top_p: keep the fewest most likely tokens with at least this mass.
+      seed: of the draws.
+      stop: strings that end the completion; they are not printed.
+      dtype: of parameters, activations and products.
     """
 
     model: str
@@ -59,7 +59,7 @@ class GenerateSettings:
         """How to draw.
 
         Args:
-            eos_token_ids: of the model.
+          eos_token_ids: of the model.
         """
         return SamplingSettings(
             max_new_tokens=self.max_new_tokens,
@@ -74,10 +74,10 @@ def main(argv: Sequence[str]) -> None:
     """Generates as the command line says.
 
     Args:
-        argv: the arguments.
+      argv: the arguments.
 
     Raises:
-        ValueError: the settings, the files or the prompt cannot be used.
+      ValueError: the settings, the files or the prompt cannot be used.
     """
     settings = tyro.cli(GenerateSettings, args=argv, prog="jaxrl-reason generate")
     print(generate(settings).figures, file=sys.stderr)
@@ -87,13 +87,13 @@ def generate(settings: GenerateSettings) -> Generated:
     """Reads the model, prints its completion.
 
     Args:
-        settings: of the command.
+      settings: of the command.
 
     Returns:
-        The completion.
+      The completion.
 
     Raises:
-        ValueError: as `load_pretrained`, `load_tokenizer` and `generate_text`.
+      ValueError: as `load_pretrained`, `load_tokenizer` and `generate_text`.
     """
     text = settings.prompt
     if text == "-":
@@ -124,15 +124,15 @@ def encode_prompt(tokenizer: TextTokenizer, text: str, *, raw: bool) -> list[int
     Control tokens that the text spells stay text.
 
     Args:
-        tokenizer: of the model.
-        text: what the user says.
-        raw: the text itself, not a chat of one message.
+      tokenizer: of the model.
+      text: what the user says.
+      raw: the text itself, not a chat of one message.
 
     Returns:
-        The ids.
+      The ids.
 
     Raises:
-        ValueError: the tokenizer has no chat template and raw is False.
+      ValueError: the tokenizer has no chat template and raw is False.
     """
     if raw:
         return tokenizer.encode_prompt(text)

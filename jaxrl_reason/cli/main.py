@@ -21,11 +21,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
     Args:
-        argv: the command's name and its arguments; those of this process if None.
+      argv: the command's name and its arguments; those of this process if None.
 
     Raises:
-        SystemExit: with one sentence where the settings, the files or the model cannot
-            be used (status 1); as the command's `--help` and usage errors (0 and 2).
+      SystemExit: with one sentence where the settings, the files or the model cannot
+        be used (status 1); as the command's `--help` and usage errors (0 and 2).
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):

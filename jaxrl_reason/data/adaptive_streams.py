@@ -30,22 +30,22 @@ class HistoryResampling:
     observed; its problems are dropped one epoch later then.
 
     Args:
-        problems: with a `problem_id` each, no two the same.
-        batch_size: problems a batch, P.
-        seed: of the order of each epoch.
+      problems: with a `problem_id` each, no two the same.
+      batch_size: problems a batch, P.
+      seed: of the order of each epoch.
 
     Raises:
-        ValueError: there are fewer problems than a batch needs, or two with one id.
+      ValueError: there are fewer problems than a batch needs, or two with one id.
 
     Example:
-        >>> from jaxrl_reason.tasks.countdown import Problem
-        >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(4)]
-        >>> stream = HistoryResampling(puzzles, batch_size=2, seed=0)
-        >>> for _ in range(2):  # one epoch; 1 and 3 are always solved
-        ...     ids = [p.problem_id for p in next(stream)]
-        ...     row = stream.observe(ids, [8 * (i % 2) for i in ids], 8)
-        >>> sorted(p.problem_id for p in next(stream))
-        [0, 2]
+      >>> from jaxrl_reason.tasks.countdown import Problem
+      >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(4)]
+      >>> stream = HistoryResampling(puzzles, batch_size=2, seed=0)
+      >>> for _ in range(2):  # one epoch; 1 and 3 are always solved
+      ...     ids = [p.problem_id for p in next(stream)]
+      ...     row = stream.observe(ids, [8 * (i % 2) for i in ids], 8)
+      >>> sorted(p.problem_id for p in next(stream))
+      [0, 2]
     """
 
     def __init__(self, problems: ProblemSource, *, batch_size: int, seed: int) -> None:
@@ -87,15 +87,15 @@ class HistoryResampling:
         """Takes note of the outcomes of groups of this stream.
 
         Args:
-            problem_ids: [N].
-            num_correct: [N] right answers.
-            num_samples: [N] answers that could be judged, or one number for all.
+          problem_ids: [N].
+          num_correct: [N] right answers.
+          num_samples: [N] answers that could be judged, or one number for all.
 
         Returns:
-            `data/problems_active`, the problems of this epoch.
+          `data/problems_active`, the problems of this epoch.
 
         Raises:
-            ValueError: a problem is not of this stream.
+          ValueError: a problem is not of this stream.
         """
         ids = _own_ids(problem_ids, self._places)
         samples = np.broadcast_to(np.asarray(num_samples), len(ids)).tolist()
@@ -120,7 +120,7 @@ class HistoryResampling:
         """Goes on exactly where `get_state` was called.
 
         Raises:
-            ValueError: the state is of another stream; names what differs.
+          ValueError: the state is of another stream; names what differs.
         """
         _check_setup(self._setup, state)
         self._epoch, self._next = state["epoch"], state["next_batch"]
@@ -138,23 +138,23 @@ class EasyPoolStream:
     slow; here it is on from the start, and the pool is empty at first.
 
     Args:
-        problems: with a `problem_id` >= 0 each, no two the same.
-        batch_size: problems a batch, P.
-        seed: of the passes and of the draws from the pool.
-        alpha: probability of the pool, in [0, 1].
+      problems: with a `problem_id` >= 0 each, no two the same.
+      batch_size: problems a batch, P.
+      seed: of the passes and of the draws from the pool.
+      alpha: probability of the pool, in [0, 1].
 
     Raises:
-        ValueError: there are fewer problems than a batch needs, two with one id, or
-            `alpha` is out of its range.
+      ValueError: there are fewer problems than a batch needs, two with one id, or
+        `alpha` is out of its range.
 
     Example:
-        >>> from jaxrl_reason.tasks.countdown import Problem
-        >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(6)]
-        >>> stream = EasyPoolStream(puzzles, batch_size=3, seed=0, alpha=1.0)
-        >>> stream.observe([2, 4], [8, 7], 8)
-        {'problems_pool': 1}
-        >>> 2 in [p.problem_id for p in next(stream)]
-        True
+      >>> from jaxrl_reason.tasks.countdown import Problem
+      >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(6)]
+      >>> stream = EasyPoolStream(puzzles, batch_size=3, seed=0, alpha=1.0)
+      >>> stream.observe([2, 4], [8, 7], 8)
+      {'problems_pool': 1}
+      >>> 2 in [p.problem_id for p in next(stream)]
+      True
     """
 
     def __init__(
@@ -202,15 +202,15 @@ class EasyPoolStream:
         """Puts what was always right into the pool and takes out what was not.
 
         Args:
-            problem_ids: [N].
-            num_correct: [N] right answers.
-            num_samples: [N] answers that could be judged, or one number for all.
+          problem_ids: [N].
+          num_correct: [N] right answers.
+          num_samples: [N] answers that could be judged, or one number for all.
 
         Returns:
-            `data/problems_pool`, the problems in the pool.
+          `data/problems_pool`, the problems in the pool.
 
         Raises:
-            ValueError: a problem is not of this stream, or counts that are no counts.
+          ValueError: a problem is not of this stream, or counts that are no counts.
         """
         ids = _own_ids(problem_ids, self._places)
         self._pool = self._pool.updated(ids, num_correct, num_samples)
@@ -229,7 +229,7 @@ class EasyPoolStream:
         """Goes on exactly where `get_state` was called.
 
         Raises:
-            ValueError: the state is of another stream; names what differs.
+          ValueError: the state is of another stream; names what differs.
         """
         _check_setup(self._setup, state)
         self._pool = EasyPool(seed=self._setup["seed"], **state["pool"])

@@ -28,14 +28,14 @@ def config_name(settings: CountdownSettings) -> str:
     """Name of a configuration; it has every setting, so that no two share a folder.
 
     Args:
-        settings: which puzzles, and how they are split.
+      settings: which puzzles, and how they are split.
 
     Returns:
-        The name, fit for a folder.
+      The name, fit for a folder.
 
     Example:
-        >>> config_name(CountdownSettings())
-        'numbers3_max10_value50_targets24_validation0.1_test0.27_by-numbers_seed0'
+      >>> config_name(CountdownSettings())
+      'numbers3_max10_value50_targets24_validation0.1_test0.27_by-numbers_seed0'
     """
     return (
         f"numbers{'-'.join(map(str, settings.numbers))}_max{settings.max_number}"
@@ -50,7 +50,7 @@ class CountdownConfig(tfds.core.BuilderConfig):
     """A configuration of the builder.
 
     Attributes:
-        settings: which puzzles, and how they are split.
+      settings: which puzzles, and how they are split.
     """
 
     settings: CountdownSettings

@@ -9,14 +9,14 @@ def normalized_words(text: str) -> list[str]:
     r"""Words of a text in lower case, split at white space.
 
     Args:
-        text: a prompt.
+      text: a prompt.
 
     Returns:
-        Its words, punctuation left on them.
+      Its words, punctuation left on them.
 
     Example:
-        >>> normalized_words("  Find  the\nSUM ")
-        ['find', 'the', 'sum']
+      >>> normalized_words("  Find  the\nSUM ")
+      ['find', 'the', 'sum']
     """
     return text.lower().split()
 
@@ -25,18 +25,18 @@ def word_ngrams(text: str, n: int) -> set[str]:
     """All n-grams of words of a text.
 
     Args:
-        text: a prompt.
-        n: words an n-gram, >= 1.
+      text: a prompt.
+      n: words an n-gram, >= 1.
 
     Returns:
-        The n-grams; none for a text shorter than n words.
+      The n-grams; none for a text shorter than n words.
 
     Raises:
-        ValueError: n < 1.
+      ValueError: n < 1.
 
     Example:
-        >>> sorted(word_ngrams("To be or not", 3))
-        ['be or not', 'to be or']
+      >>> sorted(word_ngrams("To be or not", 3))
+      ['be or not', 'to be or']
     """
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
@@ -48,19 +48,19 @@ def ngram_jaccard(a: str, b: str, n: int) -> float:
     """Shared n-grams of two texts over all of them.
 
     Args:
-        a: a prompt.
-        b: another.
-        n: words an n-gram, >= 1.
+      a: a prompt.
+      b: another.
+      n: words an n-gram, >= 1.
 
     Returns:
-        A number in [0, 1]; 0 if neither text has n words.
+      A number in [0, 1]; 0 if neither text has n words.
 
     Raises:
-        ValueError: n < 1.
+      ValueError: n < 1.
 
     Example:
-        >>> ngram_jaccard("to be or not", "To be or else", 2)
-        0.5
+      >>> ngram_jaccard("to be or not", "To be or else", 2)
+      0.5
     """
     first, second = word_ngrams(a, n), word_ngrams(b, n)
     both = first | second
@@ -78,23 +78,23 @@ def contaminated(
     says: it is compared as a whole.
 
     Args:
-        prompts: of the training set.
-        benchmark: prompts that must not be trained on.
-        n: words an n-gram, >= 1.
+      prompts: of the training set.
+      benchmark: prompts that must not be trained on.
+      n: words an n-gram, >= 1.
 
     Returns:
-        One flag a prompt, True for those to drop. Time is linear in the texts.
+      One flag a prompt, True for those to drop. Time is linear in the texts.
 
     Raises:
-        ValueError: n < 1.
+      ValueError: n < 1.
 
     Example:
-        >>> benchmark = ["What is the sum of 2 and 2 ?"]
-        >>> prompts = ["Tell me: what is the sum of 2 and 3", "What is it?"]
-        >>> contaminated(prompts, benchmark, n=7)
-        [True, False]
-        >>> contaminated(prompts, benchmark, n=8)
-        [False, False]
+      >>> benchmark = ["What is the sum of 2 and 2 ?"]
+      >>> prompts = ["Tell me: what is the sum of 2 and 3", "What is it?"]
+      >>> contaminated(prompts, benchmark, n=7)
+      [True, False]
+      >>> contaminated(prompts, benchmark, n=8)
+      [False, False]
     """
     known: set[str] = set()
     for text in benchmark:
@@ -114,14 +114,14 @@ def digit_free_key(text: str) -> str:
     aggressive, short templates collide.
 
     Args:
-        text: a prompt.
+      text: a prompt.
 
     Returns:
-        The key; empty for a text of numbers and signs alone.
+      The key; empty for a text of numbers and signs alone.
 
     Example:
-        >>> digit_free_key("Find x: 3x + 12 = 27.")
-        'findxx'
+      >>> digit_free_key("Find x: 3x + 12 = 27.")
+      'findxx'
     """
     return re.sub(r"[\W\d]", "", text).lower()
 
@@ -132,21 +132,21 @@ def digit_free_matches(
     """Which prompts are a benchmark's but for numbers and signs.
 
     Args:
-        prompts: of the training set.
-        benchmark: prompts that must not be trained on.
-        min_length: characters a key needs to count, >= 1; without that every prompt of
-            pure arithmetic would match every other.
+      prompts: of the training set.
+      benchmark: prompts that must not be trained on.
+      min_length: characters a key needs to count, >= 1; without that every prompt of
+        pure arithmetic would match every other.
 
     Returns:
-        One flag a prompt, True for those to drop.
+      One flag a prompt, True for those to drop.
 
     Raises:
-        ValueError: `min_length` < 1.
+      ValueError: `min_length` < 1.
 
     Example:
-        >>> prompts = ["find X: 5x+7=90", "Find y: 5y+7=90", "1 + 1 = ?"]
-        >>> digit_free_matches(prompts, ["Find x: 3x + 12 = 27.", "2 + 3 = ?"])
-        [True, False, False]
+      >>> prompts = ["find X: 5x+7=90", "Find y: 5y+7=90", "1 + 1 = ?"]
+      >>> digit_free_matches(prompts, ["Find x: 3x + 12 = 27.", "2 + 3 = ?"])
+      [True, False, False]
     """
     if min_length < 1:
         raise ValueError(f"min_length must be >= 1, got {min_length}")
@@ -160,9 +160,9 @@ class Deduplicated:
     """What is left of a data set, and why the rest is not.
 
     Attributes:
-        kept: positions to keep, rising.
-        duplicates: positions of further copies with the same answer.
-        conflicting: positions of all copies of prompts with more than one answer.
+      kept: positions to keep, rising.
+      duplicates: positions of further copies with the same answer.
+      conflicting: positions of all copies of prompts with more than one answer.
     """
 
     kept: tuple[int, ...]
@@ -178,18 +178,18 @@ def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
     into one form first if 1/2 and 0.5 should agree.
 
     Args:
-        prompts: of the training set.
-        answers: one a prompt.
+      prompts: of the training set.
+      answers: one a prompt.
 
     Returns:
-        Positions; every position is in exactly one of the three.
+      Positions; every position is in exactly one of the three.
 
     Raises:
-        ValueError: not one answer a prompt.
+      ValueError: not one answer a prompt.
 
     Example:
-        >>> deduplicate(["1 + 1", "1  + 1", "Why?", "why?"], ["2", "2 ", "so", "no"])
-        Deduplicated(kept=(0,), duplicates=(1,), conflicting=(2, 3))
+      >>> deduplicate(["1 + 1", "1  + 1", "Why?", "why?"], ["2", "2 ", "so", "no"])
+      Deduplicated(kept=(0,), duplicates=(1,), conflicting=(2, 3))
     """
     if len(prompts) != len(answers):
         raise ValueError(

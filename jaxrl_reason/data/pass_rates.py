@@ -21,9 +21,9 @@ class PassRates(NamedTuple):
     """How often each of P problems was solved.
 
     Attributes:
-        problem_ids: [P].
-        num_correct: [P] right answers.
-        num_samples: [P] answers that could be judged.
+      problem_ids: [P].
+      num_correct: [P] right answers.
+      num_samples: [P] answers that could be judged.
     """
 
     problem_ids: np.ndarray
@@ -35,24 +35,24 @@ def kept_ids(rates: PassRates, rule: Rule) -> list[int]:
     """Ids of the problems that a rule keeps, in their order.
 
     Args:
-        rates: of any model: a fixed one (Light-R1, MiMo) or the one in training
-            (Skywork-OR1 before each of its stages).
-        rule: such as `not_solved`, `mixed_outcomes`, `hard_set`, or `accuracy_band`
-            with its bounds bound by `functools.partial`.
+      rates: of any model: a fixed one (Light-R1, MiMo) or the one in training
+        (Skywork-OR1 before each of its stages).
+      rule: such as `not_solved`, `mixed_outcomes`, `hard_set`, or `accuracy_band`
+        with its bounds bound by `functools.partial`.
 
     Returns:
-        Whole numbers that JSON can hold.
+      Whole numbers that JSON can hold.
 
     Raises:
-        ValueError: counts that are no counts.
+      ValueError: counts that are no counts.
 
     Example:
-        >>> from functools import partial
-        >>> from jaxrl_reason.data.strategies import LIGHT_R1_BAND, accuracy_band
-        >>> rates = PassRates(*np.array([[7, 8, 9], [0, 1, 4], [4, 4, 4]]))
-        >>> low, high = LIGHT_R1_BAND
-        >>> kept_ids(rates, partial(accuracy_band, low=low, high=high))
-        [8]
+      >>> from functools import partial
+      >>> from jaxrl_reason.data.strategies import LIGHT_R1_BAND, accuracy_band
+      >>> rates = PassRates(*np.array([[7, 8, 9], [0, 1, 4], [4, 4, 4]]))
+      >>> low, high = LIGHT_R1_BAND
+      >>> kept_ids(rates, partial(accuracy_band, low=low, high=high))
+      [8]
     """
     keep = rule(rates.num_correct, rates.num_samples)
     return [int(i) for i in np.asarray(rates.problem_ids)[keep]]
@@ -62,20 +62,20 @@ def with_ids(problems: ProblemSource, ids: Collection[int]) -> list[Problem]:
     """The problems of certain ids, in the order of `problems`.
 
     Args:
-        problems: with a `problem_id` each, no two the same.
-        ids: in any order.
+      problems: with a `problem_id` each, no two the same.
+      ids: in any order.
 
     Returns:
-        What a stream takes for its problems.
+      What a stream takes for its problems.
 
     Raises:
-        ValueError: an id belongs to none of the problems.
+      ValueError: an id belongs to none of the problems.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> problems = [SimpleNamespace(problem_id=i) for i in range(5)]
-        >>> [p.problem_id for p in with_ids(problems, [4, 1])]
-        [1, 4]
+      >>> from types import SimpleNamespace
+      >>> problems = [SimpleNamespace(problem_id=i) for i in range(5)]
+      >>> [p.problem_id for p in with_ids(problems, [4, 1])]
+      [1, 4]
     """
     wanted = set(ids)
     found = [p for p in each(problems) if int(p.problem_id) in wanted]

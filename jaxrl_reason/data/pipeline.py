@@ -35,9 +35,9 @@ class CountdownSource:
     """One split of a prepared dataset, read row by row from its ArrayRecord files.
 
     Args:
-        rows: the data source of TFDS.
-        split: which split the rows must be of.
-        folder: where it lies, for messages.
+      rows: the data source of TFDS.
+      split: which split the rows must be of.
+      folder: where it lies, for messages.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ def prepare(settings: CountdownSettings, data_dir: str | Path) -> Path:
     leaves nothing that looks complete.
 
     Args:
-        settings: which puzzles, and how they are split.
-        data_dir: folder of all datasets.
+      settings: which puzzles, and how they are split.
+      data_dir: folder of all datasets.
 
     Returns:
-        The folder of this one.
+      The folder of this one.
 
     Raises:
-        DatasetError: if the folder is there and not a complete dataset.
+      DatasetError: if the folder is there and not a complete dataset.
     """
     builder = _builder(settings, data_dir)
     return Path(builder.data_dir)
@@ -104,16 +104,16 @@ def open_split(
     run (about 15,000 rows a second).
 
     Args:
-        settings: which puzzles, and how they are split.
-        data_dir: folder of all datasets.
-        split: "train", "validation" or "test".
+      settings: which puzzles, and how they are split.
+      data_dir: folder of all datasets.
+      split: "train", "validation" or "test".
 
     Returns:
-        The problems, in the order of their ids.
+      The problems, in the order of their ids.
 
     Raises:
-        ValueError: if there is no such split, or the settings leave it empty.
-        DatasetError: if a file of the dataset is missing or damaged.
+      ValueError: if there is no such split, or the settings leave it empty.
+      DatasetError: if a file of the dataset is missing or damaged.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -138,7 +138,7 @@ def load_split(
     Args, raised errors: as of `open_split`.
 
     Returns:
-        The problems.
+      The problems.
     """
     return list(open_split(settings, data_dir, split))
 
@@ -151,22 +151,22 @@ class ProblemStream:
     this pass. Reads happen in the caller's thread; nothing is started.
 
     Args:
-        problems: what to draw from, such as `open_split(...)`, or a list.
-        batch_size: problems a batch, P.
-        seed: seed of the order.
+      problems: what to draw from, such as `open_split(...)`, or a list.
+      batch_size: problems a batch, P.
+      seed: seed of the order.
 
     Raises:
-        ValueError: if there are fewer problems than a batch needs.
+      ValueError: if there are fewer problems than a batch needs.
 
     Example:
-        >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(5)]
-        >>> stream = ProblemStream(puzzles, batch_size=2, seed=0)
-        >>> first = next(stream)
-        >>> state = stream.get_state()
-        >>> second = next(stream)
-        >>> stream.set_state(state)
-        >>> next(stream) == second
-        True
+      >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(5)]
+      >>> stream = ProblemStream(puzzles, batch_size=2, seed=0)
+      >>> first = next(stream)
+      >>> state = stream.get_state()
+      >>> second = next(stream)
+      >>> stream.set_state(state)
+      >>> next(stream) == second
+      True
     """
 
     def __init__(self, problems: ProblemSource, *, batch_size: int, seed: int) -> None:
@@ -215,10 +215,10 @@ class ProblemStream:
         """Go on exactly where `get_state` was called.
 
         Args:
-            state: of a stream with the same problems, batch size and seed.
+          state: of a stream with the same problems, batch size and seed.
 
         Raises:
-            ValueError: if it is of another stream; the message names what differs.
+          ValueError: if it is of another stream; the message names what differs.
         """
         for name, value in self._setup.items():
             if state.get(name) != value:

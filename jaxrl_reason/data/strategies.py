@@ -25,18 +25,18 @@ def mixed_outcomes(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray
     (arXiv 2505.22312).
 
     Args:
-        num_correct: [P] right answers.
-        num_samples: [P], or one number for all.
+      num_correct: [P] right answers.
+      num_samples: [P], or one number for all.
 
     Returns:
-        [P] bool.
+      [P] bool.
 
     Raises:
-        ValueError: counts that are no counts.
+      ValueError: counts that are no counts.
 
     Example:
-        >>> print(mixed_outcomes([0, 1, 15, 16], 16))
-        [False  True  True False]
+      >>> print(mixed_outcomes([0, 1, 15, 16], 16))
+      [False  True  True False]
     """
     correct, samples = _counts(num_correct, num_samples)
     return (correct > 0) & (correct < samples)
@@ -52,21 +52,21 @@ def accuracy_band(
     script says 0.2); MiMo drops what is solved above 0.9 (arXiv 2505.07608).
 
     Args:
-        num_correct: [P] right answers.
-        num_samples: [P], or one number for all; a prompt without samples is dropped.
-        low: smallest rate kept, in [0, 1].
-        high: largest rate kept, in [low, 1].
+      num_correct: [P] right answers.
+      num_samples: [P], or one number for all; a prompt without samples is dropped.
+      low: smallest rate kept, in [0, 1].
+      high: largest rate kept, in [low, 1].
 
     Returns:
-        [P] bool.
+      [P] bool.
 
     Raises:
-        ValueError: counts that are no counts, or a bound out of its range.
+      ValueError: counts that are no counts, or a bound out of its range.
 
     Example:
-        >>> low, high = LIGHT_R1_BAND
-        >>> print(accuracy_band([0, 1, 2, 3, 4], 4, low=low, high=high))
-        [False  True  True False False]
+      >>> low, high = LIGHT_R1_BAND
+      >>> print(accuracy_band([0, 1, 2, 3, 4], 4, low=low, high=high))
+      [False  True  True False False]
     """
     if not 0 <= low <= high <= 1:
         raise ValueError(f"a band must be 0 <= low <= high <= 1, got {low}, {high}")
@@ -84,20 +84,20 @@ def hard_set(
     (arXiv 2503.24290). Other numbers of samples are compared by their rate, exactly.
 
     Args:
-        num_correct: [P] right answers.
-        num_samples: [P], or one number for all; a prompt without samples is dropped.
-        below: >= 1.
-        of: >= `below`.
+      num_correct: [P] right answers.
+      num_samples: [P], or one number for all; a prompt without samples is dropped.
+      below: >= 1.
+      of: >= `below`.
 
     Returns:
-        [P] bool.
+      [P] bool.
 
     Raises:
-        ValueError: counts that are no counts, or `below` and `of` out of their range.
+      ValueError: counts that are no counts, or `below` and `of` out of their range.
 
     Example:
-        >>> print(hard_set([0, 3, 4, 64], 64))
-        [ True  True False False]
+      >>> print(hard_set([0, 3, 4, 64], 64))
+      [ True  True False False]
     """
     if not 1 <= below <= of:
         raise ValueError(f"a share must have 1 <= below <= of, got {below}, {of}")
@@ -113,18 +113,18 @@ def not_solved(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray:
     always solves before each stage.
 
     Args:
-        num_correct: [P] right answers.
-        num_samples: [P], or one number for all; a prompt without samples is kept.
+      num_correct: [P] right answers.
+      num_samples: [P], or one number for all; a prompt without samples is kept.
 
     Returns:
-        [P] bool.
+      [P] bool.
 
     Raises:
-        ValueError: counts that are no counts.
+      ValueError: counts that are no counts.
 
     Example:
-        >>> print(not_solved([0, 1, 4], 4))
-        [ True  True False]
+      >>> print(not_solved([0, 1, 4], 4))
+      [ True  True False]
     """
     correct, samples = _counts(num_correct, num_samples)
     return (correct < samples) | (samples == 0)
@@ -140,20 +140,20 @@ def resample_history(
     unlike dynamic sampling. Several visits of a problem count together.
 
     Args:
-        problem_ids: [N] of the groups sampled in the epoch, in any order.
-        num_correct: [N] right answers.
-        num_samples: [N], or one number for all.
+      problem_ids: [N] of the groups sampled in the epoch, in any order.
+      num_correct: [N] right answers.
+      num_samples: [N], or one number for all.
 
     Returns:
-        [M] int64, the ids to go on with, each once, in the order of their first visit.
-        A problem that was not visited is not among them: add it, if any was left out.
+      [M] int64, the ids to go on with, each once, in the order of their first visit.
+      A problem that was not visited is not among them: add it, if any was left out.
 
     Raises:
-        ValueError: shapes differ, or counts that are no counts.
+      ValueError: shapes differ, or counts that are no counts.
 
     Example:
-        >>> print(resample_history([7, 5, 9, 7], [4, 0, 4, 2], 4))
-        [7 5]
+      >>> print(resample_history([7, 5, 9, 7], [4, 0, 4, 2], 4))
+      [7 5]
     """
     correct, samples = _counts(num_correct, num_samples)
     ids = np.asarray(problem_ids, np.int64)
@@ -181,19 +181,19 @@ class EasyPool:
     checkpoint, and a resumed run draws what the other would have drawn.
 
     Attributes:
-        seed: of the draws, >= 0.
-        members: ids of the solved problems, in the order in which they came.
-        draws: how many times was drawn.
+      seed: of the draws, >= 0.
+      members: ids of the solved problems, in the order in which they came.
+      draws: how many times was drawn.
 
     Example:
-        >>> pool = EasyPool(seed=0).updated([3, 5, 8], [4, 2, 4], 4)
-        >>> pool.members
-        (3, 8)
-        >>> ids, pool = pool.drawn(4, alpha=1.0)
-        >>> sorted(ids.tolist())  # two from the pool, two to be drawn as usual
-        [-1, -1, 3, 8]
-        >>> pool.updated([3], [1], 4).members
-        (8,)
+      >>> pool = EasyPool(seed=0).updated([3, 5, 8], [4, 2, 4], 4)
+      >>> pool.members
+      (3, 8)
+      >>> ids, pool = pool.drawn(4, alpha=1.0)
+      >>> sorted(ids.tolist())  # two from the pool, two to be drawn as usual
+      [-1, -1, 3, 8]
+      >>> pool.updated([3], [1], 4).members
+      (8,)
     """
 
     seed: int
@@ -214,15 +214,15 @@ class EasyPool:
         """The pool after a batch: always right goes in, anything else goes out.
 
         Args:
-            problem_ids: [P] of the batch.
-            num_correct: [P] right answers.
-            num_samples: [P], or one number for all.
+          problem_ids: [P] of the batch.
+          num_correct: [P] right answers.
+          num_samples: [P], or one number for all.
 
         Returns:
-            The new pool; a problem without samples stays as it was.
+          The new pool; a problem without samples stays as it was.
 
         Raises:
-            ValueError: shapes differ, or counts that are no counts.
+          ValueError: shapes differ, or counts that are no counts.
         """
         correct, samples = _counts(num_correct, num_samples)
         ids = np.asarray(problem_ids, np.int64)
@@ -244,16 +244,16 @@ class EasyPool:
         """Which of a batch's problems come from the pool, and which they are.
 
         Args:
-            count: problems of the batch.
-            alpha: probability of the pool for each, in [0, 1].
+          count: problems of the batch.
+          alpha: probability of the pool for each, in [0, 1].
 
         Returns:
-            [count] int64, a problem's id or -1 for one to be drawn as usual, and the
-            pool to go on with. No id comes twice; once the pool is used up, the rest
-            are -1. Draw the others from problems that are not in this batch.
+          [count] int64, a problem's id or -1 for one to be drawn as usual, and the
+          pool to go on with. No id comes twice; once the pool is used up, the rest
+          are -1. Draw the others from problems that are not in this batch.
 
         Raises:
-            ValueError: `count` is negative or `alpha` outside [0, 1].
+          ValueError: `count` is negative or `alpha` outside [0, 1].
         """
         if count < 0 or not 0 <= alpha <= 1:
             raise ValueError(

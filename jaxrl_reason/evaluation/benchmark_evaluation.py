@@ -48,27 +48,27 @@ class EvaluationSettings:
     """Evaluate a model on a benchmark.
 
     Attributes:
-        task: the benchmark.
-        model: a Hugging Face folder, a .gguf file or a hub id.
-        data: the benchmark's questions: a JSONL or parquet file,
-            tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
-            hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic makes its own.
-        out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
-            second call goes on with what is there.
-        data_dir: folder of TFDS's datasets, for data of tfds:...; TFDS_DATA_DIR or
-            ~/tensorflow_datasets if not given.
-        greedy: one response of the most likely tokens.
-        num_samples: responses a question at `temperature`, for avg@k, pass@k and maj@k;
-            0 for none.
-        temperature: of these samples.
-        top_k: of these samples; 0 keeps all tokens.
-        top_p: of these samples; 1 keeps all tokens.
-        max_new_tokens: the longest response; a longer one is wrong.
-        limit: only the first so many questions (of GSM-Plus: seeds).
-        batch_size: responses drawn at once.
-        seed: of the samples.
-        dtype: of activations and products.
-        deadline: seconds for checking one LaTeX answer by algebra.
+      task: the benchmark.
+      model: a Hugging Face folder, a .gguf file or a hub id.
+      data: the benchmark's questions: a JSONL or parquet file,
+        tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
+        hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic makes its own.
+      out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
+        second call goes on with what is there.
+      data_dir: folder of TFDS's datasets, for data of tfds:...; TFDS_DATA_DIR or
+        ~/tensorflow_datasets if not given.
+      greedy: one response of the most likely tokens.
+      num_samples: responses a question at `temperature`, for avg@k, pass@k and maj@k;
+        0 for none.
+      temperature: of these samples.
+      top_k: of these samples; 0 keeps all tokens.
+      top_p: of these samples; 1 keeps all tokens.
+      max_new_tokens: the longest response; a longer one is wrong.
+      limit: only the first so many questions (of GSM-Plus: seeds).
+      batch_size: responses drawn at once.
+      seed: of the samples.
+      dtype: of activations and products.
+      deadline: seconds for checking one LaTeX answer by algebra.
     """
 
     task: TaskName
@@ -133,14 +133,14 @@ def read_questions(settings: EvaluationSettings) -> QuestionSet:
     """The benchmark's questions, `limit` of them.
 
     Args:
-        settings: of the evaluation.
+      settings: of the evaluation.
 
     Returns:
-        The questions; of GSM-Plus whole families of a seed and its variants. The digest
-        is that of all, so that `limit` may be raised later.
+      The questions; of GSM-Plus whole families of a seed and its variants. The digest
+      is that of all, so that `limit` may be raised later.
 
     Raises:
-        QuestionFileError: the data cannot be read; the message says where or why.
+      QuestionFileError: the data cannot be read; the message says where or why.
     """
     if settings.data is None:
         made = arithmetic.generate_questions(arithmetic.ArithmeticSettings())
@@ -163,12 +163,12 @@ def build_task(
     """The benchmark's task.
 
     Args:
-        settings: of the evaluation.
-        tokenizer: of the model.
-        verify: checks LaTeX answers by algebra.
+      settings: of the evaluation.
+      tokenizer: of the model.
+      verify: checks LaTeX answers by algebra.
 
     Returns:
-        The task.
+      The task.
     """
     if settings.task in LATEX_TASKS:
         return benchmarks.math_answers(tokenizer, settings.task, verify)
@@ -192,15 +192,15 @@ def evaluate(
     """Collects the records that are missing, reports on all.
 
     Args:
-        settings: of the evaluation.
-        task: prompts and grades.
-        asked: the questions, from `read_questions`.
-        generate: the model.
-        model_digest: tells the model from others.
-        console: where progress and tables go; the standard output if None.
+      settings: of the evaluation.
+      task: prompts and grades.
+      asked: the questions, from `read_questions`.
+      generate: the model.
+      model_digest: tells the model from others.
+      console: where progress and tables go; the standard output if None.
 
     Returns:
-        The report, as in report.json.
+      The report, as in report.json.
     """
     console = console or Console()
     # What a record depends on, besides question and decoding.

@@ -10,19 +10,19 @@ class Decoding:
     """One way to draw responses.
 
     Attributes:
-        num_samples: responses a question.
-        temperature: 0 takes the most likely token.
-        top_k: keep the k most likely tokens; 0 keeps all.
-        top_p: keep the fewest most likely tokens with at least this mass.
+      num_samples: responses a question.
+      temperature: 0 takes the most likely token.
+      top_k: keep the k most likely tokens; 0 keeps all.
+      top_p: keep the fewest most likely tokens with at least this mass.
 
     Raises:
-        ValueError: a value breaks a rule; the message names it.
+      ValueError: a value breaks a rule; the message names it.
 
     Example:
-        >>> Decoding(8, 0.6, top_p=0.95).name
-        '8 samples at temperature 0.6, top_p 0.95'
-        >>> Decoding().name
-        'greedy'
+      >>> Decoding(8, 0.6, top_p=0.95).name
+      '8 samples at temperature 0.6, top_p 0.95'
+      >>> Decoding().name
+      'greedy'
     """
 
     num_samples: int = 1
@@ -69,8 +69,8 @@ class Response:
     """One response.
 
     Attributes:
-        tokens: its ids, the EOS token included if there is one.
-        truncated: the length limit stopped it.
+      tokens: its ids, the EOS token included if there is one.
+      truncated: the length limit stopped it.
     """
 
     tokens: Sequence[int]

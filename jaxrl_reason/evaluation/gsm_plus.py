@@ -24,12 +24,12 @@ def robustness(
     sum, of the pairs as well.
 
     Args:
-        questions: seeds and their variants.
-        records: question's id -> records.
+      questions: seeds and their variants.
+      records: question's id -> records.
 
     Returns:
-        "seeds", "variants", "PDR", "ASP"; "NAME", "NAME PDR", "NAME ASP" for every
-        perturbation. PDR is nan where no seed was solved.
+      "seeds", "variants", "PDR", "ASP"; "NAME", "NAME PDR", "NAME ASP" for every
+      perturbation. PDR is nan where no seed was solved.
     """
     variants: dict[int, list[Question]] = {}
     for question in questions:

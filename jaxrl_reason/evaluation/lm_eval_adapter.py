@@ -31,15 +31,15 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
     control token becomes one.
 
     Args:
-        loaded: from `load_model`.
-        batch_size: texts that are run at once.
+      loaded: from `load_model`.
+      batch_size: texts that are run at once.
 
     Returns:
-        An `lm_eval.api.model.LM`.
+      An `lm_eval.api.model.LM`.
 
     Raises:
-        ImportError: lm-eval is absent.
-        ValueError: batch_size is below 1.
+      ImportError: lm-eval is absent.
+      ValueError: batch_size is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
@@ -105,12 +105,12 @@ def split_pair(loaded: PretrainedModel, context: str, continuation: str) -> Piec
     Spaces that end the context belong to the continuation, as its first word has them.
 
     Args:
-        loaded: the model.
-        context: what is given; may be empty.
-        continuation: what is scored.
+      loaded: the model.
+      context: what is given; may be empty.
+      continuation: what is scored.
 
     Returns:
-        The piece; the context is cut on the left to what the model can hold.
+      The piece; the context is cut on the left to what the model can hold.
     """
     kept = context.rstrip()
     continuation = context[len(kept) :] + continuation
@@ -127,11 +127,11 @@ def windows(loaded: PretrainedModel, text: str) -> list[Piece]:
     """A text in pieces of the model's context, each after the token before it.
 
     Args:
-        loaded: the model.
-        text: any text.
+      loaded: the model.
+      text: any text.
 
     Returns:
-        The pieces; every token is scored once.
+      The pieces; every token is scored once.
     """
     ids = _encode(loaded, text)
     size = loaded.model.config.context_length
@@ -146,10 +146,10 @@ def first_token(loaded: PretrainedModel) -> int:
     """What stands before a text: the token that begins texts, or one that ends them.
 
     Args:
-        loaded: the model.
+      loaded: the model.
 
     Returns:
-        Its id.
+      Its id.
     """
     begin = getattr(loaded.tokenizer, "bos_id", None)
     return loaded.tokenizer.eos_token_id if begin is None else begin
@@ -161,15 +161,15 @@ def score_pieces(
     """Log-probability of each piece's scored ids, and whether each is the likeliest.
 
     Args:
-        loaded: the model.
-        pieces: what to score; together at most one token longer than the context.
-        batch_size: rows at once.
+      loaded: the model.
+      pieces: what to score; together at most one token longer than the context.
+      batch_size: rows at once.
 
     Returns:
-        One pair a piece.
+      One pair a piece.
 
     Raises:
-        ValueError: a piece is longer than the model's context.
+      ValueError: a piece is longer than the model's context.
     """
     longest = loaded.model.config.context_length
     found: list[tuple[float, bool]] = []
@@ -205,17 +205,17 @@ def generate_texts(
     """Greedy completions, each cut at its first stop string.
 
     Args:
-        loaded: the model.
-        generate_of: the model's responses of up to so many tokens.
-        requests: contexts, cut on the left to what the model can hold, with lm-eval's
-            settings, of which `until` and `max_gen_toks` (256) are read.
-        at_once: contexts handed over together.
+      loaded: the model.
+      generate_of: the model's responses of up to so many tokens.
+      requests: contexts, cut on the left to what the model can hold, with lm-eval's
+        settings, of which `until` and `max_gen_toks` (256) are read.
+      at_once: contexts handed over together.
 
     Returns:
-        The texts before the stops, one a request.
+      The texts before the stops, one a request.
 
     Raises:
-        ValueError: sampling is asked for.
+      ValueError: sampling is asked for.
     """
     limits = [greedy_limit(settings) for _, settings in requests]
     # Requests of one limit share a sampler.
@@ -246,7 +246,7 @@ def greedy_limit(settings: dict[str, Any]) -> int:
     20
 
     Raises:
-        ValueError: sampling is asked for.
+      ValueError: sampling is asked for.
     """
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
         raise ValueError(f"generation must be greedy, got {settings}")

@@ -30,15 +30,15 @@ class Records:
         report.json     written at the end
 
     Args:
-        folder: where to; made if absent.
-        identity: what the responses depend on. Records are taken up again only if it
-            is the same.
-        settings: kept for the reader.
+      folder: where to; made if absent.
+      identity: what the responses depend on. Records are taken up again only if it
+        is the same.
+      settings: kept for the reader.
 
     Raises:
-        EvaluationFolderError: the folder's records have another identity, or a line
-            other than the last is damaged.
-        RunFolderError: the folder holds something else, or is in use.
+      EvaluationFolderError: the folder's records have another identity, or a line
+        other than the last is damaged.
+      RunFolderError: the folder holds something else, or is in use.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Records:
         """Write all responses to one question.
 
         Args:
-            group: the decoding's name and the question's id.
-            records: one a sample, in order.
+          group: the decoding's name and the question's id.
+          records: one a sample, in order.
         """
         self._groups[group] = [
             {
@@ -96,10 +96,10 @@ class Records:
         """The records of one decoding: question's id -> samples.
 
         Args:
-            decoding: its name.
+          decoding: its name.
 
         Returns:
-            The records, by ids in rising order.
+          The records, by ids in rising order.
         """
         chosen = sorted(group for group in self._groups if group[0] == decoding)
         return {group[1]: self._groups[group] for group in chosen}

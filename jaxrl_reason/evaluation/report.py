@@ -32,14 +32,14 @@ def build_report(
     """All figures of an evaluation, as they stand in report.json.
 
     Args:
-        questions: what was asked; records of other questions are left out.
-        records: all responses to them.
-        decodings: how they were drawn; one section each.
-        about: what was evaluated; goes to the top.
+      questions: what was asked; records of other questions are left out.
+      records: all responses to them.
+      decodings: how they were drawn; one section each.
+      about: what was evaluated; goes to the top.
 
     Returns:
-        `about`, and "results": decoding's name -> "figures" (each with value, low,
-        high, interval, count) and "responses". An undefined figure is None.
+      `about`, and "results": decoding's name -> "figures" (each with value, low,
+      high, interval, count) and "responses". An undefined figure is None.
     """
     results = {}
     for decoding in decodings:
@@ -62,8 +62,8 @@ def write_report(records: Records, report: Mapping[str, Any]) -> None:
     """Writes report.json into the folder of the records.
 
     Args:
-        records: of the evaluation.
-        report: from `build_report`.
+      records: of the evaluation.
+      report: from `build_report`.
     """
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
     durable.write_whole(records.report_path, text)
@@ -73,8 +73,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Shows the figures as tables, one a decoding.
 
     Args:
-        report: from `build_report`.
-        console: where to.
+      report: from `build_report`.
+      console: where to.
     """
     for name, section in report["results"].items():
         table = Table(title=f"{report.get('task', '')}, {name}")

@@ -27,10 +27,10 @@ class PretrainedModel:
     """A model to evaluate.
 
     Attributes:
-        tokenizer: its tokenizer.
-        model: the transformer.
-        params: its parameters.
-        digest: tells it from other models, see `model_digest`.
+      tokenizer: its tokenizer.
+      model: the transformer.
+      params: its parameters.
+      digest: tells it from other models, see `model_digest`.
     """
 
     tokenizer: Tokenizer
@@ -43,14 +43,14 @@ def load_model(path: str, *, dtype: str = "float32") -> PretrainedModel:
     """Reads a model and its tokenizer.
 
     Args:
-        path: a Hugging Face folder, a .gguf file or a hub id.
-        dtype: of activations and products.
+      path: a Hugging Face folder, a .gguf file or a hub id.
+      dtype: of activations and products.
 
     Returns:
-        The model.
+      The model.
 
     Raises:
-        ValueError: nothing readable is at the path.
+      ValueError: nothing readable is at the path.
     """
     loaded, tokenizer = read_model(path, dtype=dtype)
     return PretrainedModel(
@@ -73,14 +73,14 @@ def make_generate(
     has ended. What all prompts begin with (a template, worked examples) is read once.
 
     Args:
-        loaded: the model.
-        eos_token_ids: ids that end a response.
-        max_new_tokens: the longest response.
-        batch_size: responses drawn side by side.
-        seed: of the samples.
+      loaded: the model.
+      eos_token_ids: ids that end a response.
+      max_new_tokens: the longest response.
+      batch_size: responses drawn side by side.
+      seed: of the samples.
 
     Returns:
-        The function.
+      The function.
     """
 
     @cache

@@ -27,17 +27,17 @@ def collect_records(
     """Fills the records with graded responses to all questions.
 
     Args:
-        task: makes prompts and grades.
-        questions: what to ask; ids must differ.
-        generate: the model.
-        records: where responses go; questions that it has are skipped.
-        decodings: one pass over the questions each.
-        batch_size: responses that are drawn side by side; the model is asked for
-            BATCHES_AT_ONCE times as many, at least for one question's.
-        progress: shows how it goes.
+      task: makes prompts and grades.
+      questions: what to ask; ids must differ.
+      generate: the model.
+      records: where responses go; questions that it has are skipped.
+      decodings: one pass over the questions each.
+      batch_size: responses that are drawn side by side; the model is asked for
+        BATCHES_AT_ONCE times as many, at least for one question's.
+      progress: shows how it goes.
 
     Raises:
-        ValueError: no question, or two of one id.
+      ValueError: no question, or two of one id.
     """
     ids = {question.problem_id for question in questions}
     if not questions or len(ids) < len(questions):
@@ -78,12 +78,12 @@ def record_of(task: QuestionTask, question: Question, response: Response) -> Rec
     A grader that raises has failed on this response; the evaluation goes on.
 
     Args:
-        task: decodes and grades.
-        question: what was asked.
-        response: what was sampled.
+      task: decodes and grades.
+      question: what was asked.
+      response: what was sampled.
 
     Returns:
-        The fields of a row of records.jsonl.
+      The fields of a row of records.jsonl.
     """
     tokens = list(response.tokens)
     ended = tokens and tokens[-1] in task.eos_token_ids and not response.truncated

@@ -19,11 +19,11 @@ class Estimate:
     """A figure and its interval.
 
     Attributes:
-        value: the figure; nan if it is not defined.
-        low: lower end of the 95% interval.
-        high: upper end.
-        interval: which interval it is.
-        count: questions that it is over.
+      value: the figure; nan if it is not defined.
+      low: lower end of the 95% interval.
+      high: upper end.
+      interval: which interval it is.
+      count: questions that it is over.
     """
 
     value: float
@@ -40,19 +40,19 @@ def wilson(right: int, count: int) -> Estimate:
     p +- 1.96 standard errors it has a width where no answer, or every one, is right.
 
     Args:
-        right: right answers.
-        count: questions, independent of each other.
+      right: right answers.
+      count: questions, independent of each other.
 
     Returns:
-        The Estimate; nan without questions.
+      The Estimate; nan without questions.
 
     Raises:
-        ValueError: `right` is not from 0 to `count`.
+      ValueError: `right` is not from 0 to `count`.
 
     Example:
-        >>> found = wilson(0, 30)
-        >>> found.value, found.low, round(found.high, 3)
-        (0.0, 0.0, 0.114)
+      >>> found = wilson(0, 30)
+      >>> found.value, found.low, round(found.high, 3)
+      (0.0, 0.0, 0.114)
     """
     if not 0 <= right <= count:
         raise ValueError(f"right must be from 0 to {count}, got {right}")
@@ -76,19 +76,19 @@ def bootstrap(
     """A statistic with the percentile interval of 2000 resamples of the rows.
 
     Args:
-        statistic: sums of the columns [..., one a column] -> value [...].
-        *columns: [N] each, what a row adds to each sum.
-        interval: what to call it.
-        seed: of the resamples.
+      statistic: sums of the columns [..., one a column] -> value [...].
+      *columns: [N] each, what a row adds to each sum.
+      interval: what to call it.
+      seed: of the resamples.
 
     Returns:
-        The Estimate; nan without rows. Resamples in which the statistic is not defined
-        are left out.
+      The Estimate; nan without rows. Resamples in which the statistic is not defined
+      are left out.
 
     Example:
-        >>> found = bootstrap(np.divide, np.array([0.0, 1.0]), np.ones(2))
-        >>> found.value, found.low, found.high
-        (0.5, 0.0, 1.0)
+      >>> found = bootstrap(np.divide, np.array([0.0, 1.0]), np.ones(2))
+      >>> found.value, found.low, found.high
+      (0.5, 0.0, 1.0)
     """
     count = len(columns[0])
     if count == 0:
@@ -110,10 +110,10 @@ def mean(values: Sequence[float]) -> Estimate:
     """Mean over questions with its bootstrap interval; nan values are left out.
 
     Args:
-        values: one a question.
+      values: one a question.
 
     Returns:
-        The Estimate.
+      The Estimate.
     """
     column = np.array([value for value in values if not math.isnan(value)], float)
     return bootstrap(np.divide, column, np.ones(len(column)))
@@ -123,10 +123,10 @@ def greedy_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimat
     """Accuracy of one response a question.
 
     Args:
-        records: question's id -> its one record.
+      records: question's id -> its one record.
 
     Returns:
-        "accuracy", over the questions whose grade did not fail.
+      "accuracy", over the questions whose grade did not fail.
     """
     judged = [row for rows in records.values() for row in rows if not row["failed"]]
     return {"accuracy": wilson(sum(row["correct"] for row in judged), len(judged))}
@@ -140,10 +140,10 @@ def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estima
     fewer than k is not in pass@k.
 
     Args:
-        records: question's id -> its n records, n the same for all.
+      records: question's id -> its n records, n the same for all.
 
     Returns:
-        "avg@n", "pass@k" for k = 1, 2, 4, ... and n, "maj@n".
+      "avg@n", "pass@k" for k = 1, 2, 4, ... and n, "maj@n".
     """
     groups = [list(rows) for rows in records.values()]
     if not groups:
@@ -173,11 +173,11 @@ def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float
     """What kind of responses there were.
 
     Args:
-        records: question's id -> records.
+      records: question's id -> records.
 
     Returns:
-        Number of questions and responses, of failed grades, shares of responses without
-        a final answer and of those stopped by the limit, mean length in tokens.
+      Number of questions and responses, of failed grades, shares of responses without
+      a final answer and of those stopped by the limit, mean length in tokens.
     """
     rows = [row for group in records.values() for row in group]
     total = max(len(rows), 1)

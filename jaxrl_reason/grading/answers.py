@@ -17,16 +17,16 @@ def marked_answer(text: str) -> str | None:
     last box that does not close is no answer, and neither is an empty one.
 
     Args:
-        text: the response.
+      text: the response.
 
     Returns:
-        The answer without white space around it, None without one.
+      The answer without white space around it, None without one.
 
     Example:
-        >>> marked_answer("so 3 + 4 = 7\n#### 7")
-        '7'
-        >>> marked_answer(r"\boxed{7}, or rather \boxed{\frac{7}{2}}")
-        '\\frac{7}{2}'
+      >>> marked_answer("so 3 + 4 = 7\n#### 7")
+      '7'
+      >>> marked_answer(r"\boxed{7}, or rather \boxed{\frac{7}{2}}")
+      '\\frac{7}{2}'
     """
     marker, box = text.rfind(MARKER), text.rfind(_BOX)
     if marker < 0 and box < 0:
@@ -46,14 +46,14 @@ def last_number(text: str) -> str | None:
     guesses is read as its last one.
 
     Args:
-        text: the response.
+      text: the response.
 
     Returns:
-        The number with its sign, None if that line holds none.
+      The number with its sign, None if that line holds none.
 
     Example:
-        >>> last_number("3 + 4 = 7\nThe sum is 7.\n")
-        '7'
+      >>> last_number("3 + 4 = 7\nThe sum is 7.\n")
+      '7'
     """
     stripped = text.rstrip()
     line = stripped[stripped.rfind("\n") + 1 :]

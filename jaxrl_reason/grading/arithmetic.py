@@ -20,9 +20,9 @@ class Evaluation:
     """What an expression is worth, or why it is worth nothing.
 
     Attributes:
-        value: the exact value, None if the text is not an expression of the grammar.
-        numbers: the numbers written in it, left to right (empty without a value).
-        reason: why there is no value; empty if there is one.
+      value: the exact value, None if the text is not an expression of the grammar.
+      numbers: the numbers written in it, left to right (empty without a value).
+      reason: why there is no value; empty if there is one.
     """
 
     value: Fraction | None
@@ -42,16 +42,16 @@ def evaluate(text: str) -> Fraction | None:
     zero, and texts longer or deeper than any honest answer. Time is linear in the text.
 
     Args:
-        text: the expression.
+      text: the expression.
 
     Returns:
-        The value, or None; `examine` gives the reason as well.
+      The value, or None; `examine` gives the reason as well.
 
     Example:
-        >>> evaluate("(1 + 2) / 4")
-        Fraction(3, 4)
-        >>> evaluate("2**3") is None
-        True
+      >>> evaluate("(1 + 2) / 4")
+      Fraction(3, 4)
+      >>> evaluate("2**3") is None
+      True
     """
     return examine(text).value
 
@@ -60,16 +60,16 @@ def examine(text: str) -> Evaluation:
     """Value of an expression, the numbers in it, or the reason why it has no value.
 
     Args:
-        text: the expression, see `evaluate` for the grammar.
+      text: the expression, see `evaluate` for the grammar.
 
     Returns:
-        The Evaluation. No text raises.
+      The Evaluation. No text raises.
 
     Example:
-        >>> examine("3 * 5 + 7").numbers
-        (3, 5, 7)
-        >>> examine("3 - -5").reason
-        "expected a number or '(' at '-'"
+      >>> examine("3 * 5 + 7").numbers
+      (3, 5, 7)
+      >>> examine("3 - -5").reason
+      "expected a number or '(' at '-'"
     """
     try:
         tokens = _tokens(text)

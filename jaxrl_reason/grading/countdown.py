@@ -15,9 +15,9 @@ class CountdownGrade:
     """Verdict on one response.
 
     Attributes:
-        correct: the answer uses each number exactly once and has the target's value.
-        parsed: the text of the answer that was judged, None without one.
-        reason: why it is not correct; empty if it is.
+      correct: the answer uses each number exactly once and has the target's value.
+      parsed: the text of the answer that was judged, None without one.
+      reason: why it is not correct; empty if it is.
     """
 
     correct: bool
@@ -32,18 +32,18 @@ def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
     each given number exactly once and is exactly equal to the target.
 
     Args:
-        response: what the model wrote; nothing in it is ever run.
-        numbers: the puzzle's numbers.
-        target: the value to reach.
+      response: what the model wrote; nothing in it is ever run.
+      numbers: the puzzle's numbers.
+      target: the value to reach.
 
     Returns:
-        The verdict with its reason. No response raises, and time is linear in it.
+      The verdict with its reason. No response raises, and time is linear in it.
 
     Example:
-        >>> grade("<answer> 3 * 5 + 7 </answer>", [3, 5, 7], 22).correct
-        True
-        >>> grade("<answer> 22 </answer>", [3, 5, 7], 22).reason
-        'numbers used: 22; given: 3 5 7'
+      >>> grade("<answer> 3 * 5 + 7 </answer>", [3, 5, 7], 22).correct
+      True
+      >>> grade("<answer> 22 </answer>", [3, 5, 7], 22).reason
+      'numbers used: 22; given: 3 5 7'
     """
     if not isinstance(response, str):
         return CountdownGrade(False, None, "the response is not text")
@@ -59,16 +59,16 @@ def grade_expression(
     """Judge the text of an answer by itself.
 
     Args:
-        expression: what stands between the answer tags.
-        numbers: the puzzle's numbers.
-        target: the value to reach.
+      expression: what stands between the answer tags.
+      numbers: the puzzle's numbers.
+      target: the value to reach.
 
     Returns:
-        The verdict, as of `grade`.
+      The verdict, as of `grade`.
 
     Example:
-        >>> grade_expression("3*5 + 7", [3, 5, 7], 22).correct
-        True
+      >>> grade_expression("3*5 + 7", [3, 5, 7], 22).correct
+      True
     """
     if len(numbers) == 0:
         return CountdownGrade(False, None, "the puzzle has no numbers")
@@ -102,23 +102,23 @@ def countdown_score(
     answer followed by another line scores 0. arXiv 2503.01307 trains with it.
 
     Args:
-        response: prompt and response together.
-        numbers: the puzzle's numbers.
-        target: the value to reach.
-        format_score: score of an answer that is there and wrong.
-        compat: accept what the original accepts by evaluating Python: powers, floor
-            division, digits glued into decimals ("1.5*2" for 1, 5, 2), signs, and
-            values within 1e-5. For comparison with published numbers only; the text
-            is still parsed here and never run.
+      response: prompt and response together.
+      numbers: the puzzle's numbers.
+      target: the value to reach.
+      format_score: score of an answer that is there and wrong.
+      compat: accept what the original accepts by evaluating Python: powers, floor
+        division, digits glued into decimals ("1.5*2" for 1, 5, 2), signs, and
+        values within 1e-5. For comparison with published numbers only; the text
+        is still parsed here and never run.
 
     Returns:
-        0.0, format_score or 1.0.
+      0.0, format_score or 1.0.
 
     Example:
-        >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3)
-        0.1
-        >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3, compat=True)
-        1.0
+      >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3)
+      0.1
+      >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3, compat=True)
+      1.0
     """
     for marker in ("Assistant:", "<|im_start|>assistant"):
         _, found, rest = response.partition(marker)

@@ -18,11 +18,11 @@ class AnswerGrade:
     """Verdict on one response.
 
     Attributes:
-        outcome: "right", "wrong" or "failed"; a failed grade says nothing about the
-            response.
-        parsed: the answer that was judged, in its normal form where it has one; None
-            if there was none.
-        reason: why it is not right; empty if it is.
+      outcome: "right", "wrong" or "failed"; a failed grade says nothing about the
+        response.
+      parsed: the answer that was judged, in its normal form where it has one; None
+        if there was none.
+      reason: why it is not right; empty if it is.
     """
 
     outcome: str
@@ -45,21 +45,21 @@ def grade_final_answer(
     without one.
 
     Args:
-        response: what the model wrote.
-        gold: the reference answer, a number or LaTeX.
-        extract: finds the answer in the response.
-        verify: decides on pairs of unequal forms.
-        leading_zeros: 025 is 25.
+      response: what the model wrote.
+      gold: the reference answer, a number or LaTeX.
+      extract: finds the answer in the response.
+      verify: decides on pairs of unequal forms.
+      leading_zeros: 025 is 25.
 
     Returns:
-        The verdict. Failed where response or reference are no text, the reference has
-        no normal form, or `verify` could not tell.
+      The verdict. Failed where response or reference are no text, the reference has
+      no normal form, or `verify` could not tell.
 
     Example:
-        >>> grade_final_answer("3 + 4 = 7\n#### 7.0", "7").outcome
-        'right'
-        >>> grade_final_answer("The answer is 7.", "7").reason
-        'no final answer'
+      >>> grade_final_answer("3 + 4 = 7\n#### 7.0", "7").outcome
+      'right'
+      >>> grade_final_answer("The answer is 7.", "7").reason
+      'no final answer'
     """
     if not isinstance(response, str) or not isinstance(gold, str):
         return AnswerGrade(FAILED, None, "response and reference must be text")

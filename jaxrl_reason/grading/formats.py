@@ -10,15 +10,15 @@ def last_tagged(text: str, tag: str) -> str | None:
     time on texts of many opening tags.
 
     Args:
-        text: the response.
-        tag: the tag's name.
+      text: the response.
+      tag: the tag's name.
 
     Returns:
-        What stands between the tags, or None if there is no such pair.
+      What stands between the tags, or None if there is no such pair.
 
     Example:
-        >>> last_tagged("<answer>1</answer> no: <answer>2</answer>", "answer")
-        '2'
+      >>> last_tagged("<answer>1</answer> no: <answer>2</answer>", "answer")
+      '2'
     """
     opening, closing = f"<{tag}>", f"</{tag}>"
     found = None
@@ -44,18 +44,18 @@ def think_answer_format(text: str, *, opened: bool = True) -> bool:
     letter; empty reasoning is not an error of format.
 
     Args:
-        text: the response, without the prompt.
-        opened: the prompt ends with `<think>`; that one counts, and the response must
-            not open it again.
+      text: the response, without the prompt.
+      opened: the prompt ends with `<think>`; that one counts, and the response must
+        not open it again.
 
     Returns:
-        True if the format is kept.
+      True if the format is kept.
 
     Example:
-        >>> think_answer_format("3 + 4 = 7 </think> <answer> 3 + 4 </answer>")
-        True
-        >>> think_answer_format("<answer> 3 + 4 </answer>")
-        False
+      >>> think_answer_format("3 + 4 = 7 </think> <answer> 3 + 4 </answer>")
+      True
+      >>> think_answer_format("<answer> 3 + 4 </answer>")
+      False
     """
     if not isinstance(text, str):
         return False

@@ -29,11 +29,11 @@ class Form:
     """An answer in its normal form.
 
     Attributes:
-        text: equal for answers of equal form; what a majority is counted over.
-        number: the answer is a rational number, written as one.
-        brackets: "()", "[]", "(]", "[)", or "{}" for sets and bare lists, whose order
-            does not matter; "" for anything else.
-        parts: what stands between the brackets.
+      text: equal for answers of equal form; what a majority is counted over.
+      number: the answer is a rational number, written as one.
+      brackets: "()", "[]", "(]", "[)", or "{}" for sets and bare lists, whose order
+        does not matter; "" for anything else.
+      parts: what stands between the brackets.
     """
 
     text: str
@@ -50,18 +50,18 @@ def normal_form(text: str, *, leading_zeros: bool = False) -> Form | None:
     sign is not a unit: 10% is a tenth.
 
     Args:
-        text: the answer, LaTeX or plain.
-        leading_zeros: read 025 as 25; otherwise it is not a number.
+      text: the answer, LaTeX or plain.
+      leading_zeros: read 025 as 25; otherwise it is not a number.
 
     Returns:
-        The form; None if the text is empty, too long, of other than plain characters or
-        of brackets that do not match.
+      The form; None if the text is empty, too long, of other than plain characters or
+      of brackets that do not match.
 
     Example:
-        >>> normal_form(r"\dfrac12") == normal_form("0.5")
-        True
-        >>> normal_form(r"\left( 3, \frac{\pi}{2} \right)").text
-        '(3,\\frac{\\pi}{2})'
+      >>> normal_form(r"\dfrac12") == normal_form("0.5")
+      True
+      >>> normal_form(r"\left( 3, \frac{\pi}{2} \right)").text
+      '(3,\\frac{\\pi}{2})'
     """
     text = text.strip(" \t\r\n*")
     number = canonical_number(text, leading_zeros=leading_zeros)
@@ -83,16 +83,16 @@ def compare(gold: Form, answer: Form) -> bool | None:
     answer where 391 is asked for, and no decimal is a surd.
 
     Args:
-        gold: the reference.
-        answer: what is judged.
+      gold: the reference.
+      answer: what is judged.
 
     Returns:
-        True, False or None.
+      True, False or None.
 
     Example:
-        >>> forms = [normal_form(text) for text in ("391", r"17 \cdot 23")]
-        >>> compare(*forms)
-        False
+      >>> forms = [normal_form(text) for text in ("391", r"17 \cdot 23")]
+      >>> compare(*forms)
+      False
     """
     if gold.text == answer.text:
         return True

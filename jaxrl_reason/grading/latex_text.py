@@ -27,20 +27,20 @@ def simplified(text: str) -> str:
     r"""The text with every argument in braces and without layout, spaces and units.
 
     Args:
-        text: LaTeX of bounded length.
+      text: LaTeX of bounded length.
 
     Returns:
-        The text.
+      The text.
 
     Raises:
-        Refused: braces do not match or nest too deep, a command lacks its argument, or
-            two numbers stand side by side.
+      Refused: braces do not match or nest too deep, a command lacks its argument, or
+        two numbers stand side by side.
 
     Example:
-        >>> simplified(r"\left(\dfrac12 , x^2 \right)")
-        '(\\frac{1}{2},x^{2})'
-        >>> simplified(r"15 \mbox{ cm}^2")
-        '15'
+      >>> simplified(r"\left(\dfrac12 , x^2 \right)")
+      '(\\frac{1}{2},x^{2})'
+      >>> simplified(r"15 \mbox{ cm}^2")
+      '15'
     """
     # 10,\!080 and 10{,}080 are the ways to typeset a comma inside a number.
     text = re.sub(r",\\! *|\{,\}", ",", text)

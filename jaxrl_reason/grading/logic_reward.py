@@ -15,11 +15,11 @@ class LogicGrade:
     """Verdict on one response.
 
     Attributes:
-        reward: the sum of the two parts: 3, -0.5, -1 or -3.
-        correct: the format is kept and everybody has the right role.
-        format_ok: every tag is there once, in order.
-        parsed: name -> role as answered; None if the answer could not be read.
-        reason: why it is not correct; empty if it is.
+      reward: the sum of the two parts: 3, -0.5, -1 or -3.
+      correct: the format is kept and everybody has the right role.
+      format_ok: every tag is there once, in order.
+      parsed: name -> role as answered; None if the answer could not be read.
+      reason: why it is not correct; empty if it is.
     """
 
     reward: float
@@ -47,24 +47,24 @@ def grade_roles(
     there: "it is false that Zoe is a knight" makes her one.
 
     Args:
-        response: what the model wrote, without the prompt; nothing in it is ever run.
-        roles: name -> "knight" or "knave".
-        opened: the prompt ends with `<think>`, which counts: a response that writes a
-            second one breaks the format.
+      response: what the model wrote, without the prompt; nothing in it is ever run.
+      roles: name -> "knight" or "knave".
+      opened: the prompt ends with `<think>`, which counts: a response that writes a
+        second one breaks the format.
 
     Returns:
-        The verdict. No response raises, and time is linear in it.
+      The verdict. No response raises, and time is linear in it.
 
     Raises:
-        ValueError: `roles` is empty or has other roles.
+      ValueError: `roles` is empty or has other roles.
 
     Example:
-        >>> roles = {"Zoe": "knight", "Jack": "knave"}
-        >>> said = "Zoe is a knight, Jack is a knave."
-        >>> grade_roles(f"... </think> <answer> {said} </answer>", roles).reward
-        3.0
-        >>> grade_roles(f"... </think> {said}", roles).reward
-        -3.0
+      >>> roles = {"Zoe": "knight", "Jack": "knave"}
+      >>> said = "Zoe is a knight, Jack is a knave."
+      >>> grade_roles(f"... </think> <answer> {said} </answer>", roles).reward
+      3.0
+      >>> grade_roles(f"... </think> {said}", roles).reward
+      -3.0
     """
     if not roles or any(role not in ROLES for role in roles.values()):
         raise ValueError(
@@ -88,16 +88,16 @@ def tags_in_order(text: str) -> bool:
     """Whether `<think> </think> <answer> </answer>` are there once each, in this order.
 
     Args:
-        text: the response, with the prompt's opening tag where it has one.
+      text: the response, with the prompt's opening tag where it has one.
 
     Returns:
-        True if so; what stands between and around them does not matter.
+      True if so; what stands between and around them does not matter.
 
     Example:
-        >>> tags_in_order("<think> a </think> so <answer> b </answer>")
-        True
-        >>> tags_in_order("</think> <answer> b </answer>")
-        False
+      >>> tags_in_order("<think> a </think> so <answer> b </answer>")
+      True
+      >>> tags_in_order("</think> <answer> b </answer>")
+      False
     """
     if any(text.count(tag) != 1 for tag in _TAGS):
         return False
@@ -109,19 +109,19 @@ def parse_roles(answer: str, names: tuple[str, ...]) -> dict[str, str] | None:
     """Roles that an answer gives to all names, or None.
 
     Args:
-        answer: what stands between the answer tags.
-        names: everybody in the puzzle.
+      answer: what stands between the answer tags.
+      names: everybody in the puzzle.
 
     Returns:
-        name -> "knight" or "knave", by the first sentence about each name; None if
-        anybody is left out, or roles are mentioned more or fewer times than there are
-        names.
+      name -> "knight" or "knave", by the first sentence about each name; None if
+      anybody is left out, or roles are mentioned more or fewer times than there are
+      names.
 
     Example:
-        >>> parse_roles("(1) Zoe is a knight (2) Jack IS A KNAVE", ("Zoe", "Jack"))
-        {'Zoe': 'knight', 'Jack': 'knave'}
-        >>> parse_roles("Zoe is a knight or Zoe is a knave", ("Zoe",)) is None
-        True
+      >>> parse_roles("(1) Zoe is a knight (2) Jack IS A KNAVE", ("Zoe", "Jack"))
+      {'Zoe': 'knight', 'Jack': 'knave'}
+      >>> parse_roles("Zoe is a knight or Zoe is a knave", ("Zoe",)) is None
+      True
     """
     lower = answer.lower()
     if sum(lower.count(role) for role in ROLES) != len(names):

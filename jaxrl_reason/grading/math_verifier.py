@@ -35,19 +35,19 @@ class MathVerifier:
     this keeps its own work under `if __name__ == "__main__":`.
 
     Args:
-        deadline: seconds of wall-clock time a pair.
+      deadline: seconds of wall-clock time a pair.
 
     Attributes:
-        counts: how often the verdict was "equal", "unequal", "failed", or "refused"
-            before the worker saw the pair.
+      counts: how often the verdict was "equal", "unequal", "failed", or "refused"
+        before the worker saw the pair.
 
     Raises:
-        ValueError: the deadline is not above 0.
-        ImportError: the packages are absent; the message says what to install.
+      ValueError: the deadline is not above 0.
+      ImportError: the packages are absent; the message says what to install.
 
     Example:
-        >>> verifier_available() in (True, False)
-        True
+      >>> verifier_available() in (True, False)
+      True
     """
 
     def __init__(self, deadline: float = 10.0) -> None:
@@ -66,11 +66,11 @@ class MathVerifier:
         """Whether the answer equals the reference.
 
         Args:
-            gold: the reference, LaTeX in normal form.
-            answer: likewise.
+          gold: the reference, LaTeX in normal form.
+          answer: likewise.
 
         Returns:
-            True or False; None if there was no verdict within the deadline.
+          True or False; None if there was no verdict within the deadline.
         """
         verdict: bool | None = False
         # math-verify takes r for R, and 1.047198 for a third of pi.
@@ -140,14 +140,14 @@ def readable(text: str) -> bool:
     r"""Whether an expression holds nothing but known commands, letters and numbers.
 
     Args:
-        text: LaTeX in normal form.
+      text: LaTeX in normal form.
 
     Returns:
-        False for unknown commands, words, towers of powers and huge numbers.
+      False for unknown commands, words, towers of powers and huge numbers.
 
     Example:
-        >>> [readable(text) for text in (r"2\sqrt{2}", r"\input{a}", "9^{9^9}")]
-        [True, False, False]
+      >>> [readable(text) for text in (r"2\sqrt{2}", r"\input{a}", "9^{9^9}")]
+      [True, False, False]
     """
     return _READABLE.fullmatch(text) is not None and not _TOWER.search(text)
 

@@ -24,14 +24,14 @@ def equal(gold: str, answer: str) -> bool:
     Its own parser of plain expressions is left out: it evaluates Python.
 
     Args:
-        gold: the reference.
-        answer: what is judged.
+      gold: the reference.
+      answer: what is judged.
 
     Returns:
-        Its verdict; False where it cannot read the answer.
+      Its verdict; False where it cannot read the answer.
 
     Raises:
-        Exception: whatever it raises.
+      Exception: whatever it raises.
     """
     checks = importlib.import_module("math_verify")
     parsed = [

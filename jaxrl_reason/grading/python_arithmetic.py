@@ -26,17 +26,17 @@ def python_value(text: str) -> int | float | None:
     """Value that Python gives an arithmetic expression, or None.
 
     Args:
-        text: numbers, signs, + - * / // ** and round brackets.
+      text: numbers, signs, + - * / // ** and round brackets.
 
     Returns:
-        The value; None if Python would refuse the text, or for text or values too long
-        to work out (512 characters, 4096 bits, 32 levels).
+      The value; None if Python would refuse the text, or for text or values too long
+      to work out (512 characters, 4096 bits, 32 levels).
 
     Example:
-        >>> python_value("-2**2 + 7//2")
-        -1
-        >>> python_value("03 + 4") is None
-        True
+      >>> python_value("-2**2 + 7//2")
+      -1
+      >>> python_value("03 + 4") is None
+      True
     """
     if len(text) > MAX_CHARACTERS:
         return None

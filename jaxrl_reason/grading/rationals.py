@@ -27,15 +27,15 @@ def canonical_number(text: str, *, leading_zeros: bool = False) -> str | None:
     Time is linear in the text.
 
     Args:
-        text: the text of the number alone; white space around it is dropped.
-        leading_zeros: read `025` as 25; otherwise it is refused.
+      text: the text of the number alone; white space around it is dropped.
+      leading_zeros: read `025` as 25; otherwise it is refused.
 
     Returns:
-        The text, or None.
+      The text, or None.
 
     Example:
-        >>> [canonical_number(text) for text in ("1,250", "1.25", "10/8", "1e400")]
-        ['1250', '5/4', '5/4', None]
+      >>> [canonical_number(text) for text in ("1,250", "1.25", "10/8", "1e400")]
+      ['1250', '5/4', '5/4', None]
     """
     text = text.strip(" \t\r\n")
     hundredth = text.endswith("%")
@@ -64,14 +64,14 @@ def shown(text: str) -> str:
     """The text, cut if it is too long for a log.
 
     Args:
-        text: any text.
+      text: any text.
 
     Returns:
-        The text, or its beginning and its length.
+      The text, or its beginning and its length.
 
     Example:
-        >>> shown("9" * 1000)[-20:]
-        '... 1000 characters)'
+      >>> shown("9" * 1000)[-20:]
+      '... 1000 characters)'
     """
     if len(text) <= SHOWN:
         return text

@@ -14,13 +14,13 @@ def attention_mask(
     """Which columns each column attends to.
 
     Args:
-        segment_ids: [B, S] whole numbers; 0 is padding.
-        branch_ids: [B, S] whole numbers, where a segment has branches: columns of
-            branch 0 are seen by all of their segment, others by their branch only.
+      segment_ids: [B, S] whole numbers; 0 is padding.
+      branch_ids: [B, S] whole numbers, where a segment has branches: columns of
+        branch 0 are seen by all of their segment, others by their branch only.
 
     Returns:
-        [B, S, S] bool: same non-zero segment, key column <= query column, and a key
-        of branch 0 or of the query's branch.
+      [B, S, S] bool: same non-zero segment, key column <= query column, and a key
+      of branch 0 or of the query's branch.
     """
     queries, keys = segment_ids[:, :, None], segment_ids[:, None, :]
     size = segment_ids.shape[1]
@@ -36,12 +36,12 @@ def window_mask(positions: jax.Array, window: int) -> jax.Array:
     """Which columns lie inside each column's sliding window.
 
     Args:
-        positions: [B, S] position of each token in its own sequence.
-        window: tokens that a token sees, itself among them.
+      positions: [B, S] position of each token in its own sequence.
+      window: tokens that a token sees, itself among them.
 
     Returns:
-        [B, S, S] bool: query position - key position < window. Neither causal nor kept
-        to a segment; `attention_mask` is.
+      [B, S, S] bool: query position - key position < window. Neither causal nor kept
+      to a segment; `attention_mask` is.
     """
     return positions[:, :, None] - positions[:, None, :] < window
 
@@ -56,13 +56,13 @@ def self_attention(
     times slower on a CPU.
 
     Args:
-        q: [B, S, N, H].
-        k: [B, T, K, H]; T is S, or more where earlier columns are kept.
-        v: [B, T, K, H].
-        mask: [B, S, T] bool, True where attended.
+      q: [B, S, N, H].
+      k: [B, T, K, H]; T is S, or more where earlier columns are kept.
+      v: [B, T, K, H].
+      mask: [B, S, T] bool, True where attended.
 
     Returns:
-        [B, S, N, H] in the type of q; scores and softmax in float32.
+      [B, S, N, H] in the type of q; scores and softmax in float32.
     """
     batch, size, heads, head_dim = q.shape
     columns, kv_heads = k.shape[1:3]

@@ -12,10 +12,10 @@ from jaxrl_reason.models.transformer import Transformer
 class PrefixCache:
     """Keys and values of P prompts, one entry a layer.
 
-    Args:
-        keys: L arrays [P, K, Tp, H], already rotated.
-        values: L arrays [P, K, Tp, H].
-        lengths: [P] tokens of each row; columns from there on are padding.
+    Attributes:
+      keys: L arrays [P, K, Tp, H], already rotated.
+      values: L arrays [P, K, Tp, H].
+      lengths: [P] tokens of each row; columns from there on are padding.
     """
 
     keys: tuple[jax.Array, ...]
@@ -33,18 +33,18 @@ def prefill(
     """Read right-padded prompts once.
 
     Args:
-        model: the transformer.
-        params: its parameters.
-        tokens: [P, Tp] token ids, each prompt from column 0.
-        lengths: [P] tokens of each prompt, from 1 to Tp.
-        common: the cache of one row without padding that all prompts begin with;
-            `tokens` and `lengths` are then of what follows, and so is the result.
+      model: the transformer.
+      params: its parameters.
+      tokens: [P, Tp] token ids, each prompt from column 0.
+      lengths: [P] tokens of each prompt, from 1 to Tp.
+      common: the cache of one row without padding that all prompts begin with;
+        `tokens` and `lengths` are then of what follows, and so is the result.
 
     Returns:
-        The hidden state [P, D] of each prompt's last token, and the cache.
+      The hidden state [P, D] of each prompt's last token, and the cache.
 
     Raises:
-        ValueError: the prompts are longer than the model's context_length.
+      ValueError: the prompts are longer than the model's context_length.
     """
     before = 0 if common is None else common.keys[0].shape[2]
     size, limit = tokens.shape[1], model.config.context_length

@@ -24,9 +24,9 @@ class ResponseCache:
     Every response starts at column 0, so all rows write the same column at each step,
     whatever the lengths of their prompts.
 
-    Args:
-        keys: L arrays [B, K, T, H], already rotated; B = P*G, prompts then samples.
-        values: L arrays [B, K, T, H].
+    Attributes:
+      keys: L arrays [B, K, T, H], already rotated; B = P*G, prompts then samples.
+      values: L arrays [B, K, T, H].
     """
 
     keys: tuple[jax.Array, ...]
@@ -40,12 +40,12 @@ class DecodeParams:
     Cutting parameters into layers inside a loop copies them, and cosines made inside it
     are made again for every head.
 
-    Args:
-        layers: L trees of one block's parameters.
-        embedding: [V, D].
-        head: [D, V], or None where the embedding is the head.
-        final_norm: the last norm's parameters.
-        rope: cosines and sines of every response column, each [T, P, 1, H/2].
+    Attributes:
+      layers: L trees of one block's parameters.
+      embedding: [V, D].
+      head: [D, V], or None where the embedding is the head.
+      final_norm: the last norm's parameters.
+      rope: cosines and sines of every response column, each [T, P, 1, H/2].
     """
 
     layers: tuple[Params, ...]
@@ -61,10 +61,10 @@ def decode_params(
     """Cut a model's parameters for `decode_step`, in the compute type.
 
     Args:
-        model: the transformer.
-        params: its parameters.
-        prompt_lengths: [P] tokens of each prompt.
-        size: response columns T.
+      model: the transformer.
+      params: its parameters.
+      prompt_lengths: [P] tokens of each prompt.
+      size: response columns T.
     """
     c = model.config
     dtype = jnp.dtype(c.dtype)
@@ -126,12 +126,12 @@ def decode_attention(
     """One softmax over two parts: the shared prompt and the row's own response.
 
     Args:
-        q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
-        prefix: keys [P, K, Tp, H], values, and the mask [P, Tp] of real columns.
-        response: keys [B, K, T, H], values, and the mask [T] of written columns.
+      q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
+      prefix: keys [P, K, Tp, H], values, and the mask [P, Tp] of real columns.
+      response: keys [B, K, T, H], values, and the mask [T] of written columns.
 
     Returns:
-        [B, K, R, H] float32; scores and softmax in float32.
+      [B, K, R, H] float32; scores and softmax in float32.
     """
     shared_keys, shared_values, shared_mask = prefix
     keys, values, mask = response
@@ -192,15 +192,15 @@ def decode_step(
     """Feed one token of every response.
 
     Args:
-        model: the transformer.
-        params: its parameters, cut by `decode_params`.
-        tokens: [B] the tokens of this column; B = P*G, prompts then samples.
-        column: scalar, how many response tokens came before these.
-        prefix: the prompts' cache.
-        cache: the responses' cache; its column `column` is written.
+      model: the transformer.
+      params: its parameters, cut by `decode_params`.
+      tokens: [B] the tokens of this column; B = P*G, prompts then samples.
+      column: scalar, how many response tokens came before these.
+      prefix: the prompts' cache.
+      cache: the responses' cache; its column `column` is written.
 
     Returns:
-        Hidden states [B, D] after the final norm, and the cache.
+      Hidden states [B, D] after the final norm, and the cache.
     """
     c = model.config
     rows = tokens.shape[0]
@@ -243,14 +243,14 @@ def through_layers(
     """One token a row [B] through all blocks.
 
     Args:
-        model: the transformer.
-        params: its parameters, cut by `decode_params`.
-        tokens: [B].
-        rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
-        attend_at: what attends in a layer.
+      model: the transformer.
+      params: its parameters, cut by `decode_params`.
+      tokens: [B].
+      rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
+      attend_at: what attends in a layer.
 
     Returns:
-        Hidden states [B, D] after the final norm, and what each layer wants kept.
+      Hidden states [B, D] after the final norm, and what each layer wants kept.
     """
     block = Block(model.config, model.constrain)
     x = embed(params.embedding, tokens[:, None], model.config)

@@ -16,11 +16,11 @@ CPU_BLOCK = 16
 class KeyValues:
     """Keys and values of n rows in one layer.
 
-    Args:
-        keys: [n, K, T/b, H, b], already rotated: the columns in blocks of b.
-        values: [n, K, H/c, T, c]: each head in blocks of c numbers.
-        key_scales: [n, K, T] float32 to multiply int8 keys by, else None.
-        value_scales: the same of the values.
+    Attributes:
+      keys: [n, K, T/b, H, b], already rotated: the columns in blocks of b.
+      values: [n, K, H/c, T, c]: each head in blocks of c numbers.
+      key_scales: [n, K, T] float32 to multiply int8 keys by, else None.
+      value_scales: the same of the values.
     """
 
     keys: jax.Array

@@ -40,10 +40,10 @@ def plus_low_rank(
     formed, so neither is a gradient of its size.
 
     Args:
-        module: that declares the matrix.
-        matrix: its name.
-        rows: [n, in], what the matrix was multiplied by.
-        y: [n, out], the product.
+      module: that declares the matrix.
+      matrix: its name.
+      rows: [n, in], what the matrix was multiplied by.
+      y: [n, out], the product.
     """
     a, b = (module.get_variable("params", name) for name in factor_names(matrix))
     if a is None:
@@ -125,7 +125,7 @@ class Attention(nn.Module):
         """Attend from x [B, S, D].
 
         Returns:
-            The result [B, S, D], and what `attend` wants kept.
+          The result [B, S, D], and what `attend` wants kept.
         """
         q = self.constrain(self._project("query", self.query, x), HEADS)
         k = self._project("key", self.key, x)

@@ -36,14 +36,14 @@ class LoraSettings:
 
     Source: arXiv 2106.09685, section 4.1; rank stabilised: arXiv 2312.03732.
 
-    Args:
-        rank: r, the inner size of a b.
-        alpha: the product is scaled by alpha / r.
-        targets: names among LORA_TARGETS.
-        rank_stabilized: scale by alpha / sqrt(r) instead.
+    Attributes:
+      rank: r, the inner size of a b.
+      alpha: the product is scaled by alpha / r.
+      targets: names among LORA_TARGETS.
+      rank_stabilized: scale by alpha / sqrt(r) instead.
 
     Raises:
-        ValueError: a value breaks a rule; the message names field, rule and value.
+      ValueError: a value breaks a rule; the message names field, rule and value.
 
     >>> LoraSettings(rank=4, alpha=8.0).scale
     2.0
@@ -80,7 +80,7 @@ def abstract_lora(model: Transformer, settings: LoraSettings) -> Params:
     Float32 whatever the matrices are, for small steps to add up.
 
     Raises:
-        ValueError: the rank is more than a side of one of the matrices.
+      ValueError: the rank is more than a side of one of the matrices.
     """
     factors: Params = {}
     layers = abstract_params(model)["layers"]
@@ -121,16 +121,16 @@ def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Par
     Can be traced, as `init_params` can.
 
     Args:
-        model: the transformer.
-        settings: which factors.
-        key: a JAX key, consumed.
+      model: the transformer.
+      settings: which factors.
+      key: a JAX key, consumed.
 
     Returns:
-        {"attention": {"query_lora_a": [L, D, r], "query_lora_b": [L, r, N, H], ...},
-        "mlp": ...}, float32; the layers stacked as those of the model are.
+      {"attention": {"query_lora_a": [L, D, r], "query_lora_b": [L, r, N, H], ...},
+      "mlp": ...}, float32; the layers stacked as those of the model are.
 
     Raises:
-        ValueError: as `abstract_lora`.
+      ValueError: as `abstract_lora`.
 
     >>> from jaxrl_reason.models import Transformer, TransformerConfig
     >>> config = TransformerConfig(
@@ -158,9 +158,9 @@ def with_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
     No array of the base is copied or read. Differentiable in the factors.
 
     Args:
-        base: parameters of a transformer.
-        factors: of `init_lora`, trained or not.
-        settings: those that the factors were made with.
+      base: parameters of a transformer.
+      factors: of `init_lora`, trained or not.
+      settings: those that the factors were made with.
     """
     layers = dict(base["layers"])
     last = {factor_names(target)[1] for target in settings.targets}
@@ -177,13 +177,13 @@ def merge_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
     smaller than half a step of w is lost.
 
     Args:
-        base: parameters of a transformer.
-        factors: of `init_lora`, trained or not.
-        settings: those that the factors were made with.
+      base: parameters of a transformer.
+      factors: of `init_lora`, trained or not.
+      settings: those that the factors were made with.
 
     Returns:
-        Parameters of the same shapes and types as the base. Arrays without factors are
-        the base's own.
+      Parameters of the same shapes and types as the base. Arrays without factors are
+      the base's own.
     """
     layers = dict(base["layers"])
     for target in settings.targets:

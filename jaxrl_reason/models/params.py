@@ -38,11 +38,11 @@ def init_params(model: Model, key: jax.Array) -> Params:
     Can be traced: under jit with out_shardings every array is made where it belongs.
 
     Args:
-        model: a Transformer or ValueModel.
-        key: a JAX key, consumed.
+      model: a Transformer or ValueModel.
+      key: a JAX key, consumed.
 
     Returns:
-        Nested dicts; the arrays of all layers are stacked, [L, ...].
+      Nested dicts; the arrays of all layers are stacked, [L, ...].
 
     >>> from jaxrl_reason.models import Transformer, TransformerConfig
     >>> config = TransformerConfig(

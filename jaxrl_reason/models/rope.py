@@ -21,14 +21,14 @@ def rope_table(
     Source: arXiv 2104.09864, equation 15.
 
     Args:
-        positions: [...] whole numbers.
-        head_dim: H, even.
-        base: base of the frequencies.
-        scaling: how the frequencies are stretched to a longer context.
+      positions: [...] whole numbers.
+      head_dim: H, even.
+      base: base of the frequencies.
+      scaling: how the frequencies are stretched to a longer context.
 
     Returns:
-        Cosines and sines, each [..., H/2] float32, times the scaling's
-        attention_factor.
+      Cosines and sines, each [..., H/2] float32, times the scaling's
+      attention_factor.
     """
     frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     if scaling is not None:
@@ -50,11 +50,11 @@ def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
     weights.
 
     Args:
-        x: [B, S, N, H].
-        table: cosines and sines, each [B, S, H/2].
+      x: [B, S, N, H].
+      table: cosines and sines, each [B, S, H/2].
 
     Returns:
-        [B, S, N, H] in the type of x, rotated in float32.
+      [B, S, N, H] in the type of x, rotated in float32.
     """
     cos, sin = (part[:, :, None, None, :] for part in table)
     # The halves, and the halves swapped: nothing is concatenated.

@@ -24,11 +24,11 @@ class LinearScaling:
 
     Source: arXiv 2306.15595, equation 4.
 
-    Args:
-        factor: how many times longer the context becomes.
+    Attributes:
+      factor: how many times longer the context becomes.
 
     Raises:
-        ValueError: factor is not > 0 and finite.
+      ValueError: factor is not > 0 and finite.
 
     >>> LinearScaling(4.0).stretch(jnp.array([1.0, 0.5]), base=1e4).tolist()
     [0.25, 0.125]
@@ -56,17 +56,17 @@ class Llama3Scaling:
 
     The scaling of Llama 3.1 and its successors, as their published code has it.
 
-    Args:
-        factor: how much the longest waves are slowed.
-        low_freq_factor: at or below this many turns in the original context, slowed
-            in full
-            (low_freq_factor of config.json).
-        high_freq_factor: at or above this many, kept (high_freq_factor).
-        original_max_position_embeddings: tokens of the context before scaling.
+    Attributes:
+      factor: how much the longest waves are slowed.
+      low_freq_factor: at or below this many turns in the original context, slowed
+        in full
+        (low_freq_factor of config.json).
+      high_freq_factor: at or above this many, kept (high_freq_factor).
+      original_max_position_embeddings: tokens of the context before scaling.
 
     Raises:
-        ValueError: a value is not > 0 and finite, or low_freq_factor is not below
-            high_freq_factor.
+      ValueError: a value is not > 0 and finite, or low_freq_factor is not below
+        high_freq_factor.
     """
 
     factor: float
@@ -106,17 +106,17 @@ class YarnScaling:
     Cosines and sines are multiplied by `attention_factor`. Source: arXiv 2309.00071,
     section 3.2 and equation 22.
 
-    Args:
-        factor: how many times longer the context becomes.
-        original_max_position_embeddings: tokens of the context before scaling.
-        beta_fast: pairs with more turns in it are kept (beta_fast of config.json).
-        beta_slow: pairs with fewer are slowed in full (beta_slow).
-        attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and
-            1 for a factor of at most 1.
-        truncate: the ramp's ends are rounded outwards to whole pairs (truncate).
+    Attributes:
+      factor: how many times longer the context becomes.
+      original_max_position_embeddings: tokens of the context before scaling.
+      beta_fast: pairs with more turns in it are kept (beta_fast of config.json).
+      beta_slow: pairs with fewer are slowed in full (beta_slow).
+      attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and
+        1 for a factor of at most 1.
+      truncate: the ramp's ends are rounded outwards to whole pairs (truncate).
 
     Raises:
-        ValueError: a value is not > 0 and finite.
+      ValueError: a value is not > 0 and finite.
 
     >>> YarnScaling(4.0, 8192).attention_factor
     1.138629436111989

@@ -37,12 +37,12 @@ from jaxrl_reason.models.transformer import Transformer
 class SlotCache:
     """What S slots in N lanes read, one entry a layer.
 
-    Args:
-        common: L entries of one row, Tc columns that all prompts begin with; or none.
-        prompts: L entries of N rows, Tp columns that follow them.
-        responses: L entries of S rows, T columns, a ring.
-        prompt_lengths: [N] tokens of each lane's whole prompt.
-        step: scalar, how many columns were ever written.
+    Attributes:
+      common: L entries of one row, Tc columns that all prompts begin with; or none.
+      prompts: L entries of N rows, Tp columns that follow them.
+      responses: L entries of S rows, T columns, a ring.
+      prompt_lengths: [N] tokens of each lane's whole prompt.
+      step: scalar, how many columns were ever written.
     """
 
     common: tuple[KeyValues, ...]
@@ -69,14 +69,14 @@ def empty_slots(
     """A cache of zeros behind what all prompts begin with.
 
     Args:
-        model: the transformer.
-        lanes: N.
-        lane_width: slots of a lane, so that S = N * lane_width.
-        sizes: prompt columns Tp and response columns T, each rounded up to blocks.
-        dtype: one of CACHE_DTYPES.
-        block: columns of a block, and numbers of one where it divides H; 0 for one
-            block of all.
-        common: one row without padding, if prompts have a beginning in common.
+      model: the transformer.
+      lanes: N.
+      lane_width: slots of a lane, so that S = N * lane_width.
+      sizes: prompt columns Tp and response columns T, each rounded up to blocks.
+      dtype: one of CACHE_DTYPES.
+      block: columns of a block, and numbers of one where it divides H; 0 for one
+        block of all.
+      common: one row without padding, if prompts have a beginning in common.
     """
     c = model.config
 
@@ -113,12 +113,12 @@ def slot_attention(
     """One softmax over several caches, each of which slots share or have to themselves.
 
     Args:
-        q: [S, K, R, H] float, scaled; R = N/K query heads read each key-value head.
-        parts: caches of n rows, where S/n neighbouring slots read each row, and masks
-            [S, T] of the columns that each slot sees.
+      q: [S, K, R, H] float, scaled; R = N/K query heads read each key-value head.
+      parts: caches of n rows, where S/n neighbouring slots read each row, and masks
+        [S, T] of the columns that each slot sees.
 
     Returns:
-        [S, K, R, H] float32; scores and softmax in float32.
+      [S, K, R, H] float32; scores and softmax in float32.
     """
     q = q.astype(jnp.float32)
     scores = [
@@ -193,15 +193,15 @@ def slot_step(
     """Feed one token of every slot.
 
     Args:
-        model: the transformer.
-        params: its parameters, cut by `decode_params` for prompt length 0, so that
-            `rope` [positions, 1, 1, H/2] holds every position there can be.
-        tokens: [S] tokens.
-        columns: [S] how many response tokens came before each.
-        cache: what the slots read; the ring's next column is written.
+      model: the transformer.
+      params: its parameters, cut by `decode_params` for prompt length 0, so that
+        `rope` [positions, 1, 1, H/2] holds every position there can be.
+      tokens: [S] tokens.
+      columns: [S] how many response tokens came before each.
+      cache: what the slots read; the ring's next column is written.
 
     Returns:
-        Hidden states [S, D] after the final norm, and the cache.
+      Hidden states [S, D] after the final norm, and the cache.
     """
     c = model.config
     slots, lanes = tokens.shape[0], cache.prompt_lengths.shape[0]

@@ -37,10 +37,10 @@ class Transformer(nn.Module):
     """Tokens in, hidden states out; the losses turn those into log-probs.
 
     Args:
-        config: shape and numerics.
-        constrain: called on activations as constrain(x, logical axes).
-        output_head: whether an untied output head is declared at all (a value model
-            has no use for one).
+      config: shape and numerics.
+      constrain: called on activations as constrain(x, logical axes).
+      output_head: whether an untied output head is declared at all (a value model
+        has no use for one).
     """
 
     config: TransformerConfig
@@ -87,16 +87,16 @@ class Transformer(nn.Module):
         """Hidden states of whole rows.
 
         Args:
-            tokens: [B, S] token ids.
-            positions: [B, S] position of each token in its own sequence.
-            segment_ids: [B, S]; 0 is padding. A token attends to earlier columns (and
-                itself) of its own segment only.
-            branch_ids: [B, S], where several continuations of one text stand in one
-                segment: 0 is the text, the others see it and themselves.
+          tokens: [B, S] token ids.
+          positions: [B, S] position of each token in its own sequence.
+          segment_ids: [B, S]; 0 is padding. A token attends to earlier columns (and
+            itself) of its own segment only.
+          branch_ids: [B, S], where several continuations of one text stand in one
+            segment: 0 is the text, the others see it and themselves.
 
         Returns:
-            [B, S, D] in the compute type, after the final norm. Finite but meaningless
-            at padding.
+          [B, S, D] in the compute type, after the final norm. Finite but meaningless
+          at padding.
         """
         x, *inputs = self._inputs(tokens, positions, segment_ids, branch_ids)
         x, _ = self.layers(x, *inputs)
@@ -142,12 +142,12 @@ def layer_masks(
     """The masks of all layers, each kind once.
 
     Args:
-        positions: [B, S].
-        causal: [B, S, S] from `attention_mask`.
-        config: says which layers have a sliding window.
+      positions: [B, S].
+      causal: [B, S, S] from `attention_mask`.
+      config: says which layers have a sliding window.
 
     Returns:
-        One mask [B, S, S] for each kind of layer, and the kind of each layer, [L].
+      One mask [B, S, S] for each kind of layer, and the kind of each layer, [L].
     """
     windows = [config.window_of(layer) for layer in range(config.num_layers)]
     kinds = list(dict.fromkeys(windows))

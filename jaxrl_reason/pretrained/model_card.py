@@ -22,12 +22,12 @@ class Figure:
     """One row of the table of figures.
 
     Attributes:
-        name: what was measured.
-        before: of the base model, None where nobody measured it.
-        after: of this model.
+      name: what was measured.
+      before: of the base model, None where nobody measured it.
+      after: of this model.
 
     Raises:
-        ValueError: the name is empty, or a number is not finite.
+      ValueError: the name is empty, or a number is not finite.
     """
 
     name: str
@@ -49,21 +49,21 @@ class ModelCard:
     """What a model card says.
 
     Attributes:
-        name: of the model, one line.
-        base_model: what training began with, best a hub id; None for nothing.
-        license: identifier as hubs know it: "apache-2.0", "llama3.2", "other".
-        data: what the model was trained on, in Markdown.
-        recipe: how it was trained, in Markdown.
-        summary: stands first, in Markdown.
-        figures: of the model before and after.
-        measured: how the figures were measured, in Markdown; they need it.
-        language: codes, "en" for example.
-        tags: words by which it is found.
-        library_name: what loads it.
-        pipeline_tag: what it is for.
+      name: of the model, one line.
+      base_model: what training began with, best a hub id; None for nothing.
+      license: identifier as hubs know it: "apache-2.0", "llama3.2", "other".
+      data: what the model was trained on, in Markdown.
+      recipe: how it was trained, in Markdown.
+      summary: stands first, in Markdown.
+      figures: of the model before and after.
+      measured: how the figures were measured, in Markdown; they need it.
+      language: codes, "en" for example.
+      tags: words by which it is found.
+      library_name: what loads it.
+      pipeline_tag: what it is for.
 
     Raises:
-        ValueError: a field breaks a rule; the message names field, rule and value.
+      ValueError: a field breaks a rule; the message names field, rule and value.
     """
 
     name: str
@@ -115,21 +115,21 @@ def render_card(
     r"""A model card as text: YAML between two lines of dashes, then Markdown.
 
     Args:
-        card: what it says.
-        facts: about the files, by name.
-        versions: of what made them, by name.
+      card: what it says.
+      facts: about the files, by name.
+      versions: of what made them, by name.
 
     Returns:
-        The text.
+      The text.
 
     Example:
-        >>> card = ModelCard("Small: a model", None, "mit", "Digits.", "Adam.")
-        >>> print(render_card(card, {}, {"jax": "0.10"}).split("\n\n")[0])
-        ---
-        license: "mit"
-        library_name: "transformers"
-        pipeline_tag: "text-generation"
-        ---
+      >>> card = ModelCard("Small: a model", None, "mit", "Digits.", "Adam.")
+      >>> print(render_card(card, {}, {"jax": "0.10"}).split("\n\n")[0])
+      ---
+      license: "mit"
+      library_name: "transformers"
+      pipeline_tag: "text-generation"
+      ---
     """
     base = card.base_model
     base_line = "none: trained from random parameters" if base is None else base
@@ -155,8 +155,8 @@ def quote_yaml(text: str) -> str:
     r"""A text as YAML's double-quoted string, on one line.
 
     Example:
-        >>> print(quote_yaml('a: "b"\n---\u2028'))
-        "a: \"b\"\n---\u2028"
+      >>> print(quote_yaml('a: "b"\n---\u2028'))
+      "a: \"b\"\n---\u2028"
     """
     quoted = json.dumps(text, ensure_ascii=False)
     return _UNSAFE.sub(lambda found: _escaped(found[0]), quoted)

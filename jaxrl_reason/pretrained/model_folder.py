@@ -39,23 +39,23 @@ def export_model(
     and `load_tokenizer` give the same parameters, ids, chat template and ends again.
 
     Args:
-        folder: absent or empty; made.
-        config: settings of the model.
-        params: its parameters.
-        tokenizer: of the model.
-        card: what README.md says.
-        sampling: how the model is best sampled, for generation_config.json; its end
-            tokens are added to the tokenizer's.
-        family: see `export_hf`.
-        dtype: see `export_hf`.
-        largest_file: see `export_hf`.
+      folder: absent or empty; made.
+      config: settings of the model.
+      params: its parameters.
+      tokenizer: of the model.
+      card: what README.md says.
+      sampling: how the model is best sampled, for generation_config.json; its end
+        tokens are added to the tokenizer's.
+      family: see `export_hf`.
+      dtype: see `export_hf`.
+      largest_file: see `export_hf`.
 
     Returns:
-        The folder.
+      The folder.
 
     Raises:
-        ValueError: as `export_hf`; the tokenizer has ids that the model lacks; sampling
-            has biases or bans, which the file cannot say.
+      ValueError: as `export_hf`; the tokenizer has ids that the model lacks; sampling
+        has biases or bans, which the file cannot say.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -93,10 +93,10 @@ def check_new_folder(folder: Path) -> None:
     """Refuse a folder that holds something.
 
     Args:
-        folder: where to write.
+      folder: where to write.
 
     Raises:
-        ValueError: it is neither absent nor empty.
+      ValueError: it is neither absent nor empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder must be absent or empty, got {folder}")

@@ -33,13 +33,13 @@ class Generated:
     """A completion and what it took.
 
     Attributes:
-        tokens: its ids, the EOS token included.
-        text: what was given out: no control tokens, nothing from a stop string on.
-        ended: what ended it: "EOS token", "stop string" or "length limit".
-        seconds: from the call to the last token; reading the prompt and compiling
-            included.
-        first_tokens: how many were given out first.
-        first_seconds: from the call to these.
+      tokens: its ids, the EOS token included.
+      text: what was given out: no control tokens, nothing from a stop string on.
+      ended: what ended it: "EOS token", "stop string" or "length limit".
+      seconds: from the call to the last token; reading the prompt and compiling
+        included.
+      first_tokens: how many were given out first.
+      first_seconds: from the call to these.
     """
 
     tokens: tuple[int, ...]
@@ -83,21 +83,21 @@ def generate_text(
     The tokens are those of the batch sampler for the keys of (seed, 0, 0).
 
     Args:
-        model: the transformer.
-        params: its parameters.
-        tokenizer: of the model.
-        prompt: token ids, see `TextTokenizer.encode_chat` and `encode_prompt`.
-        settings: how to draw, and what ends the completion.
-        stop: strings that end the completion too; they are not given out.
-        seed: of the draws.
-        on_text: called with each piece of text as soon as it is known: whole
-            characters, and nothing that may still become a stop string.
+      model: the transformer.
+      params: its parameters.
+      tokenizer: of the model.
+      prompt: token ids, see `TextTokenizer.encode_chat` and `encode_prompt`.
+      settings: how to draw, and what ends the completion.
+      stop: strings that end the completion too; they are not given out.
+      seed: of the draws.
+      on_text: called with each piece of text as soon as it is known: whole
+        characters, and nothing that may still become a stop string.
 
     Returns:
-        The completion.
+      The completion.
 
     Raises:
-        ValueError: the prompt is empty or too long, or a stop string is empty.
+      ValueError: the prompt is empty or too long, or a stop string is empty.
     """
     longest = model.config.context_length - settings.max_new_tokens
     if not 1 <= len(prompt) <= longest:
@@ -169,7 +169,7 @@ class StopCut:
     """Text that arrives in pieces, up to the first of some strings.
 
     Args:
-        strings: what to stop at.
+      strings: what to stop at.
 
     >>> cut = StopCut(["</answer>"])
     >>> [cut.push(text) for text in ("7 <", "b> 8</ans", "wer> 9")], cut.stopped

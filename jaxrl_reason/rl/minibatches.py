@@ -38,7 +38,7 @@ class Minibatch:
 class MinibatchPlan:
     """Static shapes of a step's mini-batches.
 
-    Args:
+    Attributes:
       num_minibatches: U.
       groups_per_minibatch: P / U, group ids are 0 .. P/U - 1 inside each.
       shape: of a micro-batch.

@@ -16,7 +16,7 @@ Params = Any
 class Hooks:
     """Where a loop writes, what it asks, and how often.
 
-    Args:
+    Attributes:
       log: one row a step (the supervised loop: one every `log_every` updates).
       checkpoints: of this stage.
       fingerprint: settings that a resumed run must share.

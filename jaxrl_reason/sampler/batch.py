@@ -53,13 +53,13 @@ class BatchSampler:
     plain sampler.)
 
     Args:
-        model: the policy.
-        settings: how to draw.
-        num_samples: G.
-        batch: how to spend memory and time.
+      model: the policy.
+      settings: how to draw.
+      num_samples: G.
+      batch: how to spend memory and time.
 
     Raises:
-        ValueError: settings, model and num_samples do not fit together.
+      ValueError: settings, model and num_samples do not fit together.
     """
 
     def __init__(
@@ -113,21 +113,21 @@ class BatchSampler:
         """Draw G responses to each of P prompts.
 
         Args:
-            params: the model's parameters.
-            prompt_tokens: [P, Tp] ids, right-padded.
-            prompt_lengths: [P] tokens of each prompt.
-            keys: [P*G] from `sampling_keys`.
-            stops: what ends responses beside the settings' EOS tokens; see
-                `stop_strings` and `stop_sequences`. A response keeps what stopped it.
-            on_tokens: called with each response's new tokens as they are drawn.
+          params: the model's parameters.
+          prompt_tokens: [P, Tp] ids, right-padded.
+          prompt_lengths: [P] tokens of each prompt.
+          keys: [P*G] from `sampling_keys`.
+          stops: what ends responses beside the settings' EOS tokens; see
+            `stop_strings` and `stop_sequences`. A response keeps what stopped it.
+          on_tokens: called with each response's new tokens as they are drawn.
 
         Returns:
-            Completions of B = P*G rows as NumPy arrays; `truncated` is False for a
-            response that was stopped.
+          Completions of B = P*G rows as NumPy arrays; `truncated` is False for a
+          response that was stopped.
 
         Raises:
-            ValueError: a shape or length does not fit, or a prompt does not begin with
-                `common_prefix`.
+          ValueError: a shape or length does not fit, or a prompt does not begin with
+            `common_prefix`.
         """
         run = self._start(params, prompt_tokens, prompt_lengths, keys)
         run.stops, run.on_tokens = stops, on_tokens
@@ -150,8 +150,8 @@ class BatchSampler:
         """Compile everything a call can need; draws nothing.
 
         Args:
-            params: of the shapes to come.
-            keys: [P*G], as the calls to come have them.
+          params: of the shapes to come.
+          keys: [P*G], as the calls to come have them.
         """
         batch, programs = self.batch, self._programs
         prompts = keys.shape[0] // self.num_samples
@@ -331,6 +331,6 @@ def make_batch_sampler(
     """A `BatchSampler`, called like the sampler of `make_sampler`.
 
     Raises:
-        ValueError: settings, model and num_samples do not fit together.
+      ValueError: settings, model and num_samples do not fit together.
     """
     return BatchSampler(model, settings, num_samples, batch)

@@ -55,19 +55,19 @@ def sample(
     """Draw G responses to each of P prompts.
 
     Args:
-        model: the policy.
-        params: its parameters.
-        prompt_tokens: [P, Tp] ids, right-padded.
-        prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
-        keys: [P*G] from `sampling_keys`.
-        settings: how to draw; static.
-        num_samples: G; static.
+      model: the policy.
+      params: its parameters.
+      prompt_tokens: [P, Tp] ids, right-padded.
+      prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
+      keys: [P*G] from `sampling_keys`.
+      settings: how to draw; static.
+      num_samples: G; static.
 
     Returns:
-        Completions of B = P*G rows.
+      Completions of B = P*G rows.
 
     Raises:
-        ValueError: a shape or length does not fit; see `check_sampling`.
+      ValueError: a shape or length does not fit; see `check_sampling`.
     """
     prompts, width = prompt_tokens.shape
     size = settings.max_new_tokens
@@ -108,7 +108,7 @@ def make_sampler(
     """A compiled `sample`, called (params, prompt_tokens, prompt_lengths, keys).
 
     Raises:
-        ValueError: settings, model and num_samples do not fit together.
+      ValueError: settings, model and num_samples do not fit together.
     """
     check_sampling(model, settings, num_samples)
     return jax.jit(partial(sample, model, settings=settings, num_samples=num_samples))
@@ -124,9 +124,9 @@ def check_sampling(
     """Refuse what cannot be sampled.
 
     Raises:
-        ValueError: prompt_width + max_new_tokens is more than context_length, a token
-            of the settings is outside the vocabulary or every token is banned, or
-            num_samples < 1.
+      ValueError: prompt_width + max_new_tokens is more than context_length, a token
+        of the settings is outside the vocabulary or every token is banned, or
+        num_samples < 1.
     """
     c = model.config
     if num_samples < 1:
@@ -212,14 +212,14 @@ def next_tokens(
     """Draw one token a row, and say how likely it was.
 
     Args:
-        logits: [B, V] float32 of the model.
-        keys: [B], one a response.
-        column: scalar or [B], the response columns the tokens are for.
-        settings: temperature, filters, bias and bans.
+      logits: [B, V] float32 of the model.
+      keys: [B], one a response.
+      column: scalar or [B], the response columns the tokens are for.
+      settings: temperature, filters, bias and bans.
 
     Returns:
-        Tokens [B] int32, and their log-probs [B] float32 under the tempered,
-        unfiltered distribution (greedy: temperature 1).
+      Tokens [B] int32, and their log-probs [B] float32 under the tempered,
+      unfiltered distribution (greedy: temperature 1).
     """
     allowed = bias_logits(logits, settings)
     if settings.temperature > 0:

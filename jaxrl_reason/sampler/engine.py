@@ -21,8 +21,8 @@ class RolloutEngine(Protocol):
         """Take the policy's parameters, if they are not those it has.
 
         Args:
-            params: of the policy, whole in this process.
-            version: the step whose policy it is, >= 0.
+          params: of the policy, whole in this process.
+          version: the step whose policy it is, >= 0.
         """
 
     def __call__(
@@ -35,11 +35,11 @@ class RolloutEngine(Protocol):
         """Draw G responses to each of P prompts.
 
         Args:
-            params: those handed over last.
-            prompt_tokens: [P, Tp] ids, right-padded.
-            prompt_lengths: [P] tokens of each prompt.
-            keys: [P*G] from `sampling_keys`.
+          params: those handed over last.
+          prompt_tokens: [P, Tp] ids, right-padded.
+          prompt_lengths: [P] tokens of each prompt.
+          keys: [P*G] from `sampling_keys`.
 
         Returns:
-            Completions of B = P*G rows, `policy_version` among them.
+          Completions of B = P*G rows, `policy_version` among them.
         """

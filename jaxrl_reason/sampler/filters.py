@@ -17,11 +17,11 @@ def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     to the program.
 
     Args:
-        logits: [B, V] float32, already divided by the temperature.
-        settings: whose top_k, top_p and min_p apply, in this order.
+      logits: [B, V] float32, already divided by the temperature.
+      settings: whose top_k, top_p and min_p apply, in this order.
 
     Returns:
-        [B, V] float32.
+      [B, V] float32.
     """
     if 0 < settings.top_k < logits.shape[-1]:
         smallest = jax.lax.top_k(logits, settings.top_k)[0][:, -1:]
@@ -59,11 +59,11 @@ def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     Never an index of zero weight, whatever the rounding.
 
     Args:
-        weights: [B, n] float32, >= 0, not all zero in a row.
-        uniform: [B] float32 in [0, 1).
+      weights: [B, n] float32, >= 0, not all zero in a row.
+      uniform: [B] float32 in [0, 1).
 
     Returns:
-        [B] int32.
+      [B] int32.
     """
     sums = jnp.cumsum(weights, axis=-1)
     total = sums[:, -1:]
@@ -76,11 +76,11 @@ def draw(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
     """Draw one token a row with probability proportional to exp(logits).
 
     Args:
-        logits: [B, V] float32; minus infinity never comes out.
-        uniforms: [B, 2] float32 in [0, 1): one for the block, one inside it.
+      logits: [B, V] float32; minus infinity never comes out.
+      uniforms: [B, 2] float32 in [0, 1): one for the block, one inside it.
 
     Returns:
-        [B] int32 tokens.
+      [B] int32 tokens.
     """
     rows, size = logits.shape
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))

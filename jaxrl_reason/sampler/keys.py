@@ -13,13 +13,13 @@ def sampling_keys(
     same prompt id twice in one step gets the same responses twice.
 
     Args:
-        seed: the run's seed.
-        step: the rollout's number in the run.
-        prompt_ids: [P] whole numbers, one a prompt of the data set.
-        num_samples: G.
+      seed: the run's seed.
+      step: the rollout's number in the run.
+      prompt_ids: [P] whole numbers, one a prompt of the data set.
+      num_samples: G.
 
     Returns:
-        [P*G] keys, prompts then samples.
+      [P*G] keys, prompts then samples.
 
     >>> sampling_keys(0, 3, jax.numpy.array([7, 5]), 4).shape
     (8,)

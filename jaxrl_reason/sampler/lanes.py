@@ -14,10 +14,10 @@ class Lanes:
     that reads it, so that lanes end their work at about the same time.
 
     Args:
-        order: prompts in the order they are to be begun.
-        num_samples: G, samples a prompt.
-        lanes: N.
-        width: slots of a lane.
+      order: prompts in the order they are to be begun.
+      num_samples: G, samples a prompt.
+      lanes: N.
+      width: slots of a lane.
 
     >>> book = Lanes([0, 1], num_samples=2, lanes=1, width=2)
     >>> book.assign()
@@ -57,8 +57,8 @@ class Lanes:
         """Fill free slots.
 
         Returns:
-            The lanes that take a prompt, [(lane, prompt)], and the slots that take a
-            request, [(slot, request)].
+          The lanes that take a prompt, [(lane, prompt)], and the slots that take a
+          request, [(slot, request)].
         """
         installs, fresh = [], []
         for lane in range(len(self._prompts)):
@@ -84,7 +84,7 @@ class Lanes:
         """Move the requests into `lanes` lanes, at least `needed`.
 
         Returns:
-            The slots and the lanes to take from, one for each that is left.
+          The slots and the lanes to take from, one for each that is left.
         """
         packed = self._packed()
         live = {slot for slots in packed for slot in slots}

@@ -13,12 +13,12 @@ def common_prefix(
     """The longest beginning of all prompts from which every one goes on.
 
     Args:
-        prompts: token ids of each prompt.
-        at_least: tokens; a shorter beginning is none.
+      prompts: token ids of each prompt.
+      at_least: tokens; a shorter beginning is none.
 
     Returns:
-        The ids for `BatchSettings.common_prefix`; none for fewer than two prompts,
-        which have nothing to share.
+      The ids for `BatchSettings.common_prefix`; none for fewer than two prompts,
+      which have nothing to share.
 
     >>> common_prefix([[5, 6, 7, 8], [5, 6, 9]], at_least=1)
     (5, 6)

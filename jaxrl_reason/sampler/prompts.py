@@ -29,8 +29,8 @@ class PromptReader:
     """The compiled prefills of a batch sampler.
 
     Args:
-        model: the policy.
-        batch: how to spend memory and time.
+      model: the policy.
+      batch: how to spend memory and time.
     """
 
     def __init__(self, model: Transformer, batch: BatchSettings) -> None:
@@ -42,7 +42,7 @@ class PromptReader:
         """Take in one call's prompts, tokens [P, Tp] and lengths [P].
 
         Raises:
-            ValueError: a length does not fit, or a prompt has another beginning.
+          ValueError: a length does not fit, or a prompt has another beginning.
         """
         limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
         if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
@@ -99,12 +99,12 @@ class PromptReader:
 class Prompts:
     """One call's prompts.
 
-    Args:
-        reader: what compiled their prefills.
-        params: the model's parameters.
-        tokens: [P, n] of each what follows the common beginning.
-        lengths: [P] of it.
-        common: the cache of that beginning, if there is one.
+    Attributes:
+      reader: what compiled their prefills.
+      params: the model's parameters.
+      tokens: [P, n] of each what follows the common beginning.
+      lengths: [P] of it.
+      common: the cache of that beginning, if there is one.
     """
 
     reader: PromptReader

@@ -15,22 +15,22 @@ class SamplingSettings:
 
     The filters apply in the order top-k, top-p, min-p, each to what the last one left.
 
-    Args:
-        max_new_tokens: the longest response T, its EOS token included.
-        eos_token_ids: ids that end a response; several are allowed, none is too.
-        temperature: divides the logits; 0 takes the most likely token.
-        top_k: keep the k most likely tokens; 0 keeps all.
-        top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
-        min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
-        logit_bias: pairs (token, number) added to the logits before the temperature
-            divides them.
-        banned_tokens: ids that are never drawn.
+    Attributes:
+      max_new_tokens: the longest response T, its EOS token included.
+      eos_token_ids: ids that end a response; several are allowed, none is too.
+      temperature: divides the logits; 0 takes the most likely token.
+      top_k: keep the k most likely tokens; 0 keeps all.
+      top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
+      min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
+      logit_bias: pairs (token, number) added to the logits before the temperature
+        divides them.
+      banned_tokens: ids that are never drawn.
 
     Bias and bans act on what is drawn, like the filters; the log-probs reported are
     those of the model's own distribution, which the trainer can compute.
 
     Raises:
-        ValueError: a value breaks a rule; the message names field, rule and value.
+      ValueError: a value breaks a rule; the message names field, rule and value.
     """
 
     max_new_tokens: int
@@ -70,9 +70,9 @@ class SamplingSettings:
 class Alternatives:
     """The likeliest tokens at each place, likeliest first; 0 after the end.
 
-    Args:
-        tokens: [B, T, k] int32.
-        logprobs: [B, T, k] float32, under the distribution of `Completions.logprobs`.
+    Attributes:
+      tokens: [B, T, k] int32.
+      logprobs: [B, T, k] float32, under the distribution of `Completions.logprobs`.
     """
 
     tokens: jax.Array
@@ -83,16 +83,16 @@ class Alternatives:
 class Completions:
     """Sampled responses; row p*G + g is sample g of prompt p.
 
-    Args:
-        tokens: [B, T] int32, the EOS token included, 0 after it. Only `lengths` says
-            where a response ends: 0 may also be a token.
-        logprobs: [B, T] float32, log-probability of each token under the tempered,
-            unfiltered distribution (greedy: temperature 1); 0 after the end.
-        lengths: [B] int32, tokens of each response, the EOS token included.
-        truncated: [B] bool, True where the limit stopped the response.
-        alternatives: the likeliest tokens, where the settings ask for them.
-        policy_version: [B] int, the step whose policy drew each response, where a
-            `RolloutEngine` drew it; None where the parameters were an argument.
+    Attributes:
+      tokens: [B, T] int32, the EOS token included, 0 after it. Only `lengths` says
+        where a response ends: 0 may also be a token.
+      logprobs: [B, T] float32, log-probability of each token under the tempered,
+        unfiltered distribution (greedy: temperature 1); 0 after the end.
+      lengths: [B] int32, tokens of each response, the EOS token included.
+      truncated: [B] bool, True where the limit stopped the response.
+      alternatives: the likeliest tokens, where the settings ask for them.
+      policy_version: [B] int, the step whose policy drew each response, where a
+        `RolloutEngine` drew it; None where the parameters were an argument.
     """
 
     tokens: jax.Array
@@ -109,32 +109,32 @@ class BatchSettings:
 
     Only a cache narrower than the model changes what comes back.
 
-    Args:
-        slots: S, the sequences decoded side by side.
-        lane_width: neighbouring slots that share a prompt's keys and values; divides
-            `slots`. Wide lanes read prompts less often, and wait longer for the last
-            of their sequences before they take another prompt.
-        prompt_widths: the widths that prompts are padded to, ascending; each is
-            compiled once, the last one is the longest prompt.
-        common_prefix: tokens that every prompt begins with and goes on from; they are
-            read once a call and kept once. See `common_prefix`.
-        steps: the most tokens a slot draws before the host looks at it.
-        refill_share: the share of the slots that must be free before the host is
-            called early, while sequences wait; 0 calls at the first.
-        shrink_to: slot counts, descending multiples of lane_width, that a run shrinks
-            to as its last sequences end; each is compiled once.
-        rings: response columns, ascending, that the cache has while no sequence in
-            the slots is longer; each is compiled once for each slot count.
-        cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
-            (one scale a head and column).
-        cache_block: columns, and numbers of a head, that stand together in memory, as
-            suits the device's matrix products; 0 for all of them, None for 16 where
-            JAX's default backend is a CPU, else 0. Rings are whole blocks.
-        alternatives: how many of the likeliest tokens to report beside each drawn
-            one; 0 reports none and costs nothing.
+    Attributes:
+      slots: S, the sequences decoded side by side.
+      lane_width: neighbouring slots that share a prompt's keys and values; divides
+        `slots`. Wide lanes read prompts less often, and wait longer for the last
+        of their sequences before they take another prompt.
+      prompt_widths: the widths that prompts are padded to, ascending; each is
+        compiled once, the last one is the longest prompt.
+      common_prefix: tokens that every prompt begins with and goes on from; they are
+        read once a call and kept once. See `common_prefix`.
+      steps: the most tokens a slot draws before the host looks at it.
+      refill_share: the share of the slots that must be free before the host is
+        called early, while sequences wait; 0 calls at the first.
+      shrink_to: slot counts, descending multiples of lane_width, that a run shrinks
+        to as its last sequences end; each is compiled once.
+      rings: response columns, ascending, that the cache has while no sequence in
+        the slots is longer; each is compiled once for each slot count.
+      cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
+        (one scale a head and column).
+      cache_block: columns, and numbers of a head, that stand together in memory, as
+        suits the device's matrix products; 0 for all of them, None for 16 where
+        JAX's default backend is a CPU, else 0. Rings are whole blocks.
+      alternatives: how many of the likeliest tokens to report beside each drawn
+        one; 0 reports none and costs nothing.
 
     Raises:
-        ValueError: a value breaks a rule; the message names field, rule and value.
+      ValueError: a value breaks a rule; the message names field, rule and value.
     """
 
     slots: int

@@ -30,17 +30,17 @@ from jaxrl_reason.sampler.settings import (
 class Slots:
     """What S slots in N lanes hold.
 
-    Args:
-        live: [S] whether a slot still draws.
-        ended: [S] whether its last sequence drew an EOS token.
-        columns: [S] tokens its sequence has drawn.
-        keys: [S] raw random keys.
-        hidden: [S, D] what the next token is drawn from.
-        tokens: [S, T] tokens drawn so far.
-        logprobs: [S, T] their log-probs.
-        alternatives: [S, T, k] each, or None.
-        prompt_hidden: [N, D] the hidden state of a lane's last prompt token.
-        cache: what the slots read.
+    Attributes:
+      live: [S] whether a slot still draws.
+      ended: [S] whether its last sequence drew an EOS token.
+      columns: [S] tokens its sequence has drawn.
+      keys: [S] raw random keys.
+      hidden: [S, D] what the next token is drawn from.
+      tokens: [S, T] tokens drawn so far.
+      logprobs: [S, T] their log-probs.
+      alternatives: [S, T, k] each, or None.
+      prompt_hidden: [N, D] the hidden state of a lane's last prompt token.
+      cache: what the slots read.
     """
 
     live: jax.Array

@@ -10,7 +10,7 @@ def stop_sequences(sequences: Sequence[Sequence[int]]) -> StopCheck:
     """Stop behind the first of these token sequences.
 
     Raises:
-        ValueError: a sequence is empty.
+      ValueError: a sequence is empty.
 
     >>> stop_sequences([(4, 5)])([1, 4, 5, 7, 4, 5], 0)
     3
@@ -37,11 +37,11 @@ def stop_strings(
     token and end in another.
 
     Args:
-        decode: token ids to text.
-        strings: what to stop at; not empty ones.
+      decode: token ids to text.
+      strings: what to stop at; not empty ones.
 
     Raises:
-        ValueError: a string is empty.
+      ValueError: a string is empty.
 
     >>> letters = lambda tokens: "".join(chr(97 + t) for t in tokens)
     >>> stop_strings(letters, ["cd"])([0, 1, 2, 3, 4], 2)

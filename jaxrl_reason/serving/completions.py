@@ -24,14 +24,14 @@ class ServerSampling:
     and without filters (processed); all else is refused. The server does not say which
     it reports: if this setting is wrong, `sampler/logprob_diff_mean` shows it.
 
-    Args:
-        model: the name the server serves the model under.
-        settings: limit, EOS tokens, temperature and filters.
-        vocab_size: V; what is no id below it is refused.
-        logprobs: "raw" or "processed".
+    Attributes:
+      model: the name the server serves the model under.
+      settings: limit, EOS tokens, temperature and filters.
+      vocab_size: V; what is no id below it is refused.
+      logprobs: "raw" or "processed".
 
     Raises:
-        ValueError: a value breaks a rule; the message names field, rule and value.
+      ValueError: a value breaks a rule; the message names field, rule and value.
     """
 
     model: str
@@ -95,8 +95,8 @@ class ServerSampling:
         Ids are the truth: the answer's text is not looked at.
 
         Raises:
-            EngineError: the answer is not a response of this model under these
-                settings to this prompt.
+          EngineError: the answer is not a response of this model under these
+            settings to this prompt.
         """
         choices = answer.get("choices") if isinstance(answer, Mapping) else None
         if not isinstance(choices, list) or len(choices) != 1:

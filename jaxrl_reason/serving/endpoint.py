@@ -29,16 +29,16 @@ class Endpoint:
     made again after `backoff_seconds`, then twice as long, and so on. Proxies of the
     environment are not used and redirections are not followed.
 
-    Args:
-        url: http or https, without the path of an API: "http://localhost:8000".
-        timeout_seconds: of one try, for the connection and for every wait; an answer
-            that is not complete by then is given up as well.
-        tries: how often a request is sent at most.
-        backoff_seconds: the first pause.
-        api_key: sent as a bearer token.
+    Attributes:
+      url: http or https, without the path of an API: "http://localhost:8000".
+      timeout_seconds: of one try, for the connection and for every wait; an answer
+        that is not complete by then is given up as well.
+      tries: how often a request is sent at most.
+      backoff_seconds: the first pause.
+      api_key: sent as a bearer token.
 
     Raises:
-        ValueError: a value breaks a rule; the message names field, rule and value.
+      ValueError: a value breaks a rule; the message names field, rule and value.
     """
 
     url: str
@@ -75,17 +75,17 @@ class Endpoint:
         """Send a request, body and answer in JSON.
 
         Args:
-            method: "GET" or "POST".
-            path: begins with "/".
-            body: what JSON can say; None sends nothing.
-            stop: once it is set, there is no further try.
+          method: "GET" or "POST".
+          path: begins with "/".
+          body: what JSON can say; None sends nothing.
+          stop: once it is set, there is no further try.
 
         Returns:
-            The answer, None where it is empty.
+          The answer, None where it is empty.
 
         Raises:
-            EngineError: no tries are left, the server refuses (another 4xx), or the
-                answer is not JSON; the message names URL and status.
+          EngineError: no tries are left, the server refuses (another 4xx), or the
+            answer is not JSON; the message names URL and status.
         """
         stop = stop or threading.Event()
         what = f"{method} {self.url.rstrip('/')}{path}"

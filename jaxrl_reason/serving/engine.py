@@ -29,20 +29,20 @@ class OpenAIEngine:
     of the two: a server that lags behind the hand-over is believed, not assumed fresh.
 
     Args:
-        model: the policy, for names, shapes and limits of its weights.
-        settings: how to draw.
-        num_samples: G.
-        endpoint: of the server.
-        served_model: the name the server serves the model under.
-        transport: brings the weights there.
-        logprobs: which log-probs the server reports, see `ServerSampling`.
-        version_path: GET answers {"weight_version": "7"}. With None the server is
-            taken to have what was handed over last.
-        connections: requests in flight.
-        dtype: of the weights handed over; None is the model's param_dtype.
+      model: the policy, for names, shapes and limits of its weights.
+      settings: how to draw.
+      num_samples: G.
+      endpoint: of the server.
+      served_model: the name the server serves the model under.
+      transport: brings the weights there.
+      logprobs: which log-probs the server reports, see `ServerSampling`.
+      version_path: GET answers {"weight_version": "7"}. With None the server is
+        taken to have what was handed over last.
+      connections: requests in flight.
+      dtype: of the weights handed over; None is the model's param_dtype.
 
     Raises:
-        ValueError: settings, model, num_samples and log-probs do not fit together.
+      ValueError: settings, model, num_samples and log-probs do not fit together.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class OpenAIEngine:
         """Bring the parameters to the server, if they are not those it has.
 
         Args:
-            params: of the policy, whole in this process.
-            version: the step whose policy it is, >= 0.
+          params: of the policy, whole in this process.
+          version: the step whose policy it is, >= 0.
 
         Raises:
-            EngineError: the server did not take them. Nothing is drawn until it does.
+          EngineError: the server did not take them. Nothing is drawn until it does.
         """
         if version < 0:
             raise ValueError(f"version must be >= 0, got {version}")
@@ -102,17 +102,17 @@ class OpenAIEngine:
         """Draw G responses to each of P prompts.
 
         Args:
-            params: those handed over last.
-            prompt_tokens: [P, Tp] ids, right-padded.
-            prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
-            keys: [P*G] from `sampling_keys`.
+          params: those handed over last.
+          prompt_tokens: [P, Tp] ids, right-padded.
+          prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
+          keys: [P*G] from `sampling_keys`.
 
         Returns:
-            Completions of B = P*G rows as NumPy arrays, with `policy_version`.
+          Completions of B = P*G rows as NumPy arrays, with `policy_version`.
 
         Raises:
-            ValueError: the parameters were not handed over, or a shape does not fit.
-            EngineError: the server fails, or its answers are not to be used.
+          ValueError: the parameters were not handed over, or a shape does not fit.
+          EngineError: the server fails, or its answers are not to be used.
         """
         if self._version is None or not self._has(params):
             raise ValueError("params must be those handed over last, got others")

@@ -27,11 +27,11 @@ class WeightTransport(Protocol):
         """Return when the server has the weights, or has agreed to fetch them.
 
         Args:
-            tensors: name and array, one after the other; they can be read once.
-            version: which the server reports from now on, if it can.
+          tensors: name and array, one after the other; they can be read once.
+          version: which the server reports from now on, if it can.
 
         Raises:
-            EngineError: the server did not take them.
+          EngineError: the server did not take them.
         """
 
 
@@ -59,15 +59,15 @@ class FolderTransport:
     weights: a server cannot read half of it, nor take an old one for the new.
 
     Args:
-        endpoint: of the server; its timeout must allow for the reading.
-        folder: which the server sees under the same path; made.
-        requests: the POSTs that make the server read; see `vllm_requests`.
-        keep: how many of the newest folders stay.
-        largest_file: bytes of tensors in one file; one file at a time lies in the
-            host's memory.
+      endpoint: of the server; its timeout must allow for the reading.
+      folder: which the server sees under the same path; made.
+      requests: the POSTs that make the server read; see `vllm_requests`.
+      keep: how many of the newest folders stay.
+      largest_file: bytes of tensors in one file; one file at a time lies in the
+        host's memory.
 
     Raises:
-        ValueError: keep or largest_file is below 1.
+      ValueError: keep or largest_file is below 1.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FolderTransport:
         """Write the folder, make the server read it, remove old ones.
 
         Raises:
-            EngineError: the server did not read it; the folder stays.
+          EngineError: the server did not read it; the folder stays.
         """
         target = self._write(tensors, version)
         for path, body in self.requests(str(target), version):

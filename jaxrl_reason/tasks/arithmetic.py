@@ -64,15 +64,15 @@ class ArithmeticSettings:
     split: no number of a held-out question is ever seen in training.
 
     Attributes:
-        min_number: the smallest number.
-        max_number: the largest, at most 999.
-        operations: out of "plus", "minus" (never below zero) and "times".
-        written: how the numbers stand in the question, "words" or "digits".
-        num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
-            ... plus ...?".
-        validation_share: share of the numbers for tuning.
-        test_share: share of the numbers for reported figures.
-        seed: seed of the split and of the phrases.
+      min_number: the smallest number.
+      max_number: the largest, at most 999.
+      operations: out of "plus", "minus" (never below zero) and "times".
+      written: how the numbers stand in the question, "words" or "digits".
+      num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
+        ... plus ...?".
+      validation_share: share of the numbers for tuning.
+      test_share: share of the numbers for reported figures.
+      seed: seed of the split and of the phrases.
     """
 
     min_number: int = 1
@@ -120,17 +120,17 @@ def in_words(number: int) -> str:
     """A number in English words.
 
     Args:
-        number: from 0 to 999.
+      number: from 0 to 999.
 
     Returns:
-        The words.
+      The words.
 
     Raises:
-        ValueError: if it is none of these.
+      ValueError: if it is none of these.
 
     Example:
-        >>> in_words(34), in_words(807)
-        ('thirty-four', 'eight hundred and seven')
+      >>> in_words(34), in_words(807)
+      ('thirty-four', 'eight hundred and seven')
     """
     if not 0 <= number <= 999:
         raise ValueError(f"number must be 0 to 999, got {number}")
@@ -153,19 +153,19 @@ def generate_questions(
     The same settings always give the same questions, ids and splits.
 
     Args:
-        settings: which sums, and how they are split.
+      settings: which sums, and how they are split.
 
     Returns:
-        The questions of "train", "validation" and "test" in random order, so that the
-        first n are a sample; `kind` is the operation.
+      The questions of "train", "validation" and "test" in random order, so that the
+      first n are a sample; `kind` is the operation.
 
     Raises:
-        ValueError: if a split that should have numbers has none.
+      ValueError: if a split that should have numbers has none.
 
     Example:
-        >>> question = generate_questions(ArithmeticSettings())["test"][0]
-        >>> question.question, question.answer
-        ('What is thirty-eight plus fifty-three?', '91')
+      >>> question = generate_questions(ArithmeticSettings())["test"][0]
+      >>> question.question, question.answer
+      ('What is thirty-eight plus fifty-three?', '91')
     """
     splits: dict[str, tuple[Question, ...]] = {}
     next_id = 0
@@ -192,18 +192,18 @@ def worked_examples(settings: ArithmeticSettings, count: int) -> tuple[Worked, .
     """Sums of the numbers to train on, worked out in digits.
 
     Args:
-        settings: which sums, and how they are split.
-        count: how many; the operations take turns.
+      settings: which sums, and how they are split.
+      count: how many; the operations take turns.
 
     Returns:
-        Pairs of a question in its first phrase and the response to it.
+      Pairs of a question in its first phrase and the response to it.
 
     Raises:
-        ValueError: if count is below 0, or there are too few numbers to train on.
+      ValueError: if count is below 0, or there are too few numbers to train on.
 
     Example:
-        >>> worked_examples(ArithmeticSettings(), 1)
-        (('What is fifty-seven plus fifty-nine?', '57 + 59 = 116'),)
+      >>> worked_examples(ArithmeticSettings(), 1)
+      (('What is fifty-seven plus fifty-nine?', '57 + 59 = 116'),)
     """
     if count < 0:
         raise ValueError(f"the number of examples must be >= 0, got {count}")
@@ -229,7 +229,7 @@ class ArithmeticTask(QuestionTask):
     """Sums, each behind some that are worked out.
 
     Attributes:
-        examples: earlier turns of the chat; plain text where there is no chat template.
+      examples: earlier turns of the chat; plain text where there is no chat template.
     """
 
     examples: tuple[Worked, ...] = ()
@@ -268,12 +268,12 @@ def arithmetic(
     Small models keep to no mark, so none is asked for.
 
     Args:
-        tokenizer: of the model.
-        instruction: stands behind the question; may be empty.
-        examples: stand before it, see `worked_examples`.
+      tokenizer: of the model.
+      instruction: stands behind the question; may be empty.
+      examples: stand before it, see `worked_examples`.
 
     Returns:
-        The task.
+      The task.
     """
     return ArithmeticTask(
         tokenizer,

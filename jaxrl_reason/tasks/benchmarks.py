@@ -20,10 +20,10 @@ def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
     """GSM8K (arXiv 2110.14168): the answer is a whole number.
 
     Args:
-        tokenizer: of the model.
+      tokenizer: of the model.
 
     Returns:
-        The task.
+      The task.
     """
     return QuestionTask(tokenizer, f"{_STEPS} {_HASHES}", "gsm8k")
 
@@ -35,10 +35,10 @@ def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
     every question, since below some they would give them away.
 
     Args:
-        tokenizer: of the model.
+      tokenizer: of the model.
 
     Returns:
-        The task.
+      The task.
     """
     return QuestionTask(tokenizer, f"{_STEPS} {_HASHES} {_UNSOLVABLE}", "gsm_plus")
 
@@ -49,13 +49,13 @@ def math_answers(
     """MATH-500 and AMC: the answer is LaTeX.
 
     Args:
-        tokenizer: of the model.
-        name: of the benchmark.
-        verify: a `MathVerifier`; without one only answers of the same normal form are
-            right, which is never too generous.
+      tokenizer: of the model.
+      name: of the benchmark.
+      verify: a `MathVerifier`; without one only answers of the same normal form are
+        right, which is never too generous.
 
     Returns:
-        The task.
+      The task.
     """
     return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", name, verify=verify)
 
@@ -64,9 +64,9 @@ def aime(tokenizer: Tokenizer) -> QuestionTask:
     """AIME: a whole number from 000 to 999, with or without its leading zeros.
 
     Args:
-        tokenizer: of the model.
+      tokenizer: of the model.
 
     Returns:
-        The task.
+      The task.
     """
     return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", "aime", leading_zeros=True)

@@ -23,11 +23,11 @@ class Problem:
     """One puzzle.
 
     Attributes:
-        numbers: the numbers to use, as the prompt lists them; ascending in the
-            data set.
-        target: the value to reach.
-        solution: an expression that reaches it.
-        problem_id: number of the puzzle, unique over all splits.
+      numbers: the numbers to use, as the prompt lists them; ascending in the
+        data set.
+      target: the value to reach.
+      solution: an expression that reaches it.
+      problem_id: number of the puzzle, unique over all splits.
     """
 
     numbers: tuple[int, ...]
@@ -45,17 +45,17 @@ class CountdownSettings:
     """Which puzzles there are, and how they are split.
 
     Attributes:
-        numbers: how many numbers a puzzle has; (3, 4) makes puzzles of both sizes.
-        max_number: the numbers are 1..max_number.
-        max_value: the largest target and the largest value of any step; all values are
-            whole, targets are at least 1 and steps at least 0.
-        max_targets: at most so many targets, drawn at random, for one set of numbers.
-        validation_share: share of the puzzles for tuning.
-        test_share: share of the puzzles for reported figures.
-        hold_out: "numbers" keeps all puzzles of a set of numbers in one split, so that
-            held-out puzzles have new numbers; "pairs" splits single puzzles, so that
-            they have only new targets (the weaker claim).
-        seed: seed of the draws and of the split.
+      numbers: how many numbers a puzzle has; (3, 4) makes puzzles of both sizes.
+      max_number: the numbers are 1..max_number.
+      max_value: the largest target and the largest value of any step; all values are
+        whole, targets are at least 1 and steps at least 0.
+      max_targets: at most so many targets, drawn at random, for one set of numbers.
+      validation_share: share of the puzzles for tuning.
+      test_share: share of the puzzles for reported figures.
+      hold_out: "numbers" keeps all puzzles of a set of numbers in one split, so that
+        held-out puzzles have new numbers; "pairs" splits single puzzles, so that
+        they have only new targets (the weaker claim).
+      seed: seed of the draws and of the split.
     """
 
     numbers: tuple[int, ...] = (3,)
@@ -104,18 +104,18 @@ def generate_problems(
     The same settings always give the same puzzles, ids and splits.
 
     Args:
-        settings: which puzzles, and how they are split.
+      settings: which puzzles, and how they are split.
 
     Returns:
-        The puzzles of "train", "validation" and "test"; no two splits share one.
+      The puzzles of "train", "validation" and "test"; no two splits share one.
 
     Raises:
-        ValueError: if a split that should have puzzles has none.
+      ValueError: if a split that should have puzzles has none.
 
     Example:
-        >>> splits = generate_problems(CountdownSettings())
-        >>> splits["train"][0].numbers, splits["train"][0].target
-        ((1, 1, 1), 1)
+      >>> splits = generate_problems(CountdownSettings())
+      >>> splits["train"][0].numbers, splits["train"][0].target
+      ((1, 1, 1), 1)
     """
     splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
     next_id = 0
@@ -211,19 +211,19 @@ def prompt(problem: Problem, style: str = "symbols") -> str:
     """Text of a prompt; every style ends with `<think>`, which the response closes.
 
     Args:
-        problem: the puzzle.
-        style: "symbols" for the symbol tokenizer; "base" or "qwen-instruct", the texts
-            of arXiv 2503.01307, for text tokenizers.
+      problem: the puzzle.
+      style: "symbols" for the symbol tokenizer; "base" or "qwen-instruct", the texts
+        of arXiv 2503.01307, for text tokenizers.
 
     Returns:
-        The prompt.
+      The prompt.
 
     Raises:
-        ValueError: if there is no such style.
+      ValueError: if there is no such style.
 
     Example:
-        >>> prompt(Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0))
-        '3 4 5 : 35 <think>'
+      >>> prompt(Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0))
+      '3 4 5 : 35 <think>'
     """
     if style == "symbols":
         return f"{' '.join(map(str, problem.numbers))} : {problem.target} <think>"
@@ -242,10 +242,10 @@ class CountdownTask:
     `CountdownTask(tokenizer, (tokenizer.eos_token_id,), "base")`.
 
     Attributes:
-        tokenizer: text to ids and back.
-        eos_token_ids: ids that end a response.
-        style: style of the prompts, see `prompt`.
-        name: short name, used in files and plots.
+      tokenizer: text to ids and back.
+      eos_token_ids: ids that end a response.
+      style: style of the prompts, see `prompt`.
+      name: short name, used in files and plots.
     """
 
     tokenizer: Tokenizer
@@ -258,10 +258,10 @@ class CountdownTask:
         """The task with one token a number and one a symbol.
 
         Args:
-            settings: of the puzzles; they say how many number tokens are needed.
+          settings: of the puzzles; they say how many number tokens are needed.
 
         Returns:
-            The task. A response ends with `</answer>` or `<end>`.
+          The task. A response ends with `</answer>` or `<end>`.
         """
         largest = max(settings.max_value, settings.max_number)
         tokenizer = SymbolTokenizer(largest)
@@ -276,13 +276,13 @@ class CountdownTask:
         """Judge a response.
 
         Args:
-            problem: the puzzle.
-            response_text: what came after the prompt.
-            truncated: the length limit stopped the response; it is never correct then.
+          problem: the puzzle.
+          response_text: what came after the prompt.
+          truncated: the length limit stopped the response; it is never correct then.
 
         Returns:
-            The verdict. `correct` looks at the last answer only and `format_ok` at the
-            tags only; `failed` is set if the response is not text.
+          The verdict. `correct` looks at the last answer only and `format_ok` at the
+          tags only; `failed` is set if the response is not text.
         """
         if not isinstance(response_text, str):
             return Graded(correct=False, format_ok=False, parsed=None, failed=True)

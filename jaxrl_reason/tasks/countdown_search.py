@@ -11,9 +11,9 @@ class Attempt:
     """One way to combine all numbers, step by step.
 
     Attributes:
-        steps: the steps in the order they are taken, such as "3 + 4 = 7".
-        expression: the same as one expression, each inner step in brackets.
-        value: what it is worth.
+      steps: the steps in the order they are taken, such as "3 + 4 = 7".
+      expression: the same as one expression, each inner step in brackets.
+      value: what it is worth.
     """
 
     steps: tuple[str, ...]
@@ -48,15 +48,15 @@ def attempts(numbers: tuple[int, ...], max_value: int) -> tuple[Attempt, ...]:
     with tries in random order a greedy policy repeats one try until the length ends.
 
     Args:
-        numbers: the puzzle's numbers, two or more.
-        max_value: the largest value allowed, steps included.
+      numbers: the puzzle's numbers, two or more.
+      max_value: the largest value allowed, steps included.
 
     Returns:
-        The attempts; several may have the same value.
+      The attempts; several may have the same value.
 
     Example:
-        >>> [a.expression for a in attempts((2, 8), 50)]
-        ['2 + 8', '2 * 8', '8 - 2', '8 / 2']
+      >>> [a.expression for a in attempts((2, 8), 50)]
+      ['2 + 8', '2 * 8', '8 - 2', '8 / 2']
     """
     terms = tuple(_Term(number, str(number), "", [str(number)]) for number in numbers)
     found: dict[str, Attempt] = {}

@@ -27,17 +27,17 @@ class TraceSettings:
     """How the solver searches.
 
     Attributes:
-        budget_weights: weights of a budget of 1, 2, 3, ... tries.
-        random_tries: probability that a try is any combination at random; the others
-            are the next one in the fixed order of `attempts`. Random ones are right no
-            more often than those in order: if solutions only were drawn, a try out of
-            order would be known to be right, and nothing would teach the check.
-        give_up: draw the budget from the weights. False: every trace has the largest
-            budget (a control without early ends; the largest budget still ends).
-        compare: write the target beside each result before the verdict, so that the
-            check is between neighbours; a small model learns it much sooner.
-        separator: symbol between the steps of a try, "" for none.
-        max_value: largest value in any step, as in CountdownSettings.
+      budget_weights: weights of a budget of 1, 2, 3, ... tries.
+      random_tries: probability that a try is any combination at random; the others
+        are the next one in the fixed order of `attempts`. Random ones are right no
+        more often than those in order: if solutions only were drawn, a try out of
+        order would be known to be right, and nothing would teach the check.
+      give_up: draw the budget from the weights. False: every trace has the largest
+        budget (a control without early ends; the largest budget still ends).
+      compare: write the target beside each result before the verdict, so that the
+        check is between neighbours; a small model learns it much sooner.
+      separator: symbol between the steps of a try, "" for none.
+      max_value: largest value in any step, as in CountdownSettings.
     """
 
     budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
@@ -86,20 +86,20 @@ def make_trace(
     """Write one trace for a puzzle.
 
     Args:
-        problem: the puzzle.
-        rng: source of the draws; the same state gives the same trace.
-        settings: how the solver searches.
+      problem: the puzzle.
+      rng: source of the draws; the same state gives the same trace.
+      settings: how the solver searches.
 
     Returns:
-        The response: what follows the prompt's `<think>`, up to `</answer>`.
+      The response: what follows the prompt's `<think>`, up to `</answer>`.
 
     Raises:
-        ValueError: if the puzzle has no solution within settings.max_value.
+      ValueError: if the puzzle has no solution within settings.max_value.
 
     Example:
-        >>> puzzle = Problem((3, 4, 5), 12, "( 3 + 4 ) + 5", 0)
-        >>> make_trace(puzzle, np.random.default_rng(1), TraceSettings())
-        '3 + 4 = 7 , 7 + 5 = 12 : 12 yes </think> <answer> ( 3 + 4 ) + 5 </answer>'
+      >>> puzzle = Problem((3, 4, 5), 12, "( 3 + 4 ) + 5", 0)
+      >>> make_trace(puzzle, np.random.default_rng(1), TraceSettings())
+      '3 + 4 = 7 , 7 + 5 = 12 : 12 yes </think> <answer> ( 3 + 4 ) + 5 </answer>'
     """
     tries = _tries(problem.numbers, problem.target, settings)
     budget = settings.budget(rng.random())
@@ -121,15 +121,15 @@ def max_trace_tokens(size: int, settings: TraceSettings) -> int:
     """Largest number of tokens of a trace with the symbol tokenizer.
 
     Args:
-        size: how many numbers the puzzle has.
-        settings: how the solver searches.
+      size: how many numbers the puzzle has.
+      settings: how the solver searches.
 
     Returns:
-        Tokens of the response, `</answer>` included, the prompt not.
+      Tokens of the response, `</answer>` included, the prompt not.
 
     Example:
-        >>> max_trace_tokens(3, TraceSettings())
-        108
+      >>> max_trace_tokens(3, TraceSettings())
+      108
     """
     separators = (size - 2) * len(settings.separator)
     verdict = 3 if settings.compare else 1

@@ -18,15 +18,15 @@ def fetch_hub_file(data: str) -> tuple[Path, dict[str, Any]]:
     """Fetches a file of a dataset with huggingface_hub into its cache.
 
     Args:
-        data: `hub:OWNER/NAME/PATH[@REVISION]`; the path ends in .jsonl or .parquet, the
-            revision is a branch, tag or commit and "main" if not given.
+      data: `hub:OWNER/NAME/PATH[@REVISION]`; the path ends in .jsonl or .parquet, the
+        revision is a branch, tag or commit and "main" if not given.
 
     Returns:
-        The file in the cache; where it came from, with the commit of the revision.
+      The file in the cache; where it came from, with the commit of the revision.
 
     Raises:
-        QuestionFileError: the text has another form, or the hub cannot be reached; the
-            message says what to fetch and where to put it.
+      QuestionFileError: the text has another form, or the hub cannot be reached; the
+        message says what to fetch and where to put it.
     """
     asked = _FORM.fullmatch(data)
     if asked is None:

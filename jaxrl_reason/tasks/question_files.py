@@ -31,18 +31,18 @@ def gsm8k_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     """GSM8K: `question` and `answer`, a worked solution that ends in `#### 72`.
 
     Args:
-        rows: each with its place, from any source.
+      rows: each with its place, from any source.
 
     Returns:
-        The questions, numbered from 0.
+      The questions, numbered from 0.
 
     Raises:
-        QuestionFileError: a row is not of this form; the message names its place.
+      QuestionFileError: a row is not of this form; the message names its place.
 
     Example:
-        >>> row = {"question": "1 + 1?", "answer": "1 + 1 = 2. #### 2"}
-        >>> gsm8k_questions([("line 1", row)])[0].answer
-        '2'
+      >>> row = {"question": "1 + 1?", "answer": "1 + 1 = 2. #### 2"}
+      >>> gsm8k_questions([("line 1", row)])[0].answer
+      '2'
     """
 
     def question(number: int, row: Row) -> Question:
@@ -59,13 +59,13 @@ def problem_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     """MATH-500, AIME, AMC: `problem` (or `question`) and `answer`, text or a number.
 
     Args:
-        rows: each with its place, from any source.
+      rows: each with its place, from any source.
 
     Returns:
-        The questions, numbered from 0.
+      The questions, numbered from 0.
 
     Raises:
-        QuestionFileError: a row is not of this form; the message names its place.
+      QuestionFileError: a row is not of this form; the message names its place.
     """
 
     def question(number: int, row: Row) -> Question:
@@ -83,15 +83,15 @@ def gsm_plus_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     question that cannot be answered.
 
     Args:
-        rows: each with its place, from any source.
+      rows: each with its place, from any source.
 
     Returns:
-        The questions: `kind` is "seed" or the perturbation, `seed_id` leads from a
-        variant to its seed. Ids count from 0.
+      The questions: `kind` is "seed" or the perturbation, `seed_id` leads from a
+      variant to its seed. Ids count from 0.
 
     Raises:
-        QuestionFileError: a row is not of this form, or two rows give one seed question
-            different answers.
+      QuestionFileError: a row is not of this form, or two rows give one seed question
+        different answers.
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for place, found in rows:
@@ -126,13 +126,13 @@ def read_gsm8k(path: str | Path) -> list[Question]:
     """The questions of a file, see `gsm8k_questions`.
 
     Args:
-        path: JSONL, or parquet where the name ends in `.parquet`.
+      path: JSONL, or parquet where the name ends in `.parquet`.
 
     Returns:
-        The questions.
+      The questions.
 
     Raises:
-        QuestionFileError: the file cannot be read, or a row is not of the form.
+      QuestionFileError: the file cannot be read, or a row is not of the form.
     """
     return gsm8k_questions(_rows(path))
 

@@ -20,7 +20,7 @@ class NamedPlace:
     """Adds a place to the errors of what is read there.
 
     Args:
-        place: file and line, or dataset and number of the example.
+      place: file and line, or dataset and number of the example.
     """
 
     def __init__(self, place: str) -> None:
@@ -39,13 +39,13 @@ def read_bytes(path: str | Path) -> bytes:
     """What a file holds.
 
     Args:
-        path: the file.
+      path: the file.
 
     Returns:
-        Its bytes.
+      Its bytes.
 
     Raises:
-        QuestionFileError: it cannot be read.
+      QuestionFileError: it cannot be read.
     """
     try:
         return Path(path).read_bytes()
@@ -57,14 +57,14 @@ def file_rows(name: str, data: bytes) -> Iterator[PlacedRow]:
     """The rows of a file: parquet if its name says so, else JSONL.
 
     Args:
-        name: of the file, for messages.
-        data: what it holds.
+      name: of the file, for messages.
+      data: what it holds.
 
     Yields:
-        Each row with its place: lines from 1, rows of parquet from 0.
+      Each row with its place: lines from 1, rows of parquet from 0.
 
     Raises:
-        QuestionFileError: the file cannot be read, or has no rows.
+      QuestionFileError: the file cannot be read, or has no rows.
     """
     rows = _parquet_rows if name.endswith(".parquet") else _jsonl_rows
     return at_least_one(name, rows(name, data))
@@ -74,14 +74,14 @@ def at_least_one(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
     """The rows as they are, and an error after the last of none.
 
     Args:
-        name: of the source, for the message.
-        rows: what it has.
+      name: of the source, for the message.
+      rows: what it has.
 
     Yields:
-        The rows.
+      The rows.
 
     Raises:
-        QuestionFileError: there are none.
+      QuestionFileError: there are none.
     """
     empty = True
     for row in rows:
@@ -95,14 +95,14 @@ def text_field(row: Row, name: str) -> str:
     """A field that must be text that can be written, or a number.
 
     Args:
-        row: has the field.
-        name: of the field.
+      row: has the field.
+      name: of the field.
 
     Returns:
-        The text; a number as Python writes it.
+      The text; a number as Python writes it.
 
     Raises:
-        ValueError: it is absent, blank or something else.
+      ValueError: it is absent, blank or something else.
     """
     value = row.get(name)
     if isinstance(value, float) and not math.isfinite(value):

@@ -25,10 +25,10 @@ class QuestionSet:
     """Questions, and what tells them from others.
 
     Attributes:
-        questions: in the order of their ids.
-        digest: SHA-256 of the file that they came from, or of the questions themselves
-            where there is no such file; None for those that a program made.
-        origin: "source", and what names the data there, as JSON can hold it.
+      questions: in the order of their ids.
+      digest: SHA-256 of the file that they came from, or of the questions themselves
+        where there is no such file; None for those that a program made.
+      origin: "source", and what names the data there, as JSON can hold it.
     """
 
     questions: Sequence[Question]
@@ -51,17 +51,17 @@ def load_questions(
       network from then on.
 
     Args:
-        data: which rows.
-        make: rows to questions, such as `gsm8k_questions`.
-        data_dir: the folder of TFDS's datasets; None for TFDS_DATA_DIR, or
-            ~/tensorflow_datasets if that is not set.
+      data: which rows.
+      make: rows to questions, such as `gsm8k_questions`.
+      data_dir: the folder of TFDS's datasets; None for TFDS_DATA_DIR, or
+        ~/tensorflow_datasets if that is not set.
 
     Returns:
-        The questions.
+      The questions.
 
     Raises:
-        QuestionFileError: nothing is there, it cannot be read or a row is not of the
-            benchmark's form; the message names the place, or what to run.
+      QuestionFileError: nothing is there, it cannot be read or a row is not of the
+        benchmark's form; the message names the place, or what to run.
     """
     name = str(data)
     is_path = isinstance(data, Path) or Path(data).exists()

@@ -20,11 +20,11 @@ class Question:
     """One question.
 
     Attributes:
-        problem_id: number of the question, unique in its set.
-        question: its text.
-        answer: the reference answer.
-        kind: what sort of question it is, where a set tells sorts apart.
-        seed_id: for a variant, `problem_id` of the question it was made from.
+      problem_id: number of the question, unique in its set.
+      question: its text.
+      answer: the reference answer.
+      kind: what sort of question it is, where a set tells sorts apart.
+      seed_id: for a variant, `problem_id` of the question it was made from.
     """
 
     problem_id: int
@@ -44,15 +44,15 @@ class QuestionTask:
     """Ask a question, read the final answer, compare it with the reference.
 
     Attributes:
-        tokenizer: text to ids and back; one with `encode_chat` and a chat template
-            makes a chat of the prompt.
-        instruction: says how the final answer is to be marked; stands behind the
-            question.
-        name: short name, used in files and plots.
-        extract: finds the final answer in a response.
-        verify: decides by algebra on answers of unequal form, see `MathVerifier`.
-        leading_zeros: 025 is 25.
-        separator: stands between question and instruction.
+      tokenizer: text to ids and back; one with `encode_chat` and a chat template
+        makes a chat of the prompt.
+      instruction: says how the final answer is to be marked; stands behind the
+        question.
+      name: short name, used in files and plots.
+      extract: finds the final answer in a response.
+      verify: decides by algebra on answers of unequal form, see `MathVerifier`.
+      leading_zeros: 025 is 25.
+      separator: stands between question and instruction.
     """
 
     tokenizer: Tokenizer
@@ -77,12 +77,12 @@ class QuestionTask:
         """Judge a response.
 
         Args:
-            problem: the question.
-            response_text: what came after the prompt.
-            truncated: the length limit stopped the response; it is never correct then.
+          problem: the question.
+          response_text: what came after the prompt.
+          truncated: the length limit stopped the response; it is never correct then.
 
         Returns:
-            The verdict; `format_ok` says that a final answer was found, right or wrong.
+          The verdict; `format_ok` says that a final answer was found, right or wrong.
         """
         grade = grade_final_answer(
             response_text,
@@ -103,10 +103,10 @@ def all_eos_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids that end a response: `eos_token_ids` where the tokenizer has several.
 
     Args:
-        tokenizer: of the model.
+      tokenizer: of the model.
 
     Returns:
-        The ids.
+      The ids.
     """
     several = getattr(tokenizer, "eos_token_ids", None)
     return (tokenizer.eos_token_id,) if several is None else tuple(several)
@@ -119,11 +119,11 @@ def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:
     tokens spelled in the text stay text. Else the text, then `\n\nAnswer:`.
 
     Args:
-        tokenizer: text to ids.
-        text: what the user says.
+      tokenizer: text to ids.
+      text: what the user says.
 
     Returns:
-        The ids.
+      The ids.
     """
     if getattr(tokenizer, "chat_template", None) is not None:
         chat = cast(Any, tokenizer)

@@ -13,10 +13,10 @@ class Graded:
     """Verdict of a task on one response.
 
     Attributes:
-        correct: the response solves the problem; never true of a truncated one.
-        format_ok: the response keeps the task's format.
-        parsed: the answer that was judged, None if there was none.
-        failed: the grader could not judge, which is not the same as a wrong answer.
+      correct: the response solves the problem; never true of a truncated one.
+      format_ok: the response keeps the task's format.
+      parsed: the answer that was judged, None if there was none.
+      failed: the grader could not judge, which is not the same as a wrong answer.
     """
 
     correct: bool

@@ -33,18 +33,18 @@ def open_tfds(
     Nothing is downloaded or prepared. Text comes as `str`, numbers as Python's.
 
     Args:
-        data: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`; the newest version that is there if
-            none is given, and any split that TFDS reads, such as `test[:100]`.
-        data_dir: the folder of all datasets; None for TFDS_DATA_DIR, or
-            ~/tensorflow_datasets if that is not set.
+      data: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`; the newest version that is there if
+        none is given, and any split that TFDS reads, such as `test[:100]`.
+      data_dir: the folder of all datasets; None for TFDS_DATA_DIR, or
+        ~/tensorflow_datasets if that is not set.
 
     Returns:
-        The rows, each with its number from 0 as its place; where they came from.
+      The rows, each with its number from 0 as its place; where they came from.
 
     Raises:
-        QuestionFileError: the text has another form, the dataset is not there, is
-            damaged, or is in a form that only TensorFlow reads; the message says what
-            to run.
+      QuestionFileError: the text has another form, the dataset is not there, is
+        damaged, or is in a form that only TensorFlow reads; the message says what
+        to run.
     """
     asked = _FORM.fullmatch(data)
     if asked is None:

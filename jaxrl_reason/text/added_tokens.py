@@ -13,13 +13,13 @@ class AddedToken:
     """A token that is found in a text before the vocabulary's model sees it.
 
     Attributes:
-        text: what stands in the text.
-        id: its id.
-        control: it steers the model (`<|im_end|>`), so that a user's text must not
-            produce it; otherwise a mere word (`<think>` of Qwen3).
-        lstrip: white space before it belongs to it.
-        rstrip: white space after it belongs to it.
-        single_word: it is found only where no letter, digit or `_` adjoins.
+      text: what stands in the text.
+      id: its id.
+      control: it steers the model (`<|im_end|>`), so that a user's text must not
+        produce it; otherwise a mere word (`<think>` of Qwen3).
+      lstrip: white space before it belongs to it.
+      rstrip: white space after it belongs to it.
+      single_word: it is found only where no letter, digit or `_` adjoins.
     """
 
     text: str
@@ -34,14 +34,14 @@ class Splitter:
     """Cuts a text at added tokens: the leftmost, and of those the longest.
 
     Args:
-        tokens: the tokens to look for; none may be empty.
+      tokens: the tokens to look for; none may be empty.
 
     Raises:
-        ValueError: if a token's text is empty.
+      ValueError: if a token's text is empty.
 
     Example:
-        >>> Splitter([AddedToken("<s>", 1, control=True)]).split("<s>a <s>")
-        [1, 'a ', 1]
+      >>> Splitter([AddedToken("<s>", 1, control=True)]).split("<s>a <s>")
+      [1, 'a ', 1]
     """
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
@@ -59,10 +59,10 @@ class Splitter:
         """The pieces in order: ids of the tokens found, and the text between them.
 
         Args:
-            text: any text.
+          text: any text.
 
         Returns:
-            Ids and texts; no text is empty.
+          Ids and texts; no text is empty.
         """
         pieces: list[str | int] = []
         position = 0
@@ -86,13 +86,13 @@ def added_tokens(spec: Mapping[str, Any]) -> list[AddedToken]:
     """The added tokens of a tokenizer.json.
 
     Args:
-        spec: contents of the file.
+      spec: contents of the file.
 
     Returns:
-        The tokens, in the file's order.
+      The tokens, in the file's order.
 
     Raises:
-        ValueError: if one lacks its id or text.
+      ValueError: if one lacks its id or text.
     """
     tokens = []
     for entry in spec.get("added_tokens") or []:

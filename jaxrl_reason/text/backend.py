@@ -24,9 +24,9 @@ class Backend(Protocol):
         """Ids of a text between two added tokens.
 
         Args:
-            text: the text.
-            first: nothing stands before it.
-            inside: it goes on from a text, so that no space is put before it.
+          text: the text.
+          first: nothing stands before it.
+          inside: it goes on from a text, so that no space is put before it.
         """
 
 
@@ -34,10 +34,10 @@ class JsonBackend:
     """The model of a tokenizer.json, by the package `tokenizers`.
 
     Args:
-        spec: contents of the file.
+      spec: contents of the file.
 
     Raises:
-        ValueError: if `tokenizers` refuses them.
+      ValueError: if `tokenizers` refuses them.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -81,10 +81,10 @@ def check_text(text: str) -> None:
     """Refuse what no UTF-8 can hold.
 
     Args:
-        text: any text.
+      text: any text.
 
     Raises:
-        ValueError: if it holds half of a surrogate pair.
+      ValueError: if it holds half of a surrogate pair.
     """
     try:
         text.encode()
@@ -99,14 +99,14 @@ def token_table(spec: Spec) -> tuple[dict[int, bytes], bool]:
     """Bytes that each token of the model writes.
 
     Args:
-        spec: contents of a tokenizer.json; its decoder must be the byte-level one or
-            one of sentencepiece's kind.
+      spec: contents of a tokenizer.json; its decoder must be the byte-level one or
+        one of sentencepiece's kind.
 
     Returns:
-        Bytes by id, and whether a text's leading space is the tokenizer's own.
+      Bytes by id, and whether a text's leading space is the tokenizer's own.
 
     Raises:
-        ValueError: if the decoder is of another kind or the vocabulary is not a table.
+      ValueError: if the decoder is of another kind or the vocabulary is not a table.
     """
     decoders = _parts(spec.get("decoder"), "decoders")
     kinds = {part.get("type") for part in decoders}

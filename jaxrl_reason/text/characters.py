@@ -9,17 +9,17 @@ class CharacterTokenizer:
     """Ids of the characters of an alphabet, padding 0 and the end 1.
 
     Args:
-        alphabet: the characters that have a token; repetitions count once.
+      alphabet: the characters that have a token; repetitions count once.
 
     Raises:
-        ValueError: if the alphabet is empty.
+      ValueError: if the alphabet is empty.
 
     Example:
-        >>> tokenizer = CharacterTokenizer("0123456789+= ")
-        >>> tokenizer.encode("1+1")
-        [3, 12, 3]
-        >>> tokenizer.decode([3, 12, 3, tokenizer.eos_token_id])
-        '1+1<end>'
+      >>> tokenizer = CharacterTokenizer("0123456789+= ")
+      >>> tokenizer.encode("1+1")
+      [3, 12, 3]
+      >>> tokenizer.decode([3, 12, 3, tokenizer.eos_token_id])
+      '1+1<end>'
     """
 
     def __init__(self, alphabet: str) -> None:
@@ -47,13 +47,13 @@ class CharacterTokenizer:
         """One id a character.
 
         Args:
-            text: characters of the alphabet.
+          text: characters of the alphabet.
 
         Returns:
-            The ids; no EOS token is added.
+          The ids; no EOS token is added.
 
         Raises:
-            ValueError: if a character has no token; the message names it.
+          ValueError: if a character has no token; the message names it.
         """
         try:
             return [self._ids[character] for character in text]
@@ -66,13 +66,13 @@ class CharacterTokenizer:
         """Text of the ids, `<pad>` and `<end>` included.
 
         Args:
-            ids: token ids.
+          ids: token ids.
 
         Returns:
-            The text.
+          The text.
 
         Raises:
-            ValueError: if an id is outside the vocabulary; the message names it.
+          ValueError: if an id is outside the vocabulary; the message names it.
         """
         for index in ids:
             if not 0 <= index < len(self._words):

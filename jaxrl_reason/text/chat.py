@@ -16,8 +16,8 @@ class WrittenChat:
     """What a template made of a chat.
 
     Attributes:
-        text: all of it, for people.
-        pieces: ids of the template's control tokens, and the text between them.
+      text: all of it, for people.
+      pieces: ids of the template's control tokens, and the text between them.
     """
 
     text: str
@@ -28,10 +28,10 @@ class ChatWriter:
     """Writes chats so that messages cannot spell control tokens.
 
     Args:
-        template: Jinja source.
-        spellings: of the control tokens.
-        controls: finds control tokens in what the template wrote.
-        named: what a template may read of the tokenizer: `bos_token` and so on.
+      template: Jinja source.
+      spellings: of the control tokens.
+      controls: finds control tokens in what the template wrote.
+      named: what a template may read of the tokenizer: `bos_token` and so on.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class ChatWriter:
         """Write a chat.
 
         Args:
-            messages: mappings with "role" and "content".
-            prompt: end where the assistant begins to speak.
-            variables: what else the template reads.
+          messages: mappings with "role" and "content".
+          prompt: end where the assistant begins to speak.
+          variables: what else the template reads.
 
         Returns:
-            The chat.
+          The chat.
 
         Raises:
-            ValueError: if the template refuses the messages or makes a control token
-                out of their text, a role is no plain word, a variable is one of the
-                chat's own, or a message holds more than plain JSON values.
+          ValueError: if the template refuses the messages or makes a control token
+            out of their text, a role is no plain word, a variable is one of the
+            chat's own, or a message holds more than plain JSON values.
         """
         check_messages(messages)
         own = {*self._named, "messages", "add_generation_prompt"}

@@ -20,11 +20,11 @@ def check_messages(messages: Sequence[Message]) -> None:
     """Refuse what is not a chat.
 
     Args:
-        messages: the chat.
+      messages: the chat.
 
     Raises:
-        ValueError: if there is no message, or one is no mapping or has no role of
-            letters, digits, `_`, `.` and `-`.
+      ValueError: if there is no message, or one is no mapping or has no role of
+        letters, digits, `_`, `.` and `-`.
     """
     if isinstance(messages, str | Mapping) or not messages:
         raise ValueError(f"messages must be a list of at least one, got {messages!r}")
@@ -40,20 +40,20 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     """Write a chat.
 
     Args:
-        template: Jinja source, as model files carry it.
-        variables: what the template may read: `messages`, `add_generation_prompt`,
-            `bos_token` and so on.
+      template: Jinja source, as model files carry it.
+      variables: what the template may read: `messages`, `add_generation_prompt`,
+        `bos_token` and so on.
 
     Returns:
-        The text.
+      The text.
 
     Raises:
-        ValueError: if the template is faulty, breaks the sandbox's rules or refuses the
-            messages.
+      ValueError: if the template is faulty, breaks the sandbox's rules or refuses the
+        messages.
 
     Example:
-        >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
-        'a'
+      >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
+      'a'
     """
     import jinja2
 

@@ -25,14 +25,14 @@ def load_folder_tokenizer(
     EOS token), config.json (size of the vocabulary).
 
     Args:
-        folder: the folder.
-        vocab_size: size of the model's embedding; config.json's by default.
+      folder: the folder.
+      vocab_size: size of the model's embedding; config.json's by default.
 
     Returns:
-        The tokenizer.
+      The tokenizer.
 
     Raises:
-        ValueError: if a file is missing or faulty; the message names it.
+      ValueError: if a file is missing or faulty; the message names it.
     """
     folder = Path(folder)
     config = {

@@ -19,16 +19,16 @@ def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
     """Keys and values of a GGUF file, without its tensors.
 
     Args:
-        path: the file.
-        prefix: keep only keys that begin so.
+      path: the file.
+      prefix: keep only keys that begin so.
 
     Returns:
-        Values by key: numbers, booleans, strings, and lists of them.
+      Values by key: numbers, booleans, strings, and lists of them.
 
     Raises:
-        ValueError: if the file is not GGUF of version 2 or 3, or ends too early; the
-            message names the file and the key.
-        OSError: if it cannot be opened.
+      ValueError: if the file is not GGUF of version 2 or 3, or ends too early; the
+        message names the file and the key.
+      OSError: if it cannot be opened.
     """
     with Path(path).open("rb") as file:
         if file.read(4) != b"GGUF":

@@ -20,15 +20,15 @@ def load_gguf_tokenizer(
     """The tokenizer of a .gguf file: byte-level BPE, or of sentencepiece's kind.
 
     Args:
-        path: the file.
-        vocab_size: size of the model's embedding, if larger than the vocabulary.
+      path: the file.
+      vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
-        The tokenizer, with the file's chat template.
+      The tokenizer, with the file's chat template.
 
     Raises:
-        ValueError: if the file is damaged, holds no tokenizer, or one of a kind that is
-            not known; the message names the file.
+      ValueError: if the file is damaged, holds no tokenizer, or one of a kind that is
+        not known; the message names the file.
     """
     try:
         return gguf_tokenizer(read_metadata(path, "tokenizer."), vocab_size=vocab_size)
@@ -43,14 +43,14 @@ def gguf_tokenizer(
     """`load_gguf_tokenizer` of the keys and values of a file.
 
     Args:
-        metadata: values by key; those that begin with `tokenizer.` are read.
-        vocab_size: size of the model's embedding, if larger than the vocabulary.
+      metadata: values by key; those that begin with `tokenizer.` are read.
+      vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
-        The tokenizer.
+      The tokenizer.
 
     Raises:
-        ValueError: as `load_gguf_tokenizer`, without the file's name.
+      ValueError: as `load_gguf_tokenizer`, without the file's name.
     """
     makers: dict[str, Callable[[Mapping[str, Any]], Spec]] = {
         "gpt2": _byte_level,
@@ -75,11 +75,11 @@ def bos_first(spec: Spec, bos: int | None) -> Spec:
     """The step of a tokenizer.json that puts BOS before every text.
 
     Args:
-        spec: contents of the file.
-        bos: id of BOS, one of the added tokens.
+      spec: contents of the file.
+      bos: id of BOS, one of the added tokens.
 
     Returns:
-        The post-processor.
+      The post-processor.
     """
     text = next(t["content"] for t in spec["added_tokens"] if t["id"] == bos)
     begin = {"SpecialToken": {"id": text, "type_id": 0}}
@@ -187,10 +187,10 @@ def control_ids(spec: Spec) -> dict[str, int]:
     """Ids of the control tokens of a tokenizer.json, by their text.
 
     Args:
-        spec: contents of the file.
+      spec: contents of the file.
 
     Returns:
-        The ids.
+      The ids.
     """
     added = spec.get("added_tokens") or []
     return {token["content"]: token["id"] for token in added if token.get("special")}

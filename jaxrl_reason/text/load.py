@@ -14,15 +14,15 @@ def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTo
     """The tokenizer of a model.
 
     Args:
-        path: a Hugging Face folder, its tokenizer.json, a .gguf or a .model file.
-        vocab_size: size of the model's embedding, if larger than the vocabulary.
+      path: a Hugging Face folder, its tokenizer.json, a .gguf or a .model file.
+      vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
-        The tokenizer.
+      The tokenizer.
 
     Raises:
-        ValueError: if there is nothing at the path, or nothing that can be used; the
-            message names the file.
+      ValueError: if there is nothing at the path, or nothing that can be used; the
+        message names the file.
     """
     path = Path(path)
     if not path.exists():
@@ -48,8 +48,8 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
     which `load_tokenizer` reads too.
 
     Args:
-        tokenizer: from `load_tokenizer`.
-        folder: where to write; made if it is not there.
+      tokenizer: from `load_tokenizer`.
+      folder: where to write; made if it is not there.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

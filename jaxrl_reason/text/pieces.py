@@ -12,11 +12,11 @@ def added_entries(pieces: Sequence[str], kinds: Sequence[int]) -> list[Spec]:
     """Entries of a tokenizer.json's added tokens.
 
     Args:
-        pieces: the vocabulary, by id.
-        kinds: kind of each piece.
+      pieces: the vocabulary, by id.
+      kinds: kind of each piece.
 
     Returns:
-        One entry for each unknown, control and user-defined piece.
+      One entry for each unknown, control and user-defined piece.
     """
     return [
         {
@@ -44,17 +44,17 @@ def pieces_spec(
     """Contents of a tokenizer.json that encodes as sentencepiece does.
 
     Args:
-        pieces: the vocabulary, by id.
-        scores: score of each piece; the pair that makes the highest is merged first.
-        kinds: kind of each piece.
-        unigram: the model is a unigram one and not byte-pair encoding.
-        add_space: a text gets a leading space.
+      pieces: the vocabulary, by id.
+      scores: score of each piece; the pair that makes the highest is merged first.
+      kinds: kind of each piece.
+      unigram: the model is a unigram one and not byte-pair encoding.
+      add_space: a text gets a leading space.
 
     Returns:
-        The contents.
+      The contents.
 
     Raises:
-        ValueError: if there is no unknown piece.
+      ValueError: if there is no unknown piece.
     """
     unknown = [index for index, kind in enumerate(kinds) if kind == UNKNOWN]
     if not unknown:

@@ -24,11 +24,11 @@ class WordRule:
     """One way to cut a text into words.
 
     Attributes:
-        pattern: regular expression of a word; None for GPT-2's own.
-        digits: every digit is cut off first.
-        normalize: Unicode's NFC is applied first.
-        whole_words: a word that is in the vocabulary needs no merges.
-        add_bos: texts begin with BOS unless the file says otherwise.
+      pattern: regular expression of a word; None for GPT-2's own.
+      digits: every digit is cut off first.
+      normalize: Unicode's NFC is applied first.
+      whole_words: a word that is in the vocabulary needs no merges.
+      add_bos: texts begin with BOS unless the file says otherwise.
     """
 
     pattern: str | None = None

@@ -21,15 +21,15 @@ class Spellings:
     """Finds where a text spells control tokens, or part of one at its edges.
 
     Args:
-        control: texts of the control tokens, each of at least two characters: one of a
-            single character has no inside to put a mark in.
+      control: texts of the control tokens, each of at least two characters: one of a
+        single character has no inside to put a mark in.
 
     Raises:
-        ValueError: if a text is shorter.
+      ValueError: if a text is shorter.
 
     Example:
-        >>> Spellings(["<s>", "</s>"]).cuts("a <s> b <")
-        [3, 9]
+      >>> Spellings(["<s>", "</s>"]).cuts("a <s> b <")
+      [3, 9]
     """
 
     def __init__(self, control: Iterable[str]) -> None:
@@ -50,12 +50,12 @@ class Spellings:
         """Places where a mark must stand, so that no control token can be whole.
 
         Args:
-            text: what is not to be trusted.
-            every: also after every character that begins a control token, so that a
-                template cannot join one out of parts either.
+          text: what is not to be trusted.
+          every: also after every character that begins a control token, so that a
+            template cannot join one out of parts either.
 
         Returns:
-            Indices in ascending order, each once.
+          Indices in ascending order, each once.
         """
         cuts = set()
         if self._found:
@@ -76,18 +76,18 @@ class Protector:
     """Marks control tokens in the strings of a value, and takes the marks out again.
 
     Args:
-        spellings: of the control tokens.
-        values: everything that may hold a text in which the mark must not occur.
+      spellings: of the control tokens.
+      values: everything that may hold a text in which the mark must not occur.
 
     Raises:
-        ValueError: if the values use every private character, or hold anything but
-            strings, numbers, booleans, None, and lists and mappings of them.
+      ValueError: if the values use every private character, or hold anything but
+        strings, numbers, booleans, None, and lists and mappings of them.
 
     Example:
-        >>> protector = Protector(Spellings(["<s>"]), ["a <s> b"])
-        >>> marked = protector.protect("a <s> b")
-        >>> "<s>" in marked, protector.restore(marked)
-        (False, 'a <s> b')
+      >>> protector = Protector(Spellings(["<s>"]), ["a <s> b"])
+      >>> marked = protector.protect("a <s> b")
+      >>> "<s>" in marked, protector.restore(marked)
+      (False, 'a <s> b')
     """
 
     def __init__(self, spellings: Spellings, values: Sequence[Any]) -> None:
@@ -100,11 +100,11 @@ class Protector:
         """The value, with new lists and dicts, in which no control token stands whole.
 
         Args:
-            value: strings, numbers, booleans, None, and lists and mappings of them.
-            every: as for `Spellings.cuts`.
+          value: strings, numbers, booleans, None, and lists and mappings of them.
+          every: as for `Spellings.cuts`.
 
         Returns:
-            The marked value. Keys of mappings are marked too: templates write them.
+          The marked value. Keys of mappings are marked too: templates write them.
         """
         if isinstance(value, str):
             return self._mark_text(value, every)
@@ -121,10 +121,10 @@ class Protector:
         """The text without marks.
 
         Args:
-            text: part of what a template wrote.
+          text: part of what a template wrote.
 
         Returns:
-            What it would have been had nothing been marked.
+          What it would have been had nothing been marked.
         """
         return text.replace(self._mark, "").replace(self._escaped, "")
 

@@ -24,7 +24,7 @@ class SentencePieceBackend:
     """Ids of plain text by the sentencepiece library itself.
 
     Args:
-        model: contents of the .model file.
+      model: contents of the .model file.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -52,17 +52,17 @@ def load_sentencepiece(
     the same pieces.
 
     Args:
-        path: the file.
-        chat_template: Jinja source; a .model file holds none.
-        add_bos: every text begins with BOS, as for Llama 2 and Mistral.
-        vocab_size: size of the model's embedding, if larger than the vocabulary.
+      path: the file.
+      chat_template: Jinja source; a .model file holds none.
+      add_bos: every text begins with BOS, as for Llama 2 and Mistral.
+      vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
-        The tokenizer.
+      The tokenizer.
 
     Raises:
-        ValueError: if the file is no sentencepiece model, changes characters before it
-            encodes (NFKC and the like), or is neither BPE nor unigram.
+      ValueError: if the file is no sentencepiece model, changes characters before it
+        encodes (NFKC and the like), or is neither BPE nor unigram.
     """
     content = Path(path).read_bytes()
     try:

@@ -26,11 +26,11 @@ class Specials:
     """Special ids of a model.
 
     Attributes:
-        eos_token_ids: ids that end a text, the one of the chat template first.
-        pad_id: fills rows; none of `eos_token_ids`.
-        bos_id: begins a text, None if the model knows none.
-        unk_id: stands for what the vocabulary lacks, None if it lacks nothing.
-        add_bos: every text begins with `bos_id`, not only what a template writes.
+      eos_token_ids: ids that end a text, the one of the chat template first.
+      pad_id: fills rows; none of `eos_token_ids`.
+      bos_id: begins a text, None if the model knows none.
+      unk_id: stands for what the vocabulary lacks, None if it lacks nothing.
+      add_bos: every text begins with `bos_id`, not only what a template writes.
     """
 
     eos_token_ids: tuple[int, ...]
@@ -59,16 +59,16 @@ def find_eos_token_ids(
     """Ends that a file names, then those that bear a known name.
 
     Args:
-        named: ids that the file calls ends, the most important first.
-        control: ids of the control tokens by their text.
+      named: ids that the file calls ends, the most important first.
+      control: ids of the control tokens by their text.
 
     Returns:
-        Ids without repetition.
+      Ids without repetition.
 
     Example:
-        >>> control = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
-        >>> find_eos_token_ids([2], control)
-        (2, 0)
+      >>> control = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+      >>> find_eos_token_ids([2], control)
+      (2, 0)
     """
     known = (control[name] for name in _END_NAMES if name in control)
     return tuple(dict.fromkeys((*named, *known)))
@@ -86,20 +86,20 @@ def pad_token(
     to stop.
 
     Args:
-        named: id that the file pads with, None if it names none.
-        eos_token_ids: ids that end a text.
-        control: ids of the control tokens by their text.
-        used: the chat template: a token that it writes is taken last.
+      named: id that the file pads with, None if it names none.
+      eos_token_ids: ids that end a text.
+      control: ids of the control tokens by their text.
+      used: the chat template: a token that it writes is taken last.
 
     Returns:
-        The id.
+      The id.
 
     Raises:
-        ValueError: if every control token ends a text.
+      ValueError: if every control token ends a text.
 
     Example:
-        >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")
-        0
+      >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")
+      0
     """
     if named is not None and named not in eos_token_ids:
         return named

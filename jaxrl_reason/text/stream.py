@@ -12,8 +12,8 @@ class StreamDecoder:
     that was given out, joined, is what `decode` makes of all ids.
 
     Args:
-        tokenizer: whose ids they are.
-        skip_control: leave control tokens out; otherwise they are written.
+      tokenizer: whose ids they are.
+      skip_control: leave control tokens out; otherwise they are written.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, *, skip_control: bool = True) -> None:
@@ -26,13 +26,13 @@ class StreamDecoder:
         """The characters that an id completes, often none.
 
         Args:
-            index: the next id.
+          index: the next id.
 
         Returns:
-            New text.
+          New text.
 
         Raises:
-            ValueError: if the id is outside the vocabulary.
+          ValueError: if the id is outside the vocabulary.
         """
         new = self._tokenizer.token_bytes(index)
         if self._skip_control and self._tokenizer.is_control(index):

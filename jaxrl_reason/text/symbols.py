@@ -27,15 +27,15 @@ class SymbolTokenizer:
     the text with single spaces. Character tokens would make rows several times as long.
 
     Args:
-        max_number: the largest whole number that has a token.
+      max_number: the largest whole number that has a token.
 
     Raises:
-        ValueError: if max_number is negative.
+      ValueError: if max_number is negative.
 
     Example:
-        >>> tokenizer = SymbolTokenizer(50)
-        >>> tokenizer.decode(tokenizer.encode("3 4  5 : 35 <think>"))
-        '3 4 5 : 35 <think>'
+      >>> tokenizer = SymbolTokenizer(50)
+      >>> tokenizer.decode(tokenizer.encode("3 4  5 : 35 <think>"))
+      '3 4 5 : 35 <think>'
     """
 
     def __init__(self, max_number: int) -> None:
@@ -74,13 +74,13 @@ class SymbolTokenizer:
         """Token ids of a text of words separated by white space.
 
         Args:
-            text: words, each a number 0..max_number or a symbol.
+          text: words, each a number 0..max_number or a symbol.
 
         Returns:
-            One id a word; no EOS token is added.
+          One id a word; no EOS token is added.
 
         Raises:
-            ValueError: if a word has no token; the message names it.
+          ValueError: if a word has no token; the message names it.
         """
         words = text.split()
         try:
@@ -96,13 +96,13 @@ class SymbolTokenizer:
         """Words of the ids, joined with single spaces.
 
         Args:
-            ids: token ids (padding included: it is written as `<pad>`).
+          ids: token ids (padding included: it is written as `<pad>`).
 
         Returns:
-            The text.
+          The text.
 
         Raises:
-            ValueError: if an id is outside the vocabulary; the message names it.
+          ValueError: if an id is outside the vocabulary; the message names it.
         """
         words = []
         for index in ids:

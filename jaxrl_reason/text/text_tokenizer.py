@@ -30,15 +30,15 @@ class TextTokenizer:
     U+FFFD; nothing is tidied up.
 
     Args:
-        spec: contents of a tokenizer.json.
-        specials: special ids.
-        chat_template: Jinja source, None if the model has no chats.
-        vocab_size: size of the model's embedding, which may exceed the number of
-            tokens; ids without a token decode to U+FFFD.
-        backend: encodes plain text in place of `spec`'s model.
+      spec: contents of a tokenizer.json.
+      specials: special ids.
+      chat_template: Jinja source, None if the model has no chats.
+      vocab_size: size of the model's embedding, which may exceed the number of
+        tokens; ids without a token decode to U+FFFD.
+      backend: encodes plain text in place of `spec`'s model.
 
     Raises:
-        ValueError: if `spec` cannot be used, or a special id is outside its vocabulary.
+      ValueError: if `spec` cannot be used, or a special id is outside its vocabulary.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class TextTokenizer:
         """The bytes that an id writes; they need not be whole characters.
 
         Args:
-            index: a token id.
+          index: a token id.
 
         Returns:
-            Its bytes; those of U+FFFD for an id without a token.
+          Its bytes; those of U+FFFD for an id without a token.
 
         Raises:
-            ValueError: if the id is outside the vocabulary.
+          ValueError: if the id is outside the vocabulary.
         """
         # A negative index would silently read from the end of an array.
         if not 0 <= index < self._vocab_size:
@@ -136,15 +136,15 @@ class TextTokenizer:
         """Token ids of a text, with nothing added before or after.
 
         Args:
-            text: any text.
-            control: read `<|im_end|>` and the like as control tokens. Only for texts
-                that you wrote yourself.
+          text: any text.
+          control: read `<|im_end|>` and the like as control tokens. Only for texts
+            that you wrote yourself.
 
         Returns:
-            The ids.
+          The ids.
 
         Raises:
-            ValueError: if the text holds half of a surrogate pair.
+          ValueError: if the text holds half of a surrogate pair.
         """
         check_text(text)
         pieces = self._controls.split(text) if control else [text]
@@ -154,11 +154,11 @@ class TextTokenizer:
         """`encode`, with `bos_id` before it if every text of the model begins so.
 
         Args:
-            text: any text.
-            control: as for `encode`.
+          text: any text.
+          control: as for `encode`.
 
         Returns:
-            The ids.
+          The ids.
         """
         return self._with_bos(self.encode(text, control=control))
 
@@ -166,14 +166,14 @@ class TextTokenizer:
         """Text of token ids.
 
         Args:
-            ids: token ids, a list or an array.
-            skip_control: leave control tokens out; otherwise they are written.
+          ids: token ids, a list or an array.
+          skip_control: leave control tokens out; otherwise they are written.
 
         Returns:
-            The text; bytes that form no character are written as U+FFFD.
+          The text; bytes that form no character are written as U+FFFD.
 
         Raises:
-            ValueError: if an id is outside the vocabulary.
+          ValueError: if an id is outside the vocabulary.
         """
         kept = (i for i in ids if not (skip_control and int(i) in self._control))
         text = b"".join(map(self.token_bytes, kept))
@@ -192,15 +192,15 @@ class TextTokenizer:
         Encoding this text would turn what users typed into control tokens.
 
         Args:
-            messages: the chat, mappings with "role" and "content".
-            add_generation_prompt: end where the assistant begins to speak.
-            **variables: what else the template reads, `tools` for example.
+          messages: the chat, mappings with "role" and "content".
+          add_generation_prompt: end where the assistant begins to speak.
+          **variables: what else the template reads, `tools` for example.
 
         Returns:
-            The text.
+          The text.
 
         Raises:
-            ValueError: as `encode_chat`.
+          ValueError: as `encode_chat`.
         """
         return self._chat().write(messages, add_generation_prompt, variables).text
 
@@ -217,17 +217,17 @@ class TextTokenizer:
         and it is added where the template lacks it and every text begins with it.
 
         Args:
-            messages: the chat, mappings with "role" and "content". The role may be part
-                of a control token, so it must come from you and not from a user.
-            add_generation_prompt: end where the assistant begins to speak.
-            **variables: what else the template reads, `tools` for example.
+          messages: the chat, mappings with "role" and "content". The role may be part
+            of a control token, so it must come from you and not from a user.
+          add_generation_prompt: end where the assistant begins to speak.
+          **variables: what else the template reads, `tools` for example.
 
         Returns:
-            The ids.
+          The ids.
 
         Raises:
-            ValueError: if there is no template, it refuses the messages, a role is no
-                plain word, or the messages hold more than plain JSON values.
+          ValueError: if there is no template, it refuses the messages, a role is no
+            plain word, or the messages hold more than plain JSON values.
         """
         written = self._chat().write(messages, add_generation_prompt, variables)
         ids = self._encode_pieces(written.pieces)

@@ -38,21 +38,21 @@ def export_hf(
     With dtype None, importing the folder with the same param_dtype gives the same bits.
 
     Args:
-        folder: absent or empty; made.
-        config: settings of the model.
-        params: its parameters.
-        special: token ids to name; none if None.
-        family: model_type; None is the first family that can say the settings.
-        dtype: type of the tensors, "float32" or "bfloat16"; None is that of config.
-        largest_file: bytes of tensors in one file; above, several and an index. One
-            file at a time lies in the host's memory.
+      folder: absent or empty; made.
+      config: settings of the model.
+      params: its parameters.
+      special: token ids to name; none if None.
+      family: model_type; None is the first family that can say the settings.
+      dtype: type of the tensors, "float32" or "bfloat16"; None is that of config.
+      largest_file: bytes of tensors in one file; above, several and an index. One
+        file at a time lies in the host's memory.
 
     Returns:
-        The folder.
+      The folder.
 
     Raises:
-        ValueError: the folder holds something, no family can say the settings, the
-            parameters are not the model's, dtype is unknown, or largest_file < 1.
+      ValueError: the folder holds something, no family can say the settings, the
+        parameters are not the model's, dtype is unknown, or largest_file < 1.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -84,12 +84,12 @@ def hf_tensors(
     What an inference engine is handed when the policy has moved.
 
     Args:
-        config: settings of the model.
-        params: its parameters.
-        dtype: of the tensors; None is that of config.
+      config: settings of the model.
+      params: its parameters.
+      dtype: of the tensors; None is that of config.
 
     Yields:
-        Name and tensor.
+      Name and tensor.
     """
     arrays, layouts = by_path(params), layouts_of(Transformer(config))
     _check_arrays(arrays, layouts)

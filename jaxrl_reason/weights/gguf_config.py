@@ -69,7 +69,7 @@ def read_gguf_config(file: GGUFFile) -> HFConfig:
     """The settings of a .gguf file, or a refusal.
 
     Raises:
-        WeightsError: the architecture is not built, or a key of it is not understood.
+      WeightsError: the architecture is not built, or a key of it is not understood.
     """
     family = file.metadata.get("general.architecture")
     if family not in ARCHITECTURES:

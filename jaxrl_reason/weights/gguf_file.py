@@ -36,11 +36,11 @@ class GGUFFile:
     """A .gguf file, opened once; tensors are dequantised as they are read.
 
     Args:
-        path: the file.
+      path: the file.
 
     Raises:
-        WeightsError: it is missing or damaged, or a tensor has a type that the gguf
-            package does not dequantise.
+      WeightsError: it is missing or damaged, or a tensor has a type that the gguf
+        package does not dequantise.
     """
 
     def __init__(self, path: Path) -> None:

@@ -34,12 +34,12 @@ WINDOWED, FULL = "sliding_attention", "full_attention"
 class HFConfig:
     """What a config.json says.
 
-    Args:
-        model: the settings, in float32; `dataclasses.replace` what a run wants else.
-        family: model_type, "llama", "mistral", "qwen2" or "qwen3".
-        special: the token ids it names.
-        text_part: the file is of a model that also sees; `model` is its text part, and
-            whether the head is tied is for the tensors to say.
+    Attributes:
+      model: the settings, in float32; `dataclasses.replace` what a run wants else.
+      family: model_type, "llama", "mistral", "qwen2" or "qwen3".
+      special: the token ids it names.
+      text_part: the file is of a model that also sees; `model` is its text part, and
+        whether the head is tied is for the tensors to say.
     """
 
     model: TransformerConfig
@@ -52,11 +52,11 @@ def read_hf_config(found: Mapping[str, Any], file: Path) -> HFConfig:
     """Read every field of a config.json, or refuse.
 
     Args:
-        found: the fields.
-        file: where they come from, for messages.
+      found: the fields.
+      file: where they come from, for messages.
 
     Raises:
-        WeightsError: a field is unknown, missing, or has a value that is not built.
+      WeightsError: a field is unknown, missing, or has a value that is not built.
     """
     try:
         return _read(found, file)
@@ -225,16 +225,16 @@ def hf_fields(
     """The config.json of a model: the inverse of `read_hf_config`.
 
     Args:
-        model: the settings.
-        special: token ids to name.
-        family: model_type; None is the first family that can say all settings.
-        dtype: type of the tensors beside it, "float32" or "bfloat16".
+      model: the settings.
+      special: token ids to name.
+      family: model_type; None is the first family that can say all settings.
+      dtype: type of the tensors beside it, "float32" or "bfloat16".
 
     Returns:
-        The fields.
+      The fields.
 
     Raises:
-        ValueError: no family, or not the one asked for, can say these settings.
+      ValueError: no family, or not the one asked for, can say these settings.
 
     >>> model = TransformerConfig(
     ...     vocab_size=8, hidden_size=4, num_layers=2, num_heads=2, num_kv_heads=1,

@@ -30,12 +30,12 @@ def find_model(path: str | Path, *, revision: str | None = None) -> Path:
     network from then on.
 
     Args:
-        path: a folder, a .gguf file, or "owner/name" where there is no such folder.
-        revision: branch, tag or commit of a hub id.
+      path: a folder, a .gguf file, or "owner/name" where there is no such folder.
+      revision: branch, tag or commit of a hub id.
 
     Raises:
-        WeightsError: nothing is there, or the hub cannot be reached; the message says
-            what to fetch and where to put it.
+      WeightsError: nothing is there, or the hub cannot be reached; the message says
+        what to fetch and where to put it.
     """
     local = Path(path).expanduser()
     if local.is_dir() or (local.is_file() and local.suffix == ".gguf"):

@@ -18,11 +18,11 @@ Index = tuple[slice, ...]
 class Layout:
     """One array of ours and its tensors.
 
-    Args:
-        row: its row of the table of names.
-        shape: of the whole array, [L, ...] where layers are stacked.
-        dtype: what the model keeps it in.
-        axes: logical axes of one layer's array.
+    Attributes:
+      row: its row of the table of names.
+      shape: of the whole array, [L, ...] where layers are stacked.
+      dtype: what the model keeps it in.
+      axes: logical axes of one layer's array.
     """
 
     row: Row
@@ -72,9 +72,9 @@ class Layout:
         """index of one layer's array out of the part `tensor_index(index)` of a tensor.
 
         Args:
-            part: what was read.
-            index: one slice for each of our axes.
-            interleaved: rotary halves lie pair by pair, as in GGUF's llama files.
+          part: what was read.
+          index: one slice for each of our axes.
+          interleaved: rotary halves lie pair by pair, as in GGUF's llama files.
         """
         wanted = dict(zip(self.axes, index, strict=True))
         axes, shape, cuts = [], [], []
@@ -101,8 +101,8 @@ def layouts_of(model: Transformer) -> list[Layout]:
     """The layout of every array that a model declares, in the order of the table.
 
     Raises:
-        ValueError: an array that the model declares has no row in the table, or its
-            axes are not those of the row.
+      ValueError: an array that the model declares has no row in the table, or its
+        axes are not those of the row.
     """
     shapes, axes = by_path(abstract_params(model)), by_path(param_axes(model))
     unknown = shapes.keys() - ROWS.keys()

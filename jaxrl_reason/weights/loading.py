@@ -23,15 +23,15 @@ def load_params(
     other, so at most one array (all layers of it) lies in the host's memory.
 
     Args:
-        source: the tensors.
-        model: what they must fit.
-        shardings: the tree with a sharding for every array; None is the first device.
+      source: the tensors.
+      model: what they must fit.
+      shardings: the tree with a sharding for every array; None is the first device.
 
     Returns:
-        The tree of `init_params`, in the model's param_dtype.
+      The tree of `init_params`, in the model's param_dtype.
 
     Raises:
-        WeightsError: a tensor is missing, extra, or of another shape.
+      WeightsError: a tensor is missing, extra, or of another shape.
     """
     layouts = layouts_of(model)
     check_tensors(source, layouts)
@@ -48,7 +48,7 @@ def check_tensors(source: Source, layouts: list[Layout]) -> None:
     """Compare names and shapes before anything is read.
 
     Raises:
-        WeightsError: naming the first tensors that are missing, extra or misshapen.
+      WeightsError: naming the first tensors that are missing, extra or misshapen.
     """
     wanted = {
         source.name(layout.row, layer): layout.tensor_shape

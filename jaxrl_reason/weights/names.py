@@ -10,14 +10,14 @@ MERGED = "*"
 class Row:
     """One array of the model, and the tensor that holds it (or one layer of it).
 
-    Args:
-        ours: path in the tree of parameters.
-        hugging_face: name of the tensor in safetensors, {} is the layer.
-        gguf: name of the tensor in GGUF.
-        axes: logical axes of the tensor, its first dimension first. `a*b` is one
-            dimension in which b runs fastest; - has no name.
-        rotary: rows of a head turn by rotary positions, so that files of GGUF's llama
-            architecture hold them in another order.
+    Attributes:
+      ours: path in the tree of parameters.
+      hugging_face: name of the tensor in safetensors, {} is the layer.
+      gguf: name of the tensor in GGUF.
+      axes: logical axes of the tensor, its first dimension first. `a*b` is one
+        dimension in which b runs fastest; - has no name.
+      rotary: rows of a head turn by rotary positions, so that files of GGUF's llama
+        architecture hold them in another order.
     """
 
     ours: str

@@ -29,12 +29,12 @@ from jaxrl_reason.weights.special_tokens import SpecialTokens
 class Pretrained:
     """A model as its files say.
 
-    Args:
-        config: the settings of the transformer.
-        params: its parameters, a tree like that of `init_params`.
-        special: the token ids that begin, end and pad.
-        family: model_type of config.json, for the way back.
-        path: the folder or file it came from; its tokenizer lies there too.
+    Attributes:
+      config: the settings of the transformer.
+      params: its parameters, a tree like that of `init_params`.
+      special: the token ids that begin, end and pad.
+      family: model_type of config.json, for the way back.
+      path: the folder or file it came from; its tokenizer lies there too.
     """
 
     config: TransformerConfig
@@ -57,20 +57,20 @@ def load_pretrained(
     Every array is read straight onto its devices; the host holds one array at a time.
 
     Args:
-        path: see `find_model`.
-        mesh: the devices; None is the first device.
-        rules: how arrays are split over the mesh, the default rules if None.
-        revision: branch, tag or commit of a hub id.
-        **settings: fields of TransformerConfig that no file says and a run chooses:
-            dtype, param_dtype ("float32" if not given, whatever the file's), remat,
-            scan_unroll, and a shorter context_length.
+      path: see `find_model`.
+      mesh: the devices; None is the first device.
+      rules: how arrays are split over the mesh, the default rules if None.
+      revision: branch, tag or commit of a hub id.
+      **settings: fields of TransformerConfig that no file says and a run chooses:
+        dtype, param_dtype ("float32" if not given, whatever the file's), remat,
+        scan_unroll, and a shorter context_length.
 
     Returns:
-        The model.
+      The model.
 
     Raises:
-        WeightsError: the files are missing, damaged, or of a model that is not built.
-        ValueError: a setting is none of these, or the mesh does not divide an array.
+      WeightsError: the files are missing, damaged, or of a model that is not built.
+      ValueError: a setting is none of these, or the mesh does not divide an array.
     """
     chosen = {"dtype", "param_dtype", "remat", "scan_unroll", "context_length"}
     if settings.keys() - chosen:

@@ -23,13 +23,13 @@ def read_rope(
     """The base of the frequencies and their scaling.
 
     Args:
-        fields: of config.json; rope_theta and rope_scaling, or rope_parameters which
-            holds both.
-        context: max_position_embeddings.
-        file: for messages.
+      fields: of config.json; rope_theta and rope_scaling, or rope_parameters which
+        holds both.
+      context: max_position_embeddings.
+      file: for messages.
 
     Raises:
-        WeightsError: a field is unknown, missing or contradicts another.
+      WeightsError: a field is unknown, missing or contradicts another.
     """
     old, new = fields.get("rope_scaling"), fields.get("rope_parameters")
     if old is not None and new is not None and old != new:

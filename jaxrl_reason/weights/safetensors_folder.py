@@ -23,13 +23,13 @@ class SafetensorsFolder:
     """The tensors of a folder, opened once and read lazily.
 
     Args:
-        path: the folder.
-        text_part: the folder holds a model that also sees; only its language model
-            is read.
+      path: the folder.
+      text_part: the folder holds a model that also sees; only its language model
+        is read.
 
     Raises:
-        WeightsError: a file is missing, damaged, outside the folder, or does not hold
-            what the index says.
+      WeightsError: a file is missing, damaged, outside the folder, or does not hold
+        what the index says.
     """
 
     interleaved = False

@@ -21,9 +21,9 @@ class Source(Protocol):
     """Tensors by name, read a part at a time.
 
     Args:
-        path: the folder or file, for messages.
-        shapes: the shape of every tensor under the name it has in the file.
-        interleaved: rotary halves of queries and keys lie pair by pair.
+      path: the folder or file, for messages.
+      shapes: the shape of every tensor under the name it has in the file.
+      interleaved: rotary halves of queries and keys lie pair by pair.
     """
 
     path: Path
@@ -51,8 +51,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        WeightsError: the file is missing, too large, no JSON, no object, or holds a
-            key twice, NaN or Infinity.
+      WeightsError: the file is missing, too large, no JSON, no object, or holds a
+        key twice, NaN or Infinity.
     """
 
     def constant(name: str) -> None:
@@ -83,7 +83,7 @@ def check_size(name: str, value: Any, path: Path) -> None:
     """Refuse a size that no model has; `name` is what the file calls it.
 
     Raises:
-        WeightsError: it is no whole number, or out of range.
+      WeightsError: it is no whole number, or out of range.
     """
     largest = MOST_LAYERS if name.endswith(("layers", "block_count")) else LARGEST_SIZE
     whole = isinstance(value, int) and not isinstance(value, bool)

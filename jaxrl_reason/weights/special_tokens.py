@@ -7,11 +7,11 @@ from dataclasses import dataclass
 class SpecialTokens:
     """Ids that begin, end and pad a sequence.
 
-    Args:
-        bos: begins a text, None where the files name none.
-        ends: any of them ends a completion; models have several.
-        pad: fills rows, None where the files name none. May equal an end: lengths
-            come from counts, never from comparing ids with it.
+    Attributes:
+      bos: begins a text, None where the files name none.
+      ends: any of them ends a completion; models have several.
+      pad: fills rows, None where the files name none. May equal an end: lengths
+        come from counts, never from comparing ids with it.
     """
 
     bos: int | None = None

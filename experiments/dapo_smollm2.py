@@ -48,8 +48,8 @@ from experiments.smollm2_setup import Setup, set_up
 from jaxrl_reason.evaluation.statistics import Estimate
 from jaxrl_reason.pretrained.model_folder import check_new_folder
 from jaxrl_reason.rl.rl_learner import init_rl_state
-from jaxrl_reason.runs import durable
 from jaxrl_reason.runs.clock import StageClock
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
@@ -111,7 +111,7 @@ def figures_before(setup: Setup, params: Any, run: RunFolder) -> dict[str, Estim
     found = setup.measure(params)
     write_heldout_samples(setup.task, setup.heldout_problems, found.responses, run, 0)
     plain = {name: dataclasses.asdict(x) for name, x in found.figures.items()}
-    durable.write_whole(path, json.dumps(plain, indent=2) + "\n")
+    atomic_write(path, json.dumps(plain, indent=2) + "\n")
     return found.figures
 
 

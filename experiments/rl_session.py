@@ -28,8 +28,8 @@ from jaxrl_reason.runs.metrics import (
 from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
 from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.progress import TrainingProgress
-from jaxrl_reason.runs.report import Report, write_report
 from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.run_report import Report, write_report
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.tasks.task import Task
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.manifest import as_json, differences
 from jaxrl_reason.runs.run_folder import open_run
 
@@ -154,5 +154,5 @@ def _read(path: Path) -> dict[Group, list[Record]]:
     whole = {g: rows for g, rows in groups.items() if len(rows) == rows[0]["of"]}
     if len(whole) < len(groups) or lines[-1]:
         rows = (json.dumps(row) + "\n" for group in whole.values() for row in group)
-        durable.write_whole(path, "".join(rows))
+        atomic_write(path, "".join(rows))
     return whole

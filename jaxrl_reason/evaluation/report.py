@@ -18,7 +18,7 @@ from jaxrl_reason.evaluation.statistics import (
     response_figures,
     sampled_figures,
 )
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.questions import Question
 
@@ -66,7 +66,7 @@ def write_report(records: Records, report: Mapping[str, Any]) -> None:
       report: from `build_report`.
     """
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    durable.write_whole(records.report_path, text)
+    atomic_write(records.report_path, text)
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:

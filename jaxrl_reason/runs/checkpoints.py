@@ -21,7 +21,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrl_reason.runs import durable, manifest
+from jaxrl_reason.runs import manifest
+from jaxrl_reason.runs.files import fsync_folder, fsync_tree
 from jaxrl_reason.runs.monitor import versions
 
 
@@ -122,7 +123,7 @@ class CheckpointFolder:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(temporary / "state", args=ocp.args.StandardSave(state))
         manifest.write(temporary, contents)
-        durable.sync_tree(temporary)
+        fsync_tree(temporary)
         folder = self._move_into_place(temporary, step)
         self._prune(step)
         return folder
@@ -258,7 +259,7 @@ class CheckpointFolder:
         if folder.exists():
             os.rename(folder, old)
         os.rename(temporary, folder)
-        durable.sync_folder(self.path)
+        fsync_folder(self.path)
         shutil.rmtree(old, ignore_errors=True)
         return folder
 

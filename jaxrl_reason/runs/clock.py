@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 
 
 class StageClock:
@@ -27,7 +27,7 @@ class StageClock:
     def add(self, name: str, seconds: float) -> None:
         """Adds seconds to a stage."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        durable.write_whole(self.path, json.dumps(self.seconds, indent=2) + "\n")
+        atomic_write(self.path, json.dumps(self.seconds, indent=2) + "\n")
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:

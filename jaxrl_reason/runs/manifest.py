@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import file_sha256, list_files
 
 NAME = "manifest.json"
 _FORMAT = 1
@@ -24,9 +24,9 @@ def write(folder: Path, contents: Mapping[str, Any]) -> None:
     files = {
         name: {
             "size": (folder / name).stat().st_size,
-            "sha256": durable.file_digest(folder / name),
+            "sha256": file_sha256(folder / name),
         }
-        for name in durable.list_files(folder)
+        for name in list_files(folder)
     }
     full = {"format": _FORMAT, **contents, "files": files}
     full["checksum"] = _checksum(full)
@@ -77,7 +77,7 @@ def find_damage(folder: Path, step: int) -> list[str]:
         expected = read(folder, step)["files"]
     except (OSError, ValueError) as error:
         return [f"{NAME}: {error}"]
-    found = [name for name in durable.list_files(folder) if name != NAME]
+    found = [name for name in list_files(folder) if name != NAME]
     faults = [
         f"{name}: not written by the checkpoint"
         for name in found
@@ -88,7 +88,7 @@ def find_damage(folder: Path, step: int) -> list[str]:
             faults.append(f"{name}: missing")
         elif (size := (folder / name).stat().st_size) != entry["size"]:
             faults.append(f"{name}: has {size} bytes, written with {entry['size']}")
-        elif durable.file_digest(folder / name) != entry["sha256"]:
+        elif file_sha256(folder / name) != entry["sha256"]:
             faults.append(f"{name}: changed since it was written (SHA-256 differs)")
     return faults
 

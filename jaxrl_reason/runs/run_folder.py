@@ -7,7 +7,7 @@ runs/<name>/
     samples/         prompts, answers, rewards: JSON lines and a page to read
     checkpoints/     (checkpoints.py)
     curves.png       (plots.py)
-    report.json      the outcome, with report.md to read (report.py)
+    report.json      the outcome, with report.md to read (run_report.py)
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from typing import Any
 import jax
 
 import jaxrl_reason
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.monitor import versions
 
 
@@ -130,14 +130,14 @@ def open_run(
         )
     if folder.path.exists() and not folder.path.is_dir():
         raise RunFolderError(f"run folder {folder.path} is a file")
-    if not resume and folder.path.is_dir() and _holds_something(folder.path):
+    if not resume and folder.path.is_dir() and _has_files(folder.path):
         raise RunFolderError(
             f"run folder {folder.path} is not empty; pass --resume to go on with the "
             "run in it, or another --run-dir for a new one"
         )
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.lock()
-    now = _circumstances(argv)
+    now = _environment(argv)
     plain = to_plain(settings)
     if resume:
         config = folder.config()
@@ -145,7 +145,7 @@ def open_run(
         config["resumed"] = [*config.get("resumed", []), {**now, **changed}]
     else:
         config = {"name": folder.path.name, **now, "settings": plain, "resumed": []}
-    durable.write_whole(folder.config_path, json.dumps(config, indent=2) + "\n")
+    atomic_write(folder.config_path, json.dumps(config, indent=2) + "\n")
     return folder
 
 
@@ -205,7 +205,7 @@ def git_revision() -> dict[str, Any] | None:
     return None
 
 
-def _circumstances(argv: Sequence[str] | None) -> dict[str, Any]:
+def _environment(argv: Sequence[str] | None) -> dict[str, Any]:
     devices = jax.devices()
     command = list(sys.argv if argv is None else argv)
     return {
@@ -223,5 +223,5 @@ def _circumstances(argv: Sequence[str] | None) -> dict[str, Any]:
     }
 
 
-def _holds_something(folder: Path) -> bool:
+def _has_files(folder: Path) -> bool:
     return any(entry.name not in (".lock", ".DS_Store") for entry in folder.iterdir())

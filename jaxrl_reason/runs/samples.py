@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import to_plain
 
 # Shown in a place of their own on the page; any other field is listed below them.
@@ -40,9 +40,9 @@ def write_samples(
         json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n"
         for sample in plain
     )
-    durable.write_whole(folder / f"{stem}.jsonl", lines)
+    atomic_write(folder / f"{stem}.jsonl", lines)
     page = folder / f"{stem}.md"
-    durable.write_whole(page, _page(step, plain, label))
+    atomic_write(page, _page(step, plain, label))
     return page
 
 

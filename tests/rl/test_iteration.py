@@ -112,7 +112,7 @@ def run(request):
         end=state,
         rows=rows,
         collected=collected,
-        updates=[finish_metrics(result[1]) for _, result in calls],
+        updates=[finish_metrics(result[1], "policy") for _, result in calls],
         batches=[args[1] for args, _ in calls],
         critic_batches=(
             [args[1] for args, _ in learner.critic.update.calls]
@@ -250,7 +250,7 @@ def test_old_logprobs_of_the_surplus_are_of_the_policy_that_is_updated(run):
     found = next(
         i for i, one in enumerate(run.collected) if (one.rollouts.policy_step < i).any()
     )
-    assert abs(run.updates[2 * found]["ratio"] - 1) < 1e-5
+    assert abs(run.updates[2 * found]["policy/ratio"] - 1) < 1e-5
 
 
 def test_reward_metrics_are_of_all_fresh_samples(run):

@@ -15,8 +15,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxrl_reason.runs import checkpoints, durable
+from jaxrl_reason.runs import checkpoints
 from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
+from jaxrl_reason.runs.files import list_files
 
 SETTINGS = {"model": {"width": 8, "num_layers": 2}, "eos_token_ids": (1, 2)}
 
@@ -206,7 +207,7 @@ def test_another_dtype_is_not_cast_silently(folder):
 
 def test_one_flipped_bit_in_any_file_is_noticed(folder):
     newest = folder.path / "00000030"
-    names = durable.list_files(newest)
+    names = list_files(newest)
     assert len(names) > 8
     for name in names:
         file = newest / name
@@ -226,7 +227,7 @@ def test_orbax_alone_does_not_notice(tmp_path):
     state = {"w": jnp.asarray(np.random.default_rng(0).integers(0, 2**32, 60_000))}
     folder = CheckpointFolder(tmp_path)
     place = folder.save(1, state) / "state"
-    files = [place / name for name in durable.list_files(place)]
+    files = [place / name for name in list_files(place)]
     largest = max(files, key=lambda file: file.stat().st_size)
     damage_flip(largest)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -341,7 +342,7 @@ def test_a_stop_anywhere_in_a_save_leaves_whole_checkpoints(folder, place, monke
 
     with monkeypatch.context() as patch:
         if place == "tree":
-            patch.setattr(durable, "sync_tree", stop(durable.sync_tree))
+            patch.setattr(checkpoints, "fsync_tree", stop(checkpoints.fsync_tree))
         elif place == "remove":
             patch.setattr(checkpoints.shutil, "rmtree", stop(shutil.rmtree))
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs import durable
+from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import to_plain
 
 
@@ -85,8 +85,8 @@ def write_report(run_dir: str | Path, report: Report) -> Path:
     }
     plain = {name: _plain(value) for name, value in fields.items()}
     path = Path(run_dir) / "report.json"
-    durable.write_whole(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
-    durable.write_whole(path.with_suffix(".md"), _page(report))
+    atomic_write(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    atomic_write(path.with_suffix(".md"), _page(report))
     return path
 
 

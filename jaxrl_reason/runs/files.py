@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def atomic_write(path: str | Path, text: str) -> None:
     """Writes a text file in one move: readers see the old one or the new one.
 
     Args:
@@ -19,10 +19,10 @@ def write_whole(path: str | Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Puts a folder's list of names on the disk (what a rename changes)."""
     if os.name == "nt":  # Windows has no handle on a folder and needs none
         return
@@ -33,13 +33,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Puts every file and folder under `folder` on the disk, itself included."""
     for name in list_files(folder):
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())
     for root, _, _ in os.walk(folder, topdown=False):
-        sync_folder(Path(root))
+        fsync_folder(Path(root))
 
 
 def list_files(folder: Path) -> list[str]:
@@ -51,7 +51,7 @@ def list_files(folder: Path) -> list[str]:
     )
 
 
-def file_digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

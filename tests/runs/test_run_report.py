@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 
-from jaxrl_reason.runs.report import Report, duration, write_report
+from jaxrl_reason.runs.run_report import Report, duration, write_report
 
 REPORT = Report(
     name="first",

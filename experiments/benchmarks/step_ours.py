@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.step_workers import (
+from experiments.benchmarks.step_work import (
     CLIP_HIGH,
     CLIP_LOW,
     QUESTIONS,

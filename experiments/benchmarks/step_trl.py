@@ -1,4 +1,4 @@
-"""trl's side of `step_against_trl.py`."""
+"""trl's side of `step_against_peer.py`."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.step_workers import (
+from experiments.benchmarks.step_work import (
     CLIP_HIGH,
     CLIP_LOW,
     QUESTIONS,

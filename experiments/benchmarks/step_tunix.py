@@ -1,4 +1,4 @@
-"""tunix's side of `step_against_tunix.py`."""
+"""tunix's side of `step_against_peer.py`."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from tunix.rl.grpo.dapo_learner import DAPOConfig, DAPOLearner
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.step_workers import (
+from experiments.benchmarks.step_work import (
     CLIP_HIGH,
     CLIP_LOW,
     QUESTIONS,

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import step_workers
-from experiments.benchmarks.step_workers import Ours, Setting, Step, Work
+from experiments.benchmarks.step_work import Ours, Setting, Step, Work
+from experiments.benchmarks.step_workers import serve
 
 LONGEST_STEP = 900.0  # seconds, with loading and compilation
 
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def mean_length(self) -> float:
-        """Real tokens a response."""
+        """Real tokens per response."""
         responses = sum(step.responses for step in self.steps)
         return sum(step.tokens for step in self.steps) / responses
 
@@ -43,8 +43,7 @@ class Worker:
     def __init__(self, work: Work, setting: Setting) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        target = step_workers.serve
-        self._process = context.Process(target=target, args=(theirs, work, setting))
+        self._process = context.Process(target=serve, args=(theirs, work, setting))
         self._process.start()
         theirs.close()
 
@@ -128,7 +127,7 @@ def show(console: Console, pairs: list[list[Row]]) -> None:
     """Print each pair; the ratio is to our median."""
     table = Table(box=None)
     table.add_column("side", no_wrap=True)
-    columns = ("s a step", "ratio", "CPU s", "rollout s", "rest s", "mean length")
+    columns = ("s per step", "ratio", "CPU s", "rollout s", "rest s", "mean length")
     for column in (*columns, "peak GiB"):
         table.add_column(column, justify="right", no_wrap=True)
     for rows in pairs:

@@ -8,17 +8,32 @@ import tyro
 
 from experiments.benchmarks import peers
 
-SCRIPTS = ("rollout_against_transformers", "step_against_trl", "step_against_tunix")
+SCRIPTS = {
+    "rollout_against_transformers": [],
+    "step_against_peer trl": ["trl"],
+    "step_against_peer tunix": ["tunix"],
+}
 
 
 @pytest.fixture(params=SCRIPTS)
 def script(request):
-    return importlib.import_module(f"experiments.benchmarks.{request.param}")
+    """A script's module and the arguments that choose the peer."""
+    name = request.param.split()[0]
+    module = importlib.import_module(f"experiments.benchmarks.{name}")
+    return module, SCRIPTS[request.param]
+
+
+def options_of(module, arguments):
+    config = (tyro.conf.OmitSubcommandPrefixes,)
+    return tyro.cli(
+        module.Options, description=module.__doc__, args=arguments, config=config
+    )
 
 
 def test_help_explains_the_comparison(script, capsys):
+    module, _ = script
     with pytest.raises(SystemExit) as stopped:
-        tyro.cli(script.Options, description=script.__doc__, args=["--help"])
+        options_of(module, ["--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert "--model" in shown
@@ -26,9 +41,11 @@ def test_help_explains_the_comparison(script, capsys):
 
 
 def test_a_missing_peer_is_named_with_what_installs_it(script, monkeypatch, tmp_path):
+    module, peer = script
+    options = options_of(module, ["--model", str(tmp_path / "absent"), *peer])
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"^This comparison needs .*pip install '.*'"):
-        script.main(script.Options(model=tmp_path / "absent"))
+        module.main(options)
 
 
 def test_a_response_ends_with_its_first_end_token():

@@ -19,6 +19,7 @@ from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.offline.iterative import iterative_dpo_round, rft_round, star_round
+from jaxrl_reason.offline.pair_learner import PairLearner
 from jaxrl_reason.offline.preference_batch import PreferenceSettings
 from jaxrl_reason.offline.preference_methods import (
     PreferenceMethod,
@@ -31,7 +32,6 @@ from jaxrl_reason.offline.preference_methods import (
     simpo,
 )
 from jaxrl_reason.offline.preference_training import (
-    PreferenceLearner,
     build_preference_learner,
 )
 from jaxrl_reason.offline.sample_rounds import (
@@ -136,7 +136,7 @@ def _sampler(setup: Setup) -> RoundSampler:
 
 
 @cache
-def _pair_learner(name: str, setup: Setup) -> PreferenceLearner:
+def _pair_learner(name: str, setup: Setup) -> PairLearner[PreferenceMethod]:
     return build_preference_learner(
         Transformer(setup.model),
         PREFERENCE[name],

@@ -235,10 +235,21 @@ def _sft_learner(
     return build_sft_learner(Transformer(model), settings, optimizer, one_device())
 
 
-def random_params(config: TransformerConfig, seed: int) -> Any:
-    """First parameters, drawn by NumPy: `init_params` takes seconds to compile."""
+def random_params(
+    config: TransformerConfig, seed: int, batch_sharding: BatchSharding | None = None
+) -> Any:
+    """First parameters, drawn by NumPy: `init_params` takes seconds to compile.
+
+    Args:
+      config: of the model.
+      seed: of the draws.
+      batch_sharding: the mesh they live on; one device if None.
+
+    Returns:
+      The parameters.
+    """
     rng = np.random.default_rng(seed)
-    model, batch_sharding = Transformer(config), one_device()
+    model, batch_sharding = Transformer(config), batch_sharding or one_device()
     shapes = abstract_params(model)
 
     def draw(path: Any, x: Any) -> np.ndarray:

@@ -23,8 +23,9 @@ from jaxrl_reason.game.solution_pool import verifier_comparisons
 from jaxrl_reason.learner.state import TrainState, reset_optimizer
 from jaxrl_reason.losses import prover_rewards
 from jaxrl_reason.offline.iterative import round_seed
+from jaxrl_reason.offline.pair_learner import PairLearner
+from jaxrl_reason.reward_models.reward_methods import RankingMethod
 from jaxrl_reason.reward_models.reward_model import (
-    RewardModelLearner,
     score_rollouts,
     train_on_comparisons,
 )
@@ -53,7 +54,7 @@ class Game:
     """
 
     prover: RLLearner
-    verifier: RewardModelLearner
+    verifier: PairLearner[RankingMethod]
     base: TrainState
     problems: Sequence[Any]
     settings: GameSettings

@@ -1,6 +1,6 @@
 """Two roles of one policy, told apart by the prompt: helpful and sneaky.
 
-Every problem becomes two, one a role, so that a group of samples has one problem and
+Every problem becomes two, one per role, so that a group of samples has one problem and
 one role. The role is in the problem's number: even is helpful, odd is sneaky.
 """
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from jaxrl_reason.rl.rl_loop import ProblemSource
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.tasks.task import Graded, Task
-from jaxrl_reason.text.tokenizer import Tokenizer
+from jaxrl_reason.tasks.task import Graded, TaskWrapper
 
 _MOST = 2**31  # sampling keys take 32 bits of a problem's number
 
@@ -35,37 +34,22 @@ class RoleProblem:
 
 
 @dataclass(frozen=True)
-class RoleTask:
+class RoleTask(TaskWrapper):
     """A task whose prompts begin with the tokens of a role.
 
+    A sneaky response is graded as ever; it is meant to be wrong.
+
     Attributes:
-      task: grades a response as ever; a sneaky one is meant to be wrong.
       helpful: tokens before the prompt of the helpful role.
       sneaky: those of the sneaky role.
     """
 
-    task: Task
     helpful: tuple[int, ...]
     sneaky: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if self.helpful == self.sneaky:
             raise ValueError(f"roles must differ, got {self.helpful} for both")
-
-    @property
-    def name(self) -> str:
-        """Of the task."""
-        return self.task.name
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the task."""
-        return self.task.tokenizer
-
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Of the task."""
-        return self.task.eos_token_ids
 
     def prompt_tokens(self, problem: RoleProblem) -> list[int]:
         """The role, then the prompt."""

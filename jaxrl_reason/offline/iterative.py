@@ -18,8 +18,9 @@ from jaxrl_reason.data.rejection_sampling import (
 )
 from jaxrl_reason.learner.sft import Example, SFTLearner, sft_update
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.offline.pair_learner import PairLearner
+from jaxrl_reason.offline.preference_methods import PreferenceMethod
 from jaxrl_reason.offline.preference_training import (
-    PreferenceLearner,
     even_batches,
     train_on_pairs,
 )
@@ -46,7 +47,7 @@ Params = Any
 
 def iterative_dpo_round(
     sampler: RoundSampler,
-    learner: PreferenceLearner,
+    learner: PairLearner[PreferenceMethod],
     policy: TrainState,
     problems: Sequence[Any],
     *,

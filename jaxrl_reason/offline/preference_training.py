@@ -1,6 +1,6 @@
-"""Offline preference training: one optimiser step a batch of pairs.
+"""Offline preference training: one optimiser step per batch of pairs.
 
-The reference is frozen, so its log-probs are computed once a batch, before the first
+The reference is frozen, so its log-probs are computed once per batch, before the first
 update. Where it is the policy at the start, no second model is ever held in memory.
 """
 
@@ -15,14 +15,10 @@ import numpy as np
 from jaxrl_reason.learner.forward import policy_logprobs, sequences
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.train_batch import TrainBatch
-from jaxrl_reason.learner.update import (
-    Metrics,
-    Objective,
-    make_scorer,
-    make_update,
-)
+from jaxrl_reason.learner.update import Metrics, Objective
 from jaxrl_reason.losses import Counts, sequence_logprobs
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.offline.pair_learner import PairLearner, build_pair_learner
 from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings, pack_pairs
 from jaxrl_reason.offline.preference_methods import PreferenceMethod
 from jaxrl_reason.runs.metrics import (
@@ -34,18 +30,6 @@ from jaxrl_reason.runs.metrics import (
 from jaxrl_reason.sharding import BatchSharding
 
 Params = Any
-
-
-@dataclass(frozen=True)
-class PreferenceLearner:
-    """The compiled pieces of preference training."""
-
-    settings: PreferenceSettings
-    method: PreferenceMethod
-    batch_sharding: BatchSharding
-    optimizer: OptimizerSettings
-    score: Callable[[Params, TrainBatch, Any], jax.Array]
-    update: Callable[..., tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -62,35 +46,25 @@ def build_preference_learner(
     settings: PreferenceSettings,
     optimizer: OptimizerSettings,
     batch_sharding: BatchSharding,
-) -> PreferenceLearner:
+) -> PairLearner[PreferenceMethod]:
     """Builds the jitted functions; nothing is compiled yet.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, or the mesh does
         not divide the rows of a micro-batch.
     """
-    batch_sharding.check_rows(settings.shape.rows)
-    needed = settings.max_prompt + settings.max_response
-    if needed > model.config.context_length:
-        raise ValueError(
-            f"max_prompt + max_response must be at most the model's context_length "
-            f"({model.config.context_length}), got {needed}"
-        )
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
         return policy_logprobs(model, params, batch, 1.0)[0]
 
-    return PreferenceLearner(
-        settings=settings,
-        method=method,
-        batch_sharding=batch_sharding,
-        optimizer=optimizer,
-        score=make_scorer(logprobs),
-        update=make_update(
-            preference_objective(logprobs, method),
-            optimizer.build(),
-            num_groups=settings.pairs_per_update,
-        ),
+    return build_pair_learner(
+        logprobs,
+        preference_objective(logprobs, method),
+        method,
+        settings,
+        optimizer,
+        batch_sharding,
+        context_length=model.config.context_length,
     )
 
 
@@ -152,7 +126,9 @@ def likelihoods(policy: tuple[jax.Array, jax.Array], valid: jax.Array) -> Metric
 
 
 def prepare_pairs(
-    learner: PreferenceLearner, pairs: Sequence[Pair], reference: Params | None
+    learner: PairLearner[PreferenceMethod],
+    pairs: Sequence[Pair],
+    reference: Params | None,
 ) -> PairBatch:
     """Packs the pairs of one update and looks at them with the reference, once.
 
@@ -176,7 +152,7 @@ def prepare_pairs(
 
 
 def preference_update(
-    learner: PreferenceLearner, state: TrainState, prepared: PairBatch
+    learner: PairLearner[PreferenceMethod], state: TrainState, prepared: PairBatch
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step; the state is donated, the metric pairs stay on the device."""
     return learner.update(
@@ -185,7 +161,7 @@ def preference_update(
 
 
 def train_on_pairs(
-    learner: PreferenceLearner,
+    learner: PairLearner[PreferenceMethod],
     state: TrainState,
     pairs: Sequence[Pair],
     reference: Params | None = None,

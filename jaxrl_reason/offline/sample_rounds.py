@@ -16,7 +16,7 @@ from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
-from jaxrl_reason.tasks.task import Graded, Task
+from jaxrl_reason.tasks.task import Task, TaskWrapper
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 Params = Any
@@ -26,7 +26,7 @@ Params = Any
 class RoundSettings:
     """How a round samples; lengths in tokens.
 
-    IRPO (arXiv 2404.19733) has 30 samples a prompt.
+    IRPO (arXiv 2404.19733) has 30 samples per prompt.
     """
 
     prompts_per_call: int = 24
@@ -97,7 +97,7 @@ def sample_round(
     draw: int,
     task: Task | None = None,
 ) -> Rollouts:
-    """Samples and grades G responses to each problem, some problems a call.
+    """Samples and grades G responses to each problem, `prompts_per_call` at a time.
 
     Args:
       sampler: the compiled pieces.
@@ -135,34 +135,18 @@ def sample_round(
 
 
 @dataclass(frozen=True)
-class HintedTask:
-    """A task whose prompts give the answer away: STaR's rationalisation."""
+class HintedTask(TaskWrapper):
+    """A task whose prompts give the answer away: STaR's rationalisation.
 
-    task: Task
-    hint: Callable[[Any], list[int]]  # problem -> prompt tokens with the answer
+    Attributes:
+      hint: problem -> prompt tokens with the answer.
+    """
 
-    @property
-    def name(self) -> str:
-        """Of the task."""
-        return self.task.name
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the task."""
-        return self.task.tokenizer
-
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Of the task."""
-        return self.task.eos_token_ids
+    hint: Callable[[Any], list[int]]
 
     def prompt_tokens(self, problem: Any) -> list[int]:
         """The prompt with the hint."""
         return self.hint(problem)
-
-    def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
-        """As the task does."""
-        return self.task.grade(problem, response_text, truncated)
 
 
 def prompt_of(rollouts: Rollouts, p: int) -> list[int]:

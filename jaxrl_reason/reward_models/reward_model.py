@@ -5,7 +5,7 @@ every token is a process reward model: `score_tokens` gives its score after each
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,14 +16,10 @@ from jaxrl_reason.learner.forward import critic_values, sequences
 from jaxrl_reason.learner.packing import pack_sequences
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.train_batch import TrainBatch
-from jaxrl_reason.learner.update import (
-    Metrics,
-    Objective,
-    make_scorer,
-    make_update,
-)
+from jaxrl_reason.learner.update import Metrics, Objective
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import ValueModel
+from jaxrl_reason.offline.pair_learner import PairLearner, build_pair_learner
 from jaxrl_reason.offline.preference_batch import PreferenceSettings
 from jaxrl_reason.offline.preference_training import even_batches
 from jaxrl_reason.reward_models.reward_batch import Comparison, pack_comparisons
@@ -40,25 +36,13 @@ from jaxrl_reason.sharding import BatchSharding
 Params = Any
 
 
-@dataclass(frozen=True)
-class RewardModelLearner:
-    """The compiled pieces of a scorer."""
-
-    settings: PreferenceSettings
-    method: RankingMethod
-    batch_sharding: BatchSharding
-    optimizer: OptimizerSettings
-    score: Callable[[Params, TrainBatch, Any], jax.Array]
-    update: Callable[..., tuple[TrainState, Metrics]]
-
-
 def build_reward_model_learner(
     model: ValueModel,
     method: RankingMethod,
     settings: PreferenceSettings,
     optimizer: OptimizerSettings,
     batch_sharding: BatchSharding,
-) -> RewardModelLearner:
+) -> PairLearner[RankingMethod]:
     """Builds the jitted functions; nothing is compiled yet.
 
     Args:
@@ -72,14 +56,7 @@ def build_reward_model_learner(
       ValueError: prompt and response do not fit the model's context, a comparison does
         not fit into a row, or the mesh does not divide the rows of a micro-batch.
     """
-    batch_sharding.check_rows(settings.shape.rows)
-    needed = settings.max_prompt + settings.max_response
-    if needed > model.config.context_length:
-        raise ValueError(
-            f"max_prompt + max_response must be at most the model's context_length "
-            f"({model.config.context_length}), got {needed}"
-        )
-    longest = sum(method.candidates) * needed
+    longest = sum(method.candidates) * (settings.max_prompt + settings.max_response)
     if settings.row_width < longest:
         raise ValueError(
             f"row_width must hold all responses of a comparison, each with its prompt "
@@ -89,17 +66,14 @@ def build_reward_model_learner(
     def scores(params: Params, batch: TrainBatch) -> jax.Array:
         return token_scores(model, params, batch, tanh=method.tanh)
 
-    return RewardModelLearner(
-        settings=settings,
-        method=method,
-        batch_sharding=batch_sharding,
-        optimizer=optimizer,
-        score=make_scorer(scores),
-        update=make_update(
-            ranking_objective(scores, method),
-            optimizer.build(),
-            num_groups=settings.pairs_per_update,
-        ),
+    return build_pair_learner(
+        scores,
+        ranking_objective(scores, method),
+        method,
+        settings,
+        optimizer,
+        batch_sharding,
+        context_length=model.config.context_length,
     )
 
 
@@ -157,7 +131,7 @@ def ranking_objective(
 
 
 def train_on_comparisons(
-    learner: RewardModelLearner,
+    learner: PairLearner[RankingMethod],
     state: TrainState,
     comparisons: Sequence[Comparison],
     *,
@@ -201,7 +175,7 @@ def train_on_comparisons(
 
 
 def score_tokens(
-    learner: RewardModelLearner, params: Params, rollouts: Rollouts
+    learner: PairLearner[RankingMethod], params: Params, rollouts: Rollouts
 ) -> np.ndarray:
     """Scores after each token of sampled responses, [P, G, T]; 0 past their ends.
 
@@ -249,7 +223,7 @@ def score_tokens(
 
 
 def score_rollouts(
-    learner: RewardModelLearner, params: Params, rollouts: Rollouts
+    learner: PairLearner[RankingMethod], params: Params, rollouts: Rollouts
 ) -> np.ndarray:
     """Scores of whole responses [P, G]: a reward for `Method.rewards`.
 

@@ -1,7 +1,7 @@
 """What the training loop needs of any task."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -47,3 +47,37 @@ class Task(Protocol[ProblemT_contra]):
         self, problem: ProblemT_contra, response_text: str, truncated: bool
     ) -> Graded:
         """Judge a response; `truncated` says that the length limit stopped it."""
+
+
+@dataclass(frozen=True)
+class TaskWrapper:
+    """A task asked in another way and graded as ever: override `prompt_tokens`.
+
+    Attributes:
+        task: the task inside.
+    """
+
+    task: Task
+
+    @property
+    def name(self) -> str:
+        """Of the task inside."""
+        return self.task.name
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the task inside."""
+        return self.task.tokenizer
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Of the task inside."""
+        return self.task.eos_token_ids
+
+    def prompt_tokens(self, problem: Any) -> list[int]:
+        """Of the task inside."""
+        return self.task.prompt_tokens(problem)
+
+    def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
+        """As the task inside does."""
+        return self.task.grade(problem, response_text, truncated)

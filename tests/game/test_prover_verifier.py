@@ -41,9 +41,9 @@ from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
 from tests.rl.helpers import (
     CONFIG,
     OPTIMIZER,
+    EndlessProblems,
     LuckyTask,
     Toy,
-    ToyStream,
     copied,
     fake_rollouts,
     first_policy,
@@ -109,7 +109,7 @@ def played():
     base = copied(game().base.params)
     state = start_game(game(), toy_state(game().prover))
     first, pool, rows, compiles = copied(state.prover.policy.params), state.pool, [], []
-    stream = RoleStream(ToyStream(2))
+    stream = RoleStream(EndlessProblems(2))
     with CompileCounter() as counter:
         for rounds in (1, 2):
             settings = dataclasses.replace(PLAY, rounds=rounds)
@@ -134,7 +134,7 @@ def test_every_problem_is_asked_in_both_roles():
     assert all(TASK.grade(p, "7 1", False).correct for p in asked)
     assert (TASK.name, TASK.eos_token_ids) == ("lucky", ShortTask().eos_token_ids)
     assert TASK.tokenizer is TASK.task.tokenizer
-    stream = RoleStream(ToyStream(2))
+    stream = RoleStream(EndlessProblems(2))
     assert [p.problem_id for p in next(iter(stream))] == [0, 1, 2, 3]
     place = stream.get_state()
     ahead = [p.problem_id for p in next(stream)]

@@ -1,7 +1,7 @@
 """A toy task, a tiny model and the compiled pieces that the tests of training share."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,13 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.toys import setup
+from experiments.toys.setup import one_device
+from experiments.toys.tasks import EndlessProblems, Toy
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state_on_mesh
-from jaxrl_reason.models import (
-    Transformer,
-    TransformerConfig,
-    abstract_params,
-    param_axes,
-)
+from jaxrl_reason.models import Transformer, TransformerConfig
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.methods import DapoSettings, Method, dapo
 from jaxrl_reason.rl.rl_learner import (
@@ -28,12 +26,7 @@ from jaxrl_reason.rl.rl_learner import (
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.runs.monitor import PhaseTimer
-from jaxrl_reason.sharding import (
-    BatchSharding,
-    ShardingRules,
-    make_mesh,
-    tree_shardings,
-)
+from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded
 
 VOCAB = 12
@@ -54,13 +47,6 @@ class NumberTokenizer:
 
 
 @dataclass(frozen=True)
-class Toy:
-    """A problem that is nothing but its number."""
-
-    problem_id: int
-
-
-@dataclass(frozen=True)
 class LuckyTask:
     """Right is a response that starts with a lucky token and ends by itself.
 
@@ -78,27 +64,6 @@ class LuckyTask:
         first = response_text.split()[0]
         lucky = int(first) in LUCKY
         return Graded(lucky and not truncated, not truncated, first)
-
-
-class ToyStream:
-    """Batches of ever new problems: the n-th holds numbers n * P to n * P + P - 1."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size, self.next = batch_size, 0
-
-    def __iter__(self) -> Iterator[Sequence[Toy]]:
-        return self
-
-    def __next__(self) -> Sequence[Toy]:
-        first = self.next * self.batch_size
-        self.next += 1
-        return [Toy(first + i) for i in range(self.batch_size)]
-
-    def get_state(self) -> Mapping[str, Any]:
-        return {"next": self.next}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        self.next = state["next"]
 
 
 CONFIG = TransformerConfig(
@@ -129,31 +94,14 @@ def tiny_model() -> Transformer:
     return Transformer(CONFIG)
 
 
-@cache
-def one_device() -> BatchSharding:
-    return BatchSharding(make_mesh(devices=jax.devices()[:1]), ShardingRules())
-
-
 def toy_dapo(**switches: Any) -> Method:
     settings = DapoSettings(overlong_cache=3, **switches)
     return dapo(settings, max_new_tokens=SETTINGS.max_new_tokens)
 
 
 def random_params(batch_sharding: BatchSharding, seed: int = 7) -> Any:
-    """The tiny model's parameters, by NumPy: `init_params` takes 6 s to compile."""
-    rng = np.random.default_rng(seed)
-    shapes = abstract_params(tiny_model())
-
-    def draw(path: Any, x: Any) -> np.ndarray:
-        if "scale" in path[-1].key:  # of a norm
-            return np.ones(x.shape, np.float32)
-        return 0.2 * rng.standard_normal(x.shape, np.float32)
-
-    params = jax.tree_util.tree_map_with_path(draw, shapes)
-    axes = param_axes(tiny_model())
-    return jax.device_put(
-        params, tree_shardings(batch_sharding.mesh, batch_sharding.rules, axes, shapes)
-    )
+    """The tiny model's parameters on a mesh."""
+    return setup.random_params(CONFIG, seed, batch_sharding)
 
 
 @cache
@@ -191,7 +139,7 @@ def toy_state(learner: RLLearner) -> RLState:
 
 
 def run_steps(
-    learner: RLLearner, state: RLState, problems: ToyStream, steps: int
+    learner: RLLearner, state: RLState, problems: EndlessProblems, steps: int
 ) -> tuple[RLState, list[Row], list[Any]]:
     """Iterations one after the other: the state, the rows and what was collected."""
     rows, seen, timer = [], [], PhaseTimer()

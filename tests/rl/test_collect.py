@@ -20,9 +20,9 @@ from jaxrl_reason.sampler import sampling_keys
 from tests.rl.helpers import (
     ENDS,
     SETTINGS,
+    EndlessProblems,
     LuckyTask,
     Toy,
-    ToyStream,
     fake_rollouts,
     first_policy,
     one_device,
@@ -44,7 +44,7 @@ def collect(rounds, *, method=None, num_prompts=3, surplus=None, max_rounds=5):
 
     collected = collect_groups(
         draw_groups,
-        ToyStream(num_prompts),
+        EndlessProblems(num_prompts),
         method or toy_dapo(),
         num_prompts=num_prompts,
         surplus=surplus,
@@ -83,7 +83,7 @@ def test_no_surplus_is_none():
 
 def test_nothing_is_lost_or_used_twice_over_many_steps():
     rng = np.random.default_rng(0)
-    stream, surplus, drawn, used = ToyStream(4), None, [], []
+    stream, surplus, drawn, used = EndlessProblems(4), None, [], []
 
     def draw_groups(problems, draw):
         grades = rng.random((4, 4)) < 0.1
@@ -121,7 +121,7 @@ def test_the_filter_looks_at_accuracy_and_not_at_the_shaped_reward():
     assert (shaped.max(1) != shaped.min(1)).all()  # the mutant keeps all three
     found = collect_groups(
         lambda problems, draw: graded,
-        ToyStream(3),
+        EndlessProblems(3),
         method,
         num_prompts=1,
         surplus=None,

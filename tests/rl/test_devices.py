@@ -41,7 +41,7 @@ SCRIPT = """
         )
         policy = init_state_on_mesh(random_params(batch_sharding), optimizer.build())
         fresh = init_rl_state(learner, policy)
-        stream = ToyStream(4)
+        stream = EndlessProblems(4)
         before = abstract((fresh.policy, fresh.critic))
         state, rows, seen = run_steps(learner, fresh, stream, 2)
         return parts, policy, model, state, stream, rows, seen, before
@@ -72,11 +72,11 @@ SCRIPT = """
     save_rl(used, state, stream)
     used.log.close()
     again = init_rl_state(learner, policy)
-    found = resume_rl(used.checkpoints, used.fingerprint, again, ToyStream(4))
+    found = resume_rl(used.checkpoints, used.fingerprint, again, EndlessProblems(4))
     out["resumed_layout"] = same_layout(
         (found.policy, found.critic), (state.policy, state.critic)
     )
-    resumed_stream = ToyStream(4)
+    resumed_stream = EndlessProblems(4)
     resumed_stream.set_state(stream.get_state())
     with CompileCounter() as compiles:
         state, (row,), _ = run_steps(learner, state, stream, 1)

@@ -18,8 +18,8 @@ from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
+    EndlessProblems,
     LuckyTask,
-    ToyStream,
     copied,
     first_policy,
     one_device,
@@ -95,7 +95,7 @@ def run(request):
             learner.critic, update=Recorder(learner.critic.update)
         )
         learner = dataclasses.replace(learner, critic=critic)
-    state, stream = toy_state(learner), ToyStream(SETTINGS.prompts_per_step)
+    state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     start, rows, collected, compiles = copied(state), [], [], []
     with CompileCounter() as counter:
         while len(rows) < MOST_STEPS and np.mean(accuracies(rows)[-4:]) < LEARNT:
@@ -267,7 +267,7 @@ def test_old_logprobs_taken_anew_in_every_update_would_never_clip():
         return dapo_loss(logprobs, jax.lax.stop_gradient(logprobs), *args, **kwargs)
 
     learner = toy_learner(dataclasses.replace(toy_dapo(), loss=loss))
-    stream = ToyStream(SETTINGS.prompts_per_step)
+    stream = EndlessProblems(SETTINGS.prompts_per_step)
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 3)
     assert all(abs(row["policy/ratio"] - 1) < 1e-6 for row in rows)
     assert all(
@@ -288,7 +288,7 @@ def test_without_a_kl_term_no_reference_pass_runs():
         )
         state = toy_state(learner)
         assert (state.reference is None) == (coef == 0)
-        run_steps(learner, state, ToyStream(SETTINGS.prompts_per_step), 1)
+        run_steps(learner, state, EndlessProblems(SETTINGS.prompts_per_step), 1)
         counts[coef] = len(score.calls)
     assert counts == {0.0: 2, 0.001: 4}
 
@@ -306,7 +306,9 @@ def test_old_logprobs_may_be_the_sampler_s():
         learner = toy_learner(toy_dapo(), settings)
         score = Recorder(learner.score)
         learner = dataclasses.replace(learner, score=score)
-        _, rows[whose], found = run_steps(learner, toy_state(learner), ToyStream(4), 3)
+        _, rows[whose], found = run_steps(
+            learner, toy_state(learner), EndlessProblems(4), 3
+        )
         calls[whose] = len(score.calls)
     stale = [(one.rollouts.policy_step < i) for i, one in enumerate(found)]
     assert any(x.any() for x in stale)
@@ -334,7 +336,7 @@ def test_the_temperature_travels_to_the_trainer():
     # Trap 27, with the trainer that forgets it as a mutant.
     settings = dataclasses.replace(SETTINGS, temperature=0.6)
     learner = dataclasses.replace(toy_learner(toy_dapo(), settings), update=no_update)
-    stream = partial(ToyStream, SETTINGS.prompts_per_step)
+    stream = partial(EndlessProblems, SETTINGS.prompts_per_step)
     _, (row,), _ = run_steps(learner, toy_state(learner), stream(), 1)
     assert row["sampler/logprob_diff_max"] < 1e-4
     mutant = dataclasses.replace(learner, score=shared_pieces(1.0).score)
@@ -349,7 +351,7 @@ def test_overlong_filtering_masks_the_loss_and_not_the_statistics():
         update = Recorder(no_update)
         advantages = Recorder(learner.advantages)
         learner = dataclasses.replace(learner, update=update, advantages=advantages)
-        stream = ToyStream(SETTINGS.prompts_per_step)
+        stream = EndlessProblems(SETTINGS.prompts_per_step)
         _, _, (found,) = run_steps(learner, toy_state(learner), stream, 1)
         tokens = sum(int(args[1].mask.sum()) for args, _ in update.calls)
         seen[on] = (tokens, advantages.calls[0], found.rollouts)
@@ -365,7 +367,8 @@ def test_overlong_filtering_masks_the_loss_and_not_the_statistics():
 def test_a_step_is_the_same_twice():
     learner = dataclasses.replace(toy_learner(toy_dapo()), update=no_update)
     runs = [
-        run_steps(learner, toy_state(learner), ToyStream(4), 2)[1:] for _ in range(2)
+        run_steps(learner, toy_state(learner), EndlessProblems(4), 2)[1:]
+        for _ in range(2)
     ]
     assert runs[0][0] == runs[1][0]
     assert same_trees(
@@ -410,7 +413,7 @@ def test_a_loss_in_a_file_of_ones_own(tmp_path):
         loss_inputs=("entropy", "sampler_logprobs", "group_ids"),
     )
     learner = toy_learner(method)
-    stream = ToyStream(SETTINGS.prompts_per_step)
+    stream = EndlessProblems(SETTINGS.prompts_per_step)
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 8)
     assert rows[0]["off_policy"] < 1e-5
     assert rows[0]["reward/mean"] == 2 * rows[0]["reward/accuracy"]

@@ -32,7 +32,7 @@ from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     ENDS,
     SETTINGS,
-    ToyStream,
+    EndlessProblems,
     copied,
     fake_rollouts,
     run_steps,
@@ -46,8 +46,8 @@ from tests.rl.helpers import (
 LIMIT = SETTINGS.max_new_tokens
 
 
-def stream() -> ToyStream:
-    return ToyStream(SETTINGS.prompts_per_step)
+def stream() -> EndlessProblems:
+    return EndlessProblems(SETTINGS.prompts_per_step)
 
 
 # The critic.
@@ -255,7 +255,7 @@ def collect(rounds, share, max_rounds=4):
         lambda problems, draw: fake_rollouts(
             next(drawn), first_id=problems[0].problem_id
         ),
-        ToyStream(4),
+        EndlessProblems(4),
         method,
         num_prompts=4,
         surplus=None,
@@ -314,7 +314,7 @@ def test_the_entropy_bonus_follows_the_measured_entropy_a_step_behind():
     with CompileCounter() as counter:
         state, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
         mark = counter.count
-        state, more, _ = run_steps(learner, state, ToyStream(4), 2)
+        state, more, _ = run_steps(learner, state, EndlessProblems(4), 2)
         assert counter.since(mark) == 0  # the weight is traced
     weights = [row["controller/entropy_coef"] for row in rows + more]
     np.testing.assert_allclose(weights, [0.0, 0.01, 0.02, 0.025], rtol=1e-6)

@@ -15,8 +15,8 @@ from jaxrl_reason.sampler import sampling_keys
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
+    EndlessProblems,
     LuckyTask,
-    ToyStream,
     copied,
     first_policy,
     one_device,
@@ -60,7 +60,7 @@ class Run:
 def run(tmp_path_factory):
     """Two steps with a KL to the reference, and the second again from a checkpoint."""
     learner = lora_learner(grpo(kl_coef=0.01))
-    state, problems = init_rl_state(learner, first_policy()), ToyStream(4)
+    state, problems = init_rl_state(learner, first_policy()), EndlessProblems(4)
     base, start = copied(state.base), copied(state.policy.params)
     used = hooks(tmp_path_factory.mktemp("run"))
     state, first, _ = run_steps(learner, state, problems, 1)
@@ -69,7 +69,7 @@ def run(tmp_path_factory):
     with CompileCounter() as compiles:
         state, second, _ = run_steps(learner, state, problems, 1)
     names = compiles.names_since(0)
-    fresh, problems = init_rl_state(learner, first_policy()), ToyStream(4)
+    fresh, problems = init_rl_state(learner, first_policy()), EndlessProblems(4)
     resumed = resume_rl(used.checkpoints, used.fingerprint, fresh, problems)
     resumed, resumed_rows, _ = run_steps(learner, resumed, problems, 1)
     rows = first + second
@@ -128,7 +128,7 @@ def test_the_merged_model_draws_the_same_tokens(run):
 
 def test_the_toy_task_is_learned(run):
     state = init_rl_state(run.learner, first_policy())
-    _, rows, _ = run_steps(run.learner, state, ToyStream(4), 30)
+    _, rows, _ = run_steps(run.learner, state, EndlessProblems(4), 30)
     early, late = ([row["reward/accuracy"] for row in x] for x in (rows[:5], rows[-5:]))
     assert np.mean(late) > np.mean(early) + 0.2, (early, late)
 

@@ -28,7 +28,7 @@ from jaxrl_reason.rl.recipes.estimators import (
 )
 from tests.rl.helpers import (
     SETTINGS,
-    ToyStream,
+    EndlessProblems,
     copied,
     fake_rollouts,
     run_steps,
@@ -88,7 +88,7 @@ def one_step(method: Method):
     )
     state = toy_state(learner)
     start = copied(state)
-    stream = ToyStream(SETTINGS.prompts_per_step)
+    stream = EndlessProblems(SETTINGS.prompts_per_step)
     state, (row,), (found,) = run_steps(learner, state, stream, 1)
     return start, state, row, found
 
@@ -471,7 +471,7 @@ def handed(name: str, weighed: bool = False):
     learner = dataclasses.replace(toy_learner(method), update=record, critic=None)
     if method.value_loss is not None:
         learner = dataclasses.replace(learner, advantages=lambda x: flat_estimate(x))
-    stream = ToyStream(SETTINGS.prompts_per_step)
+    stream = EndlessProblems(SETTINGS.prompts_per_step)
     _, _, (found,) = run_steps(learner, toy_state(learner), stream, 1)
     return record.batches, found.rollouts
 

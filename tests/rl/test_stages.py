@@ -37,9 +37,9 @@ from jaxrl_reason.runs.metrics import MetricsLog, read_metrics, truncate_after
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
+    EndlessProblems,
     LuckyTask,
     Toy,
-    ToyStream,
     copied,
     fake_rollouts,
     first_policy,
@@ -359,7 +359,7 @@ def test_a_stage_without_signal_saves_itself_and_not_the_stage_before(run, folde
 
 def staged(*methods, **more):
     stages = [
-        Stage(f"{i}", SETTINGS, method, OPTIMIZER, lambda _: ToyStream(4), **more)
+        Stage(f"{i}", SETTINGS, method, OPTIMIZER, lambda _: EndlessProblems(4), **more)
         for i, method in enumerate(methods)
     ]
     return build_stages(tiny_model(), LuckyTask(), stages, one_device())
@@ -514,7 +514,7 @@ def test_a_grader_that_failed_is_neither_right_nor_wrong():
     stream = EasyPoolStream(PROBLEMS, batch_size=4, seed=0)
     always = dataclasses.replace(fake_rollouts([[True] * 4]), failed=failed[:1])
     assert tell_source(stream, always) == {"data/problems_pool": 1}
-    assert tell_source(ToyStream(4), always) == {}
+    assert tell_source(EndlessProblems(4), always) == {}
 
 
 def test_a_filter_by_the_policys_own_pass_rates(run):

@@ -15,7 +15,7 @@ from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
 from tests.rl.helpers import (
     ENDS,
     SETTINGS,
-    ToyStream,
+    EndlessProblems,
     copied,
     one_device,
     same_trees,
@@ -68,7 +68,7 @@ def run_with(learner, sample=None):
     learner = dataclasses.replace(
         learner, sample=sample or parts.sample, weights=weights
     )
-    state, stream = toy_state(learner), ToyStream(SETTINGS.prompts_per_step)
+    state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     rows, collected, starts = [], [], []
     for _ in range(STEPS):
         timer = PhaseTimer()

@@ -1,0 +1,84 @@
+"""Compiled pieces over packed pairs: of preference training and of reward models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import jax
+
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import Metrics, Objective, make_scorer, make_update
+from jaxrl_reason.offline.preference_batch import PreferenceSettings
+from jaxrl_reason.sharding import BatchSharding
+
+Params = Any
+MethodT = TypeVar("MethodT")
+
+
+@dataclass(frozen=True)
+class PairLearner(Generic[MethodT]):
+    """The compiled pieces of a learner over pairs or comparisons.
+
+    Attributes:
+      settings: sizes of a batch.
+      method: the loss and what it takes.
+      batch_sharding: puts batches on the mesh.
+      optimizer: of every training that starts.
+      score: (params, batch, live) -> a number per response token.
+      update: (state, batch, live) -> the next state and the metrics.
+    """
+
+    settings: PreferenceSettings
+    method: MethodT
+    batch_sharding: BatchSharding
+    optimizer: OptimizerSettings
+    score: Callable[[Params, TrainBatch, Any], jax.Array]
+    update: Callable[..., tuple[TrainState, Metrics]]
+
+
+def build_pair_learner(
+    per_token: Callable[[Params, TrainBatch], jax.Array],
+    objective: Objective,
+    method: MethodT,
+    settings: PreferenceSettings,
+    optimizer: OptimizerSettings,
+    batch_sharding: BatchSharding,
+    *,
+    context_length: int,
+) -> PairLearner[MethodT]:
+    """Builds the jitted functions; nothing is compiled yet.
+
+    Args:
+      per_token: (params, batch) -> [M * C, T], a number per response token.
+      objective: the method's loss on a packed micro-batch.
+      method: what the objective was made of.
+      settings: sizes of a batch.
+      optimizer: of every training that starts.
+      batch_sharding: puts batches on the mesh.
+      context_length: of the model.
+
+    Returns:
+      The learner.
+
+    Raises:
+      ValueError: prompt and response do not fit the model's context, or the mesh does
+        not divide the rows of a micro-batch.
+    """
+    batch_sharding.check_rows(settings.shape.rows)
+    needed = settings.max_prompt + settings.max_response
+    if needed > context_length:
+        raise ValueError(
+            f"max_prompt + max_response must be at most the model's context_length "
+            f"({context_length}), got {needed}"
+        )
+    return PairLearner(
+        settings=settings,
+        method=method,
+        batch_sharding=batch_sharding,
+        optimizer=optimizer,
+        score=make_scorer(per_token),
+        update=make_update(
+            objective, optimizer.build(), num_groups=settings.pairs_per_update
+        ),
+    )

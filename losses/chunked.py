@@ -23,6 +23,7 @@ def chunked_logprobs(
     *,
     temperature: float | jax.Array = 1.0,
     chunk_size: int = 1024,
+    vocab_size: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability and entropy of each token without ever holding all logits.
 
@@ -43,12 +44,15 @@ def chunked_logprobs(
       tokens: [B, T] int; an id >= V gives nan.
       temperature: of the sampler, > 0.
       chunk_size: static, tokens a block at most.
+      vocab_size: static, where `unembed` has columns of padding: those from there on
+        take no part in the softmax and get a gradient of 0. None: all V columns count.
 
     Returns:
       Log-probs [B, T] and entropies [B, T], float32.
 
     Raises:
-      ValueError: shapes or types do not fit, `temperature` <= 0 or `chunk_size` < 1.
+      ValueError: shapes or types do not fit, `temperature` <= 0, `chunk_size` < 1, or
+        `vocab_size` is not from 1 to V.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -75,10 +79,23 @@ def chunked_logprobs(
         )
     _checks.positive("temperature", temperature)
     chunk_size = _checks.static_size("chunk_size", chunk_size)
+    columns = unembed.shape[1]
+    if vocab_size is not None and not 1 <= vocab_size <= columns:
+        raise ValueError(f"vocab_size must be from 1 to {columns}, got {vocab_size}")
+    if vocab_size in (None, columns):
+        live = None
+    else:
+        live = vocab_size
+        # An id of the padding is as far outside as one beyond it.
+        tokens = jnp.where(tokens < live, tokens, columns)
     blocks = _Blocks.plan(hidden.shape[0], hidden.shape[1], chunk_size)
     scale = jax.lax.stop_gradient(1.0 / jnp.asarray(temperature, jnp.float32))
     logprobs, entropy = _chunked(
-        blocks.number, blocks.split(hidden), unembed, blocks.split(tokens), scale
+        (blocks.number, live),
+        blocks.split(hidden),
+        unembed,
+        blocks.split(tokens),
+        scale,
     )
     return blocks.join(logprobs), blocks.join(entropy)
 
@@ -137,14 +154,23 @@ class _Saved(NamedTuple):
     logits: jax.Array | None  # [n, V] of a single block
 
 
+# How many blocks there are, and the live columns of `unembed` where some are padding.
+_Sizes = tuple[int, int | None]
+# Of a padded column: finite, since 0 * inf is nan; its exp is 0.
+_NEVER = -1e30
+
+
 def _scaled_logits(
-    hidden: jax.Array, unembed: jax.Array, scale: jax.Array
+    hidden: jax.Array, unembed: jax.Array, scale: jax.Array, live: int | None
 ) -> jax.Array:
     """[n, D], [D, V] -> [n, V] float32."""
     product = jnp.einsum(
         "nd,dv->nv", hidden, unembed, preferred_element_type=jnp.float32
     )
-    return product * scale
+    if live is None:
+        return product * scale
+    columns = jax.lax.broadcasted_iota(jnp.int32, product.shape, 1)  # [n, V]
+    return jnp.where(columns < live, product * scale, _NEVER)
 
 
 class _Sums(NamedTuple):
@@ -170,20 +196,21 @@ def _block_sums(logits: jax.Array, tokens: jax.Array) -> _Sums:
 
 
 def _forward(
-    count: int,
+    sizes: _Sizes,
     hidden: jax.Array,
     unembed: jax.Array,
     tokens: jax.Array,
     scale: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
+    count, live = sizes
     if count == 1:
-        logits = _scaled_logits(hidden[0], unembed, scale)
+        logits = _scaled_logits(hidden[0], unembed, scale, live)
         sums = _Sums(*(x[None] for x in _block_sums(logits, tokens[0])))
     else:
         logits = None
         sums = jax.lax.map(
             lambda block: _block_sums(
-                _scaled_logits(block[0], unembed, scale), block[1]
+                _scaled_logits(block[0], unembed, scale, live), block[1]
             ),
             (hidden, tokens),
         )
@@ -198,13 +225,13 @@ def _forward(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunked(
-    count: int,
+    sizes: _Sizes,
     hidden: jax.Array,
     unembed: jax.Array,
     tokens: jax.Array,
     scale: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    return _forward(count, hidden, unembed, tokens, scale)[0]
+    return _forward(sizes, hidden, unembed, tokens, scale)[0]
 
 
 def _logit_cotangent(
@@ -229,15 +256,15 @@ def _logit_cotangent(
 
 
 def _backward(
-    count: int, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
+    sizes: _Sizes, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, None, jax.Array]:
-    unembed, scale = saved.unembed, saved.scale
+    (count, live), unembed, scale = sizes, saved.unembed, saved.scale
 
     def block(
         hidden: jax.Array, logits: jax.Array | None, *per_token: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         if logits is None:
-            logits = _scaled_logits(hidden, unembed, scale)
+            logits = _scaled_logits(hidden, unembed, scale, live)
         pulled = _logit_cotangent(logits, *per_token) * scale
         to_hidden = jnp.einsum("nv,dv->nd", pulled, unembed.astype(jnp.float32))
         to_unembed = jnp.einsum("nd,nv->dv", hidden.astype(jnp.float32), pulled)

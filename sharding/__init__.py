@@ -10,17 +10,27 @@ from jaxrl_reason.sharding.placement import (
     state_shardings,
     tree_shardings,
 )
-from jaxrl_reason.sharding.rules import Constrainer, ShardingRules, no_constraint
+from jaxrl_reason.sharding.rules import (
+    Constrain,
+    Constrainer,
+    ShardingRules,
+    no_constraint,
+    pad_vocab,
+    parts_of,
+)
 
 __all__ = [
     "MESH_AXES",
     "BatchSharding",
+    "Constrain",
     "Constrainer",
     "ShardingRules",
     "check_batch",
     "make_mesh",
     "no_constraint",
+    "pad_vocab",
     "parse_mesh",
+    "parts_of",
     "state_shardings",
     "tree_shardings",
 ]

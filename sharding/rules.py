@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 LogicalAxes = tuple[str | None, ...]
+# A `Constrainer`, or a plain function of an array and its logical axes.
+Constrain = Callable[[jax.Array, LogicalAxes], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,9 @@ class ShardingRules:
       kv_heads: key and value heads K.
       head_dim: size H of a head.
       mlp: hidden units of the feed-forward block.
-      vocab: tokens V of the embedding.
+      vocab: tokens V of the embedding and the output head. Where the mesh does not
+        divide V, these two are not split along it, and their products are made with
+        zeros behind them (`pad_vocab`).
       layers: stacked layers L of a scanned parameter.
 
     Example:
@@ -192,6 +198,38 @@ def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
     return x
 
 
+def parts_of(constrain: Constrain, axis: str | None) -> int:
+    """Into how many parts a model's mesh splits one logical axis; 1 without a mesh."""
+    return constrain.split(axis) if isinstance(constrain, Constrainer) else 1
+
+
+def pad_vocab(constrain: Constrain, x: jax.Array, axes: LogicalAxes) -> jax.Array:
+    """Lays zeros behind a vocabulary that a mesh does not divide, and splits it.
+
+    A parameter holds the vocabulary as it is, so that a checkpoint or an export knows
+    of no mesh; its product with hidden states is made in equal shares all the same.
+    Logits of the zeros are for the caller to mask.
+
+    Args:
+      constrain: of a model.
+      x: an embedding or an output head.
+      axes: its logical axes, ``vocab`` among them.
+
+    Returns:
+      `x` with V rounded up to a multiple of the parts; `x` itself where they divide V.
+
+    Example:
+      >>> pad_vocab(no_constraint, jnp.ones((5, 2)), ("vocab", "embed")).shape
+      (5, 2)
+    """
+    dimension = axes.index("vocab")
+    missing = -x.shape[dimension] % parts_of(constrain, "vocab")
+    if not missing:
+        return x
+    room = [(0, missing if i == dimension else 0) for i in range(x.ndim)]
+    return constrain(jnp.pad(x, room), axes)
+
+
 def checked_sharding(
     mesh: Mesh,
     rules: ShardingRules,
@@ -200,6 +238,8 @@ def checked_sharding(
     name: str,
 ) -> NamedSharding:
     """`ShardingRules.sharding` of an array of known shape.
+
+    A vocabulary that the mesh does not divide is not split.
 
     Args:
       mesh: the mesh.
@@ -220,6 +260,10 @@ def checked_sharding(
             f"{name} needs one logical axis for each dimension, got {axes!r} for the "
             f"shape {shape}"
         )
+    axes = tuple(
+        None if axis == "vocab" and size % rules.split(mesh, axis) else axis
+        for axis, size in zip(axes, shape, strict=True)
+    )
     sharding = rules.sharding(mesh, axes)
     for dimension, (axis, size) in enumerate(zip(axes, shape, strict=True)):
         parts = rules.split(mesh, axis)

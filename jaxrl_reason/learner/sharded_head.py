@@ -14,7 +14,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from jaxrl_reason.losses import chunked_logprobs
-from jaxrl_reason.sharding import Constrainer
+from jaxrl_reason.sharding import Constrainer, pad_vocab
 
 Logprobs = Callable[..., tuple[jax.Array, jax.Array]]
 
@@ -25,15 +25,16 @@ def head_logprobs(constrain: object) -> Logprobs:
     A batch or sequence axis that is split stays split: each device loops over chunks of
     its own tokens, so `chunk_size` counts the tokens of one device. A vocabulary that
     is split over other devices (`tensor`) stays split too, and only sums and maxima
-    travel between those.
+    travel between those. A vocabulary that the mesh does not divide is padded first;
+    the padding has no part in the softmax.
 
     Args:
       constrain: of a `Transformer`; anything but a `Constrainer` means no mesh.
 
     Returns:
       A function with the arguments and results of `chunked_logprobs`, and that function
-      itself where no mesh splits the tokens, or where one splits D over devices that
-      all see the same tokens.
+      itself where no mesh splits the tokens or the vocabulary, or where one splits D
+      over devices that all see the same tokens.
     """
     if not isinstance(constrain, Constrainer):
         return chunked_logprobs
@@ -41,9 +42,24 @@ def head_logprobs(constrain: object) -> Logprobs:
     of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
     of_width = rules.mesh_axes("embed")
     splits = any(mesh.shape[axis] > 1 for axis in of_tokens)
-    if not splits or not set(of_width) <= set(of_tokens):
-        return chunked_logprobs
-    return partial(_gathered_once, constrain)
+    gathered = splits and set(of_width) <= set(of_tokens)
+    whole = partial(_gathered_once, constrain) if gathered else chunked_logprobs
+    if rules.split(mesh, "vocab") == 1:
+        return whole
+    return partial(_padded, whole, constrain)
+
+
+def _padded(
+    logprobs: Logprobs,
+    constrain: Constrainer,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    **settings: Any,
+) -> tuple[jax.Array, jax.Array]:
+    vocab_size = unembed.shape[1]
+    unembed = pad_vocab(constrain, unembed, ("embed", "vocab"))
+    return logprobs(hidden, unembed, tokens, vocab_size=vocab_size, **settings)
 
 
 def _gathered_once(

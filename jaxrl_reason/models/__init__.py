@@ -25,7 +25,7 @@ from jaxrl_reason.models.rope_scaling import (
     RopeScaling,
     YarnScaling,
 )
-from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
+from jaxrl_reason.models.transformer import Transformer, ValueModel
 
 __all__ = [
     "LORA_TARGETS",
@@ -46,7 +46,6 @@ __all__ = [
     "init_params",
     "lora_axes",
     "merge_lora",
-    "no_constraint",
     "param_axes",
     "prefill",
     "unembedding",

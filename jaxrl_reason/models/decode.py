@@ -15,6 +15,7 @@ from jaxrl_reason.models.layers import Attend, Block, RMSNorm
 from jaxrl_reason.models.params import Params
 from jaxrl_reason.models.rope import RopeTable, rope_table
 from jaxrl_reason.models.transformer import Transformer, embed
+from jaxrl_reason.sharding import pad_vocab
 
 
 @flax.struct.dataclass
@@ -46,6 +47,7 @@ class DecodeParams:
       head: [D, V], or None where the embedding is the head.
       final_norm: the last norm's parameters.
       rope: cosines and sines of every response column, each [T, P, 1, H/2].
+      vocab_size: static, V less the padding that a mesh may ask for.
     """
 
     layers: tuple[Params, ...]
@@ -53,6 +55,7 @@ class DecodeParams:
     head: jax.Array | None
     final_norm: Params
     rope: RopeTable
+    vocab_size: int = flax.struct.field(pytree_node=False)
 
 
 def decode_params(
@@ -73,9 +76,15 @@ def decode_params(
     )
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]
     rope = rope_table(positions[..., None], c.head_dim, c.rope_theta, c.rope_scaling)
-    head = None if c.tie_embeddings else params["head"].astype(dtype)
-    embedding = params["embedding"].astype(dtype)
-    return DecodeParams(layers, embedding, head, params["final_norm"], rope)
+    embedding, head = params["embedding"].astype(dtype), None
+    if c.tie_embeddings:
+        embedding = pad_vocab(model.constrain, embedding, ("vocab", "embed"))
+    else:
+        head = params["head"].astype(dtype)
+        head = pad_vocab(model.constrain, head, ("embed", "vocab"))
+    return DecodeParams(
+        layers, embedding, head, params["final_norm"], rope, c.vocab_size
+    )
 
 
 # One program for all layers: in one program of its own each, cutting a model of thirty
@@ -90,12 +99,17 @@ def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
 
 
 def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
-    """Logits [B, V] float32 of hidden states [B, D]."""
+    """Logits [B, V] float32 of hidden states [B, D]; -inf where V has padding."""
     # A tied head is transposed inside the product: as an array of its own it would be
     # another copy of the largest parameter.
     if params.head is None:
-        return _product("bd,vd->bv", hidden, params.embedding)
-    return _product("bd,dv->bv", hidden, params.head)
+        logits = _product("bd,vd->bv", hidden, params.embedding)
+    else:
+        logits = _product("bd,dv->bv", hidden, params.head)
+    if logits.shape[1] == params.vocab_size:
+        return logits
+    columns = jnp.arange(logits.shape[1])[None]  # [1, V]
+    return jnp.where(columns < params.vocab_size, logits, -jnp.inf)
 
 
 def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:

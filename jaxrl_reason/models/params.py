@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.transformer import Transformer, ValueModel, no_constraint
+from jaxrl_reason.models.transformer import Transformer, ValueModel
+from jaxrl_reason.sharding import no_constraint
 
 Model = Transformer | ValueModel
 Params = dict[str, Any]

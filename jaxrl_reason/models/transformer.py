@@ -11,17 +11,12 @@ from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.layers import (
     ROWS,
     Block,
-    Constrain,
     Masks,
     RMSNorm,
     normal,
 )
 from jaxrl_reason.models.rope import RopeTable, rope_table
-
-
-def no_constraint(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-    """Leave x as it is: the constraint of a model without a mesh."""
-    return x
+from jaxrl_reason.sharding import Constrain, no_constraint
 
 
 def _rematerialised(remat: str) -> Any:

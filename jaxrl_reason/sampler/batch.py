@@ -13,7 +13,7 @@ from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.models.decode import decode_params
 from jaxrl_reason.sampler.decode import check_sampling
 from jaxrl_reason.sampler.lanes import Lanes
-from jaxrl_reason.sampler.prompts import PromptReader, Prompts, row_parts
+from jaxrl_reason.sampler.prompts import PromptReader, Prompts
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
@@ -22,6 +22,7 @@ from jaxrl_reason.sampler.settings import (
 )
 from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
 from jaxrl_reason.sampler.stops import StopCheck
+from jaxrl_reason.sharding import parts_of
 
 # (row of the completions, tokens new since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]
@@ -79,7 +80,10 @@ class BatchSampler:
                 f"common_prefix must have tokens from 0 to below vocab_size "
                 f"({model.config.vocab_size}), got {outside}"
             )
-        counts, parts = (batch.slots, *batch.shrink_to), row_parts(model)
+        counts, parts = (
+            (batch.slots, *batch.shrink_to),
+            parts_of(model.constrain, "batch"),
+        )
         if any(count % parts for count in counts):
             raise ValueError(
                 f"slots and shrink_to must be multiples of {parts}, the parts into "

@@ -11,18 +11,10 @@ import numpy as np
 from jaxrl_reason.models import Params, PrefixCache, Transformer, prefill
 from jaxrl_reason.models.key_values import rounded
 from jaxrl_reason.sampler.settings import BatchSettings
+from jaxrl_reason.sharding import parts_of
 
 # A prefill reads about this many tokens at once: enough for a product's full speed.
 PREFILL_TOKENS = 512
-
-
-def row_parts(model: Transformer) -> int:
-    """Into how many parts the model's mesh splits rows; 1 without a mesh.
-
-    A `constrain` that has a mesh says so by a method `split`, as `Constrainer` does.
-    """
-    split = getattr(model.constrain, "split", None)
-    return 1 if split is None else split("batch")
 
 
 class PromptReader:
@@ -34,7 +26,7 @@ class PromptReader:
     """
 
     def __init__(self, model: Transformer, batch: BatchSettings) -> None:
-        self.batch, self.parts = batch, row_parts(model)
+        self.batch, self.parts = batch, parts_of(model.constrain, "batch")
         self.prefill = jax.jit(partial(prefill, model))
         self._most_prompts = 1  # of a call so far: what a prefill has rows for
 

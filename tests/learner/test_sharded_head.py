@@ -8,8 +8,7 @@ import pytest
 
 from jaxrl_reason.learner.sharded_head import head_logprobs
 from jaxrl_reason.losses import chunked_logprobs
-from jaxrl_reason.models import no_constraint
-from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.sharding import ShardingRules, make_mesh, no_constraint
 
 # The plain form, left to the compiler, is kept as the mutant.
 SCRIPT = """

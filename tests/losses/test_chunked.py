@@ -218,3 +218,26 @@ def test_refusals(change: dict[str, Any], message: str) -> None:
     given = {"hidden": hidden, "unembed": unembed, "tokens": tokens, **change}
     with pytest.raises(ValueError, match=message):
         chunked_logprobs(**given)
+
+
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+def test_columns_of_padding_take_no_part(chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+    padded = np.pad(unembed, ((0, 0), (0, 3)), constant_values=2.0)
+    run = partial(chunked_logprobs, vocab_size=V)
+    found, grads = pulled(run, hidden, padded, tokens, 0.6, chunk_size)
+    expected, slopes = pulled(
+        chunked_logprobs, hidden, unembed, tokens, 0.6, chunk_size
+    )
+    for x, y in zip(found, expected, strict=True):
+        close(x, y, rtol=1e-6)
+    close(grads[0], slopes[0], rtol=1e-5, atol=1e-6)
+    close(grads[1][:, :V], slopes[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(grads[1][:, V:], 0.0)
+    assert np.isnan(run(hidden, padded, np.full_like(tokens, V))[0]).all()
+
+
+@pytest.mark.parametrize("vocab_size", [0, V + 1])
+def test_a_vocabulary_that_is_not_in_the_head(vocab_size: int) -> None:
+    with pytest.raises(ValueError, match=f"from 1 to {V}, got {vocab_size}"):
+        chunked_logprobs(*inputs(), vocab_size=vocab_size)

@@ -44,7 +44,7 @@ SCRIPT = """
         stream = EndlessProblems(4)
         before = abstract((fresh.policy, fresh.critic))
         state, rows, seen = run_steps(learner, fresh, stream, 2)
-        return parts, policy, model, state, stream, rows, seen, before
+        return learner, policy, model, state, stream, rows, seen, before
 
     results = {}
     for name, mesh in {

@@ -28,7 +28,7 @@ from experiments.countdown_setup import Config, Setup, set_up, trace_examples
 from experiments.rl_session import Session
 from jaxrl_reason.learner.sft import build_sft_learner
 from jaxrl_reason.learner.sft_loop import train_sft
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
@@ -152,7 +152,7 @@ def further_supervision(
             evaluate=evaluate,
             evaluate_every=100,
         )
-        state = reset_optimizer(sft_policy, optimizer.build())
+        state = init_state(sft_policy.params, optimizer.build(), copy=True)
         return train_sft(learner, state, trace_examples(setup), hooks)
 
 

@@ -20,17 +20,14 @@ from jaxrl_reason.learner.sft import (
 )
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.models import Transformer, TransformerConfig
-from jaxrl_reason.rl.heldout import Evaluation, build_evaluation
-from jaxrl_reason.rl.methods import (
-    DapoSettings,
-    Method,
-    dapo,
-    dr_grpo,
-    grpo,
-    ppo,
-    with_format_reward,
-)
+from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.rewards import with_format_reward
 from jaxrl_reason.rl.rl_learner import RLLearner, RLSettings, build_rl_learner
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh, parse_mesh
@@ -226,8 +223,8 @@ class Setup:
     rl: RLLearner
     train_problems: list[Problem]
     heldout_problems: list[Problem]
-    greedy: Evaluation
-    sampled: Evaluation
+    greedy: HeldoutEvaluation
+    sampled: HeldoutEvaluation
 
     def accuracies(self, params: Any) -> dict[str, float]:
         """Greedy accuracy and avg@8 at temperature 1 on the held-out problems."""
@@ -276,8 +273,8 @@ def set_up(config: Config) -> Setup:
     chosen = np.linspace(0, len(heldout) - 1, min(config.eval_problems, len(heldout)))
     problems = [heldout[int(i)] for i in chosen]
 
-    def evaluation(num_samples: int, temperature: float) -> Evaluation:
-        return build_evaluation(
+    def evaluation(num_samples: int, temperature: float) -> HeldoutEvaluation:
+        return build_heldout_evaluation(
             model,
             task,
             problems,

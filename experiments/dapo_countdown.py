@@ -36,7 +36,7 @@ from experiments.rl_session import (
     write_run_report,
 )
 from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
-from jaxrl_reason.learner.state import TrainState, init_train_state
+from jaxrl_reason.learner.state import TrainState, init_model_state
 from jaxrl_reason.rl.rl_learner import init_rl_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.clock import StageClock
@@ -52,7 +52,7 @@ def fresh_model(setup: Setup) -> TrainState:
     batch_sharding = setup.batch_sharding
     key = jax.random.key(setup.config.seed)
     optimizer = setup.config.sft_schedule().build()
-    return init_train_state(
+    return init_model_state(
         setup.model, optimizer, key, batch_sharding.mesh, batch_sharding.rules
     )
 

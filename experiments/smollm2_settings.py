@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.models import LoraSettings
-from jaxrl_reason.rl.methods import DapoSettings
+from jaxrl_reason.rl.recipes.dapo import DapoSettings
 from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sampler import BatchSettings

@@ -14,8 +14,8 @@ from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.models import Transformer, merge_lora
 from jaxrl_reason.pretrained.reading import model_digest
-from jaxrl_reason.rl.heldout import Evaluation, build_evaluation
-from jaxrl_reason.rl.methods import dapo
+from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
+from jaxrl_reason.rl.recipes.dapo import dapo
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState, build_rl_learner
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import (
@@ -69,8 +69,8 @@ class Setup:
     train_problems: Sequence[Question]
     heldout_problems: Sequence[Question]
     rl: RLLearner
-    greedy: Evaluation
-    sampled: Evaluation
+    greedy: HeldoutEvaluation
+    sampled: HeldoutEvaluation
 
     def plain_params(self, state: RLState) -> Any:
         """The trained model's own parameters, factors added to their matrices."""
@@ -123,8 +123,8 @@ def set_up(config: Config) -> tuple[Setup, TrainState]:
         temperature=settings.temperature,
     )
 
-    def evaluation(num_samples: int, temperature: float) -> Evaluation:
-        return build_evaluation(
+    def evaluation(num_samples: int, temperature: float) -> HeldoutEvaluation:
+        return build_heldout_evaluation(
             model,
             task,
             heldout,

@@ -18,10 +18,10 @@ from experiments.benchmarks.step_work import (
     Work,
     batches,
 )
-from jaxrl_reason.learner.state import OptimizerSettings, init_state_on_mesh
+from jaxrl_reason.learner.state import OptimizerSettings, init_state
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.iteration import rl_iteration
-from jaxrl_reason.rl.methods import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import (
@@ -96,9 +96,7 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
         sample=sample,
     )
     # The run's optimiser is made by init_rl_state; an empty one stands in until then.
-    return learner, init_rl_state(
-        learner, init_state_on_mesh(loaded.params, optax.identity())
-    )
+    return learner, init_rl_state(learner, init_state(loaded.params, optax.identity()))
 
 
 def our_sampler(

@@ -28,7 +28,7 @@ from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_scr
 from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
-from jaxrl_reason.rl.methods import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.tasks.task import Graded
 
 # [10, 10]: how likely a trace goes from one digit to another; some ways are worn.

@@ -28,7 +28,7 @@ from experiments.toys.compare import (
 from experiments.toys.setup import SETUP, Setup
 from experiments.toys.tasks import CountDown
 from jaxrl_reason.learner.state import OptimizerSettings
-from jaxrl_reason.rl.methods import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.runs.metrics import Row
 
 GOAL = 0.95

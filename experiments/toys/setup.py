@@ -1,7 +1,7 @@
 """A setup for methods: a tiny model, a toy task, the real loop, seconds a run.
 
     from experiments.toys.setup import SETUP, run_method
-    from jaxrl_reason.rl.methods import grpo
+    from jaxrl_reason.rl.recipes.grpo import grpo
 
     method = grpo(kl_coef=0)  # or your own Method(name="mine", loss=my_loss, ...)
     for seed in (0, 1, 2):
@@ -31,7 +31,7 @@ from jaxrl_reason.learner.sft import (
     build_sft_learner,
     sft_update,
 )
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state_on_mesh
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.models import (
     Transformer,
     TransformerConfig,
@@ -40,7 +40,7 @@ from jaxrl_reason.models import (
 )
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.methods import grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import (
     RLLearner,
     RLSettings,
@@ -216,7 +216,7 @@ def _fine_tuned(
     seed: int,
 ) -> TrainState:
     learner = _sft_learner(model, settings, optimizer)
-    state = init_state_on_mesh(random_params(model, seed), optimizer.build())
+    state = init_state(random_params(model, seed), optimizer.build())
     rng = np.random.default_rng((seed, 1))
     for _ in range(settings.updates):
         numbers = rng.integers(2**31, size=settings.examples_per_update)

@@ -29,8 +29,8 @@ from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.losses import ppo_loss, value_loss
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.methods import signed_accuracy
-from jaxrl_reason.rl.recipes.estimators import decoupled_gae
+from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
+from jaxrl_reason.rl.rewards import signed_accuracy
 from jaxrl_reason.tasks.task import Graded
 
 LIMIT = 104

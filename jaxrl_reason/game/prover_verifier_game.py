@@ -20,7 +20,7 @@ from jaxrl_reason.game.roles import (
     without_roles,
 )
 from jaxrl_reason.game.solution_pool import verifier_comparisons
-from jaxrl_reason.learner.state import TrainState, reset_optimizer
+from jaxrl_reason.learner.state import TrainState, init_state
 from jaxrl_reason.losses import prover_rewards
 from jaxrl_reason.offline.iterative import round_seed
 from jaxrl_reason.offline.pair_learner import PairLearner
@@ -181,7 +181,7 @@ def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
             "the pool must hold a right and a wrong solution to some problem, got none "
             f"in {len(state.pool)} times {state.pool[0].num_prompts} groups"
         )
-    fresh = reset_optimizer(game.base, game.verifier.optimizer.build())
+    fresh = init_state(game.base.params, game.verifier.optimizer.build(), copy=True)
     return train_on_comparisons(game.verifier, fresh, comparisons, seed=seed)
 
 

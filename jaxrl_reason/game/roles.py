@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.rl.rl_loop import ProblemSource
+from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.tasks.task import Graded, TaskWrapper
 
@@ -72,7 +72,7 @@ def with_roles(problems: Sequence[Any]) -> list[RoleProblem]:
 class RoleStream:
     """Batches of P / 2 problems as batches of P, each problem in both roles."""
 
-    problems: ProblemSource
+    problems: ProblemBatches
 
     def __iter__(self) -> Iterator[Sequence[RoleProblem]]:
         return self

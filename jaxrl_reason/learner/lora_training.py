@@ -14,8 +14,7 @@ import jax
 from jaxrl_reason.learner.state import (
     OptimizerSettings,
     TrainState,
-    init_state_on_mesh,
-    reset_optimizer,
+    init_state,
 )
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective
@@ -69,8 +68,8 @@ def init_policy_state(
 ) -> TrainState:
     """What a run trains, at update 0: the policy, copied, or fresh factors."""
     if lora is None:
-        return reset_optimizer(policy, optimizer.build())
-    return init_state_on_mesh(lora.start(), optimizer.build())
+        return init_state(policy.params, optimizer.build(), copy=True)
+    return init_state(lora.start(), optimizer.build())
 
 
 def lora_objective(objective: Objective, settings: LoraSettings) -> Objective:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reason.learner.objective_weights import Combine
-from jaxrl_reason.learner.state import TrainState, init_state_around
+from jaxrl_reason.learner.state import TrainState, init_state
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import (
     Metrics,
@@ -165,7 +165,7 @@ def init_uncertainty_state(
     if num_objectives < 1:
         raise ValueError(f"num_objectives must be >= 1, got {num_objectives}")
     s = jnp.full((num_objectives,), log_variance, jnp.float32)
-    return init_state_around({"model": params, "log_variances": s}, optimizer)
+    return init_state({"model": params, "log_variances": s}, optimizer)
 
 
 def advantage_objectives(objective: Objective, num_objectives: int) -> list[Objective]:

@@ -81,31 +81,37 @@ class OptimizerSettings:
         )
 
 
-def init_state_around(
-    params: Params, optimizer: optax.GradientTransformation
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, *, copy: bool = False
 ) -> TrainState:
-    """A state at update 0 around given parameters."""
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
-
-
-def init_state_on_mesh(
-    params: Params, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """A state at update 0 around parameters that lie on a mesh, all of it on that mesh.
+    """A state at update 0 around parameters, all of it on their mesh if they have one.
 
     An optimiser makes its counters on the first device. Left there, the first update
     compiles once for them and once more for its own results, and a checkpoint of them
     restores onto one device of a mesh, which no update takes.
+
+    Args:
+      params: parameters, of a policy that begins a new stage for example.
+      optimizer: makes the moments.
+      copy: the state gets its own copy of the parameters, so that it may be donated
+        while they live on as a baseline or a reference.
     """
-    state = init_state_around(params, optimizer)
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
-    whole = NamedSharding(mesh, PartitionSpec())
+    if copy:
+        shardings = jax.tree.map(lambda x: x.sharding, params)
+        copied = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=shardings)
+        params = copied(params)
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    first = jax.tree.leaves(params)[0]
+    # Traced parameters lie nowhere yet.
+    if isinstance(first, jax.core.Tracer) or not on_mesh(first):
+        return state
+    whole = NamedSharding(first.sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda x: x if on_mesh(x) else jax.device_put(x, whole), state)
 
-    def place(x: jax.Array) -> jax.Array:
-        on_mesh = isinstance(x.sharding, NamedSharding)
-        return x if on_mesh else jax.device_put(x, whole)
 
-    return jax.tree.map(place, state)
+def on_mesh(x: Any) -> bool:
+    """Whether an array lies on a mesh."""
+    return isinstance(getattr(x, "sharding", None), NamedSharding)
 
 
 def abstract_state(
@@ -116,7 +122,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state; nothing is allocated."""
     shapes = jax.eval_shape(
-        lambda params: init_state_around(params, optimizer), abstract_params(model)
+        lambda params: init_state(params, optimizer), abstract_params(model)
     )
     shardings = state_shardings(mesh, rules, param_axes(model), shapes)
     return jax.tree.map(
@@ -126,35 +132,22 @@ def abstract_state(
     )
 
 
-def init_train_state(
+def init_model_state(
     model: Any,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     mesh: jax.sharding.Mesh,
     rules: ShardingRules,
 ) -> TrainState:
-    """Initialises a state directly into its shardings."""
+    """A state at update 0 of a model's new parameters, made in their shardings."""
     target = jax.tree.map(
         lambda x: x.sharding, abstract_state(model, optimizer, mesh, rules)
     )
     build = jax.jit(
-        lambda k: init_state_around(init_params(model, k), optimizer),
+        lambda k: init_state(init_params(model, k), optimizer),
         out_shardings=target,
     )
     return build(key)
-
-
-def reset_optimizer(
-    state: TrainState, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """The same parameters under a new optimiser at update 0 (a new stage).
-
-    The parameters are copied, so that the new state may be donated while the old one
-    lives on as a baseline or a reference.
-    """
-    shardings = jax.tree.map(lambda x: x.sharding, state.params)
-    copy = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=shardings)
-    return init_state_on_mesh(copy(state.params), optimizer)
 
 
 def abstract(tree: Any) -> Any:
@@ -168,8 +161,8 @@ def init_value_state(
     policy: TrainState, optimizer: OptimizerSettings, batch_sharding: BatchSharding
 ) -> TrainState:
     """The policy's transformer, copied, under a scalar head of zeros."""
-    backbone = reset_optimizer(policy, optimizer.build()).params
+    backbone = init_state(policy.params, optimizer.build(), copy=True).params
     embedding = backbone["embedding"]
     head = batch_sharding.replicate(jnp.zeros(embedding.shape[1:], embedding.dtype))
     body = {name: x for name, x in backbone.items() if name != "head"}
-    return init_state_on_mesh({"backbone": body, "value_head": head}, optimizer.build())
+    return init_state({"backbone": body, "value_head": head}, optimizer.build())

@@ -17,7 +17,7 @@ from jaxrl_reason.data.rejection_sampling import (
     needs_hint,
 )
 from jaxrl_reason.learner.sft import Example, SFTLearner, sft_update
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.offline.pair_learner import PairLearner
 from jaxrl_reason.offline.preference_methods import PreferenceMethod
 from jaxrl_reason.offline.preference_training import (
@@ -94,7 +94,7 @@ def iterative_dpo_round(
         raise NoSignalError(no_data_message(rollouts, "a right and a wrong"))
 
     # Train from that policy, with that policy as the reference.
-    state = reset_optimizer(policy, learner.optimizer.build())
+    state = init_state(policy.params, learner.optimizer.build(), copy=True)
     state, row = train_on_pairs(learner, state, as_pairs(rollouts, places), reference)
     return state, row | round_metrics(rollouts), rollouts
 
@@ -141,7 +141,7 @@ def rft_round(
     examples = _learnable(sampler, rollouts, max_per_prompt, seed, signature)
     state, row = _fine_tune(
         learner,
-        reset_optimizer(start or policy, optimizer.build()),
+        init_state((start or policy).params, optimizer.build(), copy=True),
         [*original, *examples],
         epochs,
         seed,
@@ -210,7 +210,7 @@ def star_round(
         hinted = _learnable(sampler, again, max_per_prompt, seed, signature)
     state, row = _fine_tune(
         learner,
-        reset_optimizer(base, optimizer.build()),
+        init_state(base.params, optimizer.build(), copy=True),
         [*original, *examples, *hinted],
         epochs,
         seed,

@@ -23,7 +23,7 @@ MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class HeldoutEvaluation:
     """A compiled evaluation: problems in chunks of one static shape."""
 
     task: Task
@@ -63,7 +63,7 @@ class Evaluation:
         return float(self.run(params).correct.mean())
 
 
-def build_evaluation(
+def build_heldout_evaluation(
     model: Transformer,
     task: Task,
     problems: Sequence[Any],
@@ -76,7 +76,7 @@ def build_evaluation(
     seed: int,
     batch_sharding: BatchSharding,
     make: MakeSampler = make_sampler,
-) -> Evaluation:
+) -> HeldoutEvaluation:
     """Greedy with `temperature=0, num_samples=1`; avg@k with `num_samples=k`.
 
     `make` builds the sampler: the plain one, or for example
@@ -93,7 +93,7 @@ def build_evaluation(
     chunk = max(1, min(batch_size // num_samples, len(problems)))
     # Whole shares for every device; the last chunk is padded anyway.
     chunk = -(-chunk // batch_sharding.num_shards) * batch_sharding.num_shards
-    return Evaluation(
+    return HeldoutEvaluation(
         task, problems, sample, num_samples, chunk, prompt_width, seed, batch_sharding
     )
 

@@ -74,7 +74,7 @@ def rl_iteration(
 
         # Old log-probs: the policy before its first update. Reference log-probs and
         # values only if the method has use for them.
-        seen = score_rollouts_with_models(learner, state, rollouts, minibatches)
+        seen = score_rollouts(learner, state, rollouts, minibatches)
         state, seen, pairs = learn_rewards(learner, state, rollouts, seen, minibatches)
         row = finish_metrics(pairs, "reward_model")
         estimate = jax.device_get(learner.advantages(seen))
@@ -159,7 +159,7 @@ def greedy_rewards(
     return np.where(found.failed[:, 0], samples, found.rewards[:, 0])
 
 
-def score_rollouts_with_models(
+def score_rollouts(
     learner: RLLearner, state: RLState, rollouts: Rollouts, minibatches: list[Minibatch]
 ) -> Experience:
     """Forward passes over the rollouts: all that an advantage estimator may look at."""

@@ -53,6 +53,18 @@ class Advantages:
     returns: Array | None = None
 
 
+Estimator = Callable[[Experience], Advantages]
+
+
+def grouped(estimator: Callable[..., jax.Array]) -> Estimator:
+    """An estimator (rewards, group_ids, *, num_groups) -> [B] for the loop."""
+
+    def advantages(x: Experience) -> Advantages:
+        return Advantages(estimator(x.rewards, x.group_ids, num_groups=x.num_groups))
+
+    return advantages
+
+
 @dataclass(frozen=True)
 class Controller:
     """Coefficients that move from step to step, an entropy bonus say.
@@ -115,7 +127,7 @@ class Method:
 
     name: str
     loss: LossFn
-    advantages: Callable[[Experience], Advantages]
+    advantages: Estimator
     rewards: Rewards = signed_accuracy
     loss_inputs: tuple[str, ...] = ()
     needs_reference: bool = False

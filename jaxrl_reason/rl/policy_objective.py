@@ -12,7 +12,7 @@ from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, minibatch_counts
 from jaxrl_reason.losses import Counts, token_mean
 from jaxrl_reason.models import Transformer, ValueModel
-from jaxrl_reason.rl.methods import Method
+from jaxrl_reason.rl.method import Method
 
 Params = Any
 

@@ -21,6 +21,11 @@ def binary_accuracy(rollouts: Rollouts) -> np.ndarray:
     return rollouts.correct.astype(np.float32)
 
 
+def formatted_accuracy(rollouts: Rollouts) -> np.ndarray:
+    """1 for a right answer in the task's format, else 0."""
+    return (rollouts.correct & rollouts.format_ok).astype(np.float32)
+
+
 def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
     """Adds `weight` to the reward of every response that keeps the task's format.
 

@@ -19,7 +19,7 @@ from jaxrl_reason.learner.multi_objective import (
     make_several_update,
 )
 from jaxrl_reason.learner.packing import PackingShape
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, reset_optimizer
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import make_scorer, make_update
 from jaxrl_reason.models import LoraSettings, Transformer, with_lora
@@ -335,7 +335,7 @@ def init_rl_state(learner: RLLearner, policy: TrainState) -> RLState:
         critic = init_critic_state(learner.critic, policy, learner.batch_sharding)
     if learner.implicit_reward is not None:
         optimizer = learner.implicit_reward.optimizer.build()
-        reward_model = reset_optimizer(policy, optimizer)
+        reward_model = init_state(policy.params, optimizer, copy=True)
     return RLState(
         policy=init_policy_state(learner.lora, policy, learner.optimizer),
         critic=critic,

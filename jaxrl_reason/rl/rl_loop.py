@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import rl_iteration
-from jaxrl_reason.rl.measure_pass_rates import pass_rates
+from jaxrl_reason.rl.pass_rate_filter import pass_rates
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
@@ -24,7 +24,7 @@ from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
 Params = Any
 
 
-class ProblemSource(Protocol):
+class ProblemBatches(Protocol):
     """An endless, resumable stream of batches of problems."""
 
     def __iter__(self) -> Iterator[Sequence[Any]]: ...
@@ -39,7 +39,7 @@ class ProblemSource(Protocol):
 
 
 @runtime_checkable
-class LearningSource(ProblemSource, Protocol):
+class AdaptiveBatches(ProblemBatches, Protocol):
     """A source that goes by the outcomes so far, which its state then holds."""
 
     def observe(
@@ -55,7 +55,7 @@ class LearningSource(ProblemSource, Protocol):
 
 
 def train_rl(
-    learner: RLLearner, state: RLState, problems: ProblemSource, hooks: Hooks
+    learner: RLLearner, state: RLState, problems: ProblemBatches, hooks: Hooks
 ) -> RLState:
     """Runs RL iterations up to `settings.steps`, from wherever the state is."""
     timer = PhaseTimer()
@@ -89,9 +89,9 @@ def train_rl(
     return state
 
 
-def tell_source(problems: ProblemSource, fresh: Rollouts) -> Row:
+def tell_source(problems: ProblemBatches, fresh: Rollouts) -> Row:
     """Tells a source that learns what became of its problems; its part of the row."""
-    if not isinstance(problems, LearningSource):
+    if not isinstance(problems, AdaptiveBatches):
         return {}
     return problems.observe(*pass_rates(fresh))
 
@@ -107,7 +107,7 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
     }
 
 
-def save_rl(hooks: Hooks, state: RLState, problems: ProblemSource) -> None:
+def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
     """Saves all that the next step depends on; the reference follows from the start."""
     hooks.checkpoints.save(
         state.step,
@@ -134,7 +134,7 @@ def resume_rl(
     checkpoints: CheckpointFolder,
     fingerprint: Mapping[str, Any],
     state: RLState,
-    problems: ProblemSource,
+    problems: ProblemBatches,
     step: int | None = None,
 ) -> RLState:
     """Continues from a checkpoint: the same tokens, batches and updates as without it.

@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike
 
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.rl.methods import Method
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rl_learner import (
     RLLearner,
     RLSettings,
     RLState,
     build_rl_learner,
 )
-from jaxrl_reason.rl.rl_loop import LearningSource, ProblemSource
+from jaxrl_reason.rl.rl_loop import AdaptiveBatches, ProblemBatches
 from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sharding import BatchSharding
@@ -47,7 +47,7 @@ class Stage:
     settings: RLSettings
     method: Method
     optimizer: OptimizerSettings
-    problems: Callable[[Any], ProblemSource]
+    problems: Callable[[Any], ProblemBatches]
     prepare: Callable[[RLLearner, RLState], Any] | None = None
     critic_optimizer: OptimizerSettings | None = None
     fresh_optimizer: bool = False
@@ -109,7 +109,7 @@ class StageProblems:
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> Row:
         """Tells the source, if it learns."""
-        if not isinstance(self._source, LearningSource):
+        if not isinstance(self._source, AdaptiveBatches):
             return {}
         return self._source.observe(problem_ids, num_correct, num_samples)
 

@@ -20,7 +20,7 @@ from jaxrl_reason.data.strategies import (
     mixed_outcomes,
     not_solved,
 )
-from jaxrl_reason.rl.rl_loop import LearningSource
+from jaxrl_reason.rl.rl_loop import AdaptiveBatches
 
 SAMPLES = 8
 
@@ -70,7 +70,7 @@ def by_luck(i: int, step: int) -> int:
 def test_batches_hold_distinct_problems_and_never_shrink(make: Any, seed: int) -> None:
     for size in (3, 11):
         stream = make(PROBLEMS, batch_size=size, seed=seed)
-        assert isinstance(stream, LearningSource)
+        assert isinstance(stream, AdaptiveBatches)
         for ids in steps(stream, 25, by_luck):
             assert len(set(ids)) == len(ids) == size
             assert set(ids) <= set(IDS)

@@ -12,7 +12,7 @@ import pytest
 from experiments import dapo_smollm2 as script
 from experiments.smollm2_settings import Config
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
-from jaxrl_reason.rl.heldout import Evaluation
+from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
@@ -172,14 +172,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 ):
     folder, exported = base / "stopped", base / "exported_again"
     given = [*flags, "--run-dir", str(folder), "--export", str(exported)]
-    accuracy = Evaluation.accuracy
+    accuracy = HeldoutEvaluation.accuracy
 
     def press_ctrl_c(*arguments):
         signal.raise_signal(signal.SIGINT)
         return accuracy(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluation, "accuracy", press_ctrl_c)
+        patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
         assert start(patch, *given) == 130
     assert f"--resume --run-dir {folder}" in capsys.readouterr().out
     assert len(read_metrics(folder / "metrics.jsonl")) == 1

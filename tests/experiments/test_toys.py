@@ -16,7 +16,7 @@ from experiments.toys import (
 )
 from experiments.toys.compare import first_row, over_steps, table
 from experiments.toys.tasks import CountDown, EndlessProblems, Toy
-from jaxrl_reason.rl.methods import grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
 
 COUNT = CountDown()
 

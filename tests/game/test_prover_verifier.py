@@ -36,7 +36,7 @@ from jaxrl_reason.reward_models.reward_model import (
     score_rollouts,
 )
 from jaxrl_reason.rl.collect import NoSignalError, compute_rewards
-from jaxrl_reason.rl.methods import grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
 from tests.rl.helpers import (
     CONFIG,
@@ -315,7 +315,7 @@ def test_rounds_play_and_report():
     policy = copied(run.state.prover.policy.params)
     assert not same_trees(run.first, policy)
     assert int(run.state.prover.policy.step) == 2 * 4 * 2
-    # The second round compiles nothing but the copy that `reset_optimizer` makes.
+    # The second round compiles nothing but the copy that `init_state` makes.
     assert run.compiles[1] == ["jit(<lambda>)"]
 
 

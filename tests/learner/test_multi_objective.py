@@ -24,7 +24,7 @@ from jaxrl_reason.learner.objective_weights import (
     shortest_weights,
 )
 from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
-from jaxrl_reason.learner.state import init_state_around
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.losses import batch_counts, dapo_loss, dr_grpo_advantages, token_mean
 from jaxrl_reason.runs.metrics import finish_metrics
@@ -91,7 +91,7 @@ W = RNG.standard_normal(VOCAB).astype(np.float32)
 
 def start(learning_rate=1.0):
     optimizer = optax.sgd(learning_rate)
-    return init_state_around({"w": jnp.asarray(W)}, optimizer), optimizer
+    return init_state({"w": jnp.asarray(W)}, optimizer), optimizer
 
 
 def step(combine, num_objectives, made=ONE, objectives=None, given=()):
@@ -279,7 +279,7 @@ def test_a_policy_learns_from_two_advantages():
     update = make_several_update(
         advantage_objectives(objective, 2), shortest_weights(), optimizer, num_groups=2
     )
-    state, rows = init_state_around(jnp.zeros((VOCAB, VOCAB)), optimizer), []
+    state, rows = init_state(jnp.zeros((VOCAB, VOCAB)), optimizer), []
     for _ in range(4):
         state, metrics = update(state, MANY[0], MANY[1].live)
         rows.append(finish_metrics(metrics))

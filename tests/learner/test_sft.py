@@ -10,7 +10,7 @@ from jaxrl_reason.learner.sft import (
     pack_examples,
     sft_update,
 )
-from jaxrl_reason.learner.state import reset_optimizer
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.runs.metrics import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import OPTIMIZER, first_policy, one_device, tiny_model
@@ -69,7 +69,7 @@ def test_responses_must_fit_the_context():
 
 def test_updates_lower_the_loss_and_compile_once():
     learner = build_sft_learner(tiny_model(), SETTINGS, OPTIMIZER, one_device())
-    state = reset_optimizer(first_policy(), OPTIMIZER.build())
+    state = init_state(first_policy().params, OPTIMIZER.build(), copy=True)
     losses = []
     with CompileCounter() as compiles:
         for i in range(12):

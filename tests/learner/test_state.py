@@ -8,10 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxrl_reason.learner.state import (
     OptimizerSettings,
     abstract_state,
-    init_state_around,
-    init_state_on_mesh,
-    init_train_state,
-    reset_optimizer,
+    init_model_state,
+    init_state,
 )
 from jaxrl_reason.sharding import ShardingRules
 from tests.rl.helpers import (
@@ -81,7 +79,7 @@ def test_the_optimiser_clips_the_whole_gradient_then_takes_adams_step():
 def created():
     batch_sharding, optimizer = one_device(), OPTIMIZER.build()
     key = jax.random.key(0)
-    return init_train_state(
+    return init_model_state(
         tiny_model(), optimizer, key, batch_sharding.mesh, batch_sharding.rules
     )
 
@@ -124,7 +122,7 @@ def test_the_key_fixes_the_parameters(created):
 def test_a_restarted_optimiser_leaves_the_old_state_alone():
     old = first_policy()
     before = copied(old.params)
-    new = reset_optimizer(old, OPTIMIZER.build())
+    new = init_state(old.params, OPTIMIZER.build(), copy=True)
     assert same_trees(new.params, old.params)
     assert int(new.step) == 0
     # As a donation would.
@@ -136,11 +134,11 @@ def test_a_restarted_optimiser_leaves_the_old_state_alone():
 def test_a_placed_state_lies_on_the_mesh_with_all_its_counters():
     batch_sharding = one_device()
     params = {"w": batch_sharding.replicate(jnp.ones(3))}
-    state = init_state_on_mesh(params, OPTIMIZER.build())
+    state = init_state(params, OPTIMIZER.build())
     for x in jax.tree.leaves(state):
         assert isinstance(x.sharding, NamedSharding)
         assert x.sharding.mesh == batch_sharding.mesh
     assert state.step.sharding.spec == PartitionSpec()
     # An optimiser by itself leaves them on one device.
-    bare = init_state_around(params, OPTIMIZER.build())
-    assert not isinstance(bare.step.sharding, NamedSharding)
+    counters = OPTIMIZER.build().init(params)[1][0].count
+    assert not isinstance(counters.sharding, NamedSharding)

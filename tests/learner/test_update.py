@@ -12,7 +12,7 @@ import pytest
 from jaxrl_reason.learner.forward import policy_logprobs, sequences, unpack
 from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
 from jaxrl_reason.learner.sft import sft_objective
-from jaxrl_reason.learner.state import init_state_around
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import (
     accumulate_gradients,
     apply_gradients,
@@ -238,7 +238,7 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
 def moved_state():
     """A state some updates into a run: moments and counters are not zero."""
     params = {"a": jnp.array([1.0, -2.0]), "b": jnp.ones((2, 2))}
-    state = init_state_around(params, OPTIMIZER)
+    state = init_state(params, OPTIMIZER)
     for _ in range(2):
         state, _ = apply_gradients(
             state, jax.tree.map(jnp.ones_like, params), OPTIMIZER
@@ -303,9 +303,9 @@ def update():
 
 def test_an_update_is_its_parts_put_together(bigram, update):
     batch, plan = MANY
-    state = init_state_around(copied(bigram), OPTIMIZER)
+    state = init_state(copied(bigram), OPTIMIZER)
     loss, _, grads = gradients(with_loss(token_level), bigram, batch, plan.live)
-    wanted, _ = apply_gradients(init_state_around(bigram, OPTIMIZER), grads, OPTIMIZER)
+    wanted, _ = apply_gradients(init_state(bigram, OPTIMIZER), grads, OPTIMIZER)
     state, metrics = update(state, batch, plan.live)
     np.testing.assert_allclose(
         state.params["logits"], wanted.params["logits"], rtol=1e-5, atol=1e-6
@@ -322,7 +322,7 @@ def test_an_update_is_its_parts_put_together(bigram, update):
 
 def test_the_state_is_donated_and_nothing_compiles_again(bigram, update):
     batch, plan = jax.device_put(MANY[0]), MANY[1]
-    state = jax.device_put(init_state_around(copied(bigram), OPTIMIZER))
+    state = jax.device_put(init_state(copied(bigram), OPTIMIZER))
     after, _ = update(state, batch, plan.live)
     assert state.params["logits"].is_deleted()
     with CompileCounter() as compiles:
@@ -335,9 +335,7 @@ def test_the_state_is_donated_and_nothing_compiles_again(bigram, update):
 def test_a_batch_that_is_wholly_masked_changes_nothing_but_by_momentum(bigram, update):
     batch, plan = MANY
     empty = dataclasses.replace(batch, mask=np.zeros_like(batch.mask))
-    state, metrics = update(
-        init_state_around(copied(bigram), OPTIMIZER), empty, plan.live
-    )
+    state, metrics = update(init_state(copied(bigram), OPTIMIZER), empty, plan.live)
     row = finish_metrics(metrics)
     assert (row["loss"], row["grad_norm"], row["skipped_update_fraction"]) == (0, 0, 0)
     assert "ratio" not in row  # nothing was measured

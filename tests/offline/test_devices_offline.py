@@ -13,7 +13,7 @@ SCRIPT = """
     from jaxrl_reason.offline.preference_training import build_preference_learner
     from jaxrl_reason.offline.preference_methods import irpo
     from jaxrl_reason.offline.sample_rounds import build_round_sampler
-    from jaxrl_reason.learner.state import OptimizerSettings, init_state_on_mesh
+    from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from jaxrl_reason.learner.sft import build_sft_learner
     from tests.rl.helpers import *
     from tests.offline.test_iterative import EXAMPLES, PAIRS, PROBLEMS, ROUND
@@ -26,7 +26,7 @@ SCRIPT = """
         rules = ShardingRules()
         batch_sharding = BatchSharding(mesh, rules)
         model = Transformer(CONFIG, constrain=rules.constrainer(mesh))
-        policy = init_state_on_mesh(random_params(batch_sharding), optimizer.build())
+        policy = init_state(random_params(batch_sharding), optimizer.build())
         sampler = build_round_sampler(model, LuckyTask(), ROUND, batch_sharding)
         learner = build_preference_learner(
             model, irpo(), pairs, optimizer, batch_sharding

@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.data.preference_pairs import PreferencePairs
 from jaxrl_reason.data.rejection_sampling import correct_and_complete
 from jaxrl_reason.learner.sft import SFTSettings, build_sft_learner
-from jaxrl_reason.learner.state import reset_optimizer
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.offline.iterative import (
     iterative_dpo_round,
     rft_round,
@@ -177,7 +177,7 @@ def trained_sequences(batch):
 def test_star_trains_the_base_anew_and_learns_hinted_answers_without_the_hint():
     fake = dataclasses.replace(sampler(), sample=fake_sample)
     base = first_policy()
-    policy = reset_optimizer(base, OPTIMIZER.build())
+    policy = init_state(base.params, OPTIMIZER.build(), copy=True)
     policy = dataclasses.replace(policy, params=random_params(one_device(), seed=8))
     run = partial(star_round, fake, optimizer=OPTIMIZER, policy=policy, base=base)
     run = partial(run, problems=PROBLEMS, round_index=1, max_per_prompt=2)

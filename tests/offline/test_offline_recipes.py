@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from jaxrl_reason.data.rejection_sampling import equation_signature
-from jaxrl_reason.learner.state import reset_optimizer
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.offline.iterative import (
     iterative_dpo_round,
     rft_round,
@@ -92,7 +92,7 @@ def irpo():
 
 def fine_tuning(name):
     rollouts = sample_round(sampler(), first_policy().params, PROBLEMS, draw=0)
-    state = reset_optimizer(first_policy(), OPTIMIZER.build())
+    state = init_state(first_policy().params, OPTIMIZER.build(), copy=True)
     return OFFLINE[name].run(
         supervised(), state, as_examples(rollouts, rollouts.correct), epochs=1, seed=0
     )

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxrl_reason.learner.forward import policy_logprobs, unpack
-from jaxrl_reason.learner.state import init_state_around, reset_optimizer
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.losses import dpo_loss
@@ -194,7 +194,7 @@ def bigram_step(method):
 
     def step(batch, live):
         params = {"logits": jnp.asarray(logits(3), jnp.float32)}
-        state = init_state_around(params, optax.sgd(1.0))
+        state = init_state(params, optax.sgd(1.0))
         state, metrics = update(state, bigram_batch(batch), live)
         grad = logits(3).astype(np.float32) - np.asarray(state.params["logits"])
         return grad, finish_metrics(metrics)
@@ -376,7 +376,7 @@ def toy_preference(method, score):
 
 
 def toy_start():
-    return reset_optimizer(first_policy(), OPTIMIZER.build())
+    return init_state(first_policy().params, OPTIMIZER.build(), copy=True)
 
 
 def single_response_gradients(model):
@@ -438,9 +438,7 @@ def test_an_update_of_the_transformer_is_that_of_single_responses(score):
     )
     before = copied(params)
     prepared = prepare_pairs(learner, PAIRS, reference)
-    state, metrics = preference_update(
-        learner, init_state_around(params, sgd), prepared
-    )
+    state, metrics = preference_update(learner, init_state(params, sgd), prepared)
     row = finish_metrics(metrics)
     found = jax.tree.map(lambda a, b: a - np.asarray(b), before, state.params)
 

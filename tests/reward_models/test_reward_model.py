@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxrl_reason.learner.forward import unpack
-from jaxrl_reason.learner.state import init_state_around, init_value_state
+from jaxrl_reason.learner.state import init_state, init_value_state
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.models import ValueModel
 from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings
@@ -127,7 +127,7 @@ def step_of(method, settings, table):
     optimizer = optax.sgd(1.0)
     objective = ranking_objective(table_scores, method)
     update = make_update(objective, optimizer, num_groups=settings.pairs_per_update)
-    state = init_state_around(jnp.asarray(table), optimizer)
+    state = init_state(jnp.asarray(table), optimizer)
     state, metrics = update(state, batch, plan.live)
     return table - np.asarray(state.params), finish_metrics(metrics), plan
 
@@ -178,7 +178,7 @@ def test_pairs_train_by_bradley_terry_and_the_verifier_with_a_penalty(method):
     batch, plan = pack_comparisons(
         SETTINGS, [Comparison([3], [[2, 7]], [[9, 5]])], method.candidates
     )
-    state = init_state_around(jnp.asarray(table), optax.sgd(1.0))
+    state = init_state(jnp.asarray(table), optax.sgd(1.0))
     _, metrics = update(state, batch, plan.live)
     good, bad = float(table[7]), float(table[5])
     expected = np.log1p(np.exp(bad - good))

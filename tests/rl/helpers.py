@@ -12,10 +12,11 @@ import numpy as np
 from experiments.toys import setup
 from experiments.toys.setup import one_device
 from experiments.toys.tasks import EndlessProblems, Toy
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state_on_mesh
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.models import Transformer, TransformerConfig
 from jaxrl_reason.rl.iteration import rl_iteration
-from jaxrl_reason.rl.methods import DapoSettings, Method, dapo
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import (
     RLLearner,
     RLSettings,
@@ -107,7 +108,7 @@ def random_params(batch_sharding: BatchSharding, seed: int = 7) -> Any:
 @cache
 def first_policy() -> TrainState:
     """An untrained policy; init_rl_state copies it, so nothing donates it."""
-    return init_state_on_mesh(random_params(one_device()), OPTIMIZER.build())
+    return init_state(random_params(one_device()), OPTIMIZER.build())
 
 
 @cache

@@ -13,7 +13,7 @@ from jaxrl_reason.rl.collect import (
     compute_rewards,
     sample_groups,
 )
-from jaxrl_reason.rl.methods import groups_with_signal
+from jaxrl_reason.rl.method import groups_with_signal
 from jaxrl_reason.rl.rollouts import concatenate
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sampler import sampling_keys

@@ -11,14 +11,14 @@ SCRIPT = """
     from jaxrl_reason.models import Transformer
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from jaxrl_reason.runs.checkpoints import CheckpointFolder
-    from jaxrl_reason.rl.heldout import build_evaluation
+    from jaxrl_reason.rl.heldout import build_heldout_evaluation
     from jaxrl_reason.learner.state import abstract
     from jaxrl_reason.rl.rl_loop import resume_rl, save_rl
-    from jaxrl_reason.rl.methods import ppo
+    from jaxrl_reason.rl.recipes.ppo import ppo
     from jaxrl_reason.sharding import BatchSharding
     from jaxrl_reason.runs.monitor import CompileCounter
     from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
-    from jaxrl_reason.learner.state import OptimizerSettings, init_state_on_mesh
+    from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from tests.rl.helpers import *
     from tests.rl.test_rl_loop import hooks
 
@@ -39,7 +39,7 @@ SCRIPT = """
         learner = build_rl_learner(
             model, LuckyTask(), method, settings, optimizer, batch_sharding
         )
-        policy = init_state_on_mesh(random_params(batch_sharding), optimizer.build())
+        policy = init_state(random_params(batch_sharding), optimizer.build())
         fresh = init_rl_state(learner, policy)
         stream = EndlessProblems(4)
         before = abstract((fresh.policy, fresh.critic))
@@ -86,7 +86,7 @@ SCRIPT = """
     out["resumed_parameters"] = same_trees(state.policy, found.policy)
 
     # Nine problems on a mesh that splits a batch in four.
-    evaluation = build_evaluation(
+    evaluation = build_heldout_evaluation(
         model, LuckyTask(), [Toy(i) for i in range(9)], num_samples=4,
         temperature=1.0, max_new_tokens=6, prompt_width=3, batch_size=24, seed=0,
         batch_sharding=learner.batch_sharding,

@@ -4,7 +4,11 @@ import math
 import numpy as np
 import pytest
 
-from jaxrl_reason.rl.heldout import binomial_error, build_evaluation, samples_for_people
+from jaxrl_reason.rl.heldout import (
+    binomial_error,
+    build_heldout_evaluation,
+    samples_for_people,
+)
 from tests.rl.helpers import (
     SETTINGS,
     LuckyTask,
@@ -30,7 +34,7 @@ def evaluation(**changes):
         "batch_sharding": one_device(),
     }
     problems = changes.pop("problems", PROBLEMS)
-    return build_evaluation(
+    return build_heldout_evaluation(
         tiny_model(), LuckyTask(), problems, **{**settings, **changes}
     )
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import dapo_loss
-from jaxrl_reason.rl.methods import dr_grpo, grpo, ppo
+from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner
 from jaxrl_reason.runs.metrics import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter

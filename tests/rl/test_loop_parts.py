@@ -16,18 +16,13 @@ from jaxrl_reason.rl.collect import (
     compute_rewards,
 )
 from jaxrl_reason.rl.iteration import greedy_rewards
-from jaxrl_reason.rl.methods import (
-    accuracy_and_format,
-    binary_accuracy,
-    grpo,
-    ppo,
-)
-from jaxrl_reason.rl.recipes import (
-    GDPO,
-    GPG,
-    PRIME,
-    REMAX,
-)
+from jaxrl_reason.rl.recipes.gdpo import GDPO
+from jaxrl_reason.rl.recipes.gpg import GPG
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.recipes.prime import PRIME
+from jaxrl_reason.rl.recipes.remax import REMAX
+from jaxrl_reason.rl.rewards import accuracy_and_format, binary_accuracy
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     ENDS,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models import LoraSettings, merge_lora, with_lora
-from jaxrl_reason.rl.methods import grpo, ppo
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
 from jaxrl_reason.rl.rl_loop import resume_rl, save_rl
 from jaxrl_reason.runs.monitor import CompileCounter
@@ -161,7 +162,7 @@ SCRIPT = """
     from jaxrl_reason.learner.lora_training import build_lora
     from jaxrl_reason.sharding import BatchSharding
     from jaxrl_reason.rl.rl_learner import build_update
-    from jaxrl_reason.learner.state import OptimizerSettings, init_state_on_mesh
+    from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from tests.rl.helpers import *
     from tests.learner.test_update import GROUPS, example_batch
 
@@ -181,7 +182,7 @@ SCRIPT = """
             lora=settings,
         )
         base = random_params(batch_sharding)
-        state = init_state_on_mesh(lora.start(), optimizer.build())
+        state = init_state(lora.start(), optimizer.build())
         layout = jax.tree.map(lambda x: x.sharding, state)
         for _ in range(2):
             rows = batch_sharding.put_micro_batches(batch)

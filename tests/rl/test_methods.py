@@ -9,20 +9,12 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import batch_counts
-from jaxrl_reason.rl.methods import (
-    DapoSettings,
-    Experience,
-    Method,
-    binary_accuracy,
-    dapo,
-    dr_grpo,
-    grouped,
-    groups_with_signal,
-    grpo,
-    ppo,
-    signed_accuracy,
-    with_format_reward,
-)
+from jaxrl_reason.rl.method import Experience, Method, grouped, groups_with_signal
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.rewards import binary_accuracy, signed_accuracy, with_format_reward
 from tests.rl.helpers import fake_rollouts
 
 MAX = 20

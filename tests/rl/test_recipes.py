@@ -13,19 +13,14 @@ import pytest
 
 from jaxrl_reason import losses
 from jaxrl_reason.losses import batch_counts
-from jaxrl_reason.rl.methods import Experience, Method, grpo
-from jaxrl_reason.rl.recipes import (
-    DAPO,
-    DAPO_LADDER,
-    RECIPES,
-    Recipe,
-    with_importance_weights,
-)
-from jaxrl_reason.rl.recipes.estimators import (
-    finished_accuracy,
-    logic_rewards,
-    rows_with_signal,
-)
+from jaxrl_reason.rl.method import Experience, Method
+from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.recipes.dapo import DAPO, DAPO_LADDER
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.open_reasoner_zero import finished_accuracy
+from jaxrl_reason.rl.recipes.recipe import Recipe, with_importance_weights
+from jaxrl_reason.rl.recipes.reinforce_pp import logic_rewards
+from jaxrl_reason.rl.recipes.skywork_or1 import rows_with_signal
 from tests.rl.helpers import (
     SETTINGS,
     EndlessProblems,

@@ -16,10 +16,10 @@ import pytest
 from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.learner.sft import SFTSettings, build_sft_learner
 from jaxrl_reason.learner.sft_loop import mean_row, resume_sft, train_sft
-from jaxrl_reason.learner.state import reset_optimizer
-from jaxrl_reason.rl.heldout import build_evaluation
-from jaxrl_reason.rl.methods import ppo
+from jaxrl_reason.learner.state import init_state
+from jaxrl_reason.rl.heldout import build_heldout_evaluation
 from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_loop import resume_rl, save_rl, train_rl
 from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
@@ -186,7 +186,7 @@ def test_rows_have_what_the_loop_measures(learner, tmp_path):
 
 def test_an_evaluation_does_not_disturb_the_training(learner, straight, tmp_path):
     # Trap 43.
-    evaluation = build_evaluation(
+    evaluation = build_heldout_evaluation(
         tiny_model(),
         LuckyTask(),
         [Toy(1000 + i) for i in range(6)],
@@ -284,7 +284,9 @@ def test_an_interrupted_run_resumes_as_if_nothing_had_been(learner, straight, tm
         lambda state, problems: (state.replace(draws=0), problems),
         lambda state, problems: (state, stream()),
         lambda state, problems: (
-            state.replace(policy=reset_optimizer(state.policy, OPTIMIZER.build())),
+            state.replace(
+                policy=init_state(state.policy.params, OPTIMIZER.build()), copy=True
+            ),
             problems,
         ),
     ],
@@ -433,7 +435,7 @@ def sft_learner():
 
 
 def init_sft():
-    return reset_optimizer(first_policy(), OPTIMIZER.build())
+    return init_state(first_policy().params, OPTIMIZER.build(), copy=True)
 
 
 def run_sft(learner, path, *, state=None, source=examples, **options):

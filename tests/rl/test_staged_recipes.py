@@ -11,7 +11,7 @@ import pytest
 
 from jaxrl_reason.data.adaptive_streams import EasyPoolStream, HistoryResampling
 from jaxrl_reason.data.pass_rates import kept_ids, with_ids
-from jaxrl_reason.rl.measure_pass_rates import measure_pass_rates
+from jaxrl_reason.rl.pass_rate_filter import measure_pass_rates
 from jaxrl_reason.rl.recipes.staged_recipes import (
     DEEPSCALER_STAGES,
     MIMO_STAGES,

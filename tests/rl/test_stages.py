@@ -13,13 +13,14 @@ from jaxrl_reason.data.adaptive_streams import EasyPoolStream, HistoryResampling
 from jaxrl_reason.data.pass_rates import with_ids
 from jaxrl_reason.data.strategies import hard_set, not_solved
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.rl.measure_pass_rates import (
+from jaxrl_reason.rl.pass_rate_filter import (
     keep_by_pass_rate,
     measure_pass_rates,
     pass_rates,
 )
-from jaxrl_reason.rl.methods import grpo, ppo
 from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_learner import RLState, init_rl_state
 from jaxrl_reason.rl.rl_loop import tell_source
 from jaxrl_reason.rl.rollouts import concatenate

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from jaxrl_reason.losses import importance_weights
-from jaxrl_reason.rl.methods import Method
+from jaxrl_reason.rl.method import Method
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Recipe:
     not_published: tuple[str, ...] = ()
     not_built: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> str:
+        """The module that it is written in, and its page under docs/losses/methods."""
+        return self.build.__module__.rpartition(".")[2]
+
 
 def with_importance_weights(
     method: Method, weights: Callable[..., jax.Array] = importance_weights
@@ -80,8 +85,8 @@ def with_importance_weights(
       ValueError: the method has weights already.
 
     Example:
-      >>> from jaxrl_reason.rl.methods import grpo
-      >>> from jaxrl_reason.rl.recipes import with_importance_weights
+      >>> from jaxrl_reason.rl.recipes.grpo import grpo
+      >>> from jaxrl_reason.rl.recipes.recipe import with_importance_weights
       >>> with_importance_weights(grpo(kl_coef=0)).loss_inputs
       ('entropy', 'weights')
     """

@@ -21,18 +21,16 @@ from jaxrl_reason.data.strategies import (
     not_solved,
 )
 from jaxrl_reason.learner.state import OptimizerSettings
-from jaxrl_reason.rl.measure_pass_rates import keep_by_pass_rate
-from jaxrl_reason.rl.recipes.critic_recipes import OPEN_REASONER_ZERO
-from jaxrl_reason.rl.recipes.group_relative import (
-    DEEPSCALER,
-    LIGHT_R1,
-    MIMO,
-    SKYWORK_OR1,
-    SRPO,
-)
+from jaxrl_reason.rl.pass_rate_filter import keep_by_pass_rate
+from jaxrl_reason.rl.recipes.deepscaler import DEEPSCALER
+from jaxrl_reason.rl.recipes.light_r1 import LIGHT_R1
+from jaxrl_reason.rl.recipes.mimo import MIMO
+from jaxrl_reason.rl.recipes.open_reasoner_zero import OPEN_REASONER_ZERO
 from jaxrl_reason.rl.recipes.recipe import Recipe
+from jaxrl_reason.rl.recipes.skywork_or1 import SKYWORK_OR1
+from jaxrl_reason.rl.recipes.srpo import SRPO
 from jaxrl_reason.rl.rl_learner import RLSettings
-from jaxrl_reason.rl.rl_loop import ProblemSource
+from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.stage_parts import Stage
 
 
@@ -73,7 +71,7 @@ class StagedRecipe:
 
     recipe: Recipe
     stages: tuple[PublishedStage, ...]
-    stream: Callable[..., ProblemSource] = ProblemStream
+    stream: Callable[..., ProblemBatches] = ProblemStream
     data_filter: Rule | None = None
     not_published: tuple[str, ...] = ()
 
@@ -147,12 +145,12 @@ def _share(staged: StagedRecipe, index: int, name: str) -> float:
 
 
 def _open(
-    stream: Callable[..., ProblemSource],
+    stream: Callable[..., ProblemBatches],
     problems: list[Any],
     settings: RLSettings,
     seed: int,
     kept: list[int] | None,
-) -> ProblemSource:
+) -> ProblemBatches:
     """A stage's stream over the problems kept for it; all of them if None."""
     own = problems if kept is None else with_ids(problems, kept)
     return stream(own, batch_size=settings.prompts_per_step, seed=seed)

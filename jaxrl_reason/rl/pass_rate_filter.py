@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxrl_reason.data.pass_rates import PassRates, Rule, kept_ids
-from jaxrl_reason.rl.heldout import Evaluation
+from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 
@@ -33,7 +33,7 @@ def measure_pass_rates(
       problems: at least one.
     """
     s = learner.settings
-    evaluation = Evaluation(
+    evaluation = HeldoutEvaluation(
         task=learner.task,
         problems=problems,
         sample=learner.sample,

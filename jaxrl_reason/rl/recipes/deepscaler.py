@@ -1,0 +1,45 @@
+"""DeepScaleR (agentica's repository): GRPO in stages of growing length."""
+
+from functools import partial
+
+from jaxrl_reason.losses import grpo_advantages, ppo_loss
+from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rewards import formatted_accuracy
+
+
+def _deepscaler(max_new_tokens: int) -> Method:
+    """GRPO's advantages under PPO's loss with a KL term, as verl ran it in early 2025.
+
+    Right in the task's format counts 1, anything else 0.
+    """
+    return Method(
+        name="deepscaler",
+        loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2, kl_coef=0.001),
+        advantages=grouped(grpo_advantages),
+        rewards=formatted_accuracy,
+        loss_inputs=("entropy", "ref_logprobs"),
+    )
+
+
+DEEPSCALER = Recipe(
+    name="deepscaler",
+    sources=(),
+    build=_deepscaler,
+    settings=Published(
+        learning_rate=1e-6,
+        prompts=128,
+        group_size=8,
+        updates=2,
+        max_new_tokens=(8192, 16384, 24576),
+        temperature=0.6,
+        clip=(0.2, 0.2),
+        kl_coef=0.001,
+        notes="agentica's repository; group size 16 from the second stage on",
+    ),
+    not_published=(
+        "the loss mean: verl's default of its time, here over tokens",
+        "thresholds of its data filter",
+    ),
+    not_built=("its stages, which are in `recipes.staged`",),
+)

@@ -1,0 +1,38 @@
+"""GDPO (arXiv 2601.05242): each reward standardised inside its group."""
+
+from functools import partial
+
+from jaxrl_reason.losses import gdpo_advantages, grpo_loss
+from jaxrl_reason.rl.method import Advantages, Experience, Method
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rewards import accuracy_and_format
+
+
+def gdpo(x: Experience) -> Advantages:
+    """GDPO (arXiv 2601.05242): each reward standardised inside its group."""
+    assert x.components is not None  # the method's rewards have components
+    found = gdpo_advantages(x.components, x.group_ids, num_groups=x.num_groups)
+    return Advantages(found)
+
+
+def _gdpo(max_new_tokens: int) -> Method:
+    return Method(
+        name="gdpo",
+        loss=partial(grpo_loss, clip_low=0.2, clip_high=0.2),
+        advantages=gdpo,
+        rewards=accuracy_and_format,
+        loss_inputs=("entropy",),
+    )
+
+
+GDPO = Recipe(
+    name="gdpo",
+    sources=("2601.05242",),
+    build=_gdpo,
+    settings=Published(notes="the advantages alone: GRPO for several rewards"),
+    not_published=(
+        "read as an estimator: the loss is GRPO's here, clip 0.2, no KL",
+        "the rewards are accuracy and format here",
+        "learning rate, batch, updates, length limit, temperature: not in what we read",
+    ),
+)

@@ -1,0 +1,27 @@
+"""Lite PPO (arXiv 2508.08221): the std of the batch, the mean over tokens."""
+
+from functools import partial
+
+from jaxrl_reason.losses import batch_std_advantages, ppo_loss
+from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rewards import binary_accuracy
+
+
+def _lite_ppo(max_new_tokens: int) -> Method:
+    return Method(
+        name="lite_ppo",
+        loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2),
+        advantages=grouped(batch_std_advantages),
+        rewards=binary_accuracy,
+        loss_inputs=("entropy",),
+    )
+
+
+LITE_PPO = Recipe(
+    name="lite_ppo",
+    sources=("2508.08221",),
+    build=_lite_ppo,
+    settings=Published(notes="the batch's deviation, mean over tokens"),
+    not_published=("all but the advantages and the mean; clip 0.2 here",),
+)

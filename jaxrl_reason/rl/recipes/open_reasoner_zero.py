@@ -1,0 +1,41 @@
+"""Open-Reasoner-Zero (arXiv 2503.24290): PPO with gamma and lambda of 1, no KL."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rollouts import Rollouts
+
+
+def finished_accuracy(rollouts: Rollouts) -> np.ndarray:
+    """1 for a right answer of a response that ended by itself, else 0."""
+    return (rollouts.correct & ~rollouts.truncated).astype(np.float32)
+
+
+def _open_reasoner_zero(max_new_tokens: int) -> Method:
+    method = ppo(gamma=1.0, lam=1.0, clip=0.2, value_clip=0.2)
+    return replace(method, name="open_reasoner_zero", rewards=finished_accuracy)
+
+
+OPEN_REASONER_ZERO = Recipe(
+    name="open_reasoner_zero",
+    sources=("2503.24290",),
+    build=_open_reasoner_zero,
+    settings=Published(
+        learning_rate=1e-6,
+        critic_learning_rate=5e-6,
+        prompts=128,
+        group_size=64,
+        updates=1,
+        max_new_tokens=(8000,),
+        temperature=1.0,
+        clip=(0.2, 0.2),
+        kl_coef=0.0,
+        critic_updates=12,
+        notes="50 updates of warm-up",
+    ),
+    not_built=("its random value head: here the head starts at 0",),
+)

@@ -1,0 +1,76 @@
+"""PCGrad (arXiv 2001.06782) and MGDA (1810.04650): one gradient per reward."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+
+from jaxrl_reason.learner.multi_objective import component_advantages
+from jaxrl_reason.learner.objective_weights import (
+    Combine,
+    pcgrad_weights,
+    shortest_weights,
+)
+from jaxrl_reason.losses import grpo_advantages, grpo_loss
+from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rewards import accuracy_and_format
+
+
+def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
+    """Advantages [B, T, K] of each reward on its own, for `Method.combine`."""
+
+    def advantages(x: Experience) -> Advantages:
+        assert x.components is not None  # the method's rewards have components
+        found = component_advantages(
+            estimator, x.components, x.mask, x.group_ids, num_groups=x.num_groups
+        )
+        return Advantages(found)
+
+    return advantages
+
+
+def _gradients_of_rewards(name: str, combine: Combine) -> Method:
+    """GRPO on each reward, their gradients combined: one backward pass a reward."""
+    return Method(
+        name=name,
+        loss=partial(grpo_loss, clip_low=0.2, clip_high=0.2),
+        advantages=by_component(grpo_advantages),
+        rewards=accuracy_and_format,
+        loss_inputs=("entropy",),
+        combine=combine,
+        num_objectives=2,
+    )
+
+
+def _pcgrad(max_new_tokens: int) -> Method:
+    return _gradients_of_rewards("pcgrad", pcgrad_weights())
+
+
+def _mgda(max_new_tokens: int) -> Method:
+    return _gradients_of_rewards("mgda", shortest_weights())
+
+
+_NOT_FOR_RL = (
+    "not made for language models: the policy loss of each reward is GRPO's here, "
+    "clip 0.2, no KL; the rewards are accuracy and format",
+    "learning rate, batch, updates, length limit, temperature",
+)
+
+
+PCGRAD = Recipe(
+    name="pcgrad",
+    sources=("2001.06782",),
+    build=_pcgrad,
+    settings=Published(notes="gradients lose what points against another one"),
+    not_published=_NOT_FOR_RL,
+)
+
+
+MGDA = Recipe(
+    name="mgda",
+    sources=("1810.04650",),
+    build=_mgda,
+    settings=Published(notes="the shortest vector in the gradients' convex hull"),
+    not_published=_NOT_FOR_RL,
+)

@@ -1,0 +1,36 @@
+"""ReMax (arXiv 2310.10505): the greedy response as the baseline."""
+
+from jaxrl_reason.losses import remax_advantages, rloo_loss
+from jaxrl_reason.rl.method import Advantages, Experience, Method
+from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.rewards import binary_accuracy
+
+
+def remax(x: Experience) -> Advantages:
+    """ReMax (arXiv 2310.10505): the reward of the greedy response as the baseline."""
+    assert x.greedy_rewards is not None  # the method has a greedy baseline
+    return Advantages(remax_advantages(x.rewards, x.greedy_rewards))
+
+
+def _remax(max_new_tokens: int) -> Method:
+    return Method(
+        name="remax",
+        loss=rloo_loss,
+        advantages=remax,
+        rewards=binary_accuracy,
+        loss_inputs=("entropy",),
+        min_group_size=1,
+        greedy_baseline=True,
+    )
+
+
+REMAX = Recipe(
+    name="remax",
+    sources=("2310.10505",),
+    build=_remax,
+    settings=Published(group_size=1, notes="one greedy response more a prompt"),
+    not_published=(
+        "the KL in the token rewards: left out",
+        "learning rate, batch, updates, length limit, temperature: not in what we read",
+    ),
+)

@@ -10,7 +10,7 @@ from jaxrl_reason.rl.recipes.dapo import DapoSettings
 from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sampler import BatchSettings
-from jaxrl_reason.tasks.arithmetic import ArithmeticSettings
+from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
 
 Data = Literal["arithmetic", "gsm8k"]
 

@@ -24,14 +24,14 @@ from jaxrl_reason.sampler import (
     make_batch_sampler,
 )
 from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
-from jaxrl_reason.tasks.arithmetic import (
+from jaxrl_reason.tasks.benchmarks import gsm8k
+from jaxrl_reason.tasks.question_files import read_gsm8k
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.tasks.word_arithmetic import (
     arithmetic,
     generate_questions,
     worked_examples,
 )
-from jaxrl_reason.tasks.benchmarks import gsm8k
-from jaxrl_reason.tasks.question_files import read_gsm8k
-from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from jaxrl_reason.weights import Pretrained, find_model, load_pretrained

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxrl_reason.tasks.arithmetic import (
+from jaxrl_reason.tasks.questions import Question, QuestionTask
+from jaxrl_reason.tasks.word_arithmetic import (
     ArithmeticSettings,
     arithmetic,
     generate_questions,
 )
-from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.text.load import load_tokenizer, save_tokenizer
 
 # `jaxrl_reason.weights` is imported where it is used: a peer's process, whose memory is

@@ -21,7 +21,7 @@ from jaxrl_reason.sampler import (
     make_sampler,
     sampling_keys,
 )
-from jaxrl_reason.tasks.arithmetic import INSTRUCTION
+from jaxrl_reason.tasks.word_arithmetic import INSTRUCTION
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from itertools import count, product
 from pathlib import Path
 
 from experiments.benchmarks import peers
-from jaxrl_reason.tasks.arithmetic import INSTRUCTION
 from jaxrl_reason.tasks.questions import Question
+from jaxrl_reason.tasks.word_arithmetic import INSTRUCTION
 
 QUESTIONS = 64  # go round before they repeat
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28

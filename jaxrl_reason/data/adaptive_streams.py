@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxrl_reason.data.pass_rates import each
-from jaxrl_reason.data.pipeline import ProblemSource, ProblemStream
+from jaxrl_reason.data.pipeline import ProblemSequence, ProblemStream
 from jaxrl_reason.data.strategies import EasyPool, resample_history
 
 
@@ -48,7 +48,9 @@ class HistoryResampling:
       [0, 2]
     """
 
-    def __init__(self, problems: ProblemSource, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, problems: ProblemSequence, *, batch_size: int, seed: int
+    ) -> None:
         self._problems = problems
         self._places = _places(problems, batch_size, seed)
         self._setup = _setup(problems, batch_size, seed)
@@ -159,7 +161,7 @@ class EasyPoolStream:
 
     def __init__(
         self,
-        problems: ProblemSource,
+        problems: ProblemSequence,
         *,
         batch_size: int,
         seed: int,
@@ -237,7 +239,7 @@ class EasyPoolStream:
         self._stream.set_state(state["stream"])
 
 
-def _places(problems: ProblemSource, batch_size: int, seed: int) -> dict[int, int]:
+def _places(problems: ProblemSequence, batch_size: int, seed: int) -> dict[int, int]:
     """Problem id -> position, after checking what every stream asks for."""
     if batch_size < 1 or seed < 0:
         raise ValueError(
@@ -257,7 +259,7 @@ def _places(problems: ProblemSource, batch_size: int, seed: int) -> dict[int, in
     return places
 
 
-def _setup(problems: ProblemSource, batch_size: int, seed: int) -> dict[str, Any]:
+def _setup(problems: ProblemSequence, batch_size: int, seed: int) -> dict[str, Any]:
     """What a state must share with its stream."""
     return {"seed": seed, "batch_size": batch_size, "problems": len(problems)}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxrl_reason.data.pipeline import ProblemSource
+from jaxrl_reason.data.pipeline import ProblemSequence
 from jaxrl_reason.tasks.countdown import Problem
 
 # (num_correct [P], num_samples [P]) -> [P] bool, True for what is kept.
@@ -58,7 +58,7 @@ def kept_ids(rates: PassRates, rule: Rule) -> list[int]:
     return [int(i) for i in np.asarray(rates.problem_ids)[keep]]
 
 
-def with_ids(problems: ProblemSource, ids: Collection[int]) -> list[Problem]:
+def with_ids(problems: ProblemSequence, ids: Collection[int]) -> list[Problem]:
     """The problems of certain ids, in the order of `problems`.
 
     Args:
@@ -87,6 +87,6 @@ def with_ids(problems: ProblemSource, ids: Collection[int]) -> list[Problem]:
     return found
 
 
-def each(problems: ProblemSource) -> Iterator[Problem]:
+def each(problems: ProblemSequence) -> Iterator[Problem]:
     """The problems by position: a source on disk has no other way to be read."""
     return (problems[i] for i in range(len(problems)))

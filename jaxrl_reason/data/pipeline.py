@@ -21,7 +21,7 @@ class DatasetError(ValueError):
     """A prepared dataset is damaged; the message names the folder and what to do."""
 
 
-class ProblemSource(Protocol):
+class ProblemSequence(Protocol):
     """Problems by position: a list, a tuple, or `CountdownSource`."""
 
     def __len__(self) -> int:
@@ -169,7 +169,9 @@ class ProblemStream:
       True
     """
 
-    def __init__(self, problems: ProblemSource, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, problems: ProblemSequence, *, batch_size: int, seed: int
+    ) -> None:
         # Grain takes most of a second to import: only for those who stream.
         import grain
 

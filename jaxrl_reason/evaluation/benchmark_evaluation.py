@@ -8,15 +8,19 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from jaxrl_reason.evaluation.benchmark_report import (
+    build_report,
+    print_report,
+    write_report,
+)
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
 from jaxrl_reason.evaluation.records import Records
-from jaxrl_reason.evaluation.report import build_report, print_report, write_report
 from jaxrl_reason.evaluation.run import collect_records
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.grading.math_verifier import verifier_version
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import to_plain
-from jaxrl_reason.tasks import arithmetic, benchmarks
+from jaxrl_reason.tasks import benchmarks, word_arithmetic
 from jaxrl_reason.tasks.question_files import (
     SEED,
     gsm8k_questions,
@@ -143,7 +147,7 @@ def read_questions(settings: EvaluationSettings) -> QuestionSet:
       QuestionFileError: the data cannot be read; the message says where or why.
     """
     if settings.data is None:
-        made = arithmetic.generate_questions(arithmetic.ArithmeticSettings())
+        made = word_arithmetic.generate_questions(word_arithmetic.ArithmeticSettings())
         questions = list(made["test"])[: settings.limit]
         return QuestionSet(questions, None, {"source": "made by the task"})
     found = load_questions(
@@ -176,7 +180,7 @@ def build_task(
         "gsm8k": benchmarks.gsm8k,
         "gsm_plus": benchmarks.gsm_plus,
         "aime": benchmarks.aime,
-        "arithmetic": arithmetic.arithmetic,
+        "arithmetic": word_arithmetic.arithmetic,
     }
     return makers[settings.task](tokenizer)
 

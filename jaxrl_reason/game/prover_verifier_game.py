@@ -37,7 +37,7 @@ from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.runs.monitor import PhaseTimer
 
 # rollouts without roles -> scores [P, G]
-Scorer = Callable[[Rollouts], np.ndarray]
+ScoreRollouts = Callable[[Rollouts], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Game:
 
     Attributes:
       prover: RL parts over a `RoleTask`, with any method; its `rewards` are not used.
-      verifier: learner of a scorer, usually with the method `verifier`.
+      verifier: learner of a reward model, usually with the method `verifier`.
       base: the verifier that every round starts from; kept.
       problems: the verifier learns from solutions to these; twice their number must be
         a multiple of the prover's `prompts_per_step`.
@@ -185,7 +185,9 @@ def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
     return train_on_comparisons(game.verifier, fresh, comparisons, seed=seed)
 
 
-def against(prover: RLLearner, score: Scorer, settings: GameSettings) -> RLLearner:
+def against(
+    prover: RLLearner, score: ScoreRollouts, settings: GameSettings
+) -> RLLearner:
     """The prover's parts with rewards from a verifier; nothing is compiled anew.
 
     The verifier sees prompts without the role, and the batch whose mean the scores are

@@ -17,7 +17,7 @@ RankingLoss = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Arra
 
 @dataclass(frozen=True)
 class RankingMethod:
-    """How `jaxrl_reason.reward_models.reward_model` trains a scorer.
+    """How `jaxrl_reason.reward_models.reward_model` trains a reward model.
 
     Attributes:
       name: for logs.
@@ -82,7 +82,7 @@ def process_preference() -> RankingMethod:
 
 @dataclass(frozen=True)
 class RankingRecipe:
-    """A published scorer: its method, its settings and what the sources leave open.
+    """A published reward model: method, settings, and what the sources leave open.
 
     Attributes:
       name: for tables and logs.

@@ -46,7 +46,7 @@ def build_reward_model_learner(
     """Builds the jitted functions; nothing is compiled yet.
 
     Args:
-      model: the scorer.
+      model: the reward model.
       method: the loss on scores and the head.
       settings: sizes; its pairs are comparisons, of W + L responses each.
       optimizer: of every training that starts.

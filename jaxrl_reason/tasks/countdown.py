@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxrl_reason.grading.countdown import grade
+from jaxrl_reason.grading.countdown_grader import grade
 from jaxrl_reason.grading.formats import think_answer_format
 from jaxrl_reason.tasks.countdown_search import attempts
 from jaxrl_reason.tasks.task import Graded

@@ -1,15 +1,12 @@
 """Questions of the benchmarks, from rows of any source and from files."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from jaxrl_reason.grading.answers import MARKER
 from jaxrl_reason.tasks.question_rows import (
     NamedPlace,
     PlacedRow,
     Row,
-    file_rows,
-    read_bytes,
     text_field,
 )
 from jaxrl_reason.tasks.question_rows import (
@@ -52,7 +49,7 @@ def gsm8k_questions(rows: Iterable[PlacedRow]) -> list[Question]:
         answer = answer.rpartition(MARKER)[2].strip()
         return Question(number, text_field(row, "question"), answer)
 
-    return _one_a_row(rows, question)
+    return _one_per_row(rows, question)
 
 
 def problem_questions(rows: Iterable[PlacedRow]) -> list[Question]:
@@ -72,7 +69,7 @@ def problem_questions(rows: Iterable[PlacedRow]) -> list[Question]:
         name = "problem" if "problem" in row else "question"
         return Question(number, text_field(row, name), text_field(row, "answer"))
 
-    return _one_a_row(rows, question)
+    return _one_per_row(rows, question)
 
 
 def gsm_plus_questions(rows: Iterable[PlacedRow]) -> list[Question]:
@@ -122,42 +119,7 @@ def gsm_plus_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     return questions
 
 
-def read_gsm8k(path: str | Path) -> list[Question]:
-    """The questions of a file, see `gsm8k_questions`.
-
-    Args:
-      path: JSONL, or parquet where the name ends in `.parquet`.
-
-    Returns:
-      The questions.
-
-    Raises:
-      QuestionFileError: the file cannot be read, or a row is not of the form.
-    """
-    return gsm8k_questions(_rows(path))
-
-
-def read_problems(path: str | Path) -> list[Question]:
-    """The questions of a file, see `problem_questions`.
-
-    Args, returned, raised: as of `read_gsm8k`.
-    """
-    return problem_questions(_rows(path))
-
-
-def read_gsm_plus(path: str | Path) -> list[Question]:
-    """The questions of a file, see `gsm_plus_questions`.
-
-    Args, returned, raised: as of `read_gsm8k`.
-    """
-    return gsm_plus_questions(_rows(path))
-
-
-def _rows(path: str | Path) -> Iterable[PlacedRow]:
-    return file_rows(str(path), read_bytes(path))
-
-
-def _one_a_row(
+def _one_per_row(
     rows: Iterable[PlacedRow], make: Callable[[int, Row], Question]
 ) -> list[Question]:
     questions: list[Question] = []

@@ -74,7 +74,11 @@ SIZES = PreferenceSettings(
     max_response=6,
 )
 PLAY = GameSettings(rounds=2, steps_per_round=4, max_pairs=6, stop_fraction=0.0)
-SETTLED = {"helpful_correct", "sneaky_correct", "helpful_score", "sneaky_score"}
+SETTLED = {
+    f"game/{role}_{what}"
+    for role in ("helpful", "sneaky")
+    for what in ("accuracy", "score")
+}
 
 
 @cache
@@ -310,7 +314,7 @@ def test_rounds_play_and_report():
     assert run.state.round_index == len(run.rows) == 2
     for row in run.rows:
         assert set(row) >= SETTLED
-        assert {"verifier_loss", "verifier_accuracy", "verifier_updates"} <= set(row)
+        assert {"verifier/loss", "verifier/accuracy", "verifier/updates"} <= set(row)
         assert np.isfinite(list(row.values())).all()
     policy = copied(run.state.prover.policy.params)
     assert not same_trees(run.first, policy)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl_reason.grading.countdown import countdown_score
+from jaxrl_reason.grading.countdown_grader import countdown_score
 from tests.losses.worked import EXAMPLES, close
 
 TESTS = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 
 import pytest
 
-from jaxrl_reason.grading.arithmetic import examine
+from jaxrl_reason.grading.exact_arithmetic import examine
 from jaxrl_reason.tasks.countdown import (
     SPLITS,
     CountdownSettings,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.grading.arithmetic import examine
+from jaxrl_reason.grading.exact_arithmetic import examine
 from jaxrl_reason.tasks.countdown_search import attempts
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.grading.arithmetic import evaluate, examine
+from jaxrl_reason.grading.exact_arithmetic import exact_value, examine
 from jaxrl_reason.tasks.countdown import (
     CountdownSettings,
     CountdownTask,
@@ -57,7 +57,7 @@ def read(
         for start in range(0, len(words), width):
             left, operator, right, equals, result, *after = words[start : start + width]
             assert equals == "="
-            assert evaluate(f"{left} {operator} {right}") == int(result)
+            assert exact_value(f"{left} {operator} {right}") == int(result)
             table.remove(int(left))
             table.remove(int(right))
             table.append(int(result))

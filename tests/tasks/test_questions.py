@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from jaxrl_reason.tasks import benchmarks
-from jaxrl_reason.tasks.arithmetic import arithmetic
 from jaxrl_reason.tasks.questions import Question, encode_user_turn
+from jaxrl_reason.tasks.word_arithmetic import arithmetic
 
 
 class Bytes:

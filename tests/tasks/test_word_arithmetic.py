@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from jaxrl_reason.tasks.arithmetic import (
+from jaxrl_reason.tasks.questions import Question
+from jaxrl_reason.tasks.word_arithmetic import (
     ArithmeticSettings,
     arithmetic,
     generate_questions,
     in_words,
     worked_examples,
 )
-from jaxrl_reason.tasks.questions import Question
 from jaxrl_reason.text.symbols import SymbolTokenizer
 
 ALL = ArithmeticSettings(operations=("plus", "minus", "times"), num_phrases=4)

@@ -1,13 +1,11 @@
 """Is a response a solution of a Countdown puzzle?"""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxrl_reason.grading.arithmetic import examine
+from jaxrl_reason.grading.exact_arithmetic import examine
 from jaxrl_reason.grading.formats import last_tagged
-from jaxrl_reason.grading.python_arithmetic import python_value
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,11 @@ def countdown_score(
     target: int,
     *,
     format_score: float = 0.1,
-    compat: bool = False,
 ) -> float:
     """Score of TinyZero: 1 for a solution, format_score for an answer, 0 for none.
+
+    An answer must be exact and in the grammar of `grade`; the original, which evaluates
+    Python, also takes powers, floor division, decimals and values within 1e-5.
 
     Only the last line of the text after the first "Assistant:" (or
     `<|im_start|>assistant`) is read, and of it the last `<answer>...</answer>`; a right
@@ -106,19 +106,15 @@ def countdown_score(
       numbers: the puzzle's numbers.
       target: the value to reach.
       format_score: score of an answer that is there and wrong.
-      compat: accept what the original accepts by evaluating Python: powers, floor
-        division, digits glued into decimals ("1.5*2" for 1, 5, 2), signs, and
-        values within 1e-5. For comparison with published numbers only; the text
-        is still parsed here and never run.
 
     Returns:
       0.0, format_score or 1.0.
 
     Example:
+      >>> countdown_score("Assistant: <answer>7 - 2</answer>", [2, 7], 5)
+      1.0
       >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3)
       0.1
-      >>> countdown_score("Assistant: <answer>7//2</answer>", [2, 7], 3, compat=True)
-      1.0
     """
     for marker in ("Assistant:", "<|im_start|>assistant"):
         _, found, rest = response.partition(marker)
@@ -129,20 +125,5 @@ def countdown_score(
     answer = last_tagged(rest[rest.rfind("\n") + 1 :], "answer")
     if answer is None:
         return 0.0
-    if compat:
-        solved = _solves_in_python(answer.strip(), numbers, target)
-    else:
-        solved = grade_expression(answer, numbers, target).correct
+    solved = grade_expression(answer, numbers, target).correct
     return 1.0 if solved else format_score
-
-
-def _solves_in_python(answer: str, numbers: Sequence[int], target: int) -> bool:
-    """The original's check: digits as given, Python's value, a tolerance."""
-    try:
-        used = sorted(int(digits) for digits in re.findall(r"\d+", answer))
-    except ValueError:  # int() refuses thousands of digits
-        return False
-    if used != sorted(numbers):
-        return False
-    value = python_value(answer)
-    return value is not None and abs(value - target) < 1e-5

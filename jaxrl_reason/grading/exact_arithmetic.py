@@ -16,7 +16,7 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Examined:
     """What an expression is worth, or why it is worth nothing.
 
     Attributes:
@@ -34,7 +34,7 @@ class _Refused(Exception):
     """The text is not an expression; the message says why."""
 
 
-def evaluate(text: str) -> Fraction | None:
+def exact_value(text: str) -> Fraction | None:
     """Exact value of an expression of unsigned integers, + - * / and ( ).
 
     Everything else has no value: signs, powers, floor division, decimals, leading
@@ -48,22 +48,22 @@ def evaluate(text: str) -> Fraction | None:
       The value, or None; `examine` gives the reason as well.
 
     Example:
-      >>> evaluate("(1 + 2) / 4")
+      >>> exact_value("(1 + 2) / 4")
       Fraction(3, 4)
-      >>> evaluate("2**3") is None
+      >>> exact_value("2**3") is None
       True
     """
     return examine(text).value
 
 
-def examine(text: str) -> Evaluation:
+def examine(text: str) -> Examined:
     """Value of an expression, the numbers in it, or the reason why it has no value.
 
     Args:
-      text: the expression, see `evaluate` for the grammar.
+      text: the expression, see `exact_value` for the grammar.
 
     Returns:
-      The Evaluation. No text raises.
+      What was found. No text raises.
 
     Example:
       >>> examine("3 * 5 + 7").numbers
@@ -75,9 +75,9 @@ def examine(text: str) -> Evaluation:
         tokens = _tokens(text)
         value = _value(tokens)
     except _Refused as refusal:
-        return Evaluation(None, (), str(refusal))
+        return Examined(None, (), str(refusal))
     numbers = tuple(token for token in tokens if isinstance(token, int))
-    return Evaluation(value, numbers)
+    return Examined(value, numbers)
 
 
 def _tokens(text: str) -> list[int | str]:

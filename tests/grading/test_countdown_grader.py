@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
-from jaxrl_reason.grading.countdown import (
+from jaxrl_reason.grading.countdown_grader import (
     CountdownGrade,
     countdown_score,
     grade,
     grade_expression,
 )
-from jaxrl_reason.grading.python_arithmetic import python_value
 
 from .hostile import rows_of, text_of
 
@@ -109,8 +105,7 @@ def test_rows_that_cannot_be_judged() -> None:
 def test_time_is_linear(text: str) -> None:
     start = time.process_time()
     assert not grade(text, NUMBERS, 22).correct
-    for compat in (False, True):
-        assert countdown_score("Assistant:" + text, NUMBERS, 22, compat=compat) < 1
+    assert countdown_score("Assistant:" + text, NUMBERS, 22) < 1
     assert time.process_time() - start < 1.0
 
 
@@ -129,14 +124,13 @@ ORIGINAL = {
 }
 
 
-@pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("name", ORIGINAL)
-def test_scores_of_the_original(name: str, compat: bool) -> None:
+def test_scores_of_the_original(name: str) -> None:
     text, score = ORIGINAL[name]
     numbers = [19, 36, 55, 7]
     for marker in ("User: x\nAssistant: ", "<|im_start|>assistant\n"):
-        assert countdown_score(marker + text, numbers, 65, compat=compat) == score
-    assert countdown_score(text, numbers, 65, compat=compat) == 0.0
+        assert countdown_score(marker + text, numbers, 65) == score
+    assert countdown_score(text, numbers, 65) == 0.0
 
 
 def test_text_after_the_first_marker_only() -> None:
@@ -163,7 +157,6 @@ def test_what_only_the_original_accepts(
 ) -> None:
     text = f"Assistant: <answer>{answer}</answer>"
     assert countdown_score(text, numbers, target) == 0.1
-    assert countdown_score(text, numbers, target, compat=True) == 1.0
 
 
 @pytest.mark.parametrize("answer", ["03+4", "(3)(4)", "3 4", "9**9**9", "3+4=7"])
@@ -171,38 +164,4 @@ def test_what_the_original_refuses_too(answer: str) -> None:
     numbers = sorted(int(digits) for digits in re.findall(r"\d+", answer))
     for target in (7, 12, 34):
         text = f"Assistant: <answer>{answer}</answer>"
-        assert countdown_score(text, numbers, target, compat=True) == 0.1
-
-
-# Other processes may hold the machine for longer than an example takes.
-@hypothesis_settings(deadline=None)
-@given(st.text(alphabet="0123+-*/(). ", max_size=9))
-def test_parsed_python_is_python(text: str) -> None:
-    # Towers of powers would keep Python's own evaluation busy for ever.
-    assume(text.count("**") <= 1)
-    try:
-        expected = eval(text, {"__builtins__": {}})
-    except Exception:
-        expected = None
-    if not isinstance(expected, int | float):
-        expected = None
-    if isinstance(expected, int) and expected.bit_length() > 1000:
-        return
-    value = python_value(text)
-    assert value == expected
-    assert type(value) is type(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("2**3**2", 512), ("-2**2", -4), ("2**-1", 0.5), ("7//2", 3), ("-7//2", -4)],
-)
-def test_python_by_hand(text: str, value: float) -> None:
-    assert python_value(text) == value
-
-
-@pytest.mark.parametrize(
-    "text", ["9**9**9", "(" * 400, "-" * 400 + "1", "(-8)**.5", "1/0", "10.**400"]
-)
-def test_python_values_that_are_refused(text: str) -> None:
-    assert python_value(text) is None
+        assert countdown_score(text, numbers, target) == 0.1

@@ -160,8 +160,9 @@ def test_the_ratio_is_1_in_the_first_update_and_leaves_it_after(run):
         b for a, b in zip(first, second, strict=True) if a["policy/grad_norm"] > 1e-3
     ]
     assert len(moved) > 3
-    assert all(abs(row["policy/ratio"] - 1) > 1e-5 for row in moved)
-    assert all(row["policy/approx_kl_k3"] > 0 for row in moved)
+    # By k3, which no token lowers: the mean ratio may pass through 1. In the first
+    # updates it is below 1e-9; 44 runs of other seeds and rounding had 1e-4 or more.
+    assert all(row["policy/approx_kl_k3"] > 1e-6 for row in moved)
     # The learning rate is large: clipping acts, on both sides.
     assert max(row["policy/clip_fraction_low"] for row in second) > 0
     assert max(row["policy/clip_fraction_high"] for row in second) > 0
@@ -301,26 +302,48 @@ def no_update(policy, batch, live):
 
 def test_old_logprobs_may_be_the_sampler_s():
     # Then no forward pass is made but for what an earlier policy sampled, and nothing
-    # says that sampler and trainer agree.
-    rows, calls = {}, {}
-    for whose in ("trainer", "sampler"):
-        settings = dataclasses.replace(SETTINGS, old_logprobs=whose)
-        learner = toy_learner(toy_dapo(), settings)
-        score = Recorder(learner.score)
-        learner = dataclasses.replace(learner, score=score)
-        _, rows[whose], found = run_steps(
-            learner, toy_state(learner), EndlessProblems(4), 3
+    # says that sampler and trainer agree. Both take each step from one state, and what
+    # they hand to the updates and the first update are compared: Adam turns the
+    # rounding of a gradient near zero into a whole step, so that whatever comes after
+    # an update differs from processor to processor.
+    learners = {
+        whose: toy_learner(
+            toy_dapo(), dataclasses.replace(SETTINGS, old_logprobs=whose)
         )
-        calls[whose] = len(score.calls)
-    stale = [(one.rollouts.policy_step < i) for i, one in enumerate(found)]
-    assert any(x.any() for x in stale)
+        for whose in ("trainer", "sampler")
+    }
+    update = learners["trainer"].update  # compiled once for both
+    state, stream, stale = toy_state(learners["trainer"]), EndlessProblems(4), 0
+    calls = dict.fromkeys(learners, 0)
+    for step in range(3):
+        start, place = state, stream.get_state()
+        batches, first, rows = {}, {}, {}
+        for whose, learner in learners.items():
+            policy = jax.tree.map(lambda x: x.copy(), start.policy)
+            stream.set_state(place)
+            learner = dataclasses.replace(
+                learner, update=Recorder(update), score=Recorder(learner.score)
+            )
+            after, (rows[whose],), (found,) = run_steps(
+                learner, dataclasses.replace(start, policy=policy), stream, 1
+            )
+            state = after if whose == "trainer" else state
+            batches[whose] = [args[1] for args, _ in learner.update.calls]
+            first[whose] = finish_metrics(learner.update.calls[0][1][1])
+            calls[whose] += len(learner.score.calls)
+        stale += int((found.rollouts.policy_step < step).sum())
+        for one, other in zip(batches["trainer"], batches["sampler"], strict=True):
+            old, mask = np.asarray(one.old_logprobs), np.asarray(one.mask)
+            found_old = np.asarray(other.old_logprobs)
+            np.testing.assert_allclose(found_old[mask], old[mask], rtol=0, atol=1e-5)
+            assert same_trees(one, dataclasses.replace(other, old_logprobs=old))
+        assert first["sampler"] == pytest.approx(first["trainer"], rel=1e-4, abs=1e-5)
+        mismatch = {name for name in rows["trainer"] if name.startswith("sampler/")}
+        assert mismatch
+        assert set(rows["trainer"]) - set(rows["sampler"]) == mismatch
+    assert stale
     assert calls["trainer"] == 3 * 2
     assert 0 < calls["sampler"] < calls["trainer"]
-    for one, other in zip(rows["trainer"], rows["sampler"], strict=True):
-        mismatch = {name for name in one if name.startswith("sampler_")}
-        assert set(one) - set(other) == mismatch
-        for name in set(one) & set(other):
-            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5)
 
 
 def test_a_method_that_weighs_the_mismatch_has_the_trainer_s_old_logprobs():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.losses.reductions import Counts, batch_counts
+from jaxrl_reason.losses import Counts, batch_counts
 
 Loss = Callable[..., tuple[jax.Array, Any]]
 Arrays = dict[str, Any]  # NumPy or JAX, by name

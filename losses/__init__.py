@@ -1,9 +1,15 @@
 """Losses for reinforcement learning of reasoning: arrays in, arrays out.
 
 Three kinds of plain functions that do not know each other: advantages, per-token
-objectives and reductions. A published method is a short composition of them. Nothing
-here knows a model, a tokenizer, a mesh or a configuration; only jax and chex are
-imported.
+objectives and reductions. A published method joins one of each. Nothing here knows a
+model, a tokenizer, a mesh or a configuration; only jax and chex are imported.
+
+What many methods share stands by kind: `reductions`, `logprobs`, `advantages`,
+`returns`, `objectives`, `kl`, `correction`, `masks`, `rewards`, `repetition`,
+`controllers`, `metrics`, `evaluation`. What belongs to one published method stands in a
+module of its name: policy losses in `policy`, losses on pairs in `preference`, process
+rewards in `process`, several objectives in `multi_objective`, and `prover_verifier`.
+Every name is importable from here. What the policy losses take is told at `ppo_loss`.
 
 Shapes: B sequences, T response tokens, V vocabulary, D width. `mask` [B, T] is bool or
 0/1, True on tokens that the policy produced. Everything takes bfloat16 and computes in
@@ -14,22 +20,13 @@ gradient; what arrays hold outside the mask does not matter.
 if __name__ == "losses":
     raise ImportError("import this package as jaxrl_reason.losses, not as losses")
 
-from jaxrl_reason.losses._assembly import OptionalTerms
-from jaxrl_reason.losses.adaptive_lambda import length_adaptive_lambda
 from jaxrl_reason.losses.advantages import (
+    batch_std_advantages,
     dr_grpo_advantages,
     group_signal,
     grpo_advantages,
     rloo_advantages,
-)
-from jaxrl_reason.losses.baselines import opo_advantages, remax_advantages
-from jaxrl_reason.losses.batch_std import batch_std_advantages
-from jaxrl_reason.losses.chunked import chunked_logprobs
-from jaxrl_reason.losses.compositions import (
-    dapo_loss,
-    dr_grpo_loss,
-    grpo_loss,
-    ppo_loss,
+    whiten,
 )
 from jaxrl_reason.losses.controllers import adaptive_entropy_update, adaptive_kl_update
 from jaxrl_reason.losses.correction import (
@@ -37,19 +34,6 @@ from jaxrl_reason.losses.correction import (
     masked_importance_weights,
     normalize_weights,
     rejection_mask,
-)
-from jaxrl_reason.losses.covariance import clip_cov, kl_cov
-from jaxrl_reason.losses.covariance_compositions import clip_cov_loss, kl_cov_loss
-from jaxrl_reason.losses.covariance_tokens import (
-    clip_cov_tokens,
-    kl_cov_tokens,
-    token_covariance,
-)
-from jaxrl_reason.losses.difficulty_rewards import difficulty_levels, difficulty_reward
-from jaxrl_reason.losses.dynamics import (
-    explained_variance,
-    mean_probability,
-    zero_advantage_ratio,
 )
 from jaxrl_reason.losses.evaluation import (
     asp,
@@ -59,44 +43,96 @@ from jaxrl_reason.losses.evaluation import (
     pass_at_k,
     pdr,
 )
-from jaxrl_reason.losses.fine_tuning import dft
-from jaxrl_reason.losses.gdpo import gdpo_advantages
-from jaxrl_reason.losses.gpg import gpg_advantages, signal_fraction
-from jaxrl_reason.losses.gradient_compositions import (
-    gpg_loss,
-    reinforce_loss,
-    rloo_loss,
+from jaxrl_reason.losses.kl import kl_in_reward, kl_k1, kl_k2, kl_k3, kl_penalty
+from jaxrl_reason.losses.logprobs import chunked_logprobs, token_entropy, token_logprobs
+from jaxrl_reason.losses.masks import (
+    high_entropy_mask,
+    off_policy_sequence_mask,
+    overlong_mask,
 )
-from jaxrl_reason.losses.gradient_conflicts import (
+from jaxrl_reason.losses.metrics import (
+    effective_sample_size,
+    explained_variance,
+    masked_total,
+    mean_probability,
+    mismatch_metrics,
+    mismatch_peaks,
+    policy_metrics,
+    zero_advantage_ratio,
+)
+from jaxrl_reason.losses.multi_objective.gdpo import gdpo_advantages
+from jaxrl_reason.losses.multi_objective.gradients import (
     combine_gradients,
     mgda_weights,
     pcgrad,
     pcgrad_coefficients,
 )
-from jaxrl_reason.losses.kl import kl_in_reward, kl_k1, kl_k2, kl_k3, kl_penalty
-from jaxrl_reason.losses.length_rewards import cosine_length_reward, kimi_length_reward
-from jaxrl_reason.losses.likelihood import nll
-from jaxrl_reason.losses.logprobs import token_entropy, token_logprobs
-from jaxrl_reason.losses.mismatch import (
-    effective_sample_size,
-    mismatch_metrics,
-    mismatch_peaks,
+from jaxrl_reason.losses.multi_objective.scalarisation import (
+    dwa_weights,
+    smooth_tchebycheff,
+    tchebycheff,
+    uncertainty_weighting,
+    weighted_sum,
 )
-from jaxrl_reason.losses.pairs import average_logprobs, count_pairs, sequence_logprobs
-from jaxrl_reason.losses.preference import (
+from jaxrl_reason.losses.objectives import (
+    clipped_surrogate,
+    dft,
+    nll,
+    policy_gradient,
+    value_loss,
+)
+from jaxrl_reason.losses.policy.cispo import cispo, cispo_loss
+from jaxrl_reason.losses.policy.clip_cov import clip_cov, clip_cov_loss, clip_cov_tokens
+from jaxrl_reason.losses.policy.dapo import dapo_loss
+from jaxrl_reason.losses.policy.dr_grpo import dr_grpo_loss
+from jaxrl_reason.losses.policy.gmpo import gmpo, gmpo_loss
+from jaxrl_reason.losses.policy.gpg import gpg_advantages, gpg_loss, signal_fraction
+from jaxrl_reason.losses.policy.grpo import grpo_loss
+from jaxrl_reason.losses.policy.gspo import gspo, gspo_loss
+from jaxrl_reason.losses.policy.kl_cov import (
+    kl_cov,
+    kl_cov_loss,
+    kl_cov_tokens,
+    token_covariance,
+)
+from jaxrl_reason.losses.policy.opo import opo_advantages
+from jaxrl_reason.losses.policy.ppo import ppo_loss
+from jaxrl_reason.losses.policy.reinforce import reinforce_loss
+from jaxrl_reason.losses.policy.reinforce_pp import (
+    reinforce_pp_advantages,
+    reinforce_pp_baseline_advantages,
+)
+from jaxrl_reason.losses.policy.remax import remax_advantages
+from jaxrl_reason.losses.policy.rloo import rloo_loss
+from jaxrl_reason.losses.policy.sapo import sapo, sapo_loss
+from jaxrl_reason.losses.policy.vapo import length_adaptive_lambda, vapo_loss
+from jaxrl_reason.losses.preference.dpo import (
     dpo_loss,
-    hinge_loss,
-    ipo_loss,
-    nca_loss,
+    irpo_loss,
+    length_normalised_dpo_loss,
     robust_dpo_loss,
 )
-from jaxrl_reason.losses.preference_lengths import irpo_loss, length_normalised_dpo_loss
-from jaxrl_reason.losses.process_rewards import (
-    count_steps,
+from jaxrl_reason.losses.preference.hinge import hinge_loss
+from jaxrl_reason.losses.preference.ipo import ipo_loss
+from jaxrl_reason.losses.preference.nca import nca_loss
+from jaxrl_reason.losses.preference.orpo import orpo_loss
+from jaxrl_reason.losses.preference.pairs import (
+    average_logprobs,
+    count_pairs,
+    sequence_logprobs,
+)
+from jaxrl_reason.losses.preference.simpo import simpo_loss
+from jaxrl_reason.losses.process.ppm import count_steps, pairwise_ranking_loss
+from jaxrl_reason.losses.process.prime import (
     implicit_prm_loss,
     implicit_process_rewards,
-    pairwise_ranking_loss,
     prime_advantages,
+)
+from jaxrl_reason.losses.process.steps import (
+    min_future_step_scores,
+    process_supervision_advantages,
+    rewards_at_steps,
+    step_score_gains,
 )
 from jaxrl_reason.losses.prover_verifier import prover_rewards, verifier_loss
 from jaxrl_reason.losses.reductions import (
@@ -108,48 +144,18 @@ from jaxrl_reason.losses.reductions import (
     sequence_sum_mean,
     token_mean,
 )
-from jaxrl_reason.losses.reference_free import orpo_loss, simpo_loss
-from jaxrl_reason.losses.reinforce_pp import (
-    reinforce_pp_advantages,
-    reinforce_pp_baseline_advantages,
-    whiten,
-)
 from jaxrl_reason.losses.repetition import repetition_penalty, token_repetition_penalty
 from jaxrl_reason.losses.returns import discounted_returns, gae, rewards_at_end
-from jaxrl_reason.losses.sequence_compositions import gmpo_loss, gspo_loss
-from jaxrl_reason.losses.sequence_ratio import gmpo, gspo
-from jaxrl_reason.losses.several_objectives import (
-    dwa_weights,
-    smooth_tchebycheff,
-    tchebycheff,
-    uncertainty_weighting,
-    weighted_sum,
+from jaxrl_reason.losses.rewards import (
+    cosine_length_reward,
+    difficulty_levels,
+    difficulty_reward,
+    kimi_length_reward,
+    soft_overlong_penalty,
 )
-from jaxrl_reason.losses.shaping import overlong_mask, soft_overlong_penalty
-from jaxrl_reason.losses.soft_compositions import cispo_loss, sapo_loss
-from jaxrl_reason.losses.soft_objectives import cispo, sapo
-from jaxrl_reason.losses.step_advantages import (
-    min_future_step_scores,
-    process_supervision_advantages,
-    rewards_at_steps,
-    step_score_gains,
-)
-from jaxrl_reason.losses.surrogates import (
-    clipped_surrogate,
-    masked_total,
-    policy_gradient,
-    policy_metrics,
-)
-from jaxrl_reason.losses.token_selection import (
-    high_entropy_mask,
-    off_policy_sequence_mask,
-)
-from jaxrl_reason.losses.value import value_loss
-from jaxrl_reason.losses.vapo import vapo_loss
 
 __all__ = [
     "Counts",
-    "OptionalTerms",
     "adaptive_entropy_update",
     "adaptive_kl_update",
     "asp",

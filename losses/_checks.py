@@ -38,15 +38,15 @@ def integers(name: str, x: ArrayLike) -> jax.Array:
     return x.astype(jnp.int32)  # int8 could not name the tokens of a vocabulary
 
 
-def flags(x: ArrayLike) -> jax.Array:
+def as_bool(x: ArrayLike) -> jax.Array:
     """A mask of bool or 0/1 as bool."""
     x = jnp.asarray(x)
     return x if x.dtype == jnp.bool_ else x != 0
 
 
-def flags_or_all(x: ArrayLike | None, like: jax.Array) -> jax.Array:
+def as_bool_or_all(x: ArrayLike | None, like: jax.Array) -> jax.Array:
     """A mask as bool; True everywhere, in the shape of `like`, where it is left out."""
-    return jnp.ones(like.shape, bool) if x is None else flags(x)
+    return jnp.ones(like.shape, bool) if x is None else as_bool(x)
 
 
 def same_shape(rank: int, **arrays: jax.Array) -> None:
@@ -61,14 +61,31 @@ def same_shape(rank: int, **arrays: jax.Array) -> None:
         raise ValueError(f"{names} {rule}, got {shapes}") from error
 
 
-def one_a_row(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+def per_row(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
     """[B] -> [B, 1], one number for each row of the mask."""
     rows = list(mask.shape[:1])
     if list(x.shape) != rows:
         raise ValueError(
-            f"{name} must have shape {rows}, one a row of the mask, got {list(x.shape)}"
+            f"{name} must have shape {rows}, one per row of the mask, "
+            f"got {list(x.shape)}"
         )
     return x[:, None]
+
+
+def broadcast_to_tokens(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B] or [B, T] -> [B, T], zero outside the mask.
+
+    The shape decides, never broadcasting: a [B] array stays one number per sequence
+    when T happens to equal B.
+    """
+    if x.ndim == 1 and x.shape[0] == mask.shape[0]:
+        x = jnp.broadcast_to(x[:, None], mask.shape)
+    elif x.shape != mask.shape:
+        raise ValueError(
+            f"{name} must have shape {list(mask.shape)} like the mask or "
+            f"[{mask.shape[0]}], got {list(x.shape)}"
+        )
+    return jnp.where(mask, x, 0.0)
 
 
 def setting(
@@ -103,6 +120,11 @@ def positive(name: str, value: float | jax.Array) -> None:
 def unit_interval(name: str, value: float | jax.Array) -> None:
     """A number in [0, 1]."""
     setting(name, value, "in [0, 1]", lambda x: 0 <= x <= 1)
+
+
+def fraction(name: str, value: float | jax.Array) -> None:
+    """A number in (0, 1]."""
+    setting(name, value, "in (0, 1]", lambda x: 0 < x <= 1)
 
 
 def static_size(name: str, value: int | None) -> int:

@@ -1,7 +1,8 @@
-"""Advantages from groups of responses to one prompt: GRPO, Dr. GRPO, RLOO.
+"""Advantages that many methods share: group baselines, group and batch statistics.
 
-Groups are given by ids, not by position: they may have any sizes and any order. A group
-without signal (all rewards equal, which includes a group of one) gets exactly 0.
+Groups of responses to one prompt are given by ids, not by position: they may have any
+sizes and any order. A group without signal (all rewards equal, which includes a group
+of one) gets exactly 0. Advantages of one method alone are in that method's module.
 """
 
 import jax
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._groups import statistics
-from jaxrl_reason.losses._moments import check_ddof, deviation
+from jaxrl_reason.losses._math import zero_masked
+from jaxrl_reason.losses._statistics import check_ddof, moments, safe_std, statistics
 
 
 def grpo_advantages(
@@ -29,7 +30,7 @@ def grpo_advantages(
     implementations (verl, TRL): divided by n - 1, `eps` 1e-6 (TRL 1e-4).
 
     Args:
-      rewards: [B] one a sequence.
+      rewards: [B] one per sequence.
       group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
       num_groups: static.
       ddof: 1 divides the sum of squares by n - 1, 0 by n.
@@ -54,7 +55,7 @@ def grpo_advantages(
     _checks.not_negative("eps", eps)
     stats = statistics(rewards, group_ids, num_groups, valid)
     total = stats.groups.total(stats.centred**2)
-    std = deviation(total / jnp.maximum(stats.sizes - ddof, 1.0), eps)
+    std = safe_std(total / jnp.maximum(stats.sizes - ddof, 1.0), eps)
     return jax.lax.stop_gradient(stats.centred / std[stats.groups.ids])
 
 
@@ -65,14 +66,14 @@ def dr_grpo_advantages(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Rewards less the mean of their group, not divided by anything.
+    """Rewards minus the mean of their group, not divided by anything.
 
     A_i = R_i - mean_g(R). Dr. GRPO, arXiv 2503.20783: a division by the standard
     deviation weighs very easy and very hard prompts more. The other half of the method
     is `fixed_length_mean`.
 
     Args:
-      rewards: [B] one a sequence.
+      rewards: [B] one per sequence.
       group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
       num_groups: static.
       valid: [B] bool or 0/1; the others are left out and get 0.
@@ -101,13 +102,13 @@ def rloo_advantages(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Rewards less the mean of the others of their group.
+    """Rewards minus the mean of the others of their group.
 
     A_i = R_i - 1/(n-1) sum_{j != i} R_j = n/(n-1) (R_i - mean_g(R)), n the size of the
     group. RLOO, arXiv 2402.14740.
 
     Args:
-      rewards: [B] one a sequence.
+      rewards: [B] one per sequence.
       group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
       num_groups: static.
       valid: [B] bool or 0/1; the others are left out and get 0.
@@ -131,6 +132,104 @@ def rloo_advantages(
     return jax.lax.stop_gradient(stats.centred * factor[stats.groups.ids])
 
 
+def batch_std_advantages(
+    rewards: ArrayLike,
+    group_ids: ArrayLike,
+    *,
+    num_groups: int,
+    ddof: int = 1,
+    eps: float | jax.Array = 1e-6,
+    valid: ArrayLike | None = None,
+) -> jax.Array:
+    """Rewards minus their group's mean, divided by the batch's standard deviation.
+
+    A_i = (R_i - mean_g(R)) / (std(R) + eps), std over the batch, about the batch's
+    mean. Lite PPO, arXiv 2508.08221; ScaleRL, arXiv 2510.13786: a group that is nearly
+    all right or all wrong is not blown up as in GRPO. TRL's `scale_rewards="batch"` is
+    `eps=1e-4`. The standard deviation is that of the raw rewards, as there; to divide
+    by that of the centred ones: `whiten(dr_grpo_advantages(...), valid)`.
+
+    Args:
+      rewards: [B] one per sequence; the whole batch.
+      group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0 and is
+        in neither statistic.
+      num_groups: static.
+      ddof: 1 divides the sum of squares by B - 1, 0 by B.
+      eps: added to the standard deviation, >= 0.
+      valid: [B] bool or 0/1; the others are left out and get 0.
+
+    Returns:
+      [B] float32 constants; exactly 0 in groups of equal rewards and groups of one.
+
+    Raises:
+      ValueError: shapes differ, `ddof` is not 0 or 1, or `eps` < 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import batch_std_advantages
+      >>> rewards = jnp.array([1.0, 0.0, 2.0, 2.0, 0.0])
+      >>> ids = jnp.array([0, 0, 1, 1, 1])
+      >>> print(batch_std_advantages(rewards, ids, num_groups=2).round(4))
+      [ 0.5    -0.5     0.6667  0.6667 -1.3333]
+    """
+    _checks.not_negative("eps", eps)
+    stats = statistics(rewards, group_ids, num_groups, valid)
+    rewards = _checks.constant("rewards", rewards)
+    _, variance = moments(rewards, stats.groups.member, ddof)
+    return jax.lax.stop_gradient(stats.centred / safe_std(variance, eps))
+
+
+def whiten(
+    x: ArrayLike,
+    mask: ArrayLike,
+    *,
+    ddof: int = 1,
+    eps: float | jax.Array = 1e-8,
+    center: bool = True,
+) -> jax.Array:
+    """Scales to variance 1 over all unmasked entries, by default with mean 0.
+
+    y = (x - mean(x)) / sqrt(var(x) + eps), or without centring y = x / sqrt(var(x) +
+    eps), which keeps the signs. REINFORCE++, arXiv 2501.03262; PPO's public
+    implementations do the same to GAE's advantages, never to the value targets. verl
+    and TRL: `ddof=1`, `eps=1e-8`, and `whiten(x, mask) + mean` where they are asked to
+    keep the mean; OpenRLHF: `ddof=0`, the variance at least 1e-8 instead of 1e-8 added.
+
+    Args:
+      x: [B, T], or any shape; hand over the whole batch, the statistics of a part are
+        not the batch's. On a mesh they are those of all devices.
+      mask: of the same shape, bool or 0/1; `x` may hold anything where it is 0.
+      ddof: 1 divides the sum of squares by n - 1, 0 by n.
+      eps: added to the variance, >= 0.
+      center: whether the mean is taken away.
+
+    Returns:
+      float32 constants, zero outside the mask. Where all unmasked entries are equal:
+      exactly 0, or without centring `x` as it is.
+
+    Raises:
+      ValueError: shapes differ, `ddof` is not 0 or 1, or `eps` < 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import whiten
+      >>> x, mask = jnp.array([[3.0, 1.0], [-1.0, 9.0]]), jnp.array([[1, 1], [1, 0]])
+      >>> print(whiten(x, mask))
+      [[ 1.  0.]
+       [-1.  0.]]
+      >>> print(whiten(x, mask, center=False))
+      [[ 1.5  0.5]
+       [-0.5  0. ]]
+    """
+    _checks.not_negative("eps", eps)
+    x, mask = _checks.constant("x", x), _checks.as_bool(mask)
+    _checks.same_shape(x.ndim, x=x, mask=mask)
+    centred, variance = moments(x, mask, ddof)
+    scale = jnp.where(variance == 0, 1.0, jnp.sqrt(variance + eps))
+    out = (centred if center else zero_masked(x, mask)) / scale
+    return jax.lax.stop_gradient(out)
+
+
 def group_signal(
     rewards: ArrayLike,
     group_ids: ArrayLike,
@@ -145,7 +244,7 @@ def group_signal(
     equal rewards is seldom 0.
 
     Args:
-      rewards: [B] one a sequence.
+      rewards: [B] one per sequence.
       group_ids: [B] int in [0, num_groups); any other id is in no group.
       num_groups: static.
       valid: [B] bool or 0/1; the others are left out.

@@ -1,4 +1,4 @@
-"""Coefficients that follow a measurement: one update a rollout batch, no state inside.
+"""Coefficients that follow a measurement, updated once per rollout batch; no state.
 
 The coefficient lives in the training state, so that a resumed run goes on with it, and
 an evaluation cannot move it.
@@ -44,7 +44,7 @@ def adaptive_kl_update(
       ValueError: a setting is out of its range, or `coef` and `kl` differ in shape.
 
     Example:
-      >>> from jaxrl_reason.losses.controllers import adaptive_kl_update
+      >>> from jaxrl_reason.losses import adaptive_kl_update
       >>> coef = adaptive_kl_update(
       ...     0.2, 9.0, target=6.0, horizon=10000, num_samples=256
       ... )
@@ -85,7 +85,7 @@ def adaptive_entropy_update(
 
     Args:
       coef: [] the state c; 0 at the start.
-      entropy: [] measured on the batch, in nats a token: the released code takes
+      entropy: [] measured on the batch, in nats per token: the released code takes
         -mean(old_logprobs), the loss the entropy of the whole vocabulary.
       target: finite and > 0.
       step: finite and >= 0.
@@ -100,7 +100,7 @@ def adaptive_entropy_update(
       ValueError: a setting is out of its range, or the shapes differ.
 
     Example:
-      >>> from jaxrl_reason.losses.controllers import adaptive_entropy_update
+      >>> from jaxrl_reason.losses import adaptive_entropy_update
       >>> coef, alpha = adaptive_entropy_update(0.0, 0.18)
       >>> round(float(coef), 6), round(float(alpha), 6)
       (0.0001, 0.0001)

@@ -4,7 +4,7 @@ Three policies: the sampler mu reports `sampler_logprobs`, the trainer computes
 `old_logprobs` of the same weights, and the policy is trained away from them. The
 weights here, u = pi_old / mu, stand between the first two; the ratio of a clipped
 objective stands between the last two. All are constants, for the `weights` of every
-composition.
+policy loss.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import bounded_exp, k3, keep
+from jaxrl_reason.losses._math import bounded_exp, k3, zero_masked
 
 
 def importance_weights(
@@ -31,9 +31,9 @@ def importance_weights(
     w_t = min(prod_s u_s, cap) for all tokens of a row for kind "sequence". "Your
     efficient RL framework secretly brings you off-policy RL training",
     fengyao.notion.site/off-policy-rl; V-trace's truncation, arXiv 1802.01561, section
-    4.1. Log-weights, summed where they are, are cut to +-20. Token weights are biased,
-    sequence weights are not and vary more. OpenRLHF's "tis" also cuts below; verl and
-    this function do not.
+    4.1. Log-weights, summed where they are, are bounded to +-20. Token weights are
+    biased, sequence weights are not and vary more. OpenRLHF's "tis" also clips below;
+    verl and this function do not.
 
     Args:
       old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
@@ -43,7 +43,7 @@ def importance_weights(
       cap: the largest weight, > 0.
 
     Returns:
-      [B, T] float32 constants, zero outside the mask: the `weights` of a composition.
+      [B, T] float32 constants, zero outside the mask: the `weights` of a policy loss.
       Denominators stay those of the mask.
 
     Raises:
@@ -51,7 +51,7 @@ def importance_weights(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.correction import importance_weights
+      >>> from jaxrl_reason.losses import importance_weights
       >>> old, sampler = jnp.log(jnp.array([[0.5, 0.3], [0.2, 0.2]]))
       >>> arrays = jnp.array([old]), jnp.array([sampler]), jnp.ones((1, 2))
       >>> print(importance_weights(*arrays).round(4))
@@ -60,8 +60,8 @@ def importance_weights(
       [[3.75 3.75]]
     """
     _checks.setting("cap", cap, "> 0", lambda x: x > 0)
-    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
-    return keep(jnp.minimum(bounded_exp(log_weights), cap), live)
+    log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
+    return zero_masked(jnp.minimum(bounded_exp(log_weights), cap), mask)
 
 
 def masked_importance_weights(
@@ -99,18 +99,18 @@ def masked_importance_weights(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.correction import masked_importance_weights
+      >>> from jaxrl_reason.losses import masked_importance_weights
       >>> old, sampler = jnp.log(jnp.array([[0.5, 0.3], [0.2, 0.2]]))
       >>> arrays = jnp.array([old]), jnp.array([sampler]), jnp.ones((1, 2))
       >>> print(masked_importance_weights(*arrays, low=0.5, high=2.0).round(4))
       [[0.  1.5]]
     """
     _check_band(low, high)
-    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
+    log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
     weights = bounded_exp(log_weights)
     # A nan is outside of no band: it stays and shows.
     outside = (weights < low) | (weights > high)
-    return keep(jnp.where(outside, 0.0, weights), live)
+    return zero_masked(jnp.where(outside, 0.0, weights), mask)
 
 
 def rejection_mask(
@@ -126,14 +126,14 @@ def rejection_mask(
 
     kind "geometric": low <= exp(mean_t log u_t) <= high (verl 0.999 and 1.001);
     "sequence": low <= prod_t u_t <= high; "k3": mean_t (u_t - 1 - log u_t) <= high
-    (0.001 to 0.01). u = pi_old / mu as in `importance_weights`; means over live tokens.
+    (0.001 to 0.01). u = pi_old / mu as in `importance_weights`; means over the tokens.
     verl `rollout_corr_helper.py`, seq_mean_k1, seq_sum_k1 and seq_mean_k3; there the
     thresholds of k1 bound mu / pi_old, so its "0.5_5.0" is low=0.2, high=2.0 here.
 
-    What it does to denominators is the caller's choice. `mask & keep[:, None]` before
-    `batch_counts` takes the rows out of them, as in verl; `weights * keep[:, None]`
-    with the old mask leaves them in, so that every rejected row shrinks the loss, and
-    does not touch the KL and entropy terms.
+    What it does to denominators is the caller's choice. `mask & accepted[:, None]`
+    before `batch_counts` takes the rows out of them, as in verl; `weights * accepted[:,
+    None]` with the old mask leaves them in, so that every rejected row shrinks the
+    loss, and does not touch the KL and entropy terms.
 
     Args:
       old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
@@ -144,7 +144,7 @@ def rejection_mask(
       high: the upper bound, finite and >= `low`.
 
     Returns:
-      [B] bool, True for rows to keep; a row without live tokens is kept. A nan keeps
+      [B] bool, True for rows to keep; an empty row is kept. A nan keeps
       its row: it is not hidden.
 
     Raises:
@@ -152,7 +152,7 @@ def rejection_mask(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.correction import rejection_mask
+      >>> from jaxrl_reason.losses import rejection_mask
       >>> old = jnp.array([[-1.0, -2.0], [-1.0, -2.0]])
       >>> sampler = jnp.array([[-1.1, -1.9], [-1.2, -2.2]])
       >>> print(rejection_mask(old, sampler, jnp.ones((2, 2)), low=0.9, high=1.1))
@@ -168,8 +168,8 @@ def rejection_mask(
     else:
         _check_band(low, high)
     floor = 0.0 if low is None else low
-    log_weights, live = _log_weights(old_logprobs, sampler_logprobs, mask, "token")
-    lengths = jnp.maximum(jnp.sum(live, axis=1), 1)
+    log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, "token")
+    lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
     if kind == "k3":
         # k3's argument is log mu - log pi_old; outside the mask it is 0 and so is k3.
         rejected = jnp.sum(k3(-log_weights), axis=1) / lengths > high
@@ -177,7 +177,7 @@ def rejection_mask(
         exponent = jnp.sum(log_weights, axis=1)
         ratio = bounded_exp(exponent / lengths if kind == "geometric" else exponent)
         rejected = (ratio < floor) | (ratio > high)
-    return ~rejected | ~jnp.any(live, axis=1)
+    return ~rejected | ~jnp.any(mask, axis=1)
 
 
 def normalize_weights(
@@ -187,7 +187,7 @@ def normalize_weights(
 
     w'_t = w_t / mean. The mean is of the truncated or masked weights, over the whole
     mini-batch: the sum over its parts of `token_mean(weights, mask, counts)`, or of
-    `sequence_mean` for weights of one a sequence. It is an argument and never taken
+    `sequence_mean` for weights per sequence. It is an argument and never taken
     from the rows at hand, which would make the loss depend on how the mini-batch is
     split. verl's `rollout_is_batch_normalize`.
 
@@ -206,7 +206,7 @@ def normalize_weights(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxrl_reason.losses import batch_counts, token_mean
-      >>> from jaxrl_reason.losses.correction import normalize_weights
+      >>> from jaxrl_reason.losses import normalize_weights
       >>> weights, mask = jnp.array([[2.0, 1.0, 1.0, 0.0]]), jnp.ones((1, 4))
       >>> mean = token_mean(weights, mask, batch_counts(mask))
       >>> print(normalize_weights(weights, mask, mean=mean))
@@ -215,10 +215,10 @@ def normalize_weights(
       [[4. 2. 2. 0.]]
     """
     _checks.not_negative("mean", mean)
-    weights, live = _checks.constant("weights", weights), _checks.flags(mask)
-    _checks.same_shape(2, weights=weights, mask=live)
+    weights, mask = _checks.constant("weights", weights), _checks.as_bool(mask)
+    _checks.same_shape(2, weights=weights, mask=mask)
     mean = _checks.constant("mean", mean)
-    return keep(weights, live) / jnp.where(mean == 0, 1.0, mean)
+    return zero_masked(weights, mask) / jnp.where(mean == 0, 1.0, mean)
 
 
 def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
@@ -239,10 +239,10 @@ def _log_weights(
     _checks.one_of("kind", kind, ("token", "sequence"))
     old = _checks.floating("old_logprobs", old_logprobs)
     sampler = _checks.floating("sampler_logprobs", sampler_logprobs)
-    live = _checks.flags(mask)
-    _checks.same_shape(2, old_logprobs=old, sampler_logprobs=sampler, mask=live)
-    log_weights = jax.lax.stop_gradient(keep(old - sampler, live))
+    mask = _checks.as_bool(mask)
+    _checks.same_shape(2, old_logprobs=old, sampler_logprobs=sampler, mask=mask)
+    log_weights = jax.lax.stop_gradient(zero_masked(old - sampler, mask))
     if kind == "sequence":
         total = jnp.sum(log_weights, axis=1, keepdims=True)
-        log_weights = jnp.broadcast_to(total, live.shape)
-    return log_weights, live
+        log_weights = jnp.broadcast_to(total, mask.shape)
+    return log_weights, mask

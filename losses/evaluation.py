@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import keep
+from jaxrl_reason.losses._math import zero_masked
 
 
 def pass_at_k(
@@ -32,7 +32,7 @@ def pass_at_k(
         broadcast with the others.
 
     Returns:
-      float32 in [0, 1], one a problem; nan where k > n or c is not in [0, n]. The
+      float32 in [0, 1], one per problem; nan where k > n or c is not in [0, n]. The
       benchmark's number is their mean.
 
     Raises:
@@ -91,9 +91,9 @@ def avg_at_k(correct: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array
     correct = _checks.constant("correct", correct)
     if correct.ndim == 0:
         raise ValueError("correct must have an axis of samples, got a scalar")
-    on = _checks.flags_or_all(valid, correct)
+    on = _checks.as_bool_or_all(valid, correct)
     _checks.same_shape(correct.ndim, correct=correct, valid=on)
-    return jnp.sum(keep(correct, on), axis=-1) / jnp.sum(on, axis=-1)
+    return jnp.sum(zero_masked(correct, on), axis=-1) / jnp.sum(on, axis=-1)
 
 
 def majority_answer(answers: Sequence[Hashable | None]) -> Hashable | None:
@@ -162,15 +162,15 @@ def majority_at_k(
 
 
 def pdr(accuracy: ArrayLike, perturbed_accuracy: ArrayLike) -> jax.Array:
-    """Performance drop rate: the share of the accuracy that perturbed questions cost.
+    """Performance drop rate: the fraction of the accuracy that perturbations cost.
 
     PDR = 1 - acc(perturbed) / acc(original). GSM-Plus, arXiv 2402.19255. Computed as
     (a - b) / a, which keeps the digits of a small drop.
 
     Args:
       accuracy: on the original questions, any shape.
-      perturbed_accuracy: on their variants, of the same shape; both as shares or both
-        in percent.
+      perturbed_accuracy: on their variants, of the same shape; both as fractions or
+        both in percent.
 
     Returns:
       float32, negative where the variants were easier; nan where `accuracy` is 0.
@@ -221,11 +221,11 @@ def asp(
     """
     seeds = _checks.constant("seed_correct", seed_correct)
     variants = _checks.constant("variant_correct", variant_correct)
-    on = _checks.flags_or_all(valid, variants)
+    on = _checks.as_bool_or_all(valid, variants)
     _checks.same_shape(2, variant_correct=variants, valid=on)
     if seeds.shape != variants.shape[:1]:
         raise ValueError(
-            f"seed_correct must have shape {list(variants.shape[:1])}, one a row of "
+            f"seed_correct must have shape {list(variants.shape[:1])}, one per row of "
             f"variant_correct, got {list(seeds.shape)}"
         )
-    return jnp.sum(keep(seeds[:, None] * variants, on)) / jnp.sum(on)
+    return jnp.sum(zero_masked(seeds[:, None] * variants, on)) / jnp.sum(on)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import k3, keep, spread
+from jaxrl_reason.losses._math import k3, zero_masked
 from jaxrl_reason.losses.returns import rewards_at_end
 
 
@@ -136,9 +136,9 @@ def kl_penalty(
     """
     _checks.one_of("estimator", estimator, tuple(_ESTIMATORS))
     logprobs = _checks.floating("logprobs", logprobs)
-    ref, live = _reference(ref_logprobs), _checks.flags(mask)
-    _checks.same_shape(2, logprobs=logprobs, ref_logprobs=ref, mask=live)
-    d = keep(logprobs - ref, live)
+    ref, mask = _reference(ref_logprobs), _checks.as_bool(mask)
+    _checks.same_shape(2, logprobs=logprobs, ref_logprobs=ref, mask=mask)
+    d = zero_masked(logprobs - ref, mask)
     value = _ESTIMATORS[estimator](d)
     if gradient is None or gradient == estimator:
         return value
@@ -156,15 +156,15 @@ def kl_in_reward(
     coef: float | jax.Array,
     estimator: str = "k1",
 ) -> jax.Array:
-    """Token rewards less the KL of each token: the penalty as part of the reward.
+    """Token rewards minus the KL of each token: the penalty as part of the reward.
 
     r_t = score_t - coef * k_t. Ziegler et al., arXiv 1909.08593; REINFORCE++,
     arXiv 2501.03262. k1 is the right estimator here: in the reward nothing is
     differentiated and -d weighs log pi as grad KL(pi || ref) asks for.
 
     Args:
-      rewards: [B, T] token rewards, or [B] outcome rewards, put on each row's last live
-        token.
+      rewards: [B, T] token rewards, or [B] outcome rewards, put on each row's
+        last unmasked token.
       logprobs: [B, T] of the policy that sampled (the old policy).
       ref_logprobs: [B, T] of the reference.
       mask: [B, T] bool or 0/1.
@@ -186,11 +186,11 @@ def kl_in_reward(
       [[-0.1  1. ]]
     """
     _checks.not_negative("coef", coef)
-    live, rewards = _checks.flags(mask), _checks.constant("rewards", rewards)
-    penalty = kl_penalty(logprobs, ref_logprobs, live, estimator=estimator)
+    mask, rewards = _checks.as_bool(mask), _checks.constant("rewards", rewards)
+    penalty = kl_penalty(logprobs, ref_logprobs, mask, estimator=estimator)
     if rewards.ndim == 1:
-        rewards = rewards_at_end(rewards, live)
-    rewards = spread("rewards", rewards, live)
+        rewards = rewards_at_end(rewards, mask)
+    rewards = _checks.broadcast_to_tokens("rewards", rewards, mask)
     return jax.lax.stop_gradient(rewards - coef * penalty)
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses import _checks, _pairs
-from jaxrl_reason.losses._numerics import keep
-from jaxrl_reason.losses.surrogates import Metrics
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import Metrics, zero_masked
+from jaxrl_reason.losses.preference import _pairs
 
 
 def prover_rewards(
@@ -48,7 +48,7 @@ def prover_rewards(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.prover_verifier import prover_rewards
+      >>> from jaxrl_reason.losses import prover_rewards
       >>> scores, correct = jnp.array([2.0, 1.0, 0.5, -0.5]), jnp.array([1, 0, 1, 0])
       >>> print(prover_rewards(scores, correct, True))
       [ 1.25 -0.25 -1.   -1.  ]
@@ -57,20 +57,20 @@ def prover_rewards(
     """
     _checks.one_of("kind", kind, ("src", "cgc"))
     _checks.finite("penalty", penalty)
-    scores, right = _checks.constant("scores", scores), _checks.flags(correct)
-    role = _checks.flags(helpful)
+    scores, right = _checks.constant("scores", scores), _checks.as_bool(correct)
+    role = _checks.as_bool(helpful)
     if role.ndim == 0:
         role = jnp.broadcast_to(role, right.shape)
-    live = _checks.flags_or_all(valid, right)
-    _checks.same_shape(1, scores=scores, correct=right, helpful=role, valid=live)
-    fits, scores = right == role, keep(scores, live)
+    valid = _checks.as_bool_or_all(valid, right)
+    _checks.same_shape(1, scores=scores, correct=right, helpful=role, valid=valid)
+    fits, scores = right == role, zero_masked(scores, valid)
     if kind == "cgc":
-        return keep(jnp.where(fits, scores, penalty), live)
-    mean = jnp.sum(scores) / jnp.maximum(jnp.sum(live, dtype=jnp.float32), 1.0)
+        return zero_masked(jnp.where(fits, scores, penalty), valid)
+    mean = jnp.sum(scores) / jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
     centred = scores - mean
     earned = jnp.where(fits, centred, -centred)
     # Asked this way round, a nan is earned and seen; nan > 0 would make it a -1.
-    return keep(jnp.where(centred <= 0, -1.0, earned), live)
+    return zero_masked(jnp.where(centred <= 0, -1.0, earned), valid)
 
 
 def verifier_loss(
@@ -86,7 +86,7 @@ def verifier_loss(
     L = mean[-log sigmoid(V_c - V_w) + lam (V_c^2 + V_w^2) / 2] over pairs of a correct
     and a wrong solution to one problem. arXiv 2407.13692; its lam is not known here,
     0.01 is a choice. Trained anew from its base each round, on solutions of the base
-    prover and of the provers of all rounds before, both roles in equal shares.
+    prover and of the provers of all rounds before, both roles in equal numbers.
 
     Args:
       correct_scores: [B] scores V_c of correct solutions.
@@ -97,7 +97,8 @@ def verifier_loss(
         rows are the whole mini-batch.
 
     Returns:
-      The scalar (this part's share of the mean) and (total, count) pairs over the valid
+      The scalar (what this part adds to the mean) and (total, count) pairs over the
+      valid
       rows: `chosen_reward` V_c, `rejected_reward` V_w, `margin` and `accuracy`.
 
     Raises:
@@ -105,7 +106,7 @@ def verifier_loss(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.prover_verifier import verifier_loss
+      >>> from jaxrl_reason.losses import verifier_loss
       >>> loss, _ = verifier_loss(jnp.array([2.0]), jnp.array([1.0]))
       >>> round(float(loss), 4)
       0.3383

@@ -2,36 +2,16 @@
 
 A denominator belongs to the whole mini-batch, so it is an argument and never taken
 from the rows at hand: count once with `batch_counts`, then reduce any part of the
-batch. The results are shares that add up, over micro-batches and over devices, to the
+batch. The results are parts that add up, over micro-batches and over devices, to the
 mean over the whole.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import keep
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Denominators of one mini-batch: whole numbers, int32.
-
-    Attributes:
-      tokens: [] tokens inside the mask.
-      sequences: [] rows with a token inside the mask.
-      groups: [] groups with such a row; None where no group ids were given.
-      group_tokens: [num_groups] tokens of each group; None likewise.
-    """
-
-    tokens: jax.Array
-    sequences: jax.Array
-    groups: jax.Array | None = None
-    group_tokens: jax.Array | None = None
+from jaxrl_reason.losses import _checks, _math
+from jaxrl_reason.losses._math import Counts, at_least_one, zero_masked
 
 
 def batch_counts(
@@ -40,7 +20,7 @@ def batch_counts(
     *,
     num_groups: int | None = None,
 ) -> Counts:
-    """Counts tokens, live sequences and live groups of a whole mini-batch.
+    """Counts tokens, non-empty sequences and non-empty groups of a whole mini-batch.
 
     tokens = sum_it m_it, sequences = #{i : n_i > 0}, groups = #{g : N_g > 0}, with n_i
     the tokens of sequence i and N_g those of group g. Fully masked rows count nowhere,
@@ -65,9 +45,9 @@ def batch_counts(
       >>> int(counts.tokens), int(counts.sequences), int(counts.groups)
       (4, 2, 1)
     """
-    live = _checks.flags(mask)
-    _checks.same_shape(2, mask=live)
-    lengths = jnp.sum(live, axis=1, dtype=jnp.int32)
+    mask = _checks.as_bool(mask)
+    _checks.same_shape(2, mask=mask)
+    lengths = jnp.sum(mask, axis=1, dtype=jnp.int32)
     tokens = jnp.sum(lengths, dtype=jnp.int32)
     sequences = jnp.sum(lengths > 0, dtype=jnp.int32)
     if group_ids is None:
@@ -93,7 +73,7 @@ def token_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       counts: `batch_counts` of the whole mini-batch.
 
     Returns:
-      A float32 scalar: this part's share of the mean.
+      A float32 scalar: what this part adds to the mean.
 
     Raises:
       ValueError: shapes differ, or `counts` is not a Counts.
@@ -106,16 +86,16 @@ def token_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       >>> float(token_mean(x, mask, batch_counts(mask)))
       3.0
     """
-    x, live = _values(x, mask, counts)
-    return jnp.sum(keep(x, live)) / _at_least_one(counts.tokens)
+    x, mask = _values(x, mask, counts)
+    return _math.token_mean(x, mask, counts)
 
 
 def sequence_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
-    """Mean over live sequences of each sequence's token mean.
+    """Mean over non-empty sequences of each sequence's token mean.
 
-    L = 1/N sum_i (1/n_i) sum_t m_it x_it, N the live sequences. GRPO, arXiv 2402.03300,
-    equation 3; there N is the number of sampled responses, which is the same as long as
-    none is fully masked.
+    L = 1/N sum_i (1/n_i) sum_t m_it x_it, N the non-empty sequences. GRPO, arXiv
+    2402.03300, equation 3; there N is the number of sampled responses, which is the
+    same as long as none is fully masked.
 
     Args:
       x: [B, T] per-token values; rows are whole sequences.
@@ -123,7 +103,7 @@ def sequence_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       counts: `batch_counts` of the whole mini-batch.
 
     Returns:
-      A float32 scalar: this part's share of the mean.
+      A float32 scalar: what this part adds to the mean.
 
     Raises:
       ValueError: shapes differ, or `counts` is not a Counts.
@@ -136,17 +116,15 @@ def sequence_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       >>> float(sequence_mean(x, mask, batch_counts(mask)))
       3.75
     """
-    x, live = _values(x, mask, counts)
-    lengths = _at_least_one(jnp.sum(live, axis=1))
-    means = jnp.sum(keep(x, live), axis=1) / lengths
-    return jnp.sum(means) / _at_least_one(counts.sequences)
+    x, mask = _values(x, mask, counts)
+    return _math.sequence_mean(x, mask, counts)
 
 
 def sequence_sum_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
-    """Mean over live sequences of each sequence's sum over tokens.
+    """Mean over non-empty sequences of each sequence's sum over tokens.
 
-    L = 1/N sum_i sum_t m_it x_it, N the live sequences: a whole response is one action,
-    as in RLOO, arXiv 2402.14740.
+    L = 1/N sum_i sum_t m_it x_it, N the non-empty sequences: a whole response is one
+    action, as in RLOO, arXiv 2402.14740.
 
     Args:
       x: [B, T] per-token values.
@@ -154,7 +132,7 @@ def sequence_sum_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Arra
       counts: `batch_counts` of the whole mini-batch.
 
     Returns:
-      A float32 scalar: this part's share of the mean.
+      A float32 scalar: what this part adds to the mean.
 
     Raises:
       ValueError: shapes differ, or `counts` is not a Counts.
@@ -167,17 +145,18 @@ def sequence_sum_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Arra
       >>> float(sequence_sum_mean(x, mask, batch_counts(mask)))
       4.5
     """
-    x, live = _values(x, mask, counts)
-    return jnp.sum(keep(x, live)) / _at_least_one(counts.sequences)
+    x, mask = _values(x, mask, counts)
+    return _math.sequence_sum_mean(x, mask, counts)
 
 
 def fixed_length_mean(
     x: ArrayLike, mask: ArrayLike, counts: Counts, *, length: float | jax.Array
 ) -> jax.Array:
-    """Mean over live sequences of each sequence's sum divided by one constant.
+    """Mean over non-empty sequences of each sequence's sum divided by one constant.
 
     L = 1/N sum_i (1/length) sum_t m_it x_it. Dr. GRPO, arXiv 2503.20783: with the same
-    divisor for all, a long wrong answer is not punished less a token than a short one.
+    divisor for all, a long wrong answer is not punished less per token than a short
+    one.
 
     Args:
       x: [B, T] per-token values.
@@ -187,7 +166,7 @@ def fixed_length_mean(
         the width of a batch, which changes from batch to batch.
 
     Returns:
-      A float32 scalar: this part's share of the mean.
+      A float32 scalar: what this part adds to the mean.
 
     Raises:
       ValueError: shapes differ, `counts` is not a Counts, or `length` <= 0.
@@ -212,9 +191,9 @@ def prompt_mean(
     *,
     num_groups: int,
 ) -> jax.Array:
-    """Mean over live groups of each group's token mean.
+    """Mean over non-empty groups of each group's token mean.
 
-    L = 1/P sum_g (1/N_g) sum_{i in g} sum_t m_it x_it, P the live groups, N_g the
+    L = 1/P sum_g (1/N_g) sum_{i in g} sum_t m_it x_it, P the non-empty groups, N_g the
     tokens of group g: prompts weigh the same, whatever the length of their responses. A
     group may be split over micro-batches.
 
@@ -226,7 +205,7 @@ def prompt_mean(
       num_groups: static number of groups of the mini-batch.
 
     Returns:
-      A float32 scalar: this part's share of the mean.
+      A float32 scalar: what this part adds to the mean.
 
     Raises:
       ValueError: shapes differ, or `counts` was taken without these groups.
@@ -240,39 +219,33 @@ def prompt_mean(
       >>> float(prompt_mean(x, mask, ids, counts, num_groups=2))
       3.5
     """
-    x, live = _values(x, mask, counts)
+    x, mask = _values(x, mask, counts)
     if counts.groups is None or counts.group_tokens is None:
         raise ValueError("counts must be taken with group_ids, got counts without")
-    sums = _per_group(jnp.sum(keep(x, live), axis=1), group_ids, num_groups)
+    sums = _per_group(jnp.sum(zero_masked(x, mask), axis=1), group_ids, num_groups)
     if counts.group_tokens.shape != sums.shape:
         raise ValueError(
             f"num_groups must be that of the counts, {counts.group_tokens.shape[0]}, "
             f"got {num_groups}"
         )
-    means = sums / _at_least_one(counts.group_tokens)
-    return jnp.sum(means) / _at_least_one(counts.groups)
+    means = sums / at_least_one(counts.group_tokens)
+    return jnp.sum(means) / at_least_one(counts.groups)
 
 
 def _values(
     x: ArrayLike, mask: ArrayLike, counts: Counts
 ) -> tuple[jax.Array, jax.Array]:
-    x, live = _checks.floating("x", x), _checks.flags(mask)
-    _checks.same_shape(2, x=x, mask=live)
+    x, mask = _checks.floating("x", x), _checks.as_bool(mask)
+    _checks.same_shape(2, x=x, mask=mask)
     if not isinstance(counts, Counts):
         raise ValueError(
             f"counts must come from batch_counts, got {type(counts).__name__}"
         )
-    return x, live
-
-
-def _at_least_one(count: jax.Array) -> jax.Array:
-    # An empty mini-batch has sums of 0: divided by 1, its mean is 0 and so is every
-    # gradient.
-    return jnp.maximum(count, 1).astype(jnp.float32)
+    return x, mask
 
 
 def _per_group(x: jax.Array, group_ids: ArrayLike, num_groups: int) -> jax.Array:
     ids = _checks.integers("group_ids", group_ids)
-    _checks.one_a_row("group_ids", ids, x)
+    _checks.per_row("group_ids", ids, x)
     size = _checks.static_size("num_groups", num_groups)
     return jax.ops.segment_sum(x, ids, size)

@@ -1,4 +1,4 @@
-"""Penalties for repeated n-grams of tokens, a sequence or a token at a time.
+"""Penalties for repeated n-grams of tokens, per sequence or per token.
 
 n-grams are compared exactly and not by a hash: names of 2-grams are made of pairs of
 tokens by one sort, names of 4-grams of pairs of those names, and so on, which takes
@@ -15,11 +15,11 @@ from jaxrl_reason.losses import _checks
 def repetition_penalty(
     tokens: ArrayLike, mask: ArrayLike, *, n: int, penalty: float | jax.Array
 ) -> jax.Array:
-    """A penalty that grows with the share of n-grams that were there before.
+    """A penalty that grows with the fraction of n-grams that were there before.
 
     r_i = penalty (1 - unique n-grams / n-grams); 0 for a response shorter than n.
     Demystifying Long CoT, arXiv 2502.03373, and open-r1, which splits the text at
-    white space; here the tokens count. An n-gram is n neighbouring live tokens: one
+    white space; here the tokens count. An n-gram is n neighbouring unmasked tokens: one
     that a masked token interrupts is none.
 
     Args:
@@ -36,7 +36,7 @@ def repetition_penalty(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.repetition import repetition_penalty
+      >>> from jaxrl_reason.losses import repetition_penalty
       >>> tokens = jnp.array([[1, 2, 3, 4, 0], [5, 5, 5, 5, 5], [1, 2, 1, 2, 1]])
       >>> mask = jnp.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
       >>> print(repetition_penalty(tokens, mask, n=2, penalty=-1.0))
@@ -44,8 +44,8 @@ def repetition_penalty(
     """
     _check_penalty(penalty)
     repeated, whole = _repeated_ngrams(tokens, mask, n)
-    share = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(whole, axis=1), 1)
-    return jnp.where(share > 0, share * penalty, 0.0)  # 0 and not -0
+    fraction = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(whole, axis=1), 1)
+    return jnp.where(fraction > 0, fraction * penalty, 0.0)  # 0 and not -0
 
 
 def token_repetition_penalty(
@@ -77,7 +77,7 @@ def token_repetition_penalty(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses.repetition import token_repetition_penalty
+      >>> from jaxrl_reason.losses import token_repetition_penalty
       >>> tokens, mask = jnp.array([[1, 2, 3, 1, 2, 3, 9]]), jnp.ones((1, 7))
       >>> print(token_repetition_penalty(tokens, mask, n=3, penalty=-0.5))
       [[ 0.   0.   0.  -0.5 -0.5 -0.5  0. ]]
@@ -103,14 +103,14 @@ def _repeated_ngrams(
     tokens: ArrayLike, mask: ArrayLike, n: int
 ) -> tuple[jax.Array, jax.Array]:
     """[B, T] bool twice, by first position: n-grams seen before, and all n-grams."""
-    tokens, live = _checks.integers("tokens", tokens), _checks.flags(mask)
-    _checks.same_shape(2, tokens=tokens, mask=live)
+    tokens, mask = _checks.integers("tokens", tokens), _checks.as_bool(mask)
+    _checks.same_shape(2, tokens=tokens, mask=mask)
     n = _checks.static_size("n", n)
     rows, width = tokens.shape
     if n > width:
         none = jnp.zeros((rows, width), bool)
         return none, none
-    count = jnp.pad(jnp.cumsum(live, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+    count = jnp.pad(jnp.cumsum(mask, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
     whole = jnp.pad(count[:, n:] - count[:, :-n] == n, ((0, 0), (0, n - 1)))
     names, size = tokens, 1
     while 2 * size <= n:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._numerics import keep
+from jaxrl_reason.losses._math import zero_masked
 
 
 def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
-    """Puts one reward a sequence on its last live token.
+    """Puts one reward per sequence on its last unmasked token.
 
     r_it = R_i where t is the last token with m_it = 1, else 0. A fully masked row gets
     nothing.
@@ -36,11 +36,11 @@ def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
       [[0. 2. 0.]
        [0. 0. 3.]]
     """
-    rewards, live = _checks.constant("rewards", rewards), _checks.flags(mask)
-    _checks.same_shape(2, mask=live)
-    rewards = _checks.one_a_row("rewards", rewards, live)
-    seen = jnp.cumsum(live, axis=1, dtype=jnp.int32)
-    last = live & (seen == seen[:, -1:])
+    rewards, mask = _checks.constant("rewards", rewards), _checks.as_bool(mask)
+    _checks.same_shape(2, mask=mask)
+    rewards = _checks.per_row("rewards", rewards, mask)
+    seen = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
+    last = mask & (seen == seen[:, -1:])
     return jnp.where(last, rewards, 0.0)
 
 
@@ -55,7 +55,7 @@ def discounted_returns(
     Args:
       rewards: [B, T] token rewards; those outside the mask are ignored.
       mask: [B, T] bool or 0/1.
-      gamma: discount a live token, in [0, 1].
+      gamma: discount per unmasked token, in [0, 1].
 
     Returns:
       [B, T] float32, constants, zero outside the mask.
@@ -71,8 +71,8 @@ def discounted_returns(
       >>> print(discounted_returns(rewards, mask, gamma=0.5))
       [[0.25 0.   0.5  1.  ]]
     """
-    rewards, live = _checks.constant("rewards", rewards), _checks.flags(mask)
-    _checks.same_shape(2, rewards=rewards, mask=live)
+    rewards, mask = _checks.constant("rewards", rewards), _checks.as_bool(mask)
+    _checks.same_shape(2, rewards=rewards, mask=mask)
     _checks.unit_interval("gamma", gamma)
     gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
 
@@ -84,8 +84,10 @@ def discounted_returns(
         return later, later
 
     start = jnp.zeros_like(rewards[:, 0])
-    _, sums = jax.lax.scan(step, start, (keep(rewards, live).T, live.T), reverse=True)
-    return keep(sums.T, live)
+    _, sums = jax.lax.scan(
+        step, start, (zero_masked(rewards, mask).T, mask.T), reverse=True
+    )
+    return zero_masked(sums.T, mask)
 
 
 def gae(
@@ -107,8 +109,8 @@ def gae(
       rewards: [B, T] token rewards.
       values: [B, T]; v_t is the value of the state before token t.
       mask: [B, T] bool or 0/1; what lies outside is stepped over.
-      gamma: discount a live token, in [0, 1].
-      lam: in [0, 1], a scalar or [B], one a sequence.
+      gamma: discount per unmasked token, in [0, 1].
+      lam: in [0, 1], a scalar or [B], one per sequence.
 
     Returns:
       Advantages [B, T] and value targets [B, T], float32 constants, zero outside the
@@ -130,12 +132,12 @@ def gae(
       [[0.6875 0.875  1.     0.    ]]
     """
     rewards = _checks.constant("rewards", rewards)
-    values, live = _checks.constant("values", values), _checks.flags(mask)
-    _checks.same_shape(2, rewards=rewards, values=values, mask=live)
+    values, mask = _checks.constant("values", values), _checks.as_bool(mask)
+    _checks.same_shape(2, rewards=rewards, values=values, mask=mask)
     _checks.unit_interval("gamma", gamma)
     gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
-    lam = _lambda(lam, live.shape[0])
-    rewards, values = keep(rewards, live), keep(values, live)
+    lam = _lambda(lam, mask.shape[0])
+    rewards, values = zero_masked(rewards, mask), zero_masked(values, mask)
 
     def step(
         later: tuple[jax.Array, jax.Array],
@@ -149,9 +151,9 @@ def gae(
 
     start = jnp.zeros_like(rewards[:, 0])
     _, advantages = jax.lax.scan(
-        step, (start, start), (rewards.T, values.T, live.T), reverse=True
+        step, (start, start), (rewards.T, values.T, mask.T), reverse=True
     )
-    advantages = keep(advantages.T, live)
+    advantages = zero_masked(advantages.T, mask)
     return advantages, advantages + values
 
 

@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.losses.advantages import (
+from jaxrl_reason.losses import (
+    batch_std_advantages,
     dr_grpo_advantages,
+    gdpo_advantages,
+    gpg_advantages,
     grpo_advantages,
+    opo_advantages,
     rloo_advantages,
 )
-from jaxrl_reason.losses.baselines import opo_advantages
-from jaxrl_reason.losses.batch_std import batch_std_advantages
-from jaxrl_reason.losses.gdpo import gdpo_advantages
-from jaxrl_reason.losses.gpg import gpg_advantages
 from tests.losses import reference
 
 Array = np.ndarray

@@ -84,7 +84,7 @@ def full_options(x: Array, b: Batch) -> float:
 
 
 def sequence_terms(x: Array, b: Batch) -> float:
-    """GRPO with its KL, advantages and weights one a sequence."""
+    """GRPO with its KL, advantages and weights one per sequence."""
     a = b.sequence_advantages * b.sequence_weights
     objective = ref.clipped_surrogate(x, b.old, a, b.mask)
     kl = ref.kl("k3", x, b.ref, b.mask)
@@ -118,7 +118,7 @@ LOSSES = [
         lambda x, b: ref.sequence_mean(clipped(x, b), b.mask),
     ),
     Case(
-        "grpo_loss, one advantage a sequence",
+        "grpo_loss, one advantage per sequence",
         composition(
             lib.grpo_loss,
             advantages="sequence_advantages",

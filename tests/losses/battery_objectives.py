@@ -3,20 +3,28 @@
 import jax
 import numpy as np
 
-from jaxrl_reason.losses.covariance import clip_cov, kl_cov
-from jaxrl_reason.losses.covariance_compositions import clip_cov_loss, kl_cov_loss
-from jaxrl_reason.losses.fine_tuning import dft
-from jaxrl_reason.losses.gradient_compositions import (
+from jaxrl_reason.losses import (
+    Counts,
+    cispo,
+    cispo_loss,
+    clip_cov,
+    clip_cov_loss,
+    dft,
+    gmpo,
+    gmpo_loss,
     gpg_loss,
+    gspo,
+    gspo_loss,
+    kl_cov,
+    kl_cov_loss,
     reinforce_loss,
     rloo_loss,
+    sapo,
+    sapo_loss,
+    sequence_mean,
+    token_mean,
+    vapo_loss,
 )
-from jaxrl_reason.losses.reductions import Counts, sequence_mean, token_mean
-from jaxrl_reason.losses.sequence_compositions import gmpo_loss, gspo_loss
-from jaxrl_reason.losses.sequence_ratio import gmpo, gspo
-from jaxrl_reason.losses.soft_compositions import cispo_loss, sapo_loss
-from jaxrl_reason.losses.soft_objectives import cispo, sapo
-from jaxrl_reason.losses.vapo import vapo_loss
 from tests.losses import reference as ref
 from tests.losses import reference_objectives as own
 from tests.losses.battery import Array, Batch, Case, composition
@@ -95,14 +103,14 @@ def vapo(x: jax.Array, b: Batch, counts: Counts) -> jax.Array:
 
 CASES = [
     Case(
-        "gspo, one advantage a sequence",
+        "gspo, one advantage per sequence",
         lambda x, b, c: sequence_mean(
             gspo(x, b.old, b.sequence_advantages, b.mask, **CLIP), b.mask, c
         ),
         lambda x, b: gspo_rows(x, b, 0.1, 0.15),
     ),
     Case(
-        "gspo, one advantage a token",
+        "gspo, one advantage per token",
         lambda x, b, c: sequence_mean(
             gspo(x, b.old, b.advantages, b.mask, **CLIP), b.mask, c
         ),

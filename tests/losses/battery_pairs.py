@@ -13,26 +13,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_reason.losses.pairs import count_pairs
-from jaxrl_reason.losses.preference import (
+from jaxrl_reason.losses import (
+    Counts,
+    batch_counts,
+    count_pairs,
+    count_steps,
     dpo_loss,
     hinge_loss,
+    implicit_prm_loss,
     ipo_loss,
-    nca_loss,
-    robust_dpo_loss,
-)
-from jaxrl_reason.losses.preference_lengths import (
     irpo_loss,
     length_normalised_dpo_loss,
-)
-from jaxrl_reason.losses.process_rewards import (
-    count_steps,
-    implicit_prm_loss,
+    nca_loss,
+    orpo_loss,
     pairwise_ranking_loss,
+    robust_dpo_loss,
+    simpo_loss,
+    verifier_loss,
 )
-from jaxrl_reason.losses.prover_verifier import verifier_loss
-from jaxrl_reason.losses.reductions import Counts, batch_counts
-from jaxrl_reason.losses.reference_free import orpo_loss, simpo_loss
 from tests.losses import reference_pairs as ref
 
 Array = np.ndarray

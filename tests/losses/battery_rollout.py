@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import jaxrl_reason.losses as lib
-from jaxrl_reason.losses.correction import (
+from jaxrl_reason.losses import (
     importance_weights,
     masked_importance_weights,
     rejection_mask,

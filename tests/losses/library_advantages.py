@@ -72,7 +72,7 @@ def _() -> tuple[np.ndarray, np.ndarray]:
 
 @other("grpo-verl-lone")
 def _() -> tuple[np.ndarray, np.ndarray]:
-    # Mean 0 and deviation 1 for a group of one.
+    # Mean 0 and standard deviation 1 for a group of one.
     group = standardised(SCORES, 1, 1e-6)
     return np.array([*group, LONE[4]]), np.array([*group, 0])
 

@@ -19,7 +19,7 @@ def per_token(x: Array, mask: Array) -> Array:
 
 
 def rows(x: Array, mask: Array) -> list[Array]:
-    """The live tokens of every live row."""
+    """The unmasked tokens of every non-empty row."""
     return [
         x[i][mask[i] > 0] for i in range(len(x)) if np.count_nonzero(mask[i] > 0) > 0
     ]

@@ -114,7 +114,7 @@ def covariance(new: Array, a: Array, mask: Array) -> Array:
 
 
 def top(scores: Array, mask: Array, fraction: float) -> Array:
-    """The highest live tokens, one after the other."""
+    """The highest unmasked tokens, one after the other."""
     out = np.zeros(mask.shape, bool)
     at = [(i, t) for i in range(len(mask)) for t in live(mask, i)]
     number = max(1, int(fraction * len(at) + 1e-9))

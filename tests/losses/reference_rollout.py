@@ -30,7 +30,7 @@ def masked(
 
 
 def row_statistic(kind: str, old: Array, sampler: Array, mask: Array) -> Array:
-    """Geometric mean, product or mean k3 of u, one a row; 1 or 0 for empty rows."""
+    """Geometric mean, product or mean k3 of u, one per row; 1 or 0 for empty rows."""
     out = np.full(len(mask), 0.0 if kind == "k3" else 1.0)
     for i in range(len(mask)):
         log_u = log_weights(old, sampler, mask, "token")[i, live(mask, i)]

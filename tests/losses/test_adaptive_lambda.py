@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import gae
-from jaxrl_reason.losses.adaptive_lambda import length_adaptive_lambda
+from jaxrl_reason.losses import gae, length_adaptive_lambda
 from tests.losses.worked import EXAMPLES, close
 
 LENGTHS = np.array([10, 20, 25, 100, 1000, 10000])

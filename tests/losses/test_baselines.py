@@ -8,8 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import discounted_returns, dr_grpo_advantages, rewards_at_end
-from jaxrl_reason.losses.baselines import opo_advantages, remax_advantages
+from jaxrl_reason.losses import (
+    discounted_returns,
+    dr_grpo_advantages,
+    opo_advantages,
+    remax_advantages,
+    rewards_at_end,
+)
 from tests.losses.worked import EXAMPLES, MASK, close
 
 REWARDS = np.array([1, 0, 0.25, 0.75])

@@ -1,4 +1,4 @@
-"""Group mean, batch deviation: values, relations, settings."""
+"""Group mean, batch standard deviation: values, relations, settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import dr_grpo_advantages, grpo_advantages
-from jaxrl_reason.losses.batch_std import batch_std_advantages
-from jaxrl_reason.losses.reinforce_pp import whiten
+from jaxrl_reason.losses import (
+    batch_std_advantages,
+    dr_grpo_advantages,
+    grpo_advantages,
+    whiten,
+)
 from tests.losses.worked import close
 
 REWARDS = np.array([1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0], np.float32)

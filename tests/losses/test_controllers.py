@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.controllers import (
+from jaxrl_reason.losses import (
     adaptive_entropy_update,
     adaptive_kl_update,
 )

@@ -15,15 +15,13 @@ from jaxrl_reason.losses import (
     batch_counts,
     dr_grpo_loss,
     grpo_loss,
-    ppo_loss,
-    sequence_mean,
-    token_mean,
-)
-from jaxrl_reason.losses.correction import (
     importance_weights,
     masked_importance_weights,
     normalize_weights,
+    ppo_loss,
     rejection_mask,
+    sequence_mean,
+    token_mean,
 )
 from tests.losses import reference_rollout as ref
 from tests.losses.battery import random_batch
@@ -56,7 +54,7 @@ def breaks(check: Callable[[Any], None], mutant: Any) -> None:
 
 
 def by_row(weights: jax.Array) -> np.ndarray:
-    """[B], of weights that are the same for a row's live tokens."""
+    """[B], of weights that are the same for a row's unmasked tokens."""
     weights = np.asarray(weights)
     np.testing.assert_array_equal(weights, weights[:, :1] * LIVE)
     return weights[:, 0]

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import batch_counts, clipped_surrogate, token_mean
-from jaxrl_reason.losses.covariance import clip_cov, kl_cov
-from jaxrl_reason.losses.covariance_tokens import (
+from jaxrl_reason.losses import (
+    batch_counts,
+    clip_cov,
     clip_cov_tokens,
+    clipped_surrogate,
+    kl_cov,
     kl_cov_tokens,
     token_covariance,
+    token_mean,
 )
 from tests.losses import reference_objectives as own
 from tests.losses.battery import random_batch

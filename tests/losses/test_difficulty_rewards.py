@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.difficulty_rewards import (
+from jaxrl_reason.losses import (
     difficulty_levels,
     difficulty_reward,
 )

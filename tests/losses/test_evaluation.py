@@ -11,18 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.dynamics import (
-    explained_variance,
-    mean_probability,
-    zero_advantage_ratio,
-)
-from jaxrl_reason.losses.evaluation import (
+from jaxrl_reason.losses import (
     asp,
     avg_at_k,
+    explained_variance,
     majority_answer,
     majority_at_k,
+    mean_probability,
     pass_at_k,
     pdr,
+    zero_advantage_ratio,
 )
 from tests.losses.worked import EXAMPLES, MASK, NEW, close
 

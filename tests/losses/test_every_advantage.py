@@ -43,8 +43,8 @@ def breaks(check: Callable[[Any], None], mutant: Any) -> None:
 
 def test_no_estimator_is_left_out() -> None:
     listed = {f"{case.name}_advantages" for case in ADVANTAGES}
-    for info in pkgutil.iter_modules(lib.__path__):
-        module = importlib.import_module(f"{lib.__name__}.{info.name}")
+    for info in pkgutil.walk_packages(lib.__path__, f"{lib.__name__}."):
+        module = importlib.import_module(info.name)
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if name.startswith("_") or not name.endswith("_advantages"):
                 continue
@@ -91,7 +91,7 @@ def test_a_group_of_one_and_an_empty_group(case: Estimator) -> None:
         assert (np.delete(found, 4) != 0).any()
 
     check(partial(run, case))
-    # The raw reward, as where a group of one has mean 0 and deviation 1.
+    # The raw reward, as where a group of one has mean 0 and standard deviation 1.
     breaks(check, lambda r, i: np.where(np.arange(B) == 4, r, run(case, r, i)))
 
 

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.fine_tuning import dft
-from jaxrl_reason.losses.likelihood import nll
-from jaxrl_reason.losses.reductions import batch_counts, sequence_mean, token_mean
+from jaxrl_reason.losses import batch_counts, dft, nll, sequence_mean, token_mean
 from tests.losses.worked import EXAMPLES, MASK, NEW, close
 
 COUNTS = batch_counts(MASK)

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import grpo_advantages
-from jaxrl_reason.losses.gdpo import gdpo_advantages
+from jaxrl_reason.losses import gdpo_advantages, grpo_advantages
 from tests.losses.worked import EXAMPLES, close
 
 PARTS = np.array([[1, 0], [1, 1], [0, 1], [0, 1]], np.float32)

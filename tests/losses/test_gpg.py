@@ -11,10 +11,11 @@ import pytest
 from jaxrl_reason.losses import (
     batch_counts,
     dr_grpo_advantages,
+    gpg_advantages,
     policy_gradient,
+    signal_fraction,
     token_mean,
 )
-from jaxrl_reason.losses.gpg import gpg_advantages, signal_fraction
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, close
 
 REWARDS = np.array([1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1], np.float32)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.gradient_conflicts import (
+from jaxrl_reason.losses import (
     combine_gradients,
     mgda_weights,
     pcgrad,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.length_rewards import (
+from jaxrl_reason.losses import (
     cosine_length_reward,
     kimi_length_reward,
 )

@@ -130,7 +130,8 @@ def test_4_the_constant_does_not_follow_the_width() -> None:
 
 def test_4_both_parts_are_done() -> None:
     def check_advantages(estimate: Callable) -> None:
-        # Not divided by the deviation: twice the rewards, twice the advantages.
+        # Not divided by the standard deviation: twice the rewards, twice the
+        # advantages.
         r, ids = np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(4, int)
         close(estimate(2 * r, ids, num_groups=1), 2 * estimate(r, ids, num_groups=1))
 
@@ -184,7 +185,7 @@ def test_7_groups_of_any_size_and_order(name: str) -> None:
     breaks(check, by_position)
 
 
-# 8. The deviation of equal rewards is not 0 in float32.
+# 8. The standard deviation of equal rewards is not 0 in float32.
 
 
 def plain_grpo(r: Any, ids: Any, *, num_groups: int) -> jax.Array:
@@ -480,7 +481,7 @@ def test_46_a_dead_branch_has_no_gradient() -> None:
     breaks(check, mutant)
 
 
-# 47. The gradient of a deviation.
+# 47. The gradient of a standard deviation.
 
 
 @pytest.mark.parametrize("rewards", [[0.5, 0.5, 0.5], [0.5]])

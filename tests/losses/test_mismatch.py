@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.correction import importance_weights
-from jaxrl_reason.losses.mismatch import (
+from jaxrl_reason.losses import (
     effective_sample_size,
+    importance_weights,
     mismatch_metrics,
     mismatch_peaks,
 )

@@ -12,23 +12,25 @@ import pytest
 
 from jaxrl_reason.losses import (
     batch_counts,
+    cispo_loss,
+    clip_cov_loss,
+    clip_cov_tokens,
     clipped_surrogate,
     dapo_loss,
+    gmpo_loss,
+    gpg_loss,
+    gspo_loss,
+    kl_cov_loss,
+    kl_cov_tokens,
     ppo_loss,
+    reinforce_loss,
+    rloo_loss,
+    sapo_loss,
     sequence_mean,
     sequence_sum_mean,
     token_mean,
+    vapo_loss,
 )
-from jaxrl_reason.losses.covariance_compositions import clip_cov_loss, kl_cov_loss
-from jaxrl_reason.losses.covariance_tokens import clip_cov_tokens, kl_cov_tokens
-from jaxrl_reason.losses.gradient_compositions import (
-    gpg_loss,
-    reinforce_loss,
-    rloo_loss,
-)
-from jaxrl_reason.losses.sequence_compositions import gmpo_loss, gspo_loss
-from jaxrl_reason.losses.soft_compositions import cispo_loss, sapo_loss
-from jaxrl_reason.losses.vapo import vapo_loss
 from tests.losses.jaxprs import primitives
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, REF, close
 from tests.losses.worked import EXAMPLES as OWN

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.pairs import average_logprobs, count_pairs, sequence_logprobs
-from jaxrl_reason.losses.preference import dpo_loss
+from jaxrl_reason.losses import (
+    average_logprobs,
+    count_pairs,
+    dpo_loss,
+    sequence_logprobs,
+)
 from tests.losses.worked import MASK, NEW, close
 
 BOTH = pytest.mark.parametrize("function", [sequence_logprobs, average_logprobs])

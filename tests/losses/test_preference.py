@@ -9,19 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.pairs import count_pairs
-from jaxrl_reason.losses.preference import (
+from jaxrl_reason.losses import (
+    count_pairs,
     dpo_loss,
     hinge_loss,
     ipo_loss,
-    nca_loss,
-    robust_dpo_loss,
-)
-from jaxrl_reason.losses.preference_lengths import (
     irpo_loss,
     length_normalised_dpo_loss,
+    nca_loss,
+    orpo_loss,
+    robust_dpo_loss,
+    simpo_loss,
 )
-from jaxrl_reason.losses.reference_free import orpo_loss, simpo_loss
 from tests.losses.worked import EXAMPLES, close
 
 
@@ -145,7 +144,7 @@ def test_equal_averages() -> None:
 
 
 def test_robust_dpo_is_unbiased() -> None:
-    """With a share e of flipped labels its mean is DPO's on right ones."""
+    """With a fraction e of flipped labels its mean is DPO's on right ones."""
     swapped = [BATCH[1], BATCH[0], BATCH[3], BATCH[2]]
     e = 0.2
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.process_rewards import (
+from jaxrl_reason.losses import (
+    batch_counts,
     count_steps,
     implicit_prm_loss,
     implicit_process_rewards,
     pairwise_ranking_loss,
     prime_advantages,
 )
-from jaxrl_reason.losses.reductions import batch_counts
 from tests.losses import reference_pairs as ref
 from tests.losses.worked import EXAMPLES, close
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.prover_verifier import prover_rewards, verifier_loss
+from jaxrl_reason.losses import prover_rewards, verifier_loss
 from tests.losses.worked import EXAMPLES, close
 
 SCORES = np.float32([2, 1, 0.5, -0.5])

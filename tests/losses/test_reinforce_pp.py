@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses import discounted_returns, dr_grpo_advantages
-from jaxrl_reason.losses.reinforce_pp import (
+from jaxrl_reason.losses import (
+    discounted_returns,
+    dr_grpo_advantages,
     reinforce_pp_advantages,
     reinforce_pp_baseline_advantages,
     whiten,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses.repetition import (
+from jaxrl_reason.losses import (
     repetition_penalty,
     token_repetition_penalty,
 )

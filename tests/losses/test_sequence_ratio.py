@@ -1,4 +1,4 @@
-"""GSPO and GMPO: one ratio a sequence, and the mean over sequences."""
+"""GSPO and GMPO: one ratio per sequence, and the mean over sequences."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +11,12 @@ import pytest
 
 from jaxrl_reason.losses import (
     batch_counts,
+    gmpo,
+    gspo,
     policy_gradient,
     sequence_mean,
     token_mean,
 )
-from jaxrl_reason.losses.sequence_ratio import gmpo, gspo
 from tests.losses import reference_objectives as own
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, close
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses.several_objectives import (
+from jaxrl_reason.losses import (
     dwa_weights,
     smooth_tchebycheff,
     tchebycheff,

@@ -11,12 +11,13 @@ import pytest
 
 from jaxrl_reason.losses import (
     batch_counts,
+    cispo,
     clipped_surrogate,
     policy_gradient,
+    sapo,
     sequence_mean,
     token_mean,
 )
-from jaxrl_reason.losses.soft_objectives import cispo, sapo
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, close
 
 COUNTS = batch_counts(MASK)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses import discounted_returns, rewards_at_end
-from jaxrl_reason.losses.reinforce_pp import whiten
-from jaxrl_reason.losses.step_advantages import (
+from jaxrl_reason.losses import (
+    discounted_returns,
     min_future_step_scores,
     process_supervision_advantages,
+    rewards_at_end,
     rewards_at_steps,
     step_score_gains,
+    whiten,
 )
 from tests.losses.worked import EXAMPLES, close
 
@@ -51,7 +52,7 @@ def test_worked_numbers() -> None:
 
 
 def steps_of(ends: Array, on: Array, mask: Array, i: int) -> list[int]:
-    """Steps of a row that reach a live token."""
+    """Steps of a row that reach an unmasked token."""
     return [
         j
         for j in range(ends.shape[1])
@@ -64,7 +65,7 @@ def later_steps(ends: Array, on: Array, mask: Array, i: int, t: int) -> list[int
 
 
 def in_loops(kind: str, scores: Array, ends: Array, on: Array, mask: Array) -> Array:
-    """Sums and minima over the steps that end at or after each live token."""
+    """Sums and minima over the steps that end at or after each unmasked token."""
     out = np.zeros(mask.shape)
     for i, t in zip(*np.nonzero(mask), strict=True):
         p = [scores[i, j] for j in later_steps(ends, on, mask, i, t)]
@@ -75,7 +76,7 @@ def in_loops(kind: str, scores: Array, ends: Array, on: Array, mask: Array) -> A
 def standardised(
     scores: Array, ends: Array, on: Array, ids: Array, mask: Array, ddof: int
 ) -> Array:
-    """Every step's score by the mean and deviation of all steps of its group."""
+    """Every step's score by the mean and std of all steps of its group."""
     out = np.zeros(scores.shape)
     for g in {0, 1} & set(ids.tolist()):
         rows = np.flatnonzero(ids == g)
@@ -174,7 +175,7 @@ def test_statistics_are_of_the_groups_existing_steps() -> None:
         close(estimate(np.where(STEPS, SCORES, 0.0).astype(np.float32)), expected)
 
     check(lambda p: supervise(p, ENDS, STEPS, IDS, MASK))
-    # Padded steps in the statistics; each response by its own; population's deviation.
+    # Padded steps in the statistics; each response by its own; the population's std.
     breaks(
         check,
         lambda p: supervise(
@@ -226,7 +227,7 @@ def test_padding_changes_nothing() -> None:
     close(found[2:, :4], EXAMPLES["prm.adv"])
     assert (found[:2] == 0).all()
     assert (found[:, 4:] == 0).all()
-    # A row without live tokens is left out although its steps are marked.
+    # A row without unmasked tokens is left out although its steps are marked.
     marked = np.asarray(supervise(np.nan_to_num(scores), ends, steps | 1, ids, mask))
     assert (marked[:2] == 0).all()
     one = np.concatenate([STEPS, np.ones((1, 3), int)])

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.losses import batch_counts, dapo_loss
-from jaxrl_reason.losses.token_selection import (
+from jaxrl_reason.losses import (
+    batch_counts,
+    dapo_loss,
     high_entropy_mask,
     off_policy_sequence_mask,
 )

@@ -87,11 +87,7 @@ NO_BATCH = set(
     pcgrad_coefficients pdr smooth_tchebycheff soft_overlong_penalty tchebycheff
     uncertainty_weighting weighted_sum""")
 )
-FUNCTIONS = [
-    name
-    for name in lib.__all__
-    if name not in NO_BATCH and name not in ("Counts", "OptionalTerms")
-]
+FUNCTIONS = [name for name in lib.__all__ if name not in NO_BATCH and name != "Counts"]
 LOGPROBS = ("logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs")
 OPTIONAL = {"valid", "num_pairs"}  # given where a function has them
 

@@ -1,0 +1,1 @@
+"""One loss, one gradient or one advantage out of several objectives."""

@@ -1,0 +1,1 @@
+"""Losses on pairs of responses: DPO and its relatives, with and without a reference."""

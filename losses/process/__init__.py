@@ -1,0 +1,1 @@
+"""Rewards and losses of the steps and tokens of a response."""

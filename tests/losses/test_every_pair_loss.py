@@ -1,5 +1,7 @@
 """What holds for every loss on pairs, steps and graded responses."""
 
+import importlib
+import pkgutil
 from functools import partial
 from typing import Any
 
@@ -10,13 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses import (
-    preference,
-    preference_lengths,
-    process_rewards,
-    prover_verifier,
-    reference_free,
-)
+from jaxrl_reason.losses import preference, process, prover_verifier
 from tests.losses import reference
 from tests.losses.battery_pairs import (
     FLOATS,
@@ -187,13 +183,10 @@ def test_masks_of_numbers_are_masks_of_flags(case: PairCase) -> None:
 
 
 def test_no_pair_loss_is_left_out() -> None:
-    modules = (
-        preference,
-        preference_lengths,
-        reference_free,
-        process_rewards,
-        prover_verifier,
-    )
+    modules = [prover_verifier]
+    for folder in (preference, process):
+        names = pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+        modules += [importlib.import_module(info.name) for info in names]
     public = {
         name
         for module in modules

@@ -243,7 +243,7 @@ class _Saved(NamedTuple):
     logits: jax.Array | None  # [n, V] of a single block
 
 
-# How many blocks there are, and how many columns of `unembed` are no padding, if any is.
+# Number of blocks, and of columns of `unembed` before the padding, where there is any.
 _Sizes = tuple[int, int | None]
 # Of a padded column: finite, since 0 * inf is nan; its exp is 0.
 _NEVER = -1e30

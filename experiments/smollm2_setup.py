@@ -25,7 +25,8 @@ from jaxrl_reason.sampler import (
 )
 from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
 from jaxrl_reason.tasks.benchmarks import gsm8k
-from jaxrl_reason.tasks.question_files import read_gsm8k
+from jaxrl_reason.tasks.question_files import gsm8k_questions
+from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.word_arithmetic import (
     arithmetic,
@@ -188,7 +189,7 @@ def questions(config: Config) -> tuple[Sequence[Question], Sequence[Question]]:
             raise ValueError(
                 f"{name} must name a JSONL file with --data gsm8k, got none"
             )
-        read[name] = read_gsm8k(path)
+        read[name] = load_questions(path, gsm8k_questions).questions
     return read["gsm8k_train"], read["gsm8k_test"][: config.eval_problems]
 
 

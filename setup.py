@@ -75,6 +75,7 @@ setup(
         "safetensors>=0.6",
         # What a run shows and leaves behind.
         "matplotlib>=3.9",
+        "pyyaml>=6",
         "rich>=13.7",
         "tensorboardX>=2.6.2",
         "tyro>=0.9.20",

@@ -9,7 +9,6 @@ measured on the same held-out problems. Writes comparison.json, comparison.md an
 comparison.png.
 """
 
-import dataclasses
 import json
 import statistics
 import sys
@@ -23,9 +22,6 @@ import tyro
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import experiments.dapo_countdown as main_job
-from experiments.countdown_setup import Config, Setup, set_up, trace_examples
-from experiments.rl_session import Session
 from jaxrl_reason.learner.sft import build_sft_learner
 from jaxrl_reason.learner.sft_loop import train_sft
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
@@ -36,6 +32,14 @@ from jaxrl_reason.runs.metrics import MetricsLog, Row, read_metrics
 from jaxrl_reason.runs.plots import plot_comparison
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import open_run
+from jaxrl_reason.train.examples import Examples, sft_examples
+from jaxrl_reason.train.fine_tuning import fine_tune
+from jaxrl_reason.train.heldout import values
+from jaxrl_reason.train.presets import PRESETS
+from jaxrl_reason.train.run import finished_report, run_training
+from jaxrl_reason.train.session import Session
+from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.setup import Setup, set_up
 
 
 @dataclass(frozen=True)
@@ -48,27 +52,17 @@ class Comparison:
     """Where the comparison and its runs are kept."""
     control_learning_rate: float = 1e-3
     """Peak of the controls' cosine schedule."""
-    main: Config = dataclasses.field(default_factory=Config)
+    main: TrainSettings = PRESETS["countdown"]
     """Settings of the main job; seed and run_dir are set here."""
 
 
-def finished_report(folder: Path) -> dict[str, Any] | None:
-    """The report of a finished run, or None."""
-    path = folder / "report.json"
-    if not path.is_file():
-        return None
-    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return report if report["finished"] else None
-
-
-def run_method(config: Config) -> dict[str, Any]:
+def run_method(config: TrainSettings) -> dict[str, Any]:
     """Runs (or goes on with) one method and returns its report."""
-    done = finished_report(config.folder)
+    done = finished_report(config)
     if done is None:
-        resume = (config.folder / "config.json").is_file()
-        if main_job.run_countdown(replace(config, resume=resume)) is None:
+        if run_training(replace(config, resume="auto")) is None:
             raise KeyboardInterrupt
-        done = finished_report(config.folder)
+        done = finished_report(config)
         assert done is not None
     return done
 
@@ -79,23 +73,28 @@ def rl_seconds(folder: Path) -> float:
     return sum(row["time/step_s"] - row.get("time/evaluate_s", 0.0) for row in rows)
 
 
-def affordable_updates(folder: Path, config: Config, setup: Setup) -> int:
+def affordable_updates(folder: Path, config: TrainSettings, setup: Setup) -> int:
     """Supervised updates on a control's own traces that take as long as a run's RL."""
     # The first row holds the compilation, which a longer stage would not repeat.
     rows = read_metrics(folder / "sft.jsonl")[1:]
     speed = sum(row["sft/tokens"] for row in rows) / sum(
         row["time/sft_s"] for row in rows
     )
-    examples = trace_examples(replace(setup, config=config))
+    examples = examples_of(setup, config)
     sizes = [sum(len(p) + len(r) for p, r in examples(n)) for n in range(20)]
     return round(rl_seconds(folder) * speed / statistics.mean(sizes))
 
 
+def examples_of(setup: Setup, config: TrainSettings) -> Examples:
+    """The traces of a run, by the number of the update."""
+    return sft_examples(config, setup.task, setup.problems)
+
+
 def run_control(
-    comparison: Comparison, config: Config, dapo_folder: Path
+    comparison: Comparison, config: TrainSettings, dapo_folder: Path
 ) -> dict[str, Any]:
     """Further supervised steps for the wall time of the RL stage."""
-    done = finished_report(config.folder)
+    done = finished_report(config)
     if done is not None:
         return done
     sft_config = replace(comparison.main, seed=config.seed, sft_from=dapo_folder)
@@ -108,11 +107,11 @@ def run_control(
         TrainingProgress() as progress,
     ):
         session = Session(run, progress, interrupt)
-        sft_policy = main_job.fine_tune(sft_setup, session)
-        setup = replace(sft_setup, config=config)
-        before = setup.accuracies(sft_policy.params)
+        sft_policy = fine_tune(sft_setup, session)
+        setup = replace(sft_setup, settings=config)
+        before = values(setup.heldout.measure(sft_policy.params).figures)
         state = further_supervision(setup, sft_policy, session, comparison)
-        after = setup.accuracies(state.params)
+        after = values(setup.heldout.measure(state.params).figures)
     report = {
         "finished": int(state.step) == updates,
         "updates": updates,
@@ -129,7 +128,7 @@ def further_supervision(
     setup: Setup, sft_policy: TrainState, session: Session, comparison: Comparison
 ) -> TrainState:
     """Goes on with supervision from the fine-tuned model under a new optimiser."""
-    settings = setup.config.sft
+    settings = setup.settings.sft
     optimizer = OptimizerSettings(
         learning_rate=comparison.control_learning_rate,
         warmup_updates=20,
@@ -138,14 +137,14 @@ def further_supervision(
     learner = build_sft_learner(setup.model, settings, optimizer, setup.batch_sharding)
 
     def evaluate(params: Any) -> Row:
-        return {"heldout/accuracy": setup.greedy.accuracy(params)}
+        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
 
     session.progress.stage("control", settings.updates)
     with MetricsLog(session.run.path) as log:
         hooks = Hooks(
             log=log,
             checkpoints=CheckpointFolder(session.run.checkpoints_path / "control"),
-            fingerprint=setup.config.model_fingerprint(),
+            fingerprint=setup.sft_fingerprint(),
             progress=session.progress,
             interrupt=session.interrupt,
             save_every=settings.updates,
@@ -153,7 +152,7 @@ def further_supervision(
             evaluate_every=100,
         )
         state = init_state(sft_policy.params, optimizer.build(), copy=True)
-        return train_sft(learner, state, trace_examples(setup), hooks)
+        return train_sft(learner, state, examples_of(setup, setup.settings), hooks)
 
 
 def run_one(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 # A command is the `main` of the module of its name in this folder. It takes the
 # arguments and raises what went wrong; only `main` below turns that into an exit.
 COMMANDS = {
+    "train": "train a model, on any task, by any method",
     "evaluate": "measure a model on a benchmark",
     "generate": "stream a completion of a model",
     "export": "write a model as a Hugging Face folder with a model card",

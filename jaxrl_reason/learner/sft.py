@@ -21,6 +21,10 @@ Params = Any
 Example = tuple[Sequence[int], Sequence[int]]
 
 
+# May be 0 until a learner is built: no stage, or a size that follows from the data.
+_LEFT_OPEN = ("updates", "row_width", "max_response")
+
+
 @dataclass(frozen=True)
 class SFTSettings:
     """Sizes of the supervised stage.
@@ -40,8 +44,11 @@ class SFTSettings:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            if name != "seed" and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            lowest = 0 if name in _LEFT_OPEN else 1
+            if name != "seed" and getattr(self, name) < lowest:
+                raise ValueError(
+                    f"{name} must be >= {lowest}, got {getattr(self, name)}"
+                )
 
     @property
     def shape(self) -> PackingShape:
@@ -87,6 +94,9 @@ def build_sft_learner(
     batch_sharding: BatchSharding,
 ) -> SFTLearner:
     """Builds the jitted update; nothing is compiled yet."""
+    for name in _LEFT_OPEN:
+        if not getattr(settings, name):
+            raise ValueError(f"{name} must be >= 1 to train, got 0")
     batch_sharding.check_rows(settings.shape.rows)
     if settings.max_response > model.config.context_length:
         raise ValueError(

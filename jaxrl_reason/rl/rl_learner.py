@@ -80,7 +80,13 @@ class RLSettings:
             raise ValueError(
                 f"old_logprobs must be one of {OLD_LOGPROBS}, got {self.old_logprobs!r}"
             )
-        from_zero = ("seed", "critic_updates_per_rollout", "value_pretraining_steps")
+        from_zero = (
+            "seed",
+            "critic_updates_per_rollout",
+            "value_pretraining_steps",
+            "prompt_width",
+            "row_width",
+        )
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             lowest = 0 if name in from_zero else 1
@@ -283,6 +289,8 @@ def check_fit(
         settings.prompts_per_step,
         "prompts_per_step",
     )
+    if not settings.prompt_width:
+        raise ValueError("prompt_width must be >= 1 to train, got 0")
     needed = settings.prompt_width + settings.max_new_tokens
     if needed > model.config.context_length:
         raise ValueError(

@@ -6,7 +6,6 @@ import pytest
 
 from experiments import compare_countdown as script
 from experiments.compare_countdown import FOLDERS, Comparison
-from experiments.countdown_setup import Config
 
 
 def rows(path, found):
@@ -37,16 +36,14 @@ def test_a_control_gets_the_wall_time_of_rl_without_evaluation(
     dapo_folder, monkeypatch
 ):
     assert script.rl_seconds(dapo_folder) == 66
-    setup = Config()  # anything that has settings to replace
-    monkeypatch.setattr(script, "replace", lambda setup, config: config)
 
-    def examples_of(config):
+    def examples_of(setup, config):
         return lambda update: [([1, 2], [3] * (8 + update % 2))] * config
 
     # 200 tokens a second once compiled; updates of 10.5 or 21 tokens.
-    monkeypatch.setattr(script, "trace_examples", examples_of)
-    assert script.affordable_updates(dapo_folder, 1, setup) == round(66 * 200 / 10.5)
-    assert script.affordable_updates(dapo_folder, 2, setup) == round(66 * 200 / 21)
+    monkeypatch.setattr(script, "examples_of", examples_of)
+    assert script.affordable_updates(dapo_folder, 1, None) == round(66 * 200 / 10.5)
+    assert script.affordable_updates(dapo_folder, 2, None) == round(66 * 200 / 21)
 
 
 @pytest.fixture
@@ -91,7 +88,7 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     def refuse(config):
         raise AssertionError("run again")
 
-    monkeypatch.setattr(script.main_job, "run_countdown", refuse)
+    monkeypatch.setattr(script, "run_training", refuse)
     comparison = Comparison(out=tmp_path)
     for folder in FOLDERS.values():
         report = tmp_path / "seed0" / folder / "report.json"

@@ -12,30 +12,32 @@ import time
 import jax
 import numpy as np
 import pytest
-import tyro
 
-from experiments import countdown_setup as setup
 from experiments import dapo_countdown as script
-from experiments.countdown_setup import Config
+from jaxrl_reason.cli.train import read_settings
+from jaxrl_reason.evaluation.statistics import wilson
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_traces import make_trace
+from jaxrl_reason.train import run as running
+from jaxrl_reason.train.examples import in_random_order
+from jaxrl_reason.train.heldout import Heldout
+from jaxrl_reason.train.setup import set_up
 
 # Two-number puzzles with small targets, which a model of 5,000 parameters learns in a
 # second; one try a trace, so that responses are short.
 TINY = shlex.split("""
-    --method dapo --mesh data=1 --eval-problems 8 --eval-every 3 --save-every 2
-    --task.numbers 2 --task.max-number 4 --task.max-value 10 --task.hold-out pairs
+    --method dapo --mesh data=1 --eval.problems 8 --eval.every 3 --save-every 2
+    --countdown.numbers 2 --countdown.max-number 4 --countdown.max-value 10
+    --countdown.hold-out pairs
     --traces.budget-weights 1.0 --traces.random-tries 1.0 --traces.max-value 10
-    --model.hidden-size 16 --model.num-layers 1 --model.num-heads 2
-    --model.num-kv-heads 2
-    --model.head-dim 8 --model.mlp-width 32
+    --model 1x16 --model.head-dim 8 --model.mlp-dim 32
     --sft.updates 150 --sft.examples-per-update 8 --sft.rows-per-micro-batch 2
     --sft.row-width 64 --sft.max-response 24 --sft-optimizer.learning-rate 0.02
     --rl.steps 6 --rl.prompts-per-step 4 --rl.group-size 4 --rl.updates-per-rollout 2
     --rl.max-new-tokens 24 --rl.rows-per-micro-batch 2 --rl.row-width 64
-    --rl.max-rounds 30 --rl-optimizer.learning-rate 0.002
+    --rl.max-rounds 30 --optimizer.learning-rate 0.002
 """)
 STEPS = 6
 
@@ -46,11 +48,11 @@ class Tiny:
     def __init__(self, root, base):
         self.root, self.base = root, base
         self.run_dir = base / "run"
-        self.flags = [*TINY, "--data-dir", str(base / "data")]
+        self.flags = [*TINY, "--dataset-dir", str(base / "data")]
 
     def config(self, *more):
         """The settings that this command line means."""
-        return tyro.cli(Config, args=[*self.flags, *more])
+        return read_settings([*self.flags, *more], preset="countdown")
 
     def start(self, *more):
         """The script in a process of its own."""
@@ -95,8 +97,8 @@ def stopped(tiny):
 
 @pytest.fixture(scope="module")
 def finished(tiny, stopped):
-    """The same run after --resume."""
-    process = tiny.start("--resume")
+    """The same run after --resume auto."""
+    process = tiny.start("--resume", "auto")
     try:
         out, err = process.communicate(timeout=200)
     finally:
@@ -110,7 +112,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(tiny, stopped):
     assert status == 130, out + err
     assert "finishing this step, then saving" in err
     assert "Traceback" not in err
-    assert f"--resume --run-dir {tiny.run_dir}" in out
+    assert f"--resume must --run-dir {tiny.run_dir}" in out
     assert 1 <= rows[-1]["step"] < STEPS
     saved = sorted(path.name for path in (tiny.run_dir / "checkpoints/rl").iterdir())
     assert f"{rows[-1]['step']:08d}" in saved
@@ -128,8 +130,8 @@ def test_the_resumed_run_writes_every_step_once(tiny, stopped, finished):
 
 def test_the_folder_holds_what_a_run_leaves(tiny, finished):
     names = shlex.split("""
-        config.json sft.jsonl metrics.jsonl curves.png report.json report.md
-        samples checkpoints/sft checkpoints/rl tensorboard
+        config.json config.yaml before.json sft.jsonl metrics.jsonl curves.png
+        report.json report.md samples checkpoints/sft checkpoints/rl tensorboard
     """)
     for name in names:
         assert (tiny.run_dir / name).exists(), name
@@ -173,7 +175,7 @@ def test_the_report_says_what_came_out(tiny, finished):
         assert report[name] > 0
     assert report["peak_memory_bytes"] > 2**27
     assert report["compiles_after_warm_up"] == 0
-    assert report["settings"]["model"]["hidden_size"] == 16
+    assert report["settings"]["model"]["source"] == "1x16"
     assert "jax" in report["versions"]
 
 
@@ -189,7 +191,9 @@ def test_a_run_goes_on_over_two_devices(tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
     elsewhere = Tiny(tiny.root, tiny.base)
     elsewhere.run_dir = copy
-    process = elsewhere.start("--resume", "--resume-step", "4", "--mesh", "data=2")
+    process = elsewhere.start(
+        "--resume", "must", "--resume-step", "4", "--mesh", "data=2"
+    )
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     one, two = (read_metrics(d / "metrics.jsonl") for d in (tiny.run_dir, copy))
@@ -221,8 +225,8 @@ def refused(tiny, monkeypatch, capsys):
         monkeypatch.setattr(jax.config, "update", lambda *setting: None)
         monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *tiny.flags, *flags])
         # What is refused here is refused whatever the fine-tuned model can do.
-        nothing = {"greedy": 0.0, "avg_at_8": 0.0}
-        monkeypatch.setattr(script.Setup, "accuracies", lambda *x: nothing)
+        nothing = {"greedy": wilson(0, 8), "avg_at_8": wilson(0, 64)}
+        monkeypatch.setattr(Heldout, "before", lambda *x: nothing)
         try:
             status = script.main()
         except SystemExit as error:  # of the command line's parser
@@ -260,10 +264,10 @@ def test_value_pretraining_needs_a_critic(refused, tmp_path):
 
 def test_a_resume_step_without_checkpoint_is_refused(refused, tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
-    said = refused("--run-dir", str(copy), "--resume", "--resume-step", "5")
+    said = refused("--run-dir", str(copy), "--resume", "must", "--resume-step", "5")
     assert "no checkpoint of step 5" in said
     shutil.rmtree(copy / "checkpoints" / "rl")
-    said = refused("--run-dir", str(copy), "--resume", "--resume-step", "2")
+    said = refused("--run-dir", str(copy), "--resume", "must", "--resume-step", "2")
     assert "no checkpoint in" in said
 
 
@@ -272,7 +276,8 @@ def test_a_half_trained_model_is_refused(refused, tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir / "checkpoints", tmp_path / "a" / "checkpoints")
     folder = CheckpointFolder(copy / "sft")
     step, settings = folder.steps()[-1], folder.fingerprint()
-    state = script.fresh_model(script.set_up(tiny.config()))
+    setup = set_up(tiny.config())
+    state = setup.built.init(setup.settings.sft_schedule())
     shutil.rmtree(folder.path)
     folder.save(step - 50, state.replace(step=state.step + 100), fingerprint=settings)
     said = refused(
@@ -284,21 +289,20 @@ def test_a_half_trained_model_is_refused(refused, tiny, finished, tmp_path):
 def test_the_bound_of_dynamic_sampling_may_be_changed_for_a_resume(tiny):
     before, after = tiny.config(), tiny.config("--rl.max-rounds", "60")
     assert before.rl != after.rl
-    assert before.rl_fingerprint() == after.rl_fingerprint()
+    assert before.fingerprint() == after.fingerprint()
 
 
 def test_priming_shows_a_puzzle_in_many_orders():
     problem = Problem((2, 3, 7), 13, "2 * 3 + 7", 0)
     rng = np.random.default_rng(0)
-    orders = {setup.in_random_order(problem, rng).numbers for _ in range(50)}
+    orders = {in_random_order(problem, rng).numbers for _ in range(50)}
     assert len(orders) == 6
     assert {tuple(sorted(numbers)) for numbers in orders} == {(2, 3, 7)}
 
 
 def test_examples_follow_from_the_number_of_the_update(tiny):
     # A resumed run must see the examples that the stopped one would have seen.
-    setup = script.set_up(tiny.config())
-    going_on, started_later = setup.trace_examples(setup), setup.trace_examples(setup)
+    going_on, started_later = (set_up(tiny.config()).examples for _ in range(2))
     assert going_on(0) != going_on(1)
     assert going_on(2) == started_later(2)
 
@@ -308,7 +312,7 @@ def test_every_setting_of_the_traces_can_be_given(tiny):
     usual = tiny.config("--traces.budget-weights", "1.0")
     other = tiny.config("--traces.budget-weights", "0.0", "1.0")
     rng = np.random.default_rng(0)
-    problem = script.set_up(usual).train_problems[0]
+    problem = set_up(usual).problems.train[0]
     lengths = [
         {len(make_trace(problem, rng, c.traces).split()) for _ in range(50)}
         for c in (usual, other)
@@ -318,8 +322,8 @@ def test_every_setting_of_the_traces_can_be_given(tiny):
 
 def test_puzzles_that_leave_no_problem_are_refused(refused, tmp_path):
     said = refused(
-        "--run-dir", str(tmp_path / "new"), "--task.max-number", "1",
-        "--task.max-value", "1", "--data-dir", str(tmp_path),
+        "--run-dir", str(tmp_path / "new"), "--countdown.max-number", "1",
+        "--countdown.max-value", "1", "--dataset-dir", str(tmp_path),
     )  # fmt: skip
     assert "every split needs at least one problem" in said
 
@@ -330,16 +334,26 @@ def test_a_folder_with_a_run_is_not_written_over(refused, tiny, finished):
 
 
 def test_nothing_to_resume_is_refused(refused, tmp_path):
-    said = refused("--run-dir", str(tmp_path / "new"), "--resume")
+    said = refused("--run-dir", str(tmp_path / "new"), "--resume", "must")
     assert "nothing to resume" in said
+
+
+def test_a_finished_run_that_is_queued_again_is_left_as_it_is(
+    tiny, finished, monkeypatch, capsys
+):
+    monkeypatch.setattr(running, "set_up", None)  # nothing is built
+    flags = [*tiny.flags, "--run-dir", str(tiny.run_dir), "--resume", "auto"]
+    monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *flags])
+    assert script.main() == 0
+    assert f"finished before: {tiny.run_dir / 'report.md'}" in capsys.readouterr().out
 
 
 def test_the_run_of_another_model_is_refused(refused, tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir, tmp_path / "run")
-    said = refused("--run-dir", str(copy), "--resume", "--model.hidden-size", "32")
+    said = refused("--run-dir", str(copy), "--resume", "must", "--model", "1x32")
     assert "has other settings" in said
-    assert "width: saved 16, asked 32" in said
-    said = refused("--run-dir", str(copy), "--resume", "--rl.group-size", "8")
+    assert "hidden_size: saved 16, asked 32" in said
+    said = refused("--run-dir", str(copy), "--resume", "must", "--rl.group-size", "8")
     assert "group_size: saved 4, asked 8" in said
 
 
@@ -352,7 +366,7 @@ def test_a_damaged_checkpoint_is_named_with_an_intact_one(
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    said = refused("--run-dir", str(copy), "--resume")
+    said = refused("--run-dir", str(copy), "--resume", "must")
     assert "is damaged" in said
     assert largest.name in said
     assert "--resume-step 4" in said

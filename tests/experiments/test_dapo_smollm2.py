@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import dapo_smollm2 as script
-from experiments.smollm2_settings import Config
+from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.metrics import read_metrics
@@ -19,14 +19,15 @@ from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
 
 STEPS = 2
 TINY = shlex.split(f"""
-    --data arithmetic --arithmetic.min-number 0 --arithmetic.max-number 5
-    --arithmetic.test-share 0.34 --arithmetic.validation-share 0 --instruction ''
-    --arithmetic.operations plus --examples 0
-    --steps {STEPS} --prompts-per-step 4 --group-size 8 --updates-per-rollout 2
-    --max-new-tokens 6 --max-rounds 60 --learning-rate 0.01 --warmup-updates 1
-    --old-logprobs trainer --eval-samples 4
-    --eval-every 1 --save-every 1 --sampler-slots 6
-    --rows-per-micro-batch 2 --row-width 128 --slots-per-row 3
+    --arithmetic.min-number 0 --arithmetic.max-number 5
+    --arithmetic.test-share 0.34 --arithmetic.validation-share 0
+    --arithmetic.operations plus --task.instruction '' --task.examples 0
+    --rl.steps {STEPS} --rl.prompts-per-step 4 --rl.group-size 8
+    --rl.updates-per-rollout 2 --rl.max-new-tokens 6 --rl.max-rounds 60
+    --optimizer.learning-rate 0.01 --optimizer.warmup-updates 1
+    --rl.old-logprobs trainer --eval.samples 4
+    --eval.every 1 --save-every 1 --sampler.slots 6
+    --rl.rows-per-micro-batch 2 --rl.row-width 128 --rl.slots-per-row 3
 """)
 END, PAD = "<end>", "<pad>"
 # In tokenizer.json a space and a line break are written so.
@@ -181,10 +182,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
         assert start(patch, *given) == 130
-    assert f"--resume --run-dir {folder}" in capsys.readouterr().out
+    assert f"--resume must --run-dir {folder}" in capsys.readouterr().out
     assert len(read_metrics(folder / "metrics.jsonl")) == 1
     assert not exported.exists()
-    assert start(monkeypatch, *given, "--resume") == 0
+    assert start(monkeypatch, *given, "--resume", "must") == 0
     one, two = (read_metrics(run / "metrics.jsonl") for run in (whole, folder))
     assert len(two) == STEPS
     varying = ("time/", "_per_s")
@@ -198,8 +199,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 
 def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkeypatch):
     folder, exported = base / "lora", base / "lora_exported"
-    given = ["--run-dir", str(folder), "--export", str(exported), "--lora-rank", "2"]
-    assert start(monkeypatch, *flags, *given, "--steps", "1") == 0
+    given = [
+        "--run-dir",
+        str(folder),
+        "--export",
+        str(exported),
+        "--model.lora-rank",
+        "2",
+    ]
+    assert start(monkeypatch, *flags, *given, "--rl.steps", "1") == 0
     before, after = load_pretrained(model).params, load_pretrained(exported).params
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
     assert not moved["embedding"]
@@ -211,16 +219,17 @@ def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkey
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("--model no.gguf", "model must be a file that is there, got no.gguf; get it"),
-        ("--data gsm8k", "gsm8k_train must name a JSONL file with --data gsm8k"),
-        ("--group-size 1", "group_size must be >= 2 for dapo, got 1"),
-        ("--updates-per-rollout 3", "(4) must be a multiple of the updates a rollout"),
-        ("--row-width 32", "row_width must hold a prompt and a response"),
-        ("--sampler-slots 0", "sampler_slots must be >= 1, got 0"),
+        ("--model SmolLM2.gguf", "file that is there, got SmolLM2.gguf; get it by"),
+        ("--task gsm8k", "data must be given for task gsm8k, got none"),
+        ("--task gsm8k --task.data no.jsonl", "no.jsonl: No such file"),
+        ("--rl.group-size 1", "group_size must be >= 2 for dapo, got 1"),
+        ("--rl.updates-per-rollout 3", "must be a multiple of the updates a rollout"),
+        ("--rl.row-width 32", "row_width must hold a prompt and a response"),
+        ("--sampler.slots -1", "sampler.slots must be >= 0, got -1"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),
-        ("--lora-rank -1", "lora_rank must be >= 0, got -1"),
-        ("--examples 3", "3 examples need 6 numbers to train on, got 4"),
-        ("--resume-step 1", "resume_step needs --resume"),
+        ("--model.lora-rank -1", "lora_rank must be >= 0, got -1"),
+        ("--task.examples 3", "3 examples need 6 numbers to train on, got 4"),
+        ("--resume-step 1", "resume_step needs --resume must or auto"),
         ("--export tests", "folder must be absent or empty, got tests"),
     ],
 )
@@ -241,12 +250,17 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 def test_the_data_bring_their_own_defaults():
-    assert script.read_config([]) == Config()
-    config = script.read_config(["--data", "gsm8k", "--steps", "7"])
-    assert (config.max_new_tokens, config.steps) == (256, 7)
+    config = read_settings(["--preset", "smollm2-gsm8k", "--rl.steps", "7"])
+    assert (config.rl.max_new_tokens, config.rl.steps) == (256, 7)
+    assert (config.task.source, config.rl.prompts_per_step) == ("gsm8k", 16)
 
 
 def test_more_steps_and_rounds_are_no_other_run():
-    long = Config(steps=99, max_rounds=99, remat="full", save_every=1)
-    assert long.fingerprint("x") == Config().fingerprint("x")
-    assert Config(seed=1).fingerprint("x") != Config().fingerprint("x")
+    preset = ["--preset", "smollm2-arithmetic"]
+    more = "--rl.steps 99 --rl.max-rounds 99 --model.remat full --save-every 1"
+    usual, long, other = (
+        read_settings([*preset, *flags.split()]).fingerprint()
+        for flags in ("", more, "--seed 1")
+    )
+    assert long == usual
+    assert other != usual

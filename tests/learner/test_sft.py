@@ -57,8 +57,16 @@ def test_an_example_that_does_not_fit_is_refused(example, message):
     "name", [f.name for f in dataclasses.fields(SETTINGS) if f.name != "seed"]
 )
 def test_settings_are_checked(name):
-    with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
-        dataclasses.replace(SETTINGS, **{name: 0})
+    with pytest.raises(ValueError, match=f"{name} must be >= [01], got -1"):
+        dataclasses.replace(SETTINGS, **{name: -1})
+    # What may be left open, for a run to fill in, is refused by the learner.
+    with pytest.raises(ValueError, match=f"{name} must be >= 1.*, got 0"):
+        build_sft_learner(
+            tiny_model(),
+            dataclasses.replace(SETTINGS, **{name: 0}),
+            OPTIMIZER,
+            one_device(),
+        )
 
 
 def test_responses_must_fit_the_context():

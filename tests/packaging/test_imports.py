@@ -17,6 +17,7 @@ LEVELS = [
     {"offline"},
     {"reward_models"},
     {"game"},
+    {"train"},
     {"cli"},
     {"experiments"},
 ]

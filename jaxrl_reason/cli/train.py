@@ -1,0 +1,141 @@
+"""`jaxrl-reason train`: any model, any task, any method."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxrl_reason.rl.collect import GraderError, NoSignalError
+from jaxrl_reason.serving import EngineError
+from jaxrl_reason.train.config_file import read_config, with_tree
+from jaxrl_reason.train.presets import PRESETS
+from jaxrl_reason.train.run import finished_report, run_training
+from jaxrl_reason.train.settings import TrainSettings
+
+DESCRIPTION = """Train a model.
+
+The settings are those of --preset, or the defaults; over them those of --config, over
+these the flags. The run's folder then holds config.yaml (which starts the same run
+again), metrics.jsonl, TensorBoard events, samples, curves.png, checkpoints, report.json
+and report.md. Ctrl-C leaves a run that `--resume must` continues.
+"""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """What the command line says."""
+
+    settings: Annotated[TrainSettings, tyro.conf.arg(name="")]
+    preset: str | None = None
+    """Start from the settings of a study: countdown, smollm2-arithmetic or
+    smollm2-gsm8k."""
+    config: Path | None = None
+    """YAML file of settings, such as the config.yaml of another run."""
+
+
+def read_settings(
+    argv: Sequence[str],
+    *,
+    preset: str | None = None,
+    description: str = DESCRIPTION,
+    prog: str = "jaxrl-reason train",
+) -> TrainSettings:
+    """The settings of a command line.
+
+    Args:
+      argv: the arguments.
+      preset: to start from where the arguments name none.
+      description: what --help begins with.
+      prog: what --help calls the command.
+
+    Raises:
+      ValueError: a file or a setting cannot be used.
+      SystemExit: after --help, or for arguments that cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=preset)
+    first.add_argument("--config", type=Path)
+    found = first.parse_known_args(list(argv))[0]
+    tree = {} if found.config is None else read_config(found.config)
+    default = starting_point(tree.pop("preset", found.preset), tree)
+    command = TrainCommand(default, found.preset, found.config)
+    return tyro.cli(
+        TrainCommand, args=argv, default=command, description=description, prog=prog
+    ).settings
+
+
+def starting_point(preset: str | None, tree: dict[str, object]) -> TrainSettings:
+    """The settings of a preset, or the defaults, with those of a file over them."""
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    return with_tree(TrainSettings() if preset is None else PRESETS[preset], tree)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains as the command line says.
+
+    Args:
+      argv: the arguments.
+
+    Raises:
+      ValueError: the settings, the files or the model cannot be used.
+      SystemExit: with status 1 where training cannot go on, 130 after an interrupt.
+    """
+    start(read_settings(argv), "jaxrl-reason train")
+
+
+def start(settings: TrainSettings, command: str) -> None:
+    """Runs a training, or says that it has been done.
+
+    Raises:
+      SystemExit, ValueError: as `main`.
+    """
+    done = finished_report(settings) if settings.resume == "auto" else None
+    if done is not None and done["steps"] == settings.rl.steps:
+        print(f"finished before: {settings.folder / 'report.md'}")
+        return
+    try:
+        finished = run_training(settings) is not None
+    except (NoSignalError, GraderError, EngineError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:  # the second one: do not even finish the step
+        finished = False
+    if not finished:
+        print(
+            f"stopped; go on with: {command} --resume must --run-dir {settings.folder} "
+            "(and the flags of the first start)"
+        )
+        sys.stdout.flush()
+        raise SystemExit(130)
+
+
+def script(argv: Sequence[str], *, preset: str, description: str) -> int:
+    """A study of `experiments/`: a preset under a name and a page of its own.
+
+    Args:
+      argv: of the process, the script's path first.
+      preset: what it runs.
+      description: what --help says.
+
+    Returns:
+      The exit status.
+    """
+    command = f"python {argv[0]}"
+    try:
+        settings = read_settings(
+            argv[1:], preset=preset, description=description, prog=command
+        )
+        start(settings, command)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+            return 1
+        return int(error.code or 0)
+    return 0

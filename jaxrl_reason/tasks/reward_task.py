@@ -1,0 +1,198 @@
+"""A reward of one's own: a plain function of prompt, response and row."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jaxrl_reason.tasks.task import Graded, Task
+from jaxrl_reason.text.tokenizer import Tokenizer
+
+# f(prompt, response_text, row) -> the reward, or its parts by name
+RewardFunction = Callable[[str, str, Mapping[str, Any]], float | Mapping[str, float]]
+
+CORRECT = "correct"  # among the parts, says whether the response is right
+# Responses whose score is remembered: a step asks for each twice.
+_REMEMBERED = 2**16
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a reward function said of a response.
+
+    Attributes:
+        parts: of the reward, which is their sum.
+        correct: the response is right.
+    """
+
+    parts: Mapping[str, float]
+    correct: bool
+
+    @property
+    def total(self) -> float:
+        """The reward."""
+        return sum(self.parts.values())
+
+
+def read_score(given: Any) -> Score:
+    """The score that a function's return value stands for.
+
+    A number is the reward, and the response is right if it is 1 or more. Of a mapping
+    the parts add up; `correct`, if it is there, says whether the response is right and
+    is no part.
+
+    Args:
+        given: what the function returned.
+
+    Returns:
+        The score; its parts may be nan or infinite.
+
+    Raises:
+        ValueError: a mapping has no part besides `correct`.
+        TypeError: it holds something that is no number.
+
+    Example:
+        >>> read_score(0.5)
+        Score(parts={'reward': 0.5}, correct=False)
+        >>> read_score({"answer": 1, "short": 0.1, "correct": True}).total
+        1.1
+    """
+    parts = given if isinstance(given, Mapping) else {"reward": given}
+    numbers = {str(name): float(x) for name, x in parts.items() if name != CORRECT}
+    if not numbers:
+        raise ValueError(f"a reward must have a part besides correct, got {given!r}")
+    said = parts.get(CORRECT)
+    score = Score(numbers, correct=False)
+    correct = score.total >= 1 if said is None else bool(said)
+    return Score(numbers, correct)
+
+
+def load_function(place: str) -> Callable[..., Any]:
+    """A function from somebody's file.
+
+    Args:
+        place: `path/to/file.py:name`.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: there is no such file, or it has no such function.
+    """
+    path, colon, name = place.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        raise ValueError(f"reward must be my_file.py:my_function, got {place!r}")
+    if not Path(path).is_file():
+        raise ValueError(f"reward must be of a file that is there, got {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None  # of every .py file
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise ValueError(f"reward must name a function in {path}, got {name!r}")
+    function: Callable[..., Any] = found
+    return function
+
+
+@dataclass(frozen=True)
+class RewardTask:
+    """A task whose responses a function of one's own judges.
+
+    Attributes:
+        task: makes the prompts.
+        function: f(prompt, response_text, row) -> float or parts by name. The prompt is
+            the question where a problem has one, else the prompt's text; the row is
+            that of the file, else the problem's fields.
+    """
+
+    task: Task[Any]
+    function: RewardFunction
+    _scores: Callable[..., Score] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        scores = lru_cache(maxsize=_REMEMBERED)(self._score)
+        object.__setattr__(self, "_scores", scores)
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        return self.task.name
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the task."""
+        return self.task.tokenizer
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Of the task."""
+        return self.task.eos_token_ids
+
+    def prompt_tokens(self, problem: Any) -> list[int]:
+        """As the task does."""
+        return self.task.prompt_tokens(problem)
+
+    def score(self, problem: Any, response_text: str) -> Score:
+        """What the function says of a response; asked once for each text.
+
+        Args:
+            problem: the question.
+            response_text: what came after the prompt, an end token's text left out.
+
+        Returns:
+            The score.
+        """
+        end = self.tokenizer.decode([self.tokenizer.eos_token_id])
+        text = response_text.removesuffix(end) if end else response_text
+        return self._scores(_Asked(problem, self), text)
+
+    def _score(self, asked: "_Asked", text: str) -> Score:
+        problem = asked.problem
+        row = getattr(problem, "row", None)
+        fields = asdict(problem) if row is None else dict(row)
+        return read_score(self.function(asked.prompt, text, fields))
+
+    def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
+        """Judge a response.
+
+        Args:
+            problem: the question.
+            response_text: what came after the prompt.
+            truncated: the length limit stopped the response; it is never correct then.
+
+        Returns:
+            The verdict; a reward that is not finite counts as a grader that failed.
+        """
+        score = self.score(problem, response_text)
+        failed = not math.isfinite(score.total)
+        return Graded(
+            correct=score.correct and not truncated and not failed,
+            format_ok=not failed,
+            parsed=", ".join(f"{name} {x:g}" for name, x in score.parts.items()),
+            failed=failed,
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A problem as a key: numbers may repeat between sets, prompts tell them apart."""
+
+    problem: Any = field(compare=False)
+    task: RewardTask = field(compare=False)
+    key: tuple[int, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        question = getattr(self.problem, "question", None)
+        if question is None:
+            question = self.task.tokenizer.decode(self.task.prompt_tokens(self.problem))
+        object.__setattr__(self, "key", (int(self.problem.problem_id), question))
+
+    @property
+    def prompt(self) -> str:
+        """What was asked."""
+        return self.key[1]

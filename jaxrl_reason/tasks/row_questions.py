@@ -1,0 +1,68 @@
+"""Questions of one's own: rows with any field names."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, text_field
+from jaxrl_reason.tasks.questions import Question
+
+
+@dataclass(frozen=True)
+class RowQuestion(Question):
+    """A question with the row it came from, for a reward that looks at other fields.
+
+    The answer may be empty where such a reward judges without one.
+
+    Attributes:
+        row: all fields of the row.
+    """
+
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise ValueError(f"question must not be empty, got {self!r}")
+
+
+def row_questions(
+    rows: Iterable[PlacedRow],
+    *,
+    question: str = "question",
+    answer: str | None = "answer",
+    first_id: int = 0,
+) -> list[Question]:
+    """A question from each row.
+
+    Args:
+        rows: each with its place, from any source.
+        question: name of the field that is asked.
+        answer: name of the field with the final answer; None reads none.
+        first_id: number of the first question.
+
+    Returns:
+        The questions, numbered on from `first_id`.
+
+    Raises:
+        QuestionFileError: a row lacks a field; the message names its place.
+
+    Example:
+        >>> row = {"problem": "1 + 1?", "solution": 2, "level": "easy"}
+        >>> found = row_questions(
+        ...     [("line 1", row)], question="problem", answer="solution"
+        ... )
+        >>> found[0].answer, found[0].row["level"]
+        ('2', 'easy')
+    """
+    questions: list[Question] = []
+    for place, row in rows:
+        with NamedPlace(place):
+            questions.append(
+                RowQuestion(
+                    problem_id=first_id + len(questions),
+                    question=text_field(row, question),
+                    answer="" if answer is None else text_field(row, answer),
+                    row=row,
+                )
+            )
+    return questions

@@ -1,0 +1,87 @@
+"""Examples for supervised fine-tuning, as a function of the update's number."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.learner.sft import Example
+from jaxrl_reason.tasks.countdown import Problem
+from jaxrl_reason.tasks.countdown_traces import make_trace, max_trace_tokens
+from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.tasks import Problems
+
+# Update number -> its examples; the same ones whenever it is asked.
+Examples = Callable[[int], list[Example]]
+
+
+def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The same puzzle, its numbers in another order: another prompt, other traces.
+
+    Few puzzles, seen often, would be learned by heart and not by calculation.
+    """
+    numbers = tuple(int(n) for n in rng.permutation(problem.numbers))
+    return dataclasses.replace(problem, numbers=numbers)
+
+
+def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) -> int:
+    """Tokens of the longest response to learn from; 0 where there is none."""
+    if settings.task.source == "countdown" and settings.model.is_new:
+        sizes = settings.countdown.numbers
+        return max(max_trace_tokens(n, settings.traces) for n in sizes)
+    return max(
+        (len(response_tokens(task, r)) for r in found.responses.values()), default=0
+    )
+
+
+def response_tokens(task: Task[Any], text: str) -> list[int]:
+    """Tokens of a response, ended as the task's responses end."""
+    ids = task.tokenizer.encode(text)
+    ended = bool(ids) and ids[-1] in task.eos_token_ids
+    return ids if ended else [*ids, task.tokenizer.eos_token_id]
+
+
+def sft_examples(
+    settings: TrainSettings, task: Task[Any], problems: Problems
+) -> Examples:
+    """Problems from the stream's order, each with its response or a fresh trace.
+
+    Raises:
+      ValueError: the task has no responses to learn from, or too few.
+    """
+    countdown = settings.task.source == "countdown"
+    chosen = problems.train
+    if not countdown:
+        chosen = [p for p in chosen if p.problem_id in problems.responses]
+        if not chosen:
+            raise ValueError(
+                f"task.response must name a field to learn from, got "
+                f"{settings.task.response!r} of {settings.task.source}"
+            )
+    seed = settings.seed + settings.sft.seed
+    stream = ProblemStream(
+        list(chosen), batch_size=settings.sft.examples_per_update, seed=seed
+    )
+    origin = stream.get_state()
+
+    def response(problem: Any, rng: np.random.Generator) -> str:
+        if countdown:
+            return make_trace(problem, rng, settings.traces)
+        return problems.responses[problem.problem_id]
+
+    def examples(update: int) -> list[Example]:
+        if stream.get_state()["next_batch"] != update:
+            stream.set_state({**origin, "next_batch": update})
+        rng = np.random.default_rng((seed, update))
+        batch = next(stream)
+        if countdown:
+            batch = [in_random_order(problem, rng) for problem in batch]
+        return [
+            (task.prompt_tokens(p), response_tokens(task, response(p, rng)))
+            for p in batch
+        ]
+
+    return examples

@@ -1,0 +1,91 @@
+"""The supervised stage of a run."""
+
+from typing import Any
+
+from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
+from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+_SAVE_EVERY = 500
+
+
+def fine_tune(setup: Setup, session: Session) -> TrainState:
+    """The model that the next stage starts from: made or read, then fine-tuned.
+
+    Fine-tuning starts at update 0 or where the folder's run stopped; without updates
+    the model stays as it is.
+    """
+    if setup.supervised is None:
+        return setup.built.init(None)
+    state = setup.built.init(setup.settings.sft_schedule())
+    return run_sft(setup, state, session, log_name="sft")
+
+
+def run_sft(
+    setup: Setup, state: TrainState, session: Session, *, log_name: str
+) -> TrainState:
+    """Supervised updates up to `sft.updates`, from a fresh state or a checkpoint.
+
+    Args:
+      setup: with examples.
+      state: of update 0; donated.
+      session: where to.
+      log_name: of the file of rows.
+    """
+    settings, run, learner = setup.settings, session.run, setup.supervised
+    assert learner is not None  # the caller's to see
+    assert setup.examples is not None
+    fingerprint = setup.sft_fingerprint()
+    folder = settings.sft_from or run.path
+    checkpoints = CheckpointFolder(folder / "checkpoints" / "sft", keep=1)
+    if settings.sft_from or checkpoints.steps():
+        state = resume_sft(checkpoints, fingerprint, state)
+    done, updates = int(state.step), settings.sft.updates
+    if settings.sft_from and done < updates:
+        raise ValueError(
+            f"sft_from must hold a model trained for {updates} updates, "
+            f"got one of {done} in {folder}"
+        )
+    if done >= updates:
+        return state
+    truncate_after(run.path / f"{log_name}.jsonl", done)
+    session.progress.stage("sft", updates, done)
+    evaluated = log_name != "sft"  # the main stage of its run
+
+    def evaluate(params: Any) -> Row:
+        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
+
+    with MetricsLog(run.path, name=log_name) as log:
+        hooks = Hooks(
+            log=log,
+            checkpoints=checkpoints,
+            fingerprint=fingerprint,
+            progress=session.progress,
+            interrupt=session.interrupt,
+            save_every=_SAVE_EVERY,
+            evaluate=evaluate if evaluated else None,
+            evaluate_every=settings.eval.every,
+            log_every=settings.eval.every if evaluated else 50,
+        )
+        return train_sft(learner, state, setup.examples, hooks)
+
+
+class FineTuning:
+    """Supervised fine-tuning as the main stage of a run (method sft)."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    def begin(self, policy: TrainState) -> TrainState:
+        """The policy, which has the optimiser of fine-tuning already."""
+        return policy
+
+    def run(self, state: TrainState, session: Session) -> StageResult:
+        """Trains up to `sft.updates`."""
+        first = int(state.step)
+        state = run_sft(self.setup, state, session, log_name="metrics")
+        return StageResult(state.params, int(state.step), first)

@@ -1,0 +1,110 @@
+"""Held-out figures of a run: greedy, and the mean of several samples."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
+from jaxrl_reason.rl.heldout import HeldoutEvaluation, samples_for_people
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.files import atomic_write
+from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.samples import write_samples
+from jaxrl_reason.tasks.task import Task
+
+Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Held-out figures with their 95% intervals, and the greedy responses."""
+
+    figures: Figures
+    responses: Rollouts
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """The evaluations of a run, over the same problems."""
+
+    task: Task[Any]
+    problems: Sequence[Any]
+    greedy: HeldoutEvaluation
+    sampled: HeldoutEvaluation
+
+    def measure(self, params: Any) -> Measured:
+        """Greedy accuracy, and the mean over samples."""
+        responses = self.greedy.run(params)
+        right = responses.correct[:, 0]
+        fractions = self.sampled.run(params).correct.mean(axis=1)
+        figures = {
+            "greedy": wilson(int(right.sum()), len(right)),
+            f"avg_at_{self.sampled.num_samples}": mean(fractions.tolist()),
+        }
+        return Measured(figures, responses)
+
+    def before(self, params: Any, run: RunFolder) -> Figures:
+        """The figures of the model that training starts from, measured once a run."""
+        path = run.path / "before.json"
+        if path.is_file():
+            known = json.loads(path.read_text("utf-8"))
+            return {name: Estimate(**found) for name, found in known.items()}
+        found = self.measure(params)
+        self.write_samples(found.responses, run, 0)
+        plain = {name: dataclasses.asdict(x) for name, x in found.figures.items()}
+        atomic_write(path, json.dumps(plain, indent=2) + "\n")
+        return found.figures
+
+    def write_samples(
+        self, responses: Rollouts, run: RunFolder, step: int, *, shown: int = 0
+    ) -> None:
+        """Writes greedy answers, and prints some of them."""
+        by_id = {p.problem_id: p for p in self.problems}
+        rows = samples_for_people(self.task, responses, by_id, len(self.problems))
+        for row in rows:
+            del row["reward"]  # held-out answers are graded, not rewarded
+        some = rows[:: max(1, len(rows) // 24)]
+        page = write_samples(run.path, step, some, "held-out")
+        if not shown:
+            return
+        for row in rows[:: max(1, len(rows) // shown)][:shown]:
+            verdict = "right" if row["correct"] else "wrong"
+            print(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")
+        print(f"\nmore samples: {page}")
+
+
+def values(figures: Figures) -> dict[str, float]:
+    """The figures without their intervals."""
+    return {name: found.value for name, found in figures.items()}
+
+
+def percent(accuracies: Mapping[str, float]) -> str:
+    """Accuracies as people read them.
+
+    >>> percent({"greedy": 0.125, "avg_at_8": 0.25})
+    '12.5% of held-out problems greedy, 25.0% avg@8'
+    """
+    means = (
+        f", {value:.1%} {name.replace('_at_', '@')}"
+        for name, value in accuracies.items()
+        if name != "greedy"
+    )
+    return f"{accuracies['greedy']:.1%} of held-out problems greedy{''.join(means)}"
+
+
+def intervals(before: Figures, after: Figures) -> str:
+    """A table of the figures with their intervals, for the report."""
+    lines = [
+        "",
+        "| held-out accuracy, 95% interval | before | after |",
+        "|---|---|---|",
+    ]
+    for name, first in before.items():
+        cells = (
+            f"{x.value:.1%} ({x.low:.1%} to {x.high:.1%})" for x in (first, after[name])
+        )
+        lines.append(f"| {name.replace('_at_', '@')} | {' | '.join(cells)} |")
+    count = next(iter(after.values())).count
+    return "\n".join([*lines, "", f"{count} questions.", ""])

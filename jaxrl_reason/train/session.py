@@ -1,0 +1,44 @@
+"""Where a process of a run writes, and what a stage of a run is."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where this process writes, what it shows, and whether it was asked to stop."""
+
+    run: RunFolder
+    progress: TrainingProgress
+    interrupt: GracefulInterrupt
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage came to.
+
+    Attributes:
+      params: of the policy, as the model is applied with; None where no policy is
+        trained.
+      step: the last step (or update, or round).
+      first_step: that this process began with: 0, or of the checkpoint.
+    """
+
+    params: Any
+    step: int
+    first_step: int
+
+
+class Stage(Protocol):
+    """What trains the model after fine-tuning: RL, rounds, a scorer, the game."""
+
+    def begin(self, policy: TrainState) -> Any:
+        """The stage's state of step 0; the policy is let go after that."""
+
+    def run(self, state: Any, session: Session) -> StageResult:
+        """Trains from that state, or from where the folder's run stopped."""

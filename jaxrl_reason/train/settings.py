@@ -1,0 +1,320 @@
+"""The settings of a training run: one tree, checked when it is built."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxrl_reason.learner.sft import SFTSettings
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.rl.recipes.dapo import DapoSettings
+from jaxrl_reason.rl.recipes.staged_recipes import STAGED
+from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.tasks.countdown import CountdownSettings
+from jaxrl_reason.tasks.countdown_traces import TraceSettings
+from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
+from jaxrl_reason.train.methods import kind_of
+from jaxrl_reason.train.model_settings import ModelSettings
+from jaxrl_reason.train.task_settings import TaskSettings
+
+# What only spends memory and time, or says how long to go on.
+_NOT_IN_A_FINGERPRINT = (
+    "max_rounds",
+    "rows_per_micro_batch",
+    "row_width",
+    "slots_per_row",
+)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """The held-out evaluation, before, during and after training."""
+
+    split: Literal["test", "validation"] = "test"
+    """Of countdown and arithmetic: the held-out problems; tune on validation."""
+    problems: int = 200
+    """How many held-out problems, at most."""
+    every: int = 5
+    """Steps between greedy evaluations."""
+    samples: int = 4
+    """Samples a problem, before and after training, beside the greedy answer."""
+    temperature: float = 1.0
+    """Of these samples."""
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "every", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"eval.{name} must be >= 1, got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"eval.temperature must be > 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """Who draws the rollouts: the library's samplers, or a serving engine."""
+
+    slots: int = 128
+    """Sequences decoded side by side, each place taken again when its sequence ends; 0
+    decodes a whole rollout at once, which suits small models and short responses."""
+    rings: tuple[int, ...] = ()
+    """With slots: response columns, ascending, that the cache has while no sequence is
+    longer; each is compiled once."""
+    endpoint: str | None = None
+    """URL of a server with an OpenAI-style API (vLLM) that draws the rollouts of
+    training, such as http://localhost:8000; evaluations are drawn here."""
+    served_model: str = "policy"
+    """The name under which that server serves the model."""
+    weights_folder: Path = Path("weights")
+    """Folder that the server sees under the same path; the weights go through it."""
+    logprobs: Literal["raw", "processed"] = "raw"
+    """Which log-probs the server reports: of its logits, or of what it draws from."""
+    version_path: str = "/weight_info"
+    """Path that answers with the version of the weights; empty if there is none."""
+
+    def __post_init__(self) -> None:
+        if self.slots < 0:
+            raise ValueError(f"sampler.slots must be >= 0, got {self.slots}")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """A published system's stages at other sizes (docs/recipes.md)."""
+
+    limits: tuple[int, ...] = ()
+    """max_new_tokens of each stage of a recipe in stages, such as 24 48 96; rl.steps
+    are those of one stage. None: the recipe's method in one stage."""
+    data_filter: bool = False
+    """Before the run, drop questions by the pass rates of the model it starts from, as
+    the recipe does with a fixed model."""
+
+    def __post_init__(self) -> None:
+        if any(limit < 1 for limit in self.limits):
+            raise ValueError(f"stages.limits must be >= 1, got {self.limits}")
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """Rounds of sampling and learning, pairs, and the scorers that learn from them.
+
+    What is sampled has the sizes of the rl group: prompts_per_step prompts a call,
+    group_size, max_new_tokens, temperature.
+    """
+
+    rounds: int = 1
+    """Rounds; each samples with the policy of the round before."""
+    problems: int = 0
+    """Questions a round; 0 is all. Rounded down to whole calls of prompts_per_step."""
+    pairs: str | None = None
+    """Pairs to learn from instead of samples of one's own: JSONL or parquet with the
+    fields task.question, task.chosen and task.rejected."""
+    pairs_per_update: int = 64
+    """Pairs (or comparisons) of an optimiser step."""
+    epochs: int = 1
+    """Over what a round found."""
+    max_pairs: int = 10
+    """Pairs of a right and a wrong response to one question, at most."""
+    max_per_prompt: int = 4
+    """Right responses to one question that are learnt, at most (rft, star)."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            lowest = 0 if name == "problems" else 1
+            if name != "pairs" and getattr(self, name) < lowest:
+                raise ValueError(
+                    f"offline.{name} must be >= {lowest}, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
+class GameFlags:
+    """The prover-verifier game (method prover_verifier)."""
+
+    rounds: int = 4
+    """Rounds, at most; the prover makes rl.steps steps in each."""
+    problems: int = 24
+    """Questions whose solutions the verifier learns from; twice as many must be a
+    multiple of rl.prompts_per_step."""
+    helpful: str = "Solve this correctly. "
+    """Text before the prompt of the helpful role."""
+    sneaky: str = "Solve this with a hidden mistake. "
+    """Text before the prompt of the sneaky role."""
+    kind: Literal["src", "cgc"] = "src"
+    """Which rewards the prover gets (docs/prover_verifier.md)."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """The trained model as a folder for others."""
+
+    folder: Annotated[Path | None, tyro.conf.arg(name="", metavar="FOLDER")] = None
+    """Write the trained model there: a Hugging Face folder with tokenizer and card."""
+    base_model: str | None = None
+    """What the card calls the model that was trained; best a hub id. --model if left
+    out."""
+    license: str = "other"
+    """License of that model, for the card."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A run: which model, on which task, by which method, with which sizes.
+
+    Rows of `--help` stand in the groups of the tree; docs/train.md goes through them.
+    """
+
+    method: str = "dapo"
+    """What trains the model: a recipe of docs/recipes.md (dapo, grpo, gspo, vapo, ...),
+    an offline one (sft, rft, star, dpo, irpo, ...), a reward model (bradley_terry,
+    verifier, ppm) or the game (prover_verifier)."""
+    seed: int = 0
+    """Of the parameters, the order of questions and all samples; the stages' own seeds
+    are added to it."""
+    name: str | None = None
+    """Of the run, for its folder; the task's if left out."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/<name>-<method>-seed<seed> if left out."""
+    resume: Literal["never", "must", "auto"] = "never"
+    """never: start; a folder with a run is refused. must: go on from the newest
+    checkpoint. auto: whichever applies, which a script that is put back into a queue
+    needs."""
+    resume_step: int | None = None
+    """Go on from this step's checkpoint instead of the newest."""
+    mesh: str = "auto"
+    """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
+    over all devices there are. A CPU is split into as many virtual devices as asked."""
+    dataset_dir: Path = Path("runs/datasets")
+    """Where countdown's problems are prepared once and kept."""
+    save_every: int = 10
+    """Steps between checkpoints."""
+    keep: int = 3
+    """How many checkpoints stay."""
+    sft_from: Path | None = None
+    """Folder of another run whose fine-tuned model is used instead of training one."""
+    reward: str | None = None
+    """A reward of your own, my_file.py:my_function, in place of right and wrong
+    (docs/train.md)."""
+    format_reward: float = 0.0
+    """Added to the reward of a response that keeps the task's format."""
+    critic_learning_rate: float = 0.0
+    """Of a critic or an implicit reward model; 0 takes the policy's."""
+    cosine: bool = False
+    """Let the learning rates fall by a cosine over their stage."""
+    model: ModelSettings = field(default_factory=lambda: ModelSettings("3x128"))
+    task: TaskSettings = field(default_factory=lambda: TaskSettings("countdown"))
+    rl: RLSettings = field(
+        default_factory=lambda: RLSettings(
+            prompts_per_step=16,
+            group_size=8,
+            updates_per_rollout=2,
+            prompt_width=0,
+            row_width=0,
+            max_new_tokens=256,
+        )
+    )
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=1e-5, warmup_updates=4)
+    )
+    dapo: DapoSettings = field(default_factory=DapoSettings)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    sft: SFTSettings = field(
+        default_factory=lambda: SFTSettings(updates=0, row_width=0, max_response=0)
+    )
+    sft_optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=1e-5, warmup_updates=10)
+    )
+    stages: StageSettings = field(default_factory=StageSettings)
+    offline: OfflineSettings = field(default_factory=OfflineSettings)
+    game: GameFlags = field(default_factory=GameFlags)
+    countdown: CountdownSettings = field(default_factory=CountdownSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
+    arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("save_every", 1), ("keep", 1), ("seed", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(
+                    f"{name} must be >= {lowest}, got {getattr(self, name)}"
+                )
+        kind = kind_of(self.method)
+        if self.critic_learning_rate < 0:
+            raise ValueError(
+                f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"
+            )
+        if self.resume_step is not None and self.resume == "never":
+            raise ValueError("resume_step needs --resume must or auto, got never")
+        if self.stages.limits and self.method not in STAGED:
+            raise ValueError(
+                f"stages.limits needs a method in stages ({', '.join(STAGED)}), "
+                f"got {self.method}"
+            )
+        if self.model.lora_rank and (kind != "rl" or self.stages.limits):
+            raise ValueError(
+                f"lora_rank must be 0 but for RL in one stage, got "
+                f"{self.model.lora_rank} with {self.method}"
+            )
+        if self.sft_from is not None and not self.sft.updates:
+            raise ValueError("sft_from needs sft.updates >= 1, got 0")
+        if self.offline.pairs is not None and kind not in ("rounds", "reward_model"):
+            raise ValueError(
+                f"offline.pairs needs a method that learns from pairs, got "
+                f"{self.method}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        name = self.name or self.task.short_name
+        return self.run_dir or Path("runs", f"{name}-{self.method}-seed{self.seed}")
+
+    def sft_schedule(self) -> OptimizerSettings:
+        """The optimiser of fine-tuning with its decay."""
+        return self._decayed(self.sft_optimizer, self.sft.updates)
+
+    def rl_schedule(self) -> OptimizerSettings:
+        """The RL optimiser with its decay."""
+        steps = max(0, self.rl.steps - self.rl.value_pretraining_steps)
+        return self._decayed(self.optimizer, steps * self.rl.updates_per_rollout)
+
+    def critic_schedule(self) -> OptimizerSettings:
+        """The optimiser of a model that learns beside the policy."""
+        updates = self.rl.critic_updates_per_rollout or self.rl.updates_per_rollout
+        rate = self.critic_learning_rate or self.optimizer.learning_rate
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
+        return self._decayed(optimizer, self.rl.steps * updates)
+
+    def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
+        decay = updates if self.cosine else optimizer.decay_updates
+        return dataclasses.replace(optimizer, decay_updates=decay)
+
+    def sft_fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of the fine-tuned model depends on."""
+        found: dict[str, Any] = {"seed": self.seed, "model": self.model.fingerprint()}
+        task = to_plain(self.task)
+        for name in ("heldout", "data_dir", "extract"):
+            del task[name]
+        found["task"] = task
+        if self.task.is_generated:
+            found[self.task.source] = to_plain(getattr(self, self.task.source))
+        if self.sft.updates:
+            for name in ("sft", "sft_optimizer", "cosine", "traces"):
+                found[name] = to_plain(getattr(self, name))
+        return found
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of the stages after fine-tuning depends on."""
+        names = ("method", "optimizer", "critic_learning_rate", "reward")
+        found = {name: to_plain(getattr(self, name)) for name in names}
+        rl = to_plain(self.rl)
+        for name in _NOT_IN_A_FINGERPRINT:
+            del rl[name]
+        if not self.cosine:
+            del rl["steps"]  # more of them may be asked for
+        found |= {"rl": rl, "format_reward": self.format_reward}
+        if self.method == "dapo":
+            found["dapo"] = to_plain(self.dapo)
+        return self.sft_fingerprint() | found

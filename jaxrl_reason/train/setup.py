@@ -1,0 +1,185 @@
+"""What all stages of a run share, built of its settings before anything is trained."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
+from jaxrl_reason.sampler import (
+    BatchSettings,
+    common_prefix,
+    make_batch_sampler,
+    make_sampler,
+)
+from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
+from jaxrl_reason.train.heldout import Heldout
+from jaxrl_reason.train.mesh import build_mesh
+from jaxrl_reason.train.models import BuiltModel, ModelFiles, build_model, find_files
+from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.sizes import fit_sizes
+from jaxrl_reason.train.tasks import Problems, build_task, load_problems
+
+# Sequences of an evaluation that the plain sampler decodes at once.
+_EVALUATION_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The pieces of a run.
+
+    Attributes:
+      settings: with every size set.
+      files: of a model that was read.
+      problems: questions.
+      task: asks and grades them.
+      batch_sharding: the mesh and what lies where.
+      built: the model.
+      heldout: the evaluations.
+      batch: of the samplers with slots; None for the plain one.
+      examples: for fine-tuning; None where there is none.
+      supervised: the compiled pieces of fine-tuning.
+    """
+
+    settings: TrainSettings
+    files: ModelFiles | None
+    problems: Problems
+    task: Task[Any]
+    batch_sharding: BatchSharding
+    built: BuiltModel
+    heldout: Heldout
+    batch: BatchSettings | None
+    examples: Examples | None
+    supervised: SFTLearner | None
+
+    @property
+    def model(self) -> Transformer:
+        """The transformer."""
+        return self.built.model
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint after fine-tuning depends on, with the model's files."""
+        return {**self.settings.fingerprint(), **self._digest()}
+
+    def sft_fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of fine-tuning depends on."""
+        return {**self.settings.sft_fingerprint(), **self._digest()}
+
+    def _digest(self) -> dict[str, str]:
+        return {} if self.files is None else {"model_digest": self.files.digest}
+
+
+def set_up(settings: TrainSettings) -> Setup:
+    """Problems, task, model and mesh; refuses what does not fit together.
+
+    The cheap comes first: weights are read when all that can be known without them is.
+
+    Raises:
+      ValueError: something does not fit; the message says what.
+    """
+    mesh = build_mesh(settings.mesh)
+    batch_sharding = BatchSharding(mesh, ShardingRules())
+    problems = load_problems(settings)
+    files = find_files(settings.model)
+    task = build_task(settings, problems, None if files is None else files.tokenizer)
+    prompts: list[list[int]] = []
+    if not settings.rl.prompt_width or settings.sampler.slots:
+        every = (*problems.train, *problems.heldout)
+        prompts = [task.prompt_tokens(problem) for problem in every]
+    longest = longest_response(settings, task, problems) if settings.sft.updates else 0
+    settings = fit_sizes(settings, max(map(len, prompts), default=0), longest)
+    if longest > settings.sft.max_response:
+        raise ValueError(
+            f"sft.max_response must hold the longest response ({longest} tokens), "
+            f"got {settings.sft.max_response}"
+        )
+    settings.rl.plan()
+    limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
+    built = build_model(
+        settings.model,
+        files,
+        batch_sharding,
+        vocab_size=task.tokenizer.vocab_size,
+        context_length=settings.rl.prompt_width + limit,
+        seed=settings.seed,
+    )
+    batch = batch_settings(settings, prompts)
+    evaluation = partial(
+        heldout_evaluation, settings, built.model, task, problems, batch
+    )
+    examples, supervised = None, None
+    if settings.sft.updates:
+        examples = sft_examples(settings, task, problems)
+        supervised = build_sft_learner(
+            built.model, settings.sft, settings.sft_schedule(), batch_sharding
+        )
+    samples, temperature = settings.eval.samples, settings.eval.temperature
+    return Setup(
+        settings=settings,
+        files=files,
+        problems=problems,
+        task=task,
+        batch_sharding=batch_sharding,
+        built=built,
+        heldout=Heldout(
+            task,
+            problems.heldout,
+            greedy=evaluation(batch_sharding, 1, 0.0),
+            sampled=evaluation(batch_sharding, samples, temperature),
+        ),
+        batch=batch,
+        examples=examples,
+        supervised=supervised,
+    )
+
+
+def batch_settings(
+    settings: TrainSettings, prompts: list[list[int]]
+) -> BatchSettings | None:
+    """How the sampler with slots spends memory and time; None without slots."""
+    slots, width = settings.sampler.slots, settings.rl.prompt_width
+    if not slots:
+        return None
+    half = -(-width // 2)
+    fewer = {slots * 3 // 4, slots // 2, slots // 4} - {0, slots}
+    return BatchSettings(
+        slots=slots,
+        # Long prompts differ much in length; short ones are not worth a compile.
+        prompt_widths=(half, width) if half > 64 else (width,),
+        common_prefix=common_prefix(prompts),
+        shrink_to=tuple(sorted(fewer, reverse=True)),
+        rings=settings.sampler.rings,
+    )
+
+
+def heldout_evaluation(
+    settings: TrainSettings,
+    model: Transformer,
+    task: Task[Any],
+    problems: Problems,
+    batch: BatchSettings | None,
+    batch_sharding: BatchSharding,
+    num_samples: int,
+    temperature: float,
+) -> HeldoutEvaluation:
+    """One evaluation of the held-out problems."""
+    rows, make = _EVALUATION_ROWS, make_sampler
+    if batch is not None:
+        rows = num_samples * len(problems.heldout)
+        make = partial(make_batch_sampler, batch=batch)
+    return build_heldout_evaluation(
+        model,
+        task,
+        problems.heldout,
+        num_samples=num_samples,
+        temperature=temperature,
+        max_new_tokens=settings.rl.max_new_tokens,
+        prompt_width=settings.rl.prompt_width,
+        batch_size=rows,
+        seed=settings.seed,
+        batch_sharding=batch_sharding,
+        make=make,
+    )

@@ -1,0 +1,225 @@
+"""The task of a run: its questions, those held out, and examples to learn from."""
+
+import dataclasses
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.data.hygiene import contaminated, deduplicate
+from jaxrl_reason.data.pipeline import load_split
+from jaxrl_reason.grading.answers import last_number, marked_answer
+from jaxrl_reason.tasks import benchmarks
+from jaxrl_reason.tasks.countdown import CountdownTask
+from jaxrl_reason.tasks.question_files import (
+    gsm8k_questions,
+    gsm_plus_questions,
+    problem_questions,
+)
+from jaxrl_reason.tasks.question_rows import PlacedRow
+from jaxrl_reason.tasks.question_sources import MakeQuestions, load_questions
+from jaxrl_reason.tasks.questions import Question, QuestionTask, all_eos_token_ids
+from jaxrl_reason.tasks.reward_task import RewardTask, load_function
+from jaxrl_reason.tasks.row_questions import row_questions
+from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.tasks.word_arithmetic import (
+    INSTRUCTION,
+    arithmetic,
+    generate_questions,
+    worked_examples,
+)
+from jaxrl_reason.text.characters import CharacterTokenizer
+from jaxrl_reason.text.tokenizer import Tokenizer
+from jaxrl_reason.train.settings import TrainSettings
+
+_STEPS = (
+    "Solve the problem step by step. On the last line write #### and then the final "
+    "answer alone."
+)
+_MAKE: dict[str, MakeQuestions] = {
+    "gsm8k": gsm8k_questions,
+    "gsm_plus": gsm_plus_questions,
+    "math500": problem_questions,
+    "aime": problem_questions,
+    "amc": problem_questions,
+}
+_ASK: dict[str, Callable[[Tokenizer], QuestionTask]] = {
+    "gsm8k": benchmarks.gsm8k,
+    "gsm_plus": benchmarks.gsm_plus,
+    "math500": benchmarks.math_answers,
+    "aime": benchmarks.aime,
+    "amc": partial(benchmarks.math_answers, name="amc"),
+}
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What a run asks.
+
+    Attributes:
+      train: to train on.
+      heldout: that training never sees.
+      responses: problem_id -> a worked response to learn from, of those in `train`.
+      dropped: how many were left out of `train`, by the rule that dropped them.
+    """
+
+    train: Sequence[Any]
+    heldout: Sequence[Any]
+    responses: dict[int, str] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def load_problems(settings: TrainSettings) -> Problems:
+    """Makes or reads the questions of a run.
+
+    Raises:
+      ValueError: a file cannot be read, or too few questions are left.
+    """
+    task, most = settings.task, settings.eval.problems
+    if task.source == "countdown":
+        load = partial(load_split, settings.countdown, settings.dataset_dir)
+        return Problems(load("train"), spread_over(load(settings.eval.split), most))
+    if task.source == "arithmetic":
+        splits = generate_questions(settings.arithmetic)
+        shown = dict(worked_examples(settings.arithmetic, task.examples))
+        train = [q for q in splits["train"] if q.question not in shown]
+        return Problems(train, splits[settings.eval.split][:most])
+    return clean(settings, read_problems(settings))
+
+
+def spread_over(problems: Sequence[Any], most: int) -> list[Any]:
+    """At most so many, from the whole of a set that is in some order."""
+    chosen = np.linspace(0, len(problems) - 1, min(most, len(problems)))
+    return [problems[int(i)] for i in chosen]
+
+
+def read_problems(settings: TrainSettings) -> Problems:
+    """Questions of a benchmark's or of one's own files."""
+    task = settings.task
+    source = task.data if task.data is not None else task.source
+    responses: dict[int, str] = {}
+    train = read_questions(settings, source, 0, responses)
+    if task.heldout is not None:
+        heldout = read_questions(settings, task.heldout, len(train), {})
+    else:
+        # The same part whatever the run's seed, so that runs compare.
+        order = np.random.default_rng(0).permutation(len(train)).tolist()
+        count = max(1, round(task.heldout_fraction * len(train)))
+        if count >= len(train):
+            raise ValueError(
+                f"questions must be at least 2, one of them held out, got {len(train)}"
+            )
+        heldout = [train[i] for i in sorted(order[:count])]
+        train = [train[i] for i in sorted(order[count:])]
+    return Problems(train, heldout[: settings.eval.problems], responses)
+
+
+def read_questions(
+    settings: TrainSettings, source: str, first_id: int, responses: dict[int, str]
+) -> list[Question]:
+    """The questions of one source; fills in their worked responses by their number."""
+    task = settings.task
+    own = partial(
+        row_questions,
+        question=task.question,
+        answer=None if settings.reward else task.answer,
+        first_id=first_id,
+    )
+    make = _MAKE.get(task.source, own)
+
+    def read(rows: Iterable[PlacedRow]) -> list[Question]:
+        found = list(rows)
+        questions = make(found)
+        if task.response is None:
+            return questions
+        if len(found) != len(questions):
+            raise ValueError(
+                f"response must be left out for {task.source}, whose rows hold several "
+                f"questions, got {task.response!r}"
+            )
+        for question, (place, row) in zip(questions, found, strict=True):
+            if not str(row.get(task.response) or "").strip():
+                raise ValueError(f"{place}: {task.response} must be text, got none")
+            responses[question.problem_id] = str(row[task.response])
+        return questions
+
+    where = task.data_dir if source.startswith("tfds:") else None
+    return list(load_questions(source, read, data_dir=where).questions)
+
+
+def clean(settings: TrainSettings, problems: Problems) -> Problems:
+    """The problems without copies, contradictions and what resembles the held out."""
+    train, dropped = list(problems.train), {}
+    if settings.task.dedup:
+        found = deduplicate([q.question for q in train], [q.answer for q in train])
+        dropped["duplicates"] = len(found.duplicates)
+        dropped["conflicting"] = len(found.conflicting)
+        train = [train[i] for i in found.kept]
+    if settings.task.decontaminate:
+        flags = contaminated(
+            [q.question for q in train],
+            [q.question for q in problems.heldout],
+            n=settings.task.decontaminate,
+        )
+        dropped["contaminated"] = sum(flags)
+        train = [q for q, flag in zip(train, flags, strict=True) if not flag]
+    if not train:
+        raise ValueError(f"questions to train on must be left, got none of {dropped}")
+    return dataclasses.replace(problems, train=train, dropped=dropped)
+
+
+def character_tokenizer(problems: Problems) -> CharacterTokenizer:
+    """For a new model: a token for each character that the questions hold."""
+    texts = [q.question + q.answer for q in (*problems.train, *problems.heldout)]
+    found = set().union(string.printable, *texts, *problems.responses.values())
+    return CharacterTokenizer("".join(sorted(found)))
+
+
+def build_task(
+    settings: TrainSettings, problems: Problems, tokenizer: Tokenizer | None
+) -> Task[Any]:
+    """How the problems are asked and graded.
+
+    Args:
+      settings: of the run.
+      problems: of `load_problems`.
+      tokenizer: of the model; None for a new one, which gets one that suits the task.
+    """
+    task = _base_task(settings, problems, tokenizer)
+    if settings.reward is None:
+        return task
+    return RewardTask(task, load_function(settings.reward))
+
+
+def _base_task(
+    settings: TrainSettings, problems: Problems, tokenizer: Tokenizer | None
+) -> Task[Any]:
+    task, source = settings.task, settings.task.source
+    if source == "countdown":
+        if tokenizer is None:
+            return CountdownTask.with_symbols(settings.countdown)
+        return CountdownTask(tokenizer, all_eos_token_ids(tokenizer), task.style)
+    if tokenizer is None:
+        tokenizer = character_tokenizer(problems)
+    if source == "arithmetic":
+        said = INSTRUCTION if task.instruction is None else task.instruction
+        examples = worked_examples(settings.arithmetic, task.examples)
+        return arithmetic(tokenizer, said, examples)
+    if source in _ASK:
+        asked = _ASK[source](tokenizer)
+        if task.instruction is None:
+            return asked
+        return dataclasses.replace(asked, instruction=task.instruction)
+    said = task.instruction
+    if said is None:
+        said = "" if settings.reward else _STEPS
+    return QuestionTask(
+        tokenizer,
+        said,
+        task.short_name,
+        extract=last_number if task.extract == "last_number" else marked_answer,
+        separator="\n\n" if said else "",
+    )

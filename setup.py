@@ -108,6 +108,12 @@ setup(
             "sphinx-copybutton>=0.5.2",
         ],
         "hub": ["huggingface_hub>=0.30"],
+        # Trackers. MLflow's own default, a database file here, needs the last two.
+        "wandb": ["wandb>=0.21"],
+        "trackio": ["trackio>=0.20"],
+        "mlflow": ["mlflow-skinny>=3.1", "alembic>=1.13", "sqlalchemy>=2.0"],
+        # Reads what --profile writes.
+        "profile": ["xprof>=2.20"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

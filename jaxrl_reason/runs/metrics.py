@@ -1,4 +1,4 @@
-"""What a run measures: one JSON object a step, and TensorBoard scalars beside it.
+"""What a run measures: one JSON object a step, TensorBoard and trackers beside it.
 
 The loop measures in (total, count) pairs, because pairs add up over micro-batches,
 devices and updates where means do not. They are divided once, here, on the host.
@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+
+from jaxrl_reason.runs.trackers import Trackers
 
 Row = dict[str, float]
 Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
@@ -75,7 +77,7 @@ def finish_metrics(metrics: Pairs, group: str = "") -> Row:
 
 
 class MetricsLog:
-    """Appends one row a step to `<run_dir>/<name>.jsonl` and to TensorBoard.
+    """Appends one row a step to `<run_dir>/<name>.jsonl`, TensorBoard and trackers.
 
     A row is on the disk when `write` returns, so that a killed run keeps every step it
     has finished. A line that was torn by the kill is cut off when the file is opened
@@ -87,11 +89,17 @@ class MetricsLog:
       tensorboard: also write TensorBoard events to `<run_dir>/tensorboard/<name>`.
       name: file name without the ending; another name keeps, say, the rows of the
         supervised stage apart.
+      trackers: get every row too, as stage `name`; not closed here.
     """
 
     def __init__(
-        self, run_dir: str | Path, tensorboard: bool = True, name: str = "metrics"
+        self,
+        run_dir: str | Path,
+        tensorboard: bool = True,
+        name: str = "metrics",
+        trackers: Trackers | None = None,
     ) -> None:
+        self._name, self._trackers = name, trackers
         self.path = Path(run_dir) / f"{name}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.last_step = _repair(self.path)
@@ -130,6 +138,8 @@ class MetricsLog:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
             self._tensorboard.flush()
+        if self._trackers is not None:
+            self._trackers.log(step, values, self._name)
 
     def close(self) -> None:
         """Closes the files. May be called twice."""

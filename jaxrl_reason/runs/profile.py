@@ -1,0 +1,40 @@
+"""A trace of one step, for xprof: what ran when, on the host and on the devices."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """Traces one step of a loop; the others run as they are.
+
+    Attributes:
+      step: to trace. The first ones compile, so a later one shows the usual step.
+      path: folder; the trace goes to `plugins/profile/<time>/` below it.
+
+    Raises:
+      ValueError: step is below 1.
+    """
+
+    step: int
+    path: Path
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise ValueError(f"step must be >= 1, got {self.step}")
+
+    @contextlib.contextmanager
+    def __call__(self, step: int) -> Iterator[None]:
+        """Traces the block if it is the step; it should wait for its results."""
+        if step != self.step:
+            yield
+            return
+        with (
+            jax.profiler.trace(str(self.path)),
+            jax.profiler.StepTraceAnnotation("step", step_num=step),
+        ):
+            yield

@@ -32,7 +32,8 @@ def train_sft(
     pending: list[Any] = []
     start, tokens = time.perf_counter(), 0
     while step < last and not hooks.interrupt.requested:
-        state, pairs, n = sft_update(learner, state, examples(step))
+        with hooks.profiled(step + 1):
+            state, pairs, n = sft_update(learner, state, examples(step))
         step, tokens = step + 1, tokens + n
         pending.append(pairs)
         # Reading the metrics waits for the device, so it happens now and then only.

@@ -38,7 +38,8 @@ def train_rounds(
     last_saved = done
     while done < rounds and not hooks.interrupt.requested:
         start = time.perf_counter()
-        policy, row, rollouts = one_round(policy, done)
+        with hooks.profiled(done + 1):
+            policy, row, rollouts = one_round(policy, done)
         done += 1
         if hooks.due(done, rounds) and hooks.evaluate:
             row |= hooks.evaluate(policy.params)

@@ -63,7 +63,10 @@ def train_rl(
         while state.step < learner.settings.steps and not hooks.interrupt.requested:
             start, mark = time.perf_counter(), compiles.count
             try:
-                state, row, collected = rl_iteration(learner, state, problems, timer)
+                with hooks.profiled(state.step + 1):
+                    state, row, collected = rl_iteration(
+                        learner, state, problems, timer
+                    )
             except NoSignalError:
                 save_rl(hooks, state, problems)  # nothing learnt so far is lost
                 raise

@@ -1,5 +1,6 @@
 """Where a loop writes, what it asks, and how often."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics import MetricsLog, Row
+from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
 
 Params = Any
@@ -28,6 +30,7 @@ class Hooks:
       show_samples: gets (step, rollouts) at every evaluation.
       log_every: supervised updates between rows.
       annotate: RL step -> what else its row says.
+      profile: traces one step.
     """
 
     log: MetricsLog
@@ -41,6 +44,11 @@ class Hooks:
     show_samples: Callable[[int, Any], None] | None = None
     log_every: int = 50
     annotate: Callable[[int], Row] | None = None
+    profile: StepProfile | None = None
+
+    def profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """Around the work of a step: traces it if it is the one to profile."""
+        return contextlib.nullcontext() if self.profile is None else self.profile(step)
 
     def due(self, step: int, last: int) -> bool:
         """Whether this step is evaluated."""

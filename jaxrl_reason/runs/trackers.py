@@ -47,7 +47,7 @@ class Tracker(Protocol):
         """Ends the run."""
 
 
-class WandbTracker:
+class _Wandb:
     """Weights & Biases. `WANDB_MODE=offline` keeps a run here for `wandb sync`.
 
     W&B's own step must rise over a whole run, so every row carries the step of its
@@ -87,7 +87,7 @@ class WandbTracker:
         self._run.finish()
 
 
-class TrackioTracker:
+class _Trackio:
     """Trackio, which keeps runs on this machine (`TRACKIO_DIR`); `trackio show`.
 
     Trackio finds a run again by its name, so the name gets an ending of its own.
@@ -120,7 +120,7 @@ class TrackioTracker:
         self._run.finish()
 
 
-class MlflowTracker:
+class _Mlflow:
     """MLflow, at `MLFLOW_TRACKING_URI` (MLflow's default: mlflow.db in this folder).
 
     Args:
@@ -161,9 +161,9 @@ class MlflowTracker:
 
 
 TRACKERS: Mapping[str, Callable[[str, Path], Tracker]] = {
-    "wandb": WandbTracker,
-    "trackio": TrackioTracker,
-    "mlflow": MlflowTracker,
+    "wandb": _Wandb,
+    "trackio": _Trackio,
+    "mlflow": _Mlflow,
 }
 
 
@@ -201,7 +201,8 @@ class Trackers:
             steps = self._told[kind]["steps"]
             if step > steps.get(stage, -1):
                 self._attempt(kind, tracker.log, step, row, stage)
-                steps[stage] = step
+                if kind in self._trackers:
+                    steps[stage] = step
         self._save()
 
     def finish(self) -> None:

@@ -24,6 +24,7 @@ from jaxrl_reason.rl.rl_loop import resume_rl, save_rl, train_rl
 from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.runs.profile import StepProfile
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
@@ -162,7 +163,7 @@ def test_the_straight_run_is_worth_resuming(straight):
 
 
 def test_rows_have_what_the_loop_measures(learner, tmp_path):
-    used = hooks(tmp_path)
+    used = hooks(tmp_path, profile=StepProfile(3, tmp_path / "profile"))
     with used.log:
         train_rl(learner, toy_state(learner), stream(), used)
     rows = read_metrics(tmp_path / "metrics.jsonl")
@@ -182,6 +183,7 @@ def test_rows_have_what_the_loop_measures(learner, tmp_path):
     assert [row["time/compiles"] for row in rows[2:]] == [0] * (STEPS - 2)
     # save_every=2, and the last step is saved in any case.
     assert used.checkpoints.steps() == [2, 4, 6]
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
 def test_an_evaluation_does_not_disturb_the_training(learner, straight, tmp_path):

@@ -15,6 +15,7 @@ from jaxrl_reason.learner.state import (
     init_value_state,
 )
 from jaxrl_reason.learner.update import make_scorer, make_update
+from jaxrl_reason.losses import explained_variance
 from jaxrl_reason.models import Transformer, ValueModel
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.minibatches import Minibatch, MinibatchPlan
@@ -91,21 +92,19 @@ def update_critic(
     return critic, pairs
 
 
-def explained_variance(
-    values: np.ndarray, returns: np.ndarray, mask: np.ndarray
-) -> Row:
-    """1 - var(returns - values) / var(returns) over the tokens of the mask.
+def critic_metrics(values: np.ndarray, returns: np.ndarray, mask: np.ndarray) -> Row:
+    """How much of the variance of the returns the critic foresees.
 
-    1 is a perfect critic, 0 one that knows no more than the mean. Absent where all
-    returns are the same.
+    `losses.explained_variance` over the tokens of the mask; absent where all returns
+    are the same.
 
     >>> import numpy as np
-    >>> explained_variance(np.zeros(3), np.arange(3.0), np.ones(3, bool))
+    >>> returns, mask = np.array([[0.0, 1.0, 2.0]], np.float32), np.ones((1, 3), bool)
+    >>> critic_metrics(np.zeros_like(returns), returns, mask)
     {'critic/explained_variance': 0.0}
     """
-    wanted = returns[mask].astype(np.float64)
-    spread = wanted.var() if wanted.size else 0.0
-    if spread < 1e-12:
+    wanted = returns[mask]
+    if wanted.size == 0 or wanted.min() == wanted.max():
         return {}
-    missed = (wanted - values[mask]).var()
-    return {"critic/explained_variance": float(1.0 - missed / spread)}
+    explained = explained_variance(values, returns, mask)
+    return {"critic/explained_variance": float(explained)}

@@ -16,12 +16,12 @@ from jaxrl_reason.rl.collect import (
     compute_rewards,
     sample_groups,
 )
-from jaxrl_reason.rl.critic import explained_variance, update_critic
+from jaxrl_reason.rl.critic import critic_metrics, update_critic
 from jaxrl_reason.rl.implicit_reward import update_implicit_reward
 from jaxrl_reason.rl.method import Advantages, Experience, rows_in_loss
 from jaxrl_reason.rl.minibatches import Minibatch, score_sequences
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
-from jaxrl_reason.rl.rollout_metrics import mismatch_metrics, rollout_metrics
+from jaxrl_reason.rl.rollout_metrics import rollout_metrics, sampler_metrics
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics import (
     Pairs,
@@ -103,7 +103,7 @@ def rl_iteration(
     if s.old_logprobs == "trainer":
         row |= sampler_mismatch(rollouts, seen, state.step)
     if seen.values is not None and estimate.returns is not None:
-        row |= explained_variance(seen.values, estimate.returns, np.asarray(seen.mask))
+        row |= critic_metrics(seen.values, estimate.returns, np.asarray(seen.mask))
     row |= {f"controller/{name}": x for name, x in state.controls.items()}
     state = replace(
         state,
@@ -349,7 +349,7 @@ def sampler_mismatch(rollouts: Rollouts, seen: Experience, step: int) -> Row:
     mask = np.asarray(seen.mask)
     sampler = rollouts.sampler_logprobs.reshape(mask.shape)
     fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
-    return mismatch_metrics(sampler, seen.old_logprobs, mask & fresh)
+    return sampler_metrics(seen.old_logprobs, sampler, mask & fresh)
 
 
 def coefficients(learner: RLLearner, state: RLState) -> Row:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrl_reason.losses import mismatch_metrics, mismatch_peaks
 from jaxrl_reason.rl.collect import Collected
 from jaxrl_reason.runs.metrics import Row
 
@@ -39,23 +40,25 @@ def rollout_metrics(collected: Collected) -> Row:
     return {name: float(value) for name, value in row.items()}
 
 
-def mismatch_metrics(
-    sampler_logprobs: np.ndarray, old_logprobs: np.ndarray, mask: np.ndarray
+def sampler_metrics(
+    old_logprobs: np.ndarray, sampler_logprobs: np.ndarray, mask: np.ndarray
 ) -> Row:
     """How far the sampler's log-probs are from the trainer's, [N, T] each.
 
-    With d = sampler - trainer on the tokens sampled: mean and largest |d|; k1 = mean d
-    and k3 = mean(exp(-d) - 1 + d), which estimate KL(sampler, trainer); the effective
-    sample size 1 / mean((u / mean u)^2) of the weights u = exp(-d), 1 when they agree.
+    The means of `losses.mismatch_metrics` and the largest difference; the effective
+    sample size mean(u)^2 / mean(u^2) of the weights u = old / sampler, 1 when they
+    agree.
     """
     if not mask.any():
         return {}
-    d = (sampler_logprobs - old_logprobs)[mask].astype(np.float64)
-    u = np.exp(np.clip(-d, -20, 20))
+    pairs = mismatch_metrics(old_logprobs, sampler_logprobs, mask)
+    mean = {name: float(total / count) for name, (total, count) in pairs.items()}
+    peaks = mismatch_peaks(old_logprobs, sampler_logprobs, mask)
     return {
-        "sampler/logprob_diff_mean": float(np.abs(d).mean()),
-        "sampler/logprob_diff_max": float(np.abs(d).max()),
-        "sampler/kl_k1": float(d.mean()),
-        "sampler/kl_k3": float((np.expm1(np.clip(-d, -20, 20)) + d).mean()),
-        "sampler/ess_fraction": float(1.0 / ((u / u.mean()) ** 2).mean()),
+        "sampler/logprob_diff_mean": mean["sampler_diff"],
+        "sampler/logprob_diff_max": float(peaks["sampler_diff_max"]),
+        "sampler/kl_k1": mean["sampler_k1"],
+        "sampler/kl_k3": mean["sampler_k3"],
+        "sampler/ess_fraction": mean["sampler_weight"] ** 2
+        / mean["sampler_weight_square"],
     }

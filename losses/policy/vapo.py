@@ -99,6 +99,9 @@ def vapo_loss(
     if _checks.static_zero(positive_coef):
         return loss, metrics
 
+    if not isinstance(positive_counts, Counts):
+        given = type(positive_counts).__name__
+        raise ValueError(f"positive_counts must come from batch_counts, got {given}")
     imitated = _checks.constant("correct", correct)
     imitated = _checks.broadcast_to_tokens("correct", imitated, batch.mask) != 0
     nll = -batch.logprobs  # [B, T]

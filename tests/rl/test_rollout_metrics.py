@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.rl.collect import Collected
-from jaxrl_reason.rl.rollout_metrics import mismatch_metrics, rollout_metrics
+from jaxrl_reason.rl.rollout_metrics import rollout_metrics, sampler_metrics
 from tests.rl.helpers import fake_rollouts
 
 
@@ -60,7 +60,7 @@ def test_mismatch_by_hand():
     sampler = np.array([[-1.0, -2.0, 99.0]], np.float32)
     trainer = np.array([[-1.5, -1.0, -99.0]], np.float32)
     mask = np.array([[True, True, False]])
-    row = mismatch_metrics(sampler, trainer, mask)
+    row = sampler_metrics(trainer, sampler, mask)
     d = np.array([0.5, -1.0])
     u = np.exp(-d)
     assert row == pytest.approx(
@@ -77,7 +77,7 @@ def test_mismatch_by_hand():
 def test_agreement_and_disagreement_have_their_ends():
     x = -np.ones((2, 3), np.float32)
     mask = np.ones((2, 3), bool)
-    same = mismatch_metrics(x, x, mask)
+    same = sampler_metrics(x, x, mask)
     assert (
         same["sampler/logprob_diff_max"],
         same["sampler/kl_k3"],
@@ -87,6 +87,6 @@ def test_agreement_and_disagreement_have_their_ends():
         0,
         1,
     )
-    far = mismatch_metrics(x, x - 1000, mask)
+    far = sampler_metrics(x - 1000, x, mask)
     assert all(np.isfinite(value) for value in far.values())
-    assert mismatch_metrics(x, x, np.zeros((2, 3), bool)) == {}
+    assert sampler_metrics(x, x, np.zeros((2, 3), bool)) == {}

@@ -440,7 +440,7 @@ def test_a_loss_in_a_file_of_ones_own(tmp_path):
     learner = toy_learner(method)
     stream = EndlessProblems(SETTINGS.prompts_per_step)
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 8)
-    assert rows[0]["off_policy"] < 1e-5
+    assert rows[0]["policy/off_policy"] < 1e-5
     assert rows[0]["reward/mean"] == 2 * rows[0]["reward/accuracy"]
     assert rows[-1]["reward/accuracy"] > rows[0]["reward/accuracy"]
     assert json.loads(json.dumps(rows[-1])) == rows[-1]

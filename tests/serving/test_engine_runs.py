@@ -52,7 +52,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def parts():
+def learner():
     return toy_learner(with_importance_weights(grpo(kl_coef=0)))
 
 
@@ -66,7 +66,7 @@ def run_with(learner, sample=None):
         return found
 
     learner = dataclasses.replace(
-        learner, sample=sample or parts.sample, weights=weights
+        learner, sample=sample or learner.sample, weights=weights
     )
     state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     rows, collected, starts = [], [], []

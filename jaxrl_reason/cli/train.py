@@ -27,14 +27,17 @@ and report.md. Ctrl-C leaves a run that `--resume must` continues.
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """What the command line says."""
+    """What the command line says.
+
+    Attributes:
+      preset: start from the settings of a study: countdown, smollm2-arithmetic or
+        smollm2-gsm8k.
+      config: YAML file of settings, such as the config.yaml of another run.
+    """
 
     settings: Annotated[TrainSettings, tyro.conf.arg(name="")]
     preset: str | None = None
-    """Start from the settings of a study: countdown, smollm2-arithmetic or
-    smollm2-gsm8k."""
     config: Path | None = None
-    """YAML file of settings, such as the config.yaml of another run."""
 
 
 def read_settings(
@@ -95,7 +98,7 @@ def start(settings: TrainSettings, command: str) -> None:
       SystemExit, ValueError: as `main`.
     """
     done = finished_report(settings) if settings.resume == "auto" else None
-    if done is not None and done["steps"] == settings.rl.steps:
+    if done is not None and settings.last_step in (None, done["steps"]):
         print(f"finished before: {settings.folder / 'report.md'}")
         return
     try:

@@ -32,6 +32,15 @@ class SFTSettings:
     An update takes `examples_per_update` examples, packed into as many micro-batches as
     they need. Small ones fit a core's cache, which counts for more on a CPU than large
     matrix products.
+
+    Attributes:
+      updates: optimiser steps; 0 is no supervised stage.
+      examples_per_update: prompts and responses of one of them.
+      rows_per_micro_batch: packed rows that lie in memory at once.
+      row_width: tokens of a row; 0 is the longest prompt and response.
+      slots_per_row: the most examples in a row.
+      max_response: the longest response in tokens; 0 is that of the data.
+      seed: of the order of the examples.
     """
 
     updates: int = 1200

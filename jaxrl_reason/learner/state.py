@@ -29,6 +29,16 @@ class OptimizerSettings:
     """AdamW with linear warm-up, then cosine decay to a share of the peak.
 
     `decay_updates=0` keeps the rate constant after the warm-up.
+
+    Attributes:
+      learning_rate: the peak.
+      warmup_updates: updates over which the rate rises to it.
+      decay_updates: updates over which it then falls; 0 for never.
+      final_share: of the peak, at the end of the decay.
+      b1: AdamW's decay of the mean of the gradients.
+      b2: AdamW's decay of the mean of their squares.
+      weight_decay: AdamW's.
+      max_grad_norm: the gradient is scaled down to this global norm.
     """
 
     learning_rate: float = 3e-4

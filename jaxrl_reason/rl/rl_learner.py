@@ -57,6 +57,28 @@ class RLSettings:
     trainer does (our samplers, unless their cache is narrower than the model). Groups
     that an earlier policy sampled are computed in either case. The metrics of the
     sampler's mismatch need the pass.
+
+    `prompt_width` and `row_width` may be 0 until a learner is built: whoever builds it
+    knows the prompts.
+
+    Attributes:
+      steps: RL steps in all.
+      prompts_per_step: P, prompts of a step, each with a group of responses.
+      group_size: G, responses of a group, which are compared with each other.
+      updates_per_rollout: optimiser steps that a step's responses are split into;
+        divides prompts_per_step.
+      critic_updates_per_rollout: those of a critic; 0 is as many as the policy's.
+      value_pretraining_steps: first steps in which a critic learns alone.
+      prompt_width: the longest prompt; 0 is that of the data.
+      max_new_tokens: the longest response; one that it cuts off is wrong.
+      temperature: of the sampling.
+      max_rounds: rounds of sampling after which a step that still lacks groups with
+        signal gives up.
+      rows_per_micro_batch: packed rows that lie in memory at once in training.
+      row_width: tokens of a row; 0 is twice the longest prompt and response.
+      slots_per_row: the most sequences in a row.
+      seed: of the order of the problems and of the samples.
+      old_logprobs: whose log-probs the ratios start from, trainer or sampler.
     """
 
     steps: int = 30

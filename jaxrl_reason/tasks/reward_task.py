@@ -8,8 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.tasks.task import Graded, Task
-from jaxrl_reason.text.tokenizer import Tokenizer
+from jaxrl_reason.tasks.task import Graded, TaskWrapper
 
 # f(prompt, response_text, row) -> the reward, or its parts by name
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | Mapping[str, float]]
@@ -24,8 +23,8 @@ class Score:
     """What a reward function said of a response.
 
     Attributes:
-        parts: of the reward, which is their sum.
-        correct: the response is right.
+      parts: of the reward, which is their sum.
+      correct: the response is right.
     """
 
     parts: Mapping[str, float]
@@ -45,20 +44,20 @@ def read_score(given: Any) -> Score:
     is no part.
 
     Args:
-        given: what the function returned.
+      given: what the function returned.
 
     Returns:
-        The score; its parts may be nan or infinite.
+      The score; its parts may be nan or infinite.
 
     Raises:
-        ValueError: a mapping has no part besides `correct`.
-        TypeError: it holds something that is no number.
+      ValueError: a mapping has no part besides `correct`.
+      TypeError: it holds something that is no number.
 
     Example:
-        >>> read_score(0.5)
-        Score(parts={'reward': 0.5}, correct=False)
-        >>> read_score({"answer": 1, "short": 0.1, "correct": True}).total
-        1.1
+      >>> read_score(0.5)
+      Score(parts={'reward': 0.5}, correct=False)
+      >>> read_score({"answer": 1, "short": 0.1, "correct": True}).total
+      1.1
     """
     parts = given if isinstance(given, Mapping) else {"reward": given}
     numbers = {str(name): float(x) for name, x in parts.items() if name != CORRECT}
@@ -74,13 +73,13 @@ def load_function(place: str) -> Callable[..., Any]:
     """A function from somebody's file.
 
     Args:
-        place: `path/to/file.py:name`.
+      place: `path/to/file.py:name`.
 
     Returns:
-        The function.
+      The function.
 
     Raises:
-        ValueError: there is no such file, or it has no such function.
+      ValueError: there is no such file, or it has no such function.
     """
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py") or not name.isidentifier():
@@ -100,17 +99,15 @@ def load_function(place: str) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class RewardTask:
+class RewardTask(TaskWrapper):
     """A task whose responses a function of one's own judges.
 
     Attributes:
-        task: makes the prompts.
-        function: f(prompt, response_text, row) -> float or parts by name. The prompt is
-            the question where a problem has one, else the prompt's text; the row is
-            that of the file, else the problem's fields.
+      function: f(prompt, response_text, row) -> float or parts by name. The prompt is
+          the question where a problem has one, else the prompt's text; the row is
+          that of the file, else the problem's fields.
     """
 
-    task: Task[Any]
     function: RewardFunction
     _scores: Callable[..., Score] = field(init=False, repr=False, compare=False)
 
@@ -118,34 +115,15 @@ class RewardTask:
         scores = lru_cache(maxsize=_REMEMBERED)(self._score)
         object.__setattr__(self, "_scores", scores)
 
-    @property
-    def name(self) -> str:
-        """Of the task."""
-        return self.task.name
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the task."""
-        return self.task.tokenizer
-
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Of the task."""
-        return self.task.eos_token_ids
-
-    def prompt_tokens(self, problem: Any) -> list[int]:
-        """As the task does."""
-        return self.task.prompt_tokens(problem)
-
     def score(self, problem: Any, response_text: str) -> Score:
         """What the function says of a response; asked once for each text.
 
         Args:
-            problem: the question.
-            response_text: what came after the prompt, an end token's text left out.
+          problem: the question.
+          response_text: what came after the prompt, an end token's text left out.
 
         Returns:
-            The score.
+          The score.
         """
         end = self.tokenizer.decode([self.tokenizer.eos_token_id])
         text = response_text.removesuffix(end) if end else response_text
@@ -161,12 +139,12 @@ class RewardTask:
         """Judge a response.
 
         Args:
-            problem: the question.
-            response_text: what came after the prompt.
-            truncated: the length limit stopped the response; it is never correct then.
+          problem: the question.
+          response_text: what came after the prompt.
+          truncated: the length limit stopped the response; it is never correct then.
 
         Returns:
-            The verdict; a reward that is not finite counts as a grader that failed.
+          The verdict; a reward that is not finite counts as a grader that failed.
         """
         score = self.score(problem, response_text)
         failed = not math.isfinite(score.total)

@@ -15,7 +15,7 @@ class RowQuestion(Question):
     The answer may be empty where such a reward judges without one.
 
     Attributes:
-        row: all fields of the row.
+      row: all fields of the row.
     """
 
     row: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -35,24 +35,24 @@ def row_questions(
     """A question from each row.
 
     Args:
-        rows: each with its place, from any source.
-        question: name of the field that is asked.
-        answer: name of the field with the final answer; None reads none.
-        first_id: number of the first question.
+      rows: each with its place, from any source.
+      question: name of the field that is asked.
+      answer: name of the field with the final answer; None reads none.
+      first_id: number of the first question.
 
     Returns:
-        The questions, numbered on from `first_id`.
+      The questions, numbered on from `first_id`.
 
     Raises:
-        QuestionFileError: a row lacks a field; the message names its place.
+      QuestionFileError: a row lacks a field; the message names its place.
 
     Example:
-        >>> row = {"problem": "1 + 1?", "solution": 2, "level": "easy"}
-        >>> found = row_questions(
-        ...     [("line 1", row)], question="problem", answer="solution"
-        ... )
-        >>> found[0].answer, found[0].row["level"]
-        ('2', 'easy')
+      >>> row = {"problem": "1 + 1?", "solution": 2, "level": "easy"}
+      >>> found = row_questions(
+      ...     [("line 1", row)], question="problem", answer="solution"
+      ... )
+      >>> found[0].answer, found[0].row["level"]
+      ('2', 'easy')
     """
     questions: list[Question] = []
     for place, row in rows:

@@ -15,31 +15,37 @@ _SHAPE = re.compile(r"(?P<layers>\d+)x(?P<hidden_size>\d+)", re.ASCII)
 class ModelSettings:
     """The model and how it computes.
 
-    >>> ModelSettings("2x64").config(vocab_size=50, context_length=100).num_heads
-    2
+    Attributes:
+      source: A Hugging Face folder, a .gguf file, a hub id; or the shape of a new
+        model: layers x hidden size, such as 3x128.
+      head_dim: of a new model: size of a head; divides the hidden size.
+      num_kv_heads: of a new model: key and value heads; 0 is as many as query
+        heads.
+      mlp_dim: of a new model: inner size of the feed-forward layer; 0 is 3 x
+        hidden size.
+      qk_norm: of a new model: an RMS norm over each query and key head.
+      dtype: of activations and products; a CPU is slower in bfloat16.
+      remat: what the backward pass computes again: nothing, all but the matrix
+        products, or everything; each takes less memory and more time than the one
+        before.
+      lora_rank: train low-rank factors of this rank on the frozen model, which
+        takes less memory; 0 trains all parameters.
+      lora_alpha: the factors' product counts this much over the rank.
+
+    Example:
+      >>> ModelSettings("2x64").config(vocab_size=50, context_length=100).num_heads
+      2
     """
 
     source: Annotated[str, tyro.conf.arg(name="", metavar="PATH|HUB_ID|LAYERSxSIZE")]
-    """A Hugging Face folder, a .gguf file, a hub id; or the shape of a new model:
-    layers x hidden size, such as 3x128."""
     head_dim: int = 32
-    """Of a new model: size of a head; divides the hidden size."""
     num_kv_heads: int = 0
-    """Of a new model: key and value heads; 0 is as many as query heads."""
     mlp_dim: int = 0
-    """Of a new model: inner size of the feed-forward layer; 0 is 3 x hidden size."""
     qk_norm: bool = False
-    """Of a new model: an RMS norm over each query and key head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of activations and products; a CPU is slower in bfloat16."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes again: nothing, all but the matrix products, or
-    everything; each takes less memory and more time than the one before."""
     lora_rank: int = 0
-    """Train low-rank factors of this rank on the frozen model, which takes less memory;
-    0 trains all parameters."""
     lora_alpha: float = 16.0
-    """The factors' product counts this much over the rank."""
 
     def __post_init__(self) -> None:
         if not self.source:

@@ -12,6 +12,7 @@ from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
 from jaxrl_reason.train.config_file import write_config
 from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
+from jaxrl_reason.train.game_stage import ProverVerifierGame
 from jaxrl_reason.train.heldout import Measured, percent, values
 from jaxrl_reason.train.methods import Kind, kind_of
 from jaxrl_reason.train.reinforcement import Reinforcement
@@ -21,14 +22,31 @@ from jaxrl_reason.train.results import (
     export_trained,
     write_run_report,
 )
+from jaxrl_reason.train.reward_model_stage import RewardModel
+from jaxrl_reason.train.rounds import Rounds
 from jaxrl_reason.train.session import Session, Stage
 from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.setup import Setup, set_up
+from jaxrl_reason.train.staged import StagedReinforcement
 
-STAGES: Mapping[Kind, Callable[[Setup], Stage]] = {
+_STAGES: Mapping[Kind, Callable[[Setup], Stage]] = {
     "rl": Reinforcement,
     "examples": FineTuning,
+    "rounds": Rounds,
+    "reward_model": RewardModel,
+    "game": ProverVerifierGame,
 }
+
+
+def build_stage(setup: Setup) -> Stage:
+    """What trains the model after fine-tuning, nothing of it compiled yet.
+
+    Raises:
+      ValueError: what was asked for does not fit together.
+    """
+    if setup.settings.stages.limits:
+        return StagedReinforcement(setup)
+    return _STAGES[kind_of(setup.settings.method)](setup)
 
 
 def resumes(settings: TrainSettings) -> bool:
@@ -53,7 +71,7 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     setup = set_up(settings)
     check_export(setup)
     # Built before anything is trained, so that what does not fit shows now.
-    stage = STAGES[kind_of(settings.method)](setup)
+    stage = build_stage(setup)
     with (
         open_run(settings.folder, settings, resume=resume) as run,
         GracefulInterrupt() as interrupt,

@@ -31,18 +31,23 @@ _NOT_IN_A_FINGERPRINT = (
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """The held-out evaluation, before, during and after training."""
+    """The held-out evaluation, before, during and after training.
+
+    Attributes:
+      split: of countdown and arithmetic: the held-out problems; tune on
+        validation.
+      problems: how many held-out problems, at most.
+      every: steps between greedy evaluations.
+      samples: samples a problem, before and after training, beside the greedy
+        answer.
+      temperature: of these samples.
+    """
 
     split: Literal["test", "validation"] = "test"
-    """Of countdown and arithmetic: the held-out problems; tune on validation."""
     problems: int = 200
-    """How many held-out problems, at most."""
     every: int = 5
-    """Steps between greedy evaluations."""
     samples: int = 4
-    """Samples a problem, before and after training, beside the greedy answer."""
     temperature: float = 1.0
-    """Of these samples."""
 
     def __post_init__(self) -> None:
         for name in ("problems", "every", "samples"):
@@ -54,25 +59,33 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Who draws the rollouts: the library's samplers, or a serving engine."""
+    """Who draws the rollouts: the library's samplers, or a serving engine.
+
+    Attributes:
+      slots: sequences decoded side by side, each place taken again when its
+        sequence ends; 0 decodes a whole rollout at once, which suits small models
+        and short responses.
+      rings: with slots: response columns, ascending, that the cache has while no
+        sequence is longer; each is compiled once.
+      endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
+        rollouts of training, such as http://localhost:8000; evaluations are drawn
+        here.
+      served_model: the name under which that server serves the model.
+      weights_folder: folder that the server sees under the same path; the weights
+        go through it.
+      logprobs: which log-probs the server reports: of its logits, or of what it
+        draws from.
+      version_path: Path that answers with the version of the weights; empty if
+        there is none.
+    """
 
     slots: int = 128
-    """Sequences decoded side by side, each place taken again when its sequence ends; 0
-    decodes a whole rollout at once, which suits small models and short responses."""
     rings: tuple[int, ...] = ()
-    """With slots: response columns, ascending, that the cache has while no sequence is
-    longer; each is compiled once."""
     endpoint: str | None = None
-    """URL of a server with an OpenAI-style API (vLLM) that draws the rollouts of
-    training, such as http://localhost:8000; evaluations are drawn here."""
     served_model: str = "policy"
-    """The name under which that server serves the model."""
     weights_folder: Path = Path("weights")
-    """Folder that the server sees under the same path; the weights go through it."""
     logprobs: Literal["raw", "processed"] = "raw"
-    """Which log-probs the server reports: of its logits, or of what it draws from."""
     version_path: str = "/weight_info"
-    """Path that answers with the version of the weights; empty if there is none."""
 
     def __post_init__(self) -> None:
         if self.slots < 0:
@@ -81,14 +94,18 @@ class SamplerSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """A published system's stages at other sizes (docs/recipes.md)."""
+    """A published system's stages at other sizes (docs/recipes.md).
+
+    Attributes:
+      limits: max_new_tokens of each stage of a recipe in stages, such as 24 48
+        96; rl.steps are those of one stage. None: the recipe's method in one
+        stage.
+      data_filter: before the run, drop questions by the pass rates of the model
+        it starts from, as the recipe does with a fixed model.
+    """
 
     limits: tuple[int, ...] = ()
-    """max_new_tokens of each stage of a recipe in stages, such as 24 48 96; rl.steps
-    are those of one stage. None: the recipe's method in one stage."""
     data_filter: bool = False
-    """Before the run, drop questions by the pass rates of the model it starts from, as
-    the recipe does with a fixed model."""
 
     def __post_init__(self) -> None:
         if any(limit < 1 for limit in self.limits):
@@ -101,23 +118,27 @@ class OfflineSettings:
 
     What is sampled has the sizes of the rl group: prompts_per_step prompts a call,
     group_size, max_new_tokens, temperature.
+
+    Attributes:
+      rounds: rounds; each samples with the policy of the round before.
+      problems: questions a round; 0 is all. Rounded down to whole calls of
+        prompts_per_step.
+      pairs: pairs to learn from instead of samples of one's own: JSONL or parquet
+        with the fields task.question, task.chosen and task.rejected.
+      pairs_per_update: pairs (or comparisons) of an optimiser step.
+      epochs: over what a round found.
+      max_pairs: pairs of a right and a wrong response to one question, at most.
+      max_per_prompt: right responses to one question that are learnt, at most
+        (rft, star).
     """
 
     rounds: int = 1
-    """Rounds; each samples with the policy of the round before."""
     problems: int = 0
-    """Questions a round; 0 is all. Rounded down to whole calls of prompts_per_step."""
     pairs: str | None = None
-    """Pairs to learn from instead of samples of one's own: JSONL or parquet with the
-    fields task.question, task.chosen and task.rejected."""
     pairs_per_update: int = 64
-    """Pairs (or comparisons) of an optimiser step."""
     epochs: int = 1
-    """Over what a round found."""
     max_pairs: int = 10
-    """Pairs of a right and a wrong response to one question, at most."""
     max_per_prompt: int = 4
-    """Right responses to one question that are learnt, at most (rft, star)."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -130,32 +151,39 @@ class OfflineSettings:
 
 @dataclass(frozen=True)
 class GameFlags:
-    """The prover-verifier game (method prover_verifier)."""
+    """The prover-verifier game (method prover_verifier).
+
+    Attributes:
+      rounds: rounds, at most; the prover makes rl.steps steps in each.
+      problems: questions whose solutions the verifier learns from; twice as many
+        must be a multiple of rl.prompts_per_step.
+      helpful: text before the prompt of the helpful role.
+      sneaky: text before the prompt of the sneaky role.
+      kind: which rewards the prover gets (docs/prover_verifier.md).
+    """
 
     rounds: int = 4
-    """Rounds, at most; the prover makes rl.steps steps in each."""
     problems: int = 24
-    """Questions whose solutions the verifier learns from; twice as many must be a
-    multiple of rl.prompts_per_step."""
     helpful: str = "Solve this correctly. "
-    """Text before the prompt of the helpful role."""
     sneaky: str = "Solve this with a hidden mistake. "
-    """Text before the prompt of the sneaky role."""
     kind: Literal["src", "cgc"] = "src"
-    """Which rewards the prover gets (docs/prover_verifier.md)."""
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """The trained model as a folder for others."""
+    """The trained model as a folder for others.
+
+    Attributes:
+      folder: write the trained model there: a Hugging Face folder with tokenizer
+        and card.
+      base_model: what the card calls the model that was trained; best a hub id.
+        --model if left out.
+      license: license of that model, for the card.
+    """
 
     folder: Annotated[Path | None, tyro.conf.arg(name="", metavar="FOLDER")] = None
-    """Write the trained model there: a Hugging Face folder with tokenizer and card."""
     base_model: str | None = None
-    """What the card calls the model that was trained; best a hub id. --model if left
-    out."""
     license: str = "other"
-    """License of that model, for the card."""
 
 
 @dataclass(frozen=True)
@@ -163,45 +191,51 @@ class TrainSettings:
     """A run: which model, on which task, by which method, with which sizes.
 
     Rows of `--help` stand in the groups of the tree; docs/train.md goes through them.
+
+    Attributes:
+      method: what trains the model: a recipe of docs/recipes.md (dapo, grpo,
+        gspo, vapo, ...), an offline one (sft, rft, star, dpo, irpo, ...), a
+        reward model (bradley_terry, verifier, ppm) or the game (prover_verifier).
+      seed: of the parameters, the order of questions and all samples; the stages'
+        own seeds are added to it.
+      name: of the run, for its folder; the task's if left out.
+      run_dir: folder of the run; runs/<name>-<method>-seed<seed> if left out.
+      resume: never: start; a folder with a run is refused. must: go on from the
+        newest checkpoint. auto: whichever applies, which a script that is put
+        back into a queue needs.
+      resume_step: go on from this step's checkpoint instead of the newest.
+      mesh: sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads
+        the rows over all devices there are. A CPU is split into as many virtual
+        devices as asked.
+      dataset_dir: where countdown's problems are prepared once and kept.
+      save_every: steps between checkpoints.
+      keep: how many checkpoints stay.
+      sft_from: folder of another run whose fine-tuned model is used instead of
+        training one.
+      reward: A reward of your own, my_file.py:my_function, in place of right and
+        wrong (docs/train.md).
+      format_reward: added to the reward of a response that keeps the task's
+        format.
+      critic_learning_rate: of a critic or an implicit reward model; 0 takes the
+        policy's.
+      cosine: let the learning rates fall by a cosine over their stage.
     """
 
     method: str = "dapo"
-    """What trains the model: a recipe of docs/recipes.md (dapo, grpo, gspo, vapo, ...),
-    an offline one (sft, rft, star, dpo, irpo, ...), a reward model (bradley_terry,
-    verifier, ppm) or the game (prover_verifier)."""
     seed: int = 0
-    """Of the parameters, the order of questions and all samples; the stages' own seeds
-    are added to it."""
     name: str | None = None
-    """Of the run, for its folder; the task's if left out."""
     run_dir: Path | None = None
-    """Folder of the run; runs/<name>-<method>-seed<seed> if left out."""
     resume: Literal["never", "must", "auto"] = "never"
-    """never: start; a folder with a run is refused. must: go on from the newest
-    checkpoint. auto: whichever applies, which a script that is put back into a queue
-    needs."""
     resume_step: int | None = None
-    """Go on from this step's checkpoint instead of the newest."""
     mesh: str = "auto"
-    """Sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads the rows
-    over all devices there are. A CPU is split into as many virtual devices as asked."""
     dataset_dir: Path = Path("runs/datasets")
-    """Where countdown's problems are prepared once and kept."""
     save_every: int = 10
-    """Steps between checkpoints."""
     keep: int = 3
-    """How many checkpoints stay."""
     sft_from: Path | None = None
-    """Folder of another run whose fine-tuned model is used instead of training one."""
     reward: str | None = None
-    """A reward of your own, my_file.py:my_function, in place of right and wrong
-    (docs/train.md)."""
     format_reward: float = 0.0
-    """Added to the reward of a response that keeps the task's format."""
     critic_learning_rate: float = 0.0
-    """Of a critic or an implicit reward model; 0 takes the policy's."""
     cosine: bool = False
-    """Let the learning rates fall by a cosine over their stage."""
     model: ModelSettings = field(default_factory=lambda: ModelSettings("3x128"))
     task: TaskSettings = field(default_factory=lambda: TaskSettings("countdown"))
     rl: RLSettings = field(
@@ -241,6 +275,8 @@ class TrainSettings:
                     f"{name} must be >= {lowest}, got {getattr(self, name)}"
                 )
         kind = kind_of(self.method)
+        if kind == "examples" and not self.sft.updates:
+            raise ValueError(f"{self.method} needs sft.updates >= 1, got 0")
         if self.critic_learning_rate < 0:
             raise ValueError(
                 f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"
@@ -270,6 +306,17 @@ class TrainSettings:
         """Where the run is kept."""
         name = self.name or self.task.short_name
         return self.run_dir or Path("runs", f"{name}-{self.method}-seed{self.seed}")
+
+    @property
+    def last_step(self) -> int | None:
+        """The number of a finished run's last row; None where only the run can say."""
+        return {
+            "rl": self.rl.steps * max(1, len(self.stages.limits)),
+            "examples": self.sft.updates,
+            "rounds": self.offline.rounds,
+            "reward_model": self.offline.epochs,
+            "game": None,
+        }[kind_of(self.method)]
 
     def sft_schedule(self) -> OptimizerSettings:
         """The optimiser of fine-tuning with its decay."""

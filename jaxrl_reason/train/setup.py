@@ -18,6 +18,7 @@ from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
 from jaxrl_reason.train.heldout import Heldout
 from jaxrl_reason.train.mesh import build_mesh
+from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.models import BuiltModel, ModelFiles, build_model, find_files
 from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.sizes import fit_sizes
@@ -90,7 +91,8 @@ def set_up(settings: TrainSettings) -> Setup:
         every = (*problems.train, *problems.heldout)
         prompts = [task.prompt_tokens(problem) for problem in every]
     longest = longest_response(settings, task, problems) if settings.sft.updates else 0
-    settings = fit_sizes(settings, max(map(len, prompts), default=0), longest)
+    longest_prompt = max(map(len, prompts), default=0) + role_width(settings, task)
+    settings = fit_sizes(settings, longest_prompt, longest)
     if longest > settings.sft.max_response:
         raise ValueError(
             f"sft.max_response must hold the longest response ({longest} tokens), "
@@ -134,6 +136,14 @@ def set_up(settings: TrainSettings) -> Setup:
         examples=examples,
         supervised=supervised,
     )
+
+
+def role_width(settings: TrainSettings, task: Task[Any]) -> int:
+    """Tokens of the longer role before a prompt, in the game; else 0."""
+    if kind_of(settings.method) != "game":
+        return 0
+    roles = (settings.game.helpful, settings.game.sneaky)
+    return max(len(task.tokenizer.encode(role)) for role in roles)
 
 
 def batch_settings(

@@ -15,47 +15,58 @@ BENCHMARKS = ("gsm8k", "gsm_plus", "math500", "aime", "amc")
 class TaskSettings:
     """The task: questions, how they are asked, which are held out.
 
-    >>> TaskSettings("my/questions.jsonl").short_name
-    'questions'
+    Attributes:
+      source: countdown or arithmetic, whose problems are made here; gsm8k,
+        gsm_plus, math500, aime or amc with --task.data; or questions of your own:
+        a JSONL or parquet file, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
+        hub:OWNER/NAME/PATH.jsonl[@REVISION].
+      data: questions of a benchmark to train on: a file, tfds:... or hub:....
+      heldout: questions to measure on, of the same form; without it a part of the
+        others.
+      heldout_fraction: the part of the questions that is held out where there is
+        no --task.heldout.
+      data_dir: folder of TFDS's datasets, for tfds:...; TFDS_DATA_DIR if left
+        out.
+      question: field of your rows that is asked.
+      answer: field with the final answer, text or a number; not read with
+        --reward.
+      response: field with a worked response to learn from: for --sft.updates and
+        method sft.
+      chosen: field of the better response, for --offline.pairs.
+      rejected: field of the worse response, for --offline.pairs.
+      instruction: stands behind each question; may be empty. Left out, it is the
+        task's own: your own questions ask for steps and `#### answer`, with
+        --reward for nothing.
+      extract: how the final answer to your own questions is found: behind the
+        last mark (#### or a box), or the last number of the last line.
+      examples: of arithmetic: sums that stand worked out before each sum.
+      style: of countdown: how a model that reads text is asked.
+      dedup: drop further copies of a question, and all copies whose answers
+        differ.
+      decontaminate: drop questions that share so many words in a row with a held-
+        out one (8 is usual); 0 drops none.
+
+    Example:
+      >>> TaskSettings("my/questions.jsonl").short_name
+      'questions'
     """
 
     source: Annotated[str, tyro.conf.arg(name="", metavar="NAME|FILE|tfds:...|hub:...")]
-    """countdown or arithmetic, whose problems are made here; gsm8k, gsm_plus, math500,
-    aime or amc with --task.data; or questions of your own: a JSONL or parquet file,
-    tfds:NAME[/CONFIG][:VERSION]/SPLIT or hub:OWNER/NAME/PATH.jsonl[@REVISION]."""
     data: str | None = None
-    """Questions of a benchmark to train on: a file, tfds:... or hub:...."""
     heldout: str | None = None
-    """Questions to measure on, of the same form; without it a part of the others."""
     heldout_fraction: float = 0.1
-    """The part of the questions that is held out where there is no --task.heldout."""
     data_dir: Path | None = None
-    """Folder of TFDS's datasets, for tfds:...; TFDS_DATA_DIR if left out."""
     question: str = "question"
-    """Field of your rows that is asked."""
     answer: str = "answer"
-    """Field with the final answer, text or a number; not read with --reward."""
     response: str | None = None
-    """Field with a worked response to learn from: for --sft.updates and method sft."""
     chosen: str = "chosen"
-    """Field of the better response, for --offline.pairs."""
     rejected: str = "rejected"
-    """Field of the worse response, for --offline.pairs."""
     instruction: str | None = None
-    """Stands behind each question; may be empty. Left out, it is the task's own: your
-    own questions ask for steps and `#### answer`, with --reward for nothing."""
     extract: Literal["marked", "last_number"] = "marked"
-    """How the final answer to your own questions is found: behind the last mark (####
-    or a box), or the last number of the last line."""
     examples: int = 0
-    """Of arithmetic: sums that stand worked out before each sum."""
     style: Literal["base", "qwen-instruct"] = "base"
-    """Of countdown: how a model that reads text is asked."""
     dedup: bool = False
-    """Drop further copies of a question, and all copies whose answers differ."""
     decontaminate: int = 0
-    """Drop questions that share so many words in a row with a held-out one (8 is
-    usual); 0 drops none."""
 
     def __post_init__(self) -> None:
         if not self.source:

@@ -20,6 +20,15 @@ class DapoSettings:
     punishment lowers the reward over the last `overlong_cache` tokens before the limit.
     Both at once contradict each other beyond the limit: filtering removes the loss of
     exactly those responses that the punishment marks with -1.
+
+    Attributes:
+      clip_low: a token's ratio counts down to 1 less this.
+      clip_high: a token's ratio counts up to 1 plus this.
+      dynamic_sampling: train only on groups with signal; sample until there are enough.
+      token_level_loss: every token weighs the same.
+      overlong_filtering: responses that the limit cuts off do not count in the loss.
+      soft_overlong: lower the reward of responses near the limit.
+      overlong_cache: tokens before the limit over which it falls by up to 1.
     """
 
     clip_low: float = 0.2

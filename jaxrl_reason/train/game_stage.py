@@ -1,0 +1,114 @@
+"""The prover-verifier game as a stage of a run."""
+
+import dataclasses
+
+from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.game.game_metrics import no_longer_convinces
+from jaxrl_reason.game.game_settings import GameSettings
+from jaxrl_reason.game.prover_verifier_game import Game, game_round, start_game
+from jaxrl_reason.game.roles import RoleStream, RoleTask
+from jaxrl_reason.learner.state import TrainState, init_value_state
+from jaxrl_reason.models import ValueModel
+from jaxrl_reason.reward_models.reward_methods import verifier
+from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.train.pairs import pair_sizes
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+
+class ProverVerifierGame:
+    """A prover in two roles by GRPO, a verifier that scores it.
+
+    The rows are those of the prover's RL steps; the last one of a round says what the
+    round came to. A game that was stopped starts anew: its pool of solutions is not in
+    a checkpoint.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        settings, flags = setup.settings, setup.settings.game
+        encode = setup.task.tokenizer.encode
+        task = RoleTask(
+            setup.task, tuple(encode(flags.helpful)), tuple(encode(flags.sneaky))
+        )
+        if settings.rl.prompts_per_step % 2:
+            raise ValueError(
+                f"prompts_per_step must be even in the game, each question in both "
+                f"roles, got {settings.rl.prompts_per_step}"
+            )
+        rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
+        self.prover = build_rl_learner(
+            setup.model,
+            task,
+            grpo(kl_coef=0),
+            rl,
+            settings.rl_schedule(),
+            setup.batch_sharding,
+        )
+        self.verifier = build_reward_model_learner(
+            ValueModel(setup.model.config, setup.model.constrain),
+            verifier(),
+            pair_sizes(setup, epochs=settings.offline.epochs),
+            settings.optimizer,
+            setup.batch_sharding,
+        )
+        self.rules = GameSettings(
+            rounds=flags.rounds,
+            steps_per_round=rl.steps,
+            max_pairs=settings.offline.max_pairs,
+            kind=flags.kind,
+            seed=settings.seed,
+        )
+
+    def begin(self, policy: TrainState) -> tuple[RLState, TrainState]:
+        """The prover's state, and the verifier that every round starts from."""
+        optimizer, places = self.setup.settings.optimizer, self.setup.batch_sharding
+        base = init_value_state(policy, optimizer, places)
+        return init_rl_state(self.prover, policy), base
+
+    def run(self, state: tuple[RLState, TrainState], session: Session) -> StageResult:
+        """Rounds up to the last, or until sneaky solutions no longer convince."""
+        setup, settings, run = self.setup, self.setup.settings, session.run
+        prover, base = state
+        game = Game(
+            self.prover,
+            self.verifier,
+            base,
+            list(setup.problems.train[: settings.game.problems]),
+            self.rules,
+        )
+        problems = RoleStream(
+            ProblemStream(
+                list(setup.problems.train),
+                batch_size=settings.rl.prompts_per_step // 2,
+                seed=self.prover.settings.seed,
+            )
+        )
+        truncate_after(run.metrics_path, 0)
+        checkpoints = CheckpointFolder(run.checkpoints_path / "game", keep=1)
+        session.progress.stage(settings.method, self.rules.rounds, 0)
+        timer = PhaseTimer()
+        played = start_game(game, prover)
+        step = 0
+        with MetricsLog(run.path) as log:
+            while played.round_index < self.rules.rounds:
+                if session.interrupt.requested:
+                    break
+                played, row, steps = game_round(game, played, problems, timer)
+                params = played.prover.policy.params
+                row["heldout/accuracy"] = setup.heldout.greedy.accuracy(params)
+                steps[-1] |= row | timer.take()
+                for found in steps:
+                    step += 1
+                    log.write(step, found)
+                session.progress.update(played.round_index, steps[-1])
+                models = {"prover": played.prover.policy, "verifier": played.verifier}
+                checkpoints.save(step, models, fingerprint=setup.fingerprint())
+                if no_longer_convinces(row, self.rules):
+                    break
+        return StageResult(played.prover.policy.params, step, 0)

@@ -1,0 +1,67 @@
+"""Pairs of responses: from a file, and the sizes of learning from them."""
+
+from collections.abc import Iterable
+
+from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings
+from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, text_field
+from jaxrl_reason.tasks.question_sources import load_questions
+from jaxrl_reason.tasks.questions import Question
+from jaxrl_reason.tasks.row_questions import RowQuestion
+from jaxrl_reason.train.examples import response_tokens
+from jaxrl_reason.train.setup import Setup
+
+
+def read_pairs(setup: Setup, source: str) -> list[Pair]:
+    """The pairs of a file, as the task asks their questions.
+
+    Args:
+      setup: of the run.
+      source: JSONL or parquet with a question, a better and a worse response.
+
+    Raises:
+      ValueError: a row lacks a field, or the task has no questions in text.
+    """
+    settings, task = setup.settings, setup.task
+    if settings.task.source == "countdown":
+        raise ValueError("offline.pairs needs a task of questions, got countdown")
+    pairs: list[Pair] = []
+
+    def read(rows: Iterable[PlacedRow]) -> list[Question]:
+        for place, row in rows:
+            with NamedPlace(place):
+                asked = text_field(row, settings.task.question)
+                question = RowQuestion(len(pairs), asked, "", row=row)
+                better = text_field(row, settings.task.chosen)
+                worse = text_field(row, settings.task.rejected)
+            pairs.append(
+                Pair(
+                    task.prompt_tokens(question),
+                    response_tokens(task, better),
+                    response_tokens(task, worse),
+                )
+            )
+        return []
+
+    load_questions(source, read)
+    return pairs
+
+
+def pair_sizes(setup: Setup, *, epochs: int, candidates: int = 2) -> PreferenceSettings:
+    """Sizes of learning from pairs, those of the rl group where it has them.
+
+    Args:
+      setup: of the run.
+      epochs: over the pairs.
+      candidates: responses of a comparison.
+    """
+    settings, rl = setup.settings, setup.settings.rl
+    longest = candidates * (rl.prompt_width + rl.max_new_tokens)
+    return PreferenceSettings(
+        pairs_per_update=settings.offline.pairs_per_update,
+        epochs=epochs,
+        rows_per_micro_batch=rl.rows_per_micro_batch,
+        row_width=max(rl.row_width, longest),
+        max_prompt=rl.prompt_width,
+        max_response=rl.max_new_tokens,
+        seed=settings.seed + rl.seed,
+    )

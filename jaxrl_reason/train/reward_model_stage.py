@@ -1,0 +1,139 @@
+"""Training of a reward model on pairs, drawn by the policy or from a file."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.data.preference_pairs import build_pairs
+from jaxrl_reason.learner.state import TrainState, abstract, init_value_state
+from jaxrl_reason.models import ValueModel
+from jaxrl_reason.offline.sample_rounds import as_pairs, round_metrics, sample_round
+from jaxrl_reason.reward_models.reward_batch import Comparison, as_comparisons
+from jaxrl_reason.reward_models.reward_model import (
+    build_reward_model_learner,
+    score_rollouts,
+    train_on_comparisons,
+)
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.train.methods import REWARD_MODELS
+from jaxrl_reason.train.pairs import pair_sizes, read_pairs
+from jaxrl_reason.train.rounds import round_problems, round_sampler
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+
+class RewardModel:
+    """A scalar head on the policy's transformer learns to rank responses.
+
+    A row is an epoch. Right and wrong responses to the held-out questions say how often
+    the model puts a right one first.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        settings = setup.settings
+        method = REWARD_MODELS[settings.method]()
+        self.learner = build_reward_model_learner(
+            ValueModel(setup.model.config, setup.model.constrain),
+            method,
+            pair_sizes(setup, epochs=1, candidates=sum(method.candidates)),
+            settings.optimizer,
+            setup.batch_sharding,
+        )
+        self.sampler = round_sampler(setup)
+        pairs = settings.offline.pairs
+        self.given = None if pairs is None else as_comparisons(read_pairs(setup, pairs))
+
+    def begin(self, policy: TrainState) -> tuple[Any, TrainState]:
+        """The policy's parameters, which draw the responses, and the reward model."""
+        optimizer, places = self.setup.settings.optimizer, self.setup.batch_sharding
+        return policy.params, init_value_state(policy, optimizer, places)
+
+    def run(self, state: tuple[Any, TrainState], session: Session) -> StageResult:
+        """Epochs up to `offline.epochs`, each saved."""
+        setup, settings, run = self.setup, self.setup.settings, session.run
+        policy, scorer = state
+        fingerprint = setup.fingerprint()
+        checkpoints = CheckpointFolder(
+            run.checkpoints_path / "reward_model", keep=settings.keep
+        )
+        done = 0
+        if checkpoints.steps() or settings.resume_step is not None:
+            found = checkpoints.restore(
+                abstract(scorer), fingerprint, settings.resume_step
+            )
+            checkpoints.drop_after(found.step)
+            scorer, done = found.state, found.step
+        first, epochs = done, settings.offline.epochs
+        truncate_after(run.metrics_path, done)
+        comparisons, sampled = self.comparisons(policy)
+        heldout = self.heldout_responses(policy)
+        session.progress.stage(settings.method, epochs, done)
+        with MetricsLog(run.path) as log:
+            while done < epochs and not session.interrupt.requested:
+                scorer, row = train_on_comparisons(
+                    self.learner, scorer, comparisons, seed=settings.seed + done
+                )
+                done += 1
+                row |= sampled
+                if heldout is not None:
+                    scores = score_rollouts(self.learner, scorer.params, heldout)
+                    row |= ranking_accuracy(scores, heldout)
+                log.write(done, row)
+                session.progress.update(done, row)
+                checkpoints.save(done, scorer, fingerprint=fingerprint)
+        return StageResult(None, done, first)
+
+    def comparisons(self, params: Any) -> tuple[list[Comparison], Row]:
+        """What to learn from, and what the sampled responses say of the policy."""
+        if self.given is not None:
+            return self.given, {}
+        setup = self.setup
+        rollouts = sample_round(self.sampler, params, round_problems(setup, 0), draw=0)
+        places = build_pairs(
+            rollouts.correct,
+            rollouts.truncated,
+            rollouts.lengths,
+            max_pairs=setup.settings.offline.max_pairs,
+            seed=setup.settings.seed,
+            failed=rollouts.failed,
+            problem_ids=rollouts.problem_ids,
+        )
+        if not len(places):
+            raise NoSignalError(
+                "a question must have a right and a wrong complete response, got none "
+                f"of {rollouts.num_prompts}"
+            )
+        return as_comparisons(as_pairs(rollouts, places)), round_metrics(rollouts)
+
+    def heldout_responses(self, params: Any) -> Rollouts | None:
+        """Responses to held-out questions; None for fewer than one call's."""
+        call = self.setup.settings.rl.prompts_per_step
+        problems = list(self.setup.problems.heldout)
+        count = len(problems) // call * call
+        if not count:
+            return None
+        return sample_round(self.sampler, params, problems[:count], draw=1)
+
+
+def ranking_accuracy(scores: np.ndarray, rollouts: Rollouts) -> Row:
+    """How often a right response scores above a wrong one to the same question.
+
+    Args:
+      scores: [P, G].
+      rollouts: graded.
+
+    Returns:
+      `heldout/ranking_accuracy`, ties half; nothing where there is no such pair.
+    """
+    right = rollouts.correct & ~rollouts.failed
+    wrong = ~rollouts.correct & ~rollouts.failed
+    pairs = right[:, :, None] & wrong[:, None, :]
+    if not pairs.any():
+        return {}
+    gap = scores[:, :, None] - scores[:, None, :]
+    won = (gap > 0) + 0.5 * (gap == 0)
+    return {"heldout/ranking_accuracy": float(won[pairs].mean())}

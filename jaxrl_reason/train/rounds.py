@@ -1,0 +1,169 @@
+"""Offline rounds: sample, choose what to learn from, train; or pairs from a file."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.learner.sft import build_sft_learner
+from jaxrl_reason.learner.state import TrainState, init_state
+from jaxrl_reason.offline.iterative import iterative_dpo_round
+from jaxrl_reason.offline.offline_recipes import OFFLINE
+from jaxrl_reason.offline.preference_training import (
+    build_preference_learner,
+    train_on_pairs,
+)
+from jaxrl_reason.offline.round_loop import OneRound, resume_rounds, train_rounds
+from jaxrl_reason.offline.sample_rounds import (
+    RoundSampler,
+    RoundSettings,
+    build_round_sampler,
+)
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.train.pairs import pair_sizes, read_pairs
+from jaxrl_reason.train.reinforcement import run_hooks
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+
+class Rounds:
+    """RFT, STaR, iterative DPO and its kin, or training on pairs from a file."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        settings, offline = setup.settings, setup.settings.offline
+        self.recipe = OFFLINE[settings.method]
+        if offline.pairs is not None and self.recipe.method is None:
+            raise ValueError(
+                f"offline.pairs needs a method that learns from pairs, got "
+                f"{settings.method}"
+            )
+        self.sampler = round_sampler(setup)
+        self.pairs = None if offline.pairs is None else read_pairs(setup, offline.pairs)
+
+    def begin(self, policy: TrainState) -> TrainState:
+        """A copy of the policy under the optimiser of a round."""
+        optimizer = self.setup.settings.optimizer.build()
+        return init_state(policy.params, optimizer, copy=True)
+
+    def run(self, state: TrainState, session: Session) -> StageResult:
+        """Rounds up to `offline.rounds`."""
+        setup, settings, run = self.setup, self.setup.settings, session.run
+        one_round = self.one_round(state)
+        fingerprint = setup.fingerprint()
+        checkpoints = CheckpointFolder(
+            run.checkpoints_path / "rounds", keep=settings.keep
+        )
+        done = 0
+        if checkpoints.steps() or settings.resume_step is not None:
+            state, done = resume_rounds(
+                checkpoints, fingerprint, state, settings.resume_step
+            )
+        first = done
+        truncate_after(run.metrics_path, done)
+        rounds = settings.offline.rounds
+        session.progress.stage(settings.method, rounds, done)
+        with MetricsLog(run.path) as log:
+            hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
+            # A round takes as long as many steps: each is measured and saved.
+            hooks = dataclasses.replace(hooks, evaluate_every=1, save_every=1)
+            if self.pairs is not None:
+                hooks = dataclasses.replace(hooks, show_samples=None)
+            state = train_rounds(one_round, state, hooks, rounds=rounds, done=done)
+        done = checkpoints.steps()[-1]
+        return StageResult(state.params, done, first)
+
+    def one_round(self, base: TrainState) -> OneRound:
+        """(policy, index) -> the trained policy, its row and what was sampled."""
+        setup, settings = self.setup, self.setup.settings
+        optimizer, offline = settings.optimizer, settings.offline
+        if self.recipe.method is not None:
+            learner = build_preference_learner(
+                setup.model,
+                self.recipe.method,
+                pair_sizes(setup, epochs=offline.epochs),
+                optimizer,
+                setup.batch_sharding,
+            )
+            if self.pairs is not None:
+                pairs = self.pairs
+
+                def from_file(policy: TrainState, index: int) -> Any:
+                    state = init_state(policy.params, optimizer.build(), copy=True)
+                    # The reference is the model that the run started from.
+                    return *train_on_pairs(learner, state, pairs, base.params), None
+
+                return from_file
+            return lambda policy, index: iterative_dpo_round(
+                self.sampler,
+                learner,
+                policy,
+                self.problems(index),
+                round_index=index,
+                max_pairs=offline.max_pairs,
+            )
+        # The number of updates is that of the epochs over what was found.
+        sft = dataclasses.replace(settings.sft, updates=1)
+        sft_learner = build_sft_learner(
+            setup.model, sft, optimizer, setup.batch_sharding
+        )
+        learn = partial(
+            self.recipe.run,
+            self.sampler,
+            sft_learner,
+            optimizer,
+            epochs=offline.epochs,
+        )
+        if settings.method == "star":
+            return lambda policy, index: learn(
+                policy, base, self.problems(index), round_index=index
+            )
+        return lambda policy, index: learn(
+            policy,
+            self.problems(index),
+            round_index=index,
+            max_per_prompt=offline.max_per_prompt,
+        )
+
+    def problems(self, index: int) -> Sequence[Any]:
+        """The questions of a round, whole calls of the sampler."""
+        return round_problems(self.setup, index)
+
+
+def round_sampler(setup: Setup) -> RoundSampler:
+    """The sampler of a round, with the sizes of the rl group."""
+    rl = setup.settings.rl
+    return build_round_sampler(
+        setup.model,
+        setup.task,
+        RoundSettings(
+            prompts_per_call=rl.prompts_per_step,
+            group_size=rl.group_size,
+            prompt_width=rl.prompt_width,
+            max_new_tokens=rl.max_new_tokens,
+            temperature=rl.temperature,
+            seed=setup.settings.seed + rl.seed,
+        ),
+        setup.batch_sharding,
+    )
+
+
+def round_problems(setup: Setup, index: int) -> list[Any]:
+    """Questions of round `index`, drawn anew for each; whole calls of the sampler.
+
+    Raises:
+      ValueError: there are fewer than a call takes.
+    """
+    settings, train = setup.settings, setup.problems.train
+    call = settings.rl.prompts_per_step
+    count = min(settings.offline.problems or len(train), len(train)) // call * call
+    if not count:
+        raise ValueError(
+            f"a round needs at least prompts_per_step questions ({call}), got "
+            f"{min(settings.offline.problems or len(train), len(train))}"
+        )
+    order = np.random.default_rng((settings.seed, index)).permutation(len(train))
+    return [train[int(i)] for i in order[:count]]

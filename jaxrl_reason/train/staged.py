@@ -1,0 +1,112 @@
+"""RL in the stages of a published system, at the run's own sizes."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxrl_reason.data.pass_rates import kept_ids, with_ids
+from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.rl.pass_rate_filter import measure_pass_rates
+from jaxrl_reason.rl.recipes.staged_recipes import STAGED, scaled_stages
+from jaxrl_reason.rl.stage_parts import StagedRun, build_stages
+from jaxrl_reason.rl.stages import resume_stages, train_stages
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.files import atomic_write
+from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.tasks.reward_task import RewardTask
+from jaxrl_reason.train.own_reward import with_own_reward
+from jaxrl_reason.train.reinforcement import run_hooks
+from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.setup import Setup
+
+KEPT = "kept_problems.json"  # ids that the data filter kept, in the run's folder
+
+
+class StagedReinforcement:
+    """The stages one after the other; the rollouts are the plain sampler's."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.recipe = STAGED[setup.settings.method]
+        count = len(self.recipe.stages)
+        if len(setup.settings.stages.limits) != count:
+            raise ValueError(
+                f"stages.limits must be one per stage of {self.recipe.name} ({count}), "
+                f"got {setup.settings.stages.limits}"
+            )
+        if setup.settings.stages.data_filter and self.recipe.data_filter is None:
+            raise ValueError(
+                f"stages.data_filter must be off for {self.recipe.name}, which has "
+                f"none, got it"
+            )
+        self.stages = self.build(setup.problems.train)
+
+    def build(self, problems: Sequence[Any]) -> StagedRun:
+        """The compiled pieces of all stages over these problems."""
+        setup, settings = self.setup, self.setup.settings
+        rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
+        stages = scaled_stages(
+            self.recipe,
+            rl,
+            settings.rl_schedule(),
+            [list(problems)] * len(self.recipe.stages),
+            limits=settings.stages.limits,
+            critic_optimizer=settings.critic_schedule(),
+        )
+        task = setup.task
+        if isinstance(task, RewardTask):
+            stages = tuple(
+                dataclasses.replace(
+                    stage,
+                    method=with_own_reward(
+                        stage.method,
+                        task,
+                        problems,
+                        max_new_tokens=stage.settings.max_new_tokens,
+                    ),
+                )
+                for stage in stages
+            )
+        return build_stages(setup.model, task, stages, setup.batch_sharding)
+
+    def begin(self, policy: TrainState) -> TrainState:
+        """The policy, which all stages may need again as the reference."""
+        return policy
+
+    def run(self, state: TrainState, session: Session) -> StageResult:
+        """All stages, from the first or from where the folder's run stopped."""
+        setup, run = self.setup, session.run
+        if setup.settings.stages.data_filter:
+            self.stages = self.build(self.filtered(state, session))
+        fingerprint = setup.fingerprint()
+        checkpoints = CheckpointFolder(
+            run.checkpoints_path / "rl", keep=setup.settings.keep
+        )
+        now = None
+        if checkpoints.steps() or setup.settings.resume_step is not None:
+            now = resume_stages(
+                self.stages,
+                checkpoints,
+                fingerprint,
+                state,
+                setup.settings.resume_step,
+            )
+        first = 0 if now is None else now.state.step
+        truncate_after(run.metrics_path, first)
+        with MetricsLog(run.path) as log:
+            hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
+            last = train_stages(self.stages, state, hooks, now)
+        return StageResult(last.policy.params, last.step, first)
+
+    def filtered(self, policy: TrainState, session: Session) -> list[Any]:
+        """The problems that the recipe's filter keeps, chosen once a run."""
+        problems, path = self.setup.problems.train, session.run.path / KEPT
+        if not path.is_file():
+            rule = self.recipe.data_filter
+            assert rule is not None  # of __init__
+            rates = measure_pass_rates(
+                self.stages.learner[0], policy.params, list(problems)
+            )
+            atomic_write(path, json.dumps(kept_ids(rates, rule)) + "\n")
+        return with_ids(list(problems), json.loads(path.read_text("utf-8")))

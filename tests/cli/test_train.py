@@ -1,0 +1,193 @@
+"""`jaxrl-reason train` at toy size: every kind of run, own tasks, own rewards."""
+
+import json
+import shlex
+import signal
+
+import jax
+import pytest
+import yaml
+
+from jaxrl_reason.cli.train import main, read_settings
+from jaxrl_reason.rl.heldout import HeldoutEvaluation
+from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.train.run import finished_report
+
+# One-digit sums; fine-tuning teaches to answer with some digit and to end.
+TINY = shlex.split("""
+    --task sums.jsonl --task.question problem --task.answer solution
+    --task.response said --task.instruction ''
+    --model 1x16 --model.head-dim 8 --sampler.slots 0
+    --sft.updates 60 --sft.examples-per-update 8 --sft-optimizer.learning-rate 0.02
+    --rl.steps 2 --rl.prompts-per-step 4 --rl.group-size 4 --rl.max-new-tokens 4
+    --rl.rows-per-micro-batch 2 --rl.max-rounds 30 --optimizer.learning-rate 0.01
+    --dapo.overlong-cache 2 --eval.problems 4 --eval.samples 2 --eval.every 1
+    --save-every 1 --offline.pairs-per-update 8
+""")
+REWARD = """
+def parity(prompt, response, row):
+    assert prompt == row["problem"]
+    right = response.isdigit() and int(response) % 2 == row["solution"] % 2
+    return {"parity": float(right), "short": 0.1 * (len(response) == 1)}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A stranger's folder, and what one run compiles for the others."""
+    path = tmp_path_factory.mktemp("own")
+    rows = [
+        {"problem": f"{a}+{b}=", "solution": a + b, "said": str((3 * a + b) % 10)}
+        for a in range(6)
+        for b in range(4)
+    ]
+    (path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "reward.py").write_text(REWARD)
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(path / "compiled"), 0.1), strict=True):
+        jax.config.update(name, value)
+    yield path
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def train(folder, monkeypatch):
+    """Runs the command in that folder."""
+    monkeypatch.chdir(folder)
+
+    def run(name, *flags, tiny=True):
+        main([*(TINY if tiny else ()), "--run-dir", name, *flags])
+        return folder / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(folder):
+    """A run of supervised fine-tuning, whose model the others start from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main([*TINY, "--run-dir", "tuned", "--method", "sft", "--eval.every", "30"])
+    return folder / "tuned"
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tuned):
+    """A run of DAPO with a reward of one's own."""
+    flags = "--run-dir whole --sft-from tuned --reward reward.py:parity"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main([*TINY, *flags.split()])
+    return folder / "whole"
+
+
+def numbers(run):
+    """The rows of a run but for what differs from process to process."""
+    varying = ("time/", "_per_s", "memory")
+    return [
+        {k: v for k, v in row.items() if not any(word in k for word in varying)}
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
+
+
+def test_fine_tuning_is_a_method(tuned):
+    rows = numbers(tuned)
+    assert [row["step"] for row in rows] == [30, 60]
+    assert rows[1]["sft/loss"] > 0
+    assert json.loads((tuned / "report.json").read_text())["steps"] == 60
+
+
+def test_a_reward_of_ones_own_is_what_rl_learns_from(whole):
+    rows = numbers(whole)
+    assert [row["step"] for row in rows] == [1, 2]
+    # Right or wrong 1 or 0, 0.1 for one token, and DAPO's penalty near the limit.
+    assert all(-1 <= row["reward/mean"] <= 1.1 for row in rows)
+    assert all(row["reward/grader_failed_fraction"] == 0 for row in rows)
+    report = json.loads((whole / "report.json").read_text())
+    assert report["more"]["train_problems"] == 22
+    assert report["heldout_problems"] == 2
+    page = next((whole / "samples").glob("*train*.jsonl")).read_text()
+    assert "parity" in json.loads(page.splitlines()[0])["parsed"]
+
+
+def test_config_yaml_starts_the_same_run_again(train, whole):
+    again = train("again", "--config", str(whole / "config.yaml"), tiny=False)
+    assert numbers(again) == numbers(whole)
+    for run in (whole, again):
+        tree = yaml.safe_load((run / "config.yaml").read_text())
+        assert "run_dir" not in tree
+        assert tree["rl"]["steps"] == 2
+
+
+def test_resume_auto_starts_goes_on_and_leaves_alone(train, whole, monkeypatch, capsys):
+    flags = shlex.split("--sft-from tuned --reward reward.py:parity --resume auto")
+    accuracy = HeldoutEvaluation.accuracy
+
+    def press_ctrl_c(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return accuracy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
+        with pytest.raises(SystemExit) as stopped:
+            train("queued", *flags)
+    assert stopped.value.code == 130
+    assert "go on with" in capsys.readouterr().out
+    run = train("queued", *flags)
+    assert numbers(run) == numbers(whole)
+    train("queued", *flags)
+    assert "finished before" in capsys.readouterr().out
+    settings = read_settings([*TINY, "--run-dir", "queued", *flags])
+    assert finished_report(settings)["steps"] == 2
+
+
+def test_a_published_system_in_stages(train, tuned):
+    run = train(
+        "stages",
+        *shlex.split("--method srpo --stages.limits 4 4 --rl.steps 1"),
+        *shlex.split("--sft-from tuned --reward reward.py:parity"),
+    )
+    rows = numbers(run)
+    assert [row["step"] for row in rows] == [1, 2]
+    found = [next(v for k, v in row.items() if k.endswith("stage")) for row in rows]
+    assert found == [1, 2]
+    assert any(name.endswith("problems_active") for name in rows[0])
+
+
+def test_rounds_of_preference_training(train, tuned):
+    run = train(
+        "dpo",
+        *shlex.split("--method dpo --offline.rounds 1 --offline.problems 8"),
+        *shlex.split("--sft-from tuned --reward reward.py:parity"),
+    )
+    (row,) = numbers(run)
+    assert any(name.endswith("pair_accuracy") for name in row)
+    assert "heldout/accuracy" in row
+
+
+def test_a_reward_model_learns_to_rank(train, tuned):
+    run = train(
+        "scorer",
+        *shlex.split("--method bradley_terry --offline.epochs 2"),
+        *shlex.split("--rl.prompts-per-step 2 --offline.problems 8"),
+        *shlex.split("--sft-from tuned --reward reward.py:parity"),
+    )
+    rows = numbers(run)
+    assert [row["step"] for row in rows] == [1, 2]
+    report = json.loads((run / "report.json").read_text())
+    assert report["heldout_accuracy_rl"] is None
+    assert (run / "checkpoints" / "reward_model" / "00000002").exists()
+
+
+def test_the_game_is_played(train, tuned):
+    run = train(
+        "game",
+        *shlex.split("--method prover_verifier --game.rounds 1 --rl.steps 1"),
+        *shlex.split("--game.helpful h --game.sneaky s --game.problems 8"),
+        *shlex.split("--sft-from tuned --reward reward.py:parity"),
+    )
+    (row,) = numbers(run)
+    assert any("helpful" in name for name in row)
+    assert any("verifier" in name for name in row)

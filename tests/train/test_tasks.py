@@ -1,0 +1,153 @@
+"""Which questions a run asks: files, held-out parts, copies, rewards of one's own."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
+from jaxrl_reason.tasks.reward_task import RewardTask
+from jaxrl_reason.train.own_reward import function_rewards, with_own_reward
+from jaxrl_reason.train.settings import EvalSettings, TrainSettings
+from jaxrl_reason.train.task_settings import TaskSettings
+from jaxrl_reason.train.tasks import build_task, load_problems
+from tests.rl.helpers import LuckyTask, Toy, fake_rollouts
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def settings_of(source, **task):
+    fields = {"question": "problem", "answer": "solution", **task}
+    return TrainSettings(
+        task=TaskSettings(source, **fields), eval=EvalSettings(problems=50)
+    )
+
+
+def sums(count, first=0):
+    return [
+        {"problem": f"What is {n} and {n} in all?", "solution": 2 * n}
+        for n in range(first, first + count)
+    ]
+
+
+def test_a_part_is_held_out_whatever_the_seed(tmp_path):
+    settings = settings_of(write(tmp_path / "a.jsonl", sums(20)), heldout_fraction=0.2)
+    found = load_problems(settings)
+    assert (len(found.train), len(found.heldout)) == (16, 4)
+    assert not {q.question for q in found.train} & {q.question for q in found.heldout}
+    again = load_problems(dataclasses.replace(settings, seed=1))
+    assert again.heldout == found.heldout
+
+
+def test_a_held_out_file_has_numbers_of_its_own(tmp_path):
+    source = write(tmp_path / "a.jsonl", sums(4))
+    other = write(tmp_path / "b.jsonl", sums(3, first=10))
+    found = load_problems(settings_of(source, heldout=other))
+    assert [q.problem_id for q in found.train] == [0, 1, 2, 3]
+    assert [q.problem_id for q in found.heldout] == [4, 5, 6]
+
+
+def test_copies_contradictions_and_what_is_held_out_are_dropped(tmp_path):
+    rows = [
+        *sums(6),
+        sums(1)[0],  # a copy
+        {"problem": "Why?", "solution": 1},
+        {"problem": "why?", "solution": 2},
+        {"problem": "Say, what is 7 and 7 in all?", "solution": 14},
+    ]
+    source = write(tmp_path / "a.jsonl", rows)
+    other = write(tmp_path / "b.jsonl", sums(1, first=7))
+    found = load_problems(
+        settings_of(source, heldout=other, dedup=True, decontaminate=5)
+    )
+    assert found.dropped == {"duplicates": 1, "conflicting": 2, "contaminated": 1}
+    assert [q.question for q in found.train] == [row["problem"] for row in sums(6)]
+
+
+def test_one_question_cannot_be_parted(tmp_path):
+    source = write(tmp_path / "a.jsonl", sums(1))
+    with pytest.raises(ValueError, match="must be at least 2, one of them held out"):
+        load_problems(settings_of(source))
+
+
+def test_responses_to_learn_from_are_a_field(tmp_path):
+    rows = [{**row, "work": f"It is {row['solution']}."} for row in sums(4)]
+    found = load_problems(
+        settings_of(write(tmp_path / "a.jsonl", rows), response="work")
+    )
+    assert set(found.responses.values()) == {f"It is {2 * n}." for n in range(4)}
+    source = write(tmp_path / "b.jsonl", sums(4))
+    with pytest.raises(ValueError, match="line 1: work must be text, got none"):
+        load_problems(settings_of(source, response="work"))
+
+
+def test_a_benchmark_s_file_may_be_learnt_from(tmp_path):
+    rows = [{"question": f"{n}?", "answer": f"so. #### {n}"} for n in range(5)]
+    source = write(tmp_path / "a.jsonl", rows)
+    settings = TrainSettings(
+        task=TaskSettings("gsm8k", data=source, response="answer"),
+    )
+    found = load_problems(settings)
+    assert found.train[0].answer in found.responses[found.train[0].problem_id]
+    task = build_task(settings, found, None)
+    assert task.name == "gsm8k"
+
+
+def test_the_answers_to_ones_own_questions_are_found(tmp_path):
+    source = write(tmp_path / "a.jsonl", sums(4))
+    for extract, text in (("marked", "so\n#### 2"), ("last_number", "it is 2")):
+        settings = settings_of(source, extract=extract)
+        found = load_problems(settings)
+        task = build_task(settings, found, None)
+        question = next(q for q in found.train + found.heldout if q.answer == "2")
+        assert task.grade(question, text, truncated=False).correct
+        assert not task.grade(question, "3", truncated=False).correct
+
+
+ROLLOUTS = fake_rollouts([[True, False], [False, False]], seed=1)
+PROBLEMS = [Toy(0), Toy(1)]
+
+
+def rewards_of(function):
+    return function_rewards(RewardTask(LuckyTask(), function), PROBLEMS)(ROLLOUTS)
+
+
+def test_numbers_are_rewards_and_parts_are_components():
+    number = rewards_of(lambda prompt, response, row: row["problem_id"] + 0.5)
+    assert number.tolist() == [[0.5, 0.5], [1.5, 1.5]]
+    parts = rewards_of(lambda *asked: {"a": 1.0, "b": 0.5, "correct": False})
+    assert parts.shape == (2, 2, 2)
+    assert (parts == [1.0, 0.5]).all()
+
+
+def test_what_fails_is_not_a_number():
+    def fails(prompt, response, row):
+        if row["problem_id"] == 0:
+            raise RuntimeError("no")
+        return math.inf
+
+    assert np.isnan(rewards_of(fails)).all()
+
+    def other_parts(prompt, response, row):
+        return {"a": 1.0} if row["problem_id"] == 0 else {"b": 1.0}
+
+    found = rewards_of(other_parts)
+    assert (found[0] == 1).all()
+    assert np.isnan(found[1]).all()
+
+
+def test_groups_whose_rewards_differ_carry_signal():
+    task = RewardTask(LuckyTask(), lambda *asked: 0.25)
+    method = dapo(DapoSettings(overlong_cache=2), max_new_tokens=6)
+    mine = with_own_reward(method, task, PROBLEMS, max_new_tokens=6, overlong_cache=2)
+    rewards = mine.rewards(ROLLOUTS)
+    # The limit is 6: from 5 tokens on the reward falls.
+    expected = 0.25 - np.maximum(ROLLOUTS.lengths - 4, 0) / 2
+    assert rewards == pytest.approx(expected)
+    kept = mine.keep_groups(ROLLOUTS.replace(rewards=np.float32([[1, 1], [1, 0]])))
+    assert kept.tolist() == [False, True]

@@ -28,10 +28,11 @@ from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
-from jaxrl_reason.runs.metrics import MetricsLog, Row, read_metrics
+from jaxrl_reason.runs.metrics import Row, read_metrics
 from jaxrl_reason.runs.plots import plot_comparison
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import open_run
+from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.train.examples import Examples, sft_examples
 from jaxrl_reason.train.fine_tuning import fine_tune
 from jaxrl_reason.train.heldout import values
@@ -104,9 +105,10 @@ def run_control(
     with (
         open_run(config.folder, config) as run,
         GracefulInterrupt() as interrupt,
+        open_trackers(config.trackers, run.path) as trackers,
         TrainingProgress() as progress,
     ):
-        session = Session(run, progress, interrupt)
+        session = Session(run, trackers, progress, interrupt)
         sft_policy = fine_tune(sft_setup, session)
         setup = replace(sft_setup, settings=config)
         before = values(setup.heldout.measure(sft_policy.params).figures)
@@ -140,7 +142,7 @@ def further_supervision(
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
 
     session.progress.stage("control", settings.updates)
-    with MetricsLog(session.run.path) as log:
+    with session.log() as log:
         hooks = Hooks(
             log=log,
             checkpoints=CheckpointFolder(session.run.checkpoints_path / "control"),

@@ -63,6 +63,12 @@ def read_settings(
     first.add_argument("--preset", default=preset)
     first.add_argument("--config", type=Path)
     found = first.parse_known_args(list(argv))[0]
+    if found.config is not None:
+        # A slip in the flags is told before the file is read.
+        command = TrainCommand(starting_point(found.preset, {}))
+        tyro.cli(
+            TrainCommand, args=argv, default=command, description=description, prog=prog
+        )
     tree = {} if found.config is None else read_config(found.config)
     default = starting_point(tree.pop("preset", found.preset), tree)
     command = TrainCommand(default, found.preset, found.config)

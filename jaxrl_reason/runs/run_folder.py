@@ -126,14 +126,14 @@ def open_run(
     if resume and not folder.config_path.is_file():
         raise RunFolderError(
             f"nothing to resume in {folder.path}: it has no config.json; "
-            "leave --resume out to start a new run there"
+            "--resume auto starts a new run there"
         )
     if folder.path.exists() and not folder.path.is_dir():
         raise RunFolderError(f"run folder {folder.path} is a file")
     if not resume and folder.path.is_dir() and _has_files(folder.path):
         raise RunFolderError(
-            f"run folder {folder.path} is not empty; pass --resume to go on with the "
-            "run in it, or another --run-dir for a new one"
+            f"run folder {folder.path} is not empty; pass --resume must to go on "
+            "with the run in it, or another --run-dir for a new one"
         )
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.lock()

@@ -6,7 +6,7 @@ from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.runs.metrics import Row, truncate_after
 from jaxrl_reason.train.session import Session, StageResult
 from jaxrl_reason.train.setup import Setup
 
@@ -59,7 +59,7 @@ def run_sft(
     def evaluate(params: Any) -> Row:
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
 
-    with MetricsLog(run.path, name=log_name) as log:
+    with session.log(log_name) as log:
         hooks = Hooks(
             log=log,
             checkpoints=checkpoints,
@@ -70,6 +70,7 @@ def run_sft(
             evaluate=evaluate if evaluated else None,
             evaluate_every=settings.eval.every,
             log_every=settings.eval.every if evaluated else 50,
+            profile=session.profile(settings.profile) if evaluated else None,
         )
         return train_sft(learner, state, setup.examples, hooks)
 

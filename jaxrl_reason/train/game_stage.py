@@ -14,7 +14,7 @@ from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.runs.metrics import truncate_after
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.train.pairs import pair_sizes
 from jaxrl_reason.train.session import Session, StageResult
@@ -95,7 +95,7 @@ class ProverVerifierGame:
         timer = PhaseTimer()
         played = start_game(game, prover)
         step = 0
-        with MetricsLog(run.path) as log:
+        with session.log() as log:
             while played.round_index < self.rules.rounds:
                 if session.interrupt.requested:
                     break

@@ -72,7 +72,7 @@ class Reinforcement:
         first = state.step
         truncate_after(session.run.metrics_path, first)
         session.progress.stage(learner.method.name, learner.settings.steps, first)
-        with MetricsLog(session.run.path) as log:
+        with session.log() as log:
             hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
             state = train_rl(learner, state, problems, hooks)
         return StageResult(self.plain_params(state), state.step, first)
@@ -158,4 +158,5 @@ def run_hooks(
         evaluate=evaluate,
         evaluate_every=setup.settings.eval.every,
         show_samples=show,
+        profile=session.profile(setup.settings.profile),
     )

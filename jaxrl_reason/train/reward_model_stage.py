@@ -17,7 +17,7 @@ from jaxrl_reason.reward_models.reward_model import (
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.runs.metrics import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.pairs import pair_sizes, read_pairs
 from jaxrl_reason.train.rounds import round_problems, round_sampler
@@ -72,7 +72,7 @@ class RewardModel:
         comparisons, sampled = self.comparisons(policy)
         heldout = self.heldout_responses(policy)
         session.progress.stage(settings.method, epochs, done)
-        with MetricsLog(run.path) as log:
+        with session.log() as log:
             while done < epochs and not session.interrupt.requested:
                 scorer, row = train_on_comparisons(
                     self.learner, scorer, comparisons, seed=settings.seed + done

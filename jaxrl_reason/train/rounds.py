@@ -22,7 +22,7 @@ from jaxrl_reason.offline.sample_rounds import (
     build_round_sampler,
 )
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.runs.metrics import truncate_after
 from jaxrl_reason.train.pairs import pair_sizes, read_pairs
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.session import Session, StageResult
@@ -66,7 +66,7 @@ class Rounds:
         truncate_after(run.metrics_path, done)
         rounds = settings.offline.rounds
         session.progress.stage(settings.method, rounds, done)
-        with MetricsLog(run.path) as log:
+        with session.log() as log:
             hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
             # A round takes as long as many steps: each is measured and saved.
             hooks = dataclasses.replace(hooks, evaluate_every=1, save_every=1)

@@ -10,6 +10,7 @@ from jaxrl_reason.runs.clock import StageClock
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
+from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.train.config_file import write_config
 from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
 from jaxrl_reason.train.game_stage import ProverVerifierGame
@@ -80,8 +81,13 @@ def run_training(settings: TrainSettings) -> RunResult | None:
             write_config(run.path / "config.yaml", settings)
         clock = StageClock(run.path / "wall_seconds.json")
         clock.add("set-up", time.perf_counter() - started)
-        with TrainingProgress() as progress:
-            session = Session(run, progress, interrupt)
+        with (
+            open_trackers(
+                settings.trackers, run.path, project=settings.tracker_project
+            ) as trackers,
+            TrainingProgress() as progress,
+        ):
+            session = Session(run, trackers, progress, interrupt)
             found = train(setup, stage, session, clock)
         if found is None:
             return None

@@ -5,8 +5,11 @@ from typing import Any, Protocol
 
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
+from jaxrl_reason.runs.metrics import MetricsLog
+from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,17 @@ class Session:
     """Where this process writes, what it shows, and whether it was asked to stop."""
 
     run: RunFolder
+    trackers: Trackers
     progress: TrainingProgress
     interrupt: GracefulInterrupt
+
+    def log(self, name: str = "metrics") -> MetricsLog:
+        """The rows of a stage: a file, TensorBoard and the trackers."""
+        return MetricsLog(self.run.path, name=name, trackers=self.trackers)
+
+    def profile(self, step: int) -> StepProfile | None:
+        """Traces that step into the run's folder; 0 is none."""
+        return StepProfile(step, self.run.path / "profile") if step else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jaxrl_reason.rl.recipes.dapo import DapoSettings
 from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.runs.trackers import TRACKERS
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
@@ -208,6 +209,11 @@ class TrainSettings:
         the rows over all devices there are. A CPU is split into as many virtual
         devices as asked.
       dataset_dir: where countdown's problems are prepared once and kept.
+      trackers: wandb, trackio and mlflow, to which every row goes too; each is an
+        extra of the package.
+      tracker_project: where the trackers put the run.
+      profile: the step of which a trace for xprof is written to `profile/` of the
+        run's folder; 0 for none. The first steps compile.
       save_every: steps between checkpoints.
       keep: how many checkpoints stay.
       sft_from: folder of another run whose fine-tuned model is used instead of
@@ -229,6 +235,9 @@ class TrainSettings:
     resume_step: int | None = None
     mesh: str = "auto"
     dataset_dir: Path = Path("runs/datasets")
+    trackers: tuple[str, ...] = ()
+    tracker_project: str = "jaxrl_reason"
+    profile: int = 0
     save_every: int = 10
     keep: int = 3
     sft_from: Path | None = None
@@ -269,11 +278,20 @@ class TrainSettings:
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def __post_init__(self) -> None:
-        for name, lowest in (("save_every", 1), ("keep", 1), ("seed", 0)):
+        for name, lowest in (
+            ("save_every", 1),
+            ("keep", 1),
+            ("seed", 0),
+            ("profile", 0),
+        ):
             if getattr(self, name) < lowest:
                 raise ValueError(
                     f"{name} must be >= {lowest}, got {getattr(self, name)}"
                 )
+        for tracker in self.trackers:
+            if tracker not in TRACKERS:
+                names = ", ".join(TRACKERS)
+                raise ValueError(f"trackers must be of {names}, got {tracker!r}")
         kind = kind_of(self.method)
         if kind == "examples" and not self.sft.updates:
             raise ValueError(f"{self.method} needs sft.updates >= 1, got 0")

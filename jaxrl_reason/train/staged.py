@@ -13,7 +13,7 @@ from jaxrl_reason.rl.stage_parts import StagedRun, build_stages
 from jaxrl_reason.rl.stages import resume_stages, train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
-from jaxrl_reason.runs.metrics import MetricsLog, truncate_after
+from jaxrl_reason.runs.metrics import truncate_after
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.reinforcement import run_hooks
@@ -94,7 +94,7 @@ class StagedReinforcement:
             )
         first = 0 if now is None else now.state.step
         truncate_after(run.metrics_path, first)
-        with MetricsLog(run.path) as log:
+        with session.log() as log:
             hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
             last = train_stages(self.stages, state, hooks, now)
         return StageResult(last.policy.params, last.step, first)

@@ -50,6 +50,7 @@ NOT_TRIED = {
 RUN_ELSEWHERE = {
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
+    "jaxrl-reason train": "run whole by test_train.py",
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
@@ -63,8 +64,10 @@ SMALL = {
 # Who may be meant by flags that stand alone, with what each needs besides them.
 NEEDED = [
     ("experiments/dapo_countdown.py", ""),
-    ("experiments/dapo_countdown.py", "--resume"),
+    ("experiments/dapo_countdown.py", "--resume must"),
     ("experiments/dapo_smollm2.py", ""),
+    ("jaxrl-reason train", ""),
+    ("jaxrl-reason train", "--task my.jsonl"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),
@@ -253,7 +256,7 @@ def test_every_entry_of_the_tables_is_used() -> None:
     assert set(RUN_ELSEWHERE) | set(SMALL) == programs
     named = " ".join(RUN_ELSEWHERE.values())
     for file in re.findall(r"\w+\.py", named):
-        assert (ROOT / "tests" / "experiments" / file).exists(), file
+        assert any((ROOT / "tests").rglob(file)), file
 
 
 @pytest.mark.parametrize("line", OURS, ids=lambda line: f"{line.page}: {line.text}")

@@ -4,8 +4,8 @@
     python experiments/toy_curves.py --only gspo dpo  # these alone
     python experiments/toy_curves.py --draw-only      # no runs, new pictures
 
-Runs each value of `jaxrl_reason.rl.recipes.RECIPES` through the real loop on the
-setup of `experiments/toys/setup.py`, a few seeds of it, and draws the accuracy of the
+Runs each value of `jaxrl_reason.rl.recipes.RECIPES` through the real loop on the setup
+of `experiments/toys/toy_setup.py`, a few seeds of it, and draws the accuracy of the
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
 (`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
@@ -33,7 +33,7 @@ from matplotlib.ticker import PercentFormatter
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.toys.rounds import ROUNDS, run_rounds
-from experiments.toys.setup import SETUP, Setup, method_learner, run_method
+from experiments.toys.toy_setup import SETUP, Setup, method_learner, run_method
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.runs.metrics import Row

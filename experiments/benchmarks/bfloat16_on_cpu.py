@@ -5,7 +5,7 @@
 
 The shapes are those of SmolLM2-135M: a feed-forward product for 32, 256 and 512 tokens,
 the head for 256, and a large square one. Each set of flags needs a process of its own,
-so the script starts itself once for each. Figures are GFLOP in a second of processor
+so the script starts itself once for each. Figures are GFLOP per second of processor
 time, which other work on the machine disturbs less than the clock; the best of several
 turns. With PyTorch installed its products are measured too.
 """
@@ -87,7 +87,7 @@ class Options:
 
 
 def rate(multiply: Callable[[], Any], flop: float, repeats: int) -> float:
-    """GFLOP in a second of processor time, at best."""
+    """GFLOP per second of processor time, at best."""
     multiply()
     best, calls = float("inf"), max(1, round(TURN / flop))
     for _ in range(repeats):
@@ -156,7 +156,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
 
 def show(console: Console, rows: list[dict[str, Any]]) -> None:
     """Print the rows as a table."""
-    table = Table(box=None, title="GFLOP in a second of processor time")
+    table = Table(box=None, title="GFLOP per second of processor time")
     table.add_column("flags", no_wrap=True)
     table.add_column("product", no_wrap=True)
     for size in SIZES:

@@ -1,4 +1,4 @@
-"""The plain sampler against slots that refill, in tokens a second.
+"""The plain sampler against slots that refill, in tokens per second.
 
     python experiments/benchmarks/rollout.py
     python experiments/benchmarks/rollout.py --prompts 4 --max-new-tokens 32
@@ -9,9 +9,9 @@ each. Its EOS token gets a bias with which a response ends at each token with ch
 1/`mean_length`, so lengths are spread as natural ones are. All samplers draw the same
 tokens (a narrow cache may draw others), take turns, and the best run of each counts.
 
-The share is tokens a second times 2 FLOP a parameter, over the best float32 matrix
-product of this process; the ratio is to the plain sampler. On a machine that other
-work shares, wall time says little: the last column is the ratio in CPU seconds.
+"Of peak" is tokens per second times 2 FLOP per parameter, over the best float32
+matrix product of this process; the ratio is to the plain sampler. On a machine that
+other work shares, wall time says little: the last column is the ratio in CPU seconds.
 """
 
 import json
@@ -59,7 +59,7 @@ class Options:
       prompt_widths: buckets; prompts have every length up to the last.
       slots: slot counts to try.
       lane_widths: slots that share a prompt's cache, to try.
-      shrink: shares of the slots that a run shrinks to at its end.
+      shrink: fractions of the slots that a run shrinks to at its end.
       rings: response columns of the cache while all responses are short.
       cache_dtypes: cache types to try.
       repeats: turns, of which the best counts.
@@ -89,13 +89,13 @@ class Row:
     seconds: float
     cpu_seconds: float
     tokens: int
-    share: float = 0.0
+    of_peak: float = 0.0
     ratio: float = 1.0
     cpu_ratio: float = 1.0
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
 
@@ -105,7 +105,7 @@ def samplers(
     """What to time, by name; the plain sampler first."""
     model = Transformer(config)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
-    # The random model's chances are near equal, so this is the wanted share's logit.
+    # The random model's chances are near equal, so this is the wanted fraction's logit.
     bias = float(np.log(config.vocab_size / (options.mean_length - 1)))
     settings = SamplingSettings(
         options.max_new_tokens, (END,), logit_bias=((END, bias),)
@@ -122,7 +122,7 @@ def samplers(
     for slots in options.slots:
         for lane in options.lane_widths:
             for dtype in options.cache_dtypes:
-                fewer = {int(share * slots) // lane * lane for share in options.shrink}
+                fewer = {int(part * slots) // lane * lane for part in options.shrink}
                 batch = BatchSettings(
                     slots,
                     options.prompt_widths,
@@ -171,7 +171,7 @@ def measure(options: Options) -> list[Row]:
     size = sum(x.size for x in jax.tree.leaves(abstract))
     plain = best["plain"]
     for row in best.values():
-        row.share = row.rate * 2 * size / 1e9 / peak
+        row.of_peak = row.rate * 2 * size / 1e9 / peak
         row.ratio = row.rate / plain.rate
         spent = row.cpu_seconds / row.tokens
         row.cpu_ratio = plain.cpu_seconds / plain.tokens / spent
@@ -182,14 +182,14 @@ def show(console: Console, rows: list[Row]) -> None:
     """Print the rows as a table."""
     table = Table(box=None)
     table.add_column("sampler", no_wrap=True)
-    for column in ("tokens", "tokens/s", "share", "ratio", "ratio, CPU"):
+    for column in ("tokens", "tokens/s", "of peak", "ratio", "ratio, CPU"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,
             f"{row.tokens:,}",
             f"{row.rate:,.0f}",
-            f"{row.share:.0%}",
+            f"{row.of_peak:.0%}",
             f"{row.ratio:.2f}",
             f"{row.cpu_ratio:.2f}",
         )

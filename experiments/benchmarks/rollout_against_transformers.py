@@ -1,4 +1,4 @@
-"""Our samplers against transformers' generate, in real tokens a second.
+"""Our samplers against transformers' generate, in real tokens per second.
 
     pip install 'jaxrl-reason[benchmarks]'
     python experiments/benchmarks/rollout_against_transformers.py --model MODEL.gguf
@@ -72,7 +72,7 @@ class Turn:
 
     @property
     def rate(self) -> float:
-        """Real tokens a second."""
+        """Real tokens per second."""
         return float(self.lengths.sum()) / self.seconds
 
 
@@ -164,7 +164,7 @@ def table_rows(
     size = sum(x.size for x in jax.tree.leaves(abstract_params(Transformer(config))))
     best = {name: max(of, key=lambda t: t.rate) for name, of in turns.items()}
     theirs = [best[runner.name].rate for runner in runners if not runner.ours]
-    share = partial(shares, config=config, bounds=bounds, prompts=prompts)
+    fractions = partial(peak_fractions, config=config, bounds=bounds, prompts=prompts)
     rows = []
     for runner in runners:
         done, of = best[runner.name], turns[runner.name]
@@ -179,15 +179,15 @@ def table_rows(
                 mean_length=float(done.lengths.mean()),
                 longest=int(done.lengths.max()),
                 of_peak=done.rate * 2 * size / bounds.best_flop_per_second,
-                **share(done, runner.rows),
+                **fractions(done, runner.rows),
                 ratio=done.rate / max(theirs) if theirs else 0.0,
-                turns=[(t.rate, share(t, runner.rows)["of_products"]) for t in of],
+                turns=[(t.rate, fractions(t, runner.rows)["of_products"]) for t in of],
             )
         )
     return rows
 
 
-def shares(
+def peak_fractions(
     turn: Turn,
     rows: int,
     *,
@@ -195,7 +195,7 @@ def shares(
     bounds: ProductBounds,
     prompts: list[list[int]],
 ) -> dict[str, float]:
-    """The shares of a turn's time that products alone would take; see above."""
+    """The fractions of a turn's time that products alone would take; see above."""
     prompt_lengths = np.array([len(prompt) for prompt in prompts])
     by_prompt = turn.lengths.reshape(len(prompts), -1)
     attention = bounds.attention(config, prompt_lengths, by_prompt)
@@ -219,8 +219,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
     table = Table(box=None)
     table.add_column("sampler", no_wrap=True)
     columns = ("tokens/s", "ratio", "CPU s", "mean length")
-    shares = ("of peak", "of products", "of weights products", "of full steps")
-    for column in (*columns, *shares):
+    names = ("of peak", "of products", "of weights products", "of full steps")
+    for column in (*columns, *names):
         table.add_column(column, justify="right", no_wrap=True)
     for row in result["rows"]:
         table.add_row(
@@ -229,11 +229,11 @@ def show(console: Console, result: dict[str, Any]) -> None:
             f"{row['ratio']:.2f}",
             f"{row['cpu_seconds']:.1f}",
             f"{row['mean_length']:.1f}",
-            *(f"{row[share.replace(' ', '_')]:.0%}" for share in shares),
+            *(f"{row[name.replace(' ', '_')]:.0%}" for name in names),
         )
     console.print(table)
     for row in result["rows"]:
-        of = ", ".join(f"{rate:.0f} ({share:.0%})" for rate, share in row["turns"])
+        of = ", ".join(f"{rate:.0f} ({part:.0%})" for rate, part in row["turns"])
         console.print(f"{row['name']}, turns (of products): {of}")
     console.print(
         f"best float32 product: {result['peak_gflop_per_second']:.0f} GFLOP/s"

@@ -37,7 +37,7 @@ class Options:
       slots: slot counts of our batch sampler to try.
       lane_width: slots that share a prompt's cache.
       common_prefix: whether what all prompts begin with is read once.
-      shrink: shares of the slots that a run shrinks to at its end.
+      shrink: fractions of the slots that a run shrinks to at its end.
       rings: response columns of the cache while all responses are short.
       cache_dtypes: cache types of our batch sampler to try.
       plain: whether our plain sampler takes part.
@@ -114,7 +114,7 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
     for slots in sorted({min(slots, total) for slots in options.slots}):
         for dtype in options.cache_dtypes:
             lane = options.lane_width
-            fewer = {int(share * slots) // lane * lane for share in options.shrink}
+            fewer = {int(part * slots) // lane * lane for part in options.shrink}
             batch = BatchSettings(
                 slots,
                 (tokens.shape[1],),

@@ -5,12 +5,12 @@
     python experiments/benchmarks/throughput.py --json throughput.json
 
 A rollout is `make_sampler` with no EOS token, so every response has its full length; a
-training step is forward, `chunked_logprobs`, backward and AdamW. Tokens a second count
-sampled tokens or trained tokens. FLOP a second count the model's own products once
-(2 a matrix parameter and token forward, three times that in training, and attention
-over the mean context), so what is recomputed lowers the figure. The share is of the
-best float32 matrix product of this process, measured beside each row, also for
-bfloat16.
+training step is forward, `chunked_logprobs`, backward and AdamW. Tokens per second
+count sampled tokens or trained tokens. FLOP per second count the model's own products
+once (2 a matrix parameter and token forward, three times that in training, and
+attention over the mean context), so what is recomputed lowers the figure. The fraction
+is of the best float32 matrix product of this process, measured beside each row, also
+for bfloat16.
 
 On a CPU the first touch of memory counts: with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in
 the environment large buffers are mapped in large pages.
@@ -141,7 +141,7 @@ class Row:
     milliseconds: float  # a decode step or a training step
     gflop_per_second: float
     peak_gflop_per_second: float
-    share: float
+    of_peak: float
 
 
 def best_seconds(run: Callable[[], Any], repeats: int) -> float:
@@ -156,7 +156,7 @@ def best_seconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def matrix_peak(repeats: int, size: int = 2048) -> float:
-    """GFLOP a second of the largest float32 product this process manages."""
+    """GFLOP per second of the largest float32 product this process manages."""
     x = jnp.ones((size, size), jnp.float32)
     multiply = jax.jit(lambda x: x @ x)
     return 2 * size**3 / best_seconds(lambda: multiply(x), repeats) / 1e9
@@ -242,7 +242,7 @@ def measure(name: str, work: str, dtype: str, remat: str, repeats: int) -> Row:
         milliseconds=seconds / steps * 1e3,
         gflop_per_second=rate,
         peak_gflop_per_second=peak,
-        share=rate / peak,
+        of_peak=rate / peak,
     )
 
 
@@ -251,7 +251,7 @@ def show(console: Console, rows: list[Row]) -> None:
     table = Table(box=None)
     for column in ("shape", "work", "dtype", "remat"):
         table.add_column(column, no_wrap=True)
-    for column in ("tokens/s", "ms/step", "GFLOP/s", "peak", "share"):
+    for column in ("tokens/s", "ms/step", "GFLOP/s", "peak", "of peak"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -263,7 +263,7 @@ def show(console: Console, rows: list[Row]) -> None:
             f"{row.milliseconds:.1f}",
             f"{row.gflop_per_second:.0f}",
             f"{row.peak_gflop_per_second:.0f}",
-            f"{row.share:.0%}",
+            f"{row.of_peak:.0%}",
         )
     console.print(table)
 

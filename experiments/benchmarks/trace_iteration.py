@@ -23,8 +23,8 @@ import tyro
 # Run as a script, this file's folder is on the path, not the one two above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from experiments.toys.setup import SETUP, Setup, method_learner, sft_policy
-from experiments.toys.tasks import EndlessProblems
+from experiments.toys.toy_setup import SETUP, Setup, method_learner, sft_policy
+from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import init_rl_state

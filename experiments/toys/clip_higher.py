@@ -25,8 +25,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.setup import SETUP, Setup
-from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
+from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.tasks.task import Graded
@@ -61,7 +61,7 @@ class CoinToss(CountDown):
         return [*(FIRST_DIGIT + digit for digit in digits[1:]), END]
 
 
-THIS_BENCH = replace(
+THIS_SETUP = replace(
     SETUP,
     task=CoinToss(),
     optimizer=OptimizerSettings(learning_rate=3e-3, b1=0.0),
@@ -88,8 +88,12 @@ def experiment(setup: Setup) -> Experiment:
         steps=60,
         panels=(
             Panel("policy/entropy", "Entropy", "nats per token"),
-            Panel("policy/clip_fraction_high", "Tokens above the upper clip", "share"),
-            Panel("policy/clip_fraction_low", "Tokens below the lower clip", "share"),
+            Panel(
+                "policy/clip_fraction_high", "Tokens above the upper clip", "fraction"
+            ),
+            Panel(
+                "policy/clip_fraction_low", "Tokens below the lower clip", "fraction"
+            ),
         ),
         summaries={
             "entropy, steps 26-30": over_steps("policy/entropy", 26, 30),
@@ -102,7 +106,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

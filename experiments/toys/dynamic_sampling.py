@@ -25,8 +25,8 @@ from experiments.toys.compare import (
     first_row,
     run_script,
 )
-from experiments.toys.setup import SETUP, Setup
-from experiments.toys.tasks import CountDown
+from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_tasks import CountDown
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.runs.metrics import Row
@@ -34,7 +34,7 @@ from jaxrl_reason.runs.metrics import Row
 GOAL = 0.95
 WINDOW = 3  # steps that the accuracy is averaged over
 
-THIS_BENCH = replace(
+THIS_SETUP = replace(
     SETUP,
     task=CountDown(start_digits=(1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 7, 8)),
     optimizer=OptimizerSettings(learning_rate=2e-3),
@@ -66,14 +66,16 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(10, 11, 12, 13, 14),
         steps=120,
         panels=(
-            Panel("reward/accuracy", "Accuracy by step", "share"),
+            Panel("reward/accuracy", "Accuracy by step", "fraction"),
             Panel(
                 "reward/accuracy",
                 "Accuracy by tokens sampled",
-                "share",
+                "fraction",
                 "rollout/tokens_so_far",
             ),
-            Panel("groups/accepted_fraction", "Groups taken into the batch", "share"),
+            Panel(
+                "groups/accepted_fraction", "Groups taken into the batch", "fraction"
+            ),
         ),
         summaries={
             f"steps to {GOAL:.0%}": first_row("step", reached),
@@ -88,15 +90,15 @@ def experiment(setup: Setup) -> Experiment:
 
 
 def groups_without_signal(rows: Sequence[Row]) -> float:
-    """Mean share of the sampled groups, in percent."""
-    shares = [
+    """Mean fraction of the sampled groups, in percent."""
+    fractions = [
         row["groups/all_correct_fraction"] + row["groups/all_wrong_fraction"]
         for row in rows
     ]
-    return 100 * sum(shares) / len(shares)
+    return 100 * sum(fractions) / len(fractions)
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

@@ -3,7 +3,7 @@
     python experiments/toys/loss_mean_and_length.py
 
 In the sequence mean every response weighs the same, so a token of a long response
-weighs less: a wrong response is punished less a token the longer it is, a right one
+weighs less: a wrong response is punished less per token the longer it is, a right one
 praised more the shorter it is. The policy gradient of the token mean does not prefer
 one length to another among responses with the same reward.
 
@@ -23,8 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.setup import SETUP, Setup
-from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
+from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 
@@ -54,7 +54,7 @@ class LosesTheThread(CountDown):
         return [*out, END]
 
 
-THIS_BENCH = replace(
+THIS_SETUP = replace(
     SETUP,
     task=LosesTheThread(),
     model=replace(SETUP.model, context_length=LIMIT + 8),
@@ -88,7 +88,7 @@ def experiment(setup: Setup) -> Experiment:
         panels=(
             Panel("rollout/length_wrong", "Length of wrong responses", "tokens"),
             Panel("rollout/length_correct", "Length of right responses", "tokens"),
-            Panel("reward/accuracy", "Accuracy of the samples", "share"),
+            Panel("reward/accuracy", "Accuracy of the samples", "fraction"),
         ),
         summaries={
             "wrong, tokens, steps 21-40": over_steps("rollout/length_wrong", 21, 40),
@@ -99,7 +99,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
-from experiments.toys.setup import SETUP, Setup, one_device, sft_policy
-from experiments.toys.tasks import EndlessProblems, Toy
+from experiments.toys.toy_setup import SETUP, Setup, one_device, sft_policy
+from experiments.toys.toy_tasks import EndlessProblems, Toy
 from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.models import Transformer

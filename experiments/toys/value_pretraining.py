@@ -24,8 +24,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.setup import SETUP, Setup
-from experiments.toys.tasks import END, FIRST_DIGIT, CountDown, Toy
+from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.losses import ppo_loss, value_loss
 from jaxrl_reason.rl.method import Method
@@ -67,7 +67,7 @@ class SayAndWait(CountDown):
         return [*(FIRST_DIGIT + digit for digit in digits), END]
 
 
-THIS_BENCH = replace(
+THIS_SETUP = replace(
     SETUP,
     task=SayAndWait(),
     model=replace(SETUP.model, context_length=LIMIT + 8),
@@ -116,12 +116,12 @@ def experiment(setup: Setup) -> Experiment:
         seeds=(0, 1, 2, 3, 4),
         steps=50,
         panels=(
-            Panel("reward/accuracy", "Accuracy of the samples", "share"),
+            Panel("reward/accuracy", "Accuracy of the samples", "fraction"),
             Panel("rollout/length_mean", "Length of responses", "tokens"),
             Panel(
                 "rollout/truncated_fraction",
                 "Responses that ran into the limit",
-                "share",
+                "fraction",
             ),
         ),
         summaries={
@@ -132,7 +132,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_BENCH) -> None:
+def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

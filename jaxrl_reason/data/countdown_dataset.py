@@ -40,7 +40,7 @@ def config_name(settings: CountdownSettings) -> str:
     return (
         f"numbers{'-'.join(map(str, settings.numbers))}_max{settings.max_number}"
         f"_value{settings.max_value}_targets{settings.max_targets}"
-        f"_validation{settings.validation_share}_test{settings.test_share}"
+        f"_validation{settings.validation_fraction}_test{settings.test_fraction}"
         f"_by-{settings.hold_out}_seed{settings.seed}"
     )
 
@@ -96,7 +96,7 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager  # nothing is downloaded
         splits = generate_problems(self.builder_config.settings)
-        # TFDS refuses empty splits, and a share of 0 asks for one.
+        # TFDS refuses empty splits, and a fraction of 0 asks for one.
         wanted = [name for name in SPLITS if splits[name]]
         return {name: self._generate_examples(name, splits[name]) for name in wanted}
 

@@ -179,7 +179,7 @@ def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
 
     Args:
       prompts: of the training set.
-      answers: one a prompt.
+      answers: one per prompt.
 
     Returns:
       Positions; every position is in exactly one of the three.
@@ -193,7 +193,7 @@ def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
     """
     if len(prompts) != len(answers):
         raise ValueError(
-            f"answers must be one a prompt, {len(prompts)}, got {len(answers)}"
+            f"answers must be one per prompt, {len(prompts)}, got {len(answers)}"
         )
     keys = [_collapsed(prompt) for prompt in prompts]
     said: dict[str, set[str]] = {}

@@ -101,7 +101,7 @@ def open_split(
     """Open a split, preparing the dataset first if need be.
 
     Every row is read once here, so that damage shows now and not in the middle of a
-    run (about 15,000 rows a second).
+    run (about 15,000 rows per second).
 
     Args:
       settings: which puzzles, and how they are split.
@@ -120,7 +120,8 @@ def open_split(
     builder = _builder(settings, data_dir)
     if split not in builder.info.splits:
         raise ValueError(
-            f"a split needs a share above 0, got {split!r} of {builder.info.full_name}"
+            f"a split needs a fraction above 0, got {split!r} of "
+            f"{builder.info.full_name}"
         )
     folder = Path(builder.data_dir)
     with _damage_named(folder):
@@ -191,10 +192,10 @@ class ProblemStream:
         }
         # Grain's pass n with seed s has the order of pass 0 with seed s + n: with
         # neighbouring seeds used as they are, runs would share their orders.
-        spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         dataset = (
             grain.MapDataset.source(problems)
-            .shuffle(seed=spread)
+            .shuffle(seed=shuffle_seed)
             .batch(batch_size, drop_remainder=True, batch_fn=list)
             .repeat()
         )

@@ -1,7 +1,7 @@
 """Pairs for iterative DPO: from graded groups to (chosen, rejected), on the host.
 
 One round of iterative DPO (IRPO, arXiv 2404.19733): sample
-N responses a prompt with the policy of the round before, grade them, build up to K
+N responses per prompt with the policy of the round before, grade them, build up to K
 pairs of a correct and a wrong one, train with the policy of the round before as the
 reference. The paper has N = 30, K = 10 and four rounds.
 """
@@ -69,8 +69,8 @@ def build_pairs(
       ValueError: shapes differ, or a setting is out of its range.
 
     Example:
-      >>> correct, cut = np.array([[1, 0, 0, 1]]), np.array([[0, 0, 1, 0]])
-      >>> pairs = build_pairs(correct, cut, np.full((1, 4), 9), max_pairs=8, seed=0)
+      >>> correct, long = np.array([[1, 0, 0, 1]]), np.array([[0, 0, 1, 0]])
+      >>> pairs = build_pairs(correct, long, np.full((1, 4), 9), max_pairs=8, seed=0)
       >>> sorted(zip(pairs.chosen.tolist(), pairs.rejected.tolist()))
       [(0, 1), (3, 1)]
     """
@@ -79,15 +79,15 @@ def build_pairs(
     if max_length_ratio is not None and not max_length_ratio >= 1:
         raise ValueError(f"max_length_ratio must be >= 1, got {max_length_ratio}")
     right, lengths = np.asarray(correct) != 0, np.asarray(lengths)
-    cut = np.asarray(truncated) != 0
+    cut_off = np.asarray(truncated) != 0
     lost = np.zeros_like(right) if failed is None else np.asarray(failed) != 0
-    for name, x in (("truncated", cut), ("lengths", lengths), ("failed", lost)):
+    for name, x in (("truncated", cut_off), ("lengths", lengths), ("failed", lost)):
         if right.ndim != 2 or x.shape != right.shape:
             raise ValueError(
                 f"correct and {name} must have one shape [P, G], "
                 f"got {list(right.shape)} and {list(x.shape)}"
             )
-    usable = ~cut & ~lost & (lengths > 0)
+    usable = ~cut_off & ~lost & (lengths > 0)
     found = []
     for p, rng in enumerate(prompt_generators(seed, problem_ids, len(right))):
         good, bad = (np.flatnonzero(usable[p] & x) for x in (right[p], ~right[p]))

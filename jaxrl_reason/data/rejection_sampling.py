@@ -1,9 +1,9 @@
 """Which sampled responses to fine-tune on: RFT and STaR, on the host.
 
-Rejection-sampling fine-tuning (RFT, arXiv 2308.01825) samples many responses a problem,
-keeps the correct ones that differ in their reasoning, and trains on them beside the
-original data. STaR (arXiv 2203.14465) loops: keep the correct ones, give the answer as
-a hint where there is none, and fine-tune the base model anew each round.
+Rejection-sampling fine-tuning (RFT, arXiv 2308.01825) samples many responses per
+problem, keeps the correct ones that differ in their reasoning, and trains on them
+beside the original data. STaR (arXiv 2203.14465) loops: keep the correct ones, give the
+answer as a hint where there is none, and fine-tune the base model anew each round.
 """
 
 import re
@@ -35,8 +35,8 @@ def correct_and_complete(
       ValueError: shapes differ.
 
     Example:
-      >>> correct, cut = np.array([[1, 1, 0]]), np.array([[0, 1, 0]])
-      >>> correct_and_complete(correct, cut).tolist()
+      >>> correct, truncated = np.array([[1, 1, 0]]), np.array([[0, 1, 0]])
+      >>> correct_and_complete(correct, truncated).tolist()
       [[True, False, False]]
     """
     right = _groups("correct", correct)
@@ -52,7 +52,7 @@ def deduplicate_and_cap(
     seed: int,
     problem_ids: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """At most so many responses a prompt, no two with the same signature.
+    """At most `max_per_prompt` responses per prompt, no two with the same signature.
 
     Of equal signatures the first stays. Above the cap, which keeps easy prompts from
     filling the data, a random choice stays that depends on the seed and the problem

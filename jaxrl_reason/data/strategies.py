@@ -1,10 +1,10 @@
 """Which prompts to train on, by how often they were solved (host side, NumPy).
 
-Every rule takes counts, right answers and samples a prompt, and returns flags, True for
-prompts to keep. Counts are compared exactly where rates would not be: 0.8 in float32 is
-above 0.8. Right means graded as right, not the shaped reward. Take metrics before the
-filter, and log the share that it keeps: filters move training to the edge of what the
-model can do, and hide that it gets worse.
+Every rule takes counts, right answers and samples per prompt, and returns a mask, True
+for prompts to keep. Counts are compared exactly where rates would not be: 0.8 in
+float32 is above 0.8. Right means graded as right, not the shaped reward. Take metrics
+before the filter, and log the fraction that it keeps: filters move training to the edge
+of what the model can do, and hide that it gets worse.
 """
 
 from dataclasses import dataclass, replace
@@ -100,7 +100,7 @@ def hard_set(
       [ True  True False False]
     """
     if not 1 <= below <= of:
-        raise ValueError(f"a share must have 1 <= below <= of, got {below}, {of}")
+        raise ValueError(f"a fraction must have 1 <= below <= of, got {below}, {of}")
     correct, samples = _counts(num_correct, num_samples)
     return (samples > 0) & (correct * of < below * samples)
 
@@ -159,7 +159,7 @@ def resample_history(
     ids = np.asarray(problem_ids, np.int64)
     if ids.shape != correct.shape:
         raise ValueError(
-            f"problem_ids must be one a group, {correct.shape}, got {ids.shape}"
+            f"problem_ids must be one per group, {correct.shape}, got {ids.shape}"
         )
     unique, first, where = np.unique(ids, return_index=True, return_inverse=True)
     where = where.reshape(-1)
@@ -228,7 +228,7 @@ class EasyPool:
         ids = np.asarray(problem_ids, np.int64)
         if ids.shape != correct.shape:
             raise ValueError(
-                f"problem_ids must be one a group, {correct.shape}, got {ids.shape}"
+                f"problem_ids must be one per group, {correct.shape}, got {ids.shape}"
             )
         members = dict.fromkeys(self.members)
         for i, c, n in zip(

@@ -13,9 +13,9 @@ from jaxrl_reason.evaluation.benchmark_report import (
     print_report,
     write_report,
 )
+from jaxrl_reason.evaluation.collection import collect_records
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
 from jaxrl_reason.evaluation.records import Records
-from jaxrl_reason.evaluation.run import collect_records
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.grading.math_verifier import verifier_version
 from jaxrl_reason.runs.progress import TrainingProgress
@@ -62,7 +62,7 @@ class EvaluationSettings:
       data_dir: folder of TFDS's datasets, for data of tfds:...; TFDS_DATA_DIR or
         ~/tensorflow_datasets if not given.
       greedy: one response of the most likely tokens.
-      num_samples: responses a question at `temperature`, for avg@k, pass@k and maj@k;
+      num_samples: responses per question at `temperature`, for avg@k, pass@k and maj@k;
         0 for none.
       temperature: of these samples.
       top_k: of these samples; 0 keeps all tokens.

@@ -10,7 +10,7 @@ class Decoding:
     """One way to draw responses.
 
     Attributes:
-      num_samples: responses a question.
+      num_samples: responses per question.
       temperature: 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.
       top_p: keep the fewest most likely tokens with at least this mass.

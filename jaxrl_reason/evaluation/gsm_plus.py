@@ -18,10 +18,10 @@ def robustness(
 ) -> dict[str, Estimate]:
     """Accuracy on seeds and variants, PDR and ASP, in all and by perturbation.
 
-    PDR = 1 - accuracy(variants) / accuracy(seeds); ASP, the share of pairs of a seed
-    and its variant that are both right. With several responses a question, sample j of
-    the seed is paired with sample j of the variant. Failed grades are left out of every
-    sum, of the pairs as well.
+    PDR = 1 - accuracy(variants) / accuracy(seeds); ASP, the fraction of pairs of a seed
+    and its variant that are both right. With several responses per question, sample j
+    of the seed is paired with sample j of the variant. Failed grades are left out of
+    every sum, of the pairs as well.
 
     Args:
       questions: seeds and their variants.

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
+from jaxrl_reason.evaluation.collection import BATCHES_AT_ONCE
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.evaluation.responses import PretrainedModel, make_generate
-from jaxrl_reason.evaluation.run import BATCHES_AT_ONCE
 from jaxrl_reason.models import Params, Transformer, unembedding
 from jaxrl_reason.pretrained.text_generation import WIDTH_STEP
 from jaxrl_reason.tasks.questions import all_eos_token_ids
@@ -110,7 +110,7 @@ def split_pair(loaded: PretrainedModel, context: str, continuation: str) -> Piec
       continuation: what is scored.
 
     Returns:
-      The piece; the context is cut on the left to what the model can hold.
+      The piece; the context is truncated on the left to what the model can hold.
     """
     kept = context.rstrip()
     continuation = context[len(kept) :] + continuation
@@ -118,9 +118,9 @@ def split_pair(loaded: PretrainedModel, context: str, continuation: str) -> Piec
         return [first_token(loaded)], _encode(loaded, continuation)
     whole = _encode(loaded, kept + continuation, begin=True)
     # A token may reach over the border: it is scored.
-    cut = min(len(_encode(loaded, kept, begin=True)), len(whole) - 1)
-    room = loaded.model.config.context_length + 1 - len(whole[cut:])
-    return whole[:cut][-max(room, 1) :], whole[cut:]
+    start = min(len(_encode(loaded, kept, begin=True)), len(whole) - 1)
+    room = loaded.model.config.context_length + 1 - len(whole[start:])
+    return whole[:start][-max(room, 1) :], whole[start:]
 
 
 def windows(loaded: PretrainedModel, text: str) -> list[Piece]:
@@ -202,13 +202,13 @@ def generate_texts(
     requests: Sequence[tuple[str, dict[str, Any]]],
     at_once: int,
 ) -> list[str]:
-    """Greedy completions, each cut at its first stop string.
+    """Greedy completions, each up to its first stop string.
 
     Args:
       loaded: the model.
       generate_of: the model's responses of up to so many tokens.
-      requests: contexts, cut on the left to what the model can hold, with lm-eval's
-        settings, of which `until` and `max_gen_toks` (256) are read.
+      requests: contexts, truncated on the left to what the model can hold, with
+        lm-eval's settings, of which `until` and `max_gen_toks` (256) are read.
       at_once: contexts handed over together.
 
     Returns:

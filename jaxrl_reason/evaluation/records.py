@@ -71,7 +71,7 @@ class Records:
 
         Args:
           group: the decoding's name and the question's id.
-          records: one a sample, in order.
+          records: one per sample, in order.
         """
         self._groups[group] = [
             {

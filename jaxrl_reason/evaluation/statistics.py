@@ -58,13 +58,17 @@ def wilson(right: int, count: int) -> Estimate:
         raise ValueError(f"right must be from 0 to {count}, got {right}")
     if count == 0:
         return Estimate(math.nan, math.nan, math.nan, WILSON, 0)
-    share, scale = right / count, 1 + _Z**2 / count
-    centre = (share + _Z**2 / (2 * count)) / scale
-    half = _Z * math.sqrt(share * (1 - share) / count + (_Z / (2 * count)) ** 2) / scale
+    fraction, scale = right / count, 1 + _Z**2 / count
+    centre = (fraction + _Z**2 / (2 * count)) / scale
+    half = (
+        _Z
+        * math.sqrt(fraction * (1 - fraction) / count + (_Z / (2 * count)) ** 2)
+        / scale
+    )
     # Exact at the ends, where centre and half cancel up to rounding.
     low = 0.0 if right == 0 else centre - half
     high = 1.0 if right == count else centre + half
-    return Estimate(share, low, high, WILSON, count)
+    return Estimate(fraction, low, high, WILSON, count)
 
 
 def bootstrap(
@@ -110,7 +114,7 @@ def mean(values: Sequence[float]) -> Estimate:
     """Mean over questions with its bootstrap interval; nan values are left out.
 
     Args:
-      values: one a question.
+      values: one per question.
 
     Returns:
       The Estimate.
@@ -133,7 +137,7 @@ def greedy_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimat
 
 
 def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimate]:
-    """avg@n, pass@k and maj@n of n responses a question.
+    """avg@n, pass@k and maj@n of n responses per question.
 
     Responses whose grade failed count neither as right nor as wrong; they take no part
     in the vote, nor do those that the length limit stopped. A question left with
@@ -176,8 +180,8 @@ def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float
       records: question's id -> records.
 
     Returns:
-      Number of questions and responses, of failed grades, shares of responses without
-      a final answer and of those stopped by the limit, mean length in tokens.
+      Number of questions and responses, of failed grades, fractions of responses
+      without a final answer and of those stopped by the limit, mean length in tokens.
     """
     rows = [row for group in records.values() for row in group]
     total = max(len(rows), 1)

@@ -66,7 +66,7 @@ PROVER_VERIFIER = GameRecipe(
     not_published=(
         "penalty of the rewards cgc: -2 here, from a secondary source",
         "lam, the weight of the verifier's squared scores: 0.01 here",
-        "rounds, steps a round, pairs a problem: not in what we read",
+        "rounds, steps per round, pairs per problem: not in what we read",
         "whether the prover starts anew each round: here it goes on",
         "when sneaky solutions no longer convince: at most 5% of the pairs here",
     ),

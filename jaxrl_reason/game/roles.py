@@ -101,10 +101,10 @@ def without_roles(rollouts: Rollouts, task: RoleTask) -> Rollouts:
     the prompt.
     """
     helpful = is_helpful(rollouts)
-    cut = np.where(helpful, len(task.helpful), len(task.sneaky))
-    lengths = rollouts.prompt_lengths - cut
+    role_lengths = np.where(helpful, len(task.helpful), len(task.sneaky))
+    lengths = rollouts.prompt_lengths - role_lengths
     columns = np.arange(rollouts.prompt_tokens.shape[1])
-    source = np.minimum(columns + cut[:, None], columns[-1])
+    source = np.minimum(columns + role_lengths[:, None], columns[-1])
     moved = np.take_along_axis(rollouts.prompt_tokens, source, axis=1)
     return replace(
         rollouts,

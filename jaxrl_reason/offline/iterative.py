@@ -124,7 +124,7 @@ def rft_round(
       round_index: >= 0, another each round.
       start: the model to train, kept; the policy if left out. RFT's paper trains the
         pretrained model, on the original data and what was kept.
-      max_per_prompt: responses a prompt, so that easy ones do not fill the data.
+      max_per_prompt: responses per prompt, so that easy ones do not fill the data.
       epochs: over all examples.
       original: examples to train on besides.
       signature: of a response's text; of equal ones the first is kept. RFT's is
@@ -179,7 +179,7 @@ def star_round(
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
       round_index: >= 0, another each round.
       hint: problem -> prompt tokens with the answer; None for no rationalisation.
-      max_per_prompt: responses a prompt; the paper samples one.
+      max_per_prompt: responses per prompt; the paper samples one.
       epochs: over all examples.
       original: examples to train on besides.
       signature: of a response's text; of equal ones the first is kept.
@@ -281,7 +281,7 @@ def _learnable(
 ) -> list[Example]:
     """Right and complete responses that differ, at most so many a prompt."""
     texts = response_texts(rollouts, sampler.task.tokenizer)
-    keep = deduplicate_and_cap(
+    kept = deduplicate_and_cap(
         correct_and_complete(
             rollouts.correct, rollouts.truncated, failed=rollouts.failed
         ),
@@ -290,7 +290,7 @@ def _learnable(
         seed=seed,
         problem_ids=rollouts.problem_ids,
     )
-    return as_examples(rollouts, keep)
+    return as_examples(rollouts, kept)
 
 
 def _fine_tune(

@@ -88,14 +88,14 @@ RFT = OfflineRecipe(
     name="rft",
     sources=("2308.01825",),
     run=partial(rft_round, signature=equation_signature),
-    settings={"samples a problem": 100, "temperature": 0.7},
+    settings={"samples per problem": 100, "temperature": 0.7},
     not_published=("responses kept a problem: 4 here", _RUN),
 )
 STAR = OfflineRecipe(
     name="star",
     sources=("2203.14465",),
     run=partial(star_round, max_per_prompt=1),
-    settings={"samples a problem": 1, "start of each round": "the base model"},
+    settings={"samples per problem": 1, "start of each round": "the base model"},
     not_published=(_RUN,),
 )
 
@@ -154,7 +154,7 @@ IRPO = OfflineRecipe(
     sources=("2404.19733",),
     run=partial(iterative_dpo_round, max_pairs=10),
     method=irpo(beta=0.1, alpha=1.0),
-    settings={"samples a prompt": 30, "rounds": 4},
+    settings={"samples per prompt": 30, "rounds": 4},
     not_published=(_RUN,),
 )
 

@@ -86,7 +86,7 @@ def nca(*, beta: float = 0.01) -> PreferenceMethod:
 
 
 def length_normalised_dpo(*, beta: float = 5.0) -> PreferenceMethod:
-    """DPO on log-ratios a token (Tulu 3, arXiv 2411.15124)."""
+    """DPO on log-ratios per token (Tulu 3, arXiv 2411.15124)."""
     return PreferenceMethod(
         "length_normalised_dpo",
         length_normalised_dpo_loss,

@@ -185,11 +185,11 @@ def as_pairs(rollouts: Rollouts, places: PreferencePairs) -> list[Pair]:
     ]
 
 
-def as_examples(rollouts: Rollouts, keep: np.ndarray) -> list[Example]:
+def as_examples(rollouts: Rollouts, kept: np.ndarray) -> list[Example]:
     """The kept responses [P, G] with their prompts."""
     return [
         (prompt_of(rollouts, p), response_of(rollouts, p, g))
-        for p, g in np.argwhere(keep).tolist()
+        for p, g in np.argwhere(kept).tolist()
     ]
 
 

@@ -54,16 +54,16 @@ class Generated:
         """One line for people.
 
         >>> Generated((5,) * 44, "", "EOS token", 5.0, 4, 3.0).figures
-        '44 tokens in 5.00 s: 4 in 3.00 s, then 20.0 a second; ended by EOS token'
+        '44 tokens in 5.00 s: 4 in 3.00 s, then 20.0 tokens/s; ended by EOS token'
         """
         line = f"{len(self.tokens)} tokens in {self.seconds:.2f} s"
         later = len(self.tokens) - self.first_tokens
         if later:
             speed = later / max(self.seconds - self.first_seconds, 1e-9)
             line += f": {self.first_tokens} in {self.first_seconds:.2f} s, "
-            line += f"then {speed:.1f} a second"
+            line += f"then {speed:.1f} tokens/s"
         else:
-            line += f", {len(self.tokens) / max(self.seconds, 1e-9):.1f} a second"
+            line += f", {len(self.tokens) / max(self.seconds, 1e-9):.1f} tokens/s"
         return f"{line}; ended by {self.ended}"
 
 
@@ -123,7 +123,7 @@ def generate_text(
         stops=stops,
         on_tokens=writer.write,
     )
-    ended = STOP_STRING if writer.cut.stopped else END_TOKEN
+    ended = STOP_STRING if writer.filter.stopped else END_TOKEN
     return Generated(
         tuple(done.tokens[0, : done.lengths[0]].tolist()),
         "".join(writer.given),
@@ -143,7 +143,7 @@ class _Writer:
         stop: Sequence[str],
         on_text: Callable[[str], None],
     ) -> None:
-        self.cut = StopCut(stop)
+        self.filter = StopFilter(stop)
         self.given: list[str] = []
         self.first = (0, 0.0)
         self.seconds = 0.0
@@ -158,21 +158,21 @@ class _Writer:
             self.first = (len(tokens), self.seconds)
         # An EOS token need not be a control token.
         text = "".join(self._decoder.push(t) for t in tokens if t not in self._ends)
-        text = self.cut.push(text + (self._decoder.finish() if done else ""))
-        text += self.cut.finish() if done else ""
+        text = self.filter.push(text + (self._decoder.finish() if done else ""))
+        text += self.filter.finish() if done else ""
         if text:
             self.given.append(text)
             self._on_text(text)
 
 
-class StopCut:
+class StopFilter:
     """Text that arrives in pieces, up to the first of some strings.
 
     Args:
       strings: what to stop at.
 
-    >>> cut = StopCut(["</answer>"])
-    >>> [cut.push(text) for text in ("7 <", "b> 8</ans", "wer> 9")], cut.stopped
+    >>> stop = StopFilter(["</answer>"])
+    >>> [stop.push(text) for text in ("7 <", "b> 8</ans", "wer> 9")], stop.stopped
     (['7 ', '<b> 8', ''], True)
     """
 

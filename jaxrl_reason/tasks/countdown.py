@@ -50,8 +50,8 @@ class CountdownSettings:
       max_value: the largest target and the largest value of any step; all values are
         whole, targets are at least 1 and steps at least 0.
       max_targets: at most so many targets, drawn at random, for one set of numbers.
-      validation_share: share of the puzzles for tuning.
-      test_share: share of the puzzles for reported figures.
+      validation_fraction: of the puzzles, for tuning.
+      test_fraction: of the puzzles, for reported figures.
       hold_out: "numbers" keeps all puzzles of a set of numbers in one split, so that
         held-out puzzles have new numbers; "pairs" splits single puzzles, so that
         they have only new targets (the weaker claim).
@@ -62,8 +62,8 @@ class CountdownSettings:
     max_number: int = 10
     max_value: int = 50
     max_targets: int = 24
-    validation_share: float = 0.1
-    test_share: float = 0.27
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.27
     hold_out: str = "numbers"
     seed: int = 0
 
@@ -77,15 +77,15 @@ class CountdownSettings:
         for name in ("max_number", "max_value", "max_targets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("validation_share", "test_share"):
+        for name in ("validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
                 )
-        held_out = self.validation_share + self.test_share
+        held_out = self.validation_fraction + self.test_fraction
         if not held_out < 1:
             raise ValueError(
-                f"validation_share + test_share must be < 1, got {held_out}"
+                f"validation_fraction + test_fraction must be < 1, got {held_out}"
             )
         if self.hold_out not in ("numbers", "pairs"):
             raise ValueError(
@@ -125,9 +125,12 @@ def generate_problems(
         # Every size is split by itself, so that all splits have all sizes.
         for name, part in _split(settings, size, problems).items():
             splits[name] += part
-    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    fractions = {
+        "validation": settings.validation_fraction,
+        "test": settings.test_fraction,
+    }
     for name, part in splits.items():
-        if not part and shares.get(name, 1.0) > 0:
+        if not part and fractions.get(name, 1.0) > 0:
             raise ValueError(
                 f"every split needs at least one problem, got {next_id} problems in "
                 f"all and none left for {name!r}: {settings}"
@@ -169,8 +172,8 @@ def _split(
     rng = np.random.default_rng((settings.seed, size, 1))
     shuffled = [units[names[index]] for index in rng.permutation(len(names))]
     wanted = {
-        "test": settings.test_share * len(problems),
-        "validation": settings.validation_share * len(problems),
+        "test": settings.test_fraction * len(problems),
+        "validation": settings.validation_fraction * len(problems),
     }
     splits: dict[str, list[Problem]] = {name: [] for name in SPLITS}
     for part in shuffled:
@@ -255,7 +258,7 @@ class CountdownTask:
 
     @classmethod
     def with_symbols(cls, settings: CountdownSettings) -> "CountdownTask":
-        """The task with one token a number and one a symbol.
+        """The task with one token per number and one per symbol.
 
         Args:
           settings: of the puzzles; they say how many number tokens are needed.

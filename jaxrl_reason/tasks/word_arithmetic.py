@@ -70,8 +70,8 @@ class ArithmeticSettings:
       written: how the numbers stand in the question, "words" or "digits".
       num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
         ... plus ...?".
-      validation_share: share of the numbers for tuning.
-      test_share: share of the numbers for reported figures.
+      validation_fraction: of the numbers, for tuning.
+      test_fraction: of the numbers, for reported figures.
       seed: seed of the split and of the phrases.
     """
 
@@ -80,8 +80,8 @@ class ArithmeticSettings:
     operations: tuple[str, ...] = ("plus",)
     written: Literal["words", "digits"] = "words"
     num_phrases: int = 1
-    validation_share: float = 0.1
-    test_share: float = 0.2
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,15 +102,15 @@ class ArithmeticSettings:
             )
         if self.written not in ("words", "digits"):
             raise ValueError(f"written must be words or digits, got {self.written!r}")
-        for name in ("validation_share", "test_share"):
+        for name in ("validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
                 )
-        if not self.validation_share + self.test_share < 1:
+        if not self.validation_fraction + self.test_fraction < 1:
             raise ValueError(
-                "validation_share + test_share must be < 1, got "
-                f"{self.validation_share + self.test_share}"
+                "validation_fraction + test_fraction must be < 1, got "
+                f"{self.validation_fraction + self.test_fraction}"
             )
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
@@ -290,16 +290,19 @@ def _split_numbers(settings: ArithmeticSettings) -> dict[str, list[int]]:
     count = settings.max_number - settings.min_number + 1
     rng = np.random.default_rng((settings.seed, 0))
     shuffled = (rng.permutation(count) + settings.min_number).tolist()
-    test = round(settings.test_share * count)
-    validation = round(settings.validation_share * count)
+    test = round(settings.test_fraction * count)
+    validation = round(settings.validation_fraction * count)
     parts = {
         "train": shuffled[test + validation :],
         "validation": shuffled[test : test + validation],
         "test": shuffled[:test],
     }
-    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    fractions = {
+        "validation": settings.validation_fraction,
+        "test": settings.test_fraction,
+    }
     for name, numbers in parts.items():
-        if not numbers and shares.get(name, 1.0) > 0:
+        if not numbers and fractions.get(name, 1.0) > 0:
             raise ValueError(
                 f"every split needs at least one number, got none for {name!r} of "
                 f"{count}: {settings}"

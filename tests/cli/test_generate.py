@@ -13,7 +13,7 @@ import pytest
 from jaxrl_reason.cli.generate import GenerateSettings, encode_prompt
 from jaxrl_reason.cli.main import main
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.pretrained.text_generation import StopCut, generate_text
+from jaxrl_reason.pretrained.text_generation import StopFilter, generate_text
 from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.pretrained.tiny import CONFIG, random_params, write_gguf
@@ -97,7 +97,7 @@ def test_a_stop_string_ends_it_and_is_not_text(reference: list[int]) -> None:
 @pytest.mark.parametrize("text", ["aab", "xaabaabay", "xaaay", "abaabb", "ab"])
 def test_stop_strings_in_pieces_of_any_size(size: int, text: str) -> None:
     stops = ["aab", "abb", "ay"]
-    cut, given = StopCut(stops), ""
+    cut, given = StopFilter(stops), ""
     for start in range(0, len(text), size):
         given += cut.push(text[start : start + size])
         # Only what is part of the text before any stop was given out.

@@ -106,7 +106,7 @@ def test_settings_have_folders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_unknown_and_empty_splits(tmp_path: Path) -> None:
-    settings = CountdownSettings(max_number=4, max_value=9, validation_share=0.0)
+    settings = CountdownSettings(max_number=4, max_value=9, validation_fraction=0.0)
     with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
         open_split(settings, tmp_path, "dev")
     with pytest.raises(ValueError, match="a share above 0, got 'validation'"):

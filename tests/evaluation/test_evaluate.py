@@ -21,9 +21,9 @@ from jaxrl_reason.evaluation.benchmark_evaluation import (
     evaluate,
     read_questions,
 )
+from jaxrl_reason.evaluation.collection import record_of
 from jaxrl_reason.evaluation.decoding import Decoding, Response
 from jaxrl_reason.evaluation.records import EvaluationFolderError
-from jaxrl_reason.evaluation.run import record_of
 from jaxrl_reason.runs.run_folder import RunFolderError
 from jaxrl_reason.tasks.benchmarks import gsm8k, gsm_plus
 from jaxrl_reason.tasks.questions import Question, QuestionTask

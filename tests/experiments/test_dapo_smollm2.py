@@ -20,7 +20,7 @@ from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
 STEPS = 2
 TINY = shlex.split(f"""
     --arithmetic.min-number 0 --arithmetic.max-number 5
-    --arithmetic.test-share 0.34 --arithmetic.validation-share 0
+    --arithmetic.test-fraction 0.34 --arithmetic.validation-fraction 0
     --arithmetic.operations plus --task.instruction '' --task.examples 0
     --rl.steps {STEPS} --rl.prompts-per-step 4 --rl.group-size 8
     --rl.updates-per-rollout 2 --rl.max-new-tokens 6 --rl.max-rounds 60

@@ -11,11 +11,11 @@ from experiments.toys import (
     clip_higher,
     dynamic_sampling,
     loss_mean_and_length,
-    setup,
+    toy_setup,
     value_pretraining,
 )
 from experiments.toys.compare import first_row, over_steps, table
-from experiments.toys.tasks import CountDown, EndlessProblems, Toy
+from experiments.toys.toy_tasks import CountDown, EndlessProblems, Toy
 from jaxrl_reason.rl.recipes.grpo import grpo
 
 COUNT = CountDown()
@@ -72,19 +72,19 @@ def test_problems_never_end_and_go_on_where_they_stopped():
     assert [*ids, *(p.problem_id for p in next(again))] == list(range(9))
 
 
-SMALL = setup.tiny()
+SMALL = toy_setup.tiny()
 
 
 def test_a_seed_gives_the_same_run_again():
     method = grpo(kl_coef=0)
-    runs = [setup.run_method(method, s, steps=2, setup=SMALL) for s in (0, 0, 1)]
+    runs = [toy_setup.run_method(method, s, steps=2, setup=SMALL) for s in (0, 0, 1)]
     assert [row["step"] for row in runs[0]] == [1, 2]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
-    short = setup.run_method(method, 0, steps=2, setup=SMALL, until=bool)
+    short = toy_setup.run_method(method, 0, steps=2, setup=SMALL, until=bool)
     assert short == runs[0][:1]
     # Compiled once for all seeds.
-    assert setup.method_learner(method, SMALL).update._cache_size() == 1
+    assert toy_setup.method_learner(method, SMALL).update._cache_size() == 1
 
 
 SCRIPTS = [clip_higher, dynamic_sampling, loss_mean_and_length, value_pretraining]
@@ -94,9 +94,9 @@ SCRIPTS = [clip_higher, dynamic_sampling, loss_mean_and_length, value_pretrainin
 def test_a_script_runs(script, tmp_path, capsys, monkeypatch):
     # All on sizes compiled once, from the same fine-tuned model; one arm each, as
     # every arm compiles an update of its own.
-    trained = setup.sft_policy(SMALL, 0)
-    monkeypatch.setattr(setup, "sft_policy", lambda of, seed: trained)
-    small = dataclasses.replace(SMALL, task=script.THIS_BENCH.task)
+    trained = toy_setup.sft_policy(SMALL, 0)
+    monkeypatch.setattr(toy_setup, "sft_policy", lambda of, seed: trained)
+    small = dataclasses.replace(SMALL, task=script.THIS_SETUP.task)
     arm = list(script.experiment(small).arms)[-1]
     out = ["--out", str(tmp_path), "--arms", arm]
     script.main([*out, "--seeds", "0", "--steps", "1"], small)
@@ -111,11 +111,11 @@ def test_a_script_runs(script, tmp_path, capsys, monkeypatch):
 
 def test_arms_differ_in_one_switch():
     def parts(script):
-        arms = script.experiment(script.THIS_BENCH).arms.values()
+        arms = script.experiment(script.THIS_SETUP).arms.values()
         return [(a.method, a.setup) for a in arms]
 
     for script in (clip_higher, dynamic_sampling, loss_mean_and_length):
-        assert {a_bench for _, a_bench in parts(script)} == {script.THIS_BENCH}
+        assert {a_setup for _, a_setup in parts(script)} == {script.THIS_SETUP}
     clips = [m.loss.keywords["clip_high"] for m, _ in parts(clip_higher)]
     assert clips == [0.1, 0.2, 0.28, 0.4]
     assert [m.dynamic_sampling for m, _ in parts(dynamic_sampling)] == [True, False]

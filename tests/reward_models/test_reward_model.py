@@ -262,7 +262,7 @@ def test_steps_and_methods_are_checked():
 def test_the_recipe_says_what_is_published_and_what_is_not():
     assert PPM.method.candidates == (2, 2)
     assert PPM.method.tanh
-    assert PPM.settings["positives a step"] == 2
+    assert PPM.settings["positives per step"] == 2
     assert PPM.not_published
     assert PPM.not_built
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.toys import setup
-from experiments.toys.setup import one_device
-from experiments.toys.tasks import EndlessProblems, Toy
+from experiments.toys import toy_setup
+from experiments.toys.toy_setup import one_device
+from experiments.toys.toy_tasks import EndlessProblems, Toy
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.models import Transformer, TransformerConfig
 from jaxrl_reason.rl.iteration import rl_iteration
@@ -102,7 +102,7 @@ def toy_dapo(**switches: Any) -> Method:
 
 def random_params(batch_sharding: BatchSharding, seed: int = 7) -> Any:
     """The tiny model's parameters on a mesh."""
-    return setup.random_params(CONFIG, seed, batch_sharding)
+    return toy_setup.random_params(CONFIG, seed, batch_sharding)
 
 
 @cache

@@ -98,7 +98,7 @@ def test_targets_of_one_set_of_numbers_are_bounded() -> None:
 
 
 def test_a_share_of_zero_leaves_a_split_empty() -> None:
-    splits = generate_problems(replace(SMALL, validation_share=0.0))
+    splits = generate_problems(replace(SMALL, validation_fraction=0.0))
     assert splits["validation"] == ()
     assert splits["test"]
 
@@ -118,12 +118,18 @@ def test_settings_without_problems_say_so() -> None:
         ({"max_number": 0}, "max_number must be >= 1, got 0"),
         ({"max_value": 0}, "max_value must be >= 1, got 0"),
         ({"max_targets": 0}, "max_targets must be >= 1, got 0"),
-        ({"validation_share": -0.1}, "validation_share must be >= 0 and < 1, got -0.1"),
-        ({"test_share": 1.0}, "test_share must be >= 0 and < 1, got 1.0"),
-        ({"test_share": float("nan")}, "test_share must be >= 0 and < 1, got nan"),
         (
-            {"validation_share": 0.5, "test_share": 0.5},
-            r"validation_share \+ test_share must be < 1, got 1.0",
+            {"validation_fraction": -0.1},
+            "validation_fraction must be >= 0 and < 1, got -0.1",
+        ),
+        ({"test_fraction": 1.0}, "test_fraction must be >= 0 and < 1, got 1.0"),
+        (
+            {"test_fraction": float("nan")},
+            "test_fraction must be >= 0 and < 1, got nan",
+        ),
+        (
+            {"validation_fraction": 0.5, "test_fraction": 0.5},
+            r"validation_fraction \+ test_fraction must be < 1, got 1.0",
         ),
         ({"hold_out": "x"}, "hold_out must be 'numbers' or 'pairs', got 'x'"),
         ({"seed": -1}, "seed must be >= 0, got -1"),

@@ -110,8 +110,8 @@ def test_the_last_number_counts(response: str, correct: bool) -> None:
         ({"operations": ()}, "operations must be"),
         ({"operations": ("plus", "plus")}, "operations must be"),
         ({"operations": ("power",)}, "operations must be"),
-        ({"test_share": 1.0}, "test_share must be"),
-        ({"test_share": 0.5, "validation_share": 0.5}, "must be < 1, got 1.0"),
+        ({"test_fraction": 1.0}, "test_fraction must be"),
+        ({"test_fraction": 0.5, "validation_fraction": 0.5}, "must be < 1, got 1.0"),
         ({"num_phrases": 5}, "num_phrases must be 1 to 4, got 5"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
@@ -122,7 +122,7 @@ def test_bad_settings(settings: dict[str, object], said: str) -> None:
 
 
 def test_a_split_without_numbers() -> None:
-    settings = ArithmeticSettings(max_number=4, validation_share=0.01)
+    settings = ArithmeticSettings(max_number=4, validation_fraction=0.01)
     with pytest.raises(ValueError, match="got none for 'validation'"):
         generate_questions(settings)
 

@@ -1,6 +1,6 @@
 """A setup for methods: a tiny model, a toy task, the real loop, seconds a run.
 
-    from experiments.toys.setup import SETUP, run_method
+    from experiments.toys.toy_setup import SETUP, run_method
     from jaxrl_reason.rl.recipes.grpo import grpo
 
     method = grpo(kl_coef=0)  # or your own Method(name="mine", loss=my_loss, ...)
@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.toys.tasks import CountDown, EndlessProblems, Toy, ToyTask
+from experiments.toys.toy_tasks import CountDown, EndlessProblems, Toy, ToyTask
 from jaxrl_reason.learner.sft import (
     SFTLearner,
     SFTSettings,
@@ -202,7 +202,7 @@ def _sampler_and_scorer(
 def sft_policy(setup: Setup, seed: int) -> TrainState:
     """The model after supervision on the task's traces; `init_rl_state` copies it.
 
-    The RL settings do not matter to it, so that benches with others share it.
+    The RL settings do not matter to it, so that setups with others share it.
     """
     return _fine_tuned(setup.task, setup.model, setup.sft, setup.sft_optimizer, seed)
 

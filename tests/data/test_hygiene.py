@@ -113,7 +113,7 @@ def test_time_is_linear() -> None:
         (lambda: contaminated([A], [B], n=0), "n must be >= 1, got 0"),
         (lambda: ngram_jaccard(A, B, 0), "n must be >= 1, got 0"),
         (lambda: digit_free_matches([A], [B], min_length=0), "min_length must be >= 1"),
-        (lambda: deduplicate(["a"], []), "answers must be one a prompt, 1, got 0"),
+        (lambda: deduplicate(["a"], []), "answers must be one per prompt, 1, got 0"),
     ],
 )
 def test_refusals(call: Callable, message: str) -> None:

@@ -153,10 +153,10 @@ class TrainingProgress:
         if self._total is not None and self._step >= self._total:
             return f"took {_clock_text(now - self._began)}"
         if self._total is None or self._first is None:
-            return f"{_clock_text(now - self._began)} gone"
+            return f"{_clock_text(now - self._began)} elapsed"
         begun, first = self._first
         if self._step <= first:
-            return f"{_clock_text(now - self._began)} gone"
+            return f"{_clock_text(now - self._began)} elapsed"
         left = (now - begun) / (self._step - first) * (self._total - self._step)
         return f"{_clock_text(left)} left"
 

@@ -15,7 +15,7 @@ from jaxrl_reason.runs.run_folder import to_plain
 class Report:
     """What a run came to. The fields are the keys of report.json.
 
-    Accuracies are shares of right answers in [0, 1]; None is "not measured".
+    Accuracies are fractions of right answers; None is "not measured".
 
     Attributes:
       name: of the run.

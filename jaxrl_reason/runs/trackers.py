@@ -5,6 +5,7 @@ that fails is left out for the rest of the process and never stops a run. Each p
 is an extra and is imported when a run asks for it.
 """
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -63,8 +64,7 @@ class _Wandb:
         self._charted: set[str] = set()
 
     def start(self, config: Mapping[str, Any], name: str, run_id: str | None) -> str:
-        import wandb
-
+        wandb = importlib.import_module("wandb")
         self._run = wandb.init(
             project=self._project,
             name=name,
@@ -101,8 +101,7 @@ class _Trackio:
         self._project = project
 
     def start(self, config: Mapping[str, Any], name: str, run_id: str | None) -> str:
-        import trackio
-
+        trackio = importlib.import_module("trackio")
         self._run = trackio.init(
             project=self._project,
             name=run_id or f"{name}-{secrets.token_hex(3)}",
@@ -132,9 +131,9 @@ class _Mlflow:
         self._project = project
 
     def start(self, config: Mapping[str, Any], name: str, run_id: str | None) -> str:
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient()
+        mlflow = importlib.import_module("mlflow")
+        self._metric = importlib.import_module("mlflow.entities").Metric
+        self._client = mlflow.MlflowClient()
         if run_id is not None:
             self._id = run_id
             self._client.update_run(run_id, status="RUNNING")
@@ -150,10 +149,8 @@ class _Mlflow:
         return self._id
 
     def log(self, step: int, row: Mapping[str, float], stage: str) -> None:
-        from mlflow.entities import Metric
-
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in row.items()]
+        metrics = [self._metric(name, x, now, step) for name, x in row.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
     def finish(self) -> None:

@@ -42,7 +42,9 @@ NOT_TRIED = {
     r"\.venv/bin/python -m pytest.*": "these are the tests",
     r"python -c .+tensorflow_datasets.+": "prepares a dataset from the network",
     r"python my_script\.py": "stands for a script of the reader",
-    r"tensorboard --logdir runs": "a viewer that is not installed with the library",
+    r"(tensorboard|xprof) --logdir runs.*": (
+        "viewers that are not installed with the library"
+    ),
     r"unzip .+": "a tool of the system",
     r"vllm serve .+": "a serving engine, on a machine with an accelerator",
 }

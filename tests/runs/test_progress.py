@@ -70,7 +70,7 @@ def test_the_time_left_leaves_the_first_step_out():
         progress.update(2)
     lines = file.getvalue().splitlines()
     assert lines[1:] == [
-        "RL 1/5 | 1:40 gone",
+        "RL 1/5 | 1:40 elapsed",
         "RL 2/5 | 0:06 left",
         "RL 2/5 | took 1:42",
     ]

@@ -3,7 +3,7 @@
 if __name__ == "sharding":
     raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")
 
-from jaxrl_reason.sharding.batch import BatchSharding
+from jaxrl_reason.sharding.batch_sharding import BatchSharding
 from jaxrl_reason.sharding.mesh import MESH_AXES, make_mesh, parse_mesh
 from jaxrl_reason.sharding.placement import (
     check_batch,

@@ -58,9 +58,9 @@ class Options:
       mean_length: what responses would average without the limit.
       prompt_widths: buckets; prompts have every length up to the last.
       slots: slot counts to try.
-      lane_widths: slots that share a prompt's cache, to try.
+      slots_per_group: slots that share a prompt's cache, to try.
       shrink: fractions of the slots that a run shrinks to at its end.
-      rings: response columns of the cache while all responses are short.
+      cache_lengths: response columns of the cache while all responses are short.
       cache_dtypes: cache types to try.
       repeats: turns, of which the best counts.
       json: where to write the rows, if anywhere.
@@ -73,9 +73,9 @@ class Options:
     mean_length: float = 36.0
     prompt_widths: tuple[int, ...] = (32, 64)
     slots: tuple[int, ...] = (64,)
-    lane_widths: tuple[int, ...] = (1,)
+    slots_per_group: tuple[int, ...] = (1,)
     shrink: tuple[float, ...] = (0.75, 0.5, 0.375, 0.25, 0.125)
-    rings: tuple[int, ...] = (32, 64)
+    cache_lengths: tuple[int, ...] = (32, 64)
     cache_dtypes: tuple[str, ...] = ("float32", "int8")
     repeats: int = 2
     json: Path | None = None
@@ -120,18 +120,18 @@ def samplers(
     keys = sampling_keys(0, 0, jnp.arange(options.prompts), options.samples)
     made: dict[str, Any] = {"plain": make_sampler(model, settings, options.samples)}
     for slots in options.slots:
-        for lane in options.lane_widths:
+        for group in options.slots_per_group:
             for dtype in options.cache_dtypes:
-                fewer = {int(part * slots) // lane * lane for part in options.shrink}
+                fewer = {int(part * slots) // group * group for part in options.shrink}
                 batch = BatchSettings(
                     slots,
                     options.prompt_widths,
-                    lane_width=lane,
+                    slots_per_group=group,
                     shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
-                    rings=options.rings,
+                    cache_lengths=options.cache_lengths,
                     cache_dtype=dtype,
                 )
-                name = f"{slots} slots, lanes of {lane}, {dtype}"
+                name = f"{slots} slots, groups of {group}, {dtype}"
                 made[name] = make_batch_sampler(model, settings, options.samples, batch)
                 made[name].warm_up(params, keys)
     return {

@@ -35,10 +35,10 @@ class Options:
       max_new_tokens: the limit of a response.
       instruction: stands behind each question; it decides how long responses are.
       slots: slot counts of our batch sampler to try.
-      lane_width: slots that share a prompt's cache.
+      slots_per_group: slots that share a prompt's cache.
       common_prefix: whether what all prompts begin with is read once.
       shrink: fractions of the slots that a run shrinks to at its end.
-      rings: response columns of the cache while all responses are short.
+      cache_lengths: response columns of the cache while all responses are short.
       cache_dtypes: cache types of our batch sampler to try.
       plain: whether our plain sampler takes part.
       torch_dtypes: types of transformers' model to try; none leaves it out.
@@ -55,13 +55,13 @@ class Options:
     max_new_tokens: int = 128
     instruction: str = INSTRUCTION
     slots: tuple[int, ...] = (128, 256)
-    lane_width: int = 1
+    slots_per_group: int = 1
     common_prefix: bool = True
     shrink: tuple[float, ...] = (
         *(n / 8 for n in range(7, 0, -1)),
         *(3 / 16, 1 / 16, 1 / 32),
     )
-    rings: tuple[int, ...] = (32, 64, 96)
+    cache_lengths: tuple[int, ...] = (32, 64, 96)
     cache_dtypes: tuple[str, ...] = ("float32",)
     plain: bool = True
     torch_dtypes: tuple[str, ...] = ("float32", "bfloat16")
@@ -113,15 +113,17 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
         made.append(Runner("ours, plain", total, partial(draw, plain), True))
     for slots in sorted({min(slots, total) for slots in options.slots}):
         for dtype in options.cache_dtypes:
-            lane = options.lane_width
-            fewer = {int(part * slots) // lane * lane for part in options.shrink}
+            group = options.slots_per_group
+            fewer = {int(part * slots) // group * group for part in options.shrink}
             batch = BatchSettings(
                 slots,
                 (tokens.shape[1],),
                 common_prefix=prefix,
-                lane_width=lane,
+                slots_per_group=group,
                 shrink_to=tuple(sorted(fewer - {0, slots}, reverse=True)),
-                rings=tuple(n for n in options.rings if n < options.max_new_tokens),
+                cache_lengths=tuple(
+                    n for n in options.cache_lengths if n < options.max_new_tokens
+                ),
                 cache_dtype=dtype,
             )
             sampler = make_batch_sampler(model, settings, options.samples, batch)

@@ -106,8 +106,8 @@ def our_sampler(
     if setting.sampler == "plain":
         return None
     slots = work.prompts * work.samples
-    # A program for each count: finer steps and growing rings gain nothing at this size
-    # and cost 60 MB a program.
+    # A program for each count: finer steps and a growing cache gain nothing at this
+    # size and cost 60 MB a program.
     fewer = {slots * n // 4 for n in (1, 2, 3)} - {0}
     batch = BatchSettings(slots, (width,), shrink_to=tuple(sorted(fewer, reverse=True)))
     settings = SamplingSettings(work.max_new_tokens, ends)

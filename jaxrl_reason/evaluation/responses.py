@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.pretrained.reading import model_digest, read_model
-from jaxrl_reason.pretrained.text_generation import RINGS, WIDTH_STEP
+from jaxrl_reason.pretrained.text_generation import CACHE_LENGTHS, WIDTH_STEP
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,
@@ -99,7 +99,7 @@ def make_generate(
             prompt_widths=widths,
             common_prefix=shared,
             shrink_to=(batch_size // 4,) if batch_size >= 4 else (),
-            rings=RINGS,
+            cache_lengths=CACHE_LENGTHS,
             cache_dtype=loaded.model.config.dtype,
         )
         return make_batch_sampler(loaded.model, settings, decoding.num_samples, batch)

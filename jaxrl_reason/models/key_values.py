@@ -1,4 +1,4 @@
-"""Keys and values as a batch sampler keeps them: in blocks, and maybe in few bits."""
+"""Keys and values as a batch sampler stores them: in blocks, and maybe in few bits."""
 
 from typing import Any
 
@@ -38,11 +38,51 @@ class KeyValues:
         """b and c."""
         return int(self.keys.shape[4]), int(self.values.shape[4])
 
+    def scores(self, q: jax.Array) -> jax.Array:
+        """q [B, K, R, H] times the keys: [B, K, R, T] float32.
 
-def rounded(size: int, block: int) -> int:
+        B/n neighbouring rows of q read each row of the cache.
+        """
+        rows = self._by_row(q.astype(jnp.float32))  # [n, K, Q, H], Q = B/n * R
+        n, kv_heads, blocks, head, _ = self.keys.shape
+        # A product per block: left to einsum, the blocks would be gathered into a copy.
+        shape = (n, kv_heads, blocks, rows.shape[2], head)
+        rows = jnp.broadcast_to(rows[:, :, None], shape)
+        keys = self.keys.astype(rows.dtype)
+        scores = _join_blocks(jnp.einsum("nkbqh,nkbht->nkbqt", rows, keys))
+        if self.key_scales is not None:
+            scores = scores * self.key_scales[:, :, None]  # [n, K, Q, T]
+        return self._by_query(scores, q.shape[2])
+
+    def context(self, weights: jax.Array) -> jax.Array:
+        """Weights [B, K, R, T] times the values: [B, K, R, H] float32."""
+        rows = self._by_row(weights)  # [n, K, Q, T]
+        if self.value_scales is not None:
+            rows = rows * self.value_scales[:, :, None]
+        n, kv_heads, blocks, size, _ = self.values.shape
+        shape = (n, kv_heads, blocks, rows.shape[2], size)
+        rows = jnp.broadcast_to(rows[:, :, None], shape)
+        values = self.values.astype(rows.dtype)
+        context = _join_blocks(jnp.einsum("nkbqt,nkbth->nkbqh", rows, values))
+        return self._by_query(context, weights.shape[2])
+
+    def _by_row(self, x: jax.Array) -> jax.Array:
+        """[B, K, R, m] -> [n, K, B/n*R, m]: a cache row's queries side by side."""
+        rows, batch = self.values.shape[0], x.shape[0]
+        x = x.reshape(rows, batch // rows, *x.shape[1:]).swapaxes(1, 2)
+        return x.reshape(rows, x.shape[1], -1, x.shape[-1])
+
+    def _by_query(self, x: jax.Array, group: int) -> jax.Array:
+        """[n, K, B/n*R, m] -> [B, K, R, m], R being `group`."""
+        rows, kv_heads = x.shape[:2]
+        x = x.reshape(rows, kv_heads, -1, group, x.shape[-1]).swapaxes(1, 2)
+        return x.reshape(-1, kv_heads, group, x.shape[-1])
+
+
+def round_up(size: int, block: int) -> int:
     """The columns of whole blocks that hold `size`.
 
-    >>> rounded(20, 16), rounded(20, 0)
+    >>> round_up(20, 16), round_up(20, 0)
     (32, 20)
     """
     return -(-size // block) * block if block else size
@@ -58,41 +98,47 @@ def block_sizes(shape: tuple[int, ...], block: int) -> tuple[int, int]:
     return block or size, block if block and head % block == 0 else head
 
 
-def stored(
+def quantize(
     keys: jax.Array, values: jax.Array, dtype: str, blocks: tuple[int, int]
 ) -> KeyValues:
-    """Keys and values [n, K, T, H] as they are kept, T to whole blocks.
+    """Keys and values [n, K, T, H] as they are stored, T to whole blocks.
 
-    int8 has one scale a row, head and column: the largest magnitude of the H numbers
+    int8 has one scale per row, head and column: the largest magnitude of the H numbers
     over 127.
     """
     room = [(0, 0)] * 4
-    room[2] = (0, rounded(keys.shape[2], blocks[0]) - keys.shape[2])
+    room[2] = (0, round_up(keys.shape[2], blocks[0]) - keys.shape[2])
     keys, values = jnp.pad(keys, room), jnp.pad(values, room)
     key_scales = value_scales = None
     if dtype == "int8":
-        keys, key_scales = _in_bytes(keys)
-        values, value_scales = _in_bytes(values)
+        keys, key_scales = _to_int8(keys)
+        values, value_scales = _to_int8(values)
     else:
         keys, values = keys.astype(dtype), values.astype(dtype)
-    keys = _cut_last(keys.swapaxes(2, 3), blocks[0])
-    return KeyValues(keys, _cut_last(values, blocks[1]), key_scales, value_scales)
+    keys = _split_last(keys.swapaxes(2, 3), blocks[0])
+    return KeyValues(keys, _split_last(values, blocks[1]), key_scales, value_scales)
 
 
-def _cut_last(x: jax.Array, block: int) -> jax.Array:
+def _split_last(x: jax.Array, block: int) -> jax.Array:
     """[n, K, i, j*block] -> [n, K, j, i, block]."""
     return x.reshape(*x.shape[:3], -1, block).swapaxes(2, 3)
 
 
-def _in_bytes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _join_blocks(x: jax.Array) -> jax.Array:
+    """[n, K, blocks, Q, block] -> [n, K, Q, blocks*block]."""
+    x = x.swapaxes(2, 3)
+    return x.reshape(*x.shape[:3], -1)
+
+
+def _to_int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = x.astype(jnp.float32)
     scales = jnp.max(jnp.abs(wide), axis=-1) / 127
     whole = jnp.round(wide / jnp.where(scales > 0, scales, 1.0)[..., None])
     return whole.astype(jnp.int8), scales
 
 
-def written(kept: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues:
-    """`kept` with `new` laid over it from a row and a column on.
+def update_slice(cached: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues:
+    """`cached` with `new` laid over it from a row and a column on.
 
     `new` has blocks of as many columns, or is one column.
     """
@@ -100,22 +146,22 @@ def written(kept: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues
     def put(x: Any, y: Any, at: tuple[Any, ...]) -> Any:
         return None if x is None else jax.lax.dynamic_update_slice(x, y, at)
 
-    block, place = divmod(column, kept.blocks[0])
+    block, place = divmod(column, cached.blocks[0])
     return KeyValues(
-        put(kept.keys, new.keys, (row, 0, block, 0, place)),
-        put(kept.values, new.values, (row, 0, 0, column, 0)),
-        put(kept.key_scales, new.key_scales, (row, 0, column)),
-        put(kept.value_scales, new.value_scales, (row, 0, column)),
+        put(cached.keys, new.keys, (row, 0, block, 0, place)),
+        put(cached.values, new.values, (row, 0, 0, column, 0)),
+        put(cached.key_scales, new.key_scales, (row, 0, column)),
+        put(cached.value_scales, new.value_scales, (row, 0, column)),
     )
 
 
-def turned(kept: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues:
-    """A ring of more columns: the oldest first, and room behind the newest.
+def roll(cached: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues:
+    """A ring buffer of more columns: the oldest first, and room behind the newest.
 
-    The step that goes with it is the old ring's size.
+    The step that goes with it is the old size.
     """
 
-    def turn(x: jax.Array | None, axis: int) -> Any:
+    def roll_one(x: jax.Array | None, axis: int) -> Any:
         if x is None:
             return None
         x = jnp.roll(x, -step % x.shape[axis], axis)
@@ -123,11 +169,11 @@ def turned(kept: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues
         room[axis] = (0, size - x.shape[axis])
         return jnp.pad(x, room)
 
-    keys = kept.keys.swapaxes(2, 3)
-    keys = turn(keys.reshape(*keys.shape[:3], -1), 3)
+    keys = cached.keys.swapaxes(2, 3)
+    keys = roll_one(keys.reshape(*keys.shape[:3], -1), 3)
     return KeyValues(
-        _cut_last(keys, block or size),
-        turn(kept.values, 3),
-        turn(kept.key_scales, 2),
-        turn(kept.value_scales, 2),
+        _split_last(keys, block or size),
+        roll_one(cached.values, 3),
+        roll_one(cached.key_scales, 2),
+        roll_one(cached.value_scales, 2),
     )

@@ -7,15 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import self_attention
+from jaxrl_reason.models.attention import Masks, self_attention
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.rope import RopeTable, apply_rope
 from jaxrl_reason.sharding import Constrain
 
 # (q [B, S, N, H], k [B, S, K, H], v) -> (context [B, S, N, H], whatever to keep)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-# One [B, S, S] for each kind of layer: every layer of a kind has the same window.
-Masks = tuple[jax.Array, ...]
 
 HEADS = ("batch", "sequence", "heads", None)
 ROWS = ("batch", "sequence", None)

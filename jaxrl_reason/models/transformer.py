@@ -6,12 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import attention_mask, window_mask
+from jaxrl_reason.models.attention import Masks, attention_mask, layer_masks
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.layers import (
     ROWS,
     Block,
-    Masks,
     RMSNorm,
     normal,
 )
@@ -109,9 +108,10 @@ class Transformer(nn.Module):
         `past` is keys and values, each [L, Tc, K, H], of Tc tokens that come before
         all rows, at positions from 0 on.
         """
-        x, rope, masks, kinds = self._inputs(tokens, positions, segment_ids)
-        if past is not None:
-            masks = masks_after(positions, masks, past[0].shape[1], self.config)
+        before = 0 if past is None else past[0].shape[1]  # Tc
+        x, rope, masks, kinds = self._inputs(
+            tokens, positions, segment_ids, before=before
+        )
         x, cache = self.layers.with_cache(x, rope, masks, (kinds, past))
         return self.final_norm(x), cache
 
@@ -121,51 +121,16 @@ class Transformer(nn.Module):
         positions: jax.Array,
         segment_ids: jax.Array,
         branch_ids: jax.Array | None = None,
+        before: int = 0,
     ) -> tuple[jax.Array, RopeTable, Masks, jax.Array]:
         c = self.config
         with jax.named_scope("embed"):
-            x = embed(self.embedding, tokens, c)
+            x = embed(self.embedding, tokens, c)  # [B, S, D]
+        # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
-        causal = attention_mask(segment_ids, branch_ids)
-        masks, kinds = layer_masks(positions, causal, c)
+        causal = attention_mask(segment_ids, branch_ids)  # [B, S, S]
+        masks, kinds = layer_masks(positions, causal, c, before)
         return self.constrain(x, ROWS), rope, masks, kinds
-
-
-def layer_masks(
-    positions: jax.Array, causal: jax.Array, config: TransformerConfig
-) -> tuple[Masks, jax.Array]:
-    """The masks of all layers, each kind once.
-
-    Args:
-      positions: [B, S].
-      causal: [B, S, S] from `attention_mask`.
-      config: says which layers have a sliding window.
-
-    Returns:
-      One mask [B, S, S] for each kind of layer, and the kind of each layer, [L].
-    """
-    windows = [config.window_of(layer) for layer in range(config.num_layers)]
-    kinds = list(dict.fromkeys(windows))
-    masks = tuple(
-        causal if window is None else causal & window_mask(positions, window)
-        for window in kinds
-    )
-    return masks, jnp.array([kinds.index(window) for window in windows])
-
-
-def masks_after(
-    positions: jax.Array, masks: Masks, size: int, config: TransformerConfig
-) -> Masks:
-    """The masks of `layer_masks` with `size` columns in front that all rows see.
-
-    They are at positions from 0 on; a sliding window may have left them behind.
-    """
-    ages = positions[:, :, None] - jnp.arange(size)[None, None]
-    windows = dict.fromkeys(config.window_of(i) for i in range(config.num_layers))
-    return tuple(
-        jnp.concatenate([ages >= 0 if window is None else ages < window, mask], 2)
-        for window, mask in zip(windows, masks, strict=True)
-    )
 
 
 def embed(

@@ -13,8 +13,8 @@ from jaxrl_reason.pretrained.model_card import ModelCard, render_card
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.text.load import save_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from jaxrl_reason.weights import SpecialTokens, export_hf
-from jaxrl_reason.weights.export import GENERATION, LARGEST_FILE
+from jaxrl_reason.weights import SpecialTokenIds, export_hf
+from jaxrl_reason.weights.hf_export import GENERATION, LARGEST_FILE
 
 UNFINISHED = ".unfinished"
 
@@ -67,7 +67,7 @@ def export_model(
         folder / UNFINISHED,
         config,
         params,
-        special=SpecialTokens(
+        special=SpecialTokenIds(
             tokenizer.bos_id, tuple(dict.fromkeys(ends)), tokenizer.pad_id
         ),
         family=family,

@@ -21,7 +21,7 @@ from jaxrl_reason.text.tokenizer import ChatTokenizer
 # Prompts are padded to a multiple of this, so that few shapes are compiled.
 WIDTH_STEP = 64
 # Short responses pay for a short cache; each size is compiled when it is reached.
-RINGS = (128, 512, 2048, 8192)
+CACHE_LENGTHS = (128, 512, 2048, 8192)
 # Tokens between two looks at what was drawn: few, so that text flows.
 STEPS = 4
 
@@ -110,7 +110,7 @@ def generate_text(
         slots=1,
         prompt_widths=(tokens.shape[1],),
         steps=STEPS,
-        rings=RINGS,
+        cache_lengths=CACHE_LENGTHS,
         cache_dtype=model.config.dtype,
     )
     stops = [stop_strings(tokenizer.decode, stop)] if stop else []

@@ -1,10 +1,14 @@
 """Sampling responses: settings, keys, filters, the decode loop, and slots."""
 
-from jaxrl_reason.sampler.batch import BatchSampler, OnTokens, make_batch_sampler
-from jaxrl_reason.sampler.decode import Sampler, make_sampler, sample
-from jaxrl_reason.sampler.engine import RolloutEngine
+from jaxrl_reason.sampler.batch_sampler import (
+    BatchSampler,
+    OnTokens,
+    make_batch_sampler,
+)
 from jaxrl_reason.sampler.keys import sampling_keys
 from jaxrl_reason.sampler.prefixes import common_prefix
+from jaxrl_reason.sampler.rollout_engine import RolloutEngine
+from jaxrl_reason.sampler.sample_loop import Sampler, make_sampler, sample
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,

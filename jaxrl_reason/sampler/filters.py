@@ -1,4 +1,4 @@
-"""From logits to one drawn token a row: filters, and drawing by inverse CDF."""
+"""From logits to one drawn token per row: filters, and drawing by inverse CDF."""
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +25,17 @@ def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     """
     if 0 < settings.top_k < logits.shape[-1]:
         smallest = jax.lax.top_k(logits, settings.top_k)[0][:, -1:]
-        logits = _keep_from(logits, smallest)
+        logits = _mask_below(logits, smallest)
     if settings.top_p < 1:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         mass = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)
         # Tokens before the mass is reached, and the one that reaches it.
         count = jnp.sum(mass < settings.top_p, axis=-1, keepdims=True)
         count = jnp.minimum(count, logits.shape[-1] - 1)
-        logits = _keep_from(logits, jnp.take_along_axis(ordered, count, axis=-1))
+        logits = _mask_below(logits, jnp.take_along_axis(ordered, count, axis=-1))
     if settings.min_p > 0:
         likeliest = jnp.max(logits, axis=-1, keepdims=True)
-        logits = _keep_from(logits, likeliest + jnp.log(settings.min_p))
+        logits = _mask_below(logits, likeliest + jnp.log(settings.min_p))
     return logits
 
 
@@ -49,7 +49,7 @@ def bias_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     return logits
 
 
-def _keep_from(logits: jax.Array, smallest: jax.Array) -> jax.Array:
+def _mask_below(logits: jax.Array, smallest: jax.Array) -> jax.Array:
     return jnp.where(logits >= smallest, logits, -jnp.inf)
 
 
@@ -73,7 +73,7 @@ def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
 
 
 def draw(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Draw one token a row with probability proportional to exp(logits).
+    """Draw one token per row with probability proportional to exp(logits).
 
     Args:
       logits: [B, V] float32; minus infinity never comes out.

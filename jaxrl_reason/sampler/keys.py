@@ -1,4 +1,4 @@
-"""One random key a response, from what it is and never from where it lies."""
+"""One random key per response, from what it is and never from where it lies."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def sampling_keys(
     Args:
       seed: the run's seed.
       step: the rollout's number in the run.
-      prompt_ids: [P] whole numbers, one a prompt of the data set.
+      prompt_ids: [P] whole numbers, one per prompt of the data set.
       num_samples: G.
 
     Returns:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxrl_reason.models import Params, PrefixCache, Transformer, prefill
-from jaxrl_reason.models.key_values import rounded
+from jaxrl_reason.models.key_values import round_up
 from jaxrl_reason.sampler.settings import BatchSettings
 from jaxrl_reason.sharding import parts_of
 
@@ -81,10 +81,10 @@ class PromptReader:
 
     def rows(self, width: int) -> int:
         """The prompts of a prefill."""
-        most = max(1, min(self.batch.lanes, PREFILL_TOKENS // width))
+        most = max(1, min(self.batch.num_groups, PREFILL_TOKENS // width))
         # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
         times = -(-self._most_prompts // most)
-        return rounded(-(-self._most_prompts // times), self.parts)
+        return round_up(-(-self._most_prompts // times), self.parts)
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Prompts:
                 self._read[of] = (hidden, cache, row)
         return self._read[prompt]
 
-    def keep(self, prompts: Collection[int]) -> None:
+    def retain(self, prompts: Collection[int]) -> None:
         """Forget all others; a prefill's arrays go with the last of its prompts."""
         self._read = {p: self._read[p] for p in self._read if p in prompts}
 

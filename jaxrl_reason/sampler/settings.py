@@ -111,22 +111,22 @@ class BatchSettings:
 
     Attributes:
       slots: S, the sequences decoded side by side.
-      lane_width: neighbouring slots that share a prompt's keys and values; divides
-        `slots`. Wide lanes read prompts less often, and wait longer for the last
+      slots_per_group: neighbouring slots that share a prompt's keys and values; divides
+        `slots`. Large groups read prompts less often, and wait longer for the last
         of their sequences before they take another prompt.
       prompt_widths: the widths that prompts are padded to, ascending; each is
         compiled once, the last one is the longest prompt.
       common_prefix: tokens that every prompt begins with and goes on from; they are
-        read once a call and kept once. See `common_prefix`.
+        read once per call and stored once. See `common_prefix`.
       steps: the most tokens a slot draws before the host looks at it.
-      refill_share: the share of the slots that must be free before the host is
+      refill_fraction: the share of the slots that must be free before the host is
         called early, while sequences wait; 0 calls at the first.
-      shrink_to: slot counts, descending multiples of lane_width, that a run shrinks
-        to as its last sequences end; each is compiled once.
-      rings: response columns, ascending, that the cache has while no sequence in
-        the slots is longer; each is compiled once for each slot count.
+      shrink_to: slot counts, descending multiples of slots_per_group, that a run
+        shrinks to as its last sequences end; each is compiled once.
+      cache_lengths: response columns, ascending, that the cache has while no sequence
+        in the slots is longer; each is compiled once for each slot count.
       cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
-        (one scale a head and column).
+        (one scale per head and column).
       cache_block: columns, and numbers of a head, that stand together in memory, as
         suits the device's matrix products; 0 for all of them, None for 16 where
         JAX's default backend is a CPU, else 0. Rings are whole blocks.
@@ -140,22 +140,23 @@ class BatchSettings:
     slots: int
     prompt_widths: tuple[int, ...]
     common_prefix: tuple[int, ...] = ()
-    lane_width: int = 1
+    slots_per_group: int = 1
     steps: int = 32
-    refill_share: float = 0.0
+    refill_fraction: float = 0.0
     shrink_to: tuple[int, ...] = ()
-    rings: tuple[int, ...] = ()
+    cache_lengths: tuple[int, ...] = ()
     cache_dtype: str = "float32"
     cache_block: int | None = None
     alternatives: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("slots", "lane_width", "steps"):
+        for name in ("slots", "slots_per_group", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.slots % self.lane_width:
+        if self.slots % self.slots_per_group:
             raise ValueError(
-                f"lane_width must divide slots ({self.slots}), got {self.lane_width}"
+                f"slots_per_group must divide slots ({self.slots}), "
+                f"got {self.slots_per_group}"
             )
         widths = self.prompt_widths
         if not widths or widths[0] < 1 or sorted(set(widths)) != list(widths):
@@ -169,20 +170,24 @@ class BatchSettings:
             )
         counts = (self.slots, *self.shrink_to)
         if sorted(set(counts), reverse=True) != list(counts) or any(
-            count < 1 or count % self.lane_width for count in counts
+            count < 1 or count % self.slots_per_group for count in counts
         ):
             raise ValueError(
-                f"shrink_to must be descending multiples of lane_width "
-                f"({self.lane_width}) below slots ({self.slots}), got {self.shrink_to}"
+                f"shrink_to must be descending multiples of slots_per_group "
+                f"({self.slots_per_group}) below slots ({self.slots}), "
+                f"got {self.shrink_to}"
             )
         if (
-            sorted(set(self.rings)) != list(self.rings)
-            or min(self.rings, default=1) < 1
+            sorted(set(self.cache_lengths)) != list(self.cache_lengths)
+            or min(self.cache_lengths, default=1) < 1
         ):
-            raise ValueError(f"rings must be ascending numbers >= 1, got {self.rings}")
-        if not 0 <= self.refill_share < 1:
             raise ValueError(
-                f"refill_share must be from 0 to below 1, got {self.refill_share}"
+                "cache_lengths must be ascending numbers >= 1, "
+                f"got {self.cache_lengths}"
+            )
+        if not 0 <= self.refill_fraction < 1:
+            raise ValueError(
+                f"refill_fraction must be from 0 to below 1, got {self.refill_fraction}"
             )
         if self.cache_dtype not in CACHE_DTYPES:
             raise ValueError(
@@ -206,6 +211,6 @@ class BatchSettings:
         return tuple(width for width in widths if width > 0)
 
     @property
-    def lanes(self) -> int:
-        """How many lanes the slots form."""
-        return self.slots // self.lane_width
+    def num_groups(self) -> int:
+        """How many prompt groups the slots form."""
+        return self.slots // self.slots_per_group

@@ -2,7 +2,7 @@
 
 from jaxrl_reason.serving.completions import ServerSampling
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError
-from jaxrl_reason.serving.engine import OpenAIEngine
+from jaxrl_reason.serving.openai_engine import OpenAIEngine
 from jaxrl_reason.serving.transport import (
     FolderTransport,
     WeightTransport,

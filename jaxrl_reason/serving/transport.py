@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError
-from jaxrl_reason.weights.export import LARGEST_FILE
+from jaxrl_reason.weights.hf_export import LARGEST_FILE
 from jaxrl_reason.weights.safetensors_folder import INDEX, ONE_FILE
 
 Tensors = Iterable[tuple[str, np.ndarray]]

@@ -9,7 +9,11 @@ from jaxrl_reason.text.added_tokens import added_tokens
 from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_tokenizer import control_ids
 from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
-from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
+from jaxrl_reason.text.special_tokens import (
+    SpecialTokens,
+    find_eos_token_ids,
+    pad_token,
+)
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _Config = dict[str, Any]
@@ -55,7 +59,7 @@ def load_folder_tokenizer(
     path = folder / "tokenizer.json"
     spec = _read(path)
     try:
-        specials = _specials(folder, spec, config, template or "")
+        specials = _special_tokens(folder, spec, config, template or "")
         return TextTokenizer(spec, specials, template, vocab_size=size)
     # Files of another layout fail wherever a part is not what it should be.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -91,7 +95,9 @@ def _template(folder: Path, config: _Config) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _specials(folder: Path, spec: Spec, config: _Config, template: str) -> Specials:
+def _special_tokens(
+    folder: Path, spec: Spec, config: _Config, template: str
+) -> SpecialTokens:
     ids = {token.text: token.id for token in added_tokens(spec)}
     control = control_ids(spec)
     named = {
@@ -105,7 +111,7 @@ def _specials(folder: Path, spec: Spec, config: _Config, template: str) -> Speci
     if not listed:
         ends = find_eos_token_ids(ends, control)
     bos = named["bos"]
-    return Specials(
+    return SpecialTokens(
         eos_token_ids=ends,
         pad_id=pad_token(named["pad"], ends, control, template),
         bos_id=bos,

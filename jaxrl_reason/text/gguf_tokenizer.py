@@ -8,7 +8,11 @@ from jaxrl_reason.text.backend import Spec
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.text.pieces import UNUSED, added_entries, pieces_spec
 from jaxrl_reason.text.pre_tokenizers import WORD_RULES
-from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
+from jaxrl_reason.text.special_tokens import (
+    SpecialTokens,
+    find_eos_token_ids,
+    pad_token,
+)
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _KEYS = "tokenizer.ggml."
@@ -156,7 +160,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> Spec:
 
 def _specials(
     metadata: Mapping[str, Any], spec: Spec, template: str, kind: str
-) -> Specials:
+) -> SpecialTokens:
     size = len(metadata[f"{_KEYS}tokens"])
     named = {
         name: metadata.get(f"{_KEYS}{name}_token_id")
@@ -174,7 +178,7 @@ def _specials(
     )
     begins = kind == "llama" or WORD_RULES[metadata[f"{_KEYS}pre"]].add_bos
     bos = named["bos"]
-    return Specials(
+    return SpecialTokens(
         eos_token_ids=eos_token_ids,
         pad_id=pad_token(named["padding"], eos_token_ids, control, template),
         bos_id=bos,

@@ -14,7 +14,11 @@ from jaxrl_reason.text.pieces import (
     USER_DEFINED,
     pieces_spec,
 )
-from jaxrl_reason.text.specials import Specials, find_eos_token_ids, pad_token
+from jaxrl_reason.text.special_tokens import (
+    SpecialTokens,
+    find_eos_token_ids,
+    pad_token,
+)
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 _UNIGRAM, _BPE = 1, 2
@@ -73,7 +77,7 @@ def load_sentencepiece(
         ends = find_eos_token_ids([named.eos_id] if named.eos_id >= 0 else [], control)
         pad = named.pad_id if named.pad_id >= 0 else None
         bos = named.bos_id if named.bos_id >= 0 else None
-        specials = Specials(
+        specials = SpecialTokens(
             eos_token_ids=ends,
             pad_id=pad_token(pad, ends, control, chat_template or ""),
             bos_id=bos,

@@ -13,7 +13,7 @@ from jaxrl_reason.text.backend import (
 )
 from jaxrl_reason.text.chat import ChatWriter
 from jaxrl_reason.text.protect import Spellings
-from jaxrl_reason.text.specials import Specials
+from jaxrl_reason.text.special_tokens import SpecialTokens
 from jaxrl_reason.text.tokenizer import Message
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
@@ -44,7 +44,7 @@ class TextTokenizer:
     def __init__(
         self,
         spec: Spec,
-        specials: Specials,
+        specials: SpecialTokens,
         chat_template: str | None = None,
         *,
         vocab_size: int | None = None,

@@ -96,7 +96,7 @@ def smollm2_gsm8k() -> TrainSettings:
             row_width=640,
             slots_per_row=4,
         ),
-        sampler=SamplerSettings(rings=(64, 128)),
+        sampler=SamplerSettings(cache_lengths=(64, 128)),
     )
 
 

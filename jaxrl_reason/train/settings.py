@@ -66,7 +66,7 @@ class SamplerSettings:
       slots: sequences decoded side by side, each place taken again when its
         sequence ends; 0 decodes a whole rollout at once, which suits small models
         and short responses.
-      rings: with slots: response columns, ascending, that the cache has while no
+      cache_lengths: with slots: response columns, ascending, that the cache has while no
         sequence is longer; each is compiled once.
       endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
         rollouts of training, such as http://localhost:8000; evaluations are drawn
@@ -81,7 +81,7 @@ class SamplerSettings:
     """
 
     slots: int = 128
-    rings: tuple[int, ...] = ()
+    cache_lengths: tuple[int, ...] = ()
     endpoint: str | None = None
     served_model: str = "policy"
     weights_folder: Path = Path("weights")

@@ -161,7 +161,7 @@ def batch_settings(
         prompt_widths=(half, width) if half > 64 else (width,),
         common_prefix=common_prefix(prompts),
         shrink_to=tuple(sorted(fewer, reverse=True)),
-        rings=settings.sampler.rings,
+        cache_lengths=settings.sampler.cache_lengths,
     )
 
 

@@ -6,18 +6,7 @@ numbers is passed over in silence.
 
 from typing import Any
 
-LLAMA, MISTRAL, QWEN2, QWEN3 = "llama", "mistral", "qwen2", "qwen3"
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3)
-# A model that also sees, whose text_config is a whole config of the family Mistral.
-MISTRAL3 = "mistral3"
-
-ARCHITECTURES = {
-    LLAMA: "LlamaForCausalLM",
-    MISTRAL: "MistralForCausalLM",
-    QWEN2: "Qwen2ForCausalLM",
-    QWEN3: "Qwen3ForCausalLM",
-    MISTRAL3: "Mistral3ForConditionalGeneration",
-}
+from jaxrl_reason.weights.families import WINDOW_FIELDS
 
 # field of config.json -> field of TransformerConfig that takes its value as it is
 COPIED = {
@@ -33,36 +22,22 @@ COPIED = {
     "tie_word_embeddings": "tie_embeddings",
 }
 
-# Read by a rule of their own in hf_config.py, for the families named.
-READ = {
-    "model_type": FAMILIES,
-    "architectures": FAMILIES,
-    "rope_theta": FAMILIES,
-    "rope_scaling": FAMILIES,
-    "rope_parameters": FAMILIES,
-    "bos_token_id": FAMILIES,
-    "eos_token_id": FAMILIES,
-    "pad_token_id": FAMILIES,
-    # Qwen2.5 always has biases, Mistral never; only these two say.
-    "attention_bias": (LLAMA, QWEN3),
-    "sliding_window": (MISTRAL, QWEN2, QWEN3),
-    "use_sliding_window": (QWEN2, QWEN3),
-    "max_window_layers": (QWEN2, QWEN3),
-    "layer_types": (QWEN2, QWEN3),
-}
-
-# What a family takes where the file is silent. Fields in neither table are required.
-ABSENT: dict[str, dict[str, Any]] = {
-    family: {
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": False,
-        "attention_bias": family == QWEN2,
-        "sliding_window": 4096 if family in (MISTRAL, QWEN2, QWEN3) else None,
-        "use_sliding_window": family == MISTRAL,
-        "max_window_layers": 28 if family in (QWEN2, QWEN3) else 0,
+# Read by a rule of their own in hf_config.py, in every family.
+READ = frozenset(
+    {
+        "model_type",
+        "architectures",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
     }
-    for family in FAMILIES
-}
+)
+
+# Read in the families that say so (`Family.reads`).
+READ_BY_SOME = WINDOW_FIELDS | {"attention_bias"}
 
 # Fields that would change the numbers: only these values are built. None (null) may
 # stand for "not set" in any of them.
@@ -165,26 +140,4 @@ OUTER_NO_EFFECT = NO_EFFECT | {
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
-}
-
-# rope_scaling (or rope_parameters) by kind: field -> default, ... for required.
-ROPE_KINDS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "linear": {"factor": ...},
-    "llama3": {
-        "factor": ...,
-        "low_freq_factor": ...,
-        "high_freq_factor": ...,
-        "original_max_position_embeddings": None,
-    },
-    "yarn": {
-        "factor": ...,
-        "original_max_position_embeddings": None,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "attention_factor": None,
-        "mscale": None,
-        "mscale_all_dim": None,
-        "truncate": True,
-    },
 }

@@ -13,14 +13,14 @@ from jaxrl_reason.models import (
     TransformerConfig,
     YarnScaling,
 )
-from jaxrl_reason.weights.config_fields import LLAMA, QWEN2, QWEN3
 from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.families import FAMILIES, Family
 from jaxrl_reason.weights.gguf_file import ROPE_FACTORS, GGUFFile
 from jaxrl_reason.weights.hf_config import HFConfig
-from jaxrl_reason.weights.sources import check_size
-from jaxrl_reason.weights.special_tokens import SpecialTokens
+from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
+from jaxrl_reason.weights.untrusted import check_size
 
-ARCHITECTURES = (LLAMA, QWEN2, QWEN3)  # Mistral and SmolLM2 are written as llama.
+ARCHITECTURES = tuple(name for name, family in FAMILIES.items() if family.in_gguf)
 
 # key, after the architecture's name -> field of TransformerConfig
 COPIED = {
@@ -71,13 +71,13 @@ def read_gguf_config(file: GGUFFile) -> HFConfig:
     Raises:
       WeightsError: the architecture is not built, or a key of it is not understood.
     """
-    family = file.metadata.get("general.architecture")
-    if family not in ARCHITECTURES:
+    name = file.metadata.get("general.architecture")
+    if name not in ARCHITECTURES:
         raise WeightsError(
             f"{file.path}: general.architecture must be one of {ARCHITECTURES}, "
-            f"got {family!r}"
+            f"got {name!r}"
         )
-    prefix = f"{family}."
+    prefix = f"{name}."
     given = {
         key.removeprefix(prefix): value
         for key, value in file.metadata.items()
@@ -85,7 +85,8 @@ def read_gguf_config(file: GGUFFile) -> HFConfig:
     }
     _check_keys(file, prefix, given)
     try:
-        return HFConfig(_model(file, family, given), family, _special(file.metadata))
+        model = _model(file, FAMILIES[name], given)
+        return HFConfig(model, name, _special(file.metadata))
     except WeightsError:
         raise
     except KeyError as error:
@@ -105,29 +106,31 @@ def _check_keys(file: GGUFFile, prefix: str, given: Mapping[str, Any]) -> None:
             )
 
 
-def _model(file: GGUFFile, family: str, given: Mapping[str, Any]) -> TransformerConfig:
+def _model(
+    file: GGUFFile, family: Family, given: Mapping[str, Any]
+) -> TransformerConfig:
     for key in COPIED:
-        check_size(f"{family}.{key}", given[key], file.path)
+        check_size(f"{family.model_type}.{key}", given[key], file.path)
     copied = {ours: given[theirs] for theirs, ours in COPIED.items()}
-    width, heads = copied["hidden_size"], copied["num_heads"]
-    head_dim = given.get("attention.key_length", width // heads)
+    heads = copied["num_heads"]
+    head_dim = given.get("attention.key_length", copied["hidden_size"] // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         if given.get(key, head_dim) != head_dim:
             raise WeightsError(
-                f"{file.path}: {family}.{key} must be the size of a head, {head_dim}, "
-                f"got {given[key]}"
+                f"{file.path}: {family.model_type}.{key} must be the size of a head, "
+                f"{head_dim}, got {given[key]}"
             )
     embedding = file.shapes.get("token_embd.weight", (0,))
-    base = _short(given.get("rope.freq_base", 10000.0))
+    rope_theta = _short(given.get("rope.freq_base", 10000.0))
     return TransformerConfig(
         **copied,
         vocab_size=given.get("vocab_size", embedding[0]),
         num_kv_heads=given.get("attention.head_count_kv", heads),
         head_dim=head_dim,
-        rope_theta=base,
-        rope_scaling=_scaling(file, given, head_dim, base),
+        rope_theta=rope_theta,
+        rope_scaling=_scaling(file, given, head_dim, rope_theta),
         norm_eps=_short(given["attention.layer_norm_rms_epsilon"]),
-        qk_norm=family == QWEN3,
+        qk_norm=family.qk_norm,
         attention_bias="blk.0.attn_q.bias" in file.shapes,
         attention_output_bias="blk.0.attn_output.bias" in file.shapes,
         sliding_window=given.get("attention.sliding_window"),
@@ -184,10 +187,10 @@ def _llama3(file: GGUFFile, head_dim: int, base: float) -> Llama3Scaling:
     return scaling
 
 
-def _special(metadata: Mapping[str, Any]) -> SpecialTokens:
+def _special(metadata: Mapping[str, Any]) -> SpecialTokenIds:
     def token(name: str) -> int | None:
         return metadata.get(f"tokenizer.ggml.{name}_token_id")
 
     ends = dict.fromkeys(token(name) for name in ("eos", "eot", "eom"))
-    real = tuple(end for end in ends if end is not None)
-    return SpecialTokens(token("bos"), real, token("padding"))
+    eos = tuple(end for end in ends if end is not None)
+    return SpecialTokenIds(token("bos"), eos, token("padding"))

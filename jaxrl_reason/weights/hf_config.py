@@ -8,24 +8,18 @@ from typing import Any
 
 from jaxrl_reason.models import TransformerConfig
 from jaxrl_reason.weights.config_fields import (
-    ABSENT,
-    ARCHITECTURES,
     COPIED,
-    FAMILIES,
     FIXED,
-    LLAMA,
-    MISTRAL,
-    MISTRAL3,
     NO_EFFECT,
     OUTER_NO_EFFECT,
-    QWEN2,
-    QWEN3,
     READ,
+    READ_BY_SOME,
 )
 from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.families import FAMILIES, MULTIMODAL, Family
 from jaxrl_reason.weights.rope_fields import read_rope, rope_fields
-from jaxrl_reason.weights.sources import check_size
-from jaxrl_reason.weights.special_tokens import SpecialTokens
+from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
+from jaxrl_reason.weights.untrusted import check_size
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
@@ -44,7 +38,7 @@ class HFConfig:
 
     model: TransformerConfig
     family: str
-    special: SpecialTokens
+    special: SpecialTokenIds
     text_part: bool = False
 
 
@@ -68,47 +62,52 @@ def read_hf_config(found: Mapping[str, Any], file: Path) -> HFConfig:
 
 
 def _read(found: Mapping[str, Any], file: Path) -> HFConfig:
-    family = found.get("model_type")
-    if family == MISTRAL3:
+    model_type = found.get("model_type")
+    if model_type in MULTIMODAL:
         return _read_text_part(found, file)
-    if family not in FAMILIES:
-        known = (*FAMILIES, MISTRAL3)
-        raise WeightsError(f"{file}: model_type must be one of {known}, got {family!r}")
-    _check_architecture(found, family, file)
+    if model_type not in FAMILIES:
+        known = (*FAMILIES, *MULTIMODAL)
+        raise WeightsError(
+            f"{file}: model_type must be one of {known}, got {model_type!r}"
+        )
+    family = FAMILIES[model_type]
+    _check_architecture(found, family.architecture, file)
     # null says "not set", as if the field were not there; only of sliding_window it
     # says something else, that there is none.
     given = {k: v for k, v in found.items() if v is not None or k == "sliding_window"}
     _check_fields(given, family, file)
-    fields = {**ABSENT[family], **given}
-    if family == LLAMA:  # The first Llama models had no grouped heads.
+    fields = {**family.defaults, **given}
+    if family.derives_kv_heads:
         fields.setdefault("num_key_value_heads", fields.get("num_attention_heads"))
-    if family != QWEN3:
+    if family.derives_head_dim:
         fields.setdefault("head_dim", _derived_head_dim(fields, file))
     missing = sorted(COPIED.keys() - fields.keys())
     if missing:
         raise WeightsError(f"{file}: these fields are missing: {', '.join(missing)}")
     _check_values(fields, file)
-    base, scaling = read_rope(found, fields["max_position_embeddings"], file)
+    rope_theta, scaling = read_rope(found, fields["max_position_embeddings"], file)
     window, full = _window(fields, file)
-    bias = fields["attention_bias"]
     model = TransformerConfig(
         **{ours: fields[theirs] for theirs, ours in COPIED.items()},
-        rope_theta=base,
+        rope_theta=rope_theta,
         rope_scaling=scaling,
-        qk_norm=family == QWEN3,
-        attention_bias=bias,
-        attention_output_bias=bias and family != QWEN2,
+        qk_norm=family.qk_norm,
+        attention_bias=fields["attention_bias"],
+        attention_output_bias=fields["attention_bias"] and family.biased_output,
         sliding_window=window,
         full_attention_layers=full,
     )
-    return HFConfig(model, family, read_special(fields, file))
+    return HFConfig(model, family.model_type, read_special(fields, file))
 
 
 def _read_text_part(found: Mapping[str, Any], file: Path) -> HFConfig:
-    _check_architecture(found, MISTRAL3, file)
+    architecture, family = MULTIMODAL[found["model_type"]]
+    _check_architecture(found, architecture, file)
     text = found.get("text_config")
-    if not isinstance(text, dict) or text.get("model_type") != MISTRAL:
-        raise WeightsError(f"{file}: text_config must be of model_type {MISTRAL!r}")
+    if not isinstance(text, dict) or text.get("model_type") != family.model_type:
+        raise WeightsError(
+            f"{file}: text_config must be of model_type {family.model_type!r}"
+        )
     known = {"model_type", "architectures", "text_config"} | OUTER_NO_EFFECT
     for name, value in found.items():
         if name not in known and not (value is None or value in FIXED.get(name, ())):
@@ -117,19 +116,21 @@ def _read_text_part(found: Mapping[str, Any], file: Path) -> HFConfig:
     return replace(inner, text_part=True)
 
 
-def _check_architecture(found: Mapping[str, Any], family: str, file: Path) -> None:
-    wanted, got = [ARCHITECTURES[family]], found.get("architectures")
+def _check_architecture(
+    found: Mapping[str, Any], architecture: str, file: Path
+) -> None:
+    wanted, got = [architecture], found.get("architectures")
     if got is not None and got != wanted:
         raise WeightsError(f"{file}: architectures must be {wanted}, got {got!r:.80}")
 
 
-def _check_fields(given: Mapping[str, Any], family: str, file: Path) -> None:
+def _check_fields(given: Mapping[str, Any], family: Family, file: Path) -> None:
     """Every field is read, has the one value that is built, or has no effect."""
     for name, value in given.items():
-        if name in COPIED or name in NO_EFFECT or family in READ.get(name, ()):
+        if name in {*COPIED, *READ, *family.reads} or name in NO_EFFECT:
             continue
-        if name in READ:  # Read for other families: here it must change nothing.
-            allowed: tuple[Any, ...] = (ABSENT[family].get(name), None)
+        if name in READ_BY_SOME:  # Not by this one: here it must change nothing.
+            allowed: tuple[Any, ...] = (family.defaults.get(name), None)
         elif name in FIXED:
             allowed = FIXED[name]
         else:
@@ -139,8 +140,8 @@ def _check_fields(given: Mapping[str, Any], family: str, file: Path) -> None:
             )
         if value not in allowed:
             raise WeightsError(
-                f"{file}: {name} of {family} must be one of {list(allowed)} (or not "
-                f"set), got {value!r:.80}"
+                f"{file}: {name} of {family.model_type} must be one of "
+                f"{list(allowed)} (or not set), got {value!r:.80}"
             )
 
 
@@ -200,7 +201,7 @@ def _window(
     return window, tuple(i for i, kind in enumerate(kinds) if kind == FULL)
 
 
-def read_special(fields: Mapping[str, Any], file: Path) -> SpecialTokens:
+def read_special(fields: Mapping[str, Any], file: Path) -> SpecialTokenIds:
     """The special tokens of a config.json or generation_config.json."""
 
     def ids(name: str) -> tuple[int, ...]:
@@ -211,13 +212,13 @@ def read_special(fields: Mapping[str, Any], file: Path) -> SpecialTokens:
         return tuple(x for x in found if x >= 0)  # -1 stands for none.
 
     bos, pad = (ids(name)[:1] for name in ("bos_token_id", "pad_token_id"))
-    ends = ids("eos_token_id")
-    return SpecialTokens(bos[0] if bos else None, ends, pad[0] if pad else None)
+    eos = ids("eos_token_id")
+    return SpecialTokenIds(bos[0] if bos else None, eos, pad[0] if pad else None)
 
 
 def hf_fields(
     model: TransformerConfig,
-    special: SpecialTokens,
+    special: SpecialTokenIds,
     *,
     family: str | None = None,
     dtype: str = "float32",
@@ -239,12 +240,13 @@ def hf_fields(
     >>> model = TransformerConfig(
     ...     vocab_size=8, hidden_size=4, num_layers=2, num_heads=2, num_kv_heads=1,
     ...     head_dim=2, mlp_dim=8, context_length=16, qk_norm=True)
-    >>> hf_fields(model, SpecialTokens())["model_type"]
+    >>> hf_fields(model, SpecialTokenIds())["model_type"]
     'qwen3'
     """
     here = Path("config.json")
     wanted = _said(model)
-    for candidate in FAMILIES if family is None else (family,):
+    candidates = FAMILIES if family is None else [family]
+    for candidate in (FAMILIES[name] for name in candidates if name in FAMILIES):
         found = _fields_of(model, special, candidate, dtype)
         try:
             # The writer is checked by the reader: nothing is lost, whatever is added.
@@ -253,7 +255,8 @@ def hf_fields(
         except WeightsError:
             continue
     raise ValueError(
-        f"the settings must be ones that {family or 'some family'} of {FAMILIES} has, "
+        f"the settings must be ones that {family or 'some family'} of "
+        f"{tuple(FAMILIES)} has, "
         f"got {model}"
     )
 
@@ -268,25 +271,27 @@ def _said(model: TransformerConfig) -> TransformerConfig:
 
 
 def _fields_of(
-    model: TransformerConfig, special: SpecialTokens, family: str, dtype: str
+    model: TransformerConfig, special: SpecialTokenIds, family: Family, dtype: str
 ) -> dict[str, Any]:
-    ends = special.ends[0] if len(special.ends) == 1 else list(special.ends) or None
+    eos: Any = list(special.eos_token_ids) or None
+    if len(special.eos_token_ids) == 1:
+        (eos,) = special.eos_token_ids
     found = {
-        "architectures": [ARCHITECTURES.get(family)],
-        "model_type": family,
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         **{theirs: getattr(model, ours) for theirs, ours in COPIED.items()},
         "hidden_act": "silu",
         **rope_fields(model),
-        "bos_token_id": special.bos,
-        "eos_token_id": ends,
-        "pad_token_id": special.pad,
+        "bos_token_id": special.bos_token_id,
+        "eos_token_id": eos,
+        "pad_token_id": special.pad_token_id,
         "torch_dtype": dtype,
     }
-    if family in READ["attention_bias"]:
+    if "attention_bias" in family.reads:
         found["attention_bias"] = model.attention_bias
-    if family in READ["sliding_window"]:
+    if "sliding_window" in family.reads:
         found["sliding_window"] = model.sliding_window
-    if family in READ["layer_types"]:
+    if "layer_types" in family.reads:
         found["use_sliding_window"] = model.sliding_window is not None
         # The leading layers without a window, for readers that know no layer_types.
         found["max_window_layers"] = len(model.full_attention_layers)

@@ -9,13 +9,13 @@ from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.layouts import Index, Layout, by_path, layouts_of, nested
 from jaxrl_reason.weights.names import ROWS
-from jaxrl_reason.weights.sources import Source
+from jaxrl_reason.weights.tensor_source import TensorSource
 
 SHOWN = 5  # names a message lists of each kind of fault
 
 
 def load_params(
-    source: Source, model: Transformer, shardings: Params | None = None
+    source: TensorSource, model: Transformer, shardings: Params | None = None
 ) -> Params:
     """The parameters of a model out of a source.
 
@@ -44,7 +44,7 @@ def load_params(
     return nested(arrays)
 
 
-def check_tensors(source: Source, layouts: list[Layout]) -> None:
+def check_tensors(source: TensorSource, layouts: list[Layout]) -> None:
     """Compare names and shapes before anything is read.
 
     Raises:
@@ -88,7 +88,7 @@ def layer_numbers(layout: Layout) -> list[int | None]:
     return [None] if layout.layers is None else list(range(layout.layers))
 
 
-def _check_tied(source: Source, head: str) -> None:
+def _check_tied(source: TensorSource, head: str) -> None:
     """A head beside a tied embedding must be its copy, else one of the two is wrong."""
     embedding = source.name(ROWS["embedding"], None)
     shapes = [source.shapes.get(name) for name in (embedding, head)]
@@ -105,7 +105,7 @@ def _check_tied(source: Source, head: str) -> None:
         )
 
 
-def _load_array(source: Source, layout: Layout, sharding: Any) -> jax.Array:
+def _load_array(source: TensorSource, layout: Layout, sharding: Any) -> jax.Array:
     # Replicas ask for the same part: it is read once. Dropped with this array.
     parts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
@@ -122,7 +122,7 @@ def _load_array(source: Source, layout: Layout, sharding: Any) -> jax.Array:
     return jax.make_array_from_callback(layout.shape, sharding, part)
 
 
-def _read(source: Source, layout: Layout, index: Index) -> np.ndarray:
+def _read(source: TensorSource, layout: Layout, index: Index) -> np.ndarray:
     """The part `index` of a whole array: layer by layer into one block."""
 
     def one(layer: int | None, index: Index) -> np.ndarray:

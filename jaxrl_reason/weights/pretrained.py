@@ -21,8 +21,9 @@ from jaxrl_reason.weights.hub import find_model
 from jaxrl_reason.weights.loading import load_params
 from jaxrl_reason.weights.names import ROWS
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
-from jaxrl_reason.weights.sources import Source, read_json
-from jaxrl_reason.weights.special_tokens import SpecialTokens
+from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
+from jaxrl_reason.weights.tensor_source import TensorSource
+from jaxrl_reason.weights.untrusted import read_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pretrained:
 
     config: TransformerConfig
     params: Params
-    special: SpecialTokens
+    special: SpecialTokenIds
     family: str
     path: Path
 
@@ -103,7 +104,7 @@ def _with_settings(
     return replace(config, **settings)
 
 
-def _open_model(path: Path) -> tuple[Source, HFConfig]:
+def _open_model(path: Path) -> tuple[TensorSource, HFConfig]:
     if path.is_file():
         file = GGUFFile(path)
         return file, read_gguf_config(file)

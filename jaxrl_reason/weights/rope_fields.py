@@ -1,6 +1,7 @@
 """The rotary fields of config.json, in the old form and the new one."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,37 @@ from jaxrl_reason.models import (
     TransformerConfig,
     YarnScaling,
 )
-from jaxrl_reason.weights.config_fields import ROPE_KINDS
 from jaxrl_reason.weights.errors import WeightsError
 
 DEFAULT_BASE = 10000.0
+# rope_type -> the scaling, whose fields bear the names of config.json.
+SCALINGS: dict[str, type[RopeScaling]] = {
+    "linear": LinearScaling,
+    "llama3": Llama3Scaling,
+    "yarn": YarnScaling,
+}
+KINDS = ("default", *SCALINGS)
+# Where the file is silent about it, it is the context.
+ORIGINAL = "original_max_position_embeddings"
+# DeepSeek's two coefficients of the logarithm, of which yarn makes attention_factor.
+MSCALES = ("mscale", "mscale_all_dim")
 
 
 def read_rope(
-    fields: Mapping[str, Any], context: int, file: Path
+    config: Mapping[str, Any], context: int, file: Path
 ) -> tuple[float, RopeScaling | None]:
     """The base of the frequencies and their scaling.
 
     Args:
-      fields: of config.json; rope_theta and rope_scaling, or rope_parameters which
-        holds both.
+      config: fields of config.json; rope_theta and rope_scaling, or rope_parameters
+        which holds both.
       context: max_position_embeddings.
       file: for messages.
 
     Raises:
       WeightsError: a field is unknown, missing or contradicts another.
     """
-    old, new = fields.get("rope_scaling"), fields.get("rope_parameters")
+    old, new = config.get("rope_scaling"), config.get("rope_parameters")
     if old is not None and new is not None and old != new:
         raise WeightsError(f"{file}: rope_scaling and rope_parameters differ")
     given = old if old is not None else new if new is not None else {}
@@ -40,7 +51,7 @@ def read_rope(
     given = {name: value for name, value in given.items() if value is not None}
     bases = {
         float(where["rope_theta"])
-        for where in (fields, given)
+        for where in (config, given)
         if where.get("rope_theta") is not None
     }
     if len(bases) > 1:
@@ -50,9 +61,9 @@ def read_rope(
         raise WeightsError(f"{file}: rope_theta must be > 1, got {base}")
     kinds = {given.pop(name) for name in ("type", "rope_type") if name in given}
     kind = kinds.pop() if kinds else "default"
-    if kinds or kind not in ROPE_KINDS:
+    if kinds or kind not in KINDS:
         raise WeightsError(
-            f"{file}: rope_type must be one of {list(ROPE_KINDS)}, got "
+            f"{file}: rope_type must be one of {list(KINDS)}, got "
             f"{[kind, *kinds]!r:.80}"
         )
     given = {k: v for k, v in given.items() if k != "rope_theta"}
@@ -62,74 +73,46 @@ def read_rope(
 
 
 def _scaling(
-    kind: str, given: Mapping[str, Any], context: int, file: Path
+    kind: str, given: dict[str, Any], context: int, file: Path
 ) -> RopeScaling | None:
-    known = ROPE_KINDS[kind]
-    unknown = sorted(given.keys() - known.keys())
-    missing = sorted(k for k, v in known.items() if v is ... and k not in given)
+    scaling = SCALINGS.get(kind)
+    defaults = {} if scaling is None else {f.name: f.default for f in fields(scaling)}
+    optional = {ORIGINAL, *(name for name in defaults if defaults[name] is not MISSING)}
+    known = [*defaults, *(MSCALES if scaling is YarnScaling else ())]
+    unknown = sorted(given.keys() - set(known))
+    missing = sorted(defaults.keys() - given.keys() - optional)
     if unknown or missing:
         raise WeightsError(
-            f"{file}: rope_scaling of type {kind!r} must have {list(known)}; "
+            f"{file}: rope_scaling of type {kind!r} must have {known}; "
             f"not understood: {unknown}, missing: {missing}"
         )
-    value = {**known, **given}
-    original = value.get("original_max_position_embeddings") or context
-    if kind == "linear":
-        return LinearScaling(value["factor"])
-    if kind == "llama3":
-        low, high = value["low_freq_factor"], value["high_freq_factor"]
-        return Llama3Scaling(value["factor"], low, high, original)
-    if kind == "yarn":
-        return YarnScaling(
-            value["factor"],
-            original,
-            value["beta_fast"],
-            value["beta_slow"],
-            _attention_factor(value),
-            _flag(value["truncate"], file),
+    if scaling is None:
+        return None
+    if ORIGINAL in defaults:
+        given = {**given, ORIGINAL: given.get(ORIGINAL) or context}
+    if scaling is YarnScaling:
+        given = _yarn(given, file)
+    return scaling(**given)
+
+
+def _yarn(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Fields of YarnScaling: attention_factor as given, or as the mscales say."""
+    found = {name: value for name, value in given.items() if name not in MSCALES}
+    if not isinstance(found.get("truncate", True), bool):
+        raise WeightsError(
+            f"{file}: truncate must be a bool, got {found['truncate']!r:.80}"
         )
-    return None
-
-
-def _attention_factor(value: Mapping[str, Any]) -> float | None:
-    """The factor as given, or as DeepSeek's two coefficients of the logarithm say."""
-    top, bottom = value["mscale"], value["mscale_all_dim"]
-    if value["attention_factor"] is not None or not (top and bottom):
-        return value["attention_factor"]
-    # 0.1 c ln(factor) + 1, for both; the default of YarnScaling is that of c = 1.
-    plain = YarnScaling(value["factor"], 1).attention_factor or 1.0
-    return (top * (plain - 1) + 1) / (bottom * (plain - 1) + 1)
-
-
-def _flag(value: Any, file: Path) -> bool:
-    if not isinstance(value, bool):
-        raise WeightsError(f"{file}: truncate must be a bool, got {value!r:.80}")
-    return value
+    top, bottom = (given.get(name) for name in MSCALES)
+    if top and bottom and "attention_factor" not in found:
+        # 0.1 c ln(factor) + 1, for both; the default of YarnScaling is that of c = 1.
+        plain = YarnScaling(given["factor"], 1).attention_factor or 1.0
+        found["attention_factor"] = (top * (plain - 1) + 1) / (bottom * (plain - 1) + 1)
+    return found
 
 
 def rope_fields(model: TransformerConfig) -> dict[str, Any]:
     """The old form, which old and new versions of transformers read."""
     scaling = model.rope_scaling
-    found: dict[str, Any] | None = None
-    original = getattr(scaling, "original_max_position_embeddings", None)
-    if isinstance(scaling, LinearScaling):
-        found = {"rope_type": "linear", "factor": scaling.factor}
-    elif isinstance(scaling, Llama3Scaling):
-        found = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": original,
-        }
-    elif isinstance(scaling, YarnScaling):
-        found = {
-            "rope_type": "yarn",
-            "factor": scaling.factor,
-            "original_max_position_embeddings": original,
-            "beta_fast": scaling.beta_fast,
-            "beta_slow": scaling.beta_slow,
-            "attention_factor": scaling.attention_factor,
-            "truncate": scaling.truncate,
-        }
+    kinds = {scaling_type: kind for kind, scaling_type in SCALINGS.items()}
+    found = scaling and {"rope_type": kinds[type(scaling)], **asdict(scaling)}
     return {"rope_theta": model.rope_theta, "rope_scaling": found}

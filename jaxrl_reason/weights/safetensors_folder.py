@@ -8,7 +8,7 @@ import numpy as np
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.layouts import Index
 from jaxrl_reason.weights.names import Row
-from jaxrl_reason.weights.sources import read_json
+from jaxrl_reason.weights.untrusted import read_json
 
 ONE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -75,7 +75,7 @@ def test_the_folder_is_the_model_again(tmp_path: Path) -> None:
     assert tokenizer.encode_chat(chat) == TOKENIZER.encode_chat(chat)
     assert tokenizer.chat_template == TOKENIZER.chat_template
     ends = (*TOKENIZER.eos_token_ids, 7)
-    assert tokenizer.eos_token_ids == again.special.ends == ends
+    assert tokenizer.eos_token_ids == again.special.eos_token_ids == ends
     assert tokenizer.specials == replace(TOKENIZER.specials, eos_token_ids=ends)
     assert json.loads((folder / "generation_config.json").read_text()) == {
         "bos_token_id": TOKENIZER.bos_id,

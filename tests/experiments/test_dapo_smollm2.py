@@ -15,7 +15,7 @@ from jaxrl_reason.models import Transformer, TransformerConfig, init_params
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.text.load import load_tokenizer
-from jaxrl_reason.weights import SpecialTokens, export_hf, load_pretrained
+from jaxrl_reason.weights import SpecialTokenIds, export_hf, load_pretrained
 
 STEPS = 2
 TINY = shlex.split(f"""
@@ -86,7 +86,7 @@ def model(tmp_path_factory):
         folder,
         config,
         params,
-        special=SpecialTokens(ends=(vocab[END],), pad=vocab[PAD]),
+        special=SpecialTokenIds(eos_token_ids=(vocab[END],), pad_token_id=vocab[PAD]),
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models.attention import (
+    Part,
     attention_mask,
+    cached_attention,
     self_attention,
     window_mask,
 )
-from jaxrl_reason.models.decode import decode_attention
+from jaxrl_reason.models.decode_step import PromptColumns, ResponseColumns
 from jaxrl_reason.models.rope import apply_rope, rope_table
 from jaxrl_reason.models.rope_scaling import (
     LinearScaling,
@@ -151,11 +153,15 @@ def test_one_softmax_over_shared_prompt_and_own_response(group: int) -> None:
     shared = [normal(i, prompts, kv_heads, width, head_dim) for i in (1, 2)]
     own = [normal(i, rows, kv_heads, size, head_dim) for i in (3, 4)]
     lengths = [4, 2]
-    shared_mask = jnp.arange(width)[None] < jnp.array(lengths)[:, None]
-    got = decode_attention(
-        q,
-        (shared[0], shared[1], shared_mask),
-        (own[0], own[1], jnp.arange(size) < written),
+    shared_mask = (
+        jnp.arange(width)[None] < jnp.repeat(jnp.array(lengths), samples)[:, None]
+    )
+    got = cached_attention(
+        q * head_dim**0.5,
+        [
+            Part(PromptColumns(*shared), shared_mask),
+            Part(ResponseColumns(*own), jnp.arange(size)[None] < written),
+        ],
     )
     for b, k, r in np.ndindex(rows, kv_heads, group):
         p = b // samples

@@ -13,7 +13,7 @@ SCRIPT = """
     from jaxrl_reason.learner.forward import policy_logprobs
     from jaxrl_reason.learner.state import abstract_state, init_train_state
     from jaxrl_reason.models import Transformer
-    from jaxrl_reason.models.decode import decode_logits, decode_params
+    from jaxrl_reason.models.decode_step import decode_logits, decode_params
     from jaxrl_reason.runs.checkpoints import CheckpointFolder
     from jaxrl_reason.sampler import (
         BatchSettings, SamplingSettings, make_batch_sampler, make_sampler,
@@ -31,7 +31,7 @@ SCRIPT = """
     prompts, lengths = np.asarray(tokens_of(4, 6)), np.array([6, 2, 4, 5])
     # Keeps more tokens than there are, but not the padding.
     settings = SamplingSettings(max_new_tokens=10, eos_token_ids=(3,), top_k=37)
-    slots = BatchSettings(8, (6,), lane_width=2, alternatives=37)
+    slots = BatchSettings(8, (6,), slots_per_group=2, alternatives=37)
 
     def run(config, mesh):
         model = Transformer(config, constrain=rules.constrainer(mesh))

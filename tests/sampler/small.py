@@ -22,7 +22,12 @@ SETTINGS = SamplingSettings(max_new_tokens=SIZE, eos_token_ids=(3, 11))
 KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
 BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
 CHANGING = replace(
-    BATCH, slots=24, lane_width=3, shrink_to=(12, 6, 3), rings=(4, 7), cache_block=0
+    BATCH,
+    slots=24,
+    slots_per_group=3,
+    shrink_to=(12, 6, 3),
+    cache_lengths=(4, 7),
+    cache_block=0,
 )
 
 

@@ -55,12 +55,12 @@ def run(batch: BatchSettings = BATCH, **options: Any) -> Completions:
     [
         BATCH,
         replace(BATCH, slots=1, steps=100),
-        replace(BATCH, slots=4, lane_width=2, refill_share=0.5),
+        replace(BATCH, slots=4, slots_per_group=2, refill_fraction=0.5),
         CHANGING,
-        replace(CHANGING, lane_width=1, cache_block=4),
+        replace(CHANGING, slots_per_group=1, cache_block=4),
     ],
 )
-def test_slots_lanes_and_widths_change_nothing(batch: BatchSettings) -> None:
+def test_slots_groups_and_widths_change_nothing(batch: BatchSettings) -> None:
     check_same(run(batch), plain())
 
 
@@ -74,7 +74,7 @@ def test_variants_of_the_model_are_sampled(name: str) -> None:
     check_same(got, plain(name, settings))
 
 
-def test_fewer_slots_and_wider_rings_take_part_in_the_test_above() -> None:
+def test_fewer_slots_and_longer_caches_take_part_in_the_test_above() -> None:
     """The last setting there is worth nothing if nothing shrinks or grows."""
     batch = replace(CHANGING, prompt_widths=(8,))
     run(batch)
@@ -84,7 +84,7 @@ def test_fewer_slots_and_wider_rings_take_part_in_the_test_above() -> None:
 
 
 def test_after_a_warm_up_nothing_is_compiled() -> None:
-    batch = replace(BATCH, shrink_to=(2,), rings=(8,), cache_block=0)
+    batch = replace(BATCH, shrink_to=(2,), cache_lengths=(8,), cache_block=0)
     batch_sampler = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, batch)
     params = build(SMALL)[1]
     batch_sampler.warm_up(params, KEYS)
@@ -210,11 +210,11 @@ def test_what_does_not_fit_is_refused() -> None:
         stop_sequences([[1], []])
     for name, value, rule in (
         ("slots", 0, "slots must be >= 1, got 0"),
-        ("lane_width", 3, r"must divide slots \(4\), got 3"),
+        ("slots_per_group", 3, r"must divide slots \(4\), got 3"),
         ("prompt_widths", (), "ascending numbers >= 1"),
         ("shrink_to", (4,), "descending multiples"),
-        ("rings", (8, 8), "rings must be ascending"),
-        ("refill_share", 1.0, "below 1, got 1.0"),
+        ("cache_lengths", (8, 8), "cache_lengths must be ascending"),
+        ("refill_fraction", 1.0, "below 1, got 1.0"),
         ("cache_dtype", "int4", "got 'int4'"),
         ("alternatives", -1, "alternatives must be >= 0"),
         ("cache_block", -1, "cache_block must be >= 0"),

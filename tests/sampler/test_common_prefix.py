@@ -34,7 +34,8 @@ LENGTHS_ALIKE = np.array([6, 4, 5, 6, 5])
 
 @pytest.mark.parametrize("name", ["", "everything", "windows"])
 @pytest.mark.parametrize(
-    "batch", [BATCH, replace(CHANGING, lane_width=1, prompt_widths=(8,), cache_block=4)]
+    "batch",
+    [BATCH, replace(CHANGING, slots_per_group=1, prompt_widths=(8,), cache_block=4)],
 )
 def test_a_common_beginning_is_read_once(name: str, batch: BatchSettings) -> None:
     model, params = build(VARIANTS[name] if name else SMALL)

@@ -16,7 +16,7 @@ from jaxrl_reason.sampler import (
     make_sampler,
     sampling_keys,
 )
-from jaxrl_reason.sampler.decode import next_tokens
+from jaxrl_reason.sampler.sample_loop import next_tokens
 from tests.models.reference import TINY, VARIANTS, build, compiled, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 3, 4, 6, 12
@@ -139,8 +139,8 @@ def test_stages_of_the_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     model, params = build(TINY)
     one = run(model, params)
     cached_sampler.cache_clear()
-    monkeypatch.setattr("jaxrl_reason.sampler.decode.SHORTEST_STAGE", 8)
-    monkeypatch.setattr("jaxrl_reason.sampler.decode.STAGES", 3)
+    monkeypatch.setattr("jaxrl_reason.sampler.sample_loop.SHORTEST_STAGE", 8)
+    monkeypatch.setattr("jaxrl_reason.sampler.sample_loop.STAGES", 3)
     two = run(model, params)
     cached_sampler.cache_clear()
     np.testing.assert_array_equal(one.tokens, two.tokens)

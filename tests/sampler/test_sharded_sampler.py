@@ -36,7 +36,7 @@ SCRIPT = """
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     prompts = jax.device_put((tokens, lengths), rows)
     got = make_sampler(spread, settings, 4)(placed, *prompts, keys)
-    batch = BatchSettings(8, (6,), lane_width=2, shrink_to=(4,))
+    batch = BatchSettings(8, (6,), slots_per_group=2, shrink_to=(4,))
     slots = make_batch_sampler(spread, settings, 4, batch)
     slots = slots(placed, *prompts, jax.device_put(keys, rows))
     # Prompts that begin alike, and fewer than the mesh has rows for.

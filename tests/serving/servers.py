@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_reason.serving.engine import request_seeds
+from jaxrl_reason.serving.openai_engine import request_seeds
 from jaxrl_reason.weights.loading import load_params
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
 from tests.rl.helpers import (

@@ -20,7 +20,7 @@ from jaxrl_reason.serving import (
     vllm_requests,
 )
 from jaxrl_reason.serving.endpoint import read_whole
-from jaxrl_reason.serving.engine import request_seeds
+from jaxrl_reason.serving.openai_engine import request_seeds
 from jaxrl_reason.weights.safetensors_folder import SafetensorsFolder
 from tests.rl.helpers import ENDS, VOCAB, first_policy, tiny_model
 from tests.serving.servers import served

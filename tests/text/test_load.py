@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jaxrl_reason.text.load import load_tokenizer
-from jaxrl_reason.text.specials import Specials, pad_token
+from jaxrl_reason.text.special_tokens import SpecialTokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.text.families import family, write_folder
 
@@ -59,7 +59,7 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
     assert tokenizer.eos_token_ids == (382,)
     assert tokenizer.pad_id == tokenizer.control_tokens["<|endoftext|>"]
     with pytest.raises(ValueError, match=r"no EOS token, .* got 2 among"):
-        Specials(eos_token_ids=(1, 2), pad_id=2)
+        SpecialTokens(eos_token_ids=(1, 2), pad_id=2)
     with pytest.raises(ValueError, match="to pad with"):
         pad_token(1, (1,), {"</s>": 1}, "")
 
@@ -90,7 +90,7 @@ def test_control_tokens_that_the_model_spells_are_cut() -> None:
             "vocab": [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0], *characters],
         },
     }
-    made = TextTokenizer(spec, Specials(eos_token_ids=(2,), pad_id=0, bos_id=1))
+    made = TextTokenizer(spec, SpecialTokens(eos_token_ids=(2,), pad_id=0, bos_id=1))
     text = "<s>a</s></s> b<s>"
     ids = made.encode(text)
     assert not any(made.is_control(index) for index in ids)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxrl_reason.weights import (
-    SpecialTokens,
+    SpecialTokenIds,
     WeightsError,
     export_hf,
     hf_tensors,
@@ -89,7 +89,9 @@ def test_generation_config_says_the_ends(tmp_path: Path) -> None:
     write_folder(CASE, tmp_path)
     said = {"eos_token_id": [2, 9], "temperature": 0.6}
     (tmp_path / "generation_config.json").write_text(json.dumps(said))
-    assert load_pretrained(tmp_path).special == SpecialTokens(bos=1, ends=(2, 9))
+    assert load_pretrained(tmp_path).special == SpecialTokenIds(
+        bos_token_id=1, eos_token_ids=(2, 9)
+    )
 
 
 def test_settings_of_a_run_and_no_others(tmp_path: Path) -> None:

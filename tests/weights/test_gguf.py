@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import quants
 
 from jaxrl_reason.weights import (
-    SpecialTokens,
+    SpecialTokenIds,
     WeightsError,
     gguf_config,
     load_pretrained,
@@ -112,7 +112,7 @@ def test_every_kind_of_number(kind: Kind, tmp_path: Path) -> None:
     wanted = load_pretrained(folder)
     assert same_bits(got.params, wanted.params)
     assert (got.config, got.family) == (wanted.config, "llama")
-    assert got.special == SpecialTokens(bos=1, ends=(2,))
+    assert got.special == SpecialTokenIds(bos_token_id=1, eos_token_ids=(2,))
 
 
 SAME = {

@@ -12,9 +12,14 @@ from jaxrl_reason.models import (
     TransformerConfig,
     YarnScaling,
 )
-from jaxrl_reason.weights import SpecialTokens, WeightsError, hf_fields, read_hf_config
+from jaxrl_reason.weights import (
+    SpecialTokenIds,
+    WeightsError,
+    hf_fields,
+    read_hf_config,
+)
 from jaxrl_reason.weights import config_fields as tables
-from jaxrl_reason.weights.sources import read_json
+from jaxrl_reason.weights.untrusted import read_json
 from tests.models.reference import TINY
 from tests.weights.cases import CASES, LLAMA, MISTRAL, QWEN2, QWEN3
 
@@ -57,7 +62,9 @@ def test_a_field_of_no_effect_has_none(field: str) -> None:
 
 
 def test_no_field_is_in_two_tables() -> None:
-    kinds = [tables.COPIED, tables.READ, tables.FIXED, tables.NO_EFFECT]
+    kinds = [tables.COPIED, tables.READ, tables.READ_BY_SOME, tables.FIXED]
+    kinds.append(tables.NO_EFFECT)
+
     named = [name for kind in kinds for name in kind]
     assert len(set(named)) == len(named)
 
@@ -207,7 +214,9 @@ def test_the_text_part_of_a_model_that_sees() -> None:
 
 def test_special_tokens_may_be_one_several_or_none() -> None:
     found = read_hf_config({**LLAMA, "eos_token_id": [5, 7], "pad_token_id": -1}, FILE)
-    assert found.special == SpecialTokens(bos=1, ends=(5, 7), pad=None)
+    assert found.special == SpecialTokenIds(
+        bos_token_id=1, eos_token_ids=(5, 7), pad_token_id=None
+    )
 
 
 def test_settings_that_no_family_has_are_refused() -> None:
@@ -215,9 +224,9 @@ def test_settings_that_no_family_has_are_refused() -> None:
 
     odd = replace(TINY, qk_norm=True, attention_bias=True)
     with pytest.raises(ValueError, match="must be ones that some family"):
-        hf_fields(odd, SpecialTokens())
+        hf_fields(odd, SpecialTokenIds())
     with pytest.raises(ValueError, match="must be ones that mistral"):
-        hf_fields(replace(TINY, qk_norm=True), SpecialTokens(), family="mistral")
+        hf_fields(replace(TINY, qk_norm=True), SpecialTokenIds(), family="mistral")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models import Transformer, TransformerConfig, prefill, unembedding
-from jaxrl_reason.models.decode import (
+from jaxrl_reason.models.decode_step import (
     decode_logits,
     decode_params,
     decode_step,

@@ -16,7 +16,7 @@ import pytest
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, unembedding
 from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
-from jaxrl_reason.weights import Pretrained, SpecialTokens, load_pretrained
+from jaxrl_reason.weights import Pretrained, SpecialTokenIds, load_pretrained
 from tests.weights.cases import REFERENCES
 
 VARIABLE = "JAXRL_SMOLLM2_GGUF"
@@ -38,7 +38,9 @@ def reference() -> Any:
 
 
 def test_special_tokens(smollm2: Pretrained) -> None:
-    assert smollm2.special == SpecialTokens(bos=1, ends=(2,), pad=2)
+    assert smollm2.special == SpecialTokenIds(
+        bos_token_id=1, eos_token_ids=(2,), pad_token_id=2
+    )
 
 
 def test_greedy_answers_to_twenty_prompts(smollm2: Pretrained, reference: Any) -> None:
@@ -47,7 +49,7 @@ def test_greedy_answers_to_twenty_prompts(smollm2: Pretrained, reference: Any) -
     settings = SamplingSettings(
         max_new_tokens=wanted.shape[1],
         temperature=0.0,
-        eos_token_ids=smollm2.special.ends,
+        eos_token_ids=smollm2.special.eos_token_ids,
     )
     run = make_sampler(Transformer(smollm2.config), settings, num_samples=1)
     keys = sampling_keys(0, 0, jnp.arange(len(prompts)), 1)

@@ -1,4 +1,4 @@
-"""Prefill once a prompt, then one token a step for all responses."""
+"""Prefill once per prompt, then one token per step for all responses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models import Params, Transformer, prefill
-from jaxrl_reason.models.decode import (
+from jaxrl_reason.models.decode_step import (
     DecodeParams,
     ResponseCache,
     decode_logits,
@@ -74,13 +74,14 @@ def sample(
     check_sampling(model, settings, num_samples, prompt_width=width)
     if keys.shape != (prompts * num_samples,):
         raise ValueError(
-            f"keys must be one a response, ({prompts * num_samples},), got {keys.shape}"
+            f"keys must be one per response, ({prompts * num_samples},), "
+            f"got {keys.shape}"
         )
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)
-    cut = decode_params(model, params, prompt_lengths, size)
+    decode = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)
     state = _append(
-        _start(model, prompts * num_samples, size), hidden, cut, keys, settings
+        _start(model, prompts * num_samples, size), hidden, decode, keys, settings
     )
 
     def unfinished(end: int, state: _State) -> jax.Array:
@@ -88,9 +89,9 @@ def sample(
 
     def step(state: _State) -> _State:
         hidden, cache = decode_step(
-            model, cut, state.last, state.column - 1, prefix, state.cache
+            model, decode, state.last, state.column - 1, prefix, state.cache
         )
-        return _append(replace(state, cache=cache), hidden, cut, keys, settings)
+        return _append(replace(state, cache=cache), hidden, decode, keys, settings)
 
     for end in stage_ends(size):
         if end == 1:
@@ -209,11 +210,11 @@ def next_tokens(
     column: jax.Array,
     settings: SamplingSettings,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw one token a row, and say how likely it was.
+    """Draw one token per row, and say how likely it was.
 
     Args:
       logits: [B, V] float32 of the model.
-      keys: [B], one a response.
+      keys: [B], one per response.
       column: scalar or [B], the response columns the tokens are for.
       settings: temperature, filters, bias and bans.
 

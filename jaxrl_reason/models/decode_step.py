@@ -9,10 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.models.attention import MASKED
-from jaxrl_reason.models.cache import PrefixCache
+from jaxrl_reason.models.attention import (
+    Part,
+    cached_attention,
+    masks_by_layer,
+    prompt_mask,
+    response_mask,
+)
 from jaxrl_reason.models.layers import Attend, Block, RMSNorm
 from jaxrl_reason.models.params import Params
+from jaxrl_reason.models.prefix_cache import PrefixCache
 from jaxrl_reason.models.rope import RopeTable, rope_table
 from jaxrl_reason.models.transformer import Transformer, embed
 from jaxrl_reason.sharding import pad_vocab
@@ -20,7 +26,7 @@ from jaxrl_reason.sharding import pad_vocab
 
 @flax.struct.dataclass
 class ResponseCache:
-    """Keys and values of the responses so far, one entry a layer.
+    """Keys and values of the responses so far, one entry per layer.
 
     Every response starts at column 0, so all rows write the same column at each step,
     whatever the lengths of their prompts.
@@ -38,7 +44,7 @@ class ResponseCache:
 class DecodeParams:
     """What every step reads, made once before the loop.
 
-    Cutting parameters into layers inside a loop copies them, and cosines made inside it
+    Slicing parameters into layers inside a loop copies them, and cosines made inside it
     are made again for every head.
 
     Attributes:
@@ -61,7 +67,7 @@ class DecodeParams:
 def decode_params(
     model: Transformer, params: Params, prompt_lengths: jax.Array, size: int
 ) -> DecodeParams:
-    """Cut a model's parameters for `decode_step`, in the compute type.
+    """Slice a model's parameters for `decode_step`, in the compute type.
 
     Args:
       model: the transformer.
@@ -87,15 +93,15 @@ def decode_params(
     )
 
 
-# One program for all layers: in one program of its own each, cutting a model of thirty
+# One program for all layers: in one program of its own each, slicing a model of thirty
 # layers takes longer to compile than the step that reads them.
 @partial(jax.jit, static_argnums=2)
 def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
-    def cut(x: jax.Array) -> jax.Array:
+    def slice_layer(x: jax.Array) -> jax.Array:
         x = jax.lax.dynamic_index_in_dim(x, layer, keepdims=False)
         return x.astype(dtype)
 
-    return jax.tree.map(cut, stacked)
+    return jax.tree.map(slice_layer, stacked)
 
 
 def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
@@ -132,48 +138,64 @@ def grow_cache(cache: ResponseCache, size: int) -> ResponseCache:
     return jax.tree.map(grow, cache)
 
 
-def decode_attention(
-    q: jax.Array,
-    prefix: tuple[jax.Array, jax.Array, jax.Array],
-    response: tuple[jax.Array, jax.Array, jax.Array],
-) -> jax.Array:
-    """One softmax over two parts: the shared prompt and the row's own response.
+@flax.struct.dataclass
+class PromptColumns:
+    """A prompt's keys and values, which all samples of it read.
 
-    Args:
-      q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
-      prefix: keys [P, K, Tp, H], values, and the mask [P, Tp] of real columns.
-      response: keys [B, K, T, H], values, and the mask [T] of written columns.
-
-    Returns:
-      [B, K, R, H] float32; scores and softmax in float32.
+    Attributes:
+      keys: [P, K, Tp, H].
+      values: [P, K, Tp, H].
     """
-    shared_keys, shared_values, shared_mask = prefix
-    keys, values, mask = response
-    prompts, kv_heads = shared_keys.shape[:2]
-    rows, group = q.shape[0], q.shape[2]
-    samples = rows // prompts
 
-    def by_prompt(x: jax.Array) -> jax.Array:
-        """[B, K, R, n] -> [P, K, G*R, n]: a prompt's keys serve all its samples."""
-        x = x.reshape(prompts, samples, kv_heads, group, -1).swapaxes(1, 2)
-        return x.reshape(prompts, kv_heads, samples * group, -1)
+    keys: jax.Array
+    values: jax.Array
 
-    def by_row(x: jax.Array) -> jax.Array:
-        x = x.reshape(prompts, kv_heads, samples, group, -1).swapaxes(1, 2)
-        return x.reshape(rows, kv_heads, group, -1)
+    def scores(self, q: jax.Array) -> jax.Array:
+        """q [B, K, R, H] times the keys: [B, K, R, Tp] float32."""
+        scores = _product("pkqh,pkth->pkqt", self._by_prompt(q), self.keys)
+        return self._by_row(scores, q.shape[2])
 
-    shared = _product("pkqh,pkth->pkqt", by_prompt(q), shared_keys)
-    shared = by_row(jnp.where(shared_mask[:, None, None], shared, MASKED))
-    own = jnp.where(mask[None, None, None], _own_scores(q, keys), MASKED)
-    top = jnp.maximum(
-        jnp.max(shared, axis=-1, keepdims=True), jnp.max(own, axis=-1, keepdims=True)
-    )
-    shared, own = jnp.exp(shared - top), jnp.exp(own - top)
-    total = jnp.sum(shared, -1, keepdims=True) + jnp.sum(own, -1, keepdims=True)
-    shared = by_prompt(shared.astype(values.dtype))
-    context = by_row(_product("pkqt,pkth->pkqh", shared, shared_values))
-    context += _product("bkrt,bkth->bkrh", own.astype(values.dtype), values)
-    return context / total
+    def context(self, weights: jax.Array) -> jax.Array:
+        """Weights [B, K, R, Tp] times the values: [B, K, R, H] float32."""
+        shared = self._by_prompt(weights.astype(self.values.dtype))
+        context = _product("pkqt,pkth->pkqh", shared, self.values)
+        return self._by_row(context, weights.shape[2])
+
+    def _by_prompt(self, x: jax.Array) -> jax.Array:
+        """[B, K, R, n] -> [P, K, G*R, n]: the samples of a prompt side by side."""
+        prompts, rows = self.keys.shape[0], x.shape[0]
+        x = x.reshape(prompts, rows // prompts, *x.shape[1:])  # [P, G, K, R, n]
+        x = x.swapaxes(1, 2)  # [P, K, G, R, n]
+        return x.reshape(prompts, x.shape[1], -1, x.shape[-1])
+
+    def _by_row(self, x: jax.Array, group: int) -> jax.Array:
+        """[P, K, G*R, n] -> [B, K, R, n], R being `group`."""
+        prompts, kv_heads = x.shape[:2]
+        x = x.reshape(prompts, kv_heads, -1, group, x.shape[-1])  # [P, K, G, R, n]
+        x = x.swapaxes(1, 2)  # [P, G, K, R, n]
+        return x.reshape(-1, kv_heads, group, x.shape[-1])
+
+
+@flax.struct.dataclass
+class ResponseColumns:
+    """Each row's own keys and values.
+
+    Attributes:
+      keys: [B, K, T, H].
+      values: [B, K, T, H].
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+    def scores(self, q: jax.Array) -> jax.Array:
+        """q [B, K, R, H] times the keys: [B, K, R, T] float32."""
+        return _own_scores(q, self.keys)
+
+    def context(self, weights: jax.Array) -> jax.Array:
+        """Weights [B, K, R, T] times the values: [B, K, R, H] float32."""
+        weights = weights.astype(self.values.dtype)
+        return _product("bkrt,bkth->bkrh", weights, self.values)
 
 
 def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -207,7 +229,7 @@ def decode_step(
 
     Args:
       model: the transformer.
-      params: its parameters, cut by `decode_params`.
+      params: its parameters, from `decode_params`.
       tokens: [B] the tokens of this column; B = P*G, prompts then samples.
       column: scalar, how many response tokens came before these.
       prefix: the prompts' cache.
@@ -218,31 +240,28 @@ def decode_step(
     """
     c = model.config
     rows = tokens.shape[0]
-    samples = rows // prefix.lengths.shape[0]
-    cos, sin = (jnp.repeat(part[column], samples, axis=0) for part in params.rope)
-    masks = {
-        window: _decode_masks(prefix, cache, column, window)
-        for window in {c.window_of(layer) for layer in range(c.num_layers)}
-    }
+    samples = rows // prefix.lengths.shape[0]  # G
+    # Of each row's position: cosines and sines, each [B, 1, H/2].
+    rope = tuple(jnp.repeat(x[column], samples, axis=0) for x in params.rope)
+    masks = masks_by_layer(c, partial(_masks, prefix, cache, column, samples))
 
-    def attend_at(layer: int) -> Any:
+    def attend_at(layer: int) -> Attend:
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
+            # [B, 1, N or K, H] -> [B, K, R or 1, H]
             q, k, v = (
                 x.reshape(rows, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
             )
-            keys = _write(cache.keys[layer], k, column)
+            keys = _write(cache.keys[layer], k, column)  # [B, K, T, H]
             values = _write(cache.values[layer], v, column)
-            shared_mask, mask = masks[c.window_of(layer)]
-            context = decode_attention(
-                q * c.head_dim**-0.5,
-                (prefix.keys[layer], prefix.values[layer], shared_mask),
-                (keys, values, mask),
-            ).astype(q.dtype)
+            prompt = PromptColumns(prefix.keys[layer], prefix.values[layer])
+            caches = prompt, ResponseColumns(keys, values)
+            context = cached_attention(q, list(map(Part, caches, masks[layer])))
+            context = context.astype(q.dtype)  # [B, K, R, H]
             return context.reshape(rows, 1, c.num_heads, -1), (keys, values)
 
         return attend
 
-    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend_at)
+    hidden, kept = through_layers(model, params, tokens, rope, attend_at)
     keys, values = zip(*kept, strict=True)
     return hidden, ResponseCache(keys, values)
 
@@ -254,17 +273,17 @@ def through_layers(
     rope: RopeTable,
     attend_at: Callable[[int], Attend],
 ) -> tuple[jax.Array, list[Any]]:
-    """One token a row [B] through all blocks.
+    """One token per row [B] through all blocks.
 
     Args:
       model: the transformer.
-      params: its parameters, cut by `decode_params`.
+      params: its parameters, from `decode_params`.
       tokens: [B].
       rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
       attend_at: what attends in a layer.
 
     Returns:
-      Hidden states [B, D] after the final norm, and what each layer wants kept.
+      Hidden states [B, D] after the final norm, and what each layer hands back.
     """
     block = Block(model.config, model.constrain)
     x = embed(params.embedding, tokens[:, None], model.config)
@@ -281,20 +300,19 @@ def through_layers(
     return _final_norm(model, params, x)[:, 0], kept
 
 
-def _decode_masks(
-    prefix: PrefixCache, cache: ResponseCache, column: jax.Array, window: int | None
+def _masks(
+    prefix: PrefixCache,
+    cache: ResponseCache,
+    column: jax.Array,
+    samples: int,
+    window: int | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The columns that response column `column` sees: of prompts [P, Tp], its own [T].
-
-    With a window, only the newest `window` of them, `column` among them.
-    """
-    shared = jnp.arange(prefix.keys[0].shape[2])[None]
-    own = jnp.arange(cache.keys[0].shape[2])
-    shared_mask, mask = shared < prefix.lengths[:, None], own <= column
-    if window is not None:
-        shared_mask &= prefix.lengths[:, None] + column - shared < window
-        mask &= column - own < window
-    return shared_mask, mask
+    """What response column `column` sees: of prompts [B, Tp], of its own row [1, T]."""
+    columns, size = column[None], prefix.keys[0].shape[2]
+    prompts = prompt_mask(prefix.lengths, columns, 0, size, window)  # [P, Tp]
+    ages = column - jnp.arange(cache.keys[0].shape[2])[None]  # [1, T]
+    own = response_mask(ages, columns, window)
+    return jnp.repeat(prompts, samples, axis=0), own
 
 
 def _write(cache: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ _PAD_HINTS = ("pad", "reserved", "unused", "unk")
 
 
 @dataclass(frozen=True)
-class Specials:
+class SpecialTokens:
     """Special ids of a model.
 
     Attributes:

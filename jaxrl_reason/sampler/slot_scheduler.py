@@ -1,4 +1,4 @@
-"""Which sequence goes into which slot: the host's book of a batch sampler."""
+"""Which sequence goes into which slot: the host's side of a batch sampler."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,42 +6,43 @@ from collections.abc import Sequence
 FREE = -1
 
 
-class Lanes:
+class SlotScheduler:
     """Requests in slots; request p*G + g is sample g of prompt p.
 
-    A free slot takes a sample of its lane's prompt. A lane without a sequence takes a
-    prompt that nobody reads yet, else the one with the most samples left for each lane
-    that reads it, so that lanes end their work at about the same time.
+    Neighbouring slots form prompt groups, which read one prompt each. A free slot takes
+    a sample of its group's prompt. A group without a sequence takes a
+    prompt that nobody reads yet, else the one with the most samples left for each group
+    that reads it, so that groups end their work at about the same time.
 
     Args:
       order: prompts in the order they are to be begun.
-      num_samples: G, samples a prompt.
-      lanes: N.
-      width: slots of a lane.
+      num_samples: G, samples per prompt.
+      groups: N.
+      width: slots of a group.
 
-    >>> book = Lanes([0, 1], num_samples=2, lanes=1, width=2)
-    >>> book.assign()
+    >>> scheduler = SlotScheduler([0, 1], num_samples=2, groups=1, width=2)
+    >>> scheduler.assign()
     ([(0, 0)], [(0, 0), (1, 1)])
-    >>> book.free(0)
-    >>> book.assign()
+    >>> scheduler.free(0)
+    >>> scheduler.assign()
     ([], [])
-    >>> book.free(1)
-    >>> book.assign()
+    >>> scheduler.free(1)
+    >>> scheduler.assign()
     ([(0, 1)], [(0, 2), (1, 3)])
     """
 
     def __init__(
-        self, order: Sequence[int], num_samples: int, lanes: int, width: int
+        self, order: Sequence[int], num_samples: int, groups: int, width: int
     ) -> None:
         self.width = width
-        self.requests = [FREE] * (lanes * width)
+        self.requests = [FREE] * (groups * width)
         self.unread = deque(order)
         self.waiting = len(order) * num_samples
         self._samples = num_samples
-        self._prompts = [FREE] * lanes
+        self._prompts = [FREE] * groups
         self._left: dict[int, deque[int]] = {}
 
-    def held(self) -> list[int]:
+    def occupied(self) -> list[int]:
         """The slots with a request."""
         return [s for s, request in enumerate(self.requests) if request != FREE]
 
@@ -49,7 +50,7 @@ class Lanes:
         """Take the request out of a slot."""
         self.requests[slot] = FREE
 
-    def wanted(self) -> set[int]:
+    def waiting_prompts(self) -> set[int]:
         """The prompts of which a sample still waits for a slot."""
         return {*self.unread, *self._left}
 
@@ -57,51 +58,51 @@ class Lanes:
         """Fill free slots.
 
         Returns:
-          The lanes that take a prompt, [(lane, prompt)], and the slots that take a
+          The groups that take a prompt, [(group, prompt)], and the slots that take a
           request, [(slot, request)].
         """
         installs, fresh = [], []
-        for lane in range(len(self._prompts)):
+        for group in range(len(self._prompts)):
             if not self.waiting:
                 break
-            slots = range(lane * self.width, (lane + 1) * self.width)
+            slots = range(group * self.width, (group + 1) * self.width)
             free = [slot for slot in slots if self.requests[slot] == FREE]
-            if len(free) == self.width and self._prompts[lane] not in self._left:
-                self._prompts[lane] = FREE
-                self._prompts[lane] = self._next_prompt()
-                installs.append((lane, self._prompts[lane]))
+            if len(free) == self.width and self._prompts[group] not in self._left:
+                self._prompts[group] = FREE
+                self._prompts[group] = self._next_prompt()
+                installs.append((group, self._prompts[group]))
             for slot in free:
-                if self._prompts[lane] in self._left:
-                    self.requests[slot] = self._take(self._prompts[lane])
+                if self._prompts[group] in self._left:
+                    self.requests[slot] = self._take(self._prompts[group])
                     fresh.append((slot, self.requests[slot]))
         return installs, fresh
 
-    def needed(self) -> int:
-        """The lanes that the requests fill when a prompt's stand side by side."""
+    def groups_needed(self) -> int:
+        """The groups that the requests fill when a prompt's stand side by side."""
         return len(self._packed())
 
-    def shrink(self, lanes: int) -> tuple[list[int], list[int]]:
-        """Move the requests into `lanes` lanes, at least `needed`.
+    def shrink(self, groups: int) -> tuple[list[int], list[int]]:
+        """Move the requests into `groups` groups, at least `groups_needed`.
 
         Returns:
-          The slots and the lanes to take from, one for each that is left.
+          The slots and the groups to take from, one for each that is left.
         """
         packed = self._packed()
         live = {slot for slots in packed for slot in slots}
         idle = iter(s for s in range(len(self.requests)) if s not in live)
-        packed += [[] for _ in range(lanes - len(packed))]
+        packed += [[] for _ in range(groups - len(packed))]
         sources = [slots[0] // self.width if slots else 0 for slots in packed]
         for slots in packed:
             slots += [next(idle) for _ in range(self.width - len(slots))]
         order = [slot for slots in packed for slot in slots]
         self.requests = [self.requests[slot] for slot in order]
-        self._prompts = [self._prompts[lane] for lane in sources]
+        self._prompts = [self._prompts[group] for group in sources]
         return order, sources
 
     def _packed(self) -> list[list[int]]:
-        """The slots with a request, a prompt's in lanes as full as may be."""
+        """The slots with a request, a prompt's in groups as full as may be."""
         by_prompt: dict[int, list[int]] = {}
-        for slot in self.held():
+        for slot in self.occupied():
             by_prompt.setdefault(self._prompts[slot // self.width], []).append(slot)
         return [
             slots[at : at + self.width]
@@ -116,10 +117,10 @@ class Lanes:
             self._left[prompt] = deque(range(first, first + self._samples))
             return prompt
 
-        def left_a_lane(prompt: int) -> float:
+        def left_per_group(prompt: int) -> float:
             return len(self._left[prompt]) / (1 + self._prompts.count(prompt))
 
-        return max(self._left, key=left_a_lane)
+        return max(self._left, key=left_per_group)
 
     def _take(self, prompt: int) -> int:
         self.waiting -= 1

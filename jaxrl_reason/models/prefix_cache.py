@@ -10,7 +10,7 @@ from jaxrl_reason.models.transformer import Transformer
 
 @flax.struct.dataclass
 class PrefixCache:
-    """Keys and values of P prompts, one entry a layer.
+    """Keys and values of P prompts, one entry per layer.
 
     Attributes:
       keys: L arrays [P, K, Tp, H], already rotated.

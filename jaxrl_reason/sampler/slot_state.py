@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models import PrefixCache, Transformer
-from jaxrl_reason.models.decode import DecodeParams, decode_logits
+from jaxrl_reason.models.decode_step import DecodeParams, decode_logits
 from jaxrl_reason.models.key_values import (
     block_sizes,
-    rounded,
-    stored,
-    turned,
-    written,
+    quantize,
+    roll,
+    round_up,
+    update_slice,
 )
-from jaxrl_reason.models.slots import SlotCache, empty_slots, slot_step
-from jaxrl_reason.sampler.decode import next_tokens
+from jaxrl_reason.models.slot_cache import SlotCache, empty_slots, slot_step
+from jaxrl_reason.sampler.sample_loop import next_tokens
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
@@ -28,7 +28,7 @@ from jaxrl_reason.sampler.settings import (
 
 @flax.struct.dataclass
 class Slots:
-    """What S slots in N lanes hold.
+    """What S slots in N prompt groups hold.
 
     Attributes:
       live: [S] whether a slot still draws.
@@ -39,7 +39,7 @@ class Slots:
       tokens: [S, T] tokens drawn so far.
       logprobs: [S, T] their log-probs.
       alternatives: [S, T, k] each, or None.
-      prompt_hidden: [N, D] the hidden state of a lane's last prompt token.
+      prompt_hidden: [N, D] the hidden state of a group's last prompt token.
       cache: what the slots read.
     """
 
@@ -55,7 +55,7 @@ class Slots:
     cache: SlotCache
 
     @property
-    def ring_size(self) -> int:
+    def cache_length(self) -> int:
         """The response columns that the cache has."""
         return self.cache.responses[0].size
 
@@ -83,12 +83,12 @@ def empty(
         tokens=jnp.zeros((slots, size), jnp.int32),
         logprobs=jnp.zeros((slots, size)),
         alternatives=likely if batch.alternatives else None,
-        prompt_hidden=jnp.zeros((batch.lanes, model.config.hidden_size), dtype),
+        prompt_hidden=jnp.zeros((batch.num_groups, model.config.hidden_size), dtype),
         cache=empty_slots(
             model,
-            batch.lanes,
-            batch.lane_width,
-            (batch.own_widths[-1], ring_sizes(batch, size)[0]),
+            batch.num_groups,
+            batch.slots_per_group,
+            (batch.own_widths[-1], allowed_cache_lengths(batch, size)[0]),
             batch.cache_dtype,
             batch.block,
             common,
@@ -96,16 +96,17 @@ def empty(
     )
 
 
-def ring_sizes(batch: BatchSettings, max_new_tokens: int) -> list[int]:
-    """The response columns that a ring may have, whole blocks, the last one for T.
+def allowed_cache_lengths(batch: BatchSettings, max_new_tokens: int) -> list[int]:
+    """The response columns that the cache may have, whole blocks, the last one for T.
 
-    >>> ring_sizes(BatchSettings(8, (4,), rings=(32, 64), cache_block=0), 50)
-    [32, 50]
-    >>> ring_sizes(BatchSettings(8, (4,), rings=(30, 32, 64), cache_block=16), 50)
+    >>> batch = BatchSettings(8, (4,), cache_lengths=(30, 32, 64), cache_block=0)
+    >>> allowed_cache_lengths(batch, 50)
+    [30, 32, 50]
+    >>> allowed_cache_lengths(replace(batch, cache_block=16), 50)
     [32, 64]
     """
-    sizes = [*(n for n in batch.rings if n < max_new_tokens), max_new_tokens]
-    return sorted({rounded(n, batch.block) for n in sizes})
+    sizes = [*(n for n in batch.cache_lengths if n < max_new_tokens), max_new_tokens]
+    return sorted({round_up(n, batch.block) for n in sizes})
 
 
 def install(
@@ -113,11 +114,11 @@ def install(
     hidden: jax.Array,
     prefix: PrefixCache,
     row: jax.Array,
-    lane: Any,
+    group: Any,
     *,
     block: int,
 ) -> Slots:
-    """Give a lane one of the prompts that a prefill read."""
+    """Give a group one of the prompts that a prefill read."""
     cache = state.cache
     dtype = str(cache.prompts[0].values.dtype)
     blocks = block_sizes(prefix.keys[0].shape, block)
@@ -126,16 +127,16 @@ def install(
         return jax.lax.dynamic_slice_in_dim(x, row, 1)
 
     prompts = tuple(
-        written(kept, stored(one(keys), one(values), dtype, blocks), lane, 0)
+        update_slice(kept, quantize(one(keys), one(values), dtype, blocks), group, 0)
         for kept, keys, values in zip(
             cache.prompts, prefix.keys, prefix.values, strict=True
         )
     )
     length = cache.common_size + prefix.lengths[row]
-    lengths = cache.prompt_lengths.at[lane].set(length)
+    lengths = cache.prompt_lengths.at[group].set(length)
     return replace(
         state,
-        prompt_hidden=state.prompt_hidden.at[lane].set(hidden[row]),
+        prompt_hidden=state.prompt_hidden.at[group].set(hidden[row]),
         cache=replace(cache, prompts=prompts, prompt_lengths=lengths),
     )
 
@@ -159,11 +160,11 @@ def release(state: Slots, stopped: jax.Array) -> Slots:
     return replace(state, live=state.live & ~stopped)
 
 
-def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
-    """The state of fewer slots and lanes, in the order named."""
+def shrink(state: Slots, slots: jax.Array, groups: jax.Array) -> Slots:
+    """The state of fewer slots and groups, in the order named."""
     cache = state.cache
     hidden, prompts, lengths = jax.tree.map(
-        lambda x: x[lanes], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
+        lambda x: x[groups], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
     )
     by_slot = {
         name: getattr(state, name)
@@ -181,11 +182,11 @@ def shrink(state: Slots, slots: jax.Array, lanes: jax.Array) -> Slots:
 
 
 def widen(state: Slots, size: int, *, block: int) -> Slots:
-    """The same slots with a ring of `size` columns, more than it had."""
+    """The same slots with a cache of `size` response columns, more than it had."""
     cache = state.cache
-    rings = tuple(turned(kept, cache.step, size, block) for kept in cache.responses)
-    step = jnp.full((), state.ring_size, jnp.int32)
-    return replace(state, cache=replace(cache, responses=rings, step=step))
+    responses = tuple(roll(x, cache.step, size, block) for x in cache.responses)
+    step = jnp.full((), state.cache_length, jnp.int32)
+    return replace(state, cache=replace(cache, responses=responses, step=step))
 
 
 def advance(
@@ -198,7 +199,7 @@ def advance(
     settings: SamplingSettings,
     key_impl: str,
 ) -> Slots:
-    """Draw up to `steps` tokens a live slot; stop early below `enough` live slots."""
+    """Draw up to `steps` tokens per live slot; stop early below `enough` live slots."""
 
     def going(carry: tuple[jax.Array, Slots]) -> jax.Array:
         return (carry[0] < steps) & (jnp.sum(carry[1].live) >= enough)

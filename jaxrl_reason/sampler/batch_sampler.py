@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.models import Params, Transformer
-from jaxrl_reason.models.decode import decode_params
-from jaxrl_reason.sampler.decode import check_sampling
-from jaxrl_reason.sampler.lanes import Lanes
+from jaxrl_reason.models.decode_step import DecodeParams, decode_params
 from jaxrl_reason.sampler.prompts import PromptReader, Prompts
+from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.sampler.settings import (
     Alternatives,
     BatchSettings,
     Completions,
     SamplingSettings,
 )
-from jaxrl_reason.sampler.slots import Slots, compiled, ring_sizes
+from jaxrl_reason.sampler.slot_scheduler import SlotScheduler
+from jaxrl_reason.sampler.slot_state import Slots, allowed_cache_lengths, compiled
 from jaxrl_reason.sampler.stops import StopCheck
 from jaxrl_reason.sharding import parts_of
 
@@ -32,11 +32,11 @@ OnTokens = Callable[[int, tuple[int, ...], bool], None]
 class _Run:
     """One call's state on the host."""
 
-    cut: Any
+    params: DecodeParams
     prompts: Prompts
     keys: np.ndarray
     key_impl: str
-    book: Lanes
+    scheduler: SlotScheduler
     slots: Slots
     out: Completions
     stops: Sequence[StopCheck]
@@ -48,10 +48,10 @@ class _Run:
 class BatchSampler:
     """Draws the responses that `make_sampler`'s sampler draws, with less waiting.
 
-    A response depends on its prompt and key only: slots, lanes, widths and order change
-    nothing but the last digits of the log-probs. (A sum in another order can move a
-    draw that lies within rounding of a token's border; so can another batch size of the
-    plain sampler.)
+    A response depends on its prompt and key only: slots, groups, widths and order
+    change nothing but the last digits of the log-probs. (A sum in another order can
+    move a draw that lies within rounding of a token's border; so can another batch size
+    of the plain sampler.)
 
     Args:
       model: the policy.
@@ -98,9 +98,9 @@ class BatchSampler:
         self._programs = compiled(model, settings, batch)
         self._reader = PromptReader(model, batch)
         size = width + settings.max_new_tokens
-        self._rings = ring_sizes(batch, settings.max_new_tokens)
+        self._cache_lengths = allowed_cache_lengths(batch, settings.max_new_tokens)
         # Compiled by parts: see decode_params.
-        self._cut = partial(
+        self._decode_params = partial(
             decode_params, model, prompt_lengths=jnp.zeros(1, jnp.int32), size=size
         )
 
@@ -136,16 +136,16 @@ class BatchSampler:
         run = self._start(params, prompt_tokens, prompt_lengths, keys)
         run.stops, run.on_tokens = stops, on_tokens
         self._refill(run)
-        while held := run.book.held():
-            steps = min(self.batch.steps, self._room(run, held))
+        while occupied := run.scheduler.occupied():
+            steps = min(self.batch.steps, self._room(run, occupied))
             run.slots = self._programs.advance(
-                run.cut,
+                run.params,
                 run.slots,
                 steps,
-                self._enough(run.book, len(held)),
+                self._enough(run.scheduler, len(occupied)),
                 key_impl=run.key_impl,
             )
-            self._harvest(run, held)
+            self._harvest(run, occupied)
             self._refill(run)
             self._shrink(run)
         return run.out
@@ -172,19 +172,19 @@ class BatchSampler:
         raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
         for slots, fewer in zip(counts, (*counts[1:], 0), strict=True):
             nobody, smaller = np.zeros(slots, bool), None
-            for size in self._rings:
-                if size > self._rings[0]:
+            for size in self._cache_lengths:
+                if size > self._cache_lengths[0]:
                     state = programs.widen(state, size=size)
                 if slots == batch.slots:
                     for hidden, prefix in prefixes:
                         state = programs.install(state, hidden, prefix, 0, 0)
                     state = programs.refill(state, nobody, raw)
                 state = programs.release(state, nobody)
-                state = programs.advance(run.cut, state, 0, 1, key_impl=run.key_impl)
+                state = programs.advance(run.params, state, 0, 1, key_impl=run.key_impl)
                 if fewer:
                     kept = np.arange(fewer, dtype=np.int32)
                     less = programs.shrink(
-                        state, kept, kept[: fewer // batch.lane_width]
+                        state, kept, kept[: fewer // batch.slots_per_group]
                     )
                     smaller = less if smaller is None else smaller
             state = smaller
@@ -194,17 +194,19 @@ class BatchSampler:
         rows = tokens.shape[0] * self.num_samples
         if keys.shape != (rows,):
             raise ValueError(
-                f"keys must be one a response, ({rows},), got {keys.shape}"
+                f"keys must be one per response, ({rows},), got {keys.shape}"
             )
         prompts = self._reader.start(params, tokens, lengths)
         raw = np.asarray(jax.random.key_data(keys))
         batch, order = self.batch, prompts.order()
         return _Run(
-            cut=self._cut(params),
+            params=self._decode_params(params),
             prompts=prompts,
             keys=raw,
             key_impl=str(jax.random.key_impl(keys)),
-            book=Lanes(order, self.num_samples, batch.lanes, batch.lane_width),
+            scheduler=SlotScheduler(
+                order, self.num_samples, batch.num_groups, batch.slots_per_group
+            ),
             slots=self._programs.empty(raw.shape[1], prompts.common),
             out=_blank(rows, self.settings.max_new_tokens, batch.alternatives),
             stops=(),
@@ -214,57 +216,61 @@ class BatchSampler:
         )
 
     def _refill(self, run: _Run) -> None:
-        ahead = list(run.book.unread)
-        installs, fresh = run.book.assign()
-        for lane, prompt in installs:
+        ahead = list(run.scheduler.unread)
+        installs, fresh = run.scheduler.assign()
+        for group, prompt in installs:
             hidden, prefix, row = run.prompts.get(prompt, ahead)
-            run.slots = self._programs.install(run.slots, hidden, prefix, row, lane)
-        run.prompts.keep(run.book.wanted())
+            run.slots = self._programs.install(run.slots, hidden, prefix, row, group)
+        run.prompts.retain(run.scheduler.waiting_prompts())
         if fresh:
             slots, requests = np.array(fresh).T
-            mask = np.zeros(len(run.book.requests), bool)
+            mask = np.zeros(len(run.scheduler.requests), bool)
             mask[slots] = True
             run.columns[slots] = 0
             keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)
             keys[slots] = run.keys[requests]
             run.slots = self._programs.refill(run.slots, mask, keys)
 
-    def _enough(self, book: Lanes, live: int) -> int:
+    def _enough(self, scheduler: SlotScheduler, live: int) -> int:
         """The number of live slots below which the host has something to do."""
-        if book.waiting:
-            return max(1, live - max(1, int(self.batch.refill_share * live)) + 1)
-        now = len(book.requests)
+        if scheduler.waiting:
+            return max(1, live - max(1, int(self.batch.refill_fraction * live)) + 1)
+        now = len(scheduler.requests)
         smaller = max((n for n in self.batch.shrink_to if n < now), default=0)
         return live if smaller >= live else smaller + 1
 
-    def _room(self, run: _Run, held: list[int]) -> int:
-        """The steps for which the ring has columns; it grows when there are none."""
-        oldest = int(run.columns[held].max())
-        size = run.slots.ring_size
-        if oldest == size < self._rings[-1]:
-            size = self._rings[self._rings.index(size) + 1]
+    def _room(self, run: _Run, occupied: list[int]) -> int:
+        """The steps for which the cache has columns; it grows when there are none."""
+        oldest = int(run.columns[occupied].max())
+        size = run.slots.cache_length
+        if oldest == size < self._cache_lengths[-1]:
+            size = self._cache_lengths[self._cache_lengths.index(size) + 1]
             run.slots = self._programs.widen(run.slots, size=size)
         return size - oldest
 
     def _shrink(self, run: _Run) -> None:
-        if run.book.waiting or not run.book.held():
+        if run.scheduler.waiting or not run.scheduler.occupied():
             return
-        width = run.book.width
+        width = run.scheduler.width
         for slots in self.batch.shrink_to:
-            fits = run.book.needed() * width <= slots < len(run.book.requests)
+            fits = (
+                run.scheduler.groups_needed() * width
+                <= slots
+                < len(run.scheduler.requests)
+            )
             if fits:
-                order, lanes = run.book.shrink(slots // width)
+                order, groups = run.scheduler.shrink(slots // width)
                 run.slots = self._programs.shrink(
-                    run.slots, np.array(order, np.int32), np.array(lanes, np.int32)
+                    run.slots, np.array(order, np.int32), np.array(groups, np.int32)
                 )
                 run.columns = run.columns[order]
 
-    def _harvest(self, run: _Run, held: list[int]) -> None:
+    def _harvest(self, run: _Run, occupied: list[int]) -> None:
         """Take finished responses out of their slots; stop and report the others."""
         state, live = run.slots, np.asarray(run.slots.live)
         run.columns = np.array(state.columns)
-        looked_at = run.stops or run.on_tokens
-        chosen = [slot for slot in held if looked_at or not live[slot]]
+        watched = run.stops or run.on_tokens
+        chosen = [slot for slot in occupied if watched or not live[slot]]
         if not chosen:
             return
         ended, tokens, logprobs, likely = jax.device_get(
@@ -272,7 +278,7 @@ class BatchSampler:
         )
         stopped = np.zeros(live.size, bool)
         for slot in chosen:
-            row, size = run.book.requests[slot], int(run.columns[slot])
+            row, size = run.scheduler.requests[slot], int(run.columns[slot])
             at = _stopped_at(run.stops, tokens[slot, :size].tolist(), run.seen[row])
             stopped[slot] = live[slot] and at is not None
             done = at is not None or not live[slot]
@@ -282,10 +288,10 @@ class BatchSampler:
                 run.on_tokens(row, tuple(new), done)
             run.seen[row] = size
             if done:
-                cut = at is None and not ended[slot]
-                kept = (tokens[slot], logprobs[slot], likely, slot)
-                _record(run.out, row, size, cut, kept)
-                run.book.free(slot)
+                truncated = at is None and not ended[slot]
+                drawn = (tokens[slot], logprobs[slot], likely, slot)
+                _record(run.out, row, size, truncated, drawn)
+                run.scheduler.free(slot)
         if stopped.any():
             run.slots = self._programs.release(run.slots, stopped)
 
@@ -316,11 +322,11 @@ def _blank(rows: int, size: int, alternatives: int) -> Completions:
     )
 
 
-def _record(out: Any, row: int, size: int, cut: bool, kept: Any) -> None:
-    tokens, logprobs, likely, slot = kept
+def _record(out: Any, row: int, size: int, truncated: bool, drawn: Any) -> None:
+    tokens, logprobs, likely, slot = drawn
     out.tokens[row, :size] = tokens[:size]
     out.logprobs[row, :size] = logprobs[:size]
-    out.lengths[row], out.truncated[row] = size, cut
+    out.lengths[row], out.truncated[row] = size, truncated
     if likely is not None:
         out.alternatives.tokens[row, :size] = likely.tokens[slot, :size]
         out.alternatives.logprobs[row, :size] = likely.logprobs[slot, :size]

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.sampler import Completions, SamplingSettings
-from jaxrl_reason.sampler.decode import check_sampling
+from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.serving.completions import PATH, Response, ServerSampling
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError
 from jaxrl_reason.serving.transport import WeightTransport

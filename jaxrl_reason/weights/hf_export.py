@@ -14,7 +14,7 @@ from jaxrl_reason.weights.hf_config import hf_fields
 from jaxrl_reason.weights.layouts import Layout, by_path, layouts_of
 from jaxrl_reason.weights.loading import layer_numbers
 from jaxrl_reason.weights.safetensors_folder import INDEX, ONE_FILE
-from jaxrl_reason.weights.special_tokens import SpecialTokens
+from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
 
 LARGEST_FILE = 4 * 10**9
 GENERATION = "generation_config.json"
@@ -28,7 +28,7 @@ def export_hf(
     config: TransformerConfig,
     params: Params,
     *,
-    special: SpecialTokens | None = None,
+    special: SpecialTokenIds | None = None,
     family: str | None = None,
     dtype: str | None = None,
     largest_file: int = LARGEST_FILE,
@@ -62,7 +62,7 @@ def export_hf(
         raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
     if largest_file < 1:
         raise ValueError(f"largest_file must be >= 1, got {largest_file}")
-    special = special or SpecialTokens()
+    special = special or SpecialTokenIds()
     fields = hf_fields(config, special, family=family, dtype=dtype)
     arrays, layouts = by_path(params), layouts_of(Transformer(config))
     _check_arrays(arrays, layouts)

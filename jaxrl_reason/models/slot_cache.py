@@ -1,0 +1,180 @@
+"""One token for each of S slots, each at a column of its own.
+
+A sequence enters a slot when another has left it, so slots are at different columns of
+their responses. Every step still writes one and the same column of the cache, `step`
+modulo T: the columns are a ring buffer, and what a slot may read is known from their
+age. Keys are rotated before they are stored, so their order in memory does not matter.
+A slot needs no clearing: what is older than its sequence is masked.
+
+Neighbouring slots form prompt groups. The slots of a group read the same prompt, whose
+keys and values lie in memory once per group; nothing is gathered while decoding. What
+all prompts begin with lies in memory once.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.models.attention import (
+    Part,
+    cached_attention,
+    masks_by_layer,
+    prompt_mask,
+    response_mask,
+)
+from jaxrl_reason.models.decode_step import DecodeParams, through_layers
+from jaxrl_reason.models.key_values import (
+    KeyValues,
+    block_sizes,
+    quantize,
+    round_up,
+    update_slice,
+)
+from jaxrl_reason.models.layers import Attend
+from jaxrl_reason.models.prefix_cache import PrefixCache
+from jaxrl_reason.models.transformer import Transformer
+
+
+@flax.struct.dataclass
+class SlotCache:
+    """What S slots in N prompt groups read, one entry per layer.
+
+    Attributes:
+      common: L entries of one row, Tc columns that all prompts begin with; or none.
+      prompts: L entries of N rows, Tp columns that follow them.
+      responses: L entries of S rows, T columns, a ring buffer.
+      prompt_lengths: [N] tokens of each group's whole prompt.
+      step: scalar, how many columns were ever written.
+    """
+
+    common: tuple[KeyValues, ...]
+    prompts: tuple[KeyValues, ...]
+    responses: tuple[KeyValues, ...]
+    prompt_lengths: jax.Array
+    step: jax.Array
+
+    @property
+    def common_size(self) -> int:
+        """Tc."""
+        return self.common[0].size if self.common else 0
+
+
+def empty_slots(
+    model: Transformer,
+    groups: int,
+    slots_per_group: int,
+    sizes: tuple[int, int],
+    dtype: str,
+    block: int,
+    common: PrefixCache | None = None,
+) -> SlotCache:
+    """A cache of zeros behind what all prompts begin with.
+
+    Args:
+      model: the transformer.
+      groups: N.
+      slots_per_group: S / N.
+      sizes: prompt columns Tp and response columns T, each rounded up to blocks.
+      dtype: one of CACHE_DTYPES.
+      block: columns of a block, and numbers of one where it divides H; 0 for one
+        block of all.
+      common: one row without padding, if prompts have a beginning in common.
+    """
+    c = model.config
+
+    def zeros(rows: int, size: int) -> KeyValues:
+        shape = (rows, c.num_kv_heads, round_up(size, block), c.head_dim)
+        shapes = jax.eval_shape(
+            lambda x: quantize(x, x, dtype, block_sizes(shape, block)),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+        )
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def common_columns() -> tuple[KeyValues, ...]:
+        if common is None:
+            return ()
+        # One block: all slots multiply with it at once, so there is no copy to save.
+        blocks = block_sizes(common.keys[0].shape, 0)
+        pairs = zip(common.keys, common.values, strict=True)
+        return tuple(quantize(keys, values, dtype, blocks) for keys, values in pairs)
+
+    return SlotCache(
+        common=common_columns(),
+        prompts=tuple(zeros(groups, sizes[0]) for _ in range(c.num_layers)),
+        responses=tuple(
+            zeros(groups * slots_per_group, sizes[1]) for _ in range(c.num_layers)
+        ),
+        prompt_lengths=jnp.ones(groups, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def slot_step(
+    model: Transformer,
+    params: DecodeParams,
+    tokens: jax.Array,
+    columns: jax.Array,
+    cache: SlotCache,
+) -> tuple[jax.Array, SlotCache]:
+    """Feed one token of every slot.
+
+    Args:
+      model: the transformer.
+      params: its parameters, from `decode_params` for prompt length 0, so that
+        `rope` [positions, 1, 1, H/2] holds every position there can be.
+      tokens: [S] tokens.
+      columns: [S] how many response tokens came before each.
+      cache: what the slots read; the ring buffer's next column is written.
+
+    Returns:
+      Hidden states [S, D] after the final norm, and the cache.
+    """
+    c = model.config
+    slots, groups = tokens.shape[0], cache.prompt_lengths.shape[0]
+    lengths = jnp.repeat(cache.prompt_lengths, slots // groups)  # [S]
+    # Of each slot's position: cosines and sines, each [S, 1, H/2].
+    cos, sin = (x[lengths + columns, 0] for x in params.rope)
+    place = cache.step % cache.responses[0].size
+    masks = masks_by_layer(c, partial(_masks, cache, lengths, columns, place))
+    dtype = str(cache.responses[0].values.dtype)
+
+    def attend_at(layer: int) -> Attend:
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
+            # [S, 1, N or K, H] -> [S, K, R or 1, H]
+            q, k, v = (
+                x.reshape(slots, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
+            )
+            blocks = (1, cache.responses[layer].blocks[1])
+            own = update_slice(
+                cache.responses[layer], quantize(k, v, dtype, blocks), 0, place
+            )
+            caches = [*cache.common[layer : layer + 1], cache.prompts[layer], own]
+            context = cached_attention(q, list(map(Part, caches, masks[layer])))
+            context = context.astype(q.dtype)  # [S, K, R, H]
+            return context.reshape(slots, 1, c.num_heads, -1), own
+
+        return attend
+
+    hidden, responses = through_layers(model, params, tokens, (cos, sin), attend_at)
+    return hidden, replace(cache, responses=tuple(responses), step=cache.step + 1)
+
+
+def _masks(
+    cache: SlotCache,
+    lengths: jax.Array,
+    columns: jax.Array,
+    place: jax.Array,
+    window: int | None,
+) -> list[jax.Array]:
+    """What each slot sees of each part: [S, Tc] if there is one, [S, Tp], [S, T]."""
+    size, common = cache.responses[0].size, cache.common_size
+    ages = ((place - jnp.arange(size)) % size)[None]  # [1, T]
+    own = response_mask(ages, columns, window)
+    prompts = prompt_mask(lengths, columns, common, cache.prompts[0].size, window)
+    if not common:
+        return [prompts, own]
+    return [prompt_mask(lengths, columns, 0, common, window), prompts, own]

@@ -23,8 +23,8 @@ class ShardingRules:
 
     Attributes:
       batch: sequences B of a batch.
-      sequence: positions S of a row.
-      embed: model width D of a parameter.
+      sequence: columns S of a row.
+      embed: hidden size D, in a parameter.
       heads: attention heads N.
       kv_heads: key and value heads K.
       head_dim: size H of a head.

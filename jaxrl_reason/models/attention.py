@@ -1,10 +1,10 @@
 """Attention: who sees whom, and the softmax. Every form of it is in this file.
 
-Whole rows (training, prefill) go through `self_attention`; one token a row over caches
-(decoding) goes through `cached_attention`. Both scale their queries by `scale_queries`
-and both make scores ready for the softmax by `mask_scores`; the masks of both are made
-here from positions, so that a change of any of these (a soft cap, another scale, other
-windows) is a change of this file.
+Whole rows (training, prefill) go through `self_attention`, one token per row over
+caches (decoding) through `cached_attention`. Both scale their queries by
+`scale_queries` and make scores ready for the softmax by `mask_scores`; the masks of
+both are made here from positions. So another scale, a soft cap, a sink or another
+window is a change of this file.
 """
 
 import functools

@@ -35,8 +35,8 @@ class TransformerConfig:
       param_dtype: type the parameters are kept in.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
         keeps the input of each block, "dots" keeps the matrix products.
-      scan_unroll: layers a turn of the loop over layers; more takes longer to compile
-        and saves copies (a tenth of a training step of a three-layer model).
+      scan_unroll: layers per iteration of the loop over them; more takes longer to
+        compile and saves copies (a tenth of a training step of a three-layer model).
 
     Raises:
       ValueError: a value breaks a rule; the message names field, rule and value.

@@ -54,7 +54,7 @@ class SharedSoFar:
         """Take in a call's prompts; one alone, as the first, says nothing."""
         rows = list(prompts)
         if self._shared is not None:
-            rows.append([*self._shared, -1])  # no token, so that it is not cut off
+            rows.append([*self._shared, -1])  # no token, so that it is not dropped
         elif len(rows) < 2:
             return ()
         self._shared = common_prefix(rows, self.at_least)

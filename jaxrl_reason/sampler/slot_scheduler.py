@@ -10,9 +10,9 @@ class SlotScheduler:
     """Requests in slots; request p*G + g is sample g of prompt p.
 
     Neighbouring slots form prompt groups, which read one prompt each. A free slot takes
-    a sample of its group's prompt. A group without a sequence takes a
-    prompt that nobody reads yet, else the one with the most samples left for each group
-    that reads it, so that groups end their work at about the same time.
+    a sample of its group's prompt. A group without a sequence takes a prompt that
+    nobody reads yet, else the one with the most samples left for each group that reads
+    it, so that groups end their work at about the same time.
 
     Args:
       order: prompts in the order they are to be begun.

@@ -31,7 +31,7 @@ class AddedToken:
 
 
 class Splitter:
-    """Cuts a text at added tokens: the leftmost, and of those the longest.
+    """Splits a text at added tokens: the leftmost, and of those the longest.
 
     Args:
       tokens: the tokens to look for; none may be empty.

@@ -1,4 +1,4 @@
-"""A chat written out by its template, cut at the template's control tokens."""
+"""A chat written out by its template, split at the template's control tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -59,8 +59,8 @@ def load_folder_tokenizer(
     path = folder / "tokenizer.json"
     spec = _read(path)
     try:
-        specials = _special_tokens(folder, spec, config, template or "")
-        return TextTokenizer(spec, specials, template, vocab_size=size)
+        special_tokens = _special_tokens(folder, spec, config, template or "")
+        return TextTokenizer(spec, special_tokens, template, vocab_size=size)
     # Files of another layout fail wherever a part is not what it should be.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error

@@ -68,11 +68,11 @@ def gguf_tokenizer(
     _check_lengths(metadata)
     spec = makers[kind](metadata)
     template = metadata.get("tokenizer.chat_template")
-    specials = _specials(metadata, spec, template or "", kind)
-    if specials.add_bos:
-        spec["post_processor"] = bos_first(spec, specials.bos_id)
+    special_tokens = _special_tokens(metadata, spec, template or "", kind)
+    if special_tokens.add_bos:
+        spec["post_processor"] = bos_first(spec, special_tokens.bos_id)
     size = max(vocab_size or 0, len(metadata[f"{_KEYS}tokens"]))
-    return TextTokenizer(spec, specials, template, vocab_size=size)
+    return TextTokenizer(spec, special_tokens, template, vocab_size=size)
 
 
 def bos_first(spec: Spec, bos: int | None) -> Spec:
@@ -158,7 +158,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> Spec:
     return pieces_spec(tokens, scores, kinds, unigram=False, add_space=add_space)
 
 
-def _specials(
+def _special_tokens(
     metadata: Mapping[str, Any], spec: Spec, template: str, kind: str
 ) -> SpecialTokens:
     size = len(metadata[f"{_KEYS}tokens"])

@@ -53,17 +53,17 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    specials = tokenizer.specials
+    special_tokens = tokenizer.special_tokens
     named = {
-        "bos_token": specials.bos_id,
+        "bos_token": special_tokens.bos_id,
         "eos_token": tokenizer.eos_token_id,
-        "pad_token": specials.pad_id,
-        "unk_token": specials.unk_id,
+        "pad_token": special_tokens.pad_id,
+        "unk_token": special_tokens.unk_id,
     }
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "add_bos_token": specials.add_bos,
+        "add_bos_token": special_tokens.add_bos,
         **{
             name: tokenizer.token_bytes(index).decode()
             for name, index in named.items()

@@ -108,8 +108,8 @@ def _merges(
     ids = {p: i for i, p in enumerate(pieces) if kinds[i] in (NORMAL, USER_DEFINED)}
     ranked = []
     for whole, index in ids.items():
-        for cut in range(1, len(whole)):
-            left, right = whole[:cut], whole[cut:]
+        for middle in range(1, len(whole)):
+            left, right = whole[:middle], whole[middle:]
             if left in ids and right in ids:
                 ranked.append((-scores[index], ids[left], ids[right], [left, right]))
     return [pair for *_, pair in sorted(ranked)]

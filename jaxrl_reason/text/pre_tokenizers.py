@@ -1,4 +1,4 @@
-"""How byte-level vocabularies cut a text into words, by the names that GGUF gives."""
+"""How byte-level vocabularies split a text into words, by the names that GGUF gives."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,11 +21,11 @@ _TEKKEN = (
 
 @dataclass(frozen=True)
 class WordRule:
-    """One way to cut a text into words.
+    """One way to split a text into words.
 
     Attributes:
       pattern: regular expression of a word; None for GPT-2's own.
-      digits: every digit is cut off first.
+      digits: every digit is split off first.
       normalize: Unicode's NFC is applied first.
       whole_words: a word that is in the vocabulary needs no merges.
       add_bos: texts begin with BOS unless the file says otherwise.

@@ -28,7 +28,7 @@ class Spellings:
       ValueError: if a text is shorter.
 
     Example:
-      >>> Spellings(["<s>", "</s>"]).cuts("a <s> b <")
+      >>> Spellings(["<s>", "</s>"]).split_points("a <s> b <")
       [3, 9]
     """
 
@@ -37,16 +37,16 @@ class Spellings:
         short = [text for text in control if len(text) < 2]
         if short:
             raise ValueError(f"a control token must have two characters, got {short}")
-        inside = [(text, cut) for text in control for cut in range(1, len(text))]
-        self._beginnings = {text[:cut] for text, cut in inside}
-        self._ends = {text[cut:] for text, cut in inside}
+        inside = [(text, middle) for text in control for middle in range(1, len(text))]
+        self._beginnings = {text[:middle] for text, middle in inside}
+        self._ends = {text[middle:] for text, middle in inside}
         self._firsts = {text[0] for text in control}
         self._longest = max(map(len, control), default=1) - 1
         # Looking ahead finds tokens that overlap as well.
         words = "|".join(map(re.escape, control))
         self._found = re.compile(f"(?={words})") if control else None
 
-    def cuts(self, text: str, *, every: bool = False) -> list[int]:
+    def split_points(self, text: str, *, every: bool = False) -> list[int]:
         """Places where a mark must stand, so that no control token can be whole.
 
         Args:
@@ -57,19 +57,19 @@ class Spellings:
         Returns:
           Indices in ascending order, each once.
         """
-        cuts = set()
+        points = set()
         if self._found:
-            cuts = {match.start() + 1 for match in self._found.finditer(text)}
+            points = {match.start() + 1 for match in self._found.finditer(text)}
         if every:
-            cuts |= {i + 1 for i, letter in enumerate(text) if letter in self._firsts}
+            points |= {i + 1 for i, letter in enumerate(text) if letter in self._firsts}
         # The beginning or the end of a token may stand at the edge of the text, and the
         # template, or the next message, may write the rest.
         for size in range(1, min(self._longest, len(text)) + 1):
             if text[-size:] in self._beginnings:
-                cuts.add(len(text) - size + 1)
+                points.add(len(text) - size + 1)
             if text[:size] in self._ends:
-                cuts.add(0)
-        return sorted(cuts)
+                points.add(0)
+        return sorted(points)
 
 
 class Protector:
@@ -101,7 +101,7 @@ class Protector:
 
         Args:
           value: strings, numbers, booleans, None, and lists and mappings of them.
-          every: as for `Spellings.cuts`.
+          every: as for `Spellings.split_points`.
 
         Returns:
           The marked value. Keys of mappings are marked too: templates write them.
@@ -129,7 +129,7 @@ class Protector:
         return text.replace(self._mark, "").replace(self._escaped, "")
 
     def _mark_text(self, text: str, every: bool) -> str:
-        bounds = [0, *self._spellings.cuts(text, every=every), len(text)]
+        bounds = [0, *self._spellings.split_points(text, every=every), len(text)]
         pieces = [text[a:b] for a, b in itertools.pairwise(bounds)]
         return self._mark.join(pieces)
 

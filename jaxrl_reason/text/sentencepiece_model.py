@@ -77,7 +77,7 @@ def load_sentencepiece(
         ends = find_eos_token_ids([named.eos_id] if named.eos_id >= 0 else [], control)
         pad = named.pad_id if named.pad_id >= 0 else None
         bos = named.bos_id if named.bos_id >= 0 else None
-        specials = SpecialTokens(
+        special_tokens = SpecialTokens(
             eos_token_ids=ends,
             pad_id=pad_token(pad, ends, control, chat_template or ""),
             bos_id=bos,
@@ -87,10 +87,10 @@ def load_sentencepiece(
         backend = SentencePieceBackend(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if specials.add_bos:
+    if special_tokens.add_bos:
         spec["post_processor"] = bos_first(spec, bos)
     return TextTokenizer(
-        spec, specials, chat_template, vocab_size=vocab_size, backend=backend
+        spec, special_tokens, chat_template, vocab_size=vocab_size, backend=backend
     )
 
 

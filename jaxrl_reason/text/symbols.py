@@ -1,4 +1,4 @@
-"""One token a whole number and one a symbol: the tokenizer of the toy tasks."""
+"""One token per whole number and one per symbol: the tokenizer of the toy tasks."""
 
 from collections.abc import Sequence
 

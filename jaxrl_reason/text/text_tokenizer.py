@@ -31,7 +31,7 @@ class TextTokenizer:
 
     Args:
       spec: contents of a tokenizer.json.
-      specials: special ids.
+      special_tokens: special ids.
       chat_template: Jinja source, None if the model has no chats.
       vocab_size: size of the model's embedding, which may exceed the number of
         tokens; ids without a token decode to U+FFFD.
@@ -44,14 +44,14 @@ class TextTokenizer:
     def __init__(
         self,
         spec: Spec,
-        specials: SpecialTokens,
+        special_tokens: SpecialTokens,
         chat_template: str | None = None,
         *,
         vocab_size: int | None = None,
         backend: Backend | None = None,
     ) -> None:
         self.spec = spec
-        self.specials = specials
+        self.special_tokens = special_tokens
         self.chat_template = chat_template
         self._backend = backend or JsonBackend(spec)
         self._bytes, self._strips = token_table(spec)
@@ -66,10 +66,10 @@ class TextTokenizer:
         self._literals = Splitter(AddedToken(t.text, t.id, True) for t in spelled)
         self._vocab_size = max(max(self._bytes) + 1, vocab_size or 0)
         named = [
-            specials.pad_id,
-            specials.bos_id,
-            specials.unk_id,
-            *specials.eos_token_ids,
+            special_tokens.pad_id,
+            special_tokens.bos_id,
+            special_tokens.unk_id,
+            *special_tokens.eos_token_ids,
         ]
         for index in named:
             self._text_of(index)
@@ -82,22 +82,22 @@ class TextTokenizer:
     @property
     def pad_id(self) -> int:
         """Fills rows; no EOS token."""
-        return self.specials.pad_id
+        return self.special_tokens.pad_id
 
     @property
     def eos_token_id(self) -> int:
         """Ends a turn of the chat template, or a text."""
-        return self.specials.eos_token_ids[0]
+        return self.special_tokens.eos_token_ids[0]
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """Every id that ends a text, `eos_token_id` first."""
-        return self.specials.eos_token_ids
+        return self.special_tokens.eos_token_ids
 
     @property
     def bos_id(self) -> int | None:
         """Begins a text, None if the model knows none."""
-        return self.specials.bos_id
+        return self.special_tokens.bos_id
 
     @property
     def control_tokens(self) -> dict[str, int]:
@@ -241,10 +241,10 @@ class TextTokenizer:
                 "a chat needs a chat template, got a tokenizer without one"
             )
         named = {
-            "bos_token": self._text_of(self.specials.bos_id),
+            "bos_token": self._text_of(self.special_tokens.bos_id),
             "eos_token": self._text_of(self.eos_token_id),
             "pad_token": self._text_of(self.pad_id),
-            "unk_token": self._text_of(self.specials.unk_id),
+            "unk_token": self._text_of(self.special_tokens.unk_id),
         }
         return ChatWriter(self.chat_template, self._spellings, self._controls, named)
 
@@ -252,8 +252,8 @@ class TextTokenizer:
         return "" if index is None else self.token_bytes(index).decode()
 
     def _with_bos(self, ids: list[int]) -> list[int]:
-        bos = self.specials.bos_id
-        if not self.specials.add_bos or bos is None or ids[:1] == [bos]:
+        bos = self.special_tokens.bos_id
+        if not self.special_tokens.add_bos or bos is None or ids[:1] == [bos]:
             return ids
         return [bos, *ids]
 
@@ -271,18 +271,18 @@ class TextTokenizer:
         ids = self._backend.encode(text, first=first)
         if self._control.keys().isdisjoint(ids):
             return ids
-        # Some vocabularies hold their control tokens as ordinary words. Cut inside
+        # Some vocabularies hold their control tokens as ordinary words. Split inside
         # every one, its text cannot be found whole.
-        cut = [
+        parts = [
             piece for part in self._literals.split(text) for piece in self._cut(part)
         ]
         ids = [
             index
-            for number, piece in enumerate(cut)
+            for number, piece in enumerate(parts)
             for index in self._backend.encode(piece, first=first, inside=number > 0)
         ]
         # What the vocabulary lacks becomes the unknown token, which does no harm.
-        found = self._control.keys() & set(ids) - {self.specials.unk_id}
+        found = self._control.keys() & set(ids) - {self.special_tokens.unk_id}
         if found:
             raise ValueError(
                 "a vocabulary must not spell control tokens by text, got "

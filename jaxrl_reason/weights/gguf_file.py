@@ -83,7 +83,7 @@ class GGUFFile:
         from gguf import quants
 
         tensor = self._tensors[name]
-        # Rows are whole blocks, so they can be cut before, columns only after.
+        # Rows are whole blocks, so they can be sliced before, columns only after.
         rows = np.ascontiguousarray(tensor.data[index[0]])
         try:
             values = quants.dequantize(rows, tensor.tensor_type)

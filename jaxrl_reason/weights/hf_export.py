@@ -133,7 +133,7 @@ def _one_layer(array: jax.Array, layer: int | None) -> np.ndarray:
     if isinstance(array, jax.Array) and {d.platform for d in array.devices()} != {
         "cpu"
     }:
-        # Cut on the device: an array keeps the host's copy of the whole of itself.
+        # Sliced on the device: an array keeps the host's copy of the whole of itself.
         return np.asarray(array[layer])
     return np.asarray(array)[layer]
 

@@ -56,7 +56,7 @@ class Layout:
     def tensor_index(self, index: Index) -> Index:
         """The part of a tensor that holds index of one layer's array.
 
-        Of merged axes only the first is cut; `from_tensor` cuts the others.
+        Of merged axes only the first is sliced; `from_tensor` slices the others.
         """
         wanted = dict(zip(self.axes, index, strict=True))
         parts = []
@@ -77,18 +77,18 @@ class Layout:
           interleaved: rotary halves lie pair by pair, as in GGUF's llama files.
         """
         wanted = dict(zip(self.axes, index, strict=True))
-        axes, shape, cuts = [], [], []
+        axes, shape, slices = [], [], []
         for size, (first, *rest) in zip(part.shape, self.tensor_axes, strict=True):
             inner = [self.sizes[axis] for axis in rest]
             axes += [first, *rest]
             shape += [size // math.prod(inner), *inner]
-            cuts += [slice(None), *(wanted[axis] for axis in rest)]
+            slices += [slice(None), *(wanted[axis] for axis in rest)]
         part = part.reshape(shape)
         if interleaved and self.row.rotary:
             heads, head_dim = shape[:2]
             part = part.reshape(heads, head_dim // 2, 2, *shape[2:])
             part = part.swapaxes(1, 2).reshape(shape)
-        return part[tuple(cuts)].transpose([axes.index(axis) for axis in self.axes])
+        return part[tuple(slices)].transpose([axes.index(axis) for axis in self.axes])
 
     def to_tensor(self, array: np.ndarray) -> np.ndarray:
         """The tensor of one layer's whole array."""

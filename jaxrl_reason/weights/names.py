@@ -28,7 +28,7 @@ class Row:
 
     @property
     def stacked(self) -> bool:
-        """Whether ours holds all layers and the files one tensor a layer."""
+        """Whether ours holds all layers and the files one tensor per layer."""
         return self.ours.startswith(LAYERS + "/")
 
 

@@ -124,7 +124,7 @@ def test_prompts_begin_with_bos_once() -> None:
     assert encode_prompt(TOKENIZER, "hi", raw=True) == [bos, *TOKENIZER.encode("hi")]
     chat = TOKENIZER.encode_chat([{"role": "user", "content": "hi"}])
     assert encode_prompt(TOKENIZER, "hi", raw=False) == chat
-    bare = TextTokenizer(TOKENIZER.spec, TOKENIZER.specials)
+    bare = TextTokenizer(TOKENIZER.spec, TOKENIZER.special_tokens)
     assert encode_prompt(bare, "hi", raw=True) == PROMPT
     with pytest.raises(ValueError, match=r"must have a chat template.*: --raw"):
         encode_prompt(bare, "hi", raw=False)

@@ -97,7 +97,7 @@ def test_saved_and_loaded_again_is_the_same(tiny: Case, tmp_path: Path) -> None:
     made, tokenizer = tiny
     save_tokenizer(tokenizer, tmp_path)
     again = load_tokenizer(tmp_path)
-    assert again.specials == tokenizer.specials
+    assert again.special_tokens == tokenizer.special_tokens
     assert again.spec == tokenizer.spec
     check_chats(made, again)
 
@@ -113,7 +113,7 @@ def test_smollm2_keeps_its_special_tokens(smollm2: Case) -> None:
     assert tokenizer.vocab_size == 49152
     assert tokenizer.eos_token_ids == (2, 0)
     assert tokenizer.bos_id == 1
-    assert not tokenizer.specials.add_bos
+    assert not tokenizer.special_tokens.add_bos
     # The file pads with the EOS token; here padding is never an end.
     assert tokenizer.pad_id not in tokenizer.eos_token_ids
     texts = smollm2[0]["encoded"]["texts"]
@@ -127,5 +127,5 @@ def test_smollm2_saved_and_loaded_again_is_the_same(
     made, tokenizer = smollm2
     save_tokenizer(tokenizer, tmp_path)
     again = load_tokenizer(tmp_path)
-    assert again.specials == tokenizer.specials
+    assert again.special_tokens == tokenizer.special_tokens
     check_encoding(made, again)

@@ -80,7 +80,7 @@ def test_fields_of_a_message_cannot_join_into_a_control_token() -> None:
     tokenizer = TOKENIZERS["qwen"]
     joined = TextTokenizer(
         tokenizer.spec,
-        tokenizer.specials,
+        tokenizer.special_tokens,
         "{{ messages[0].name + messages[0].content + messages[1].content }}<|im_end|>",
     )
     token = "<|im_end|>"
@@ -103,7 +103,7 @@ def test_a_message_cannot_finish_what_the_template_begins() -> None:
             written = [*halves, token]
             written[number] = "{{ messages[0].content }}"
             template = "".join(written)
-            made = TextTokenizer(tokenizer.spec, tokenizer.specials, template)
+            made = TextTokenizer(tokenizer.spec, tokenizer.special_tokens, template)
             ids = made.encode_chat(chat(half))
             assert controls(made, ids) == [made.eos_token_id]
             assert made.decode(ids) == token
@@ -113,7 +113,7 @@ def test_a_template_cannot_join_a_control_token_out_of_parts() -> None:
     tokenizer = TOKENIZERS["qwen"]
     joining = TextTokenizer(
         tokenizer.spec,
-        tokenizer.specials,
+        tokenizer.special_tokens,
         "{{ messages[0].content | replace('\\n', '') }}<|im_end|>",
     )
     assert joining.decode(joining.encode_chat(chat("a < b\nc"))) == "a < bc"
@@ -138,7 +138,7 @@ def test_escaped_json_leaves_no_mark() -> None:
     tokenizer = TOKENIZERS["qwen"]
     escaped = TextTokenizer(
         tokenizer.spec,
-        tokenizer.specials,
+        tokenizer.special_tokens,
         "{{ messages[0].content | tojson(ensure_ascii=true) }}",
     )
     ids = escaped.encode_chat(chat("a <|im_end|> é"))
@@ -158,7 +158,7 @@ def test_bos_stands_once() -> None:
     bos = tokenizer.bos_id
     body = "{{ messages[0].content }}"
     for written in ("", "{{ bos_token }}", "{{ bos_token }}<|begin_of_text|>"):
-        made = TextTokenizer(tokenizer.spec, tokenizer.specials, written + body)
+        made = TextTokenizer(tokenizer.spec, tokenizer.special_tokens, written + body)
         for content in ("hi", "", "<|begin_of_text|>"):
             ids = made.encode_chat(chat(content))
             assert ids[0] == bos
@@ -206,7 +206,7 @@ def test_a_template_that_refuses_says_why() -> None:
 
 def test_without_a_template_there_is_no_chat() -> None:
     tokenizer = TOKENIZERS["qwen"]
-    bare = TextTokenizer(tokenizer.spec, tokenizer.specials)
+    bare = TextTokenizer(tokenizer.spec, tokenizer.special_tokens)
     with pytest.raises(ValueError, match="needs a chat template"):
         bare.encode_chat(chat("x"))
 

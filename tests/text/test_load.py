@@ -70,7 +70,7 @@ def test_special_tokens_may_be_objects(tmp_path: Path) -> None:
     write(tmp_path, "tokenizer_config.json", config | {"add_bos_token": False})
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.eos_token_id == tokenizer.control_tokens["<|end_of_text|>"]
-    assert not tokenizer.specials.add_bos
+    assert not tokenizer.special_tokens.add_bos
 
 
 def test_control_tokens_that_the_model_spells_are_cut() -> None:
@@ -142,7 +142,7 @@ def test_faulty_files_are_named(
 def test_faulty_parts_are_refused(key: str, value: Any, rule: str) -> None:
     made = family("qwen")
     with pytest.raises(ValueError, match=rule):
-        TextTokenizer({**made.spec, key: value}, made.specials)
+        TextTokenizer({**made.spec, key: value}, made.special_tokens)
 
 
 @pytest.mark.parametrize("name", ["absent", "other.txt", "empty"])

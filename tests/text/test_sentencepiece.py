@@ -57,7 +57,7 @@ def test_saved_as_json_it_encodes_alike(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     save_tokenizer(tokenizer, tmp_path)
     again = load_tokenizer(tmp_path)
-    assert again.specials == tokenizer.specials
+    assert again.special_tokens == tokenizer.special_tokens
     for text in TEXTS:
         assert again.encode(text) == tokenizer.encode(text), text
         both = [t.encode(f"<s>{text}</s>", control=True) for t in (again, tokenizer)]
@@ -90,7 +90,7 @@ def test_inside_a_gguf_it_encodes_alike() -> None:
     made = gguf_tokenizer({f"tokenizer.ggml.{k}": v for k, v in fields.items()})
     for text in TEXTS:
         assert made.encode(text) == processor.encode(text), text
-    assert made.specials.add_bos
+    assert made.special_tokens.add_bos
     bare = fields | {"add_space_prefix": False, "add_bos_token": False}
     made = gguf_tokenizer({f"tokenizer.ggml.{k}": v for k, v in bare.items()})
     assert made.decode(made.encode(" a")) == " a"
@@ -102,7 +102,7 @@ def test_folder_with_a_model_file(model: Path) -> None:
     config.write_text('{"add_bos_token": false, "chat_template": "{{ messages }}"}')
     tokenizer = load_tokenizer(model.parent)
     config.unlink()
-    assert not tokenizer.specials.add_bos
+    assert not tokenizer.special_tokens.add_bos
     assert tokenizer.chat_template == "{{ messages }}"
 
 

@@ -80,13 +80,13 @@ def decode_params(
     layers = tuple(
         _one_layer(params["layers"], layer, dtype) for layer in range(c.num_layers)
     )
-    positions = jnp.arange(size)[:, None] + prompt_lengths[None]
+    positions = jnp.arange(size)[:, None] + prompt_lengths[None]  # [T, P]
     rope = rope_table(positions[..., None], c.head_dim, c.rope_theta, c.rope_scaling)
-    embedding, head = params["embedding"].astype(dtype), None
+    embedding, head = params["embedding"].astype(dtype), None  # [V, D]
     if c.tie_embeddings:
         embedding = pad_vocab(model.constrain, embedding, ("vocab", "embed"))
     else:
-        head = params["head"].astype(dtype)
+        head = params["head"].astype(dtype)  # [D, V]
         head = pad_vocab(model.constrain, head, ("embed", "vocab"))
     return DecodeParams(
         layers, embedding, head, params["final_norm"], rope, c.vocab_size
@@ -121,7 +121,7 @@ def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
 def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:
     """A cache of zeros for B rows of T tokens."""
     c = model.config
-    shape = (rows, c.num_kv_heads, size, c.head_dim)
+    shape = (rows, c.num_kv_heads, size, c.head_dim)  # [B, K, T, H]
     keys, values = (
         tuple(jnp.zeros(shape, jnp.dtype(c.dtype)) for _ in range(c.num_layers))
         for _ in range(2)
@@ -286,7 +286,7 @@ def through_layers(
       Hidden states [B, D] after the final norm, and what each layer hands back.
     """
     block = Block(model.config, model.constrain)
-    x = embed(params.embedding, tokens[:, None], model.config)
+    x = embed(params.embedding, tokens[:, None], model.config)  # [B, 1, D]
     kept = []
     for layer in range(model.config.num_layers):
         x, new = block.apply(

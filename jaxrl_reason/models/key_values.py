@@ -47,7 +47,7 @@ class KeyValues:
         n, kv_heads, blocks, head, _ = self.keys.shape
         # A product per block: left to einsum, the blocks would be gathered into a copy.
         shape = (n, kv_heads, blocks, rows.shape[2], head)
-        rows = jnp.broadcast_to(rows[:, :, None], shape)
+        rows = jnp.broadcast_to(rows[:, :, None], shape)  # [n, K, blocks, Q, ...]
         keys = self.keys.astype(rows.dtype)
         scores = _join_blocks(jnp.einsum("nkbqh,nkbht->nkbqt", rows, keys))
         if self.key_scales is not None:
@@ -69,12 +69,14 @@ class KeyValues:
     def _by_row(self, x: jax.Array) -> jax.Array:
         """[B, K, R, m] -> [n, K, B/n*R, m]: a cache row's queries side by side."""
         rows, batch = self.values.shape[0], x.shape[0]
+        # [n, B/n, K, R, m] -> [n, K, B/n, R, m]
         x = x.reshape(rows, batch // rows, *x.shape[1:]).swapaxes(1, 2)
         return x.reshape(rows, x.shape[1], -1, x.shape[-1])
 
     def _by_query(self, x: jax.Array, group: int) -> jax.Array:
         """[n, K, B/n*R, m] -> [B, K, R, m], R being `group`."""
         rows, kv_heads = x.shape[:2]
+        # [n, K, B/n, R, m] -> [n, B/n, K, R, m]
         x = x.reshape(rows, kv_heads, -1, group, x.shape[-1]).swapaxes(1, 2)
         return x.reshape(-1, kv_heads, group, x.shape[-1])
 
@@ -108,7 +110,7 @@ def quantize(
     """
     room = [(0, 0)] * 4
     room[2] = (0, round_up(keys.shape[2], blocks[0]) - keys.shape[2])
-    keys, values = jnp.pad(keys, room), jnp.pad(values, room)
+    keys, values = jnp.pad(keys, room), jnp.pad(values, room)  # [n, K, T, H]
     key_scales = value_scales = None
     if dtype == "int8":
         keys, key_scales = _to_int8(keys)
@@ -126,13 +128,13 @@ def _split_last(x: jax.Array, block: int) -> jax.Array:
 
 def _join_blocks(x: jax.Array) -> jax.Array:
     """[n, K, blocks, Q, block] -> [n, K, Q, blocks*block]."""
-    x = x.swapaxes(2, 3)
+    x = x.swapaxes(2, 3)  # [n, K, Q, blocks, block]
     return x.reshape(*x.shape[:3], -1)
 
 
 def _to_int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    wide = x.astype(jnp.float32)
-    scales = jnp.max(jnp.abs(wide), axis=-1) / 127
+    wide = x.astype(jnp.float32)  # [n, K, T, H]
+    scales = jnp.max(jnp.abs(wide), axis=-1) / 127  # [n, K, T]
     whole = jnp.round(wide / jnp.where(scales > 0, scales, 1.0)[..., None])
     return whole.astype(jnp.int8), scales
 
@@ -169,8 +171,8 @@ def roll(cached: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues
         room[axis] = (0, size - x.shape[axis])
         return jnp.pad(x, room)
 
-    keys = cached.keys.swapaxes(2, 3)
-    keys = roll_one(keys.reshape(*keys.shape[:3], -1), 3)
+    keys = cached.keys.swapaxes(2, 3)  # [n, K, H, T/b, b]
+    keys = roll_one(keys.reshape(*keys.shape[:3], -1), 3)  # [n, K, H, size]
     return KeyValues(
         _split_last(keys, block or size),
         roll_one(cached.values, 3),

@@ -47,8 +47,8 @@ def plus_low_rank(
     if a is None:
         return y
     a, b = a.astype(rows.dtype), b.astype(rows.dtype)
-    inner = rows @ a.reshape(rows.shape[1], -1)
-    return y + inner @ b.reshape(-1, y.shape[1])
+    inner = rows @ a.reshape(rows.shape[1], -1)  # [n, r]
+    return y + inner @ b.reshape(-1, y.shape[1])  # [n, out]
 
 
 class RMSNorm(nn.Module):
@@ -65,7 +65,8 @@ class RMSNorm(nn.Module):
         """Normalise x [..., D]; the result has the type of x."""
         init = nn.with_logical_partitioning(nn.initializers.ones, (None,))
         scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.param_dtype))
-        wide = x.astype(jnp.float32)
+        wide = x.astype(jnp.float32)  # [..., D]
+        # [..., 1]
         inverse = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
         scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
         return (wide * inverse * scale).astype(x.dtype)
@@ -125,26 +126,26 @@ class Attention(nn.Module):
         Returns:
           The result [B, S, D], and what `attend` wants kept.
         """
-        q = self.constrain(self._project("query", self.query, x), HEADS)
-        k = self._project("key", self.key, x)
-        v = self._project("value", self.value, x)
+        q = self.constrain(self._project("query", self.query, x), HEADS)  # [B, S, N, H]
+        k = self._project("key", self.key, x)  # [B, S, K, H]
+        v = self._project("value", self.value, x)  # [B, S, K, H]
         if self.config.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         context, kept = attend(apply_rope(q, rope), apply_rope(k, rope), v)
-        context = self.constrain(context, HEADS)
+        context = self.constrain(context, HEADS)  # [B, S, N, H]
         out = self.output.astype(x.dtype)
-        out = out.reshape(-1, x.shape[-1])
-        rows = context.reshape(-1, out.shape[0])
+        out = out.reshape(-1, x.shape[-1])  # [N*H, D]
+        rows = context.reshape(-1, out.shape[0])  # [B*S, N*H]
         y = plus_low_rank(self, "output", rows, rows @ out).reshape(x.shape)
         if self.config.attention_output_bias:
             y = y + self.output_bias.astype(x.dtype)[None, None]
         return y, kept
 
     def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
-        flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)
-        rows = x.reshape(-1, x.shape[-1])
-        y = plus_low_rank(self, name, rows, rows @ flat)
-        y = y.reshape(*x.shape[:2], *kernel.shape[1:])
+        flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)  # [D, N*H]
+        rows = x.reshape(-1, x.shape[-1])  # [B*S, D]
+        y = plus_low_rank(self, name, rows, rows @ flat)  # [B*S, N*H]
+        y = y.reshape(*x.shape[:2], *kernel.shape[1:])  # [B, S, N, H]
         if self.config.attention_bias:
             y = y + self.biases[name].astype(x.dtype)[None, None]
         return y
@@ -167,11 +168,11 @@ class GatedMLP(nn.Module):
         down = self.param("down", out, (c.mlp_dim, c.hidden_size), dtype)
         # Two dimensions: with three, XLA's CPU backend transposes the gradients of the
         # inner activations with strided reads, which doubles the time of the layer.
-        rows = x.reshape(-1, c.hidden_size)
+        rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
         gated = plus_low_rank(self, "gate", rows, rows @ gate.astype(x.dtype))
-        inner = jax.nn.silu(gated)
+        inner = jax.nn.silu(gated)  # [B*S, F]
         inner *= plus_low_rank(self, "up", rows, rows @ up.astype(x.dtype))
-        y = plus_low_rank(self, "down", inner, inner @ down.astype(x.dtype))
+        y = plus_low_rank(self, "down", inner, inner @ down.astype(x.dtype))  # [B*S, D]
         return y.reshape(x.shape)
 
 
@@ -193,7 +194,7 @@ class Block(nn.Module):
         self, x: jax.Array, rope: RopeTable, masks: Masks, kind: jax.Array
     ) -> tuple[jax.Array, None]:
         """Rows x [B, S, D] under masks[kind]; keeps nothing."""
-        mask = jax.lax.select_n(kind, *masks)
+        mask = jax.lax.select_n(kind, *masks)  # [B, S, T]
         return self.apply_with(
             x, rope, lambda q, k, v: (self_attention(q, k, v, mask), None)
         )
@@ -212,6 +213,7 @@ class Block(nn.Module):
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
             if past is None:
                 return self_attention(q, k, v, mask), (k, v)
+            # Each [B, Tc, K, H], then [B, Tc + S, K, H].
             before = (jnp.broadcast_to(x, (k.shape[0], *x.shape)) for x in past)
             keys, values = (
                 jnp.concatenate(pair, 1) for pair in zip(before, (k, v), strict=True)
@@ -226,7 +228,7 @@ class Block(nn.Module):
         """The one body of the block, whatever does the attending."""
         with jax.named_scope("attention"):
             y, kept = self.attention(self.attention_norm(x), rope, attend)
-            x = self.constrain(x + y, ROWS)
+            x = self.constrain(x + y, ROWS)  # [B, S, D]
         with jax.named_scope("mlp"):
-            x = self.constrain(x + self.mlp(self.mlp_norm(x)), ROWS)
+            x = self.constrain(x + self.mlp(self.mlp_norm(x)), ROWS)  # [B, S, D]
         return x, kept

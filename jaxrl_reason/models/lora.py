@@ -190,7 +190,9 @@ def merge_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
         part, _ = _MATRICES[target]
         a, b = (factors[part][name] for name in factor_names(target))
         matrix = layers[part][target]
+        # [L, in, r] and [L, r, out]
         flat = a.reshape(a.shape[0], -1, a.shape[-1]), b.reshape(*b.shape[:2], -1)
+        # [L, in, r] @ [L, r, out]
         product = (settings.scale * (flat[0] @ flat[1])).reshape(matrix.shape)
         merged = (matrix.astype(jnp.float32) + product).astype(matrix.dtype)
         layers[part] = {**layers[part], target: merged}

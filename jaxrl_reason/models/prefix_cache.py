@@ -53,8 +53,8 @@ def prefill(
             f"prompts must fit the model's context_length ({limit}), "
             f"got rows of {before + size} tokens"
         )
-    columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)
-    segments = (columns < lengths[:, None]).astype(jnp.int32)
+    columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)  # [P, Tp]
+    segments = (columns < lengths[:, None]).astype(jnp.int32)  # [P, Tp]
     past = None if common is None else _stacked(common)
     hidden, (keys, values) = model.apply(
         {"params": params},
@@ -64,7 +64,9 @@ def prefill(
         past,
         method="with_cache",
     )
+    # [P, D]
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    # [L, P, Tp, K, H] -> [L, P, K, Tp, H]
     keys, values = (part.transpose(0, 1, 3, 2, 4) for part in (keys, values))
     return last, PrefixCache(_layers(keys), _layers(values), lengths)
 

@@ -30,6 +30,7 @@ def rope_table(
       Cosines and sines, each [..., H/2] float32, times the scaling's
       attention_factor.
     """
+    # [H/2]
     frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     if scaling is not None:
         frequencies = scaling.stretch(frequencies, base)
@@ -56,9 +57,9 @@ def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
     Returns:
       [B, S, N, H] in the type of x, rotated in float32.
     """
-    cos, sin = (part[:, :, None, None, :] for part in table)
+    cos, sin = (part[:, :, None, None, :] for part in table)  # [B, S, 1, 1, H/2]
     # The halves, and the halves swapped: nothing is concatenated.
-    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)  # [B, S, N, 2, H/2]
     sign = jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 2, 1)
     turned = halves * cos + halves[..., ::-1, :] * (sin * sign)
     return turned.reshape(x.shape).astype(x.dtype)

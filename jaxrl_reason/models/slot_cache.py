@@ -87,6 +87,7 @@ def empty_slots(
     c = model.config
 
     def zeros(rows: int, size: int) -> KeyValues:
+        # [n, K, T, H]
         shape = (rows, c.num_kv_heads, round_up(size, block), c.head_dim)
         shapes = jax.eval_shape(
             lambda x: quantize(x, x, dtype, block_sizes(shape, block)),
@@ -138,6 +139,7 @@ def slot_step(
     lengths = jnp.repeat(cache.prompt_lengths, slots // groups)  # [S]
     # Of each slot's position: cosines and sines, each [S, 1, H/2].
     cos, sin = (x[lengths + columns, 0] for x in params.rope)
+    # scalar: the column that this step writes
     place = cache.step % cache.responses[0].size
     masks = masks_by_layer(c, partial(_masks, cache, lengths, columns, place))
     dtype = str(cache.responses[0].values.dtype)

@@ -93,7 +93,7 @@ class Transformer(nn.Module):
           at padding.
         """
         x, *inputs = self._inputs(tokens, positions, segment_ids, branch_ids)
-        x, _ = self.layers(x, *inputs)
+        x, _ = self.layers(x, *inputs)  # [B, S, D]
         return self.final_norm(x)
 
     def with_cache(
@@ -168,5 +168,5 @@ class ValueModel(nn.Module):
     ) -> jax.Array:
         """Values [B, S] float32; the arguments are those of `Transformer`."""
         hidden = self.backbone(tokens, positions, segment_ids, branch_ids)
-        hidden = hidden.astype(jnp.float32)
+        hidden = hidden.astype(jnp.float32)  # [B, S, D]
         return hidden @ self.value_head.astype(jnp.float32)

@@ -169,9 +169,9 @@ class BatchSampler:
         prefixes = [run.prompts.read([0], width) for width in batch.own_widths]
         state: Any = run.slots
         counts = (batch.slots, *batch.shrink_to)
-        raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)
+        raw = np.zeros((batch.slots, run.keys.shape[1]), np.uint32)  # [S, n]
         for slots, fewer in zip(counts, (*counts[1:], 0), strict=True):
-            nobody, smaller = np.zeros(slots, bool), None
+            nobody, smaller = np.zeros(slots, bool), None  # [S]
             for size in self._cache_lengths:
                 if size > self._cache_lengths[0]:
                     state = programs.widen(state, size=size)
@@ -197,7 +197,7 @@ class BatchSampler:
                 f"keys must be one per response, ({rows},), got {keys.shape}"
             )
         prompts = self._reader.start(params, tokens, lengths)
-        raw = np.asarray(jax.random.key_data(keys))
+        raw = np.asarray(jax.random.key_data(keys))  # [B, n]
         batch, order = self.batch, prompts.order()
         return _Run(
             params=self._decode_params(params),
@@ -224,10 +224,10 @@ class BatchSampler:
         run.prompts.retain(run.scheduler.waiting_prompts())
         if fresh:
             slots, requests = np.array(fresh).T
-            mask = np.zeros(len(run.scheduler.requests), bool)
+            mask = np.zeros(len(run.scheduler.requests), bool)  # [S]
             mask[slots] = True
             run.columns[slots] = 0
-            keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)
+            keys = np.zeros((mask.size, run.keys.shape[1]), np.uint32)  # [S, n]
             keys[slots] = run.keys[requests]
             run.slots = self._programs.refill(run.slots, mask, keys)
 
@@ -268,7 +268,7 @@ class BatchSampler:
     def _harvest(self, run: _Run, occupied: list[int]) -> None:
         """Take finished responses out of their slots; stop and report the others."""
         state, live = run.slots, np.asarray(run.slots.live)
-        run.columns = np.array(state.columns)
+        run.columns = np.array(state.columns)  # [S]
         watched = run.stops or run.on_tokens
         chosen = [slot for slot in occupied if watched or not live[slot]]
         if not chosen:
@@ -276,7 +276,7 @@ class BatchSampler:
         ended, tokens, logprobs, likely = jax.device_get(
             (state.ended, state.tokens, state.logprobs, state.alternatives)
         )
-        stopped = np.zeros(live.size, bool)
+        stopped = np.zeros(live.size, bool)  # [S]
         for slot in chosen:
             row, size = run.scheduler.requests[slot], int(run.columns[slot])
             at = _stopped_at(run.stops, tokens[slot, :size].tolist(), run.seen[row])

@@ -24,17 +24,17 @@ def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
       [B, V] float32.
     """
     if 0 < settings.top_k < logits.shape[-1]:
-        smallest = jax.lax.top_k(logits, settings.top_k)[0][:, -1:]
+        smallest = jax.lax.top_k(logits, settings.top_k)[0][:, -1:]  # [B, 1]
         logits = _mask_below(logits, smallest)
     if settings.top_p < 1:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
-        mass = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)
+        ordered = jnp.sort(logits, axis=-1, descending=True)  # [B, V]
+        mass = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)  # [B, V]
         # Tokens before the mass is reached, and the one that reaches it.
         count = jnp.sum(mass < settings.top_p, axis=-1, keepdims=True)
-        count = jnp.minimum(count, logits.shape[-1] - 1)
+        count = jnp.minimum(count, logits.shape[-1] - 1)  # [B, 1]
         logits = _mask_below(logits, jnp.take_along_axis(ordered, count, axis=-1))
     if settings.min_p > 0:
-        likeliest = jnp.max(logits, axis=-1, keepdims=True)
+        likeliest = jnp.max(logits, axis=-1, keepdims=True)  # [B, 1]
         logits = _mask_below(logits, likeliest + jnp.log(settings.min_p))
     return logits
 
@@ -65,9 +65,9 @@ def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     Returns:
       [B] int32.
     """
-    sums = jnp.cumsum(weights, axis=-1)
-    total = sums[:, -1:]
-    index = jnp.sum(sums <= uniform[:, None] * total, axis=-1)
+    sums = jnp.cumsum(weights, axis=-1)  # [B, n]
+    total = sums[:, -1:]  # [B, 1]
+    index = jnp.sum(sums <= uniform[:, None] * total, axis=-1)  # [B]
     # uniform * total can round up to total: then the last index that adds weight.
     return jnp.minimum(index, jnp.sum(sums < total, axis=-1)).astype(jnp.int32)
 
@@ -83,12 +83,13 @@ def draw(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
       [B] int32 tokens.
     """
     rows, size = logits.shape
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))  # [B, V]
     if size <= 2 * BLOCK:
         return inverse_cdf(weights, uniforms[:, 1])
     blocks = -(-size // BLOCK)
     weights = jnp.pad(weights, ((0, 0), (0, blocks * BLOCK - size)))
-    weights = weights.reshape(rows, blocks, BLOCK)
-    block = inverse_cdf(jnp.sum(weights, axis=-1), uniforms[:, 0])
+    weights = weights.reshape(rows, blocks, BLOCK)  # [B, V/256, 256]
+    block = inverse_cdf(jnp.sum(weights, axis=-1), uniforms[:, 0])  # [B]
+    # [B, 256]
     inside = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
     return block * BLOCK + inverse_cdf(inside, uniforms[:, 1])

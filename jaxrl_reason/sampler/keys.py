@@ -28,6 +28,6 @@ def sampling_keys(
         raise ValueError(f"num_samples must be >= 1, got {num_samples}")
     key = jax.random.fold_in(jax.random.key(seed), step)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    prompts = fold(key, jnp.asarray(prompt_ids))
-    keys = jax.vmap(fold, in_axes=(0, None))(prompts, jnp.arange(num_samples))
+    prompts = fold(key, jnp.asarray(prompt_ids))  # [P]
+    keys = jax.vmap(fold, in_axes=(0, None))(prompts, jnp.arange(num_samples))  # [P, G]
     return keys.reshape(-1)

@@ -49,9 +49,9 @@ class PromptReader:
 
     def _check_beginning(self, tokens: Any, lengths: Any) -> int:
         """The size of `common_prefix`, if all prompts begin with it and go on."""
-        common = np.array(self.batch.common_prefix, tokens.dtype)
+        common = np.array(self.batch.common_prefix, tokens.dtype)  # [Tc]
         size = common.size
-        begins = (tokens[:, :size] == common[: tokens.shape[1]]).all(axis=1)
+        begins = (tokens[:, :size] == common[: tokens.shape[1]]).all(axis=1)  # [P]
         other = np.flatnonzero(~begins | (lengths <= size))
         if size and other.size:
             raise ValueError(
@@ -63,7 +63,7 @@ class PromptReader:
     def _read_common(self, params: Params) -> PrefixCache | None:
         if not (common := self.batch.common_prefix):
             return None
-        tokens = np.tile(np.array(common), (self.parts, 1))
+        tokens = np.tile(np.array(common), (self.parts, 1))  # [parts, Tc]
         _, cache = self.run(params, tokens, np.full(self.parts, len(common)), None)
         return jax.tree.map(lambda x: x[:1], cache)
 
@@ -134,6 +134,7 @@ class Prompts:
     def read(self, prompts: Sequence[int], width: int) -> tuple[Any, PrefixCache]:
         """Prefill some prompts of one width; rows to spare hold one token."""
         rows = self.reader.rows(width)
+        # [rows, width] and [rows]
         tokens, lengths = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
         for row, prompt in enumerate(prompts):
             lengths[row] = self.lengths[prompt]

@@ -77,9 +77,9 @@ def sample(
             f"keys must be one per response, ({prompts * num_samples},), "
             f"got {keys.shape}"
         )
-    hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)
+    hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)  # [P, D]
     decode = decode_params(model, params, prompt_lengths, size)
-    hidden = jnp.repeat(hidden, num_samples, axis=0)
+    hidden = jnp.repeat(hidden, num_samples, axis=0)  # [B, D]
     state = _append(
         _start(model, prompts * num_samples, size), hidden, decode, keys, settings
     )
@@ -182,10 +182,10 @@ def _append(
 ) -> _State:
     """Draw the token of one column from hidden states [B, D] and record it."""
     with jax.named_scope("head"):
-        logits = decode_logits(params, hidden)
+        logits = decode_logits(params, hidden)  # [B, V]
     with jax.named_scope("draw"):
-        tokens, logprobs = next_tokens(logits, keys, state.column, settings)
-    active = ~state.ended
+        tokens, logprobs = next_tokens(logits, keys, state.column, settings)  # [B]
+    active = ~state.ended  # [B]
     tokens = jnp.where(active, tokens, 0)
     logprobs = jnp.where(active, logprobs, 0.0)
     ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
@@ -222,17 +222,17 @@ def next_tokens(
       Tokens [B] int32, and their log-probs [B] float32 under the tempered,
       unfiltered distribution (greedy: temperature 1).
     """
-    allowed = bias_logits(logits, settings)
+    allowed = bias_logits(logits, settings)  # [B, V]
     if settings.temperature > 0:
         logits, allowed = logits / settings.temperature, allowed / settings.temperature
-        columns = jnp.broadcast_to(column, keys.shape)
-        uniforms = jax.vmap(
+        columns = jnp.broadcast_to(column, keys.shape)  # [B]
+        uniforms = jax.vmap(  # [B, 2]
             lambda key, at: jax.random.uniform(jax.random.fold_in(key, at), (2,))
         )(keys, columns)
-        tokens = draw(filter_logits(allowed, settings), uniforms)
+        tokens = draw(filter_logits(allowed, settings), uniforms)  # [B]
     else:
         tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]  # [B]
     return tokens, chosen - _log_total(logits)
 
 
@@ -240,7 +240,7 @@ def _log_total(logits: jax.Array) -> jax.Array:
     """logsumexp of [B, V] over V, for rows whose largest number is finite."""
 
     def in_two_steps(logits: jax.Array) -> jax.Array:
-        top = jnp.max(logits, axis=-1)
+        top = jnp.max(logits, axis=-1)  # [B]
         weights = jax.lax.optimization_barrier(jnp.exp(logits - top[:, None]))
         return jnp.log(jnp.sum(weights, axis=-1)) + top
 

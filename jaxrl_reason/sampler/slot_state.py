@@ -72,7 +72,7 @@ def empty(
     `key_size` is the numbers of a raw key, `common` what all prompts begin with.
     """
     size, slots, dtype = settings.max_new_tokens, batch.slots, model.config.dtype
-    kept = (slots, size, batch.alternatives)
+    kept = (slots, size, batch.alternatives)  # [S, T, k]
     likely = Alternatives(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
     return Slots(
         live=jnp.zeros(slots, bool),
@@ -124,7 +124,7 @@ def install(
     blocks = block_sizes(prefix.keys[0].shape, block)
 
     def one(x: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(x, row, 1)
+        return jax.lax.dynamic_slice_in_dim(x, row, 1)  # [P, ...] -> [1, ...]
 
     prompts = tuple(
         update_slice(kept, quantize(one(keys), one(values), dtype, blocks), group, 0)
@@ -133,7 +133,7 @@ def install(
         )
     )
     length = cache.common_size + prefix.lengths[row]
-    lengths = cache.prompt_lengths.at[group].set(length)
+    lengths = cache.prompt_lengths.at[group].set(length)  # [N]
     return replace(
         state,
         prompt_hidden=state.prompt_hidden.at[group].set(hidden[row]),
@@ -144,7 +144,7 @@ def install(
 def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
     """Start sequences in the slots where fresh [S] holds, with raw keys [S, n]."""
     width = fresh.shape[0] // state.prompt_hidden.shape[0]
-    hidden = jnp.repeat(state.prompt_hidden, width, axis=0)
+    hidden = jnp.repeat(state.prompt_hidden, width, axis=0)  # [S, D]
     return replace(
         state,
         live=state.live | fresh,
@@ -207,7 +207,7 @@ def advance(
     def step(carry: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
         count, state = carry
         state = _draw(params, state, settings, key_impl)
-        last = jnp.maximum(state.columns - 1, 0)
+        last = jnp.maximum(state.columns - 1, 0)  # [S]
         at = jnp.arange(last.shape[0])
         hidden, cache = slot_step(
             model, params, state.tokens[at, last], last, state.cache
@@ -221,12 +221,13 @@ def _draw(
     params: DecodeParams, state: Slots, settings: SamplingSettings, key_impl: str
 ) -> Slots:
     """Draw the next token of every live slot and record it."""
-    keys = jax.random.wrap_key_data(state.keys, impl=key_impl)
+    keys = jax.random.wrap_key_data(state.keys, impl=key_impl)  # [S]
     with jax.named_scope("head"):
-        logits = decode_logits(params, state.hidden)
+        logits = decode_logits(params, state.hidden)  # [S, V]
     with jax.named_scope("draw"):
-        tokens, logprobs = next_tokens(logits, keys, state.columns, settings)
+        tokens, logprobs = next_tokens(logits, keys, state.columns, settings)  # [S]
     size = settings.max_new_tokens
+    # [S, T]: where a live slot writes its token
     here = (jnp.arange(size)[None] == state.columns[:, None]) & state.live[:, None]
     likely = state.alternatives
     if likely is not None:
@@ -235,8 +236,8 @@ def _draw(
             lambda old, x: jnp.where(here[..., None], x[:, None], old), likely, new
         )
     ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
-    ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live
-    columns = state.columns + state.live
+    ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live  # [S]
+    columns = state.columns + state.live  # [S]
     return replace(
         state,
         live=state.live & ~ends_now & (columns < size),
@@ -251,8 +252,8 @@ def _draw(
 def likeliest(logits: jax.Array, settings: SamplingSettings, count: int) -> Any:
     """The `count` likeliest tokens of logits [B, V], as Alternatives [B, count]."""
     logits = logits / (settings.temperature or 1.0)
-    top, tokens = jax.lax.top_k(logits, count)
-    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    top, tokens = jax.lax.top_k(logits, count)  # [B, count]
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # [B, 1]
     return Alternatives(tokens.astype(jnp.int32), top - total)
 
 

@@ -242,7 +242,7 @@ def decode_step(
     rows = tokens.shape[0]
     samples = rows // prefix.lengths.shape[0]  # G
     # Of each row's position: cosines and sines, each [B, 1, H/2].
-    rope = tuple(jnp.repeat(x[column], samples, axis=0) for x in params.rope)
+    cos, sin = (jnp.repeat(x[column], samples, axis=0) for x in params.rope)
     masks = masks_by_layer(c, partial(_masks, prefix, cache, column, samples))
 
     def attend_at(layer: int) -> Attend:
@@ -254,14 +254,14 @@ def decode_step(
             keys = _write(cache.keys[layer], k, column)  # [B, K, T, H]
             values = _write(cache.values[layer], v, column)
             prompt = PromptColumns(prefix.keys[layer], prefix.values[layer])
-            caches = prompt, ResponseColumns(keys, values)
-            context = cached_attention(q, list(map(Part, caches, masks[layer])))
-            context = context.astype(q.dtype)  # [B, K, R, H]
+            of_prompt, own = masks[layer]  # [B, Tp], [1, T]
+            parts = [Part(prompt, of_prompt), Part(ResponseColumns(keys, values), own)]
+            context = cached_attention(q, parts).astype(q.dtype)  # [B, K, R, H]
             return context.reshape(rows, 1, c.num_heads, -1), (keys, values)
 
         return attend
 
-    hidden, kept = through_layers(model, params, tokens, rope, attend_at)
+    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend_at)
     keys, values = zip(*kept, strict=True)
     return hidden, ResponseCache(keys, values)
 

@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_refused() -> None:
     params = build(SMALL)[1]
     with pytest.raises(ValueError, match=r"from 1 to 6, .* got \[7\]"):
         sampler()(params, np.zeros((1, 8), int), np.array([7]), KEYS[:SAMPLES])
-    with pytest.raises(ValueError, match=r"one a response, \(20,\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"one per response, \(20,\), got \(4,\)"):
         sampler()(params, TOKENS, LENGTHS, KEYS[:4])
     with pytest.raises(ValueError, match="stop strings must not be empty"):
         stop_strings(letters, [""])

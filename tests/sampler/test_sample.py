@@ -215,7 +215,7 @@ def test_what_cannot_be_sampled_is_refused() -> None:
     with pytest.raises(ValueError, match="num_samples must be >= 1, got 0"):
         make_sampler(model, SETTINGS, 0)
     keys = sampling_keys(0, 0, jnp.arange(2), SAMPLES)
-    with pytest.raises(ValueError, match=r"one a response, \(12,\), got \(8,\)"):
+    with pytest.raises(ValueError, match=r"one per response, \(12,\), got \(8,\)"):
         make_sampler(model, SETTINGS, SAMPLES)(
             params, tokens_of(PROMPTS, WIDTH), LENGTHS, keys
         )

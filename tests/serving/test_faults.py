@@ -423,7 +423,7 @@ def test_a_key_travels_in_the_header_and_not_in_the_text():
 def test_shapes_are_checked():
     engine, params = engine_at("http://127.0.0.1:9"), first_policy().params
     engine.hand_over(params, 0)
-    with pytest.raises(ValueError, match=r"keys must be one a response, \(4,\)"):
+    with pytest.raises(ValueError, match=r"keys must be one per response, \(4,\)"):
         engine(params, PROMPTS, LENGTHS, KEYS[:3])
     with pytest.raises(ValueError, match="prompt_lengths must be from 1 to 2"):
         engine(params, PROMPTS, np.array([0, 2]), KEYS)

@@ -66,8 +66,8 @@ class SamplerSettings:
       slots: sequences decoded side by side, each place taken again when its
         sequence ends; 0 decodes a whole rollout at once, which suits small models
         and short responses.
-      cache_lengths: with slots: response columns, ascending, that the cache has while no
-        sequence is longer; each is compiled once.
+      cache_lengths: with slots: response columns, ascending, that the cache has while
+        no sequence is longer; each is compiled once.
       endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
         rollouts of training, such as http://localhost:8000; evaluations are drawn
         here.

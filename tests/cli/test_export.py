@@ -76,7 +76,9 @@ def test_the_folder_is_the_model_again(tmp_path: Path) -> None:
     assert tokenizer.chat_template == TOKENIZER.chat_template
     ends = (*TOKENIZER.eos_token_ids, 7)
     assert tokenizer.eos_token_ids == again.special.eos_token_ids == ends
-    assert tokenizer.special_tokens == replace(TOKENIZER.special_tokens, eos_token_ids=ends)
+    assert tokenizer.special_tokens == replace(
+        TOKENIZER.special_tokens, eos_token_ids=ends
+    )
     assert json.loads((folder / "generation_config.json").read_text()) == {
         "bos_token_id": TOKENIZER.bos_id,
         "eos_token_id": list(ends),

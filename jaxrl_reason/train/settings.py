@@ -22,12 +22,12 @@ from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.task_settings import TaskSettings
 
 # What only spends memory and time, or says how long to go on.
-_NOT_IN_A_FINGERPRINT = (
-    "max_rounds",
-    "rows_per_micro_batch",
-    "row_width",
-    "slots_per_row",
-)
+_PACKING = ("rows_per_micro_batch", "row_width", "slots_per_row")
+_NOT_IN_A_FINGERPRINT = {
+    "rl": ("max_rounds", *_PACKING),
+    "sft": ("max_response", *_PACKING),
+    "task": ("heldout", "data_dir", "extract"),
+}
 
 
 @dataclass(frozen=True)
@@ -359,24 +359,27 @@ class TrainSettings:
     def sft_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the fine-tuned model depends on."""
         found: dict[str, Any] = {"seed": self.seed, "model": self.model.fingerprint()}
-        task = to_plain(self.task)
-        for name in ("heldout", "data_dir", "extract"):
-            del task[name]
-        found["task"] = task
+        found["task"] = self._group("task")
         if self.task.is_generated:
             found[self.task.source] = to_plain(getattr(self, self.task.source))
         if self.sft.updates:
-            for name in ("sft", "sft_optimizer", "cosine", "traces"):
+            for name in ("sft_optimizer", "cosine", "traces"):
                 found[name] = to_plain(getattr(self, name))
+            found["sft"] = self._group("sft")
         return found
+
+    def _group(self, name: str) -> dict[str, Any]:
+        """A group of settings, as far as a checkpoint depends on it."""
+        plain: dict[str, Any] = to_plain(getattr(self, name))
+        for left_out in _NOT_IN_A_FINGERPRINT[name]:
+            del plain[left_out]
+        return plain
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the stages after fine-tuning depends on."""
         names = ("method", "optimizer", "critic_learning_rate", "reward")
         found = {name: to_plain(getattr(self, name)) for name in names}
-        rl = to_plain(self.rl)
-        for name in _NOT_IN_A_FINGERPRINT:
-            del rl[name]
+        rl = self._group("rl")
         if not self.cosine:
             del rl["steps"]  # more of them may be asked for
         found |= {"rl": rl, "format_reward": self.format_reward}

@@ -171,9 +171,20 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
     return dataclasses.replace(problems, train=train, dropped=dropped)
 
 
-def character_tokenizer(problems: Problems) -> CharacterTokenizer:
-    """For a new model: a token for each character that the questions hold."""
-    texts = [q.question + q.answer for q in (*problems.train, *problems.heldout)]
+def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
+    """For a new model: a token for each character that the questions hold.
+
+    Args:
+      problems: of the run.
+      answer: field of the answer, which counts even where a reward does not read it:
+        the run that fine-tunes and the run that goes on have one vocabulary.
+    """
+
+    def text(question: Question) -> str:
+        row = getattr(question, "row", {})
+        return question.question + question.answer + str(row.get(answer, ""))
+
+    texts = [text(q) for q in (*problems.train, *problems.heldout)]
     found = set().union(string.printable, *texts, *problems.responses.values())
     return CharacterTokenizer("".join(sorted(found)))
 
@@ -203,7 +214,7 @@ def _base_task(
             return CountdownTask.with_symbols(settings.countdown)
         return CountdownTask(tokenizer, all_eos_token_ids(tokenizer), task.style)
     if tokenizer is None:
-        tokenizer = character_tokenizer(problems)
+        tokenizer = character_tokenizer(problems, task.answer)
     if source == "arithmetic":
         said = INSTRUCTION if task.instruction is None else task.instruction
         examples = worked_examples(settings.arithmetic, task.examples)
@@ -213,13 +224,12 @@ def _base_task(
         if task.instruction is None:
             return asked
         return dataclasses.replace(asked, instruction=task.instruction)
-    said = task.instruction
-    if said is None:
-        said = "" if settings.reward else _STEPS
+    usual = "" if settings.reward else _STEPS
+    instruction = usual if task.instruction is None else task.instruction
     return QuestionTask(
         tokenizer,
-        said,
+        instruction,
         task.short_name,
         extract=last_number if task.extract == "last_number" else marked_answer,
-        separator="\n\n" if said else "",
+        separator="\n\n" if instruction else "",
     )

@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import string
 
 import jax
 import pytest
@@ -12,6 +13,7 @@ from jaxrl_reason.cli.train import main, read_settings
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.train.run import finished_report
+from tests.serving.servers import served
 
 # One-digit sums; fine-tuning teaches to answer with some digit and to end.
 TINY = shlex.split("""
@@ -154,6 +156,47 @@ def test_a_published_system_in_stages(train, tuned):
     found = [next(v for k, v in row.items() if k.endswith("stage")) for row in rows]
     assert found == [1, 2]
     assert any(name.endswith("problems_active") for name in rows[0])
+
+
+def test_a_published_data_filter_chooses_the_problems(train, tuned):
+    run = train(
+        "filtered",
+        *shlex.split("--method mimo --stages.limits 4 --stages.data-filter"),
+        *shlex.split("--rl.steps 1 --sft-from tuned --reward reward.py:parity"),
+    )
+    kept = json.loads((run / "kept_problems.json").read_text())
+    assert 4 <= len(kept) <= 22
+    assert len(numbers(run)) == 1
+
+
+def test_a_server_draws_the_rollouts(train, tuned, tmp_path):
+    zero = 2 + sorted(string.printable).index("0")  # id of that character
+    versions = []
+
+    def answer(method, path, body):
+        if path == "/update_weight_version":
+            versions.append(body["new_version"])
+        if path == "/weight_info":
+            return 200, {"weight_version": versions[-1]}
+        if path != "/v1/completions":
+            return 200, {"success": True}
+        drawn = {
+            "token_ids": [zero + body["seed"] % 10, 1],
+            "prompt_token_ids": body["prompt"],
+            "logprobs": {"token_logprobs": [-1.0, -0.1]},
+            "finish_reason": "stop",
+        }
+        return 200, {"choices": [{"index": 0, "text": "", **drawn}]}
+
+    with served(answer) as url:
+        run = train(
+            "served",
+            *shlex.split("--rl.steps 1 --sft-from tuned --reward reward.py:parity"),
+            *("--sampler.endpoint", url, "--sampler.weights-folder", str(tmp_path)),
+        )
+    (row,) = numbers(run)
+    assert row["rollout/length_mean"] == 2
+    assert versions == ["0"]
 
 
 def test_rounds_of_preference_training(train, tuned):

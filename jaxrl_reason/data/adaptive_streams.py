@@ -154,7 +154,7 @@ class EasyPoolStream:
       >>> puzzles = [Problem((1, 2), n, f"{n}", n) for n in range(6)]
       >>> stream = EasyPoolStream(puzzles, batch_size=3, seed=0, alpha=1.0)
       >>> stream.observe([2, 4], [8, 7], 8)
-      {'problems_pool': 1}
+      {'data/problems_pool': 1}
       >>> 2 in [p.problem_id for p in next(stream)]
       True
     """

@@ -11,7 +11,7 @@ SCRIPT = """
     import optax
     from jax.sharding import NamedSharding, PartitionSpec
     from jaxrl_reason.learner.forward import policy_logprobs
-    from jaxrl_reason.learner.state import abstract_state, init_train_state
+    from jaxrl_reason.learner.state import abstract_state, init_model_state
     from jaxrl_reason.models import Transformer
     from jaxrl_reason.models.decode_step import decode_logits, decode_params
     from jaxrl_reason.runs.checkpoints import CheckpointFolder
@@ -35,7 +35,7 @@ SCRIPT = """
 
     def run(config, mesh):
         model = Transformer(config, constrain=rules.constrainer(mesh))
-        state = init_train_state(model, adam, jax.random.key(0), mesh, rules)
+        state = init_model_state(model, adam, jax.random.key(0), mesh, rules)
         params = state.params
 
         def loss(params):

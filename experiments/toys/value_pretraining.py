@@ -28,6 +28,7 @@ from experiments.toys.toy_setup import SETUP, Setup
 from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.losses import ppo_loss, value_loss
+from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
 from jaxrl_reason.rl.rewards import signed_accuracy
@@ -95,7 +96,7 @@ def ppo(critic_lambda: float) -> Method:
         rewards=signed_accuracy,
         loss_inputs=("entropy",),
         min_group_size=1,
-        value_loss=partial(value_loss, clip=None),
+        components=(Critic(partial(value_loss, clip=None)),),
     )
 
 

@@ -33,14 +33,8 @@ def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
     )
 
 
-def sequences(x: Array | None) -> jax.Array:
-    """[M, C, ...] -> [M * C, ...]: slots as the B axis of the losses.
-
-    Raises:
-      ValueError: the batch was made without this field.
-    """
-    if x is None:
-        raise ValueError("a field that the loss needs must be in the batch, got None")
+def sequences(x: Array) -> jax.Array:
+    """[M, C, ...] -> [M * C, ...]: slots as the B axis of the losses."""
     return jnp.asarray(x).reshape((-1,) + x.shape[2:])
 
 

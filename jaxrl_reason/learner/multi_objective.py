@@ -5,7 +5,6 @@ conflict that is looked at is one of whole mini-batches, and splitting changes n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -178,13 +177,13 @@ def advantage_objectives(objective: Objective, num_objectives: int) -> list[Obje
     def kth(
         k: int, params: Params, batch: TrainBatch, counts: Counts, **named: Any
     ) -> tuple[jax.Array, Metrics]:
-        if batch.advantages is None or batch.advantages.ndim != batch.mask.ndim + 1:
-            shape = None if batch.advantages is None else batch.advantages.shape
+        advantages = batch["advantages"]
+        if advantages.ndim != batch.mask.ndim + 1:
             raise ValueError(
                 f"advantages must have the mask's shape {batch.mask.shape} and one "
-                f"axis more, got {shape}"
+                f"axis more, got {advantages.shape}"
             )
-        own = replace(batch, advantages=batch.advantages[..., k])
+        own = batch.with_inputs(advantages=advantages[..., k])
         return objective(params, own, counts, **named)
 
     if num_objectives < 1:

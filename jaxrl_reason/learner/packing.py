@@ -9,7 +9,7 @@ there: so the column before a response token predicts it, in every layout.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -232,7 +232,8 @@ def check_sequences(
             )
 
 
-def with_fields(batch: TrainBatch, plan: Packing, **values: np.ndarray) -> TrainBatch:
-    """Adds per-sequence values [B, ...] to a packed batch, each in its slot."""
-    placed = {name: plan.place(np.asarray(v)) for name, v in values.items()}
-    return replace(batch, **placed)
+def pack_inputs(batch: TrainBatch, plan: Packing, **inputs: np.ndarray) -> TrainBatch:
+    """Adds per-sequence inputs [B, ...] to a packed batch, each in its slot."""
+    return batch.with_inputs(
+        **{k: plan.place(np.asarray(x)) for k, x in inputs.items()}
+    )

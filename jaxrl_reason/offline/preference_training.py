@@ -5,7 +5,7 @@ update. Where it is the policy at the start, no second model is ever held in mem
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -88,7 +88,7 @@ def preference_objective(
         policy = halves(sequence_logprobs(logprobs(params, batch), mask))
         reference: tuple[jax.Array, ...] = ()
         if method.needs_reference:
-            ref_logprobs = sequences(batch.ref_logprobs)
+            ref_logprobs = sequences(batch["ref_logprobs"])
             reference = halves(sequence_logprobs(ref_logprobs, mask))
         chosen_lengths, rejected_lengths = halves(mask.sum(axis=1))
         lengths = {
@@ -147,7 +147,7 @@ def prepare_pairs(
         scores = learner.score(
             reference, learner.batch_sharding.put_micro_batches(batch), plan.live
         )
-        batch = replace(batch, ref_logprobs=np.asarray(scores))
+        batch = batch.with_inputs(ref_logprobs=np.asarray(scores))
     return PairBatch(batch, plan.live)
 
 

@@ -117,10 +117,10 @@ def sample_round(
         )
     parts = [
         sample_groups(
-            task or sampler.task,
-            sampler.sample,
-            params,
-            problems[first : first + s.prompts_per_call],
+            task=task or sampler.task,
+            sample=sampler.sample,
+            params=params,
+            problems=problems[first : first + s.prompts_per_call],
             group_size=s.group_size,
             prompt_width=s.prompt_width,
             seed=s.seed,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.rl.method import Method, kept_groups
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rewards import without_failed
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.monitor import PhaseTimer
@@ -46,11 +46,11 @@ class Collected:
 
 
 def sample_groups(
+    *,
     task: Task,
     sample: SampleFn,
     params: Any,
     problems: Sequence[Any],
-    *,
     group_size: int,
     prompt_width: int,
     seed: int,
@@ -188,17 +188,18 @@ def collect_groups(
 
     With dynamic sampling only groups with some right and some wrong answers count, and
     rounds go on until the batch is full (arXiv 2503.14476 Algorithm 1); what is left
-    over starts the next step's batch. With a `min_signal_share` rounds go on until
-    that share of the batch has signal, or `max_rounds` are over. Else one round is the
-    batch.
+    over starts the next step's batch. If only a fraction of the batch must have signal,
+    rounds go on until it does, or `max_rounds` are over. Else one round is the batch.
 
     Raises:
       NoSignalError: `max_rounds` rounds did not fill the batch of dynamic sampling, or
-        found no group with signal where a share must have it.
+        found no group with signal where a fraction must have it.
     """
+    filter_ = method.dynamic_sampling
+    only_signal = filter_ is not None and filter_.fraction == 1
     pool = [] if surplus is None else [surplus]
     signal = [np.ones(p.num_prompts, bool) for p in pool]
-    needed = math.ceil(method.signal_share * num_prompts)
+    needed = 0 if filter_ is None else math.ceil(filter_.fraction * num_prompts)
     fresh: list[Rollouts] = []
     accepted = 0
 
@@ -210,14 +211,16 @@ def collect_groups(
         round_ = draw_groups(next(problems), first_draw + len(fresh))
         round_ = compute_rewards(method, round_)
         fresh.append(round_)
-        keep = kept_groups(method, round_)
+        keep = np.ones(round_.num_prompts, bool)  # [P]
+        if filter_ is not None:
+            keep = np.asarray(filter_.keep_groups(round_), bool)
         accepted += int(keep.sum())
-        taken = keep if method.dynamic_sampling else np.ones_like(keep)
+        taken = keep if only_signal else np.ones_like(keep)
         pool.append(round_.select(np.flatnonzero(taken)))
         signal.append(keep[taken])
     flags = np.concatenate(signal)
-    if missing() and (method.dynamic_sampling or not flags.any()):
-        raise NoSignalError(no_signal_message(method, concatenate(fresh), num_prompts))
+    if missing() and (only_signal or not flags.any()):
+        raise NoSignalError(no_signal_message(concatenate(fresh), accepted, needed))
     chosen, rest = choose_groups(flags, num_prompts)
     full = concatenate(pool)
     return Collected(
@@ -247,12 +250,10 @@ def choose_groups(
     return kept[:num_prompts], kept[num_prompts:]
 
 
-def no_signal_message(method: Method, fresh: Rollouts, num_prompts: int) -> str:
+def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
     """What was sampled, and what to change."""
     right = (fresh.correct | fresh.failed).all(axis=1).mean()
     wrong = (~fresh.correct).all(axis=1).mean()
-    mixed = int(kept_groups(method, fresh).sum())
-    needed = math.ceil(method.signal_share * num_prompts)
     advice = (
         "most groups are all wrong: use easier problems, fine-tune further or "
         "raise group_size"
@@ -260,7 +261,7 @@ def no_signal_message(method: Method, fresh: Rollouts, num_prompts: int) -> str:
         else "most groups are all right: use harder problems or stop here"
     )
     return (
-        f"dynamic sampling must fill {needed} groups with signal, got {mixed} of "
+        f"dynamic sampling must fill {needed} groups with signal, got {accepted} of "
         f"{fresh.num_prompts} sampled ({right:.0%} all right, {wrong:.0%} all wrong); "
         f"{advice}, or raise max_rounds"
     )

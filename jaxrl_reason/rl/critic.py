@@ -1,110 +1,140 @@
-"""The critic of an RL run: a value model with an optimiser of its own."""
+"""A critic: a value model with an optimiser of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.forward import critic_values
-from jaxrl_reason.learner.state import (
-    OptimizerSettings,
-    TrainState,
-    init_value_state,
+from jaxrl_reason.learner.forward import critic_values, sequences
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_value_state
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.update import Metrics, Objective, make_scorer, make_update
+from jaxrl_reason.losses import Counts, explained_variance, token_mean
+from jaxrl_reason.models import ValueModel
+from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.method import Advantages, Experience
+from jaxrl_reason.rl.minibatches import (
+    MinibatchPlan,
+    RolloutBatch,
+    run_updates,
+    score_sequences,
 )
-from jaxrl_reason.learner.update import make_scorer, make_update
-from jaxrl_reason.losses import explained_variance
-from jaxrl_reason.models import Transformer, ValueModel
-from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.minibatches import Minibatch, MinibatchPlan
-from jaxrl_reason.rl.policy_objective import critic_objective
-from jaxrl_reason.runs.metrics import Pairs, Row, add_metrics
+from jaxrl_reason.runs.metrics import Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+
+Params = Any
+# f(values, old_values, returns, mask) -> [B, T]
+ValueLoss = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True)
-class CriticLearner:
+class Critic(Component):
+    """Values for the estimator, and a value model that learns the returns.
+
+    An estimator reads `experience["values"]` [B, T] and gives the targets back in
+    `Advantages.returns`.
+
+    Attributes:
+      value_loss: f(values, old_values, returns, mask) -> [B, T].
+    """
+
+    name: ClassVar[str] = "critic"
+    trains_model: ClassVar[bool] = True
+    value_loss: ValueLoss
+
+    def build(self, setup: LearnerSetup) -> "CriticLearner":
+        """Its own mini-batches, so that it may make more updates than the policy."""
+        plan, optimizer = setup.settings.critic_plan(), setup.optimizer_of(self.name)
+        model = ValueModel(setup.model.config, setup.model.constrain)
+        return CriticLearner(
+            plan=plan,
+            optimizer=optimizer,
+            batch_sharding=setup.batch_sharding,
+            values=make_scorer(partial(critic_values, model)),
+            update=make_update(
+                critic_objective(model, self.value_loss),
+                optimizer.build(),
+                num_groups=plan.groups_per_minibatch,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class CriticLearner(ComponentLearner):
     """The compiled pieces of a critic; its mini-batches need not be the policy's."""
 
+    name: ClassVar[str] = "critic"
     plan: MinibatchPlan
     optimizer: OptimizerSettings
+    batch_sharding: BatchSharding
     values: Callable[..., jax.Array]
     update: Callable[..., tuple[TrainState, Any]]
 
+    def init_model(self, policy: TrainState) -> TrainState:
+        """The policy's transformer under a head of zeros."""
+        return init_value_state(policy, self.optimizer, self.batch_sharding)
 
-def build_critic(
-    model: Transformer,
-    method: Method,
-    plan: MinibatchPlan,
-    optimizer: OptimizerSettings,
-) -> CriticLearner | None:
-    """The critic that the method asks for, if it does; nothing is compiled yet."""
-    if method.value_loss is None:
-        return None
-    critic = ValueModel(model.config, model.constrain)
-    return CriticLearner(
-        plan=plan,
-        optimizer=optimizer,
-        values=make_scorer(partial(critic_values, critic)),
-        update=make_update(
-            critic_objective(critic, method),
-            optimizer.build(),
-            num_groups=plan.groups_per_minibatch,
-        ),
-    )
-
-
-def init_critic_state(
-    learner: CriticLearner, policy: TrainState, batch_sharding: BatchSharding
-) -> TrainState:
-    """A critic at update 0: the policy's transformer under a head of zeros."""
-    return init_value_state(policy, learner.optimizer, batch_sharding)
-
-
-def update_critic(
-    learner: CriticLearner,
-    critic: TrainState,
-    minibatches: list[Minibatch],
-    fields: dict[str, np.ndarray],
-    batch_sharding: BatchSharding,
-) -> tuple[TrainState, Pairs]:
-    """One optimiser step a mini-batch towards `fields["returns"]`.
-
-    Args:
-      learner: of the critic.
-      critic: donated.
-      minibatches: of the critic's plan.
-      fields: returns and old_values, [B, T].
-      batch_sharding: puts batches on the mesh.
-
-    Returns:
-      The state and the metrics.
-    """
-    pairs: Pairs = {}
-    for minibatch in minibatches:
-        full = minibatch.with_fields(**fields)
-        critic, metrics = learner.update(
-            critic, batch_sharding.put_micro_batches(full.batch), full.plan.live
+    def before_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: RolloutBatch,
+        experience: Experience,
+    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
+        """Values [B, T] of the critic before its updates."""
+        values = score_sequences(
+            self.values,
+            state.models[self.name].params,
+            batch.minibatches,
+            learner.batch_sharding,
         )
-        pairs = add_metrics(pairs, metrics)
-    return critic, pairs
+        return state, {"values": values}, {}
+
+    def after_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: RolloutBatch,
+        experience: Experience,
+        estimate: Advantages,
+    ) -> "tuple[RLState, Row]":
+        """One optimiser step per mini-batch towards the returns of the estimate."""
+        minibatches = batch.minibatches
+        if self.plan != learner.plan:
+            minibatches = self.plan.split(batch.rollouts, batch.rng, batch.loss_rows)
+        values, returns = experience["values"], np.asarray(estimate.returns)
+        critic, pairs = run_updates(
+            self.update,
+            state.models[self.name],
+            minibatches,
+            {"returns": returns, "old_values": np.asarray(values)},
+            learner.batch_sharding,
+        )
+        row = finish_metrics(pairs, self.name)
+        of_tokens = returns[experience.mask]
+        if of_tokens.size and of_tokens.min() < of_tokens.max():
+            explained = explained_variance(values, returns, experience.mask)
+            row["critic/explained_variance"] = float(explained)
+        return replace(state, models={**state.models, self.name: critic}), row
 
 
-def critic_metrics(values: np.ndarray, returns: np.ndarray, mask: np.ndarray) -> Row:
-    """How much of the variance of the returns the critic foresees.
+def critic_objective(model: ValueModel, value_loss: ValueLoss) -> Objective:
+    """The value loss, averaged over the tokens of the mini-batch."""
 
-    `losses.explained_variance` over the tokens of the mask; absent where all returns
-    are the same.
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts
+    ) -> tuple[jax.Array, Metrics]:
+        mask = sequences(batch.mask)  # [B, T]
+        values = critic_values(model, params, batch)  # [B, T]
+        per_token = value_loss(
+            values, sequences(batch["old_values"]), sequences(batch["returns"]), mask
+        )
+        return token_mean(per_token, mask, counts), {}
 
-    >>> import numpy as np
-    >>> returns, mask = np.array([[0.0, 1.0, 2.0]], np.float32), np.ones((1, 3), bool)
-    >>> critic_metrics(np.zeros_like(returns), returns, mask)
-    {'critic/explained_variance': 0.0}
-    """
-    wanted = returns[mask]
-    if wanted.size == 0 or wanted.min() == wanted.max():
-        return {}
-    explained = explained_variance(values, returns, mask)
-    return {"critic/explained_variance": float(explained)}
+    return objective

@@ -43,10 +43,10 @@ class HeldoutEvaluation:
             real = len(part)
             part += [part[0]] * (self.chunk - real)
             rollouts = sample_groups(
-                self.task,
-                self.sample,
-                params,
-                part,
+                task=self.task,
+                sample=self.sample,
+                params=params,
+                problems=part,
                 group_size=self.num_samples,
                 prompt_width=self.prompt_width,
                 seed=self.seed,

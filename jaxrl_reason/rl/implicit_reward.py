@@ -5,32 +5,88 @@ the frozen reference is the reward of a token (arXiv 2412.01981, 2502.01456).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 
 from jaxrl_reason.learner.forward import policy_logprobs, sequences
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, make_update
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.rl.method import LossFn, Method
-from jaxrl_reason.rl.minibatches import Minibatch
-from jaxrl_reason.runs.metrics import Pairs, add_metrics
-from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.method import Experience, LossFn
+from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
+from jaxrl_reason.runs.metrics import Row, finish_metrics
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 
 Params = Any
 
 
 @dataclass(frozen=True)
-class ImplicitRewardLearner:
+class ImplicitReward(Component):
+    """A reward model that learns before the advantages are made.
+
+    An estimator reads `experience["reward_logprobs"]` [B, T], its log-probs.
+
+    Attributes:
+      loss: f(logprobs, ref_logprobs, mask, labels, counts) -> (scalar, metrics); right
+        answers have the label 1.
+    """
+
+    name: ClassVar[str] = "reward_model"
+    needs_reference: ClassVar[bool] = True
+    trains_model: ClassVar[bool] = True
+    loss: LossFn
+
+    def build(self, setup: LearnerSetup) -> "ImplicitRewardLearner":
+        """Trained on the policy's mini-batches: what is out of its loss is out here."""
+        optimizer, settings = setup.optimizer_of(self.name), setup.settings
+        update = make_update(
+            implicit_reward_objective(setup.model, self.loss, settings.temperature),
+            optimizer.build(),
+            num_groups=settings.plan().groups_per_minibatch,
+        )
+        return ImplicitRewardLearner(optimizer, update)
+
+
+@dataclass(frozen=True)
+class ImplicitRewardLearner(ComponentLearner):
     """The compiled pieces of an implicit reward model."""
 
+    name: ClassVar[str] = "reward_model"
     optimizer: OptimizerSettings
     update: Callable[..., tuple[TrainState, Any]]
+
+    def init_model(self, policy: TrainState) -> TrainState:
+        """The policy, copied."""
+        return init_state(policy.params, self.optimizer.build(), copy=True)
+
+    def before_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: RolloutBatch,
+        experience: Experience,
+    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
+        """Trains it on the outcomes, then asks it for the rewards."""
+        model, pairs = run_updates(
+            self.update,
+            state.models[self.name],
+            batch.minibatches,
+            {name: experience[name] for name in ("ref_logprobs", "correct")},
+            learner.batch_sharding,
+        )
+        logprobs = score_sequences(
+            learner.score, model.params, batch.minibatches, learner.batch_sharding
+        )
+        state = replace(state, models={**state.models, self.name: model})
+        return state, {"reward_logprobs": logprobs}, finish_metrics(pairs, self.name)
 
 
 def implicit_reward_objective(
@@ -41,59 +97,13 @@ def implicit_reward_objective(
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
-        logprobs, _ = policy_logprobs(model, params, batch, temperature)
+        logprobs, _ = policy_logprobs(model, params, batch, temperature)  # [B, T]
         return loss(
             logprobs,
-            sequences(batch.ref_logprobs),
+            sequences(batch["ref_logprobs"]),
             sequences(batch.mask),
-            sequences(batch.correct),
+            sequences(batch["correct"]),
             counts,
         )
 
     return objective
-
-
-def build_implicit_reward(
-    model: Transformer,
-    method: Method,
-    optimizer: OptimizerSettings,
-    *,
-    temperature: float,
-    num_groups: int,
-) -> ImplicitRewardLearner | None:
-    """The reward model that the method asks for, if it does."""
-    if method.implicit_reward_loss is None:
-        return None
-    objective = implicit_reward_objective(
-        model, method.implicit_reward_loss, temperature
-    )
-    update = make_update(objective, optimizer.build(), num_groups=num_groups)
-    return ImplicitRewardLearner(optimizer, update)
-
-
-def update_implicit_reward(
-    learner: ImplicitRewardLearner,
-    reward_model: TrainState,
-    minibatches: list[Minibatch],
-    fields: dict[str, np.ndarray],
-    batch_sharding: BatchSharding,
-) -> tuple[TrainState, Pairs]:
-    """One optimiser step a mini-batch towards the outcomes.
-
-    Args:
-      learner: of the reward model.
-      reward_model: donated.
-      minibatches: of the policy's plan; what is out of its loss is out of this one's.
-      fields: ref_logprobs [B, T] and correct [B].
-      batch_sharding: puts batches on the mesh.
-
-    Returns:
-      The state and the metrics.
-    """
-    pairs: Pairs = {}
-    for minibatch in minibatches:
-        full = minibatch.with_fields(**fields)
-        batch, live = batch_sharding.put_micro_batches(full.batch), full.plan.live
-        reward_model, metrics = learner.update(reward_model, batch, live)
-        pairs = add_metrics(pairs, metrics)
-    return reward_model, pairs

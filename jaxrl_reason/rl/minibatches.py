@@ -1,7 +1,7 @@
 """Rollouts split into mini-batches of whole groups and packed for the device."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,11 +10,13 @@ import numpy as np
 from jaxrl_reason.learner.packing import (
     Packing,
     PackingShape,
+    pack_inputs,
     pack_sequences,
-    with_fields,
 )
+from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.metrics import Pairs, add_metrics
 from jaxrl_reason.sharding import BatchSharding
 
 
@@ -26,12 +28,10 @@ class Minibatch:
     batch: TrainBatch  # leading axis K
     plan: Packing
 
-    def with_fields(self, **values: np.ndarray) -> "Minibatch":
-        """Adds values given for the whole batch [B, ...]."""
-        own = {name: np.asarray(v)[self.index] for name, v in values.items()}
-        return Minibatch(
-            self.index, with_fields(self.batch, self.plan, **own), self.plan
-        )
+    def with_inputs(self, **inputs: np.ndarray) -> "Minibatch":
+        """Adds inputs given for the whole batch [B, ...]."""
+        own = {name: np.asarray(x)[self.index] for name, x in inputs.items()}
+        return replace(self, batch=pack_inputs(self.batch, self.plan, **own))
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,60 @@ class MinibatchPlan:
             prompt_ids=index // g,
         )
         return Minibatch(index, batch, plan)
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """The rollouts of a step, split into the policy's mini-batches.
+
+    Attributes:
+      rollouts: P groups.
+      loss_rows: [B] bool, False where a response does not count in the loss.
+      minibatches: of the policy.
+      rng: that drew their order, for whoever splits the rollouts otherwise.
+    """
+
+    rollouts: Rollouts
+    loss_rows: np.ndarray
+    minibatches: list[Minibatch]
+    rng: np.random.Generator
+
+
+def run_updates(
+    update: Callable[..., tuple[TrainState, Any]],
+    state: TrainState,
+    minibatches: list[Minibatch],
+    inputs: Mapping[str, np.ndarray],
+    batch_sharding: BatchSharding,
+    more_inputs: Callable[[TrainState, TrainBatch, Any, int], Mapping[str, Any]]
+    | None = None,
+    **given: Any,
+) -> tuple[TrainState, Pairs]:
+    """One optimiser step per mini-batch, of a policy, a critic or a reward model.
+
+    Args:
+      update: (state, batch, live, **given) -> (state, metrics), as `make_update` makes.
+      state: donated.
+      minibatches: packed sequences.
+      inputs: arrays [B, ...] of the whole batch that the objective reads.
+      batch_sharding: puts batches on the mesh.
+      more_inputs: f(state, batch, live, number of the mini-batch), for inputs that
+        need the state of now.
+      **given: of each update.
+
+    Returns:
+      The state and the metrics of all updates, added up.
+    """
+    pairs: Pairs = {}
+    for i, minibatch in enumerate(minibatches):
+        full = minibatch.with_inputs(**inputs)
+        batch = batch_sharding.put_micro_batches(full.batch)
+        live = full.plan.live
+        if more_inputs is not None and (more := more_inputs(state, batch, live, i)):
+            batch = batch_sharding.put_micro_batches(batch.with_inputs(**more))
+        state, metrics = update(state, batch, live, **given)
+        pairs = add_metrics(pairs, metrics)
+    return state, pairs
 
 
 def score_sequences(

@@ -1,7 +1,7 @@
 """What an RL run is built of: settings, state and the compiled pieces."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,27 +12,17 @@ from jaxrl_reason.learner.lora_training import (
     LoraAdapter,
     build_lora,
     init_policy_state,
-    lora_objective,
-)
-from jaxrl_reason.learner.multi_objective import (
-    advantage_objectives,
-    make_several_update,
 )
 from jaxrl_reason.learner.packing import PackingShape
-from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.train_batch import TrainBatch
-from jaxrl_reason.learner.update import make_scorer, make_update
+from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.models import LoraSettings, Transformer, with_lora
 from jaxrl_reason.rl.collect import SampleFn
-from jaxrl_reason.rl.critic import CriticLearner, build_critic, init_critic_state
-from jaxrl_reason.rl.implicit_reward import ImplicitRewardLearner, build_implicit_reward
+from jaxrl_reason.rl.components import ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan
-from jaxrl_reason.rl.policy_objective import (
-    minibatch_inputs,
-    policy_objective,
-    token_selector,
-)
+from jaxrl_reason.rl.policy_update import build_update
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
@@ -149,15 +139,14 @@ class RLState:
     """Everything that an RL run carries from step to step."""
 
     policy: TrainState
-    critic: TrainState | None
+    models: Mapping[str, TrainState]  # what components train, by their names
     reference: Params | None
     surplus: Rollouts | None  # groups with signal that the last batch had no room for
     step: int = struct.field(pytree_node=False)
     draws: int = struct.field(pytree_node=False)  # rollouts made so far
-    reward_model: TrainState | None = None
     controls: Mapping[str, float] = struct.field(
         pytree_node=False, default_factory=dict
-    )  # state of the method's controller
+    )  # numbers that components carry
     base: Params | None = None  # frozen, under a policy of low-rank factors
 
 
@@ -175,11 +164,7 @@ class RLLearner:
     score: Callable[..., jax.Array]
     advantages: Callable[[Experience], Advantages]
     update: Callable[..., tuple[TrainState, Any]]
-    critic: CriticLearner | None = None
-    implicit_reward: ImplicitRewardLearner | None = None
-    sample_greedy: SampleFn | None = None
-    weights: Callable[..., jax.Array] | None = None
-    select: Callable[..., jax.Array] | None = None
+    components: tuple[ComponentLearner, ...] = ()
     lora: LoraAdapter | None = None
 
     def model_params(self, state: RLState) -> Params:
@@ -213,17 +198,24 @@ def build_rl_learner(
         divide the prompts or the rows of a micro-batch, or the settings do not fit the
         method.
     """
-    plan = settings.plan()
+    plan, temperature = settings.plan(), settings.temperature
     check_fit(model, method, settings, batch_sharding)
     if lora is not None:
         check_lora(method, sample)
-    temperature, num_groups = settings.temperature, plan.groups_per_minibatch
     sampling = SamplingSettings(
         max_new_tokens=settings.max_new_tokens,
         eos_token_ids=task.eos_token_ids,
         temperature=temperature,
     )
-    greedy = replace(sampling, temperature=0.0)
+    own = {"critic": critic_optimizer, "reward_model": reward_optimizer}
+    setup = LearnerSetup(
+        model,
+        task,
+        settings,
+        batch_sharding,
+        optimizer,
+        {name: x for name, x in own.items() if x is not None},
+    )
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
         return policy_logprobs(model, params, batch, temperature)[0]
@@ -243,57 +235,11 @@ def build_rl_learner(
             method,
             optimizer,
             temperature=temperature,
-            num_groups=num_groups,
+            num_groups=plan.groups_per_minibatch,
             lora=lora,
         ),
-        critic=build_critic(
-            model, method, settings.critic_plan(), critic_optimizer or optimizer
-        ),
-        implicit_reward=build_implicit_reward(
-            model,
-            method,
-            reward_optimizer or optimizer,
-            temperature=temperature,
-            num_groups=num_groups,
-        ),
-        sample_greedy=(
-            make_sampler(model, greedy, 1) if method.greedy_baseline else None
-        ),
-        weights=jax.jit(method.weights) if method.weights is not None else None,
-        select=token_selector(method.selected) if method.selected is not None else None,
+        components=tuple(component.build(setup) for component in method.components),
         lora=build_lora(model, lora, batch_sharding, settings.seed),
-    )
-
-
-def build_update(
-    model: Transformer,
-    method: Method,
-    optimizer: OptimizerSettings,
-    *,
-    temperature: float,
-    num_groups: int,
-    lora: LoraSettings | None = None,
-) -> Callable[..., tuple[TrainState, Any]]:
-    """The policy's jitted step, of one objective or of several."""
-    objective = policy_objective(
-        model, method, temperature=temperature, num_groups=num_groups
-    )
-    if lora is not None:
-        objective = lora_objective(objective, lora)
-    of_minibatch = minibatch_inputs(method, num_groups=num_groups)
-    if method.combine is None:
-        return make_update(
-            objective,
-            optimizer.build(),
-            num_groups=num_groups,
-            of_minibatch=of_minibatch,
-        )
-    return make_several_update(
-        advantage_objectives(objective, method.num_objectives),
-        method.combine,
-        optimizer.build(),
-        num_groups=num_groups,
-        of_minibatch=of_minibatch,
     )
 
 
@@ -324,13 +270,9 @@ def check_fit(
             f"group_size must be >= {method.min_group_size} for {method.name}, "
             f"got {settings.group_size}"
         )
-    if settings.old_logprobs == "sampler" and method.weights is not None:
-        raise ValueError(
-            f"old_logprobs must be 'trainer' for {method.name}, which weighs the "
-            f"difference of sampler and trainer, got 'sampler'"
-        )
+    has_critic = any(component.name == "critic" for component in method.components)
     for name in ("critic_updates_per_rollout", "value_pretraining_steps"):
-        if getattr(settings, name) and method.value_loss is None:
+        if getattr(settings, name) and not has_critic:
             raise ValueError(
                 f"{name} must be 0 for {method.name}, which has no critic, "
                 f"got {getattr(settings, name)}"
@@ -339,12 +281,14 @@ def check_fit(
 
 def check_lora(method: Method, sample: SampleFn | None) -> None:
     """Refuses what low-rank factors cannot be trained with."""
-    for name in ("value_loss", "implicit_reward_loss", "combine"):
-        if getattr(method, name) is not None:
-            raise ValueError(
-                f"LoRA is for methods that train nothing but the policy, with one "
-                f"objective, got {name} in {method.name!r}"
-            )
+    more = [c.name for c in method.components if c.trains_model]
+    if method.gradients is not None:
+        more.append("several gradients")
+    if more:
+        raise ValueError(
+            f"LoRA is for methods that train nothing but the policy, with one "
+            f"objective, got {', '.join(more)} in {method.name!r}"
+        )
     if isinstance(sample, RolloutEngine):
         raise ValueError(
             f"LoRA needs a sampler that is a function of the parameters, since an "
@@ -355,25 +299,21 @@ def check_lora(method: Method, sample: SampleFn | None) -> None:
 def init_rl_state(learner: RLLearner, policy: TrainState) -> RLState:
     """The state of step 0 around a policy, whose optimiser starts anew.
 
-    A critic starts from the policy's transformer with a zero head, an implicit reward
-    model as the policy; a reference is the policy itself, kept only if the method asks
-    for one. With LoRA the policy is the base, shared and never donated, and what starts
-    is its factors.
+    Components start their models from the policy; a reference is the policy itself,
+    kept only if the method asks for one. With LoRA the policy is the base, shared and
+    never donated, and what starts is its factors.
     """
-    method, critic, reward_model = learner.method, None, None
-    if learner.critic is not None:
-        critic = init_critic_state(learner.critic, policy, learner.batch_sharding)
-    if learner.implicit_reward is not None:
-        optimizer = learner.implicit_reward.optimizer.build()
-        reward_model = init_state(policy.params, optimizer, copy=True)
+    models = {c.name: c.init_model(policy) for c in learner.components}
+    controls: dict[str, float] = {}
+    for component in learner.components:
+        controls |= component.init_controls()
     return RLState(
         policy=init_policy_state(learner.lora, policy, learner.optimizer),
-        critic=critic,
-        reference=policy.params if method.uses_reference else None,
+        models={name: state for name, state in models.items() if state is not None},
+        reference=policy.params if learner.method.uses_reference else None,
         surplus=None,
         step=0,
         draws=0,
-        reward_model=reward_model,
-        controls=dict(method.controller.start) if method.controller else {},
+        controls=controls,
         base=policy.params if learner.lora is not None else None,
     )

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike
 
-from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.pass_rate_filter import pass_rates
@@ -114,7 +114,7 @@ def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
     """Saves all that the next step depends on; the reference follows from the start."""
     hooks.checkpoints.save(
         state.step,
-        trained_models(state),
+        {"policy": state.policy, **state.models},
         extra={
             "draws": state.draws,
             "controls": dict(state.controls),
@@ -123,14 +123,6 @@ def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
         fingerprint=hooks.fingerprint,
         arrays=state.surplus.arrays() if state.surplus is not None else {},
     )
-
-
-def trained_models(state: RLState) -> dict[str, TrainState | None]:
-    """The models with an optimiser, by name; a reward model only where there is one."""
-    models = {"policy": state.policy, "critic": state.critic}
-    if state.reward_model is not None:
-        models["reward_model"] = state.reward_model
-    return models
 
 
 def resume_rl(
@@ -149,13 +141,13 @@ def resume_rl(
       problems: moved to where the checkpoint left it.
       step: of the checkpoint, the newest if None.
     """
-    found = checkpoints.restore(abstract(trained_models(state)), fingerprint, step)
+    models = {"policy": state.policy, **state.models}
+    found = checkpoints.restore(abstract(models), fingerprint, step)
     checkpoints.drop_after(found.step)
     problems.set_state(found.extra["problems"])
     return RLState(
         policy=found.state["policy"],
-        critic=found.state["critic"],
-        reward_model=found.state.get("reward_model"),
+        models={name: found.state[name] for name in state.models},
         reference=state.reference,
         base=state.base,
         controls=found.extra["controls"],

@@ -4,6 +4,8 @@ import numpy as np
 
 from jaxrl_reason.losses import mismatch_metrics, mismatch_peaks
 from jaxrl_reason.rl.collect import Collected
+from jaxrl_reason.rl.method import Experience
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics import Row
 
 
@@ -38,6 +40,31 @@ def rollout_metrics(collected: Collected) -> Row:
         if kind.any():
             row[name] = fresh.lengths[kind].mean()
     return {name: float(value) for name, value in row.items()}
+
+
+def probability_metrics(
+    experience: Experience, rollouts: Rollouts, step: int, *, mismatch: bool
+) -> Row:
+    """What the old log-probs say of the policy, and of the sampler.
+
+    `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
+    the entropy that needs no pass over the vocabulary; `reference_kl_k1` the mean of
+    old minus reference log-prob. The sampler's mismatch is of the groups sampled in
+    this step: those of an earlier one were sampled with other parameters.
+    """
+    mask, old = np.asarray(experience.mask), np.asarray(experience.old_logprobs)
+    row = {
+        "policy/entropy_sampled": float(-old[mask].mean()),
+        "rollout/policy_lag": float((step - rollouts.policy_step).mean()),
+    }
+    if "ref_logprobs" in experience.inputs:
+        minus_ref = (old - experience["ref_logprobs"])[mask]
+        row["policy/reference_kl_k1"] = float(minus_ref.mean())
+    if mismatch:
+        fresh = np.repeat(rollouts.policy_step == step, rollouts.group_size)[:, None]
+        sampler = np.asarray(experience["sampler_logprobs"])
+        row |= sampler_metrics(old, sampler, mask & fresh)
+    return row
 
 
 def sampler_metrics(

@@ -122,32 +122,26 @@ def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
     """What learns, carried into a stage; what it needs for the first time is made.
 
     Returns:
-      Fields of RLState: policy, critic, reward_model and controls.
+      Fields of RLState: policy, models and controls.
     """
     stage, learner = run.stages[index], run.learner[index]
     fresh = init_rl_state(learner, before.policy)
 
-    def carried(old: TrainState | None, new: TrainState | None) -> TrainState | None:
-        if old is None or new is None:
-            return new
+    models = dict(fresh.models)
+    for name in fresh.models.keys() & before.models.keys():
+        old = before.models[name]
         # A new optimiser around the old parameters has the form of the stage's own.
-        return fresh_optimizer(old, new) if stage.fresh_optimizer else old
-
+        renewed = replace(fresh.models[name], params=old.params)
+        models[name] = renewed if stage.fresh_optimizer else old
     return {
         "policy": fresh.policy if stage.fresh_optimizer else before.policy,
-        "critic": carried(before.critic, fresh.critic),
-        "reward_model": carried(before.reward_model, fresh.reward_model),
+        "models": models,
         "controls": (
             before.controls
             if before.controls.keys() == fresh.controls.keys()
             else fresh.controls
         ),
     }
-
-
-def fresh_optimizer(old: TrainState, new: TrainState) -> TrainState:
-    """The parameters of one state under the untouched optimiser of another."""
-    return replace(new, params=old.params)
 
 
 def fit_surplus(
@@ -165,7 +159,8 @@ def fit_surplus(
     s, method = learner.settings, learner.method
     fits = surplus.lengths.max(axis=1) <= s.max_new_tokens
     fits &= surplus.prompt_lengths <= s.prompt_width
-    fits &= method.dynamic_sampling and surplus.group_size == s.group_size
+    refills = method.dynamic_sampling is not None
+    fits &= refills and surplus.group_size == s.group_size
     where = np.flatnonzero(fits)
     where = where[max(0, len(where) - (s.prompts_per_step - 1)) :]
     dropped = surplus.num_prompts - len(where)

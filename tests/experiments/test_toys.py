@@ -118,7 +118,8 @@ def test_arms_differ_in_one_switch():
         assert {a_setup for _, a_setup in parts(script)} == {script.THIS_SETUP}
     clips = [m.loss.keywords["clip_high"] for m, _ in parts(clip_higher)]
     assert clips == [0.1, 0.2, 0.28, 0.4]
-    assert [m.dynamic_sampling for m, _ in parts(dynamic_sampling)] == [True, False]
+    samples_more = [bool(m.dynamic_sampling) for m, _ in parts(dynamic_sampling)]
+    assert samples_more == [True, False]
     losses = [m.loss.func.__name__ for m, _ in parts(loss_mean_and_length)]
     assert losses == ["dapo_loss", "grpo_loss"]
     (plain, a), (decoupled, c), (taught, b), both = parts(value_pretraining)

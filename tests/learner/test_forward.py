@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.learner.forward import critic_values, policy_logprobs, sequences
-from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
+from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
 from jaxrl_reason.losses import batch_counts, grpo_loss, sequence_mean
 from jaxrl_reason.models import ValueModel
 from tests.rl.helpers import (
@@ -46,7 +46,7 @@ def packed(shape):
         "advantages": np.repeat(rng.standard_normal((len(LENGTHS), 1)), WIDTH, 1),
     }
     fields = {name: x.astype(np.float32) for name, x in fields.items()}
-    batch = jax.tree.map(lambda x: x[0], with_fields(batch, plan, **fields))
+    batch = jax.tree.map(lambda x: x[0], pack_inputs(batch, plan, **fields))
     return batch, plan
 
 
@@ -62,8 +62,8 @@ def loss_and_gradient(params, batch):
         mask = sequences(batch.mask)
         value, _ = grpo_loss(
             logprobs,
-            sequences(batch.old_logprobs),
-            sequences(batch.advantages),
+            sequences(batch["old_logprobs"]),
+            sequences(batch["advantages"]),
             mask,
             batch_counts(mask),
             entropy=entropy,

@@ -1,7 +1,5 @@
 """Several objectives, one step: the gradients are those of whole mini-batches."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,7 @@ from jaxrl_reason.learner.objective_weights import (
     pcgrad_weights,
     shortest_weights,
 )
-from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
+from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.losses import batch_counts, dapo_loss, dr_grpo_advantages, token_mean
@@ -48,7 +46,7 @@ def packed(num_micro, rows):
         group_ids=np.repeat([0, 1], 3),
     )
     old = np.full((B, T), -2.5, np.float32)
-    return with_fields(batch, plan, advantages=ADVANTAGES, old_logprobs=old), plan
+    return pack_inputs(batch, plan, advantages=ADVANTAGES, old_logprobs=old), plan
 
 
 ONE, MANY = packed(1, 4), packed(5, 1)
@@ -59,7 +57,7 @@ def linear(params, batch, counts):
     targets = jnp.roll(batch.tokens, -1, axis=1)
     values = unpack(params["w"][targets], batch)
     mask = sequences(batch.mask)
-    loss = token_mean(values * sequences(batch.advantages), mask, counts)
+    loss = token_mean(values * sequences(batch["advantages"]), mask, counts)
     return loss, {"entropy": (mask.sum().astype(jnp.float32), jnp.float32(mask.size))}
 
 
@@ -155,7 +153,7 @@ def test_projecting_every_micro_batch_would_differ():
 def test_without_a_conflict_pcgrad_is_the_plain_sum():
     batch, plan = ONE
     agreeing = np.abs(ADVANTAGES)
-    made = (with_fields(batch, plan, advantages=agreeing), plan)
+    made = (pack_inputs(batch, plan, advantages=agreeing), plan)
     found, row = step(pcgrad_weights(), 2, made)
     plain, _ = step(fixed_weights(1, 1), 2, made)
     np.testing.assert_allclose(found, plain, rtol=1e-6)
@@ -163,7 +161,7 @@ def test_without_a_conflict_pcgrad_is_the_plain_sum():
     assert [row["weight_0"], row["weight_1"]] == [1, 1]
     # And it is the step of `make_update` on the sum of the advantages.
     state, optimizer = start()
-    whole = with_fields(batch, plan, advantages=agreeing.sum(axis=-1))
+    whole = pack_inputs(batch, plan, advantages=agreeing.sum(axis=-1))
     state, _ = make_update(linear, optimizer, num_groups=2)(state, whole, plan.live)
     np.testing.assert_allclose(found, W - np.asarray(state.params["w"]), rtol=1e-5)
 
@@ -197,9 +195,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 
 def positive(scale):
     def objective(params, batch, counts):
-        loss, metrics = linear(params, dataclasses.replace(
-            batch, advantages=batch.advantages[..., 0] ** 2
-        ), counts)  # fmt: skip
+        squared = batch["advantages"][..., 0] ** 2
+        loss, metrics = linear(params, batch.with_inputs(advantages=squared), counts)
         return scale + loss**2, metrics
 
     return objective
@@ -272,7 +269,7 @@ def test_a_policy_learns_from_two_advantages():
     def objective(params, batch, counts):
         targets = jnp.roll(batch.tokens, -1, axis=1)
         logprobs = unpack(jax.nn.log_softmax(params)[batch.tokens, targets], batch)
-        args = (batch.old_logprobs, batch.advantages, batch.mask)
+        args = (batch["old_logprobs"], batch["advantages"], batch.mask)
         return dapo_loss(logprobs, *map(sequences, args), counts)
 
     optimizer = optax.sgd(0.3)  # Adam would not follow the direction
@@ -303,7 +300,7 @@ def test_wrong_use_is_refused():
         advantage_objectives(linear, 0)
     with pytest.raises(ValueError, match=r"weights must have shape \[2\]"):
         step(fixed_weights(1.0), 2)
-    flat = with_fields(ONE[0], ONE[1], advantages=ADVANTAGES[..., 0])
+    flat = pack_inputs(ONE[0], ONE[1], advantages=ADVANTAGES[..., 0])
     with pytest.raises(ValueError, match=r"one axis more, got \(4, 2, 3\)"):
         step(fixed_weights(1.0, 1.0), 2, (flat, ONE[1]))
 

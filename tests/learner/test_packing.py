@@ -5,9 +5,9 @@ from hypothesis import given, settings
 
 from jaxrl_reason.learner.packing import (
     PackingShape,
+    pack_inputs,
     pack_sequences,
     plan_packing,
-    with_fields,
 )
 from jaxrl_reason.rl.rollouts import concatenate
 from tests.rl.helpers import fake_rollouts
@@ -202,7 +202,7 @@ def test_an_empty_response_is_in_no_denominator():
     assert not batch.mask.any()
 
 
-def test_with_fields_puts_values_into_their_slots():
+def test_pack_inputs_puts_values_into_their_slots():
     lengths = np.array([3, 5, 2, 8])
     prompts = [np.zeros(1, int)] * 4
     responses = [np.zeros(n - 1, int) for n in lengths]
@@ -210,11 +210,11 @@ def test_with_fields_puts_values_into_their_slots():
         prompts, responses, SHAPE, num_micro=2, response_width=7
     )
     values = np.arange(28.0).reshape(4, 7)
-    full = with_fields(batch, plan, advantages=values, old_logprobs=-values)
-    assert full.advantages.shape == full.mask.shape
-    np.testing.assert_array_equal(plan.collect(full.advantages), values)
-    np.testing.assert_array_equal(plan.collect(full.old_logprobs), -values)
-    assert full.ref_logprobs is None
+    full = pack_inputs(batch, plan, advantages=values, old_logprobs=-values)
+    assert full["advantages"].shape == full.mask.shape
+    np.testing.assert_array_equal(plan.collect(full["advantages"]), values)
+    np.testing.assert_array_equal(plan.collect(full["old_logprobs"]), -values)
+    assert "ref_logprobs" not in full.inputs
     assert full.tokens is batch.tokens
 
 

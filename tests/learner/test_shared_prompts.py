@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from jaxrl_reason.learner.forward import critic_values, policy_logprobs, sequences
-from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
+from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
 from jaxrl_reason.losses import batch_counts, grpo_loss
 from jaxrl_reason.models import Transformer, ValueModel, init_params
 from jaxrl_reason.rl.minibatches import MinibatchPlan
@@ -42,7 +42,7 @@ def packed(shape, prompt_ids):
         "advantages": np.repeat(rng.standard_normal((len(PROMPTS), 1)), WIDTH, 1),
     }
     fields = {name: x.astype(np.float32) for name, x in fields.items()}
-    return jax.tree.map(lambda x: x[0], with_fields(batch, plan, **fields)), plan
+    return jax.tree.map(lambda x: x[0], pack_inputs(batch, plan, **fields)), plan
 
 
 def by_sequence(x, batch, plan):
@@ -61,7 +61,10 @@ def outcome(config, batch, plan):
 
     def loss(params):
         logprobs, _ = policy_logprobs(model, params, batch, 0.8)
-        old, advantages = sequences(batch.old_logprobs), sequences(batch.advantages)
+        old, advantages = (
+            sequences(batch["old_logprobs"]),
+            sequences(batch["advantages"]),
+        )
         mask = sequences(batch.mask)
         value, _ = grpo_loss(logprobs, old, advantages, mask, batch_counts(mask))
         return value, logprobs

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxrl_reason.learner.forward import policy_logprobs, sequences, unpack
-from jaxrl_reason.learner.packing import PackingShape, pack_sequences, with_fields
+from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
 from jaxrl_reason.learner.sft import sft_objective
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import (
@@ -28,7 +28,7 @@ from jaxrl_reason.losses import (
     grpo_loss,
     prompt_mean,
 )
-from jaxrl_reason.rl.policy_objective import policy_objective
+from jaxrl_reason.rl.policy_update import policy_objective
 from jaxrl_reason.runs.metrics import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
@@ -64,7 +64,7 @@ def example_batch(num_micro, rows, *, seed=0):
         "advantages": np.repeat(rng.standard_normal((12, 1)), T, 1),
     }
     fields = {name: x.astype(np.float32) for name, x in fields.items()}
-    return with_fields(batch, plan, **fields), plan
+    return pack_inputs(batch, plan, **fields), plan
 
 
 # The same rows in one micro-batch, in several, and in several of more allocated.
@@ -82,7 +82,7 @@ def bigram_logprobs(params, batch):
 
 def with_loss(loss):
     def objective(params, batch, counts):
-        args = (batch.old_logprobs, batch.advantages, batch.mask)
+        args = (batch["old_logprobs"], batch["advantages"], batch.mask)
         logprobs = bigram_logprobs(params, batch)
         return loss(logprobs, *map(sequences, args), counts, batch=batch)
 
@@ -94,7 +94,7 @@ def token_level(*args, batch):
 
 
 def sequence_level(*args, batch):
-    return grpo_loss(*args, ref_logprobs=sequences(batch.ref_logprobs), kl_coef=0.2)
+    return grpo_loss(*args, ref_logprobs=sequences(batch["ref_logprobs"]), kl_coef=0.2)
 
 
 def fixed_length(*args, batch):
@@ -180,7 +180,7 @@ def test_the_temperature_reaches_the_objective():
     @jax.jit
     def ratios(params):
         old, _ = policy_logprobs(tiny_model(), params, batch, 0.7)
-        seen = dataclasses.replace(batch, old_logprobs=old.reshape(batch.mask.shape))
+        seen = batch.with_inputs(old_logprobs=old.reshape(batch.mask.shape))
         counts = minibatch_counts(batch, GROUPS)
         return [
             policy_objective(

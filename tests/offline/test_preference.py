@@ -183,7 +183,7 @@ def bigram_batch(batch: TrainBatch) -> TrainBatch:
     """With the reference's log-probs, and nan where no response token stands."""
     params = {"logits": jnp.asarray(logits(5), jnp.float32)}
     ref = np.asarray(BIGRAM_SCORE(params, batch)).reshape(batch.mask.shape)
-    return dataclasses.replace(batch, ref_logprobs=np.where(batch.mask, ref, np.nan))
+    return batch.with_inputs(ref_logprobs=np.where(batch.mask, ref, np.nan))
 
 
 def bigram_step(method):
@@ -347,7 +347,7 @@ def test_a_reference_is_asked_for_only_by_methods_that_need_it():
     learner = build_preference_learner(
         tiny_model(), orpo(), SETTINGS, OPTIMIZER, one_device()
     )
-    assert prepare_pairs(learner, PAIRS, None).batch.ref_logprobs is None
+    assert "ref_logprobs" not in prepare_pairs(learner, PAIRS, None).batch.inputs
 
 
 def test_batches_are_even_and_lose_nothing():

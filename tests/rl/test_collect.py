@@ -212,7 +212,7 @@ def test_a_failed_grade_has_the_mean_reward_of_its_group_and_no_part_in_the_filt
     third = np.float32(-1 / 3)
     wanted = [[1, -1, -1, third], [-1, -1, -1, -1], [0, 0, 0, 0]]
     np.testing.assert_array_equal(graded.rewards, np.array(wanted, np.float32))
-    found = groups_with_signal(graded.correct, graded.failed)
+    found = groups_with_signal(graded)
     assert found.tolist() == [True, False, False]
 
 
@@ -247,10 +247,10 @@ def test_a_prompt_that_does_not_fit_is_refused_by_name(size):
 def draw_from_policy(ids, *, seed=0, draw=0, task=None):
     timer = PhaseTimer()
     rollouts = sample_groups(
-        task or LuckyTask(),
-        shared_pieces(1.0).sample,
-        first_policy().params,
-        [Toy(i) for i in ids],
+        task=task or LuckyTask(),
+        sample=shared_pieces(1.0).sample,
+        params=first_policy().params,
+        problems=[Toy(i) for i in ids],
         group_size=SETTINGS.group_size,
         prompt_width=SETTINGS.prompt_width,
         seed=seed,

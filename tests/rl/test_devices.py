@@ -14,6 +14,7 @@ SCRIPT = """
     from jaxrl_reason.rl.heldout import build_heldout_evaluation
     from jaxrl_reason.learner.state import abstract
     from jaxrl_reason.rl.rl_loop import resume_rl, save_rl
+    from jaxrl_reason.rl.method import DynamicSampling
     from jaxrl_reason.rl.recipes.ppo import ppo
     from jaxrl_reason.sharding import BatchSharding
     from jaxrl_reason.runs.monitor import CompileCounter
@@ -26,7 +27,7 @@ SCRIPT = """
     settings = dataclasses.replace(SETTINGS, rows_per_micro_batch=4)
     optimizer = OptimizerSettings(learning_rate=3e-3)
     # With a critic, and with groups left over for the next step.
-    method = dataclasses.replace(ppo(), dynamic_sampling=True)
+    method = dataclasses.replace(ppo(), dynamic_sampling=DynamicSampling())
 
     def same_layout(a, b):
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -42,7 +43,7 @@ SCRIPT = """
         policy = init_state(random_params(batch_sharding), optimizer.build())
         fresh = init_rl_state(learner, policy)
         stream = EndlessProblems(4)
-        before = abstract((fresh.policy, fresh.critic))
+        before = abstract((fresh.policy, fresh.models["critic"]))
         state, rows, seen = run_steps(learner, fresh, stream, 2)
         return learner, policy, model, state, stream, rows, seen, before
 
@@ -53,7 +54,7 @@ SCRIPT = """
     }.items():
         learner, policy, model, state, stream, rows, seen, before = run(mesh)
         results[name] = rows, seen, copied(state.policy.params)
-    out["layout_kept"] = same_layout(before, (state.policy, state.critic))
+    out["layout_kept"] = same_layout(before, (state.policy, state.models["critic"]))
     out["spread"] = len(state.policy.params["embedding"].sharding.device_set)
     out["split"] = str(state.policy.params["embedding"].sharding.shard_shape((12, 16)))
     out["rows"] = [results[name][0] for name in ("one", "eight")]
@@ -74,7 +75,7 @@ SCRIPT = """
     again = init_rl_state(learner, policy)
     found = resume_rl(used.checkpoints, used.fingerprint, again, EndlessProblems(4))
     out["resumed_layout"] = same_layout(
-        (found.policy, found.critic), (state.policy, state.critic)
+        (found.policy, found.models["critic"]), (state.policy, state.models["critic"])
     )
     resumed_stream = EndlessProblems(4)
     resumed_stream.set_state(stream.get_state())

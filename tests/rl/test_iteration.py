@@ -15,6 +15,7 @@ from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner
+from jaxrl_reason.rl.rollout_correction import RolloutCorrection
 from jaxrl_reason.runs.metrics import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
@@ -92,11 +93,11 @@ class Run:
 def run(request):
     learner = toy_learner(METHODS[request.param])
     learner = dataclasses.replace(learner, update=Recorder(learner.update))
-    if learner.critic is not None:
-        critic = dataclasses.replace(
-            learner.critic, update=Recorder(learner.critic.update)
-        )
-        learner = dataclasses.replace(learner, critic=critic)
+    critics = tuple(
+        dataclasses.replace(critic, update=Recorder(critic.update))
+        for critic in learner.components
+    )
+    learner = dataclasses.replace(learner, components=critics)
     state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     start, rows, collected, compiles = copied(state), [], [], []
     with CompileCounter() as counter:
@@ -116,11 +117,7 @@ def run(request):
         collected=collected,
         updates=[finish_metrics(result[1], "policy") for _, result in calls],
         batches=[args[1] for args, _ in calls],
-        critic_batches=(
-            [args[1] for args, _ in learner.critic.update.calls]
-            if learner.critic
-            else []
-        ),
+        critic_batches=[args[1] for one in critics for args, _ in one.update.calls],
         compiles=compiles,
     )
 
@@ -194,7 +191,7 @@ def test_batches_hold_what_the_method_asks_for(run):
     optional = ("ref_logprobs", "returns", "old_values", "advantages")
 
     def present(batch):
-        return {name for name in optional if getattr(batch, name) is not None}
+        return {name for name in optional if name in batch.inputs}
 
     more = {"ref_logprobs"} if run.name == "grpo" else set()
     assert present(run.batches[0]) == {"advantages"} | more
@@ -214,17 +211,19 @@ def test_a_reference_is_kept_only_where_it_is_used(run):
 
 def test_a_critic_learns_where_there_is_one(run):
     if run.name != "ppo":
-        assert run.end.critic is None
+        assert not run.end.models
         return
-    start = jax.tree.leaves(run.start.critic.params)
-    end = jax.tree.leaves(run.end.critic.params)
+    start = jax.tree.leaves(run.start.models["critic"].params)
+    end = jax.tree.leaves(run.end.models["critic"].params)
     assert all((a != b).any() for a, b in zip(start, end, strict=True))
-    assert not run.start.critic.params["value_head"].any()  # first values are 0
+    assert (
+        not run.start.models["critic"].params["value_head"].any()
+    )  # first values are 0
     names = {"critic/loss", "critic/grad_norm", "critic/skipped_update_fraction"}
     assert names <= run.rows[0].keys()
     # Its values come nearer to what they stand for.
     errors = [
-        abs(float(np.mean((batch.old_values - batch.returns)[batch.mask])))
+        abs(float(np.mean((batch["old_values"] - batch["returns"])[batch.mask])))
         for batch in run.critic_batches[:12]
     ]
     assert np.mean(errors[6:]) < 0.7 * np.mean(errors[:2])
@@ -348,12 +347,10 @@ def test_old_logprobs_may_be_the_sampler_s():
 
 def test_a_method_that_weighs_the_mismatch_has_the_trainer_s_old_logprobs():
     settings = dataclasses.replace(SETTINGS, old_logprobs="sampler")
-    method = dataclasses.replace(
-        toy_dapo(),
-        weights=lambda old, sampler, mask: mask,
-        loss_inputs=(*toy_dapo().loss_inputs, "weights"),
-    )
-    with pytest.raises(ValueError, match="must be 'trainer' for dapo, which weighs"):
+    correction = RolloutCorrection(lambda old, sampler, mask: mask)
+    method = dataclasses.replace(toy_dapo(), components=(correction,))
+    said = "must be 'trainer' for a rollout correction, which weighs"
+    with pytest.raises(ValueError, match=said):
         toy_learner(method, settings)
 
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import ppo_loss
-from jaxrl_reason.rl.coefficient_controllers import entropy_controller, kl_controller
 from jaxrl_reason.rl.collect import (
     NoSignalError,
     choose_groups,
     collect_groups,
     compute_rewards,
 )
-from jaxrl_reason.rl.iteration import greedy_rewards
+from jaxrl_reason.rl.controller import entropy_controller, kl_controller
+from jaxrl_reason.rl.greedy_baseline import greedy_rewards
+from jaxrl_reason.rl.method import DynamicSampling, Experience
 from jaxrl_reason.rl.recipes.gdpo import GDPO
 from jaxrl_reason.rl.recipes.gpg import GPG
 from jaxrl_reason.rl.recipes.grpo import grpo
@@ -64,7 +65,9 @@ def calibrated():
 def test_value_pretraining_moves_the_critic_and_not_one_bit_of_the_policy(calibrated):
     _, before, state, rows = calibrated
     assert same_trees(before.policy, copied(state.policy))
-    assert not same_trees(before.critic.params, copied(state.critic.params))
+    assert not same_trees(
+        before.models["critic"].params, copied(state.models["critic"].params)
+    )
     assert {row["policy/updates"] for row in rows} == {0}
     assert all("policy/grad_norm" not in row for row in rows)
     assert all(row["critic/loss"] > 0 for row in rows)
@@ -72,8 +75,8 @@ def test_value_pretraining_moves_the_critic_and_not_one_bit_of_the_policy(calibr
 
 def test_the_critic_makes_updates_of_its_own_number(calibrated):
     learner, _, state, _ = calibrated
-    assert int(state.critic.step) == 6 * 4
-    assert learner.critic.plan.groups_per_minibatch == 1
+    assert int(state.models["critic"].step) == 6 * 4
+    assert learner.components[0].plan.groups_per_minibatch == 1
     assert learner.plan.groups_per_minibatch == 2
 
 
@@ -86,15 +89,15 @@ def test_a_pretrained_critic_explains_more_than_one_that_knows_nothing(calibrate
 def test_after_pretraining_the_policy_learns_too(calibrated):
     learner, _, state, _ = calibrated
     before = copied(state.policy.params)
-    critic = copied(state.critic)
+    critic = copied(state.models["critic"])
     state = dataclasses.replace(
         state,
         policy=jax.tree.map(lambda x: x.copy(), state.policy),
-        critic=jax.tree.map(lambda x: x.copy(), state.critic),
+        models=jax.tree.map(lambda x: x.copy(), state.models),
     )
     state, (row,), _ = run_steps(learner, state, stream(), 1)
     assert row["policy/updates"] == int(state.policy.step) == 2
-    assert int(state.critic.step) == int(critic.step) + 4
+    assert int(state.models["critic"].step) == int(critic.step) + 4
     assert not same_trees(before, copied(state.policy.params))
 
 
@@ -123,7 +126,7 @@ def test_the_greedy_baseline_is_the_reward_of_the_greedy_response():
         right = response[0] in (7, 8, 9) and not truncated
         assert rollouts.greedy_rewards[i] == float(right)
     wanted = np.repeat(rollouts.greedy_rewards, SETTINGS.group_size)
-    np.testing.assert_array_equal(seen[0].greedy_rewards, wanted)
+    np.testing.assert_array_equal(seen[0]["greedy_rewards"], wanted)
     estimate = np.asarray(advantages(seen[0]).advantages)
     np.testing.assert_allclose(estimate, rollouts.rewards.reshape(-1) - wanted)
 
@@ -157,7 +160,7 @@ def test_a_greedy_response_that_nobody_can_judge_is_no_baseline():
     one = dataclasses.replace(
         fake_rollouts([[0], [1]]), failed=np.array([[True], [False]])
     )
-    assert greedy_rewards(learner, one, samples).tolist() == [0.75, 1.0]
+    assert greedy_rewards(learner.method, one, samples).tolist() == [0.75, 1.0]
 
 
 def test_one_response_a_prompt_is_enough_where_no_group_is_compared():
@@ -172,7 +175,7 @@ def test_one_response_a_prompt_is_enough_where_no_group_is_compared():
 def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
     learner = toy_learner(PRIME.build(LIMIT))
     state = toy_state(learner)
-    start = copied((state.policy, state.reward_model, state.reference))
+    start = copied((state.policy, state.models["reward_model"], state.reference))
     # The policy is kept as it is, so that there are enough outcomes to learn from.
     learner = dataclasses.replace(
         learner, update=lambda policy, batch, live: (policy, {})
@@ -180,7 +183,7 @@ def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
     state, rows, _ = run_steps(learner, state, stream(), 36)
     assert same_trees(start[0], copied(state.policy))
     assert same_trees(start[2], copied(state.reference))
-    assert not same_trees(start[1].params, copied(state.reward_model.params))
+    assert not same_trees(start[1].params, copied(state.models["reward_model"].params))
     names = {"reward_model/loss", "reward_model/accuracy", "reward_model/score"}
     assert names <= rows[0].keys()
     # Untrained, it says 0 of everything: log 2. Then it tells right from wrong.
@@ -212,7 +215,7 @@ def test_components_add_up_to_the_reward_and_reach_the_estimator():
     np.testing.assert_array_equal(rollouts.components[..., 0], rollouts.correct)
     np.testing.assert_array_equal(rollouts.components[..., 1], rollouts.format_ok)
     np.testing.assert_array_equal(rollouts.components.sum(-1), rollouts.rewards)
-    assert seen[0].components.shape == (SETTINGS.sequences, 2)
+    assert seen[0]["reward_components"].shape == (SETTINGS.sequences, 2)
     assert row["reward/mean"] == pytest.approx(rollouts.rewards.mean())
 
 
@@ -245,7 +248,9 @@ RIGHT, WRONG, MIXED = [1, 1, 1], [0, 0, 0], [0, 1, 0]
 
 def collect(rounds, share, max_rounds=4):
     drawn = iter(rounds)
-    method = dataclasses.replace(GPG.build(LIMIT), min_signal_share=share)
+    method = dataclasses.replace(
+        GPG.build(LIMIT), dynamic_sampling=DynamicSampling(fraction=share)
+    )
     return collect_groups(
         lambda problems, draw: fake_rollouts(
             next(drawn), first_id=problems[0].problem_id
@@ -300,7 +305,7 @@ def controlled(target: float):
         name="controlled",
         loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2),
         rewards=binary_accuracy,
-        controller=entropy_controller(target=target, step=0.01, high=0.025),
+        components=(entropy_controller(target=target, step=0.01, high=0.025),),
     )
 
 
@@ -349,7 +354,7 @@ def test_the_kl_weight_in_the_reward_follows_the_kl():
 
     learner = dataclasses.replace(learner, advantages=record)
     _, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
-    assert [float(x.controls["kl_coef"]) for x in seen] == pytest.approx(
+    assert [float(x["kl_coef"]) for x in seen] == pytest.approx(
         [row["controller/kl_coef"] for row in rows]
     )
     # The first KL is 0, so the weight falls by 0.2 * 16 / 100.
@@ -357,7 +362,7 @@ def test_the_kl_weight_in_the_reward_follows_the_kl():
     assert rows[1]["controller/kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 16 / 100))
     # The weight reaches the rewards: another one gives other returns.
     x = seen[1]
-    other = dataclasses.replace(x, controls={"kl_coef": np.float32(5.0)})
+    other = dataclasses.replace(x, inputs={**x.inputs, "kl_coef": np.float32(5.0)})
     assert not np.allclose(advantages(x).returns, advantages(other).returns)
 
 
@@ -368,7 +373,15 @@ def test_a_controller_of_ppo_needs_a_weight_to_move():
 
 
 def test_settings_of_a_method_are_checked():
-    with pytest.raises(ValueError, match="min_signal_share must be in"):
-        dataclasses.replace(grpo(), min_signal_share=1.5)
-    with pytest.raises(ValueError, match="keep_groups needs dynamic_sampling or"):
-        dataclasses.replace(grpo(), keep_groups=lambda rollouts: rollouts.correct[:, 0])
+    for fraction in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\], got"):
+            DynamicSampling(fraction=fraction)
+    twice = (entropy_controller(), entropy_controller())
+    with pytest.raises(ValueError, match="components must be of different kinds"):
+        dataclasses.replace(grpo(), components=twice)
+
+
+def test_an_input_that_nothing_gives_is_refused_by_name():
+    x = Experience(*(np.zeros((1, 1)) for _ in range(6)), num_groups=1)
+    with pytest.raises(ValueError, match="gives 'values' to its advantages, got"):
+        ppo().advantages(dataclasses.replace(x, inputs={"correct": np.ones(1)}))

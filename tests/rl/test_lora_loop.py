@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models import LoraSettings, merge_lora, with_lora
+from jaxrl_reason.rl.method import CombinedGradients
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
@@ -135,7 +136,8 @@ def test_the_toy_task_is_learned(run):
 
 
 def test_methods_with_more_than_a_policy_are_refused():
-    several = dataclasses.replace(toy_dapo(), combine=lambda *_: None, num_objectives=2)
+    gradients = CombinedGradients(lambda *_: None, num_objectives=2)
+    several = dataclasses.replace(toy_dapo(), gradients=gradients)
     for method in (ppo(), several):
         with pytest.raises(ValueError, match="LoRA is for methods that train nothing"):
             lora_learner(method)
@@ -161,7 +163,7 @@ SCRIPT = """
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from jaxrl_reason.learner.lora_training import build_lora
     from jaxrl_reason.sharding import BatchSharding
-    from jaxrl_reason.rl.rl_learner import build_update
+    from jaxrl_reason.rl.policy_update import build_update
     from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from tests.rl.helpers import *
     from tests.learner.test_update import GROUPS, example_batch

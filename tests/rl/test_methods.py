@@ -115,15 +115,19 @@ def test_the_format_reward_is_added_to_any_other():
 
 @pytest.mark.parametrize("name", ["dynamic_sampling", "overlong_filtering"])
 def test_switches_of_the_loop_stand_on_the_method(name):
+    field = {"overlong_filtering": "loss_rows"}.get(name, name)
     for on in (True, False):
-        assert getattr(build(**{name: on}), name) is on
+        assert (getattr(build(**{name: on}), field) is not None) is on
     assert build().dynamic_sampling
-    assert not build().overlong_filtering
+    assert build().loss_rows is None
+    rollouts = fake_rollouts([[1, 0]], truncated=[[True, False]])
+    kept = build(overlong_filtering=True).loss_rows(rollouts)
+    assert kept.tolist() == [[False, True]]
 
 
 def test_dapo_needs_no_reference_and_no_critic():
     assert not build().uses_reference
-    assert build().value_loss is None
+    assert build().components == ()
 
 
 @pytest.mark.parametrize(
@@ -147,12 +151,13 @@ def test_the_overlong_cache_is_not_longer_than_the_response():
 
 def test_groups_with_signal_are_neither_all_right_nor_all_wrong():
     correct = np.array([[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
-    judged = np.zeros_like(correct)
-    assert groups_with_signal(correct, judged).tolist() == [False, False, True, True]
+    rollouts = fake_rollouts(correct)
+    assert groups_with_signal(rollouts).tolist() == [False, False, True, True]
     # What could not be judged is not wrong: the third group has no right answer left
     # beside its failed one, the fourth no wrong one.
     failed = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]], bool)
-    assert not groups_with_signal(correct & ~failed, failed).any()
+    unclear = dataclasses.replace(rollouts, correct=correct & ~failed, failed=failed)
+    assert not groups_with_signal(unclear).any()
 
 
 def test_grpo_keeps_a_reference_only_for_a_kl_term():
@@ -184,20 +189,23 @@ def test_dr_grpo_divides_by_a_constant_and_not_by_the_std():
     assert not dr_grpo(length=10).uses_reference
 
 
+CORE = {"lengths", "truncated", "mask", "old_logprobs"}
+
+
 def experience(rewards, group_ids, **fields):
     b = len(rewards)
     given = {
         "lengths": np.full(b, 2),
         "mask": np.ones((b, 2), bool),
         "old_logprobs": np.zeros((b, 2), np.float32),
-        "ref_logprobs": None,
-        "values": None,
-        **fields,
+        "truncated": np.zeros(b, bool),
+        **{name: fields.pop(name) for name in CORE & fields.keys()},
     }
     return Experience(
         rewards=np.array(rewards, np.float32),
         group_ids=np.array(group_ids),
         num_groups=max(group_ids) + 1,
+        inputs=fields,
         **given,
     )
 
@@ -241,7 +249,7 @@ def test_gamma_and_lambda_reach_the_advantages():
     first = np.array([0.9 * 0.2 - 0.5, 0.9 * -0.4]) + 0.45 * last
     raw = np.stack([first, last], 1)
     np.testing.assert_allclose(
-        estimate.returns, raw + ppo_experience().values, rtol=1e-5, atol=1e-6
+        estimate.returns, raw + ppo_experience()["values"], rtol=1e-5, atol=1e-6
     )
     wanted = (raw - raw.mean()) / raw.std(ddof=1)
     np.testing.assert_allclose(estimate.advantages, wanted, rtol=1e-5)
@@ -258,12 +266,19 @@ def test_the_kl_of_ppo_is_a_reward_of_every_token():
     np.testing.assert_allclose(estimate.returns, wanted, rtol=1e-5)
 
 
+def value_loss_of(method):
+    (critic,) = method.components
+    return critic.value_loss
+
+
 def test_the_value_loss_of_ppo_is_clipped():
     x = (jnp.array([[1.2]]), jnp.array([[0.5]]), jnp.ones((1, 1)), jnp.ones((1, 1)))
-    np.testing.assert_allclose(ppo(value_clip=0.5).value_loss(*x), [[0.02]], rtol=1e-5)
-    clipped = ppo(value_clip=0.2).value_loss(*x)  # 0.7 in place of 1.2
+    np.testing.assert_allclose(
+        value_loss_of(ppo(value_clip=0.5))(*x), [[0.02]], rtol=1e-5
+    )
+    clipped = value_loss_of(ppo(value_clip=0.2))(*x)  # 0.7 in place of 1.2
     np.testing.assert_allclose(clipped, [[0.045]], rtol=1e-5)
-    assert float(ppo(value_clip=None).value_loss(*x)[0, 0]) == pytest.approx(0.02)
+    assert float(value_loss_of(ppo(value_clip=None))(*x)[0, 0]) == pytest.approx(0.02)
 
 
 def test_a_method_names_what_its_loss_is_handed():

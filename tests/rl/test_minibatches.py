@@ -114,21 +114,21 @@ def test_rows_out_of_the_loss_are_masked_and_nothing_else():
         assert (minibatch.plan.collect(minibatch.batch.starts) >= 0).all()
 
 
-def test_with_fields_takes_its_own_rows_of_the_whole_batch():
+def test_with_inputs_takes_its_own_rows_of_the_whole_batch():
     values = np.arange(16 * 6.0).reshape(16, 6)
     for minibatch in split(fake_rollouts(np.zeros((4, 4)))):
-        full = minibatch.with_fields(advantages=values)
+        full = minibatch.with_inputs(advantages=values)
         np.testing.assert_array_equal(
-            full.plan.collect(full.batch.advantages), values[minibatch.index]
+            full.plan.collect(full.batch["advantages"]), values[minibatch.index]
         )
 
 
 def test_scores_come_back_in_the_order_of_the_rollouts():
     rollouts = fake_rollouts(np.zeros((4, 4)))
     number = np.repeat(np.arange(16.0)[:, None], 6, 1)
-    minibatches = [m.with_fields(advantages=number) for m in split(rollouts)]
+    minibatches = [m.with_inputs(advantages=number) for m in split(rollouts)]
     scores = score_sequences(
-        lambda params, batch, live: params * batch.advantages,
+        lambda params, batch, live: params * batch["advantages"],
         2.0,
         minibatches,
         one_device(),

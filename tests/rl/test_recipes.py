@@ -14,14 +14,20 @@ import pytest
 
 from jaxrl_reason import losses
 from jaxrl_reason.losses import batch_counts
+from jaxrl_reason.rl.controller import Controller
 from jaxrl_reason.rl.method import Experience, Method
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.dapo import DAPO, DAPO_LADDER
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.open_reasoner_zero import finished_accuracy
-from jaxrl_reason.rl.recipes.recipe import Recipe, with_importance_weights
+from jaxrl_reason.rl.recipes.recipe import Recipe
 from jaxrl_reason.rl.recipes.reinforce_pp import logic_rewards
 from jaxrl_reason.rl.recipes.skywork_or1 import rows_with_signal
+from jaxrl_reason.rl.rollout_correction import (
+    RolloutCorrection,
+    with_importance_weights,
+)
+from jaxrl_reason.rl.token_selection import TokenSelection
 from jaxrl_reason.runs.metrics import finish_metrics
 from tests.rl.helpers import (
     SETTINGS,
@@ -80,7 +86,7 @@ def shared_learner(method: Method):
     loss = method.loss
     keywords = tuple(getattr(loss, "keywords", {}).items())
     loss = getattr(loss, "func", loss)
-    key = (loss, keywords, method.loss_inputs, method.combine and method.name)
+    key = (loss, keywords, method.all_loss_inputs, method.gradients and method.name)
     update = UPDATES.setdefault(key, learner.update)
     return dataclasses.replace(learner, update=update)
 
@@ -115,16 +121,22 @@ def moved(before, after) -> bool:
     return all((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
 
 
+def trained(method: Method) -> set[str]:
+    """The models beside the policy."""
+    return {c.name for c in method.components if c.trains_model}
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_through_the_loop(name: str) -> None:
     method = built(name)
     start, end, row, _ = one_step(method)
     wanted = NAMES | MORE.get(name, set())
-    if method.value_loss is not None:
+    if "critic" in trained(method):
         wanted = wanted | MORE["critic"]
         # With a head of 0 the first update moves nothing below it, and clipped values
         # may stop the second.
-        assert moved(start.critic.params["value_head"], end.critic.params["value_head"])
+        heads = (x.models["critic"].params["value_head"] for x in (start, end))
+        assert moved(*heads)
     if "kl_coef" in getattr(method.loss, "keywords", {}):
         wanted = wanted | {"policy/kl"}
     assert row.keys() >= wanted
@@ -133,8 +145,10 @@ def test_every_recipe_runs_through_the_loop(name: str) -> None:
     assert row["policy/skipped_update_fraction"] == 0
     assert moved(start.policy.params, end.policy.params)
     assert (end.reference is not None) == method.uses_reference
-    if method.implicit_reward_loss is not None:
-        assert moved(start.reward_model.params, end.reward_model.params)
+    if "reward_model" in trained(method):
+        models = (x.models["reward_model"].params for x in (start, end))
+        assert moved(*models)
+    assert end.models.keys() == trained(method)
     assert method.name == name
 
 
@@ -181,11 +195,11 @@ def parts_of(recipe: Recipe) -> dict[str, object]:
     method = recipe.build(20)
     rollouts = fake_rollouts([[True, False]], lengths=[[20, 20]], width=20)
     return {
-        "filtering": method.overlong_filtering,
+        "filtering": method.loss_rows is not None,
         "clip": method.loss.keywords["clip_high"],
         "soft": float(method.rewards(rollouts)[0, 0]),
         "loss": method.loss.func,
-        "sampling": method.dynamic_sampling,
+        "sampling": method.dynamic_sampling is not None,
     }
 
 
@@ -228,13 +242,15 @@ EXPERIENCE = Experience(
     mask=MASK,
     group_ids=GROUPS,
     old_logprobs=OLD,
-    ref_logprobs=REF,
-    values=VALUES,
     num_groups=2,
     truncated=TRUNCATED,
-    components=np.stack([REWARDS, COMPONENT], axis=1),
-    greedy_rewards=GREEDY,
-    reward_logprobs=REWARD_MODEL,
+    inputs={
+        "ref_logprobs": REF,
+        "values": VALUES,
+        "reward_components": np.stack([REWARDS, COMPONENT], axis=1),
+        "greedy_rewards": GREEDY,
+        "reward_logprobs": REWARD_MODEL,
+    },
 )
 COUNTS = batch_counts(MASK, GROUPS, num_groups=2)
 SELECTED = RNG.random((B, T)) < 0.3
@@ -248,9 +264,10 @@ NAMED = {
 
 
 def loss_of(method: Method) -> float:
-    extra = {name: NAMED[name] for name in method.loss_inputs}
-    if method.controller is not None:
-        extra |= method.controller.coefficients(method.controller.start)
+    extra = {name: NAMED[name] for name in method.all_loss_inputs}
+    for component in method.components:
+        if isinstance(component, Controller):
+            extra |= component.coefficients(component.start)
     if "correct" in extra:
         good = MASK & NAMED["correct"][:, None]
         extra["positive_counts"] = batch_counts(good, GROUPS, num_groups=2)
@@ -425,13 +442,13 @@ def test_lambda_of_vapo_grows_with_the_length() -> None:
         lengths=np.array([30]),
         mask=np.ones((1, 30), bool),
         group_ids=np.zeros(1, int),
+        truncated=np.zeros(1, bool),
         old_logprobs=np.zeros((1, 30), np.float32),
-        ref_logprobs=None,
-        values=np.linspace(0.2, 0.8, 30, dtype=np.float32)[None],
         num_groups=1,
+        inputs={"values": np.linspace(0.2, 0.8, 30, dtype=np.float32)[None]},
     )
     found, raw = built("vapo").advantages(long), np.zeros(30)
-    later, values = 0.0, np.append(long.values[0], 0.0)
+    later, values = 0.0, np.append(long["values"][0], 0.0)
     for t in reversed(range(30)):
         delta = (t == 29) + values[t + 1] - values[t]
         later = delta + later / 3  # 1 - 1 / (0.05 * 30)
@@ -485,8 +502,10 @@ def handed(name: str, weighed: bool = False):
         shifted = partial(losses.importance_weights, cap=1.5)
         method = with_importance_weights(method, lambda o, s, m: shifted(o, s - 0.1, m))
     record = Recorder()
-    learner = dataclasses.replace(toy_learner(method), update=record, critic=None)
-    if method.value_loss is not None:
+    learner = toy_learner(method)
+    others = tuple(c for c in learner.components if c.name != "critic")
+    learner = dataclasses.replace(learner, update=record, components=others)
+    if "critic" in trained(method):
         learner = dataclasses.replace(learner, advantages=lambda x: flat_estimate(x))
     stream = EndlessProblems(SETTINGS.prompts_per_step)
     _, _, (found,) = run_steps(learner, toy_state(learner), stream, 1)
@@ -499,16 +518,16 @@ def flat_estimate(x: Experience):
 
 def test_right_answers_reach_the_loss_with_their_rows() -> None:
     batches, rollouts = handed("vapo")
-    tokens = sum(int((b.mask & b.correct[..., None]).sum()) for b in batches)
+    tokens = sum(int((b.mask & b["correct"][..., None]).sum()) for b in batches)
     assert tokens == int(rollouts.lengths[rollouts.correct].sum())
-    assert all(b.correct is None for b in handed("gspo")[0])
+    assert all("correct" not in b.inputs for b in handed("gspo")[0])
 
 
 @pytest.mark.parametrize("name", ["gspo", "vapo"])
 def test_importance_weights_fit_every_recipe(name: str) -> None:
     batches, _ = handed(name, weighed=True)
     for batch in batches:
-        weights, mask = np.asarray(batch.weights), np.asarray(batch.mask)
+        weights, mask = np.asarray(batch["weights"]), np.asarray(batch.mask)
         np.testing.assert_allclose(weights[mask], np.exp(0.1), rtol=1e-3)
         assert not weights[~mask].any()
 
@@ -548,14 +567,14 @@ def test_tokens_are_chosen_in_the_whole_mini_batch() -> None:
     batches, _ = handed("kl_cov")
     for batch in batches:
         assert int((np.asarray(batch.mask).any((1, 2, 3))).sum()) > 1
-        chosen = np.asarray(batch.selected)
+        chosen = np.asarray(batch["selected"])
         assert chosen.sum() == 1
         assert (chosen <= np.asarray(batch.mask)).all()
         shape = (-1, chosen.shape[-1])
         wanted = losses.kl_cov_tokens(
             *(
                 jnp.reshape(x, shape)
-                for x in (batch.old_logprobs, batch.advantages, batch.mask)
+                for x in (batch["old_logprobs"], batch["advantages"], batch.mask)
             )
         )
         # Nothing was updated, so that the policy of now is the old one.
@@ -563,19 +582,22 @@ def test_tokens_are_chosen_in_the_whole_mini_batch() -> None:
 
 
 def test_clip_cov_draws_the_same_tokens_again() -> None:
-    first = [np.asarray(b.selected) for b in handed("clip_cov")[0]]
+    first = [np.asarray(b["selected"]) for b in handed("clip_cov")[0]]
     handed.cache_clear()
-    again = [np.asarray(b.selected) for b in handed("clip_cov")[0]]
+    again = [np.asarray(b["selected"]) for b in handed("clip_cov")[0]]
     assert same_trees(first, again)
 
 
-@pytest.mark.parametrize("name", ["weights", "selected"])
+GIVES = {"weights": RolloutCorrection, "selected": TokenSelection}
+
+
+@pytest.mark.parametrize("name", GIVES)
 def test_an_input_and_its_function_come_together(name: str) -> None:
-    method = grpo(kl_coef=0)
-    with pytest.raises(ValueError, match=f"{name} must be a function where"):
+    method, component = grpo(kl_coef=0), GIVES[name]
+    with pytest.raises(ValueError, match=f"loss_inputs must be among .* got '{name}'"):
         dataclasses.replace(method, loss_inputs=(name,))
-    with pytest.raises(ValueError, match=f"{name} must be a function where"):
-        dataclasses.replace(method, **{name: print})
+    given = dataclasses.replace(method, components=(component(print),))
+    assert given.all_loss_inputs == (*method.loss_inputs, name)
 
 
 # The page.

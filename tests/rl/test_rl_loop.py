@@ -342,37 +342,41 @@ def test_a_run_of_other_settings_is_refused(learner, tmp_path):
 def test_a_critic_and_its_optimiser_are_saved_too(tmp_path):
     learner = toy_learner(ppo())
     state = toy_state(learner)
-    moved = jax.tree.map(lambda x: x + 1, state.critic)
-    state = state.replace(critic=moved, step=3, draws=5)
+    moved = jax.tree.map(lambda x: x + 1, state.models)
+    state = state.replace(models=moved, step=3, draws=5)
     used, problems = hooks(tmp_path), stream()
     with used.log:
         save_rl(used, state, problems)
     fresh = toy_state(learner)
     found = resume_rl(used.checkpoints, FINGERPRINT, fresh, stream())
-    assert same_trees(found.critic, moved)
+    assert set(moved) == {"critic"}
+    assert same_trees(found.models, moved)
     assert (found.step, found.draws, found.surplus) == (3, 5, None)
 
 
 def test_a_reward_model_and_the_state_of_a_controller_are_saved_too(tmp_path):
-    method = dataclasses.replace(
-        RECIPES["prime"].build(SETTINGS.max_new_tokens),
-        controller=RECIPES["skywork_or1"].build(SETTINGS.max_new_tokens).controller,
+    prime, skywork = (
+        RECIPES[name].build(SETTINGS.max_new_tokens)
+        for name in ("prime", "skywork_or1")
     )
+    components = (*prime.components, *skywork.components)
+    method = dataclasses.replace(prime, components=components)
     learner = toy_learner(method)
     state = toy_state(learner)
-    moved = jax.tree.map(lambda x: x + 1, state.reward_model)
+    moved = jax.tree.map(lambda x: x + 1, state.models)
     controls = {"entropy_bonus": 0.25, "entropy_coef": 0.0}
     surplus = dataclasses.replace(
         fake_rollouts([[0, 1, 0, 1]]),
         greedy_rewards=np.array([0.5], np.float32),
         components=np.ones((1, 4, 2), np.float32),
     )
-    state = state.replace(reward_model=moved, controls=controls, surplus=surplus)
+    state = state.replace(models=moved, controls=controls, surplus=surplus)
     used, problems = hooks(tmp_path), stream()
     with used.log:
         save_rl(used, state, problems)
     found = resume_rl(used.checkpoints, FINGERPRINT, toy_state(learner), stream())
-    assert same_trees(found.reward_model, moved)
+    assert set(moved) == {"reward_model"}
+    assert same_trees(found.models, moved)
     assert found.controls == controls
     assert same_trees(found.surplus, surplus)
 

@@ -73,7 +73,7 @@ def shared(run: StagedRun) -> StagedRun:
             "sample": shape,
             "score": (),
             "update": (shape, method.loss.func, method.loss_inputs),
-            "critic": shape,
+            "components": (shape, method.name),
         }
         pieces = {
             name: SHARED.setdefault((name, key), getattr(learner, name))

@@ -373,7 +373,7 @@ def after(run, policy=None, **more):
     return dataclasses.replace(
         start,
         policy=move(start.policy),
-        critic=move(start.critic) if start.critic is not None else None,
+        models=move(start.models),
         **more,
     )
 
@@ -383,15 +383,16 @@ def test_a_critic_is_carried_and_made_where_it_is_first_needed(fresh):
     run = staged(ppo(), ppo(), grpo(kl_coef=0), ppo(), fresh_optimizer=fresh)
     before = after(run)
     found = carry_models(run, 1, before)
-    policy, critic = found["policy"], found["critic"]
+    policy, critic = found["policy"], found["models"]["critic"]
+    old = before.models["critic"]
     assert same_trees(policy.params, before.policy.params)
-    assert same_trees(critic.params, before.critic.params)
+    assert same_trees(critic.params, old.params)
     assert int(policy.step) == int(critic.step) == (0 if fresh else 1)
     assert same_trees(policy.opt_state, before.policy.opt_state) != fresh
-    assert same_trees(critic.opt_state, before.critic.opt_state) != fresh
-    assert carry_models(run, 2, before)["critic"] is None
-    without = dataclasses.replace(before, critic=None)
-    made = carry_models(run, 3, without)["critic"]
+    assert same_trees(critic.opt_state, old.opt_state) != fresh
+    assert carry_models(run, 2, before)["models"] == {}
+    without = dataclasses.replace(before, models={})
+    made = carry_models(run, 3, without)["models"]["critic"]
     assert not np.any(made.params["value_head"])
     backbone = {k: v for k, v in before.policy.params.items() if k != "head"}
     assert same_trees(made.params["backbone"], backbone)
@@ -399,18 +400,18 @@ def test_a_critic_is_carried_and_made_where_it_is_first_needed(fresh):
 
 def test_a_reward_model_and_a_controller_are_carried_too():
     base = RECIPES["prime"].build(SETTINGS.max_new_tokens)
-    controller = RECIPES["skywork_or1"].build(SETTINGS.max_new_tokens).controller
-    method = dataclasses.replace(base, controller=controller)
+    more = RECIPES["skywork_or1"].build(SETTINGS.max_new_tokens).components
+    method = dataclasses.replace(base, components=(*base.components, *more))
     run = staged(method, method, grpo(kl_coef=0))
     before = init_rl_state(run.learner[0], first_policy())
-    moved = jax.tree.map(lambda x: x + 1, before.reward_model)
+    moved = jax.tree.map(lambda x: x + 1, before.models)
     controls = {"entropy_bonus": 0.5, "entropy_coef": 0.0}
-    before = dataclasses.replace(before, reward_model=moved, controls=controls)
+    before = dataclasses.replace(before, models=moved, controls=controls)
     found = carry_models(run, 1, before)
-    assert same_trees(found["reward_model"], moved)
+    assert same_trees(found["models"], moved)
     assert found["controls"] == controls
     gone = carry_models(run, 2, before)
-    assert (gone["reward_model"], gone["controls"]) == (None, {})
+    assert (gone["models"], gone["controls"]) == ({}, {})
 
 
 def test_the_reference_is_the_initial_policy_until_a_stage_refreshes_it(tmp_path):

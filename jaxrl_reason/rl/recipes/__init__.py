@@ -11,8 +11,8 @@ Example:
   >>> dapo = RECIPES["dapo"]
   >>> dapo.settings.learning_rate, dapo.settings.clip
   (1e-06, (0.2, 0.28))
-  >>> dapo.build(20480).dynamic_sampling
-  True
+  >>> dapo.build(20480).dynamic_sampling.fraction
+  1.0
 
 `RECIPES` are those of the RL loop; `OFFLINE` of `jaxrl_reason.offline.offline_recipes`
 those that learn from examples or pairs, `STAGED` of `staged_recipes` the runs whose

@@ -3,7 +3,7 @@
 from functools import partial
 
 from jaxrl_reason.losses import cispo_loss, grpo_advantages
-from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.dapo import overlong_cache
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import soft_overlong_rewards
@@ -16,7 +16,7 @@ def _cispo(max_new_tokens: int) -> Method:
         advantages=grouped(grpo_advantages),
         rewards=soft_overlong_rewards(max_new_tokens, overlong_cache(max_new_tokens)),
         loss_inputs=("entropy",),
-        dynamic_sampling=True,
+        dynamic_sampling=DynamicSampling(),
     )
 
 

@@ -11,9 +11,10 @@ from jaxrl_reason.losses import (
     kl_cov_loss,
     kl_cov_tokens,
 )
-from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.token_selection import TokenSelection
 
 
 def _most_covariant(
@@ -33,9 +34,9 @@ def _kl_cov(max_new_tokens: int) -> Method:
         loss=partial(kl_cov_loss, coef=1.0),
         advantages=grouped(grpo_advantages),
         rewards=binary_accuracy,
-        loss_inputs=("entropy", "selected"),
-        dynamic_sampling=True,
-        selected=_most_covariant,
+        loss_inputs=("entropy",),
+        dynamic_sampling=DynamicSampling(),
+        components=(TokenSelection(_most_covariant),),
     )
 
 
@@ -82,9 +83,9 @@ def _clip_cov(max_new_tokens: int) -> Method:
         loss=partial(clip_cov_loss, clip_low=1.0, clip_high=1.0),
         advantages=grouped(grpo_advantages),
         rewards=binary_accuracy,
-        loss_inputs=("entropy", "selected"),
-        dynamic_sampling=True,
-        selected=_drawn,
+        loss_inputs=("entropy",),
+        dynamic_sampling=DynamicSampling(),
+        components=(TokenSelection(_drawn),),
     )
 
 

@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from jaxrl_reason.losses import dapo_loss, grpo_advantages, grpo_loss
-from jaxrl_reason.rl.method import LossFn, Method, grouped
+from jaxrl_reason.rl.method import (
+    DynamicSampling,
+    LossFn,
+    Method,
+    grouped,
+    not_truncated,
+)
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import signed_accuracy, soft_overlong_rewards
 
@@ -65,8 +71,8 @@ def dapo(settings: DapoSettings, *, max_new_tokens: int) -> Method:
             else signed_accuracy
         ),
         loss_inputs=("entropy",),
-        dynamic_sampling=settings.dynamic_sampling,
-        overlong_filtering=settings.overlong_filtering,
+        dynamic_sampling=DynamicSampling() if settings.dynamic_sampling else None,
+        loss_rows=not_truncated if settings.overlong_filtering else None,
     )
 
 

@@ -10,8 +10,9 @@ from jaxrl_reason.rl.rewards import accuracy_and_format
 
 def gdpo(x: Experience) -> Advantages:
     """GDPO (arXiv 2601.05242): each reward standardised inside its group."""
-    assert x.components is not None  # the method's rewards have components
-    found = gdpo_advantages(x.components, x.group_ids, num_groups=x.num_groups)
+    found = gdpo_advantages(
+        x["reward_components"], x.group_ids, num_groups=x.num_groups
+    )
     return Advantages(found)
 
 

@@ -1,7 +1,7 @@
 """GPG (arXiv 2504.02546): REINFORCE on groups, enough of which have signal."""
 
 from jaxrl_reason.losses import gpg_advantages, gpg_loss
-from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
@@ -13,7 +13,7 @@ def _gpg(max_new_tokens: int) -> Method:
         advantages=grouped(gpg_advantages),
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
-        min_signal_share=0.6,
+        dynamic_sampling=DynamicSampling(fraction=0.6),
     )
 
 
@@ -29,7 +29,7 @@ GPG = Recipe(
         notes="the limit is that of the demonstration script; at most 20 rounds",
     ),
     not_published=(
-        "the share of groups that must have signal: 0.6 as in a table, 0.5 in the code",
+        "fraction of groups that must have signal: 0.6 as in a table, 0.5 in the code",
         "prompts, updates, temperature",
     ),
 )

@@ -3,7 +3,7 @@
 from functools import partial
 
 from jaxrl_reason.losses import dapo_loss, grpo_advantages
-from jaxrl_reason.rl.method import Method, grouped
+from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
@@ -15,7 +15,7 @@ def _mimo(max_new_tokens: int) -> Method:
         advantages=grouped(grpo_advantages),
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
-        dynamic_sampling=True,
+        dynamic_sampling=DynamicSampling(),
     )
 
 

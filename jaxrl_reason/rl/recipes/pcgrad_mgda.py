@@ -12,18 +12,27 @@ from jaxrl_reason.learner.objective_weights import (
     shortest_weights,
 )
 from jaxrl_reason.losses import grpo_advantages, grpo_loss
-from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
+from jaxrl_reason.rl.method import (
+    Advantages,
+    CombinedGradients,
+    Estimator,
+    Experience,
+    Method,
+)
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import accuracy_and_format
 
 
 def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
-    """Advantages [B, T, K] of each reward on its own, for `Method.combine`."""
+    """Advantages [B, T, K] of each reward on its own, for `Method.gradients`."""
 
     def advantages(x: Experience) -> Advantages:
-        assert x.components is not None  # the method's rewards have components
         found = component_advantages(
-            estimator, x.components, x.mask, x.group_ids, num_groups=x.num_groups
+            estimator,
+            x["reward_components"],
+            x.mask,
+            x.group_ids,
+            num_groups=x.num_groups,
         )
         return Advantages(found)
 
@@ -38,8 +47,7 @@ def _gradients_of_rewards(name: str, combine: Combine) -> Method:
         advantages=by_component(grpo_advantages),
         rewards=accuracy_and_format,
         loss_inputs=("entropy",),
-        combine=combine,
-        num_objectives=2,
+        gradients=CombinedGradients(combine, num_objectives=2),
     )
 
 

@@ -13,18 +13,23 @@ from jaxrl_reason.losses import (
     value_loss,
     whiten,
 )
-from jaxrl_reason.rl.method import Advantages, Controller, Experience, Method
+from jaxrl_reason.rl.controller import Controller
+from jaxrl_reason.rl.critic import Critic
+from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
 def rewards_minus_kl(x: Experience, coef: float) -> jax.Array:
-    """[B, T]: the sequence reward on the last token, k1 to the reference on each."""
+    """[B, T]: the sequence reward on the last token, k1 to the reference on each.
+
+    A `kl_controller` of the method moves `coef`, unless it is 0.
+    """
     rewards = rewards_at_end(x.rewards, x.mask)
     if not coef:
         return rewards
-    assert x.ref_logprobs is not None  # the method says needs_reference
-    return kl_in_reward(rewards, x.old_logprobs, x.ref_logprobs, x.mask, coef=coef)
+    coef = x.inputs.get("kl_coef", coef)
+    return kl_in_reward(rewards, x.old_logprobs, x["ref_logprobs"], x.mask, coef=coef)
 
 
 def ppo(
@@ -46,20 +51,11 @@ def ppo(
         raise ValueError(f"a controller needs a kl_coef > 0, got {kl_coef}")
 
     def advantages(x: Experience) -> Advantages:
-        rewards = rewards_at_end(x.rewards, x.mask)
-        assert x.values is not None  # the method has a value loss, so a critic
-        if kl_coef:
-            assert x.ref_logprobs is not None  # needs_reference
-            rewards = kl_in_reward(
-                rewards,
-                x.old_logprobs,
-                x.ref_logprobs,
-                x.mask,
-                coef=x.controls.get("kl_coef", kl_coef),
-            )
-        adv, returns = gae(rewards, x.values, x.mask, gamma=gamma, lam=lam)
+        rewards = rewards_minus_kl(x, kl_coef)
+        adv, returns = gae(rewards, x["values"], x.mask, gamma=gamma, lam=lam)
         return Advantages(whiten(adv, x.mask), returns)
 
+    critic = Critic(partial(value_loss, clip=value_clip))
     return Method(
         name="ppo",
         loss=partial(ppo_loss, clip_low=clip, clip_high=clip),
@@ -67,8 +63,7 @@ def ppo(
         loss_inputs=("entropy",),
         needs_reference=kl_coef != 0,
         min_group_size=1,
-        value_loss=partial(value_loss, clip=value_clip),
-        controller=controller,
+        components=(critic,) if controller is None else (critic, controller),
     )
 
 

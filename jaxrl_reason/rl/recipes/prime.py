@@ -10,7 +10,15 @@ from jaxrl_reason.losses import (
     ppo_loss,
     prime_advantages,
 )
-from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
+from jaxrl_reason.rl.implicit_reward import ImplicitReward
+from jaxrl_reason.rl.method import (
+    Advantages,
+    DynamicSampling,
+    Estimator,
+    Experience,
+    Method,
+    not_truncated,
+)
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy, without_failed
 from jaxrl_reason.rl.rollouts import Rollouts
@@ -30,10 +38,8 @@ def prime(
     """PRIME (arXiv 2502.01456): leave-one-out of process rewards and of outcomes."""
 
     def advantages(x: Experience) -> Advantages:
-        assert x.reward_logprobs is not None  # the method trains an implicit reward
-        assert x.ref_logprobs is not None
         process = implicit_process_rewards(
-            x.reward_logprobs, x.ref_logprobs, x.mask, beta=beta
+            x["reward_logprobs"], x["ref_logprobs"], x.mask, beta=beta
         )
         found = prime_advantages(
             process,
@@ -56,10 +62,9 @@ def _prime(max_new_tokens: int) -> Method:
         advantages=prime(beta=0.05),
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
-        dynamic_sampling=True,
-        keep_groups=middling_groups,
-        overlong_filtering=True,
-        implicit_reward_loss=partial(implicit_prm_loss, beta=0.05),
+        dynamic_sampling=DynamicSampling(middling_groups),
+        loss_rows=not_truncated,
+        components=(ImplicitReward(partial(implicit_prm_loss, beta=0.05)),),
     )
 
 

@@ -1,11 +1,8 @@
 """What a recipe is: a published system as one value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import jax
-
-from jaxrl_reason.losses import importance_weights
 from jaxrl_reason.rl.method import Method
 
 
@@ -69,29 +66,3 @@ class Recipe:
     def module(self) -> str:
         """The module that it is written in, and its page under docs/losses/methods."""
         return self.build.__module__.rpartition(".")[2]
-
-
-def with_importance_weights(
-    method: Method, weights: Callable[..., jax.Array] = importance_weights
-) -> Method:
-    """Any method, its objective weighed by a rollout correction.
-
-    `weights` is a function of (old_logprobs, sampler_logprobs, mask), such as
-    `importance_weights` (TIS) or `masked_importance_weights` (MIS, IcePop) of
-    `jaxrl_reason.losses`, their settings bound with `functools.partial`. It multiplies
-    the objective alone; denominators stay.
-
-    Raises:
-      ValueError: the method has weights already.
-
-    Example:
-      >>> from jaxrl_reason.rl.recipes.grpo import grpo
-      >>> from jaxrl_reason.rl.recipes.recipe import with_importance_weights
-      >>> with_importance_weights(grpo(kl_coef=0)).loss_inputs
-      ('entropy', 'weights')
-    """
-    if method.weights is not None:
-        raise ValueError(f"a method has one kind of weights, got {method.name!r} again")
-    return replace(
-        method, weights=weights, loss_inputs=(*method.loss_inputs, "weights")
-    )

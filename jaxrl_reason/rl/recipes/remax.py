@@ -1,6 +1,7 @@
 """ReMax (arXiv 2310.10505): the greedy response as the baseline."""
 
 from jaxrl_reason.losses import remax_advantages, rloo_loss
+from jaxrl_reason.rl.greedy_baseline import GreedyBaseline
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
@@ -8,8 +9,7 @@ from jaxrl_reason.rl.rewards import binary_accuracy
 
 def remax(x: Experience) -> Advantages:
     """ReMax (arXiv 2310.10505): the reward of the greedy response as the baseline."""
-    assert x.greedy_rewards is not None  # the method has a greedy baseline
-    return Advantages(remax_advantages(x.rewards, x.greedy_rewards))
+    return Advantages(remax_advantages(x.rewards, x["greedy_rewards"]))
 
 
 def _remax(max_new_tokens: int) -> Method:
@@ -20,7 +20,7 @@ def _remax(max_new_tokens: int) -> Method:
         rewards=binary_accuracy,
         loss_inputs=("entropy",),
         min_group_size=1,
-        greedy_baseline=True,
+        components=(GreedyBaseline(),),
     )
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from jaxrl_reason.losses import grpo_advantages, ppo_loss
-from jaxrl_reason.rl.coefficient_controllers import entropy_controller
+from jaxrl_reason.rl.controller import entropy_controller
 from jaxrl_reason.rl.method import Method, grouped, groups_with_signal
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import formatted_accuracy
@@ -14,7 +14,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 
 def rows_with_signal(rollouts: Rollouts) -> np.ndarray:
     """[P, G]: responses of groups that are neither all right nor all wrong."""
-    keep = groups_with_signal(rollouts.correct, rollouts.failed)
+    keep = groups_with_signal(rollouts)
     return np.repeat(keep[:, None], rollouts.group_size, axis=1)
 
 
@@ -26,7 +26,7 @@ def _skywork_or1(max_new_tokens: int) -> Method:
         rewards=formatted_accuracy,
         loss_inputs=("entropy",),
         loss_rows=rows_with_signal,
-        controller=entropy_controller(target=0.2, step=1e-4, low=0.0, high=0.005),
+        components=(entropy_controller(target=0.2, step=1e-4, low=0.0, high=0.005),),
     )
 
 

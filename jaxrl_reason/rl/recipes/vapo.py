@@ -3,6 +3,7 @@
 from functools import partial
 
 from jaxrl_reason.losses import length_adaptive_lambda, value_loss, vapo_loss
+from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
@@ -19,7 +20,7 @@ def _vapo(max_new_tokens: int) -> Method:
         rewards=signed_accuracy,
         loss_inputs=("entropy", "correct"),
         min_group_size=1,
-        value_loss=partial(value_loss, clip=None),
+        components=(Critic(partial(value_loss, clip=None)),),
     )
 
 

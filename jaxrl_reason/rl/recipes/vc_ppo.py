@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.losses import gae, ppo_loss, rewards_at_end, value_loss, whiten
+from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Published, Recipe
 from jaxrl_reason.rl.rewards import signed_accuracy
@@ -25,13 +26,11 @@ def decoupled_gae(
     """
 
     def advantages(x: Experience) -> Advantages:
-        assert x.values is not None  # the method has a value loss, so a critic
         rewards = rewards_at_end(x.rewards, x.mask)
         lengths = jnp.asarray(x.lengths)
-        actor, _ = gae(
-            rewards, x.values, x.mask, gamma=gamma, lam=actor_lambda(lengths)
-        )
-        _, returns = gae(rewards, x.values, x.mask, gamma=gamma, lam=critic_lambda)
+        values = x["values"]  # [B, T]
+        actor, _ = gae(rewards, values, x.mask, gamma=gamma, lam=actor_lambda(lengths))
+        _, returns = gae(rewards, values, x.mask, gamma=gamma, lam=critic_lambda)
         return Advantages(whiten(actor, x.mask), returns)
 
     return advantages
@@ -45,7 +44,7 @@ def _vc_ppo(max_new_tokens: int) -> Method:
         rewards=signed_accuracy,
         loss_inputs=("entropy",),
         min_group_size=1,
-        value_loss=partial(value_loss, clip=None),
+        components=(Critic(partial(value_loss, clip=None)),),
     )
 
 

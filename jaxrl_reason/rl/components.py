@@ -1,0 +1,158 @@
+"""Optional components of a method, and when an iteration asks what of them.
+
+A critic, an implicit reward model, a greedy baseline, a rollout correction, a choice
+of tokens, a controller of coefficients: each is a `Component` in `Method.components`,
+in a file of its own that holds its inputs, its update and its metrics. The loop knows
+none of them by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.tasks.task import Task
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.method import Advantages, Experience
+    from jaxrl_reason.rl.minibatches import RolloutBatch
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLSettings, RLState
+    from jaxrl_reason.rl.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class LearnerSetup:
+    """What a component may build its pieces from.
+
+    Attributes:
+      model: the policy's.
+      task: gives the EOS tokens.
+      settings: sizes of the run.
+      batch_sharding: puts batches on the mesh.
+      optimizer: the policy's.
+      own_optimizers: those of components that have another, by the component's name.
+    """
+
+    model: Transformer
+    task: Task
+    settings: "RLSettings"
+    batch_sharding: BatchSharding
+    optimizer: OptimizerSettings
+    own_optimizers: Mapping[str, OptimizerSettings]
+
+    def optimizer_of(self, name: str) -> OptimizerSettings:
+        """The optimiser of a component that trains a model."""
+        return self.own_optimizers.get(name, self.optimizer)
+
+
+class ComponentLearner:
+    """A component with its compiled pieces: the hooks of an iteration, in their order.
+
+    Each does nothing unless a component overrides it. What a component learns lies in
+    `RLState.models` under its name, numbers that it carries lie in `RLState.controls`;
+    checkpoints hold both.
+    """
+
+    name: ClassVar[str] = ""
+
+    def init_model(self, policy: TrainState) -> TrainState | None:
+        """The model that it trains, at update 0; None if it trains none."""
+        return None
+
+    def init_controls(self) -> Mapping[str, float]:
+        """The numbers that it carries from step to step, before the first."""
+        return {}
+
+    def extend_rollouts(
+        self,
+        learner: "RLLearner",
+        sample: Callable[..., "Rollouts"],
+        rollouts: "Rollouts",
+    ) -> "Rollouts":
+        """Samples more than the groups of a round.
+
+        Args:
+          learner: of the run.
+          sample: f(sample=sampler, group_size=G) -> rollouts to the same problems.
+          rollouts: the round's groups, graded; they have no rewards yet.
+        """
+        return rollouts
+
+    def before_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: "RolloutBatch",
+        experience: "Experience",
+    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
+        """What the estimator, and the loss by keyword, may look at besides.
+
+        Returns:
+          The state; arrays for `Experience.inputs`; metrics.
+        """
+        return state, {}, {}
+
+    def after_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: "RolloutBatch",
+        experience: "Experience",
+        estimate: "Advantages",
+    ) -> "tuple[RLState, Row]":
+        """Its own update, before those of the policy; the state and metrics."""
+        return state, {}
+
+    def coefficients(self, controls: Mapping[str, float]) -> Mapping[str, float]:
+        """Scalars that the loss is handed by keyword in this step; they are traced."""
+        return {}
+
+    def minibatch_inputs(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: TrainBatch,
+        live: Any,
+        update: int,
+    ) -> dict[str, jax.Array]:
+        """Inputs of the loss that need the whole mini-batch and the policy of now.
+
+        Args:
+          learner: of the run.
+          state: whose policy is the one before this update.
+          batch: the mini-batch, on the mesh.
+          live: its micro-batches that hold sequences.
+          update: number of the mini-batch in this step.
+        """
+        return {}
+
+    def next_controls(self, controls: Mapping[str, float], row: Row) -> Row:
+        """The numbers that it carries, after a step with these metrics."""
+        return {}
+
+
+class Component:
+    """An optional part of a method; a frozen dataclass of functions and settings.
+
+    Attributes:
+      name: of its model in `RLState.models`, of its metrics and its optimiser.
+      loss_inputs: what it gives the loss by keyword.
+      needs_reference: it reads the log-probs of a frozen reference.
+      trains_model: it has a model with an optimiser beside the policy.
+    """
+
+    name: ClassVar[str] = ""
+    loss_inputs: ClassVar[tuple[str, ...]] = ()
+    needs_reference: ClassVar[bool] = False
+    trains_model: ClassVar[bool] = False
+
+    def build(self, setup: LearnerSetup) -> ComponentLearner:
+        """Its jitted pieces; nothing is compiled yet."""
+        raise NotImplementedError

@@ -1,0 +1,124 @@
+"""Coefficients that follow a measurement from step to step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from jaxrl_reason.losses import adaptive_entropy_update, adaptive_kl_update
+from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.method import Experience
+from jaxrl_reason.rl.minibatches import RolloutBatch
+from jaxrl_reason.runs.metrics import Row
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+
+State = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Controller(Component, ComponentLearner):
+    """Coefficients that move from step to step, an entropy bonus say.
+
+    Attributes:
+      start: its state before the first step, by name; an advantage estimator finds the
+        state in `Experience.inputs`, and so do the metrics of the step.
+      loss_coefficients: state -> what the loss is handed by keyword, as scalars that
+        are traced.
+      follow: f(state, metrics of the step) -> state of the next step.
+    """
+
+    name: ClassVar[str] = "controller"
+    start: State = field(hash=False)
+    loss_coefficients: Callable[[State], State]
+    follow: Callable[[State, State], State]
+
+    def build(self, setup: LearnerSetup) -> "Controller":
+        """Nothing to compile."""
+        return self
+
+    def init_controls(self) -> State:
+        """The start."""
+        return self.start
+
+    def before_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: RolloutBatch,
+        experience: Experience,
+    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
+        """The state, for an estimator that reads a coefficient."""
+        own = self._own(state.controls)
+        return state, {name: np.asarray(x, np.float32) for name, x in own.items()}, {}
+
+    def coefficients(self, controls: State) -> State:
+        """Of the loss in this step."""
+        return self.loss_coefficients(self._own(controls))
+
+    def next_controls(self, controls: State, row: Row) -> Row:
+        """The state after a step."""
+        return dict(self.follow(self._own(controls), row))
+
+    def _own(self, controls: State) -> State:
+        return {name: controls[name] for name in self.start}
+
+
+def entropy_controller(
+    *, target: float = 0.2, step: float = 1e-4, low: float = 0.0, high: float = 0.005
+) -> Controller:
+    """Skywork-OR1's weight of the entropy bonus (arXiv 2505.22312), from 0 on.
+
+    The entropy is measured as the released code does, -mean(old log-probs) of the batch
+    just trained on, so the weight lags by one step. The loss must take `entropy_coef`
+    and have `entropy` among its inputs.
+    """
+
+    def follow(state: State, row: State) -> State:
+        bonus, used = adaptive_entropy_update(
+            state["entropy_bonus"],
+            row["policy/entropy_sampled"],
+            target=target,
+            step=step,
+            low=low,
+            high=high,
+        )
+        return {"entropy_bonus": float(bonus), "entropy_coef": float(used)}
+
+    return Controller(
+        start={"entropy_bonus": 0.0, "entropy_coef": 0.0},
+        loss_coefficients=lambda state: {"entropy_coef": state["entropy_coef"]},
+        follow=follow,
+    )
+
+
+def kl_controller(
+    *, start: float, target: float, horizon: float, num_samples: int
+) -> Controller:
+    """The adaptive weight of a KL in the reward (arXiv 1909.08593).
+
+    It follows `policy/reference_kl_k1`, the mean of old minus reference log-prob over
+    the tokens; an advantage estimator reads `Experience.inputs["kl_coef"]`.
+
+    Args:
+      start: the first weight.
+      target: of the KL, in nats a token.
+      horizon: samples over which the weight may change by a fifth.
+      num_samples: responses a step.
+    """
+
+    def follow(state: State, row: State) -> State:
+        coef = adaptive_kl_update(
+            state["kl_coef"],
+            row["policy/reference_kl_k1"],
+            target=target,
+            horizon=horizon,
+            num_samples=num_samples,
+        )
+        return {"kl_coef": float(coef)}
+
+    return Controller(
+        start={"kl_coef": start}, loss_coefficients=lambda state: {}, follow=follow
+    )

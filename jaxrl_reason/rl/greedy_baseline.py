@@ -1,0 +1,80 @@
+"""A greedy baseline: one greedy response to a prompt, graded and not trained on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from jaxrl_reason.rl.collect import SampleFn, compute_rewards
+from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.method import Experience, Method
+from jaxrl_reason.rl.minibatches import RolloutBatch
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.sampler import SamplingSettings, make_sampler
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+
+
+@dataclass(frozen=True)
+class GreedyBaseline(Component):
+    """One greedy response per prompt beside the group (ReMax, arXiv 2310.10505).
+
+    An estimator reads `experience["greedy_rewards"]` [B], the reward of the greedy
+    response to the same prompt.
+    """
+
+    name: ClassVar[str] = "greedy"
+
+    def build(self, setup: LearnerSetup) -> "GreedySampler":
+        """A second sampler, of temperature 0."""
+        settings = SamplingSettings(
+            max_new_tokens=setup.settings.max_new_tokens,
+            eos_token_ids=setup.task.eos_token_ids,
+            temperature=0.0,
+        )
+        return GreedySampler(make_sampler(setup.model, settings, 1))
+
+
+@dataclass(frozen=True)
+class GreedySampler(ComponentLearner):
+    """The compiled sampler of the greedy responses."""
+
+    name: ClassVar[str] = "greedy"
+    sample: SampleFn
+
+    def extend_rollouts(
+        self,
+        learner: "RLLearner",
+        sample: Callable[..., Rollouts],
+        rollouts: Rollouts,
+    ) -> Rollouts:
+        """Adds `greedy_rewards`."""
+        greedy = sample(sample=self.sample, group_size=1)
+        return replace(
+            rollouts, greedy_rewards=greedy_rewards(learner.method, greedy, rollouts)
+        )
+
+    def before_advantages(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: RolloutBatch,
+        experience: Experience,
+    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
+        """The reward of the greedy response, once for each of the group."""
+        greedy = np.repeat(batch.rollouts.greedy_rewards, batch.rollouts.group_size)
+        return state, {"greedy_rewards": greedy}, {}
+
+
+def greedy_rewards(method: Method, greedy: Rollouts, rollouts: Rollouts) -> np.ndarray:
+    """[P] rewards of the greedy responses.
+
+    One that nobody could judge is no baseline: the mean of the prompt's samples stands
+    in for it.
+    """
+    found = compute_rewards(method, greedy)
+    samples = compute_rewards(method, rollouts).rewards.mean(axis=1)
+    return np.where(found.failed[:, 0], samples, found.rewards[:, 0])

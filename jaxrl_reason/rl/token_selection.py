@@ -1,0 +1,63 @@
+"""A choice of tokens, made once per mini-batch with the policy of now."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+
+
+@dataclass(frozen=True)
+class TokenSelection(Component):
+    """The loss's `selected` tokens: Clip-Cov's and KL-Cov's (arXiv 2505.22617).
+
+    Costs a forward pass of the policy before each update.
+
+    Attributes:
+      choose: f(logprobs, old_logprobs, advantages, mask, key) -> [N, T] bool, on the N
+        sequences of a whole mini-batch.
+    """
+
+    name: ClassVar[str] = "selection"
+    loss_inputs: ClassVar[tuple[str, ...]] = ("selected",)
+    choose: Callable[..., jax.Array]
+
+    def build(self, setup: LearnerSetup) -> "TokenSelector":
+        """The jitted choice."""
+
+        def select(logprobs: jax.Array, batch: TrainBatch, key: jax.Array) -> jax.Array:
+            shape = batch.mask.shape  # [K, M, C, T]
+            fields = (logprobs, batch["old_logprobs"], batch["advantages"], batch.mask)
+            flat = [jnp.asarray(x).reshape(-1, shape[-1]) for x in fields]  # [N, T]
+            return self.choose(*flat, key).reshape(shape)
+
+        return TokenSelector(jax.jit(select))
+
+
+@dataclass(frozen=True)
+class TokenSelector(ComponentLearner):
+    """The jitted choice (logprobs, batch [K, ...], key) -> [K, M, C, T]."""
+
+    name: ClassVar[str] = "selection"
+    select: Callable[[jax.Array, TrainBatch, jax.Array], jax.Array]
+
+    def minibatch_inputs(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: TrainBatch,
+        live: Any,
+        update: int,
+    ) -> dict[str, jax.Array]:
+        """Chosen with the whole mini-batch and the policy of now."""
+        key = jax.random.key(learner.settings.seed)
+        key = jax.random.fold_in(jax.random.fold_in(key, state.step), update)
+        logprobs = learner.score(learner.model_params(state), batch, live)
+        return {"selected": self.select(logprobs, batch, key)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def side_by_side(pool: Sequence[Rollouts]) -> Rollouts:
                 f"all provers must have solved the problems "
                 f"{pool[0].problem_ids.tolist()}, got {other.problem_ids.tolist()}"
             )
-    joined = {
+    joined: dict[str, Any] = {
         name: np.concatenate([getattr(r, name) for r in pool], axis=1)
         for name in _PER_SAMPLE
     }

@@ -166,12 +166,10 @@ def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
     parts = np.stack(
         [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)], axis=-1
     )
-    return replace(
-        rollouts,
-        rewards=parts.sum(axis=-1),
-        components=None if given.ndim == 2 else parts,
-        failed=failed,
-    )
+    extras = {k: x for k, x in rollouts.extras.items() if k != "reward_components"}
+    if given.ndim == 3:
+        extras["reward_components"] = parts
+    return replace(rollouts, rewards=parts.sum(axis=-1), extras=extras, failed=failed)
 
 
 def collect_groups(

@@ -117,8 +117,8 @@ class CriticLearner(ComponentLearner):
             learner.batch_sharding,
         )
         row = finish_metrics(pairs, self.name)
-        of_tokens = returns[experience.mask]
-        if of_tokens.size and of_tokens.min() < of_tokens.max():
+        of_tokens = returns[experience.mask].astype(np.float64)
+        if of_tokens.size and of_tokens.var() > 1e-12:  # more than rounding
             explained = explained_variance(values, returns, experience.mask)
             row["critic/explained_variance"] = float(explained)
         return replace(state, models={**state.models, self.name: critic}), row

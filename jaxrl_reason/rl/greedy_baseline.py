@@ -8,14 +8,12 @@ import numpy as np
 
 from jaxrl_reason.rl.collect import SampleFn, compute_rewards
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
-from jaxrl_reason.rl.method import Experience, Method
-from jaxrl_reason.rl.minibatches import RolloutBatch
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 
 if TYPE_CHECKING:
-    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+    from jaxrl_reason.rl.rl_learner import RLLearner
 
 
 @dataclass(frozen=True)
@@ -51,22 +49,12 @@ class GreedySampler(ComponentLearner):
         sample: Callable[..., Rollouts],
         rollouts: Rollouts,
     ) -> Rollouts:
-        """Adds `greedy_rewards`."""
+        """Adds `greedy_rewards` [P, G], the same for all of a group."""
         greedy = sample(sample=self.sample, group_size=1)
-        return replace(
-            rollouts, greedy_rewards=greedy_rewards(learner.method, greedy, rollouts)
-        )
-
-    def before_advantages(
-        self,
-        learner: "RLLearner",
-        state: "RLState",
-        batch: RolloutBatch,
-        experience: Experience,
-    ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
-        """The reward of the greedy response, once for each of the group."""
-        greedy = np.repeat(batch.rollouts.greedy_rewards, batch.rollouts.group_size)
-        return state, {"greedy_rewards": greedy}, {}
+        baseline = greedy_rewards(learner.method, greedy, rollouts)
+        repeated = np.repeat(baseline[:, None], rollouts.group_size, axis=1)
+        extras = {**rollouts.extras, "greedy_rewards": repeated}
+        return replace(rollouts, extras=extras)
 
 
 def greedy_rewards(method: Method, greedy: Rollouts, rollouts: Rollouts) -> np.ndarray:

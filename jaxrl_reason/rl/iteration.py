@@ -158,8 +158,8 @@ def score_rollouts(
         inputs["ref_logprobs"] = score_sequences(
             learner.score, state.reference, batch.minibatches, learner.batch_sharding
         )
-    if rollouts.components is not None:
-        inputs["reward_components"] = rollouts.components.reshape(old.shape[0], -1)
+    for name, x in rollouts.extras.items():
+        inputs[name] = x.reshape(-1, *x.shape[2:])  # [P, G, ...] -> [B, ...]
     return Experience(
         rewards=rollouts.rewards.reshape(-1),
         lengths=rollouts.lengths.reshape(-1),

@@ -151,7 +151,7 @@ def resume_rl(
         reference=state.reference,
         base=state.base,
         controls=found.extra["controls"],
-        surplus=Rollouts(**found.arrays) if found.arrays else None,
+        surplus=Rollouts.from_arrays(found.arrays) if found.arrays else None,
         step=found.step,
         draws=found.extra["draws"],
     )

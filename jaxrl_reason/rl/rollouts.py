@@ -5,12 +5,14 @@ into rows of a fixed width (see `packing`), so that no matrix product is spent o
 padding; the losses see them unpacked again, one sequence a row of scalars.
 """
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
 from flax import struct
+
+_EXTRAS = "extras/"  # before the names of extras in a checkpoint
 
 
 @struct.dataclass
@@ -32,8 +34,9 @@ class Rollouts:
     failed: np.ndarray  # [P, G] bool, the grader failed (not: the answer is wrong)
     rewards: np.ndarray  # [P, G] float, shaped
     policy_step: np.ndarray  # [P] int, the step whose policy sampled the group
-    components: np.ndarray | None = None  # [P, G, R] rewards that add up to `rewards`
-    greedy_rewards: np.ndarray | None = None  # [P] of a greedy response to the prompt
+    # [P, G, ...] what only some methods have, by name: `reward_components` that add up
+    # to `rewards`, or what a component of the method adds. Estimators see it too.
+    extras: Mapping[str, np.ndarray] = struct.field(default_factory=dict)
 
     @property
     def num_prompts(self) -> int:
@@ -59,9 +62,19 @@ class Rollouts:
         return np.arange(self.width) < self.lengths[..., None]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Field name -> array, as checkpoints store it; those that are there."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: x for name, x in fields.items() if x is not None}
+        """Name -> array, as checkpoints store it."""
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        extras = arrays.pop("extras")
+        return arrays | {f"{_EXTRAS}{name}": x for name, x in extras.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The inverse of `arrays`."""
+        fields: dict[str, Any] = {"extras": {}}
+        for name, x in arrays.items():
+            own = fields["extras"] if name.startswith(_EXTRAS) else fields
+            own[name.removeprefix(_EXTRAS)] = x
+        return cls(**fields)
 
 
 def concatenate(parts: Sequence[Rollouts]) -> Rollouts:

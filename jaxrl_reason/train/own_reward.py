@@ -42,8 +42,10 @@ def with_own_reward(
     rewards = function_rewards(task, problems)
     if overlong_cache:
         rewards = with_overlong_penalty(rewards, max_new_tokens, overlong_cache)
-    keep = rewards_differ if method.signal_share else None
-    return dataclasses.replace(method, rewards=rewards, keep_groups=keep)
+    sampling = method.dynamic_sampling
+    if sampling is not None:
+        sampling = dataclasses.replace(sampling, keep_groups=rewards_differ)
+    return dataclasses.replace(method, rewards=rewards, dynamic_sampling=sampling)
 
 
 def function_rewards(task: RewardTask, problems: Sequence[Any]) -> Rewards:

@@ -239,7 +239,7 @@ def test_the_mask_of_rollouts_counts_tokens():
 
 def test_rollouts_go_into_arrays_and_back():
     rollouts = fake_rollouts([[1, 0], [0, 1]])
-    again = type(rollouts)(**rollouts.arrays())
+    again = type(rollouts).from_arrays(rollouts.arrays())
     assert again.arrays().keys() == rollouts.arrays().keys()
     for name, array in rollouts.arrays().items():
         np.testing.assert_array_equal(getattr(again, name), array)

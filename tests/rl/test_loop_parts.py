@@ -124,8 +124,8 @@ def test_the_greedy_baseline_is_the_reward_of_the_greedy_response():
         prompt = rollouts.prompt_tokens[i, :n]
         response, truncated = greedy(params, list(prompt))
         right = response[0] in (7, 8, 9) and not truncated
-        assert rollouts.greedy_rewards[i] == float(right)
-    wanted = np.repeat(rollouts.greedy_rewards, SETTINGS.group_size)
+        assert (rollouts.extras["greedy_rewards"][i] == float(right)).all()
+    wanted = rollouts.extras["greedy_rewards"].reshape(-1)
     np.testing.assert_array_equal(seen[0]["greedy_rewards"], wanted)
     estimate = np.asarray(advantages(seen[0]).advantages)
     np.testing.assert_allclose(estimate, rollouts.rewards.reshape(-1) - wanted)
@@ -211,10 +211,11 @@ def test_components_add_up_to_the_reward_and_reach_the_estimator():
     )
     _, (row,), (found,) = run_steps(learner, toy_state(learner), stream(), 1)
     rollouts = found.rollouts
-    assert rollouts.components.shape == (*rollouts.correct.shape, 2)
-    np.testing.assert_array_equal(rollouts.components[..., 0], rollouts.correct)
-    np.testing.assert_array_equal(rollouts.components[..., 1], rollouts.format_ok)
-    np.testing.assert_array_equal(rollouts.components.sum(-1), rollouts.rewards)
+    parts = rollouts.extras["reward_components"]
+    assert parts.shape == (*rollouts.correct.shape, 2)
+    np.testing.assert_array_equal(parts[..., 0], rollouts.correct)
+    np.testing.assert_array_equal(parts[..., 1], rollouts.format_ok)
+    np.testing.assert_array_equal(parts.sum(-1), rollouts.rewards)
     assert seen[0]["reward_components"].shape == (SETTINGS.sequences, 2)
     assert row["reward/mean"] == pytest.approx(rollouts.rewards.mean())
 
@@ -229,7 +230,8 @@ def test_a_component_that_is_not_finite_counts_as_a_failed_grade():
     found = compute_rewards(method, fake_rollouts([[1, 1, 0], [0, 1, 0]]))
     assert found.failed.tolist() == [[False, True, False], [False] * 3]
     # The mean of the group's others, in every component.
-    np.testing.assert_allclose(found.components[0, 1], [0.5, 1.0])
+    parts = found.extras["reward_components"]
+    np.testing.assert_allclose(parts[0, 1], [0.5, 1.0])
     assert np.isfinite(found.rewards).all()
 
 

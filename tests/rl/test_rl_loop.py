@@ -367,8 +367,10 @@ def test_a_reward_model_and_the_state_of_a_controller_are_saved_too(tmp_path):
     controls = {"entropy_bonus": 0.25, "entropy_coef": 0.0}
     surplus = dataclasses.replace(
         fake_rollouts([[0, 1, 0, 1]]),
-        greedy_rewards=np.array([0.5], np.float32),
-        components=np.ones((1, 4, 2), np.float32),
+        extras={
+            "greedy_rewards": np.full((1, 4), 0.5, np.float32),
+            "reward_components": np.ones((1, 4, 2), np.float32),
+        },
     )
     state = state.replace(models=moved, controls=controls, surplus=surplus)
     used, problems = hooks(tmp_path), stream()

@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import cispo_loss, grpo_advantages
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.dapo import overlong_cache
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import soft_overlong_rewards
 
 
@@ -24,6 +24,14 @@ CISPO = Recipe(
     name="cispo",
     sources=("2506.13585",),
     build=_cispo,
+    title="CISPO",
+    family="objective",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`cispo`",
+        "`token_mean`",
+        "dynamic sampling, soft overlong punishment",
+    ),
     settings=Published(
         kl_coef=0.0, notes="no lower bound; dynamic sampling, length penalty as in DAPO"
     ),

@@ -12,7 +12,7 @@ from jaxrl_reason.losses import (
     kl_cov_tokens,
 )
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 from jaxrl_reason.rl.token_selection import TokenSelection
 
@@ -44,6 +44,15 @@ KL_COV = Recipe(
     name="kl_cov",
     sources=("2505.22617",),
     build=_kl_cov,
+    title="KL-Cov",
+    family="objective",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`kl_cov` 2e-3, coefficient 1",
+        "`token_mean`",
+        "dynamic sampling; `kl_cov_tokens`",
+    ),
+    anchor="kl-cov",
     settings=Published(
         prompts=256,
         group_size=8,
@@ -93,6 +102,15 @@ CLIP_COV = Recipe(
     name="clip_cov",
     sources=("2505.22617",),
     build=_clip_cov,
+    title="Clip-Cov",
+    family="objective",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clip_cov` 2e-4, band (1, 5)",
+        "`token_mean`",
+        "dynamic sampling; `clip_cov_tokens`",
+    ),
+    anchor="clip-cov",
     settings=Published(
         prompts=256,
         group_size=8,

@@ -12,7 +12,7 @@ from jaxrl_reason.rl.method import (
     grouped,
     not_truncated,
 )
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import signed_accuracy, soft_overlong_rewards
 
 
@@ -130,7 +130,17 @@ _DYNAMIC_SAMPLING = replace(_TOKEN_LEVEL, dynamic_sampling=True)
 
 
 # Without overlong filtering, as verl reproduced it.
-DAPO = _recipe("dapo", DapoSettings())
+DAPO = replace(
+    _recipe("dapo", DapoSettings()),
+    title="DAPO",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate` 0.2 / 0.28",
+        "`token_mean`",
+        "clip-higher, dynamic sampling, soft overlong punishment",
+    ),
+)
 
 
 # From naive GRPO up; the last is DAPO as the ladder ends.

@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import grpo_advantages, ppo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import formatted_accuracy
 
 
@@ -26,6 +26,14 @@ DEEPSCALER = Recipe(
     name="deepscaler",
     sources=(),
     build=_deepscaler,
+    title="DeepScaleR",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "KL loss k3",
+    ),
     settings=Published(
         learning_rate=1e-6,
         prompts=128,

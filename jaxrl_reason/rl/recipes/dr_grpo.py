@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import dr_grpo_advantages, dr_grpo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -27,6 +27,13 @@ DR_GRPO = Recipe(
     name="dr_grpo",
     sources=("2503.20783",),
     build=_dr_grpo,
+    title="Dr. GRPO, Oat-Zero",
+    family="group",
+    made_of=Composition(
+        "`dr_grpo_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`fixed_length_mean`, the length limit",
+    ),
     settings=Published(
         learning_rate=1e-6,
         prompts=128,

@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import gdpo_advantages, grpo_loss
 from jaxrl_reason.rl.method import Advantages, Experience, Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import accuracy_and_format
 
 
@@ -30,6 +30,14 @@ GDPO = Recipe(
     name="gdpo",
     sources=("2601.05242",),
     build=_gdpo,
+    title="GDPO",
+    family="group",
+    made_of=Composition(
+        "`gdpo_advantages`",
+        "`clipped_surrogate`",
+        "`sequence_mean`",
+        "rewards with components",
+    ),
     settings=Published(notes="the advantages alone: GRPO for several rewards"),
     not_published=(
         "read as an estimator: the loss is GRPO's here, clip 0.2, no KL",

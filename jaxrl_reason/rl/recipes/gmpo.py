@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import gmpo_loss, grpo_advantages
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -22,6 +22,11 @@ GMPO = Recipe(
     name="gmpo",
     sources=("2507.20673",),
     build=_gmpo,
+    title="GMPO",
+    family="objective",
+    made_of=Composition(
+        "`grpo_advantages`", "`gmpo` 0.4 / 0.4 of the log-ratio", "`sequence_mean`"
+    ),
     settings=Published(clip=(0.4, 0.4), kl_coef=0.0, notes="clip of the log-ratio"),
     not_published=(
         "learning rate, batch, length limit, temperature: not in what we read",

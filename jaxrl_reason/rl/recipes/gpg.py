@@ -2,7 +2,7 @@
 
 from jaxrl_reason.losses import gpg_advantages, gpg_loss
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -21,6 +21,14 @@ GPG = Recipe(
     name="gpg",
     sources=("2504.02546",),
     build=_gpg,
+    title="GPG",
+    family="reinforce",
+    made_of=Composition(
+        "`gpg_advantages`",
+        "`policy_gradient`",
+        "`token_mean`",
+        "60% of the groups must have signal",
+    ),
     settings=Published(
         learning_rate=3e-6,
         group_size=8,

@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import grpo_advantages, grpo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy, with_format_reward
 
 
@@ -38,6 +38,12 @@ DEEPSEEKMATH = Recipe(
     name="deepseekmath",
     sources=("2402.03300",),
     build=_deepseekmath,
+    title="GRPO, DeepSeekMath",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`", "`clipped_surrogate`", "`sequence_mean`", "KL loss k3"
+    ),
+    anchor="deepseekmath",
     settings=Published(
         learning_rate=1e-6,
         prompts=16,
@@ -66,6 +72,15 @@ R1_ZERO = Recipe(
     name="r1_zero",
     sources=("2501.12948",),
     build=_r1_zero,
+    title="DeepSeek-R1-Zero",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate` 10 / 10",
+        "`sequence_mean`",
+        "KL loss k3; reward for the format",
+    ),
+    anchor="deepseek-r1-zero",
     settings=Published(
         prompts=512,
         group_size=16,

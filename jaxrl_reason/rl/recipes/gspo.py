@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import grpo_advantages, gspo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -22,6 +22,9 @@ GSPO = Recipe(
     name="gspo",
     sources=("2507.18071",),
     build=_gspo,
+    title="GSPO",
+    family="objective",
+    made_of=Composition("`grpo_advantages`", "`gspo` 3e-4 / 4e-4", "`sequence_mean`"),
     settings=Published(
         updates=4, clip=(3e-4, 4e-4), kl_coef=0.0, notes="one ratio a sequence"
     ),

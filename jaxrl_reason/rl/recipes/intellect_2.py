@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import grpo_advantages, grpo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -24,6 +24,14 @@ INTELLECT_2 = Recipe(
     name="intellect_2",
     sources=("2505.07291",),
     build=_intellect_2,
+    title="INTELLECT-2",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2, `dual_clip=4`",
+        "`sequence_mean`",
+        "KL loss k3",
+    ),
     settings=Published(
         learning_rate=3e-7,
         group_size=16,

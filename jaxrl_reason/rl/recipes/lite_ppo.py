@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import batch_std_advantages, ppo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -22,6 +22,11 @@ LITE_PPO = Recipe(
     name="lite_ppo",
     sources=("2508.08221",),
     build=_lite_ppo,
+    title="Lite PPO",
+    family="group",
+    made_of=Composition(
+        "`batch_std_advantages`", "`clipped_surrogate`", "`token_mean`"
+    ),
     settings=Published(notes="the batch's deviation, mean over tokens"),
     not_published=("all but the advantages and the mean; clip 0.2 here",),
 )

@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import dapo_loss, grpo_advantages
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -23,6 +23,14 @@ MIMO = Recipe(
     name="mimo",
     sources=("2505.07608",),
     build=_mimo,
+    title="MiMo",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate`",
+        "`token_mean`",
+        "clip-higher, dynamic sampling; `EasyPoolStream`",
+    ),
     settings=Published(
         learning_rate=1e-6,
         prompts=512,

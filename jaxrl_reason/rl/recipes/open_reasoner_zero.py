@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.ppo import ppo
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rollouts import Rollouts
 
 
@@ -24,6 +24,14 @@ OPEN_REASONER_ZERO = Recipe(
     name="open_reasoner_zero",
     sources=("2503.24290",),
     build=_open_reasoner_zero,
+    title="Open-Reasoner-Zero",
+    family="critic",
+    made_of=Composition(
+        "`gae` with gamma and lambda 1, whitened",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "critic; only a response that ended is right",
+    ),
     settings=Published(
         learning_rate=1e-6,
         critic_learning_rate=5e-6,

@@ -19,7 +19,7 @@ from jaxrl_reason.rl.method import (
     Experience,
     Method,
 )
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import accuracy_and_format
 
 
@@ -70,6 +70,15 @@ PCGRAD = Recipe(
     name="pcgrad",
     sources=("2001.06782",),
     build=_pcgrad,
+    title="PCGrad",
+    family="several",
+    made_of=Composition(
+        "`grpo_advantages` of each reward",
+        "`clipped_surrogate` of each",
+        "`sequence_mean`",
+        "one gradient per reward, joined by `pcgrad_coefficients`",
+    ),
+    anchor="pcgrad",
     settings=Published(notes="gradients lose what points against another one"),
     not_published=_NOT_FOR_RL,
 )
@@ -79,6 +88,15 @@ MGDA = Recipe(
     name="mgda",
     sources=("1810.04650",),
     build=_mgda,
+    title="MGDA",
+    family="several",
+    made_of=Composition(
+        "`grpo_advantages` of each reward",
+        "`clipped_surrogate` of each",
+        "`sequence_mean`",
+        "one gradient per reward, joined by `mgda_weights`",
+    ),
+    anchor="mgda",
     settings=Published(notes="the shortest vector in the gradients' convex hull"),
     not_published=_NOT_FOR_RL,
 )

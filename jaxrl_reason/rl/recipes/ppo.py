@@ -16,7 +16,7 @@ from jaxrl_reason.losses import (
 from jaxrl_reason.rl.controller import Controller
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Advantages, Experience, Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -75,6 +75,14 @@ PPO = Recipe(
     name="ppo",
     sources=("1707.06347", "1506.02438"),
     build=_ppo,
+    title="PPO",
+    family="critic",
+    made_of=Composition(
+        "`gae`, whitened",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "critic; k1 in the token rewards",
+    ),
     settings=Published(
         learning_rate=1e-6,
         critic_learning_rate=1e-5,

@@ -19,7 +19,7 @@ from jaxrl_reason.rl.method import (
     Method,
     not_truncated,
 )
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy, without_failed
 from jaxrl_reason.rl.rollouts import Rollouts
 
@@ -72,6 +72,15 @@ PRIME = Recipe(
     name="prime",
     sources=("2502.01456", "2412.01981"),
     build=_prime,
+    title="PRIME",
+    family="several",
+    made_of=Composition(
+        "`prime_advantages`",
+        "`clipped_surrogate`",
+        "`token_mean`",
+        "a second model learns token rewards from outcomes; groups of accuracy 0.2 to "
+        "0.8; truncated responses out of the loss",
+    ),
     settings=Published(
         learning_rate=5e-7,
         prompts=64,

@@ -41,6 +41,27 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Composition:
+    """What a method is made of, for the docs: a choice in each column.
+
+    Attributes:
+      advantages: of the whole batch.
+      objective: per token.
+      reduction: to one number.
+      extras: whatever the loop does besides.
+    """
+
+    advantages: str
+    objective: str
+    reduction: str
+    extras: str = ""
+
+
+# The tables of docs/losses/methods/index.md, in their order.
+FAMILIES = ("critic", "group", "objective", "reinforce", "several")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A published system: its method, composed of parts, and its settings.
 
@@ -53,6 +74,10 @@ class Recipe:
       settings: as published.
       not_published: what the sources do not give, and what is done here instead.
       not_built: parts of the system that `build` does not hold.
+      title: as its authors call it; empty for a variant that has no row of its own.
+      family: the table of methods that its row stands in.
+      made_of: that row's columns.
+      anchor: the section of its page, where that holds more than one method.
     """
 
     name: str
@@ -61,6 +86,17 @@ class Recipe:
     settings: Published
     not_published: tuple[str, ...] = ()
     not_built: tuple[str, ...] = ()
+    title: str = ""
+    family: str = ""
+    made_of: Composition | None = None
+    anchor: str = ""
+
+    def __post_init__(self) -> None:
+        if self.title and (self.family not in FAMILIES or self.made_of is None):
+            raise ValueError(
+                f"a recipe with a title must say what it is made_of and have a family "
+                f"among {', '.join(FAMILIES)}, got {self.family!r} in {self.name!r}"
+            )
 
     @property
     def module(self) -> str:

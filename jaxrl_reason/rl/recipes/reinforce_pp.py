@@ -11,7 +11,7 @@ from jaxrl_reason.losses import (
 )
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.ppo import rewards_minus_kl
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 from jaxrl_reason.rl.rollouts import Rollouts
 
@@ -41,6 +41,14 @@ REINFORCE_PP = Recipe(
     name="reinforce_pp",
     sources=("2501.03262",),
     build=_reinforce_pp,
+    title="REINFORCE++",
+    family="reinforce",
+    made_of=Composition(
+        "`reinforce_pp_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "k1 in the token rewards",
+    ),
     settings=Published(clip=(0.2, 0.2), notes="k1 in the token rewards"),
     not_published=(
         "KL coefficient, 0.001 to 0.01 in use: 0.001 here",
@@ -73,6 +81,15 @@ REINFORCE_PP_BASELINE = Recipe(
     name="reinforce_pp_baseline",
     sources=("2501.03262",),
     build=_reinforce_pp_baseline,
+    title="REINFORCE++-baseline",
+    family="reinforce",
+    made_of=Composition(
+        "`reinforce_pp_baseline_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "KL loss k2",
+    ),
+    anchor="reinforce-baseline",
     settings=Published(clip=(0.2, 0.2), notes="KL loss k2, OpenRLHF's choice"),
     not_published=(
         "KL coefficient, 0.001 to 0.01 in use: 0.001 here",
@@ -108,6 +125,15 @@ LOGIC_RL = Recipe(
     name="logic_rl",
     sources=("2502.14768",),
     build=_logic_rl,
+    title="Logic-RL",
+    family="reinforce",
+    made_of=Composition(
+        "`reinforce_pp_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "KL loss k3; rewards 3, -0.5, -3",
+    ),
+    anchor="logic-rl",
     settings=Published(
         learning_rate=4e-7,
         prompts=8,

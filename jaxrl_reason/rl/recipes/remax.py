@@ -3,7 +3,7 @@
 from jaxrl_reason.losses import remax_advantages, rloo_loss
 from jaxrl_reason.rl.greedy_baseline import GreedyBaseline
 from jaxrl_reason.rl.method import Advantages, Experience, Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -28,6 +28,14 @@ REMAX = Recipe(
     name="remax",
     sources=("2310.10505",),
     build=_remax,
+    title="ReMax",
+    family="reinforce",
+    made_of=Composition(
+        "`remax_advantages`",
+        "`policy_gradient`",
+        "`sequence_sum_mean`",
+        "one greedy response per prompt",
+    ),
     settings=Published(group_size=1, notes="one greedy response more a prompt"),
     not_published=(
         "the KL in the token rewards: left out",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxrl_reason.losses import opo_advantages, rloo_advantages, rloo_loss
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.ppo import rewards_minus_kl
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -35,6 +35,15 @@ RLOO = Recipe(
     name="rloo",
     sources=("2402.14740",),
     build=_rloo,
+    title="RLOO",
+    family="reinforce",
+    made_of=Composition(
+        "`rloo_advantages`",
+        "`policy_gradient`",
+        "`sequence_sum_mean`",
+        "the KL of the response in its reward",
+    ),
+    anchor="rloo",
     settings=Published(notes="the KL of the whole response in its reward"),
     not_published=(
         "KL coefficient for reasoning: 0.001 here",
@@ -63,6 +72,10 @@ OPO = Recipe(
     name="opo",
     sources=("2505.23585",),
     build=_opo,
+    title="OPO",
+    family="reinforce",
+    made_of=Composition("`opo_advantages`", "`policy_gradient`", "`sequence_sum_mean`"),
+    anchor="opo",
     settings=Published(notes="the baseline is weighted by length"),
     not_published=(
         "read as verl's estimator: the loss is RLOO's here",

@@ -4,7 +4,7 @@ from functools import partial
 
 from jaxrl_reason.losses import grpo_advantages, sapo_loss
 from jaxrl_reason.rl.method import Method, grouped
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy
 
 
@@ -22,6 +22,9 @@ SAPO = Recipe(
     name="sapo",
     sources=("2511.20347",),
     build=_sapo,
+    title="SAPO",
+    family="objective",
+    made_of=Composition("`grpo_advantages`", "`sapo` 1.0 / 1.05", "`sequence_mean`"),
     settings=Published(notes="temperatures of the gate 1.0 and 1.05"),
     not_published=(
         "learning rate, batch, length limit, temperature: not in what we read",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxrl_reason.losses import grpo_advantages, ppo_loss
 from jaxrl_reason.rl.controller import entropy_controller
 from jaxrl_reason.rl.method import Method, grouped, groups_with_signal
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import formatted_accuracy
 from jaxrl_reason.rl.rollouts import Rollouts
 
@@ -34,6 +34,15 @@ SKYWORK_OR1 = Recipe(
     name="skywork_or1",
     sources=("2505.22312",),
     build=_skywork_or1,
+    title="Skywork-OR1",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`",
+        "`clipped_surrogate` 0.2 / 0.2",
+        "`token_mean`",
+        "groups without signal are out of the loss and its denominator; "
+        "`entropy_controller`",
+    ),
     settings=Published(
         learning_rate=1e-6,
         prompts=256,

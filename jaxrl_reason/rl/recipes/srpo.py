@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.losses import dapo_loss, grpo_advantages
 from jaxrl_reason.rl.method import Advantages, Experience, Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import binary_accuracy, with_format_reward
 
 
@@ -33,6 +33,14 @@ SRPO = Recipe(
     name="srpo",
     sources=("2504.14286",),
     build=_srpo,
+    title="SRPO",
+    family="group",
+    made_of=Composition(
+        "`grpo_advantages`, 0 for truncated responses",
+        "`clipped_surrogate`",
+        "`token_mean`",
+        "reward for the format; `HistoryResampling`",
+    ),
     settings=Published(
         learning_rate=1e-6,
         prompts=256,

@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import length_adaptive_lambda, value_loss, vapo_loss
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
 from jaxrl_reason.rl.rewards import signed_accuracy
 
@@ -28,6 +28,14 @@ VAPO = Recipe(
     name="vapo",
     sources=("2504.05118",),
     build=_vapo,
+    title="VAPO",
+    family="critic",
+    made_of=Composition(
+        "`gae` twice: `length_adaptive_lambda` for the policy, 1 for the critic",
+        "`clipped_surrogate` 0.2 / 0.28, and 0.1 `nll` of right responses",
+        "`token_mean`",
+        "critic, clip-higher; `value_pretraining_steps`",
+    ),
     settings=Published(
         learning_rate=1e-6,
         critic_learning_rate=2e-6,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrl_reason.losses import gae, ppo_loss, rewards_at_end, value_loss, whiten
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
-from jaxrl_reason.rl.recipes.recipe import Published, Recipe
+from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rewards import signed_accuracy
 
 
@@ -52,6 +52,14 @@ VC_PPO = Recipe(
     name="vc_ppo",
     sources=("2503.01491",),
     build=_vc_ppo,
+    title="VC-PPO",
+    family="critic",
+    made_of=Composition(
+        "`gae` twice: 0.95 for the policy, 1 for the critic",
+        "`clipped_surrogate`",
+        "`token_mean`",
+        "critic; `value_pretraining_steps`",
+    ),
     settings=Published(notes="lambda 0.95 for the policy, 1 for the critic, gamma 1"),
     not_published=(
         "learning rate, batch, number of `value_pretraining_steps`",

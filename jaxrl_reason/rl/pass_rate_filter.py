@@ -43,7 +43,7 @@ def measure_pass_rates(
         seed=s.seed,
         batch_sharding=learner.batch_sharding,
     )
-    return pass_rates(evaluation.collection(params))
+    return pass_rates(evaluation.run(params))
 
 
 def keep_by_pass_rate(

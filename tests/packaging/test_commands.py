@@ -52,24 +52,26 @@ NOT_TRIED = {
 RUN_ELSEWHERE = {
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
-    "jaxrl-reason train": "run whole by test_train.py",
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
 }
 # What is put behind the first line of a program to run it at toy size.
 SMALL = {
+    "jaxrl-reason train": (
+        "--rl.steps 1 --rl.prompts-per-step 2 --rl.group-size 2 --rl.max-new-tokens 4 "
+        "--dapo.no-dynamic-sampling --dapo.overlong-cache 2 --sampler.slots 0 "
+        "--eval.problems 2 --eval.samples 1 --run-dir OUT"
+    ),
     "jaxrl-reason generate": "--raw --max-new-tokens 2",
     "jaxrl-reason evaluate": "--limit 1 --max-new-tokens 2 --batch-size 1 --out OUT",
     "jaxrl-reason export": "",
 }
 # Who may be meant by flags that stand alone, with what each needs besides them.
 NEEDED = [
-    ("experiments/dapo_countdown.py", ""),
-    ("experiments/dapo_countdown.py", "--resume must"),
-    ("experiments/dapo_smollm2.py", ""),
-    ("jaxrl-reason train", ""),
-    ("jaxrl-reason train", "--task my.jsonl"),
+    ("jaxrl-reason train", "--preset countdown"),
+    ("jaxrl-reason train", "--preset countdown --resume must"),
+    ("jaxrl-reason train", "--model 2x64 --task my.jsonl"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),
@@ -261,10 +263,29 @@ def test_every_entry_of_the_tables_is_used() -> None:
         assert any((ROOT / "tests").rglob(file)), file
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the lines name."""
+    path = tmp_path_factory.mktemp("commands")
+    write_gguf(path / "MODEL.gguf", random_params(), family("llama3"))
+    solved = {"question": "1 + 1?", "answer": "2\n#### 2"}
+    (path / "test.jsonl").write_text(json.dumps(solved) + "\n", encoding="utf-8")
+    rows = [{"question": f"{n}?", "answer": n, "problem": f"{n}?"} for n in range(20)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (path / "my.jsonl").write_text(text, encoding="utf-8")
+    reward = "def my_reward(prompt, response, row):\n    return len(response) % 2\n"
+    (path / "my_file.py").write_text(reward, encoding="utf-8")
+    run = path / "runs" / "countdown-dapo-seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("preset: countdown\n", encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("line", OURS, ids=lambda line: f"{line.page}: {line.text}")
 def test_the_program_takes_the_line(
-    line: Line, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    line: Line, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    monkeypatch.chdir(folder)
     if line.words[0] == "jaxrl-reason" and len(line.words) == 2:
         assert line.words[1] in COMMANDS  # a mention of the command
         return
@@ -279,16 +300,6 @@ def test_the_program_takes_the_line(
     raise AssertionError(f"arguments not read: {capsys.readouterr().err}")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the lines name."""
-    path = tmp_path_factory.mktemp("commands")
-    write_gguf(path / "MODEL.gguf", random_params(), family("llama3"))
-    row = {"question": "1 + 1?", "answer": "2\n#### 2"}
-    (path / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize("program", SMALL)
 def test_a_line_of_each_program_runs(
     program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -296,7 +307,7 @@ def test_a_line_of_each_program_runs(
     line = next(x for x in OURS if x.program == program and x.arguments)
     files: dict[str, Callable[[str], bool]] = {
         "MODEL.gguf": lambda word: word == "PATH" or word.endswith(".gguf"),
-        "test.jsonl": lambda word: word.endswith(".jsonl"),
+        "test.jsonl": lambda word: word.endswith(("train.jsonl", "test.jsonl")),
         f"out-{program.split()[-1]}": lambda word: word in ("FOLDER", "OUT"),
     }
     words = [*line.arguments, *shlex.split(SMALL[program])]

@@ -5,15 +5,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import (
-    Counts,
-    Metrics,
-    metric_total,
-    sequence_sum_mean,
-    zero_masked,
-)
+from jaxrl_reason.losses._math import Metrics, metric_total, zero_masked
 from jaxrl_reason.losses._statistics import Groups, read_groups
 from jaxrl_reason.losses.advantages import rloo_advantages
+from jaxrl_reason.losses.reductions import Counts, sequence_sum_mean
 from jaxrl_reason.losses.returns import discounted_returns
 
 

@@ -56,7 +56,7 @@ class Case:
         return self.name
 
 
-def composition(function: Callable, **settings: object) -> Loss:
+def policy_loss(function: Callable, **settings: object) -> Loss:
     """A published method; settings that name a field of the batch are looked up."""
 
     def loss(x: jax.Array, b: Batch, counts: lib.Counts) -> jax.Array:
@@ -77,7 +77,7 @@ def clipped(
 
 
 def full_options(x: Array, b: Batch) -> float:
-    """The reference of the composition with every optional term."""
+    """The reference of a policy loss with every optional term."""
     objective = clipped(x, b, 0.2, 0.28, 3.0) * ref.where(b.mask, b.weights)
     kl = ref.kl("k3", x, b.ref, b.mask)
     return ref.token_mean(objective + 0.1 * kl - 0.01 * b.entropy, b.mask)
@@ -94,12 +94,12 @@ def sequence_terms(x: Array, b: Batch) -> float:
 LOSSES = [
     Case(
         "ppo_loss",
-        composition(lib.ppo_loss),
+        policy_loss(lib.ppo_loss),
         lambda x, b: ref.token_mean(clipped(x, b), b.mask),
     ),
     Case(
         "ppo_loss, all terms",
-        composition(
+        policy_loss(
             lib.ppo_loss,
             clip_high=0.28,
             dual_clip=3.0,
@@ -114,12 +114,12 @@ LOSSES = [
     ),
     Case(
         "grpo_loss",
-        composition(lib.grpo_loss),
+        policy_loss(lib.grpo_loss),
         lambda x, b: ref.sequence_mean(clipped(x, b), b.mask),
     ),
     Case(
         "grpo_loss, one advantage per sequence",
-        composition(
+        policy_loss(
             lib.grpo_loss,
             advantages="sequence_advantages",
             weights="sequence_weights",
@@ -129,12 +129,12 @@ LOSSES = [
     ),
     Case(
         "dr_grpo_loss",
-        composition(lib.dr_grpo_loss, length=LENGTH),
+        policy_loss(lib.dr_grpo_loss, length=LENGTH),
         lambda x, b: ref.fixed_length_mean(clipped(x, b), b.mask, LENGTH),
     ),
     Case(
         "dapo_loss",
-        composition(lib.dapo_loss),
+        policy_loss(lib.dapo_loss),
         lambda x, b: ref.token_mean(clipped(x, b, 0.2, 0.28), b.mask),
     ),
     Case(
@@ -240,7 +240,7 @@ def with_garbage(b: Batch, values: tuple[float, ...]) -> Batch:
     changed = {}
     for i, name in enumerate(FLOATS):
         x = getattr(b, name).copy()
-        # A row that is masked as a whole may hold garbage a sequence as well.
+        # A row that is masked as a whole may hold garbage per sequence as well.
         where = dead if x.ndim == 2 else dead.all(1)
         x[where] = np.resize(np.roll(values, i), int(where.sum()))
         changed[name] = x

@@ -1,4 +1,4 @@
-"""Lines of the battery: policy objectives beside PPO's, and their compositions."""
+"""Lines of the battery: policy objectives beside PPO's, and their losses."""
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from jaxrl_reason.losses import (
 )
 from tests.losses import reference as ref
 from tests.losses import reference_objectives as own
-from tests.losses.battery import Array, Batch, Case, composition
+from tests.losses.battery import Array, Batch, Case, policy_loss
 
 # Bounds that some tokens and sequences of a random batch are outside of, and some not.
 CLIP = {"clip_low": 0.1, "clip_high": 0.15}
@@ -164,11 +164,11 @@ CASES = [
         lambda x, b: ref.token_mean(clip_cov_tokens(x, b, 0.1, 0.15), b.mask),
     ),
     Case(
-        "gspo_loss", composition(gspo_loss, advantages="sequence_advantages"), gspo_rows
+        "gspo_loss", policy_loss(gspo_loss, advantages="sequence_advantages"), gspo_rows
     ),
     Case(
         "gspo_loss, all terms",
-        composition(
+        policy_loss(
             gspo_loss,
             advantages="sequence_advantages",
             weights="sequence_weights",
@@ -179,23 +179,23 @@ CASES = [
         ("entropy",),
     ),
     Case(
-        "gmpo_loss", composition(gmpo_loss, advantages="sequence_advantages"), gmpo_rows
+        "gmpo_loss", policy_loss(gmpo_loss, advantages="sequence_advantages"), gmpo_rows
     ),
     Case(
         "sapo_loss",
-        composition(sapo_loss),
+        policy_loss(sapo_loss),
         lambda x, b: ref.sequence_mean(
             own.sapo(x, b.old, b.advantages, b.mask), b.mask
         ),
     ),
     Case(
         "cispo_loss",
-        composition(cispo_loss, ratio_high=1.3),
+        policy_loss(cispo_loss, ratio_high=1.3),
         lambda x, b: ref.token_mean(cispo_tokens(x, b, 0.0, 1.3), b.mask),
     ),
     Case(
         "cispo_loss, all terms",
-        composition(cispo_loss, weights="weights", **RATIO, **TERMS),
+        policy_loss(cispo_loss, weights="weights", **RATIO, **TERMS),
         lambda x, b: ref.token_mean(
             cispo_tokens(x, b, 0.7, 1.5) * ref.where(b.mask, b.weights) + terms(x, b),
             b.mask,
@@ -204,21 +204,21 @@ CASES = [
     ),
     Case(
         "reinforce_loss",
-        composition(reinforce_loss),
+        policy_loss(reinforce_loss),
         lambda x, b: ref.token_mean(
             ref.policy_gradient(x, b.advantages, b.mask), b.mask
         ),
     ),
     Case(
         "rloo_loss",
-        composition(rloo_loss, advantages="sequence_advantages"),
+        policy_loss(rloo_loss, advantages="sequence_advantages"),
         lambda x, b: ref.sequence_sum_mean(
             ref.policy_gradient(x, b.sequence_advantages, b.mask), b.mask
         ),
     ),
     Case(
         "gpg_loss",
-        composition(gpg_loss, advantages="sequence_advantages"),
+        policy_loss(gpg_loss, advantages="sequence_advantages"),
         lambda x, b: ref.token_mean(
             ref.policy_gradient(x, b.sequence_advantages, b.mask), b.mask
         ),

@@ -1,4 +1,4 @@
-"""Lines of the battery for rollout corrections: weights of every composition.
+"""Lines of the battery for rollout corrections: weights of every policy loss.
 
 The batch's reference log-probs stand in for what the sampler reported.
 """

@@ -110,8 +110,8 @@ def _() -> np.ndarray:
 
 
 def whitened(x: np.ndarray, ddof: int, eps: float) -> np.ndarray:
-    live = x[MASK > 0]
-    return MASK * (x - live.mean()) / np.sqrt(live.var(ddof=ddof) + eps)
+    inside = x[MASK > 0]
+    return MASK * (x - inside.mean()) / np.sqrt(inside.var(ddof=ddof) + eps)
 
 
 @same("reinforce-pp-verl", "rpp.adv")
@@ -122,8 +122,8 @@ def _() -> np.ndarray:
 @same("reinforce-pp-openrlhf", "rpp.adv_ddof0")
 def _() -> np.ndarray:
     x = returns(with_kl())
-    live = x[MASK > 0]
-    return MASK * (x - live.mean()) / np.sqrt(max(live.var(), 1e-8))
+    inside = x[MASK > 0]
+    return MASK * (x - inside.mean()) / np.sqrt(max(inside.var(), 1e-8))
 
 
 def less_mean_of_pairs() -> np.ndarray:
@@ -205,8 +205,10 @@ def _() -> np.ndarray:
 @same("gpg-code")
 def _() -> np.ndarray:
     groups = TWELVE.reshape(3, 4)
-    live = sum(4 for g in groups if len(set(g)) > 1)
-    return (groups - groups.mean(1, keepdims=True)).ravel() / (min(1, live / 12) + 1e-5)
+    with_signal = sum(4 for g in groups if len(set(g)) > 1)
+    return (groups - groups.mean(1, keepdims=True)).ravel() / (
+        min(1, with_signal / 12) + 1e-5
+    )
 
 
 @other("gpg-verl")
@@ -237,7 +239,7 @@ PRIME = 0.05 * np.array([[0.2, -0.1, 0.5], [-0.2, 0.3, -0.2]])  # beta (phi - re
 
 
 def prime_outcomes() -> np.ndarray:
-    return np.array([[1.0], [-1.0]])  # each less the other of the two
+    return np.array([[1.0], [-1.0]])  # each minus the other of the two
 
 
 @same("prime-paper", "prime.adv")

@@ -50,7 +50,7 @@ def _into(cases: dict[str, Case], name: str, worked: str | None) -> Callable:
     return register
 
 
-# One advantage a token, and what the formulas are made of.
+# One advantage per token, and what the formulas are made of.
 A = ADVANTAGES[:, None] * MASK
 LENGTHS = MASK.sum(1)
 RATIO = np.exp(np.clip(NEW - OLD, -20, 20)) * MASK
@@ -61,9 +61,9 @@ def token_mean(x: np.ndarray, mask: np.ndarray = MASK) -> float:
 
 
 def sequence_mean(x: np.ndarray, mask: np.ndarray = MASK) -> float:
-    live = mask.sum(1) > 0
+    inside = mask.sum(1) > 0
     sums = np.where(mask > 0, x, 0).sum(1)
-    return np.mean(sums[live] / mask.sum(1)[live])
+    return np.mean(sums[inside] / mask.sum(1)[inside])
 
 
 def log_sigmoid(x: float) -> float:

@@ -73,14 +73,14 @@ def token_entropy(z: Array, temperature: float = 1.0) -> Array:
     return -np.sum(p * np.where(p > 0, logp, 0.0), -1)
 
 
-def live(mask: Array, i: int) -> list[int]:
+def unmasked(mask: Array, i: int) -> list[int]:
     return [t for t in range(mask.shape[1]) if mask[i, t] > 0]
 
 
 def discounted_returns(rewards: Array, mask: Array, gamma: float) -> Array:
     out = np.zeros(rewards.shape)
     for i in range(len(rewards)):
-        at = live(mask, i)
+        at = unmasked(mask, i)
         for k, t in enumerate(at):
             out[i, t] = sum(gamma**j * rewards[i, s] for j, s in enumerate(at[k:]))
     return out
@@ -93,7 +93,7 @@ def gae(
     lam = np.broadcast_to(np.asarray(lam, np.float64), rewards.shape[:1])
     out = np.zeros(rewards.shape)
     for i in range(len(rewards)):
-        at = live(mask, i)
+        at = unmasked(mask, i)
         after = [values[i, t] for t in at[1:]] + [0.0]
         delta = [
             rewards[i, t] + gamma * v - values[i, t]

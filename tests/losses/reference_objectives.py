@@ -11,7 +11,7 @@ from tests.losses.reference import per_token, where
 Array = np.ndarray
 
 
-def live(mask: Array, i: int) -> list[int]:
+def unmasked(mask: Array, i: int) -> list[int]:
     return [t for t in range(mask.shape[1]) if mask[i, t] > 0]
 
 
@@ -19,7 +19,7 @@ def sequence_ratios(new: Array, old: Array, mask: Array) -> Array:
     """[B] geometric means, 1 for an empty row."""
     out = np.ones(len(new))
     for i in range(len(new)):
-        d = [new[i, t] - old[i, t] for t in live(mask, i)]
+        d = [new[i, t] - old[i, t] for t in unmasked(mask, i)]
         if d:
             out[i] = np.exp(np.mean(d))
     return out
@@ -56,7 +56,7 @@ def gspo_tokens(
     """[B, T]: the token form, sg(s_i) pi / sg(pi)."""
     s, a, out = sequence_ratios(at, old, mask), per_token(a, mask), np.zeros(mask.shape)
     for i in range(len(new)):
-        for t in live(mask, i):
+        for t in unmasked(mask, i):
             ratio = s[i] * np.exp(new[i, t] - at[i, t])
             out[i, t] = pessimistic(a[i, t], ratio, 1 - low, 1 + high)
     return out
@@ -69,7 +69,7 @@ def gmpo_sequences(
     out = np.zeros(len(new))
     for i in range(len(new)):
         sign, d = np.sign(a[i]), []
-        for t in live(mask, i):
+        for t in unmasked(mask, i):
             x = new[i, t] - old[i, t]
             d.append(sign * min(sign * x, sign * min(max(x, -low), high)))
         out[i] = -a[i] * np.exp(np.mean(d)) if d else 0.0
@@ -77,7 +77,7 @@ def gmpo_sequences(
 
 
 def live_row_mean(x: Array, mask: Array) -> float:
-    rows = [x[i] for i in range(len(x)) if live(mask, i)]
+    rows = [x[i] for i in range(len(x)) if unmasked(mask, i)]
     return float(np.mean(rows)) if rows else 0.0
 
 
@@ -116,7 +116,7 @@ def covariance(new: Array, a: Array, mask: Array) -> Array:
 def top(scores: Array, mask: Array, fraction: float) -> Array:
     """The highest unmasked tokens, one after the other."""
     out = np.zeros(mask.shape, bool)
-    at = [(i, t) for i in range(len(mask)) for t in live(mask, i)]
+    at = [(i, t) for i in range(len(mask)) for t in unmasked(mask, i)]
     number = max(1, int(fraction * len(at) + 1e-9))
     for i, t in sorted(at, key=lambda it: -scores[it])[:number]:
         out[i, t] = True
@@ -132,5 +132,5 @@ def kl_cov(
 
 
 def positive_nll(new: Array, mask: Array, correct: Array, tokens: float) -> float:
-    total = sum(-new[i, t] for i in np.flatnonzero(correct) for t in live(mask, i))
+    total = sum(-new[i, t] for i in np.flatnonzero(correct) for t in unmasked(mask, i))
     return float(total / max(tokens, 1))

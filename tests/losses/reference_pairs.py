@@ -78,22 +78,22 @@ def prime(
 ) -> Array:
     """PRIME's formula, term by term; `own_token` is verl's way to leave one out."""
     out = np.zeros(rewards.shape)
-    live = [np.flatnonzero(row) for row in mask]
+    inside = [np.flatnonzero(row) for row in mask]
     for i in range(len(rewards)):
         others = [
             j
             for j in range(len(rewards))
-            if j != i and ids[j] == ids[i] and len(live[j])
+            if j != i and ids[j] == ids[i] and len(inside[j])
         ]
-        if not len(live[i]) or not others:
+        if not len(inside[i]) or not others:
             continue
-        means = {j: np.mean(rewards[j, live[j]]) for j in [i, *others]}
+        means = {j: np.mean(rewards[j, inside[j]]) for j in [i, *others]}
         base = sum(means[j] for j in others) / len(others)
         more = outcomes[i] - np.mean([outcomes[j] for j in others])
-        r = rewards[i, live[i]] - base
+        r = rewards[i, inside[i]] - base
         if own_token:
-            r = r + (rewards[i, live[i]] - means[i]) / len(others)
-        for k, t in enumerate(live[i]):
+            r = r + (rewards[i, inside[i]] - means[i]) / len(others)
+        for k, t in enumerate(inside[i]):
             later = sum(gamma**n * x for n, x in enumerate(r[k:]))
             out[i, t] = process * later + outcome * more
     return out

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.losses.reference import live, where
+from tests.losses.reference import unmasked, where
 
 Array = np.ndarray
 
@@ -10,7 +10,7 @@ Array = np.ndarray
 def log_weights(old: Array, sampler: Array, mask: Array, kind: str) -> Array:
     out = np.zeros(mask.shape)
     for i in range(len(mask)):
-        at = live(mask, i)
+        at = unmasked(mask, i)
         log_u = [float(old[i, t]) - float(sampler[i, t]) for t in at]
         out[i, at] = sum(log_u) if kind == "sequence" else log_u
     return np.clip(out, -20, 20)
@@ -33,7 +33,7 @@ def row_statistic(kind: str, old: Array, sampler: Array, mask: Array) -> Array:
     """Geometric mean, product or mean k3 of u, one per row; 1 or 0 for empty rows."""
     out = np.full(len(mask), 0.0 if kind == "k3" else 1.0)
     for i in range(len(mask)):
-        log_u = log_weights(old, sampler, mask, "token")[i, live(mask, i)]
+        log_u = log_weights(old, sampler, mask, "token")[i, unmasked(mask, i)]
         if len(log_u) and kind == "geometric":
             out[i] = np.exp(log_u).prod() ** (1 / len(log_u))
         elif len(log_u) and kind == "sequence":
@@ -61,8 +61,8 @@ def kimi(lengths: Array, correct: Array, ids: Array, valid: Array) -> Array:
 
 
 def repeats(tokens: Array, mask: Array, n: int) -> tuple[Array, Array]:
-    """Share of repeated n-grams a row, and which tokens are part of one."""
-    share, part = np.zeros(len(tokens)), np.zeros(tokens.shape, bool)
+    """Fraction of repeated n-grams per row, and which tokens are part of one."""
+    fraction, part = np.zeros(len(tokens)), np.zeros(tokens.shape, bool)
     for i in range(len(tokens)):
         seen: set[tuple[int, ...]] = set()
         total = again = 0
@@ -75,8 +75,8 @@ def repeats(tokens: Array, mask: Array, n: int) -> tuple[Array, Array]:
                 again += 1
                 part[i, t : t + n] = True
             seen.add(gram)
-        share[i] = again / total if total else 0.0
-    return share, part
+        fraction[i] = again / total if total else 0.0
+    return fraction, part
 
 
 def difficulty(passed: Array, levels: Array, scores: list[float], soft: bool) -> float:

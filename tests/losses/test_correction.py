@@ -104,8 +104,8 @@ def test_worked_rejection(name: str) -> None:
             band = {"high": value * factor}
             if name != "k3":
                 band["low"] = 0.0
-            keep = rejection_mask(OLD, SAMPLER, MASK, kind=name, **band)
-            assert bool(keep[row]) is kept
+            accepted = rejection_mask(OLD, SAMPLER, MASK, kind=name, **band)
+            assert bool(accepted[row]) is kept
             if name != "k3" and factor < 1:
                 low = {"low": value * factor, "high": 1e9}
                 assert rejection_mask(OLD, SAMPLER, MASK, kind=name, **low)[row]
@@ -129,9 +129,9 @@ def test_rejection_is_the_references(seed: int) -> None:
     for kind, high in (("geometric", 1.2), ("sequence", 1.6), ("k3", 0.1)):
         value = ref.row_statistic(kind, *arrays)
         low = None if kind == "k3" else 0.8
-        keep = rejection_mask(*arrays, kind=kind, low=low, high=high)
+        accepted = rejection_mask(*arrays, kind=kind, low=low, high=high)
         expected = (value <= high) & (value >= (low or 0.0))
-        np.testing.assert_array_equal(keep, expected | ~b.mask.any(1))
+        np.testing.assert_array_equal(accepted, expected | ~b.mask.any(1))
 
 
 @every_kind
@@ -141,9 +141,9 @@ def test_garbage_under_the_mask_is_not_seen(name: str) -> None:
     clean = COMPILED[name](b.old, b.ref, b.mask)
     np.testing.assert_array_equal(COMPILED[name](*dirty, b.mask), clean)
     assert (np.asarray(clean)[~b.mask] == 0).all()
-    keep = rejection_mask(*dirty, b.mask, low=0.9, high=1.1)
+    accepted = rejection_mask(*dirty, b.mask, low=0.9, high=1.1)
     expected = rejection_mask(b.old, b.ref, b.mask, low=0.9, high=1.1)
-    np.testing.assert_array_equal(keep, expected)
+    np.testing.assert_array_equal(accepted, expected)
     assert not expected.all()
 
 
@@ -223,18 +223,18 @@ def test_verls_bounds_of_k1_are_those_of_the_inverse() -> None:
     # u = 3: the trainer gives the token three times the probability of the sampler.
     log_u = np.log([[3.0], [1.9], [0.4], [0.15]])
     old, mask = np.full((4, 1), -2.0), np.ones((4, 1))
-    keep = partial(rejection_mask, old, old - log_u, mask)
-    assert keep(low=0.5, high=5.0).tolist() == [True, True, False, False]
+    accepted = partial(rejection_mask, old, old - log_u, mask)
+    assert accepted(low=0.5, high=5.0).tolist() == [True, True, False, False]
 
     def check(rule: Callable) -> None:
         # "0.5_5.0" of verl's rollout_rs_threshold.
         verl = [0.5 <= 1 / u <= 5.0 for u in np.exp(log_u[:, 0])]
         assert rule(0.5, 5.0).tolist() == verl == [False, True, True, False]
 
-    check(lambda low, high: keep(low=1 / high, high=1 / low))
-    breaks(check, lambda low, high: keep(low=low, high=high))
+    check(lambda low, high: accepted(low=1 / high, high=1 / low))
+    breaks(check, lambda low, high: accepted(low=low, high=high))
     # Bounds that are each other's inverse hide it.
-    assert keep(low=0.5, high=2.0).tolist() == [False, True, False, False]
+    assert accepted(low=0.5, high=2.0).tolist() == [False, True, False, False]
     assert [0.5 <= 1 / u <= 2 for u in np.exp(log_u[:, 0])] == [
         False,
         True,
@@ -244,8 +244,8 @@ def test_verls_bounds_of_k1_are_those_of_the_inverse() -> None:
 
 
 def test_3_rejected_rows_and_the_denominator() -> None:
-    keep = rejection_mask(OLD, SAMPLER, MASK, low=0.5, high=2.0)
-    assert keep.tolist() == [True, True, True, False]
+    accepted = rejection_mask(OLD, SAMPLER, MASK, low=0.5, high=2.0)
+    assert accepted.tolist() == [True, True, True, False]
     arrays = NEW, OLD, ADVANTAGES
 
     def check(loss: Callable) -> None:
@@ -255,11 +255,11 @@ def test_3_rejected_rows_and_the_denominator() -> None:
         close(loss(), expected)
 
     def out() -> jax.Array:
-        mask = MASK & np.asarray(keep)[:, None]
+        mask = MASK & np.asarray(accepted)[:, None]
         return grpo_loss(*arrays, mask, batch_counts(mask))[0]
 
     def inside() -> jax.Array:
-        return grpo_loss(*arrays, MASK, batch_counts(MASK), weights=keep)[0]
+        return grpo_loss(*arrays, MASK, batch_counts(MASK), weights=accepted)[0]
 
     check(out)
     breaks(check, inside)
@@ -319,10 +319,10 @@ def test_bfloat16_vmap_and_traced_settings() -> None:
     @jax.jit
     def scheduled(cap: float) -> jax.Array:
         band = {"low": 1 / cap, "high": cap}
-        keep = rejection_mask(OLD, SAMPLER, MASK, **band)
+        accepted = rejection_mask(OLD, SAMPLER, MASK, **band)
         weights = importance_weights(OLD, SAMPLER, MASK, cap=cap)
         kept = masked_importance_weights(OLD, SAMPLER, MASK, **band)
-        return weights * keep[:, None], kept
+        return weights * accepted[:, None], kept
 
     found = scheduled(2.0)
     close(found[0], np.array(EXAMPLES["tis.token"]) * [[1], [1], [1], [0]])

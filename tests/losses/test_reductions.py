@@ -1,4 +1,4 @@
-"""Counts and the five means: worked numbers, shares, empty masks, refusals."""
+"""Counts and the five means: worked numbers, parts, empty masks, refusals."""
 
 from collections.abc import Callable
 from functools import partial

@@ -45,9 +45,9 @@ def test_it_is_the_loop_over_windows(n: int) -> None:
         mask = np.arange(12) < rng.integers(0, 13, (6, 1))
         mask[0, 4] = False  # a hole
         tokens = np.where(mask, tokens, -(2**31))
-        share, part = ref.repeats(tokens, mask, n)
+        fraction, part = ref.repeats(tokens, mask, n)
         row, token = both(tokens, mask, n=n, penalty=-0.5)
-        close(row, -0.5 * share)
+        close(row, -0.5 * fraction)
         close(token, -0.5 * part)
 
 
@@ -69,8 +69,8 @@ def test_a_hash_would_see_repeats_that_are_none() -> None:
     # 1 31 and 2 0 have the same polynomial hash to base 31.
     tokens, mask = np.array([[1, 31, 9, 2, 0]]), np.ones((1, 5))
 
-    def check(share: float) -> None:
-        assert share == 0
+    def check(fraction: float) -> None:
+        assert fraction == 0
 
     check(float(both(tokens, mask, n=2, penalty=-1.0)[0][0]))
     hashes = tokens[0, :-1] * 31 + tokens[0, 1:]

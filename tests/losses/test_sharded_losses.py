@@ -1,4 +1,4 @@
-"""Eight devices give what one gives, without gathering what must stay spread."""
+"""Eight devices give what one gives, without gathering what must stay sharded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +33,10 @@ def difference(found, expected):
 mesh = Mesh(np.array(jax.devices()).reshape(8), ("data",))
 rows = NamedSharding(mesh, P("data"))
 batch = random_batch(0)
-spread = jax.tree.map(lambda x: jax.device_put(x, rows), batch)
+sharded = jax.tree.map(lambda x: jax.device_put(x, rows), batch)
 count = jax.jit(counts_of)
 for case in LOSSES:
-    found = value_and_grad(case, spread, count(spread))
+    found = value_and_grad(case, sharded, count(sharded))
     assert not found[1].sharding.is_fully_replicated
     expected = value_and_grad(case, batch, counts_of(batch))
     both = zip(found, jax.tree.map(np.asarray, expected), strict=True)

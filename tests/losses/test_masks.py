@@ -76,9 +76,9 @@ def test_as_weights_the_denominator_stays() -> None:
         check(grad_of(start, OLD, ADVANTAGES, chosen, batch_counts(chosen)))
 
 
-def test_worked_sequences_to_keep() -> None:
-    keep = off_policy_sequence_mask(NEW, OLD, ADVANTAGES, MASK, delta=0.2)
-    assert np.asarray(keep).tolist() == [bool(k) for k in EXAMPLES["opsm.keep"]]
+def test_worked_sequences_to_accepted() -> None:
+    accepted = off_policy_sequence_mask(NEW, OLD, ADVANTAGES, MASK, delta=0.2)
+    assert np.asarray(accepted).tolist() == [bool(k) for k in EXAMPLES["opsm.keep"]]
     away = np.array(EXAMPLES["opsm.kl"])
     for delta in (0.0, 0.22, 0.23):
         found = off_policy_sequence_mask(NEW, OLD, -np.ones(4), MASK, delta=delta)
@@ -89,14 +89,14 @@ def test_good_sequences_and_masked_rows_are_kept() -> None:
     far = np.full((3, 2), -50.0)
     a = np.array([[1.0, 1.0], [-1.0, -1.0], [np.nan, np.nan]])
     mask = np.array([[1, 1], [1, 0], [0, 0]])
-    keep = off_policy_sequence_mask(far, 0 * far, a, mask, delta=1.0)
-    assert np.asarray(keep).tolist() == [True, False, True]
+    accepted = off_policy_sequence_mask(far, 0 * far, a, mask, delta=1.0)
+    assert np.asarray(accepted).tolist() == [True, False, True]
 
 
 def test_they_are_constants() -> None:
     def total(x: jax.Array) -> jax.Array:
-        keep = off_policy_sequence_mask(x, OLD, ADVANTAGES, MASK, delta=0.2)
-        return jnp.sum(keep * 1.0) + jnp.sum(high_entropy_mask(x, MASK) * 1.0)
+        accepted = off_policy_sequence_mask(x, OLD, ADVANTAGES, MASK, delta=0.2)
+        return jnp.sum(accepted * 1.0) + jnp.sum(high_entropy_mask(x, MASK) * 1.0)
 
     assert (np.asarray(jax.grad(total)(NEW.astype(np.float32))) == 0).all()
 

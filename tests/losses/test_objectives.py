@@ -40,9 +40,9 @@ def test_worked_gradient() -> None:
 
 
 def test_advantages_of_a_sequence_are_spread_over_its_tokens() -> None:
-    spread = np.repeat(ADVANTAGES[:, None], 4, 1)
+    per_token = np.repeat(ADVANTAGES[:, None], 4, 1)
     close(
-        clipped_surrogate(NEW, OLD, spread, MASK),
+        clipped_surrogate(NEW, OLD, per_token, MASK),
         clipped_surrogate(NEW, OLD, ADVANTAGES, MASK),
     )
 

@@ -66,8 +66,8 @@ def test_overlong_mask_turns_rows_off() -> None:
 
 
 def test_overlong_mask_under_vmap() -> None:
-    masks, cut = np.stack([MASK, MASK]), np.array([[0, 0, 0, 1], [1, 1, 0, 0]])
-    found = jax.vmap(overlong_mask)(masks, cut)
+    masks, truncated = np.stack([MASK, MASK]), np.array([[0, 0, 0, 1], [1, 1, 0, 0]])
+    found = jax.vmap(overlong_mask)(masks, truncated)
     assert found.sum(axis=(1, 2)).tolist() == [9, 4]
 
 

@@ -145,9 +145,11 @@ def test_weights_multiply_the_surrogate_alone(method: Callable) -> None:
     rng = np.random.default_rng(0)
     kl = {"ref_logprobs": REF, "kl_coef": 0.1}
     for weights in (rng.random((4, 4)), rng.random(4)):
-        spread = weights if weights.ndim == 2 else np.repeat(weights[:, None], 4, 1)
+        per_token = weights if weights.ndim == 2 else np.repeat(weights[:, None], 4, 1)
         # A weight of the advantage is a weight of the surrogate.
-        weighed = method(NEW, OLD, ADVANTAGES[:, None] * spread, MASK, COUNTS, **kl)[0]
+        weighed = method(NEW, OLD, ADVANTAGES[:, None] * per_token, MASK, COUNTS, **kl)[
+            0
+        ]
         close(method(*ARRAYS, weights=weights, **kl)[0], weighed, atol=2e-6)
     with pytest.raises(ValueError, match="weights must have shape"):
         method(*ARRAYS, weights=np.ones(3))

@@ -332,9 +332,9 @@ def test_refusals_of_settings(name: str, change: dict[str, Any], message: str) -
     with pytest.raises(ValueError, match=message):
         loss(*arrays, **change)
     with pytest.raises(ValueError, match="chosen_lengths"):
-        loss(*arrays[: len(BATCH if name == "irpo" else BATCH[:2])], *cut(arrays))
+        loss(*arrays[: len(BATCH if name == "irpo" else BATCH[:2])], *shortened(arrays))
 
 
-def cut(arrays: list[np.ndarray]) -> list[np.ndarray]:
+def shortened(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """The lengths, too few."""
     return [x[:2] for x in arrays if x.dtype != np.float32]

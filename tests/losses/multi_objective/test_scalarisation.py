@@ -136,13 +136,13 @@ def test_a_variance_far_off_comes_back() -> None:
 
     check(uncertainty_weighting)
 
-    def cut(x: jax.Array, s: jax.Array) -> jax.Array:
+    def clipped(x: jax.Array, s: jax.Array) -> jax.Array:
         return jnp.sum(x * jnp.exp(jnp.clip(-s, -20, 20)) + s) / 2
 
     def plain(x: jax.Array, s: jax.Array) -> jax.Array:
         return jnp.sum(x * jnp.exp(-s) + s) / 2
 
-    for mutant in (cut, plain):
+    for mutant in (clipped, plain):
         with pytest.raises(AssertionError):
             check(mutant)
 

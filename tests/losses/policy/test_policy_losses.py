@@ -296,7 +296,7 @@ def test_clip_fractions_of_gspo_are_of_sequences() -> None:
     close(clipped / metrics["clip_frac_low"][1], OWN["gspo.clipfrac_seq"])
     close(metrics["ratio"][0], np.sum(OWN["gspo.s"]))
     assert metrics["ratio"][1] == 4
-    # With advantages a token, a sequence counts by the part of it that is clipped.
+    # With advantages per token, a sequence counts by the part of it that is clipped.
     a = np.where(np.arange(4) % 2, 1.0, -1.0) * np.ones((4, 4))
     metrics = gspo_loss(NEW, OLD, a, MASK, COUNTS)[1]
     close(metrics["clip_frac_high"][0], 0.5 + 1 / 3 + 0.0)

@@ -71,8 +71,8 @@ def test_values_are_the_references(seed: int) -> None:
     ids, valid = rng.integers(-1, 3, 4), rng.random(4) < 0.8
     on = valid & (ids >= 0) & (ids < 2) & (mask.sum(1) > 0)
     centred = reference.group_advantages("dr_grpo", x[:, 0], np.where(on, ids, -1))
-    live = mask * on[:, None]
-    expected = whitened(reference.per_token(centred, live), live, ddof)
+    inside = mask * on[:, None]
+    expected = whitened(reference.per_token(centred, inside), inside, ddof)
     close(rppb(x[:, 0], ids, mask, ddof=ddof, valid=valid), expected)
 
 

@@ -29,7 +29,7 @@ SIGNATURES = {
     "token_logprobs": "logits, tokens, *, temperature=1.0",
     "token_entropy": "logits, *, temperature=1.0",
     "chunked_logprobs": (
-        "hidden, unembed, tokens, *, temperature=1.0, chunk_size=1024"
+        "hidden, unembed, tokens, *, temperature=1.0, chunk_size=1024, vocab_size=None"
     ),
     "discounted_returns": "rewards, mask, *, gamma=1.0",
     "gae": "rewards, values, mask, *, gamma=1.0, lam=1.0",

@@ -1,8 +1,8 @@
-"""The families of models that are read: what sets one apart from another.
+"""Families of models, and every field of their config.json: read, fixed, of no effect.
 
-A new family is an entry here and a case in its test, as long as the transformer
-computes it: the fields and tensors that all families share are in `config_fields.py`
-and `names.py`.
+A new family is an entry in this file and a case in its test, as long as the transformer
+computes it. A field that no table names refuses the file, so that nothing which changes
+the model's numbers is passed over in silence.
 """
 
 from collections.abc import Mapping
@@ -90,3 +90,137 @@ FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3)}
 
 # A model that also sees: model_type, architecture, and the family of its text_config.
 MULTIMODAL = {"mistral3": ("Mistral3ForConditionalGeneration", MISTRAL)}
+
+# field of config.json -> field of TransformerConfig that takes its value as it is
+COPIED = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "mlp_dim",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tie_embeddings",
+}
+
+# Read by a rule of their own in hf_config.py, in every family.
+READ = frozenset(
+    {
+        "model_type",
+        "architectures",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    }
+)
+
+# Read in the families that say so (`Family.reads`).
+READ_BY_SOME = WINDOW_FIELDS | {"attention_bias"}
+
+# Fields that would change the numbers: only these values are built. None (null) may
+# stand for "not set" in any of them.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "mlp_bias": (False,),
+    "rope_interleaved": (False,),
+    "partial_rotary_factor": (1.0,),
+    "use_mrope": (False,),
+    "original_max_position_embeddings": (),
+    "quantization_config": (),
+    "dual_chunk_attention_config": (),
+    "auto_map": (),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (),
+    "tie_encoder_decoder": (False,),
+    "is_decoder": (False,),
+    "prefix": (),
+    "pruned_heads": ({},),
+    "chunk_size_feed_forward": (0,),
+}
+
+# Nothing in the forward pass reads them.
+NO_EFFECT = frozenset(
+    {
+        # How the file was made, and in which type: tensors say their own.
+        "_name_or_path",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "is_llama_config",
+        "transformers.js_config",
+        "unsloth_fixed",
+        "unsloth_version",
+        # Training from scratch, dropout, and splits of a product that change no number.
+        "initializer_range",
+        "attention_dropout",
+        "pretraining_tp",
+        # What the caller's function returns, and how.
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "return_dict",
+        "return_dict_in_generate",
+        "torchscript",
+        "use_bfloat16",
+        "tf_legacy_loss",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        # Heads and tasks that a causal language model does not have.
+        "finetuning_task",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "task_specific_params",
+        "tokenizer_class",
+        "sep_token_id",
+        "decoder_start_token_id",
+        # Sampling settings that old files keep here; the sampler has its own.
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "diversity_penalty",
+        "do_sample",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "exponential_decay_length_penalty",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "suppress_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+    }
+)
+
+# The outer fields of a model that also sees: the image's part is not built, and the
+# text's part does not read them.
+OUTER_NO_EFFECT = NO_EFFECT | {
+    "vision_config",
+    "vision_feature_layer",
+    "image_token_index",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    # Whether the head is tied is seen by the tensor that is or is not there.
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+}

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.models import TransformerConfig
-from jaxrl_reason.weights.config_fields import (
+from jaxrl_reason.weights.errors import WeightsError
+from jaxrl_reason.weights.families import (
     COPIED,
+    FAMILIES,
     FIXED,
+    MULTIMODAL,
     NO_EFFECT,
     OUTER_NO_EFFECT,
     READ,
     READ_BY_SOME,
+    Family,
 )
-from jaxrl_reason.weights.errors import WeightsError
-from jaxrl_reason.weights.families import FAMILIES, MULTIMODAL, Family
 from jaxrl_reason.weights.rope_fields import read_rope, rope_fields
 from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
 from jaxrl_reason.weights.untrusted import check_size

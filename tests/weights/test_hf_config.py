@@ -18,7 +18,7 @@ from jaxrl_reason.weights import (
     hf_fields,
     read_hf_config,
 )
-from jaxrl_reason.weights import config_fields as tables
+from jaxrl_reason.weights import families as tables
 from jaxrl_reason.weights.untrusted import read_json
 from tests.models.reference import TINY
 from tests.weights.cases import CASES, LLAMA, MISTRAL, QWEN2, QWEN3

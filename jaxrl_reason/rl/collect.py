@@ -85,7 +85,7 @@ def sample_groups(
     shape = (len(problems), group_size)
     if isinstance(sample, RolloutEngine):
         with timer("weight_sync"):
-            sample.hand_over(params, policy_step)
+            sample.update_weights(params, policy_step)
     with timer("rollout"):
         keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
         inputs = batch_sharding.put_batch((prompts, lengths, keys))

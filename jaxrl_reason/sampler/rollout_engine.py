@@ -17,7 +17,7 @@ class RolloutEngine(Protocol):
     functions of the parameters: they need no hand-over and leave the version out.
     """
 
-    def hand_over(self, params: Any, version: int) -> None:
+    def update_weights(self, params: Any, version: int) -> None:
         """Take the policy's parameters, if they are not those it has.
 
         Args:

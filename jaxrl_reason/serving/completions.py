@@ -158,7 +158,9 @@ class Response(NamedTuple):
 def _logprobs(values: Any, tokens: int) -> list[float]:
     if not isinstance(values, list) or len(values) != tokens:
         found = len(values) if isinstance(values, list) else None
-        raise EngineError(f"token_logprobs must be one a token ({tokens}), got {found}")
+        raise EngineError(
+            f"token_logprobs must be one per token ({tokens}), got {found}"
+        )
     for value in values:
         number = isinstance(value, float | int) and not isinstance(value, bool)
         if not number or not LOWEST < value <= ROUNDING:  # nan neither

@@ -72,7 +72,7 @@ class OpenAIEngine:
         self._version: int | None = None
         self._leaf: weakref.ref[Any] | None = None
 
-    def hand_over(self, params: Params, version: int) -> None:
+    def update_weights(self, params: Params, version: int) -> None:
         """Bring the parameters to the server, if they are not those it has.
 
         Args:
@@ -120,7 +120,7 @@ class OpenAIEngine:
         rows = len(prompts) * self.num_samples
         if keys.shape != (rows,):
             raise ValueError(
-                f"keys must be one a response, ({rows},), got {keys.shape}"
+                f"keys must be one per response, ({rows},), got {keys.shape}"
             )
         before = self._served_version(self._version)
         responses = self._draw(prompts, request_seeds(keys))

@@ -145,7 +145,7 @@ def test_methods_with_more_than_a_policy_are_refused():
 
 def test_a_serving_engine_is_refused():
     class Engine:
-        def hand_over(self, params, version):
+        def update_weights(self, params, version):
             raise AssertionError
 
         def __call__(self, *arguments):

@@ -67,7 +67,7 @@ def engine_at(url, transport=None, *, settings=SAMPLING, tries=3, **options):
 
 def drawn(engine):
     params = first_policy().params
-    engine.hand_over(params, 3)
+    engine.update_weights(params, 3)
     return engine(params, PROMPTS, LENGTHS, KEYS)
 
 
@@ -150,8 +150,8 @@ def test_an_answer_after_its_end_is_padded():
         (choice(token_ids=[7.0, 1]), "got 7.0"),
         (choice(token_ids=[True, 1]), "got True"),
         (choice(token_ids=[2, 1]), "first EOS token, got 2 before"),
-        (choice(logprobs=None), r"one a token \(2\), got None"),
-        (choice(logprobs={"token_logprobs": [-1.0]}), r"one a token \(2\), got 1"),
+        (choice(logprobs=None), r"one per token \(2\), got None"),
+        (choice(logprobs={"token_logprobs": [-1.0]}), r"one per token \(2\), got 1"),
         (choice(logprobs={"token_logprobs": [None, -1.0]}), "at most 0, got None"),
         (choice(logprobs={"token_logprobs": [-1.0, 0.5]}), "at most 0, got 0.5"),
         (choice(logprobs={"token_logprobs": [math.nan, 0]}), "at most 0, got nan"),
@@ -266,7 +266,7 @@ def test_weights_must_be_handed_over_first():
     params = first_policy().params
     with pytest.raises(ValueError, match="params must be those handed over last"):
         engine(params, PROMPTS, LENGTHS, KEYS)
-    engine.hand_over(params, 0)
+    engine.update_weights(params, 0)
     others = jax.tree.map(lambda x: x + 0, params)
     with pytest.raises(ValueError, match="params must be those handed over last"):
         engine(others, PROMPTS, LENGTHS, KEYS)
@@ -277,11 +277,11 @@ def test_the_same_weights_go_once_and_others_of_the_same_step_again():
     engine = engine_at("http://127.0.0.1:9", transport)
     others = jax.tree.map(lambda x: x + 1, params)
     for given, version in ((params, 0), (params, 0), (params, 1), (others, 1)):
-        engine.hand_over(given, version)
+        engine.update_weights(given, version)
     assert [version for version, _ in transport.sent] == [0, 1, 1]
     assert "model.layers.1.mlp.up_proj.weight" in transport.sent[0][1]
     with pytest.raises(ValueError, match="version must be >= 0, got -1"):
-        engine.hand_over(params, -1)
+        engine.update_weights(params, -1)
 
 
 def test_a_hand_over_that_fails_leaves_nothing_to_draw_with():
@@ -293,9 +293,9 @@ def test_a_hand_over_that_fails_leaves_nothing_to_draw_with():
 
     params = first_policy().params
     engine = engine_at("http://127.0.0.1:9", Broken())
-    engine.hand_over(params, 0)
+    engine.update_weights(params, 0)
     with pytest.raises(EngineError, match="no"):
-        engine.hand_over(params, 1)
+        engine.update_weights(params, 1)
     with pytest.raises(ValueError, match="handed over"):
         engine(params, PROMPTS, LENGTHS, KEYS)
 
@@ -422,7 +422,7 @@ def test_a_key_travels_in_the_header_and_not_in_the_text():
 
 def test_shapes_are_checked():
     engine, params = engine_at("http://127.0.0.1:9"), first_policy().params
-    engine.hand_over(params, 0)
+    engine.update_weights(params, 0)
     with pytest.raises(ValueError, match=r"keys must be one per response, \(4,\)"):
         engine(params, PROMPTS, LENGTHS, KEYS[:3])
     with pytest.raises(ValueError, match="prompt_lengths must be from 1 to 2"):

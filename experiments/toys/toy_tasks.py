@@ -20,7 +20,7 @@ PAD, END, FIRST_DIGIT = 0, 1, 2
 class DigitTokenizer:
     """One token a digit; 0 pads, 1 ends and reads as a full stop."""
 
-    vocab_size, pad_id, eos_token_id = 12, PAD, END
+    vocab_size, pad_token_id, eos_token_id = 12, PAD, END
 
     def encode(self, text: str) -> list[int]:
         return [

@@ -151,7 +151,7 @@ def first_token(loaded: PretrainedModel) -> int:
     Returns:
       Its id.
     """
-    begin = getattr(loaded.tokenizer, "bos_id", None)
+    begin = getattr(loaded.tokenizer, "bos_token_id", None)
     return loaded.tokenizer.eos_token_id if begin is None else begin
 
 

@@ -68,7 +68,7 @@ def export_model(
         config,
         params,
         special=SpecialTokenIds(
-            tokenizer.bos_id, tuple(dict.fromkeys(ends)), tokenizer.pad_id
+            tokenizer.bos_token_id, tuple(dict.fromkeys(ends)), tokenizer.pad_token_id
         ),
         family=family,
         dtype=dtype,

@@ -34,7 +34,7 @@ class CharacterTokenizer:
         return len(self._words)
 
     @property
-    def pad_id(self) -> int:
+    def pad_token_id(self) -> int:
         """0."""
         return 0
 

@@ -113,9 +113,9 @@ def _special_tokens(
     bos = named["bos"]
     return SpecialTokens(
         eos_token_ids=ends,
-        pad_id=pad_token(named["pad"], ends, control, template),
-        bos_id=bos,
-        unk_id=named["unk"],
+        pad_token_id=pad_token(named["pad"], ends, control, template),
+        bos_token_id=bos,
+        unk_token_id=named["unk"],
         add_bos=bos is not None and _adds_bos(spec, config, bos),
     )
 

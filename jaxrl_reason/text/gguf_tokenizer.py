@@ -70,7 +70,7 @@ def gguf_tokenizer(
     template = metadata.get("tokenizer.chat_template")
     special_tokens = _special_tokens(metadata, spec, template or "", kind)
     if special_tokens.add_bos:
-        spec["post_processor"] = bos_first(spec, special_tokens.bos_id)
+        spec["post_processor"] = bos_first(spec, special_tokens.bos_token_id)
     size = max(vocab_size or 0, len(metadata[f"{_KEYS}tokens"]))
     return TextTokenizer(spec, special_tokens, template, vocab_size=size)
 
@@ -180,9 +180,9 @@ def _special_tokens(
     bos = named["bos"]
     return SpecialTokens(
         eos_token_ids=eos_token_ids,
-        pad_id=pad_token(named["padding"], eos_token_ids, control, template),
-        bos_id=bos,
-        unk_id=named["unknown"],
+        pad_token_id=pad_token(named["padding"], eos_token_ids, control, template),
+        bos_token_id=bos,
+        unk_token_id=named["unknown"],
         add_bos=bos is not None and metadata.get(f"{_KEYS}add_bos_token", begins),
     )
 

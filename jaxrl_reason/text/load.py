@@ -55,10 +55,10 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     special_tokens = tokenizer.special_tokens
     named = {
-        "bos_token": special_tokens.bos_id,
+        "bos_token": special_tokens.bos_token_id,
         "eos_token": tokenizer.eos_token_id,
-        "pad_token": special_tokens.pad_id,
-        "unk_token": special_tokens.unk_id,
+        "pad_token": special_tokens.pad_token_id,
+        "unk_token": special_tokens.unk_token_id,
     }
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -79,9 +79,9 @@ def load_sentencepiece(
         bos = named.bos_id if named.bos_id >= 0 else None
         special_tokens = SpecialTokens(
             eos_token_ids=ends,
-            pad_id=pad_token(pad, ends, control, chat_template or ""),
-            bos_id=bos,
-            unk_id=named.unk_id,
+            pad_token_id=pad_token(pad, ends, control, chat_template or ""),
+            bos_token_id=bos,
+            unk_token_id=named.unk_id,
             add_bos=add_bos and bos is not None,
         )
         backend = SentencePieceBackend(content)

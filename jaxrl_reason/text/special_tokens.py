@@ -27,16 +27,16 @@ class SpecialTokens:
 
     Attributes:
       eos_token_ids: ids that end a text, the one of the chat template first.
-      pad_id: fills rows; none of `eos_token_ids`.
-      bos_id: begins a text, None if the model knows none.
-      unk_id: stands for what the vocabulary lacks, None if it lacks nothing.
-      add_bos: every text begins with `bos_id`, not only what a template writes.
+      pad_token_id: fills rows; none of `eos_token_ids`.
+      bos_token_id: begins a text, None if the model knows none.
+      unk_token_id: stands for what the vocabulary lacks, None if it lacks nothing.
+      add_bos: every text begins with `bos_token_id`, not only what a template writes.
     """
 
     eos_token_ids: tuple[int, ...]
-    pad_id: int
-    bos_id: int | None = None
-    unk_id: int | None = None
+    pad_token_id: int
+    bos_token_id: int | None = None
+    unk_token_id: int | None = None
     add_bos: bool = False
 
     def __post_init__(self) -> None:
@@ -44,13 +44,13 @@ class SpecialTokens:
             raise ValueError(
                 f"eos_token_ids must name a token, got {self.eos_token_ids}"
             )
-        if self.pad_id in self.eos_token_ids:
+        if self.pad_token_id in self.eos_token_ids:
             raise ValueError(
-                f"pad_id must be no EOS token, or rows would end where they are "
-                f"filled, got {self.pad_id} among {self.eos_token_ids}"
+                f"pad_token_id must be no EOS token, or rows would end where they "
+                f"are filled, got {self.pad_token_id} among {self.eos_token_ids}"
             )
-        if self.add_bos and self.bos_id is None:
-            raise ValueError("add_bos must come with a bos_id, got None")
+        if self.add_bos and self.bos_token_id is None:
+            raise ValueError("add_bos must come with a bos_token_id, got None")
 
 
 def find_eos_token_ids(

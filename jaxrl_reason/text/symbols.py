@@ -61,7 +61,7 @@ class SymbolTokenizer:
         return len(self._words)
 
     @property
-    def pad_id(self) -> int:
+    def pad_token_id(self) -> int:
         """0, the id of `<pad>`."""
         return 0
 

@@ -66,9 +66,9 @@ class TextTokenizer:
         self._literals = Splitter(AddedToken(t.text, t.id, True) for t in spelled)
         self._vocab_size = max(max(self._bytes) + 1, vocab_size or 0)
         named = [
-            special_tokens.pad_id,
-            special_tokens.bos_id,
-            special_tokens.unk_id,
+            special_tokens.pad_token_id,
+            special_tokens.bos_token_id,
+            special_tokens.unk_token_id,
             *special_tokens.eos_token_ids,
         ]
         for index in named:
@@ -80,9 +80,9 @@ class TextTokenizer:
         return self._vocab_size
 
     @property
-    def pad_id(self) -> int:
+    def pad_token_id(self) -> int:
         """Fills rows; no EOS token."""
-        return self.special_tokens.pad_id
+        return self.special_tokens.pad_token_id
 
     @property
     def eos_token_id(self) -> int:
@@ -95,9 +95,9 @@ class TextTokenizer:
         return self.special_tokens.eos_token_ids
 
     @property
-    def bos_id(self) -> int | None:
+    def bos_token_id(self) -> int | None:
         """Begins a text, None if the model knows none."""
-        return self.special_tokens.bos_id
+        return self.special_tokens.bos_token_id
 
     @property
     def control_tokens(self) -> dict[str, int]:
@@ -151,7 +151,7 @@ class TextTokenizer:
         return self._encode_pieces(pieces)
 
     def encode_prompt(self, text: str, *, control: bool = False) -> list[int]:
-        """`encode`, with `bos_id` before it if every text of the model begins so.
+        """`encode`, with `bos_token_id` before it if every text of the model begins so.
 
         Args:
           text: any text.
@@ -213,8 +213,9 @@ class TextTokenizer:
         """Ids of a chat by the model's template.
 
         The template's control tokens become control tokens; those that the messages
-        spell become text. `bos_id` stands at the start once: repetitions are dropped,
-        and it is added where the template lacks it and every text begins with it.
+        spell become text. `bos_token_id` stands at the start once: repetitions are
+        dropped, and it is added where the template lacks it and every text begins with
+        it.
 
         Args:
           messages: the chat, mappings with "role" and "content". The role may be part
@@ -231,7 +232,7 @@ class TextTokenizer:
         """
         written = self._chat().write(messages, add_generation_prompt, variables)
         ids = self._encode_pieces(written.pieces)
-        while len(ids) > 1 and ids[0] == ids[1] == self.bos_id:
+        while len(ids) > 1 and ids[0] == ids[1] == self.bos_token_id:
             del ids[0]
         return self._with_bos(ids)
 
@@ -241,10 +242,10 @@ class TextTokenizer:
                 "a chat needs a chat template, got a tokenizer without one"
             )
         named = {
-            "bos_token": self._text_of(self.special_tokens.bos_id),
+            "bos_token": self._text_of(self.special_tokens.bos_token_id),
             "eos_token": self._text_of(self.eos_token_id),
-            "pad_token": self._text_of(self.pad_id),
-            "unk_token": self._text_of(self.special_tokens.unk_id),
+            "pad_token": self._text_of(self.pad_token_id),
+            "unk_token": self._text_of(self.special_tokens.unk_token_id),
         }
         return ChatWriter(self.chat_template, self._spellings, self._controls, named)
 
@@ -252,7 +253,7 @@ class TextTokenizer:
         return "" if index is None else self.token_bytes(index).decode()
 
     def _with_bos(self, ids: list[int]) -> list[int]:
-        bos = self.special_tokens.bos_id
+        bos = self.special_tokens.bos_token_id
         if not self.special_tokens.add_bos or bos is None or ids[:1] == [bos]:
             return ids
         return [bos, *ids]
@@ -282,7 +283,7 @@ class TextTokenizer:
             for index in self._backend.encode(piece, first=first, inside=number > 0)
         ]
         # What the vocabulary lacks becomes the unknown token, which does no harm.
-        found = self._control.keys() & set(ids) - {self.special_tokens.unk_id}
+        found = self._control.keys() & set(ids) - {self.special_tokens.unk_token_id}
         if found:
             raise ValueError(
                 "a vocabulary must not spell control tokens by text, got "

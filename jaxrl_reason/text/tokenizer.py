@@ -19,12 +19,12 @@ class Tokenizer(Protocol):
         """Number of token ids; every id is in `range(vocab_size)`."""
 
     @property
-    def pad_id(self) -> int:
+    def pad_token_id(self) -> int:
         """Id that fills rows after their end."""
 
     @property
     def eos_token_id(self) -> int:
-        """Id that ends a text; never equal to `pad_id`."""
+        """Id that ends a text; never equal to `pad_token_id`."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with nothing added before or after."""
@@ -41,10 +41,10 @@ class ChatTokenizer(Tokenizer, Protocol):
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends a text, `eos_token_id` first; `pad_id` is none of them."""
+        """Every id that ends a text, `eos_token_id` first; never `pad_token_id`."""
 
     @property
-    def bos_id(self) -> int | None:
+    def bos_token_id(self) -> int | None:
         """Id that begins a text, None if the model knows none."""
 
     @property
@@ -58,7 +58,7 @@ class ChatTokenizer(Tokenizer, Protocol):
         """The bytes that an id writes; they need not be whole characters."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a text that begins a row: with `bos_id` if the model wants it."""
+        """Ids of a text that begins a row; `bos_token_id` first if the model wants it."""
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True

@@ -80,9 +80,9 @@ def test_the_folder_is_the_model_again(tmp_path: Path) -> None:
         TOKENIZER.special_tokens, eos_token_ids=ends
     )
     assert json.loads((folder / "generation_config.json").read_text()) == {
-        "bos_token_id": TOKENIZER.bos_id,
+        "bos_token_id": TOKENIZER.bos_token_id,
         "eos_token_id": list(ends),
-        "pad_token_id": TOKENIZER.pad_id,
+        "pad_token_id": TOKENIZER.pad_token_id,
         "do_sample": True,
         "max_new_tokens": 64,
         "temperature": 0.6,

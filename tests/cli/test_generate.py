@@ -116,7 +116,7 @@ def test_a_prompt_must_fit(length: int) -> None:
 
 
 def test_prompts_begin_with_bos_once() -> None:
-    bos = TOKENIZER.bos_id
+    bos = TOKENIZER.bos_token_id
     for raw in (True, False):
         ids = encode_prompt(TOKENIZER, "<|begin_of_text|>hi<|eot_id|>", raw=raw)
         assert ids[0] == bos

@@ -34,7 +34,7 @@ END = 257
 class Bytes:
     """One token a byte; 256 pads, 257 ends."""
 
-    vocab_size, pad_id, eos_token_id = 258, 256, END
+    vocab_size, pad_token_id, eos_token_id = 258, 256, END
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

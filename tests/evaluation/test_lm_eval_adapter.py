@@ -41,7 +41,7 @@ CONFIG = TransformerConfig(
 class Letters:
     """One token a character; 0 ends."""
 
-    vocab_size, pad_id, eos_token_id = 128, 1, 0
+    vocab_size, pad_token_id, eos_token_id = 128, 1, 0
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]

@@ -54,7 +54,7 @@ def write_gguf(path: Path, params: Any, tokenizer: TextTokenizer) -> Path:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in merges])
-    writer.add_bos_token_id(tokenizer.bos_id)
+    writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in hf_tensors(CONFIG, params):

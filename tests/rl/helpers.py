@@ -38,7 +38,7 @@ LUCKY = (7, 8, 9)
 class NumberTokenizer:
     """Token n is the text of n; 0 pads, 1 ends."""
 
-    vocab_size, pad_id, eos_token_id = VOCAB, 0, 1
+    vocab_size, pad_token_id, eos_token_id = VOCAB, 0, 1
 
     def encode(self, text: str) -> list[int]:
         return [int(word) for word in text.split()]

@@ -203,7 +203,7 @@ def test_verdicts() -> None:
 
 def test_a_text_tokenizer_gets_the_text_prompt() -> None:
     class Characters:
-        vocab_size, pad_id, eos_token_id = 256, 0, 1
+        vocab_size, pad_token_id, eos_token_id = 256, 0, 1
 
         def encode(self, text: str) -> list[int]:
             return [ord(character) for character in text]

@@ -12,7 +12,7 @@ from jaxrl_reason.tasks.word_arithmetic import arithmetic
 class Bytes:
     """One token a byte; 256 pads, 257 ends."""
 
-    vocab_size, pad_id, eos_token_id = 258, 256, 257
+    vocab_size, pad_token_id, eos_token_id = 258, 256, 257
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

@@ -112,10 +112,10 @@ def test_smollm2_keeps_its_special_tokens(smollm2: Case) -> None:
     _, tokenizer = smollm2
     assert tokenizer.vocab_size == 49152
     assert tokenizer.eos_token_ids == (2, 0)
-    assert tokenizer.bos_id == 1
+    assert tokenizer.bos_token_id == 1
     assert not tokenizer.special_tokens.add_bos
     # The file pads with the EOS token; here padding is never an end.
-    assert tokenizer.pad_id not in tokenizer.eos_token_ids
+    assert tokenizer.pad_token_id not in tokenizer.eos_token_ids
     texts = smollm2[0]["encoded"]["texts"]
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text

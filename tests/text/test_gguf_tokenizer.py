@@ -34,7 +34,7 @@ def write_gguf(name: str, path: Path) -> None:
     writer.add_token_list([*tokens, "[PAD0]"])
     writer.add_token_types([*kinds, 5])
     writer.add_token_merges([" ".join(pair) for pair in made.spec["model"]["merges"]])
-    writer.add_bos_token_id(made.bos_id)
+    writer.add_bos_token_id(made.bos_token_id)
     writer.add_eos_token_id(made.eos_token_id)
     writer.add_pad_token_id(made.eos_token_id)
     writer.add_chat_template(made.chat_template)
@@ -58,7 +58,7 @@ def test_byte_level_gguf_is_the_folder_again(name: str, tmp_path: Path) -> None:
         assert made.encode_chat(case["messages"], case["prompt"]) == case["ids"]
     assert made.eos_token_id == folder.eos_token_id
     assert set(folder.eos_token_ids) <= set(made.eos_token_ids)
-    assert made.pad_id not in made.eos_token_ids
+    assert made.pad_token_id not in made.eos_token_ids
     assert made.encode_prompt("a") == known["first_ids"]
     # The unused token is an id without a text.
     assert made.vocab_size == folder.vocab_size + 1

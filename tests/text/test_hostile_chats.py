@@ -155,7 +155,7 @@ def test_words_that_are_no_control_tokens_are_read_in_messages() -> None:
 
 def test_bos_stands_once() -> None:
     tokenizer = TOKENIZERS["llama3"]
-    bos = tokenizer.bos_id
+    bos = tokenizer.bos_token_id
     body = "{{ messages[0].content }}"
     for written in ("", "{{ bos_token }}", "{{ bos_token }}<|begin_of_text|>"):
         made = TextTokenizer(tokenizer.spec, tokenizer.special_tokens, written + body)
@@ -170,7 +170,7 @@ def test_repeated_tokens_later_are_the_templates_business() -> None:
     # Llama 2 puts BOS before every turn of the user.
     tokenizer = TOKENIZERS["llama2"]
     messages = [*chat("a"), {"role": "assistant", "content": "b"}, *chat("c")]
-    assert tokenizer.encode_chat(messages).count(tokenizer.bos_id) == 2
+    assert tokenizer.encode_chat(messages).count(tokenizer.bos_token_id) == 2
 
 
 @pytest.mark.parametrize(

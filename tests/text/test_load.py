@@ -57,9 +57,9 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
     write(tmp_path, "generation_config.json", {"eos_token_id": 382})
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.eos_token_ids == (382,)
-    assert tokenizer.pad_id == tokenizer.control_tokens["<|endoftext|>"]
+    assert tokenizer.pad_token_id == tokenizer.control_tokens["<|endoftext|>"]
     with pytest.raises(ValueError, match=r"no EOS token, .* got 2 among"):
-        SpecialTokens(eos_token_ids=(1, 2), pad_id=2)
+        SpecialTokens(eos_token_ids=(1, 2), pad_token_id=2)
     with pytest.raises(ValueError, match="to pad with"):
         pad_token(1, (1,), {"</s>": 1}, "")
 
@@ -90,7 +90,9 @@ def test_control_tokens_that_the_model_spells_are_cut() -> None:
             "vocab": [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0], *characters],
         },
     }
-    made = TextTokenizer(spec, SpecialTokens(eos_token_ids=(2,), pad_id=0, bos_id=1))
+    made = TextTokenizer(
+        spec, SpecialTokens(eos_token_ids=(2,), pad_token_id=0, bos_token_id=1)
+    )
     text = "<s>a</s></s> b<s>"
     ids = made.encode(text)
     assert not any(made.is_control(index) for index in ids)

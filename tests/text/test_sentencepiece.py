@@ -50,7 +50,7 @@ def test_ids_are_sentencepieces_and_text_comes_back(model: Path) -> None:
             assert tokenizer.decode(ids) == text
     assert tokenizer.eos_token_id == processor.eos_id()
     assert tokenizer.encode_prompt("a")[0] == processor.bos_id()
-    assert tokenizer.pad_id == processor.unk_id()  # the model has no padding
+    assert tokenizer.pad_token_id == processor.unk_id()  # the model has no padding
 
 
 def test_saved_as_json_it_encodes_alike(model: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_characters() -> None:
     assert tokenizer.vocab_size == 7
     assert tokenizer.decode(tokenizer.encode("ab 🙂")) == "ab 🙂"
     assert tokenizer.decode([0, 1]) == "<pad><end>"
-    assert tokenizer.pad_id != tokenizer.eos_token_id
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
     with pytest.raises(ValueError, match="got 'x'"):
         tokenizer.encode("axb")
     for index in (-1, 7):

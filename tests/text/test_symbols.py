@@ -18,10 +18,10 @@ def test_one_token_a_word_and_padding_is_zero() -> None:
     words = f"{tags} low high yes + - * / ( ) = , : 0 9 50"
     ids = tokenizer.encode(words)
     assert len(ids) == len(set(ids)) == len(words.split())
-    assert tokenizer.pad_id == 0
+    assert tokenizer.pad_token_id == 0
     assert 0 not in ids
     assert tokenizer.encode("<end>") == [tokenizer.eos_token_id]
-    assert tokenizer.eos_token_id != tokenizer.pad_id
+    assert tokenizer.eos_token_id != tokenizer.pad_token_id
     assert tokenizer.vocab_size == 51 + 18
 
 

@@ -58,7 +58,7 @@ class ChatTokenizer(Tokenizer, Protocol):
         """The bytes that an id writes; they need not be whole characters."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a text that begins a row; `bos_token_id` first if the model wants it."""
+        """Ids of a text that begins a row; with `bos_token_id` where models want it."""
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True

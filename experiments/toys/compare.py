@@ -113,7 +113,7 @@ def first_row(
 
 
 def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> str:
-    """Markdown: an arm a row; mean, standard deviation and every seed's number."""
+    """Markdown: a row per arm; mean, standard deviation and every seed's number."""
     lines = [f"| arm | {' | '.join(summaries)} |", "|---" * (1 + len(summaries)) + "|"]
     for name, seeds in runs.items():
         cells = []

@@ -83,7 +83,7 @@ def contaminated(
       n: words an n-gram, >= 1.
 
     Returns:
-      One flag a prompt, True for those to drop. Time is linear in the texts.
+      One flag per prompt, True for those to drop. Time is linear in the texts.
 
     Raises:
       ValueError: n < 1.
@@ -138,7 +138,7 @@ def digit_free_matches(
         pure arithmetic would match every other.
 
     Returns:
-      One flag a prompt, True for those to drop.
+      One flag per prompt, True for those to drop.
 
     Raises:
       ValueError: `min_length` < 1.
@@ -185,7 +185,7 @@ def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
       Positions; every position is in exactly one of the three.
 
     Raises:
-      ValueError: not one answer a prompt.
+      ValueError: not one answer per prompt.
 
     Example:
       >>> deduplicate(["1 + 1", "1  + 1", "Why?", "why?"], ["2", "2 ", "so", "no"])

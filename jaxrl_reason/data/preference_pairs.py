@@ -54,7 +54,7 @@ def build_pairs(
       correct: [P, G] bool, the accuracy.
       truncated: [P, G] bool, stopped by the length limit.
       lengths: [P, G] response tokens.
-      max_pairs: K >= 1, the cap a prompt.
+      max_pairs: K >= 1, the most per prompt.
       seed: >= 0; another each round.
       failed: [P, G] bool, the grader failed; none if left out.
       problem_ids: [P] whole numbers >= 0; the prompts' positions if left out.

@@ -1,4 +1,4 @@
-"""One line a response, written as they come and kept through a kill."""
+"""One line per response, written as they come and kept through a kill."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Records:
 
     folder/
         config.json     identity, settings, versions, command, when it was resumed
-        records.jsonl   one row a response
+        records.jsonl   one row per response
         report.json     written at the end
 
     Args:

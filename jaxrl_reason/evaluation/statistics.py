@@ -124,7 +124,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def greedy_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimate]:
-    """Accuracy of one response a question.
+    """Accuracy of one response per question.
 
     Args:
       records: question's id -> its one record.

@@ -45,7 +45,7 @@ class Game:
     """The pieces of a game.
 
     Attributes:
-      prover: RL parts over a `RoleTask`, with any method; its `rewards` are not used.
+      prover: RL learner over a `RoleTask`, with any method; its `rewards` are not used.
       verifier: learner of a reward model, usually with the method `verifier`.
       base: the verifier that every round starts from; kept.
       problems: the verifier learns from solutions to these; twice their number must be
@@ -111,7 +111,7 @@ def play_game(
       timer: gets the seconds of each phase.
 
     Returns:
-      The state and one row a round.
+      The state and one row per round.
     """
     rows: list[Row] = []
     while state.round_index < game.settings.rounds:
@@ -188,7 +188,7 @@ def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
 def against(
     prover: RLLearner, score: ScoreRollouts, settings: GameSettings
 ) -> RLLearner:
-    """The prover's parts with rewards from a verifier; nothing is compiled anew.
+    """The prover's learner with rewards from a verifier; nothing is compiled anew.
 
     The verifier sees prompts without the role, and the batch whose mean the scores are
     centred on is all that one call of `rewards` gets: both roles of all its problems.

@@ -35,7 +35,7 @@ class MathVerifier:
     this keeps its own work under `if __name__ == "__main__":`.
 
     Args:
-      deadline: seconds of wall-clock time a pair.
+      deadline: seconds of wall-clock time per pair.
 
     Attributes:
       counts: how often the verdict was "equal", "unequal", "failed", or "refused"

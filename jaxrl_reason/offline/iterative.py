@@ -118,7 +118,7 @@ def rft_round(
     Args:
       sampler: task and sampler.
       learner: of supervised training.
-      optimizer: that the parts were built with.
+      optimizer: that the learner was built with.
       policy: samples; kept.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
       round_index: >= 0, another each round.
@@ -173,7 +173,7 @@ def star_round(
     Args:
       sampler: task and sampler; `prompt_width` must hold the hinted prompts.
       learner: of supervised training.
-      optimizer: that the parts were built with.
+      optimizer: that the learner was built with.
       policy: of the round before; samples; kept.
       base: the model that every round trains, kept.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
@@ -279,7 +279,7 @@ def _learnable(
     seed: int,
     signature: Callable[[str], Hashable],
 ) -> list[Example]:
-    """Right and complete responses that differ, at most so many a prompt."""
+    """Right and complete responses that differ, at most so many per prompt."""
     texts = response_texts(rollouts, sampler.task.tokenizer)
     kept = deduplicate_and_cap(
         correct_and_complete(

@@ -89,7 +89,7 @@ RFT = OfflineRecipe(
     sources=("2308.01825",),
     run=partial(rft_round, signature=equation_signature),
     settings={"samples per problem": 100, "temperature": 0.7},
-    not_published=("responses kept a problem: 4 here", _RUN),
+    not_published=("responses kept per problem: 4 here", _RUN),
 )
 STAR = OfflineRecipe(
     name="star",

@@ -61,7 +61,7 @@ class PreferenceSettings:
 
     @property
     def num_micro(self) -> int:
-        """Micro-batches for the worst case, one pair a row."""
+        """Micro-batches for the worst case, one pair per row."""
         return -(-self.pairs_per_update // self.rows_per_micro_batch)
 
 

@@ -96,6 +96,8 @@ class Line:
         words = shlex.split(self.text, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words = words[1:]
+        if words[:3] == ["python", "-m", "jaxrl_reason"]:
+            words = ["jaxrl-reason", *words[3:]]
         return words
 
     @property

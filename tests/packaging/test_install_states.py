@@ -146,6 +146,8 @@ def assert_installed_copy(environment: Environment, elsewhere: Path) -> None:
     info = {name for name in environment.installed() if name.endswith(".dist-info")}
     assert len(info) == 1
     assert environment.installed() - info == {"jaxrl_reason"}
+    said = call(environment.python.parent / "jaxrl-reason", "--help", cwd=elsewhere)
+    assert said.startswith("usage: jaxrl-reason COMMAND")
 
 
 def assert_runs_from_the_root(environment: Environment, checkout: Path) -> None:

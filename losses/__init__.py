@@ -4,12 +4,13 @@ Three kinds of plain functions that do not know each other: advantages, per-toke
 objectives and reductions. A published method joins one of each. Nothing here knows a
 model, a tokenizer, a mesh or a configuration; only jax and chex are imported.
 
-What many methods share stands by kind: `reductions`, `logprobs`, `advantages`,
+What many methods share is sorted by kind: `reductions`, `logprobs`, `advantages`,
 `returns`, `objectives`, `kl`, `correction`, `masks`, `rewards`, `repetition`,
-`controllers`, `metrics`, `evaluation`. What belongs to one published method stands in a
+`controllers`, `metrics`, `evaluation`. What belongs to one published method is in a
 module of its name: policy losses in `policy`, losses on pairs in `preference`, process
 rewards in `process`, several objectives in `multi_objective`, and `prover_verifier`.
-Every name is importable from here. What the policy losses take is told at `ppo_loss`.
+Every name is importable from here. The arguments of the policy losses are described at
+`ppo_loss`.
 
 Shapes: B sequences, T response tokens, V vocabulary, D width. `mask` [B, T] is bool or
 0/1, True on tokens that the policy produced. Everything takes bfloat16 and computes in

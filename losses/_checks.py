@@ -1,7 +1,7 @@
 """Checks made while tracing: shapes, types and settings, never the arrays' values.
 
 Every failure is a ValueError that states the rule and then what was given. Settings
-that are traced (a clip bound under a schedule, say) have no value yet and pass.
+that are traced (such as a clip bound under a schedule) have no value yet and pass.
 """
 
 import math

@@ -4,10 +4,13 @@ Public functions check what they are given (`_checks`, `_policy`), then compute 
 these. Everything stays finite: select and bound before exp, do not cancel.
 """
 
-import dataclasses
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxrl_reason.losses.reductions import Counts
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -16,24 +19,6 @@ LOG_RATIO_BOUND = 20.0
 
 # 1/n for n = 10 .. 3, the nested factors of the series of exp(-d) - 1 + d.
 _SERIES = tuple(1.0 / n for n in range(10, 2, -1))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Denominators of one mini-batch: whole numbers, int32.
-
-    Attributes:
-      tokens: [] tokens inside the mask.
-      sequences: [] rows with a token inside the mask.
-      groups: [] groups with such a row; None where no group ids were given.
-      group_tokens: [num_groups] tokens of each group; None likewise.
-    """
-
-    tokens: jax.Array
-    sequences: jax.Array
-    groups: jax.Array | None = None
-    group_tokens: jax.Array | None = None
 
 
 def zero_masked(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -73,7 +58,7 @@ def at_least_one(count: jax.Array) -> jax.Array:
     return jnp.maximum(count, 1).astype(jnp.float32)
 
 
-def token_mean(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
+def token_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
     """sum_it m_it x_it / N, N the tokens of the mini-batch."""
     total = jnp.sum(jnp.where(mask, x, 0.0))
     return total / jnp.maximum(counts.tokens, 1).astype(jnp.float32)
@@ -84,12 +69,12 @@ def row_means(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(zero_masked(x, mask), axis=1) / at_least_one(jnp.sum(mask, axis=1))
 
 
-def sequence_mean(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
+def sequence_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
     """1/N sum_i (1/n_i) sum_t m_it x_it, N the sequences of the mini-batch."""
     return jnp.sum(row_means(x, mask)) / at_least_one(counts.sequences)
 
 
-def sequence_sum_mean(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
+def sequence_sum_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
     """1/N sum_it m_it x_it, N the sequences of the mini-batch."""
     return jnp.sum(zero_masked(x, mask)) / at_least_one(counts.sequences)
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Counts, Metrics, bounded_exp, k3, metric_total
+from jaxrl_reason.losses._math import Metrics, bounded_exp, k3, metric_total
 from jaxrl_reason.losses.kl import kl_penalty
+from jaxrl_reason.losses.reductions import Counts
 
 Reduction = Callable[[jax.Array, jax.Array, Counts], jax.Array]
 

@@ -196,7 +196,7 @@ def whiten(
     keep the mean; OpenRLHF: `ddof=0`, the variance at least 1e-8 instead of 1e-8 added.
 
     Args:
-      x: [B, T], or any shape; hand over the whole batch, the statistics of a part are
+      x: [B, T], or any shape; pass the whole batch, the statistics of a part are
         not the batch's. On a mesh they are those of all devices.
       mask: of the same shape, bool or 0/1; `x` may hold anything where it is 0.
       ddof: 1 divides the sum of squares by n - 1, 0 by n.

@@ -298,7 +298,7 @@ def effective_sample_size(weights: ArrayLike, mask: ArrayLike) -> jax.Array:
 
     ESS / n = (mean w)^2 / mean(w^2), n the unmasked tokens: 1 for equal weights, 1 / n
     when one token has all the weight. Kong 1992. verl clips the weights to [1 / cap,
-    cap] first; hand over what you want measured.
+    cap] first; pass what you want measured.
 
     Args:
       weights: [B, T] >= 0, of the whole mini-batch; parts do not add up, see

@@ -6,12 +6,32 @@ batch. The results are parts that add up, over micro-batches and over devices, t
 mean over the whole.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks, _math
-from jaxrl_reason.losses._math import Counts, at_least_one, zero_masked
+from jaxrl_reason.losses._math import at_least_one, zero_masked
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Denominators of one mini-batch: whole numbers, int32.
+
+    Attributes:
+      tokens: [] tokens inside the mask.
+      sequences: [] rows with a token inside the mask.
+      groups: [] groups with such a row; None where no group ids were given.
+      group_tokens: [num_groups] tokens of each group; None likewise.
+    """
+
+    tokens: jax.Array
+    sequences: jax.Array
+    groups: jax.Array | None = None
+    group_tokens: jax.Array | None = None
 
 
 def batch_counts(

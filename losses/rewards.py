@@ -184,13 +184,13 @@ def difficulty_reward(
     Args:
       passed: [..., K] bool or 0/1, one per test.
       levels: [..., K] int in [0, L) from `difficulty_levels`; a test with any other
-        level, -1 for padding say, does not count.
+        level, such as -1 for padding, does not count.
       scores: L worths, >= 0, that sum to 1.
       soft: the soft scheme.
 
     Returns:
-      [...] float32 constants in [0, 1]. A level without tests earns nothing and stands
-      in nobody's way, so that a problem without tests has the reward 0.
+      [...] float32 constants in [0, 1]. A level without tests earns nothing and blocks
+      no other, so that a problem without tests has the reward 0.
 
     Raises:
       ValueError: shapes differ, or the scores are negative or do not sum to 1.

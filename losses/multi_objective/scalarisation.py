@@ -114,7 +114,7 @@ def dwa_weights(
 
     w_k = L_k(t-1) / L_k(t-2), lambda_k = K softmax(w / T)_k. arXiv 1803.10704, equation
     7. Losses are averages over an epoch. In the first two epochs the weights are 1:
-    hand over the same losses twice.
+    pass the same losses twice.
 
     Args:
       losses: [K], or a list of K numbers, > 0: those of the last epoch, t-1.

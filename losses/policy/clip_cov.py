@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
-    Counts,
     Metrics,
     bounded_exp,
     metric_total,
@@ -28,6 +27,7 @@ from jaxrl_reason.losses._policy import (
     total_loss,
 )
 from jaxrl_reason.losses.policy.kl_cov import covariance_terms, selected_tokens
+from jaxrl_reason.losses.reductions import Counts
 
 
 def clip_cov_tokens(

@@ -7,7 +7,7 @@ The method's other parts are `grpo_advantages`, `group_signal` (dynamic sampling
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, bounded_exp, token_mean
+from jaxrl_reason.losses._math import Metrics, bounded_exp, token_mean
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -15,6 +15,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def dapo_loss(

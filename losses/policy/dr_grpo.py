@@ -4,7 +4,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Counts, Metrics, bounded_exp, sequence_sum_mean
+from jaxrl_reason.losses._math import Metrics, bounded_exp, sequence_sum_mean
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -12,6 +12,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def dr_grpo_loss(

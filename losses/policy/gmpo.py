@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, sequence_mean, zero_masked
+from jaxrl_reason.losses._math import Metrics, sequence_mean, zero_masked
 from jaxrl_reason.losses._policy import (
     check_clip,
     policy_batch,
@@ -16,6 +16,7 @@ from jaxrl_reason.losses._policy import (
     total_loss,
 )
 from jaxrl_reason.losses.policy.gspo import sequence_ratio
+from jaxrl_reason.losses.reductions import Counts
 
 
 def gmpo(

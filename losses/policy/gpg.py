@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, token_mean
+from jaxrl_reason.losses._math import Metrics, token_mean
 from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
 from jaxrl_reason.losses._statistics import Statistics, statistics
+from jaxrl_reason.losses.reductions import Counts
 
 
 def gpg_advantages(

@@ -3,7 +3,7 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, bounded_exp, sequence_mean
+from jaxrl_reason.losses._math import Metrics, bounded_exp, sequence_mean
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -11,6 +11,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def grpo_loss(

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses._math import (
-    Counts,
     Metrics,
     bounded_exp,
     row_means,
@@ -24,6 +23,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def gspo(

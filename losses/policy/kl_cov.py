@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
-    Counts,
     Metrics,
     bounded_exp,
     metric_total,
@@ -23,6 +22,7 @@ from jaxrl_reason.losses._math import (
     zero_masked,
 )
 from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
+from jaxrl_reason.losses.reductions import Counts
 
 
 def token_covariance(

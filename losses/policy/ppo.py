@@ -3,7 +3,7 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, bounded_exp, token_mean
+from jaxrl_reason.losses._math import Metrics, bounded_exp, token_mean
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -11,6 +11,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def ppo_loss(
@@ -59,8 +60,8 @@ def ppo_loss(
       kl_gradient: likewise its gradient; the estimator's own if left out.
       entropy: [B, T] of the policy, for the metrics and the bonus.
       entropy_coef: weight of the entropy bonus, finite; may be negative.
-      weights: [B, T] or [B] constants w that multiply the objective alone, a rollout
-        correction say.
+      weights: [B, T] or [B] constants w that multiply the objective alone, such as a
+        rollout correction.
 
     Returns:
       The scalar, this micro-batch's part of the mean over the mini-batch: sum the parts

@@ -3,8 +3,9 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, token_mean
+from jaxrl_reason.losses._math import Metrics, token_mean
 from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
+from jaxrl_reason.losses.reductions import Counts
 
 
 def reinforce_loss(
@@ -26,8 +27,8 @@ def reinforce_loss(
 
     l = -A log pi, L = token_mean(w l), and the optional terms reduced alike. Williams
     1992. There is no ratio: one update per rollout. Advantages: any,
-    `discounted_returns` minus a baseline say. The value says nothing about progress,
-    only the gradient counts; at ratio 1 it is that of `ppo_loss`.
+    such as `discounted_returns` minus a baseline. The value is no measure of progress,
+    only the gradient matters; at ratio 1 it is that of `ppo_loss`.
 
     Args:
       logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],

@@ -3,8 +3,9 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Counts, Metrics, sequence_sum_mean
+from jaxrl_reason.losses._math import Metrics, sequence_sum_mean
 from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
+from jaxrl_reason.losses.reductions import Counts
 
 
 def rloo_loss(

@@ -5,13 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import (
-    Counts,
-    Metrics,
-    bounded_exp,
-    metric_total,
-    token_mean,
-)
+from jaxrl_reason.losses._math import Metrics, bounded_exp, metric_total, token_mean
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -19,6 +13,7 @@ from jaxrl_reason.losses._policy import (
     policy_metrics,
     total_loss,
 )
+from jaxrl_reason.losses.reductions import Counts
 
 
 def vapo_loss(

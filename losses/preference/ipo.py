@@ -24,7 +24,7 @@ def ipo_loss(
     L = mean[(D - 1/(2 beta))^2]. arXiv 2310.12036, equation 17, beta its tau. Where DPO
     drives D to infinity on a pair that is always labelled alike, IPO stops at the
     margin. OpenRLHF takes sums (`sequence_logprobs`), as here; TRL takes token means:
-    hand over `average_logprobs` for that, and beta means something else.
+    pass `average_logprobs` for that, and beta means something else.
 
     Args:
       policy_chosen: [B] `sequence_logprobs` (or `average_logprobs`) under the policy.

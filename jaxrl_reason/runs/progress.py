@@ -14,7 +14,11 @@ from rich.text import Text
 # What is shown, in this order: the label, and the names it is looked for under. A row
 # of metrics has the longer ones, the shorter ones are for calling `update` by hand.
 _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("loss", "loss {:.3f}", ("loss", "policy/loss", "sft/loss", "preference/loss")),
+    (
+        "loss",
+        "loss {:.3f}",
+        ("loss", "policy/loss", "sft/loss", "preference/loss", "reward_model/loss"),
+    ),
     ("reward", "reward {:.2f}", ("reward", "reward/mean")),
     ("accuracy", "right {:.1%}", ("accuracy", "reward/accuracy")),
     ("heldout", "held-out {:.1%}", ("heldout", "heldout/accuracy")),

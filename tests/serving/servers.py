@@ -117,7 +117,7 @@ class PolicyServer:
         keys = jax.numpy.stack([self.keys[body["seed"]]] * SETTINGS.sequences)
         inputs = (tokens, np.full(rows, len(prompt), np.int32), keys)
         sample = shared_pieces(SETTINGS.temperature).sample
-        done = sample(self.loaded[self.now], *one_device().leading(inputs))
+        done = sample(self.loaded[self.now], *one_device().put_batch(inputs))
         done = jax.device_get(done)
         size = int(done.lengths[0])
         return {

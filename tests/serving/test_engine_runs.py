@@ -58,15 +58,18 @@ def learner():
 
 def run_with(learner, sample=None):
     """Steps of one policy, with what the correction was computed from."""
-    weighed, weigh = [], learner.weights
+    weighed = []
+    (correction,) = learner.components
 
     def weights(*args):
-        found = weigh(*args)
+        found = correction.weights(*args)
         weighed.append((*map(np.asarray, args), np.asarray(found)))
         return found
 
     learner = dataclasses.replace(
-        learner, sample=sample or learner.sample, weights=weights
+        learner,
+        sample=sample or learner.sample,
+        components=(dataclasses.replace(correction, weights=weights),),
     )
     state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     rows, collected, starts = [], [], []

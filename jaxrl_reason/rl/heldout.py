@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.collect import SampleFn, sample_groups
@@ -96,11 +95,6 @@ def build_heldout_evaluation(
     return HeldoutEvaluation(
         task, problems, sample, num_samples, chunk, prompt_width, seed, batch_sharding
     )
-
-
-def binomial_error(accuracy: float, num_problems: int) -> float:
-    """Standard error of an accuracy over independent problems."""
-    return float(np.sqrt(accuracy * (1 - accuracy) / num_problems))
 
 
 def samples_for_people(

@@ -145,16 +145,6 @@ def _maxrss_unit(system: str) -> int:
     return 1 if system == "darwin" else 1024
 
 
-def peak_device_memory_bytes() -> int | None:
-    """Largest memory held on any local accelerator, in bytes; None on a CPU."""
-    peaks = []
-    for device in jax.local_devices():
-        stats = device.memory_stats()
-        if stats and "peak_bytes_in_use" in stats:
-            peaks.append(int(stats["peak_bytes_in_use"]))
-    return max(peaks, default=None)
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a result may depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}

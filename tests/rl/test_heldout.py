@@ -1,11 +1,9 @@
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 
 from jaxrl_reason.rl.heldout import (
-    binomial_error,
     build_heldout_evaluation,
     samples_for_people,
 )
@@ -88,12 +86,6 @@ def test_greedy_answers_are_the_same_for_every_seed():
     runs = [dataclasses.replace(greedy, seed=seed) for seed in (0, 1)]
     answers = [run.run(first_policy().params).tokens for run in runs]
     np.testing.assert_array_equal(*answers)
-
-
-def test_the_binomial_error():
-    assert binomial_error(0.5, 100) == pytest.approx(0.05)
-    assert binomial_error(1.0, 100) == 0
-    assert binomial_error(0.3, 512) == pytest.approx(math.sqrt(0.21 / 512))
 
 
 def test_samples_for_people():

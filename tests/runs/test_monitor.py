@@ -125,11 +125,6 @@ def test_maxrss_units():
     assert monitor._maxrss_unit("darwin") == 1
 
 
-def test_device_memory_is_unknown_or_positive():
-    peak = monitor.peak_device_memory_bytes()
-    assert peak is None or peak > 0
-
-
 def test_versions_name_what_a_result_depends_on():
     found = monitor.versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))

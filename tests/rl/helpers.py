@@ -1,13 +1,14 @@
 """A toy task, a tiny model and the compiled pieces that the tests of training share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from experiments.toys import toy_setup
 from experiments.toys.toy_setup import one_device
@@ -25,7 +26,7 @@ from jaxrl_reason.rl.rl_learner import (
     init_rl_state,
 )
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics import Row, finish_metrics
 from jaxrl_reason.runs.monitor import PhaseTimer
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded
@@ -198,3 +199,46 @@ def same_trees(a: Any, b: Any) -> bool:
 def copied(tree: Any) -> Any:
     """The arrays of a tree on the host, which survive a donation."""
     return jax.tree.map(np.array, tree)
+
+
+class FollowedUpdate:
+    """An update whose results are kept and, with a leader, replaced by the leader's.
+
+    Two compiled programs make the same update but for rounding, and Adam sets no bound
+    to what becomes of it: of a gradient near zero only the sign is left. A follower
+    starts every update from the state that its leader had, so that what the two make of
+    it can be compared.
+    """
+
+    def __init__(
+        self, update: Callable[..., Any], leader: "FollowedUpdate | None" = None
+    ) -> None:
+        self.update, self.leader = update, leader
+        self.states: list[Any] = []  # after each update, on the host
+        self.metrics: list[Row] = []
+
+    def __call__(self, state: Any, batch: Any, live: Any, **given: Any) -> Any:
+        state, metrics = self.update(state, batch, live, **given)
+        self.states.append(copied(state))
+        self.metrics.append(finish_metrics(metrics))
+        if self.leader is not None:
+            made = self.leader.states[len(self.states) - 1]
+            state = jax.tree.map(
+                lambda x, y: jax.device_put(y, x.sharding), state, made
+            )
+        return state, metrics
+
+    def gradient_error(self) -> float:
+        """The largest distance from the leader's gradients, in parts of the largest.
+
+        Read off Adam's first moments, which have the same past.
+        """
+        worst = 0.0
+        for states in zip(self.states, self.leader.states, strict=True):
+            moments = (optax.tree_utils.tree_get(x.opt_state, "mu") for x in states)
+            pairs = list(zip(*map(jax.tree.leaves, moments), strict=True))
+            apart = max(np.abs(mine - its).max() for mine, its in pairs)
+            largest = max(np.abs(its).max() for _, its in pairs)
+            # Without a signal all are zero.
+            worst = max(worst, float(apart / largest) if apart else 0.0)
+        return worst

@@ -16,6 +16,7 @@ from tests.rl.helpers import (
     ENDS,
     SETTINGS,
     EndlessProblems,
+    FollowedUpdate,
     copied,
     one_device,
     same_trees,
@@ -47,6 +48,7 @@ class Run:
     starts: list  # parameters at the start of each step
     end: object
     weights: list  # (old, sampler, mask) and the weights of each step
+    update: FollowedUpdate
     server: PolicyServer | None = None
     kept: list = dataclasses.field(default_factory=list)
 
@@ -56,20 +58,25 @@ def learner():
     return toy_learner(with_importance_weights(grpo(kl_coef=0)))
 
 
-def run_with(learner, sample=None):
-    """Steps of one policy, with what the correction was computed from."""
-    weighed = []
+def run_with(learner, sample=None, leader=None):
+    """Steps of one policy, with what the correction was computed from.
+
+    With a leader, every update starts from the state that the leader's had.
+    """
     (correction,) = learner.components
+    weighed, weigh = [], correction.weights
 
     def weights(*args):
-        found = correction.weights(*args)
+        found = weigh(*args)
         weighed.append((*map(np.asarray, args), np.asarray(found)))
         return found
 
+    update = FollowedUpdate(learner.update, leader)
     learner = dataclasses.replace(
         learner,
         sample=sample or learner.sample,
         components=(dataclasses.replace(correction, weights=weights),),
+        update=update,
     )
     state, stream = toy_state(learner), EndlessProblems(SETTINGS.prompts_per_step)
     rows, collected, starts = [], [], []
@@ -79,10 +86,11 @@ def run_with(learner, sample=None):
         state, row, found = rl_iteration(learner, state, stream, timer)
         rows.append(row | timer.take())
         collected.append(found.rollouts)
-    return Run(rows, collected, starts, copied(state.policy.params), weighed)
+    end = copied(state.policy.params)
+    return Run(rows, collected, starts, end, weighed, update)
 
 
-def served_run(learner, folder, **options):
+def served_run(learner, folder, leader=None, **options):
     server = PolicyServer(lag=options.pop("lag", 0))
     with served(server) as url:
         endpoint = Endpoint(url, timeout_seconds=60.0, tries=1)
@@ -97,7 +105,7 @@ def served_run(learner, folder, **options):
             **options,
         )
         engine.server = server
-        run = run_with(learner, engine)
+        run = run_with(learner, engine, leader)
     run.server, run.kept = server, sorted(path.name for path in folder.iterdir())
     return run
 
@@ -108,8 +116,8 @@ def own(learner):
 
 
 @pytest.fixture(scope="module")
-def exact(learner, tmp_path_factory):
-    return served_run(learner, tmp_path_factory.mktemp("exact"))
+def exact(learner, own, tmp_path_factory):
+    return served_run(learner, tmp_path_factory.mktemp("exact"), own.update)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +136,9 @@ def test_an_exact_server_gives_the_run_of_our_own_sampler(own, exact):
         )
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), own.starts[0], own.end)
     assert min(jax.tree.leaves(moved)) > 1e-3
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
-        own.end,
-        exact.end,
-    )
+    assert exact.update.gradient_error() < 1e-5
+    for one, other in zip(own.update.metrics, exact.update.metrics, strict=True):
+        assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
 
 
 def test_the_weights_move_to_the_server_every_step(exact):

@@ -43,6 +43,7 @@ def test_a_window_counts_positions_not_columns() -> None:
     assert not (window_mask(positions, 1) & attention_mask(segments))[0, 5, 4]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
 def test_grouped_attention_is_multi_head_attention_with_repeated_heads(
     kv_heads: int,
@@ -122,6 +123,7 @@ def stretched(scaling: RopeScaling, frequency: float, pair: int, half: int) -> f
     return slowed * frequency / scaling.factor + (1 - slowed) * frequency
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scaled_positions_are_those_of_the_formulas(scaling: RopeScaling) -> None:
     half, position = 16, 37

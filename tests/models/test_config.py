@@ -6,6 +6,8 @@ import pytest
 from jaxrl_reason.models import LinearScaling, Llama3Scaling, YarnScaling
 from tests.models.reference import TINY
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),

@@ -153,6 +153,7 @@ def made_shapes(function: Any, *args: Any) -> list[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.fast
 def test_no_array_of_the_size_of_a_frozen_stack_is_made() -> None:
     stack = BASE["layers"]["mlp"]["gate"].shape
     grad = jax.grad(lambda f: loss(with_lora(BASE, f, SETTINGS))[0])
@@ -193,6 +194,7 @@ def test_a_target_of_the_rank_is_learned() -> None:
     assert errors[-1] < 1e-2 * errors[0], (errors[0], errors[-1])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("targets", [LORA_TARGETS, ("output", "up")])
 def test_shapes_axes_and_values_agree(targets: tuple[str, ...]) -> None:
     settings = LoraSettings(rank=3, targets=targets)
@@ -221,6 +223,7 @@ def test_shapes_axes_and_values_agree(targets: tuple[str, ...]) -> None:
                 assert not x.any()
 
 
+@pytest.mark.fast
 def test_a_bfloat16_base_has_float32_factors_and_merges_into_its_own_type() -> None:
     config = replace(MODEL.config, param_dtype="bfloat16", dtype="bfloat16")
     said = abstract_lora(Transformer(config), SETTINGS)
@@ -234,6 +237,7 @@ def test_a_bfloat16_base_has_float32_factors_and_merges_into_its_own_type() -> N
     jax.tree.map(near, jax.tree.map(lambda x: np.float64(x), merged), wanted)
 
 
+@pytest.mark.fast
 def test_the_base_is_not_copied() -> None:
     beside = with_lora(BASE, TRAINED, SETTINGS)
     for name in ("embedding", "head", "final_norm"):
@@ -243,6 +247,7 @@ def test_the_base_is_not_copied() -> None:
             assert beside["layers"][part][name] is x
 
 
+@pytest.mark.fast
 def test_the_scale() -> None:
     assert LoraSettings(rank=16, alpha=8.0).scale == 0.5
     assert LoraSettings(rank=16, alpha=8.0, rank_stabilized=True).scale == 2.0

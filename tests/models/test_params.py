@@ -46,6 +46,7 @@ def test_values_shapes_and_axes_come_from_one_declaration(kind: Any, name: str) 
         assert ("layers" in axes[path]) == ("'layers'" in path)
 
 
+@pytest.mark.fast
 def test_axes_stand_for_the_sizes_they_name() -> None:
     c = VARIANTS["everything"]
     c = replace(c, num_heads=6, num_kv_heads=3, num_layers=5)
@@ -64,6 +65,7 @@ def test_axes_stand_for_the_sizes_they_name() -> None:
             assert axis is None or sizes[axis] == size, path
 
 
+@pytest.mark.fast
 def test_parameter_count_is_the_formula() -> None:
     c = VARIANTS["everything"]
     attention = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim * c.hidden_size

@@ -24,7 +24,34 @@ def house_modules() -> list[str]:
     return sorted(f"jaxrl_reason.{name}".rstrip(".") for name in inside)
 
 
-@pytest.mark.parametrize("name", house_modules())
+def public_packages() -> list[str]:
+    """The packages that name what they offer."""
+    packages = [m for m in house_modules() if (folder_of(m) / "__init__.py").exists()]
+    return [m for m in packages if hasattr(importlib.import_module(m), "__all__")]
+
+
+def folder_of(module: str) -> Path:
+    inside = module.split(".")
+    bare = inside[1:2] in (["losses"], ["sharding"])
+    return ROOT.joinpath(*(inside[1:] if bare else inside))
+
+
+PUBLIC_PACKAGES = public_packages()
+# Where the public names stand, whose examples are among the fast tests.
+PUBLIC_MODULES = {
+    getattr(getattr(package, name), "__module__", "")
+    for package in map(importlib.import_module, PUBLIC_PACKAGES)
+    for name in package.__all__
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.fast if name in PUBLIC_MODULES else ())
+        for name in house_modules()
+    ],
+)
 def test_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0

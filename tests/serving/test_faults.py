@@ -125,6 +125,7 @@ def test_requests_say_all_and_answers_keep_their_places():
     }
 
 
+@pytest.mark.fast
 def test_an_answer_after_its_end_is_padded():
     done = drawn_from(always(choice()))
     assert done.tokens[0].tolist() == [7, 1, 0, 0]
@@ -214,6 +215,7 @@ def test_tries_end_with_url_and_status():
     assert len(asked) <= 6
 
 
+@pytest.mark.fast
 def test_a_refusal_is_final():
     asked = []
 
@@ -322,6 +324,7 @@ def test_weights_that_move_during_a_rollout_count_as_the_older_ones():
     assert done.policy_version.tolist() == [1] * 4
 
 
+@pytest.mark.fast
 def test_folders_come_whole_and_old_ones_go(tmp_path):
     seen = []
 
@@ -362,6 +365,7 @@ def test_a_cache_that_was_not_reset_is_an_error(tmp_path):
             transport.send([("a", np.zeros(2, np.float32))], 0)
 
 
+@pytest.mark.fast
 def test_vllm_is_told_the_folder_and_the_version():
     first, _, last = vllm_requests("/w/version-00000004", 4)
     assert first[1] == {
@@ -387,6 +391,7 @@ def test_log_probs_of_another_distribution_are_refused(settings, logprobs, messa
         ServerSampling("m", SamplingSettings(4, ENDS, **settings), VOCAB, logprobs)
 
 
+@pytest.mark.fast
 def test_log_probs_that_fit_are_taken():
     for settings, logprobs in (
         ({"top_p": 0.9, "top_k": 5}, "raw"),

@@ -3,6 +3,8 @@ import pytest
 
 from jaxrl_reason.sharding import MESH_AXES, make_mesh, parse_mesh
 
+pytestmark = pytest.mark.fast
+
 
 def test_one_device_is_the_smallest_mesh() -> None:
     mesh = make_mesh()

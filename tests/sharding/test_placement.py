@@ -34,6 +34,7 @@ def specs(shardings: Any) -> Any:
     return jax.tree.map(lambda sharding: sharding.spec, shardings)
 
 
+@pytest.mark.fast
 def test_tree_shardings_follow_the_axes() -> None:
     found = tree_shardings(make_mesh(), ShardingRules(), AXES, make_params())
     assert specs(found) == {
@@ -57,6 +58,7 @@ def test_axes_that_do_not_fit_the_rank_name_the_path() -> None:
         tree_shardings(make_mesh(), ShardingRules(), axes, make_params())
 
 
+@pytest.mark.fast
 def test_state_shardings_mirror_the_parameters_in_adamw() -> None:
     params = make_params()
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
@@ -82,6 +84,7 @@ def test_state_shardings_replicate_factored_moments() -> None:
     assert factored.v["w"] == PartitionSpec("fsdp")
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("batch_size", [0, -8])
 def test_an_empty_batch_is_refused(batch_size: int) -> None:
     with pytest.raises(

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 from jaxrl_reason.sharding import Constrainer, ShardingRules, make_mesh, no_constraint
 
 
+@pytest.mark.fast
 def test_default_specs() -> None:
     rules = ShardingRules()
     assert rules.spec(()) == PartitionSpec()
@@ -65,6 +66,7 @@ def test_a_mesh_axis_that_the_mesh_lacks_is_named() -> None:
         rules.sharding(make_mesh(), ("embed",))
 
 
+@pytest.mark.fast
 def test_constrainer_keeps_values_and_hashes_by_value() -> None:
     mesh, rules = make_mesh(), ShardingRules()
     constrain = rules.constrainer(mesh)
@@ -76,6 +78,7 @@ def test_constrainer_keeps_values_and_hashes_by_value() -> None:
     assert no_constraint(x, ("batch", "sequence")) is x
 
 
+@pytest.mark.fast
 def test_constrainer_says_into_how_many_parts() -> None:
     constrain = ShardingRules().constrainer(make_mesh())
     assert constrain.split("batch") == constrain.split(None) == 1

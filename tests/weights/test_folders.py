@@ -38,6 +38,7 @@ def same_bits(one: Any, other: Any) -> bool:
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("case", CASES)
 def test_import_export_import_is_the_identity(case: str, tmp_path: Path) -> None:
     first = load_pretrained(write_folder(case, tmp_path / "a"))
@@ -94,6 +95,7 @@ def test_generation_config_says_the_ends(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fast
 def test_settings_of_a_run_and_no_others(tmp_path: Path) -> None:
     write_folder(CASE, tmp_path)
     config = load_pretrained(tmp_path, context_length=32, remat="full").config

@@ -23,6 +23,8 @@ from jaxrl_reason.weights.untrusted import read_json
 from tests.models.reference import TINY
 from tests.weights.cases import CASES, LLAMA, MISTRAL, QWEN2, QWEN3
 
+pytestmark = pytest.mark.fast
+
 FILE = Path("a/config.json")
 
 

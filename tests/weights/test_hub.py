@@ -10,6 +10,8 @@ import pytest
 
 from jaxrl_reason.weights import WeightsError, find_model
 
+pytestmark = pytest.mark.fast
+
 
 def hub_with(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
     fake = SimpleNamespace(snapshot_download=download)

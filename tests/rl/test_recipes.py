@@ -17,7 +17,7 @@ import pytest
 from jaxrl_reason import losses
 from jaxrl_reason.losses import batch_counts
 from jaxrl_reason.rl.controller import Controller
-from jaxrl_reason.rl.method import Experience, Method
+from jaxrl_reason.rl.method import DynamicSampling, Experience, Method
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.dapo import DAPO, DAPO_LADDER
 from jaxrl_reason.rl.recipes.grpo import grpo
@@ -552,7 +552,7 @@ def test_a_step_with_importance_weights_of_1_is_the_plain_step() -> None:
     # Here the sampler and the trainer agree, but for rounding. Gradients are compared,
     # not what Adam makes of them: near zero that is the sign, times the learning rate.
     method = dataclasses.replace(
-        built("gspo"), dynamic_sampling=True
+        built("gspo"), dynamic_sampling=DynamicSampling()
     )  # all with signal
     row, plain = first_update(method)
     other, weighed = first_update(with_importance_weights(method))

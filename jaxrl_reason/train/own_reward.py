@@ -12,62 +12,36 @@ from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rewards import Rewards
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
 # Rewards of a group that differ by less carry no signal.
 _EQUAL = 1e-6
 
 
-def with_own_reward(
-    method: Method,
-    task: RewardTask,
-    problems: Sequence[Any],
-    *,
-    max_new_tokens: int,
-    overlong_cache: int = 0,
-) -> Method:
-    """The method with the task's function in place of its own rewards.
+class FunctionRewards:
+    """Rewards of rollouts by a task's function, and the means of their parts.
 
-    Where the method looks for groups with signal, those count whose rewards differ:
-    such a reward may tell responses apart that are all right or all wrong.
+    [P, G] of a function that returns numbers, [P, G, R] of one that returns parts; nan
+    where the function raised, gave no finite number, or other parts than for the first
+    response: the loop takes that for a grader that failed.
 
     Args:
-      method: any.
       task: whose function it is.
       problems: that are trained on.
-      max_new_tokens: the length limit.
-      overlong_cache: tokens before the limit over which the reward falls by up to 1
-        (DAPO's soft punishment); 0 for none.
     """
-    rewards = function_rewards(task, problems)
-    if overlong_cache:
-        rewards = with_overlong_penalty(rewards, max_new_tokens, overlong_cache)
-    sampling = method.dynamic_sampling
-    if sampling is not None:
-        sampling = dataclasses.replace(sampling, keep_groups=rewards_differ)
-    return dataclasses.replace(method, rewards=rewards, dynamic_sampling=sampling)
 
+    def __init__(self, task: RewardTask, problems: Sequence[Any]) -> None:
+        self.task = task
+        self._by_id = {p.problem_id: p for p in problems}
+        self._sums: dict[str, list[float]] = {}
 
-def function_rewards(task: RewardTask, problems: Sequence[Any]) -> Rewards:
-    """[P, G] of a function that returns numbers, [P, G, R] of one that returns parts.
-
-    nan where the function raised, gave no finite number, or other parts than for the
-    first response: the loop takes that for a grader that failed.
-    """
-    by_id = {p.problem_id: p for p in problems}
-
-    def score(problem: Any, ids: list[int]) -> Score | None:
-        try:
-            found = task.score(problem, task.tokenizer.decode(ids))
-        except Exception:  # a user's function may raise anything; grading has told
-            return None
-        return found if math.isfinite(found.total) else None
-
-    def rewards(rollouts: Rollouts) -> np.ndarray:
+    def __call__(self, rollouts: Rollouts) -> np.ndarray:
+        """The rewards, for `Method.rewards`."""
         groups, tokens = rollouts.correct.shape, rollouts.tokens
         scores = [
-            score(
-                by_id[int(rollouts.problem_ids[p])],
+            self._score(
+                self._by_id[int(rollouts.problem_ids[p])],
                 tokens[p, g, : rollouts.lengths[p, g]].tolist(),
             )
             for p, g in np.ndindex(groups)
@@ -77,10 +51,52 @@ def function_rewards(task: RewardTask, problems: Sequence[Any]) -> Rewards:
         for row, found in zip(out, scores, strict=True):
             if found is not None and set(found.parts) == set(names):
                 row[:] = [found.parts[name] for name in names]
+        for name, column in zip(names, out.T, strict=True):
+            self._sums.setdefault(name, []).extend(column[~np.isnan(column)].tolist())
         parts = out.reshape(*groups, len(names))
         return parts[..., 0] if names == ["reward"] else parts
 
-    return rewards
+    def _score(self, problem: Any, ids: list[int]) -> Score | None:
+        try:
+            found = self.task.score(problem, self.task.tokenizer.decode(ids))
+        except Exception:  # a user's function may raise anything; grading has told
+            return None
+        return found if math.isfinite(found.total) else None
+
+    def take_means(self) -> Row:
+        """`reward/<part>`, the mean over the responses since the last call."""
+        taken, self._sums = self._sums, {}
+        return {
+            f"reward/{name}": float(np.mean(values))
+            for name, values in taken.items()
+            if values and name != "reward"
+        }
+
+
+def with_own_reward(
+    method: Method,
+    rewards: FunctionRewards,
+    *,
+    max_new_tokens: int,
+    overlong_cache: int = 0,
+) -> Method:
+    """The method with a function of one's own in place of its rewards.
+
+    Where the method looks for groups with signal, those count whose rewards differ:
+    such a reward may tell responses apart that are all right or all wrong.
+
+    Args:
+      method: any.
+      rewards: the function.
+      max_new_tokens: the length limit.
+      overlong_cache: tokens before the limit over which the reward falls by up to 1
+        (DAPO's soft punishment); 0 for none.
+    """
+    given: Rewards = rewards
+    if overlong_cache:
+        given = with_overlong_penalty(rewards, max_new_tokens, overlong_cache)
+    keep = rewards_differ if method.signal_share else None
+    return dataclasses.replace(method, rewards=given, keep_groups=keep)
 
 
 def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:

@@ -22,7 +22,6 @@ from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
-from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.session import Session, StageResult
@@ -93,12 +92,11 @@ def run_method(setup: Setup, max_new_tokens: int) -> Method:
         max_new_tokens=max_new_tokens,
         dapo_settings=settings.dapo,
     )
-    if isinstance(setup.task, RewardTask):
+    if setup.own_reward is not None:
         soft = settings.method == "dapo" and settings.dapo.soft_overlong
         method = with_own_reward(
             method,
-            setup.task,
-            setup.problems.train,
+            setup.own_reward,
             max_new_tokens=max_new_tokens,
             overlong_cache=settings.dapo.overlong_cache if soft else 0,
         )
@@ -140,6 +138,7 @@ def run_hooks(
 ) -> Hooks:
     """Rows, checkpoints, held-out accuracy and samples of a stage with rollouts."""
     by_id = {p.problem_id: p for p in setup.problems.train}
+    own = setup.own_reward
 
     def evaluate(params: Any) -> Row:
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
@@ -158,5 +157,6 @@ def run_hooks(
         evaluate=evaluate,
         evaluate_every=setup.settings.eval.every,
         show_samples=show,
+        annotate=None if own is None else lambda step: own.take_means(),
         profile=session.profile(setup.settings.profile),
     )

@@ -14,12 +14,14 @@ from jaxrl_reason.sampler import (
     make_sampler,
 )
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
 from jaxrl_reason.train.heldout import Heldout
 from jaxrl_reason.train.mesh import build_mesh
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.models import BuiltModel, ModelFiles, build_model, find_files
+from jaxrl_reason.train.own_reward import FunctionRewards
 from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.tasks import Problems, build_task, load_problems
@@ -43,6 +45,7 @@ class Setup:
       batch: of the samplers with slots; None for the plain one.
       examples: for fine-tuning; None where there is none.
       supervised: the compiled pieces of fine-tuning.
+      own_reward: of a task whose responses a function of one's own judges.
     """
 
     settings: TrainSettings
@@ -55,6 +58,7 @@ class Setup:
     batch: BatchSettings | None
     examples: Examples | None
     supervised: SFTLearner | None
+    own_reward: FunctionRewards | None
 
     @property
     def model(self) -> Transformer:
@@ -135,6 +139,11 @@ def set_up(settings: TrainSettings) -> Setup:
         batch=batch,
         examples=examples,
         supervised=supervised,
+        own_reward=(
+            FunctionRewards(task, problems.train)
+            if isinstance(task, RewardTask)
+            else None
+        ),
     )
 
 

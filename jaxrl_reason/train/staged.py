@@ -14,7 +14,6 @@ from jaxrl_reason.rl.stages import resume_stages, train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics import truncate_after
-from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.session import Session, StageResult
@@ -54,21 +53,20 @@ class StagedReinforcement:
             limits=settings.stages.limits,
             critic_optimizer=settings.critic_schedule(),
         )
-        task = setup.task
-        if isinstance(task, RewardTask):
+        own = setup.own_reward
+        if own is not None:
             stages = tuple(
                 dataclasses.replace(
                     stage,
                     method=with_own_reward(
                         stage.method,
-                        task,
-                        problems,
+                        own,
                         max_new_tokens=stage.settings.max_new_tokens,
                     ),
                 )
                 for stage in stages
             )
-        return build_stages(setup.model, task, stages, setup.batch_sharding)
+        return build_stages(setup.model, setup.task, stages, setup.batch_sharding)
 
     def begin(self, policy: TrainState) -> TrainState:
         """The policy, which all stages may need again as the reference."""

@@ -153,9 +153,8 @@ def test_a_published_system_in_stages(train, tuned):
     )
     rows = numbers(run)
     assert [row["step"] for row in rows] == [1, 2]
-    found = [next(v for k, v in row.items() if k.endswith("stage")) for row in rows]
-    assert found == [1, 2]
-    assert any(name.endswith("problems_active") for name in rows[0])
+    assert [row["run/stage"] for row in rows] == [1, 2]
+    assert rows[0]["data/problems_active"] == 22
 
 
 def test_a_published_data_filter_chooses_the_problems(train, tuned):
@@ -206,8 +205,8 @@ def test_rounds_of_preference_training(train, tuned):
         *shlex.split("--sft-from tuned --reward reward.py:parity"),
     )
     (row,) = numbers(run)
-    assert any(name.endswith("pair_accuracy") for name in row)
-    assert "heldout/accuracy" in row
+    assert 0 <= row["preference/accuracy"] <= 1
+    assert 0 <= row["heldout/accuracy"] <= 1
 
 
 def test_a_reward_model_learns_to_rank(train, tuned):
@@ -232,5 +231,6 @@ def test_the_game_is_played(train, tuned):
         *shlex.split("--sft-from tuned --reward reward.py:parity"),
     )
     (row,) = numbers(run)
-    assert any("helpful" in name for name in row)
-    assert any("verifier" in name for name in row)
+    assert 0 <= row["heldout/accuracy"] <= 1
+    assert any(name.startswith("verifier/") for name in row)
+    assert (run / "checkpoints" / "game" / "00000001").exists()

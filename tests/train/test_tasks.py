@@ -9,7 +9,7 @@ import pytest
 
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.tasks.reward_task import RewardTask
-from jaxrl_reason.train.own_reward import function_rewards, with_own_reward
+from jaxrl_reason.train.own_reward import FunctionRewards, with_own_reward
 from jaxrl_reason.train.settings import EvalSettings, TrainSettings
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
@@ -114,7 +114,7 @@ PROBLEMS = [Toy(0), Toy(1)]
 
 
 def rewards_of(function):
-    return function_rewards(RewardTask(LuckyTask(), function), PROBLEMS)(ROLLOUTS)
+    return FunctionRewards(RewardTask(LuckyTask(), function), PROBLEMS)(ROLLOUTS)
 
 
 def test_numbers_are_rewards_and_parts_are_components():
@@ -123,6 +123,18 @@ def test_numbers_are_rewards_and_parts_are_components():
     parts = rewards_of(lambda *asked: {"a": 1.0, "b": 0.5, "correct": False})
     assert parts.shape == (2, 2, 2)
     assert (parts == [1.0, 0.5]).all()
+
+
+def test_rows_have_the_means_of_the_parts():
+    def parts(prompt, response, row):
+        if row["problem_id"] == 1:
+            raise RuntimeError("no")
+        return {"a": 1.0, "b": 0.5}
+
+    own = FunctionRewards(RewardTask(LuckyTask(), parts), PROBLEMS)
+    own(ROLLOUTS)
+    assert own.take_means() == {"reward/a": 1.0, "reward/b": 0.5}
+    assert own.take_means() == {}
 
 
 def test_what_fails_is_not_a_number():
@@ -144,7 +156,8 @@ def test_what_fails_is_not_a_number():
 def test_groups_whose_rewards_differ_carry_signal():
     task = RewardTask(LuckyTask(), lambda *asked: 0.25)
     method = dapo(DapoSettings(overlong_cache=2), max_new_tokens=6)
-    mine = with_own_reward(method, task, PROBLEMS, max_new_tokens=6, overlong_cache=2)
+    own = FunctionRewards(task, PROBLEMS)
+    mine = with_own_reward(method, own, max_new_tokens=6, overlong_cache=2)
     rewards = mine.rewards(ROLLOUTS)
     # The limit is 6: from 5 tokens on the reward falls.
     expected = 0.25 - np.maximum(ROLLOUTS.lengths - 4, 0) / 2

@@ -95,8 +95,10 @@ def with_own_reward(
     given: Rewards = rewards
     if overlong_cache:
         given = with_overlong_penalty(rewards, max_new_tokens, overlong_cache)
-    keep = rewards_differ if method.signal_share else None
-    return dataclasses.replace(method, rewards=given, keep_groups=keep)
+    sampling = method.dynamic_sampling
+    if sampling is not None:
+        sampling = dataclasses.replace(sampling, keep_groups=rewards_differ)
+    return dataclasses.replace(method, rewards=given, dynamic_sampling=sampling)
 
 
 def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:

@@ -385,7 +385,8 @@ def test_prompts_that_do_not_divide_into_updates_are_refused(
 def test_eight_devices_whose_number_does_not_divide_the_vocabulary(tiny, tmp_path):
     flags = """
         --mesh data=2,fsdp=2,tensor=2 --sft.updates 2 --sft.rows-per-micro-batch 4
-        --rl.rows-per-micro-batch 4 --rl.steps 1 --dapo.no-dynamic-sampling --eval.problems 4
+        --rl.rows-per-micro-batch 4 --rl.steps 1 --dapo.no-dynamic-sampling
+        --eval.problems 4
     """
     process = tiny.start("--run-dir", str(tmp_path / "run"), *shlex.split(flags))
     try:

@@ -162,5 +162,6 @@ def test_groups_whose_rewards_differ_carry_signal():
     # The limit is 6: from 5 tokens on the reward falls.
     expected = 0.25 - np.maximum(ROLLOUTS.lengths - 4, 0) / 2
     assert rewards == pytest.approx(expected)
-    kept = mine.keep_groups(ROLLOUTS.replace(rewards=np.float32([[1, 1], [1, 0]])))
+    scored = dataclasses.replace(ROLLOUTS, rewards=np.float32([[1, 1], [1, 0]]))
+    kept = mine.dynamic_sampling.keep_groups(scored)
     assert kept.tolist() == [False, True]

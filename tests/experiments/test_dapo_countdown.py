@@ -198,7 +198,10 @@ def test_a_run_goes_on_over_two_devices(tiny, finished, tmp_path):
     assert process.returncode == 0, out + err
     one, two = (read_metrics(d / "metrics.jsonl") for d in (tiny.run_dir, copy))
     assert [row["step"] for row in two] == list(range(1, STEPS + 1))
-    assert two[4]["policy/loss"] == pytest.approx(one[4]["policy/loss"], abs=1e-4)
+    # What the policy says of its tokens before its updates: the second update starts
+    # from a step of Adam, and nothing bounds how far rounding moves that.
+    entropies = [row["policy/entropy_sampled"] for row in (one[4], two[4])]
+    assert entropies[1] == pytest.approx(entropies[0], abs=1e-5)
     assert two[4]["rollout/length_mean"] == one[4]["rollout/length_mean"]
 
 

@@ -102,7 +102,7 @@ SCRIPT = """
         batch_sharding=learner.batch_sharding,
     )
     evaluation = dataclasses.replace(evaluation, sample=learner.sample)
-    out["evaluated"] = evaluation.collection(policy.params).problem_ids.tolist()
+    out["evaluated"] = evaluation.run(policy.params).problem_ids.tolist()
 
     out["errors"] = {}
     for name in ("rows_per_micro_batch", "prompts_per_step"):

@@ -1,16 +1,28 @@
-"""From packed rows to one row of scalars a sequence: what the losses are given."""
+"""From packed rows to one row of scalars per sequence: what the losses are given.
 
+Under a mesh the output head is gathered once, not once per chunk of tokens. Left to
+the compiler, a loop over chunks gathers a head that is split along D in every turn, and
+sums its gradient over the devices in every turn. Here each device gathers the head
+before its loop and sums its own gradient inside it; one reduce-scatter after the loop,
+which is the gather's transpose, gives every device its part.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from chex import Array
+from jax.sharding import PartitionSpec
 
-from jaxrl_reason.learner.sharded_head import head_logprobs
-from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.packing import TrainBatch
+from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
+from jaxrl_reason.sharding import Constrainer, pad_vocab
 
 Params = Any
+Logprobs = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def model_inputs(batch: TrainBatch) -> tuple[Array | None, ...]:
@@ -26,7 +38,7 @@ def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
     hold whatever stood in the row.
     """
     m, c, t = batch.mask.shape
-    columns = batch.starts[..., None] + jnp.arange(t)[None, None, :]
+    columns = batch.starts[..., None] + jnp.arange(t)[None, None, :]  # [M, C, T]
     columns = jnp.minimum(columns, per_column.shape[1] - 1)
     return jnp.take_along_axis(per_column, columns.reshape(m, c * t), axis=1).reshape(
         m * c, t
@@ -47,9 +59,9 @@ def policy_logprobs(
     for more than a chunk of tokens, and a head that the model's mesh splits is gathered
     once.
     """
-    hidden = model.apply({"params": params}, *model_inputs(batch))
-    targets = jnp.roll(batch.tokens, -1, axis=1)
-    logprobs, entropy = head_logprobs(model.constrain)(
+    hidden = model.apply({"params": params}, *model_inputs(batch))  # [M, S, D]
+    targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the token after each column
+    logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
         hidden, unembedding(model, params), targets, temperature=temperature
     )
     return unpack(logprobs, batch), unpack(entropy, batch)
@@ -57,5 +69,86 @@ def policy_logprobs(
 
 def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.Array:
     """Values of the states before each response token, [M * C, T] float32."""
-    values = model.apply({"params": params}, *model_inputs(batch))
+    values = model.apply({"params": params}, *model_inputs(batch))  # [M, S]
     return unpack(values, batch)
+
+
+def head_logprobs(constrain: object) -> Logprobs:
+    """`chunked_logprobs` for a model's constrainer, gathering a split head once.
+
+    A batch or sequence axis that is split stays split: each device loops over chunks of
+    its own tokens, so `chunk_size` counts the tokens of one device. A vocabulary that
+    is split over other devices (`tensor`) stays split too, and only sums and maxima
+    travel between those. A vocabulary that the mesh does not divide is padded first;
+    the padding has no part in the softmax.
+
+    Args:
+      constrain: of a `Transformer`; anything but a `Constrainer` means no mesh.
+
+    Returns:
+      A function with the arguments and results of `chunked_logprobs`, and that function
+      itself where no mesh splits the tokens or the vocabulary, or where one splits D
+      over devices that all see the same tokens.
+    """
+    if not isinstance(constrain, Constrainer):
+        return chunked_logprobs
+    mesh, rules = constrain.mesh, constrain.rules
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
+    of_width = rules.mesh_axes("embed")
+    splits = any(mesh.shape[axis] > 1 for axis in of_tokens)
+    gathered = splits and set(of_width) <= set(of_tokens)
+    whole = partial(_gathered_once, constrain) if gathered else chunked_logprobs
+    if rules.split(mesh, "vocab") == 1:
+        return whole
+    return partial(_padded, whole, constrain)
+
+
+def _padded(
+    logprobs: Logprobs,
+    constrain: Constrainer,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    **settings: Any,
+) -> tuple[jax.Array, jax.Array]:
+    vocab_size = unembed.shape[1]
+    unembed = pad_vocab(constrain, unembed, ("embed", "vocab"))
+    return logprobs(hidden, unembed, tokens, vocab_size=vocab_size, **settings)
+
+
+def _gathered_once(
+    constrain: Constrainer,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    **settings: Any,
+) -> tuple[jax.Array, jax.Array]:
+    rules = constrain.rules
+    rows = rules.spec(("batch", "sequence"))
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
+    head = rules.spec(("embed", "vocab"))
+    inside, kept = (
+        tuple(axis for axis in rules.mesh_axes("vocab") if (axis in of_tokens) == here)
+        for here in (True, False)
+    )
+
+    def gather(share: jax.Array) -> jax.Array:
+        for dimension, axes in enumerate((rules.mesh_axes("embed"), inside)):
+            if axes:
+                share = jax.lax.all_gather(share, axes, axis=dimension, tiled=True)
+        return share
+
+    # Without check_vma a copy's gradient is split first and what is left of it summed
+    # over further devices (`data`) then; and the loop may start from zeros, which
+    # would count as the same on all devices.
+    local = partial(jax.shard_map, mesh=constrain.mesh, check_vma=False)
+    # One copy a device, stacked along D.
+    copies = local(gather, in_specs=head, out_specs=PartitionSpec(of_tokens, kept))
+    # Axes that split no tokens, `tensor` as a rule, are left to the compiler.
+    loop = local(
+        partial(chunked_logprobs, **settings),
+        in_specs=(rows, PartitionSpec(of_tokens), rows),
+        out_specs=(rows, rows),
+        axis_names=set(of_tokens),
+    )
+    return loop(hidden, copies(unembed), tokens)

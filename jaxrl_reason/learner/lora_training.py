@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import (
     OptimizerSettings,
     TrainState,
     init_state,
 )
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import (

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reason.learner.objective_weights import Combine
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState, init_state
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import (
     Metrics,
     Objective,

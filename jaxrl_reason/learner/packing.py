@@ -8,13 +8,51 @@ prompt token stands in every branch because each response's first token is predi
 there: so the column before a response token predicts it, in every layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
+from chex import Array
+from flax import struct
 
-from jaxrl_reason.learner.train_batch import TrainBatch
+
+@struct.dataclass
+class TrainBatch:
+    """Packed sequences and what the losses need of them.
+
+    M rows of width S hold up to C sequences each; Q = M * C slots, some empty. A
+    leading axis of micro-batches may stand before every shape.
+
+    What an objective reads of each sequence stands in `inputs` by name: [M, C, T] per
+    token or [M, C] per sequence, `old_logprobs` and `advantages` for example.
+    """
+
+    tokens: Array  # [M, S] prompt and response, sequence after sequence
+    positions: Array  # [M, S] rotary positions, 0 at each prompt's start
+    segment_ids: Array  # [M, S] 0 is padding
+    starts: Array  # [M, C] column whose state predicts a slot's first response token
+    mask: Array  # [M, C, T] True on response tokens that count in the loss
+    group_ids: Array  # [M, C] group in the mini-batch, 0 .. num_groups - 1
+    branch_ids: Array | None = None  # [M, S] 0 is what a segment's branches share
+    inputs: Mapping[str, Array] = struct.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        """An input by its name.
+
+        Raises:
+          ValueError: the batch was made without it.
+        """
+        if name not in self.inputs:
+            raise ValueError(
+                f"the batch must hold what an objective reads, {name!r}, "
+                f"got {sorted(self.inputs)}"
+            )
+        return self.inputs[name]
+
+    def with_inputs(self, **inputs: Array) -> "TrainBatch":
+        """The batch with more inputs, or with others in their place."""
+        return self.replace(inputs={**self.inputs, **inputs})  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -89,10 +127,10 @@ def plan_packing(
     count = len(lengths)
     shared = np.zeros(count, int) if shared is None else shared
     prompt_ids = np.arange(count) if prompt_ids is None else prompt_ids
-    own = lengths - shared
+    own = lengths - shared  # [B]
     rows = num_micro * shape.rows
-    room, used = np.full(rows, shape.width), np.zeros(rows, int)
-    row, slot, column, trunk, segment = (np.zeros(count, int) for _ in range(5))
+    room, used = np.full(rows, shape.width), np.zeros(rows, int)  # [K * M] each
+    row, slot, column, trunk, segment = (np.zeros(count, int) for _ in range(5))  # [B]
     held: dict[int, dict[int, tuple[int, int]]] = {}  # prompt -> row -> trunk, segment
     prompts_in = np.zeros(rows, int)
     opened = 0
@@ -170,14 +208,14 @@ def pack_sequences(
       ValueError: a prompt is empty, a response or a sequence is too long, prompts of
         one id are of unequal length, or the rows do not suffice.
     """
-    sizes = np.array([len(r) for r in responses], int)
-    starts = np.array([len(p) for p in prompts], int)
+    sizes = np.array([len(r) for r in responses], int)  # [B]
+    starts = np.array([len(p) for p in prompts], int)  # [B]
     check_sequences(starts, sizes, response_width, prompt_ids)
     shared = np.zeros_like(starts) if prompt_ids is None else starts - 1
     plan = plan_packing(
         starts + sizes, shape, num_micro, shared=shared, prompt_ids=prompt_ids
     )
-    tokens = np.zeros((num_micro, shape.rows, shape.width), np.int32)
+    tokens = np.zeros((num_micro, shape.rows, shape.width), np.int32)  # [K, M, S]
     positions, segments, branches = (np.zeros_like(tokens) for _ in range(3))
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         n, k = starts[i] + sizes[i], shared[i]
@@ -189,7 +227,7 @@ def pack_sequences(
         positions[own] = np.arange(k, n)
         segments[once] = segments[own] = plan.segment[i]
         branches[own] = plan.slot[i] + 1
-    mask = np.arange(response_width) < sizes[:, None]
+    mask = np.arange(response_width) < sizes[:, None]  # [B, T]
     if loss_rows is not None:
         mask = mask & loss_rows[:, None]
     if group_ids is None:

@@ -8,9 +8,13 @@ import jax
 import numpy as np
 
 from jaxrl_reason.learner.forward import policy_logprobs, sequences
-from jaxrl_reason.learner.packing import Packing, PackingShape, pack_sequences
+from jaxrl_reason.learner.packing import (
+    Packing,
+    PackingShape,
+    TrainBatch,
+    pack_sequences,
+)
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, make_update
 from jaxrl_reason.losses import Counts, nll, token_mean
 from jaxrl_reason.models import Transformer

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.losses import Counts, batch_counts
 
 Params = Any
@@ -35,8 +35,8 @@ def minibatch_counts(batch: TrainBatch, num_groups: int) -> Counts:
     """Denominators over all micro-batches of a mini-batch."""
     width = batch.mask.shape[-1]
     return batch_counts(
-        batch.mask.reshape(-1, width),
-        batch.group_ids.reshape(-1),
+        batch.mask.reshape(-1, width),  # [K * M * C, T]
+        batch.group_ids.reshape(-1),  # [K * M * C]
         num_groups=num_groups,
     )
 
@@ -126,7 +126,7 @@ def make_scorer(
             x = score(params, micro_batch(batch, k)).reshape(batch.mask.shape[1:])
             return jax.lax.dynamic_update_index_in_dim(out, x, k, 0)
 
-        empty = jnp.zeros(batch.mask.shape, jnp.float32)
+        empty = jnp.zeros(batch.mask.shape, jnp.float32)  # [K, M, C, T]
         return jax.lax.fori_loop(0, live, one, empty)
 
     return jax.jit(run)

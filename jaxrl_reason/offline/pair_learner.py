@@ -6,8 +6,8 @@ from typing import Any, Generic, TypeVar
 
 import jax
 
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, make_scorer, make_update
 from jaxrl_reason.offline.preference_batch import PreferenceSettings
 from jaxrl_reason.sharding import BatchSharding

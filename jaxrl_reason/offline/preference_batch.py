@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxrl_reason.learner.packing import Packing, PackingShape, plan_packing
-from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.packing import Packing, PackingShape, TrainBatch, plan_packing
 
 
 @dataclass(frozen=True)

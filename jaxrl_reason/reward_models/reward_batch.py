@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxrl_reason.learner.packing import Packing
-from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.packing import Packing, TrainBatch
 from jaxrl_reason.offline.preference_batch import (
     Pair,
     PreferenceSettings,

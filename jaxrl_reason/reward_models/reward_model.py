@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.learner.forward import critic_values, sequences
-from jaxrl_reason.learner.packing import pack_sequences
+from jaxrl_reason.learner.packing import TrainBatch, pack_sequences
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import ValueModel

@@ -91,7 +91,7 @@ def sample_groups(
         inputs = batch_sharding.put_batch((prompts, lengths, keys))
         done = jax.device_get(sample(params, *inputs))
     with timer("grade"):
-        grades = grade_rows(task, problems, done, group_size)
+        grades = grade_rows(task, problems, done, group_size)  # [3, P * G]
     return Rollouts(
         problem_ids=ids,
         prompt_tokens=prompts,

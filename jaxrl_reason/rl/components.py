@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.sharding import BatchSharding

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxrl_reason.learner.forward import critic_values, sequences
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_value_state
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, make_scorer, make_update
 from jaxrl_reason.losses import Counts, explained_variance, token_mean
 from jaxrl_reason.models import ValueModel

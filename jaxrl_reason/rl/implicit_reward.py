@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from jaxrl_reason.learner.forward import policy_logprobs, sequences
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import Metrics, Objective, make_update
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import Transformer

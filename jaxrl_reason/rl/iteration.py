@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.rl.collect import Collected, collect_groups, sample_groups
 from jaxrl_reason.rl.method import Advantages, Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences

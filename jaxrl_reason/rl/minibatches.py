@@ -10,11 +10,11 @@ import numpy as np
 from jaxrl_reason.learner.packing import (
     Packing,
     PackingShape,
+    TrainBatch,
     pack_inputs,
     pack_sequences,
 )
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics import Pairs, add_metrics
 from jaxrl_reason.sharding import BatchSharding

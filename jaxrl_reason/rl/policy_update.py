@@ -12,8 +12,8 @@ from jaxrl_reason.learner.multi_objective import (
     advantage_objectives,
     make_several_update,
 )
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import (
     Metrics,
     Objective,

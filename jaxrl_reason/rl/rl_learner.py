@@ -13,9 +13,8 @@ from jaxrl_reason.learner.lora_training import (
     build_lora,
     init_policy_state,
 )
-from jaxrl_reason.learner.packing import PackingShape
+from jaxrl_reason.learner.packing import PackingShape, TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.models import LoraSettings, Transformer, with_lora
 from jaxrl_reason.rl.collect import SampleFn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.learner.train_batch import TrainBatch
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from jaxrl_reason.learner.forward import policy_logprobs, unpack
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import init_state
-from jaxrl_reason.learner.train_batch import TrainBatch
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.losses import dpo_loss
 from jaxrl_reason.models import unembedding

@@ -287,7 +287,7 @@ def test_an_interrupted_run_resumes_as_if_nothing_had_been(learner, straight, tm
         lambda state, problems: (state, stream()),
         lambda state, problems: (
             state.replace(
-                policy=init_state(state.policy.params, OPTIMIZER.build()), copy=True
+                policy=init_state(state.policy.params, OPTIMIZER.build(), copy=True)
             ),
             problems,
         ),

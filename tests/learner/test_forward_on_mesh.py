@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxrl_reason.learner.sharded_head import head_logprobs
+from jaxrl_reason.learner.forward import head_logprobs
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.sharding import ShardingRules, make_mesh, no_constraint
 
@@ -19,7 +19,7 @@ SCRIPT = """
     from jaxrl_reason.models import Transformer, abstract_params
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from jaxrl_reason.learner.forward import policy_logprobs
-    from jaxrl_reason.learner.sharded_head import head_logprobs
+    from jaxrl_reason.learner.forward import head_logprobs
     from tests.losses.jaxprs import primitives
     from tests.rl.helpers import CONFIG
     from tests.learner.test_forward import PackingShape, packed

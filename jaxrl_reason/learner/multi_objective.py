@@ -32,7 +32,7 @@ from jaxrl_reason.runs.metrics import add_metrics
 Params = Any
 
 
-def make_several_update(
+def make_multi_objective_update(
     objectives: Sequence[Objective],
     combine: Combine,
     optimizer: optax.GradientTransformation,
@@ -67,7 +67,7 @@ def make_several_update(
     def update(
         state: TrainState, batch: TrainBatch, live: jax.Array, *given: Any
     ) -> tuple[TrainState, Metrics]:
-        losses, metrics, gradients = several_gradients(
+        losses, metrics, gradients = objective_gradients(
             objectives, state.params, batch, live, num_groups, of_minibatch
         )
         weights = combine(losses, gradients, state.step, *given)
@@ -79,7 +79,7 @@ def make_several_update(
     return jax.jit(update, donate_argnums=0)
 
 
-def several_gradients(
+def objective_gradients(
     objectives: Sequence[Objective],
     params: Params,
     batch: TrainBatch,
@@ -108,7 +108,7 @@ def make_uncertainty_update(
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`make_several_update` with learnt weights exp(-s_k) / 2 (arXiv 1705.07115).
+    """The update with learnt weights exp(-s_k) / 2 (arXiv 1705.07115).
 
     The parameters of the state are {"model": ..., "log_variances": [K]}, as
     `init_uncertainty_state` makes them; the optimiser trains both. For losses > 0, such
@@ -127,7 +127,7 @@ def make_uncertainty_update(
     def update(
         state: TrainState, batch: TrainBatch, live: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        losses, metrics, gradients = several_gradients(
+        losses, metrics, gradients = objective_gradients(
             objectives, state.params["model"], batch, live, num_groups, of_minibatch
         )
         s = state.params["log_variances"]

@@ -1,4 +1,4 @@
-"""How K gradients of one mini-batch are weighed: functions for `several_updates`.
+"""How K gradients of one mini-batch are weighed: functions for `multi_objective`.
 
 PCGrad and MGDA end in a weighted sum of the gradients, as fixed, averaged and learnt
 weights do; so a way to join objectives is a function to K weights.

@@ -1,4 +1,4 @@
-"""Sequences packed into rows of a fixed width, a prompt's tokens once a row.
+"""Sequences packed into rows of a fixed width, a prompt's tokens once per row.
 
 Responses to one prompt share its tokens: the row holds the prompt's first n - 1 tokens
 once (the trunk), then for each response a branch, which is the prompt's last token and
@@ -57,7 +57,7 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class PackingShape:
-    """The static shape of one micro-batch: `rows` of `width` tokens, `slots` a row."""
+    """One micro-batch's static shape: `rows` of `width` tokens, `slots` per row."""
 
     rows: int
     width: int

@@ -26,7 +26,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up, then cosine decay to a share of the peak.
+    """AdamW with linear warm-up, then cosine decay to a fraction of the peak.
 
     `decay_updates=0` keeps the rate constant after the warm-up.
 
@@ -34,7 +34,7 @@ class OptimizerSettings:
       learning_rate: the peak.
       warmup_updates: updates over which the rate rises to it.
       decay_updates: updates over which it then falls; 0 for never.
-      final_share: of the peak, at the end of the decay.
+      final_fraction: of the peak, at the end of the decay.
       b1: AdamW's decay of the mean of the gradients.
       b2: AdamW's decay of the mean of their squares.
       weight_decay: AdamW's.
@@ -44,7 +44,7 @@ class OptimizerSettings:
     learning_rate: float = 3e-4
     warmup_updates: int = 0
     decay_updates: int = 0
-    final_share: float = 0.1
+    final_fraction: float = 0.1
     b1: float = 0.9
     b2: float = 0.99
     weight_decay: float = 0.0
@@ -60,14 +60,16 @@ class OptimizerSettings:
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.final_share <= 1:
-            raise ValueError(f"final_share must be in [0, 1], got {self.final_share}")
+        if not 0 <= self.final_fraction <= 1:
+            raise ValueError(
+                f"final_fraction must be in [0, 1], got {self.final_fraction}"
+            )
 
     def schedule(self) -> optax.Schedule:
         """Learning rate of each update."""
         if self.decay_updates:
             main = optax.cosine_decay_schedule(
-                self.learning_rate, self.decay_updates, alpha=self.final_share
+                self.learning_rate, self.decay_updates, alpha=self.final_fraction
             )
         else:
             main = optax.constant_schedule(self.learning_rate)

@@ -59,7 +59,7 @@ def sample_groups(
     batch_sharding: BatchSharding,
     timer: PhaseTimer,
 ) -> Rollouts:
-    """Samples G responses a problem and grades them; rewards are still zero.
+    """Samples G responses per problem and grades them; rewards are still zero.
 
     Args:
       task: gives prompts and grades responses.

@@ -104,9 +104,9 @@ def kl_controller(
 
     Args:
       start: the first weight.
-      target: of the KL, in nats a token.
+      target: of the KL, in nats per token.
       horizon: samples over which the weight may change by a fifth.
-      num_samples: responses a step.
+      num_samples: responses per step.
     """
 
     def follow(state: State, row: State) -> State:

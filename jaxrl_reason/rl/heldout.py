@@ -17,7 +17,7 @@ from jaxrl_reason.tasks.task import Task
 # Evaluation draws from its own stream: no training draw has this number.
 EVALUATION_DRAW = 2**31
 
-# (model, settings, samples a prompt) -> the sampler, as `make_sampler` makes it.
+# (model, settings, samples per prompt) -> the sampler, as `make_sampler` makes it.
 MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
 
 

@@ -77,7 +77,7 @@ def rl_iteration(
             )
             row |= metrics
 
-        # Several updates a rollout: from the second on, ratios differ from 1.
+        # Several updates per rollout: from the second on, ratios differ from 1.
         row |= {"policy/learning_rate": 0.0, "policy/updates": 0}
         if state.step >= s.value_pretraining_steps:
             done = int(state.policy.step)

@@ -10,7 +10,7 @@ from jaxrl_reason.learner.forward import policy_logprobs, sequences
 from jaxrl_reason.learner.lora_training import lora_objective
 from jaxrl_reason.learner.multi_objective import (
     advantage_objectives,
-    make_several_update,
+    make_multi_objective_update,
 )
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
@@ -52,7 +52,7 @@ def build_update(
             num_groups=num_groups,
             of_minibatch=of_minibatch,
         )
-    return make_several_update(
+    return make_multi_objective_update(
         advantage_objectives(objective, method.gradients.num_objectives),
         method.gradients.combine,
         optimizer.build(),

@@ -21,7 +21,7 @@ Weights = Callable[..., jax.Array]
 
 @dataclass(frozen=True)
 class RolloutCorrection(Component):
-    """The loss's `weights` [B, T], once a rollout.
+    """The loss's `weights` [B, T], once per rollout.
 
     Attributes:
       weights: f(old_logprobs, sampler_logprobs, mask) -> [B, T].

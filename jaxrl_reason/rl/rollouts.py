@@ -1,6 +1,6 @@
 """The values that cross borders in training: rollouts, packed sequences, batches.
 
-Rollouts live on the host, one row a prompt. Training sees the same sequences packed
+Rollouts live on the host, one row per prompt. Training sees the same sequences packed
 into rows of a fixed width (see `packing`), so that no matrix product is spent on
 padding; the losses see them unpacked again, one sequence a row of scalars.
 """
@@ -19,7 +19,7 @@ _EXTRAS = "extras/"  # before the names of extras in a checkpoint
 class Rollouts:
     """Groups of sampled responses with their grades; NumPy arrays on the host.
 
-    P prompts, G samples a prompt, Tp prompt width, T response width.
+    P prompts, G samples per prompt, Tp prompt width, T response width.
     """
 
     problem_ids: np.ndarray  # [P] int

@@ -11,7 +11,7 @@ from jaxrl_reason.learner.multi_objective import (
     advantage_objectives,
     component_advantages,
     init_uncertainty_state,
-    make_several_update,
+    make_multi_objective_update,
     make_uncertainty_update,
 )
 from jaxrl_reason.learner.objective_weights import (
@@ -96,7 +96,7 @@ def step(combine, num_objectives, made=ONE, objectives=None, given=()):
     """The step that the parameters make, and the finished metrics."""
     state, optimizer = start()
     objectives = objectives or advantage_objectives(linear, num_objectives)
-    update = make_several_update(objectives, combine, optimizer, num_groups=2)
+    update = make_multi_objective_update(objectives, combine, optimizer, num_groups=2)
     state, metrics = update(state, made[0], made[1].live, *given)
     return W - np.asarray(state.params["w"]), finish_metrics(metrics)
 
@@ -273,7 +273,7 @@ def test_a_policy_learns_from_two_advantages():
         return dapo_loss(logprobs, *map(sequences, args), counts)
 
     optimizer = optax.sgd(0.3)  # Adam would not follow the direction
-    update = make_several_update(
+    update = make_multi_objective_update(
         advantage_objectives(objective, 2), shortest_weights(), optimizer, num_groups=2
     )
     state, rows = init_state(jnp.zeros((VOCAB, VOCAB)), optimizer), []
@@ -291,7 +291,7 @@ def test_a_policy_learns_from_two_advantages():
 
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="at least one function, got none"):
-        make_several_update([], fixed_weights(1), optax.sgd(1.0), num_groups=2)
+        make_multi_objective_update([], fixed_weights(1), optax.sgd(1.0), num_groups=2)
     with pytest.raises(ValueError, match="at least one function, got none"):
         make_uncertainty_update([], optax.sgd(1.0), num_groups=2)
     with pytest.raises(ValueError, match="at least one number, got none"):

@@ -33,7 +33,7 @@ from tests.rl.helpers import (
         ({"weight_decay": -0.1}, "weight_decay must be >= 0, got -0.1"),
         ({"b1": 1.0}, r"b1 must be in \[0, 1\), got 1.0"),
         ({"b2": -0.1}, r"b2 must be in \[0, 1\), got -0.1"),
-        ({"final_share": 1.5}, r"final_share must be in \[0, 1\], got 1.5"),
+        ({"final_fraction": 1.5}, r"final_fraction must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_optimizer_settings_are_checked(settings, message):
@@ -57,12 +57,12 @@ def test_the_first_update_of_a_warm_up_moves_something():
 
 
 def test_the_rate_decays_to_its_share_and_stays_there():
-    found = rates([0, 5, 10, 100], decay_updates=10, final_share=0.2)
+    found = rates([0, 5, 10, 100], decay_updates=10, final_fraction=0.2)
     np.testing.assert_allclose(found, [1.0, 0.6, 0.2, 0.2], rtol=1e-6)
 
 
 def test_the_decay_begins_after_the_warm_up():
-    found = rates([1, 2, 7, 12], warmup_updates=2, decay_updates=10, final_share=0)
+    found = rates([1, 2, 7, 12], warmup_updates=2, decay_updates=10, final_fraction=0)
     np.testing.assert_allclose(found, [2 / 3, 1.0, 0.5, 0.0], rtol=1e-6, atol=1e-7)
 
 

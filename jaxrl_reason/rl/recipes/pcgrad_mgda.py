@@ -40,7 +40,7 @@ def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
 
 
 def _gradients_of_rewards(name: str, combine: Combine) -> Method:
-    """GRPO on each reward, their gradients combined: one backward pass a reward."""
+    """GRPO on each reward, their gradients combined: one backward pass per reward."""
     return Method(
         name=name,
         loss=partial(grpo_loss, clip_low=0.2, clip_high=0.2),

@@ -13,12 +13,12 @@ class Published:
     Attributes:
       learning_rate: of the policy.
       critic_learning_rate: of the critic, where there is one.
-      prompts: P, prompts a rollout.
-      group_size: G, responses a prompt; of several stages the first.
-      updates: optimiser steps a rollout.
+      prompts: P, prompts per rollout.
+      group_size: G, responses per prompt; of several stages the first.
+      updates: optimiser steps per rollout.
       critic_updates: those of the critic, where they differ.
       value_pretraining_steps: rollouts from which the critic alone learns, at first.
-      max_new_tokens: response limit in tokens, one a stage.
+      max_new_tokens: response limit in tokens, one per stage.
       temperature: of the rollouts.
       clip: (low, high) of the ratio, as distances from 1 unless the objective says
         otherwise.

@@ -101,12 +101,12 @@ def scaled_stages(
         to the problems before (`kept_ids`, `with_ids`).
       settings: of the first stage; `row_width` must hold the longest limit.
       optimizer: of the first stage.
-      problems: one set a stage.
-      limits: `max_new_tokens`, one a stage.
+      problems: one set per stage.
+      limits: `max_new_tokens`, one per stage.
       critic_optimizer: for a method with a critic.
 
     Raises:
-      ValueError: `problems` or `limits` are not one a stage.
+      ValueError: `problems` or `limits` are not one per stage.
     """
     count = len(staged.stages)
     if len(problems) != count or len(limits) != count:
@@ -119,9 +119,11 @@ def scaled_stages(
         own_settings = replace(
             settings,
             max_new_tokens=limits[index],
-            group_size=round(settings.group_size * _share(staged, index, "group_size")),
+            group_size=round(
+                settings.group_size * _ratio_to_first(staged, index, "group_size")
+            ),
         )
-        rate = optimizer.learning_rate * _share(staged, index, "learning_rate")
+        rate = optimizer.learning_rate * _ratio_to_first(staged, index, "learning_rate")
         seed = settings.seed + index
         keep = published.keep
         stages.append(
@@ -138,7 +140,7 @@ def scaled_stages(
     return tuple(stages)
 
 
-def _share(staged: StagedRecipe, index: int, name: str) -> float:
+def _ratio_to_first(staged: StagedRecipe, index: int, name: str) -> float:
     """A published setting of a stage over that of the first; 1 if not published."""
     first, own = (getattr(staged.stages[k], name) for k in (0, index))
     return own / first if own and first else 1.0

@@ -54,7 +54,10 @@ class Worker:
             self._process.kill()
             self._process.join()
             raise EOFError
-        found: Step = self._pipe.recv()
+        try:
+            found: Step = self._pipe.recv()
+        except ConnectionError as error:  # it died while it was asked
+            raise EOFError from error
         return found
 
     def close(self) -> float:

@@ -163,8 +163,8 @@ def _gain(before: float | None, after: float | None) -> float | None:
     return round(100 * (after - before), 6)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}%"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}%"
 
 
 def _plain(value: Any) -> Any:

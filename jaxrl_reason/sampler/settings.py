@@ -21,7 +21,7 @@ class SamplingSettings:
       temperature: divides the logits; 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.
       top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
-      min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
+      min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
       logit_bias: pairs (token, number) added to the logits before the temperature
         divides them.
       banned_tokens: ids that are never drawn.
@@ -119,7 +119,7 @@ class BatchSettings:
       common_prefix: tokens that every prompt begins with and goes on from; they are
         read once per call and stored once. See `common_prefix`.
       steps: the most tokens a slot draws before the host looks at it.
-      refill_fraction: the share of the slots that must be free before the host is
+      refill_fraction: the fraction of the slots that must be free before the host is
         called early, while sequences wait; 0 calls at the first.
       shrink_to: slot counts, descending multiples of slots_per_group, that a run
         shrinks to as its last sequences end; each is compiled once.

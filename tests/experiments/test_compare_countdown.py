@@ -56,7 +56,7 @@ def started(monkeypatch):
         return {"finished": True}
 
     def run_control(comparison, config, dapo_folder):
-        seen["control"], seen["primed"] = config, dapo_folder
+        seen["control"], seen["before"] = config, dapo_folder
         return {"finished": True}
 
     monkeypatch.setattr(script, "run_method", run_method)
@@ -66,7 +66,7 @@ def started(monkeypatch):
 
 def test_all_methods_start_from_the_model_that_dapo_started_from(started, tmp_path):
     comparison = Comparison(out=tmp_path)
-    primed = tmp_path / "seed7" / "dapo"
+    trained = tmp_path / "seed7" / "dapo"
     for name, folder in FOLDERS.items():
         started.clear()
         script.run_one(comparison, name, 7)
@@ -76,9 +76,9 @@ def test_all_methods_start_from_the_model_that_dapo_started_from(started, tmp_pa
         if name == "DAPO":
             assert (config.method, config.sft_from) == ("dapo", None)
         elif name == "GRPO":
-            assert (config.method, config.sft_from) == ("grpo", primed)
+            assert (config.method, config.sft_from) == ("grpo", trained)
         else:
-            assert started["primed"] == primed
+            assert started["before"] == trained
             # Other traces than the fine-tuning stage saw.
             assert config.sft.seed != comparison.main.sft.seed
             assert config.traces.give_up == (name == "supervised")

@@ -14,7 +14,12 @@ Tree = TypeVar("Tree")
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """Puts packed batches on a mesh: rows over the batch axes, micro-batches whole."""
+    """Puts packed batches on a mesh: rows over the batch axes, micro-batches whole.
+
+    Attributes:
+      mesh: of the devices.
+      rules: which logical axes lie on which of its axes.
+    """
 
     mesh: Mesh
     rules: ShardingRules

@@ -19,7 +19,12 @@ _MOST = 2**31  # sampling keys take 32 bits of a problem's number
 
 @dataclass(frozen=True)
 class RoleProblem:
-    """A problem in one of the roles."""
+    """A problem in one of the roles.
+
+    Attributes:
+      problem: what is asked.
+      helpful: the role: helpful, else sneaky.
+    """
 
     problem: Any
     helpful: bool
@@ -70,7 +75,11 @@ def with_roles(problems: Sequence[Any]) -> list[RoleProblem]:
 
 @dataclass(frozen=True)
 class RoleStream:
-    """Batches of P / 2 problems as batches of P, each problem in both roles."""
+    """Batches of P / 2 problems as batches of P, each problem in both roles.
+
+    Attributes:
+      problems: batches of P / 2.
+    """
 
     problems: ProblemBatches
 

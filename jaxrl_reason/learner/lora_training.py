@@ -34,7 +34,12 @@ Params = Any
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """The factors' settings, and what makes fresh ones on the mesh."""
+    """The factors' settings, and what makes fresh ones on the mesh.
+
+    Attributes:
+      settings: rank and scale of the factors.
+      start: makes fresh factors on the mesh.
+    """
 
     settings: LoraSettings
     start: Callable[[], Params]

@@ -26,15 +26,25 @@ class TrainBatch:
 
     What an objective reads of each sequence stands in `inputs` by name: [M, C, T] per
     token or [M, C] per sequence, `old_logprobs` and `advantages` for example.
+
+    Attributes:
+      tokens: [M, S] prompt and response, sequence after sequence.
+      positions: [M, S] rotary positions, 0 at each prompt's start.
+      segment_ids: [M, S] 0 is padding.
+      starts: [M, C] column whose state predicts a slot's first response token.
+      mask: [M, C, T] True on response tokens that count in the loss.
+      group_ids: [M, C] group in the mini-batch, 0 .. num_groups - 1.
+      branch_ids: [M, S] 0 is what a segment's branches share.
+      inputs: what an objective reads of each sequence, by name.
     """
 
-    tokens: Array  # [M, S] prompt and response, sequence after sequence
-    positions: Array  # [M, S] rotary positions, 0 at each prompt's start
-    segment_ids: Array  # [M, S] 0 is padding
-    starts: Array  # [M, C] column whose state predicts a slot's first response token
-    mask: Array  # [M, C, T] True on response tokens that count in the loss
-    group_ids: Array  # [M, C] group in the mini-batch, 0 .. num_groups - 1
-    branch_ids: Array | None = None  # [M, S] 0 is what a segment's branches share
+    tokens: Array
+    positions: Array
+    segment_ids: Array
+    starts: Array
+    mask: Array
+    group_ids: Array
+    branch_ids: Array | None = None
     inputs: Mapping[str, Array] = struct.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
@@ -57,7 +67,13 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class PackingShape:
-    """One micro-batch's static shape: `rows` of `width` tokens, `slots` per row."""
+    """One micro-batch's static shape: `rows` of `width` tokens, `slots` per row.
+
+    Attributes:
+      rows: rows of a micro-batch.
+      width: tokens of a row.
+      slots: the most sequences in a row.
+    """
 
     rows: int
     width: int
@@ -71,17 +87,30 @@ class PackingShape:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each of B sequences went: micro-batch, row and slot, and its columns."""
+    """Where each of B sequences went: micro-batch, row and slot, and its columns.
+
+    Attributes:
+      shape: of a micro-batch.
+      num_micro: micro-batches allocated, a static number; the first `live` hold
+        sequences.
+      live: micro-batches that hold sequences.
+      micro: [B] micro-batch of each sequence.
+      row: [B] row in it.
+      slot: [B] slot of the row.
+      column: [B] first column of the sequence's own tokens.
+      trunk: [B] first column of the tokens that it shares.
+      segment: [B] number of its prompt in the row, from 1.
+    """
 
     shape: PackingShape
-    num_micro: int  # allocated micro-batches (static); the first `live` hold sequences
+    num_micro: int
     live: int
-    micro: np.ndarray  # [B]
-    row: np.ndarray  # [B]
-    slot: np.ndarray  # [B]
-    column: np.ndarray  # [B] first column of the sequence's own tokens
-    trunk: np.ndarray  # [B] first column of the tokens that it shares
-    segment: np.ndarray  # [B] number of its prompt in the row, from 1
+    micro: np.ndarray
+    row: np.ndarray
+    slot: np.ndarray
+    column: np.ndarray
+    trunk: np.ndarray
+    segment: np.ndarray
 
     def place(self, values: np.ndarray) -> np.ndarray:
         """[B, ...] -> [K, M, C, ...], zeros (False) in empty slots."""

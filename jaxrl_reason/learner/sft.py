@@ -92,7 +92,14 @@ def sft_objective(model: Transformer) -> Objective:
 
 @dataclass(frozen=True)
 class SFTLearner:
-    """The compiled pieces of the supervised stage."""
+    """The compiled pieces of the supervised stage.
+
+    Attributes:
+      settings: sizes.
+      batch_sharding: where batches live.
+      learning_rate: number of updates made -> the rate.
+      update: f(state, micro-batches, live) -> (state, metric pairs); jitted.
+    """
 
     settings: SFTSettings
     batch_sharding: BatchSharding

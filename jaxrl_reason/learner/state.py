@@ -17,11 +17,17 @@ Params = Any
 
 @struct.dataclass
 class TrainState:
-    """Parameters, optimiser state and the number of updates made."""
+    """Parameters, optimiser state and the number of updates made.
+
+    Attributes:
+      params: the model's parameters.
+      opt_state: of optax.
+      step: [] int32, updates made.
+    """
 
     params: Params
     opt_state: optax.OptState
-    step: jax.Array  # [] int32
+    step: jax.Array
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from jaxrl_reason.learner.packing import Packing, PackingShape, TrainBatch, plan
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt, the response to prefer and the other one; token ids, ends included."""
+    """A prompt, the response to prefer and the other one; token ids, ends included.
+
+    Attributes:
+      prompt: of both.
+      chosen: the better response.
+      rejected: the other one.
+    """
 
     prompt: Sequence[int]
     chosen: Sequence[int]
@@ -27,6 +33,16 @@ class PreferenceSettings:
 
     An update takes up to `pairs_per_update` pairs, packed into as many micro-batches as
     they need. A row holds at least one pair: the prompt twice and both responses.
+
+    Attributes:
+      pairs_per_update: pairs of an optimiser step.
+      epochs: passes over the pairs.
+      rows_per_micro_batch: rows in memory at once.
+      row_width: tokens of a row.
+      pairs_per_row: the most pairs in a row.
+      max_prompt: the longest prompt.
+      max_response: the longest response.
+      seed: of the order of pairs.
     """
 
     pairs_per_update: int = 64

@@ -34,10 +34,15 @@ Params = Any
 
 @dataclass(frozen=True)
 class PairBatch:
-    """One update's pairs on the host, packed, with the reference's log-probs."""
+    """One update's pairs on the host, packed, with the reference's log-probs.
+
+    Attributes:
+      batch: the packed pairs.
+      live: micro-batches that hold pairs.
+    """
 
     batch: TrainBatch
-    live: int  # micro-batches that hold pairs
+    live: int
 
 
 def build_preference_learner(

@@ -27,6 +27,14 @@ class RoundSettings:
     """How a round samples; lengths in tokens.
 
     IRPO (arXiv 2404.19733) has 30 samples per prompt.
+
+    Attributes:
+      prompts_per_call: prompts that are sampled at once.
+      group_size: responses to a prompt.
+      prompt_width: of padded prompts.
+      max_new_tokens: the longest response.
+      temperature: of the sampling.
+      seed: of the samples.
     """
 
     prompts_per_call: int = 24
@@ -48,7 +56,14 @@ class RoundSettings:
 
 @dataclass(frozen=True)
 class RoundSampler:
-    """A task with its compiled sampler."""
+    """A task with its compiled sampler.
+
+    Attributes:
+      task: prompts and grades.
+      sample: the compiled sampler.
+      settings: how a round samples.
+      batch_sharding: where prompts live.
+    """
 
     task: Task
     sample: SampleFn

@@ -21,7 +21,13 @@ from jaxrl_reason.offline.preference_batch import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prompt, responses to rank above and responses to rank below; token ids."""
+    """A prompt, responses to rank above and responses to rank below; token ids.
+
+    Attributes:
+      prompt: of all of them.
+      chosen: the better responses.
+      rejected: the worse ones.
+    """
 
     prompt: Sequence[int]
     chosen: Sequence[Sequence[int]]

@@ -36,13 +36,21 @@ class GraderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Collected:
-    """One batch of groups to train on and what it took to get it."""
+    """One batch of groups to train on and what it took to get it.
 
-    rollouts: Rollouts  # [P, ...] the batch, oldest groups first
-    fresh: Rollouts  # all groups sampled now, before the filter
-    surplus: Rollouts | None  # groups with signal kept for the next step
+    Attributes:
+      rollouts: [P, ...] the batch, oldest groups first.
+      fresh: all groups sampled now, before the filter.
+      surplus: groups with signal that are kept for the next step.
+      rounds: of sampling.
+      accepted: how many of the fresh groups had signal.
+    """
+
+    rollouts: Rollouts
+    fresh: Rollouts
+    surplus: Rollouts | None
     rounds: int
-    accepted: int  # of the fresh groups
+    accepted: int
 
 
 def sample_groups(

@@ -67,7 +67,15 @@ class Critic(Component):
 
 @dataclass(frozen=True)
 class CriticLearner(ComponentLearner):
-    """The compiled pieces of a critic; its mini-batches need not be the policy's."""
+    """The compiled pieces of a critic; its mini-batches need not be the policy's.
+
+    Attributes:
+      plan: shapes of its mini-batches.
+      optimizer: its optimiser's settings.
+      batch_sharding: where batches live.
+      values: params, batch -> values; jitted.
+      update: one optimiser step; jitted.
+    """
 
     name: ClassVar[str] = "critic"
     plan: MinibatchPlan

@@ -38,7 +38,11 @@ class GreedyBaseline(Component):
 
 @dataclass(frozen=True)
 class GreedySampler(ComponentLearner):
-    """The compiled sampler of the greedy responses."""
+    """The compiled sampler of the greedy responses.
+
+    Attributes:
+      sample: the compiled sampler.
+    """
 
     name: ClassVar[str] = "greedy"
     sample: SampleFn

@@ -23,7 +23,18 @@ MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
 
 @dataclass(frozen=True)
 class HeldoutEvaluation:
-    """A compiled evaluation: problems in chunks of one static shape."""
+    """A compiled evaluation: problems in chunks of one static shape.
+
+    Attributes:
+      task: prompts and grades.
+      problems: that training never sees.
+      sample: the compiled sampler.
+      num_samples: responses to a problem.
+      chunk: problems that are sampled at once.
+      prompt_width: of padded prompts.
+      seed: of the samples.
+      batch_sharding: where prompts live.
+    """
 
     task: Task
     problems: Sequence[Any]

@@ -57,7 +57,12 @@ class ImplicitReward(Component):
 
 @dataclass(frozen=True)
 class ImplicitRewardLearner(ComponentLearner):
-    """The compiled pieces of an implicit reward model."""
+    """The compiled pieces of an implicit reward model.
+
+    Attributes:
+      optimizer: its optimiser's settings.
+      update: one optimiser step; jitted.
+    """
 
     name: ClassVar[str] = "reward_model"
     optimizer: OptimizerSettings

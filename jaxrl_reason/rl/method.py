@@ -26,14 +26,24 @@ class Experience:
     of the loop `sampler_logprobs` [B, T], `correct` [B], `ref_logprobs` [B, T] if the
     method has a reference and `reward_components` [B, R] if it has several rewards; of
     a component what it says, the critic's `values` [B, T] for example.
+
+    Attributes:
+      rewards: [B] shaped sequence rewards.
+      lengths: [B] response tokens.
+      truncated: [B] stopped by the length limit.
+      mask: [B, T] True on response tokens.
+      group_ids: [B] which prompt a response answers.
+      old_logprobs: [B, T] at the start of the update.
+      num_groups: prompts.
+      inputs: what else there is, by name.
     """
 
-    rewards: Array  # [B] shaped sequence rewards
-    lengths: Array  # [B] response tokens
-    truncated: Array  # [B] stopped by the length limit
-    mask: Array  # [B, T] True on response tokens
-    group_ids: Array  # [B]
-    old_logprobs: Array  # [B, T]
+    rewards: Array
+    lengths: Array
+    truncated: Array
+    mask: Array
+    group_ids: Array
+    old_logprobs: Array
     num_groups: int = struct.field(pytree_node=False)
     inputs: Mapping[str, Array] = struct.field(default_factory=dict)
 
@@ -53,7 +63,12 @@ class Experience:
 
 @struct.dataclass
 class Advantages:
-    """Advantages [B] or [B, T], or [B, T, K] for K objectives; value targets [B, T]."""
+    """Advantages [B] or [B, T], or [B, T, K] for K objectives; value targets [B, T].
+
+    Attributes:
+      advantages: [B], [B, T] or [B, T, K].
+      returns: [B, T] what a critic is to say.
+    """
 
     advantages: Array
     returns: Array | None = None

@@ -22,10 +22,16 @@ from jaxrl_reason.sharding import BatchSharding
 
 @dataclass(frozen=True)
 class Minibatch:
-    """One optimiser step's sequences: packed, and where they came from."""
+    """One optimiser step's sequences: packed, and where they came from.
 
-    index: np.ndarray  # [N] rows of the [B, T] arrays
-    batch: TrainBatch  # leading axis K
+    Attributes:
+      index: [N] rows of the [B, T] arrays.
+      batch: packed; a leading axis of micro-batches.
+      plan: where each sequence went.
+    """
+
+    index: np.ndarray
+    batch: TrainBatch
     plan: Packing
 
     def with_inputs(self, **inputs: np.ndarray) -> "Minibatch":

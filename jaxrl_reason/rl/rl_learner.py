@@ -135,23 +135,49 @@ class RLSettings:
 
 @struct.dataclass
 class RLState:
-    """Everything that an RL run carries from step to step."""
+    """Everything that an RL run carries from step to step.
+
+    Attributes:
+      policy: what is trained.
+      models: what components train, by their names.
+      reference: frozen parameters, of a method with a reference.
+      surplus: groups with signal that the last batch had no room for.
+      step: RL steps made.
+      draws: rollouts made so far.
+      controls: numbers that components carry.
+      base: frozen parameters under a policy of low-rank factors.
+    """
 
     policy: TrainState
-    models: Mapping[str, TrainState]  # what components train, by their names
+    models: Mapping[str, TrainState]
     reference: Params | None
-    surplus: Rollouts | None  # groups with signal that the last batch had no room for
+    surplus: Rollouts | None
     step: int = struct.field(pytree_node=False)
-    draws: int = struct.field(pytree_node=False)  # rollouts made so far
+    draws: int = struct.field(pytree_node=False)
     controls: Mapping[str, float] = struct.field(
         pytree_node=False, default_factory=dict
-    )  # numbers that components carry
-    base: Params | None = None  # frozen, under a policy of low-rank factors
+    )
+    base: Params | None = None
 
 
 @dataclass(frozen=True)
 class RLLearner:
-    """The compiled pieces of a run, built once by `build_rl_learner`."""
+    """The compiled pieces of a run, built once by `build_rl_learner`.
+
+    Attributes:
+      task: prompts and grades.
+      method: the algorithm.
+      settings: sizes.
+      plan: shapes of the policy's mini-batches.
+      batch_sharding: where batches live.
+      optimizer: of the policy.
+      sample: the sampler of rollouts.
+      score: params, batch -> log-probs [B, T]; jitted.
+      advantages: the method's, jitted.
+      update: one optimiser step of the policy; jitted.
+      components: the method's components, built.
+      lora: where low-rank factors are trained.
+    """
 
     task: Task
     method: Method

@@ -47,7 +47,11 @@ class RolloutCorrection(Component):
 
 @dataclass(frozen=True)
 class CorrectionWeights(ComponentLearner):
-    """The jitted weights."""
+    """The jitted weights.
+
+    Attributes:
+      weights: f(old_logprobs, sampler_logprobs, mask) -> [B, T].
+    """
 
     name: ClassVar[str] = "correction"
     weights: Weights

@@ -20,20 +20,37 @@ class Rollouts:
     """Groups of sampled responses with their grades; NumPy arrays on the host.
 
     P prompts, G samples per prompt, Tp prompt width, T response width.
+
+    Attributes:
+      problem_ids: [P] int.
+      prompt_tokens: [P, Tp] int, padded on the right.
+      prompt_lengths: [P] int.
+      tokens: [P, G, T] int, the EOS token included.
+      sampler_logprobs: [P, G, T] float.
+      lengths: [P, G] int, response tokens.
+      truncated: [P, G] bool, stopped by the limit.
+      correct: [P, G] bool, the accuracy, before any shaping.
+      format_ok: [P, G] bool.
+      failed: [P, G] bool, the grader failed (not: the answer is wrong).
+      rewards: [P, G] float, shaped.
+      policy_step: [P] int, the step whose policy sampled the group.
+      extras: [P, G, ...] what only some methods have, by name: `reward_components` that
+        add up to `rewards`, or what a component of the method adds. Estimators see it
+        too.
     """
 
-    problem_ids: np.ndarray  # [P] int
-    prompt_tokens: np.ndarray  # [P, Tp] int, padded on the right
-    prompt_lengths: np.ndarray  # [P] int
-    tokens: np.ndarray  # [P, G, T] int, the EOS token included
-    sampler_logprobs: np.ndarray  # [P, G, T] float
-    lengths: np.ndarray  # [P, G] int, response tokens
-    truncated: np.ndarray  # [P, G] bool, stopped by the limit
-    correct: np.ndarray  # [P, G] bool, the accuracy, before any shaping
-    format_ok: np.ndarray  # [P, G] bool
-    failed: np.ndarray  # [P, G] bool, the grader failed (not: the answer is wrong)
-    rewards: np.ndarray  # [P, G] float, shaped
-    policy_step: np.ndarray  # [P] int, the step whose policy sampled the group
+    problem_ids: np.ndarray
+    prompt_tokens: np.ndarray
+    prompt_lengths: np.ndarray
+    tokens: np.ndarray
+    sampler_logprobs: np.ndarray
+    lengths: np.ndarray
+    truncated: np.ndarray
+    correct: np.ndarray
+    format_ok: np.ndarray
+    failed: np.ndarray
+    rewards: np.ndarray
+    policy_step: np.ndarray
     # [P, G, ...] what only some methods have, by name: `reward_components` that add up
     # to `rewards`, or what a component of the method adds. Estimators see it too.
     extras: Mapping[str, np.ndarray] = struct.field(default_factory=dict)

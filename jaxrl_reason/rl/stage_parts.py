@@ -59,6 +59,10 @@ class StagedRun:
     """Stages and the compiled pieces of each, built once by `build_stages`.
 
     In `learner` the settings' `steps` are the step of the run that a stage ends with.
+
+    Attributes:
+      stages: in their order.
+      learner: the compiled pieces of each.
     """
 
     stages: tuple[Stage, ...]
@@ -79,12 +83,19 @@ class StagedRun:
 
 @dataclass(frozen=True)
 class InStage:
-    """Where a run in stages stands."""
+    """Where a run in stages stands.
+
+    Attributes:
+      index: of the stage, from 0.
+      state: of the loop.
+      problems: of the stage.
+      dropped: surplus groups of the stage before that this one cannot use.
+    """
 
     index: int
     state: RLState
     problems: "StageProblems"
-    dropped: int = 0  # surplus groups of the stage before that this one cannot use
+    dropped: int = 0
 
 
 class StageProblems:

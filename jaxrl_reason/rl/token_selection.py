@@ -43,7 +43,11 @@ class TokenSelection(Component):
 
 @dataclass(frozen=True)
 class TokenSelector(ComponentLearner):
-    """The jitted choice (logprobs, batch [K, ...], key) -> [K, M, C, T]."""
+    """The jitted choice (logprobs, batch [K, ...], key) -> [K, M, C, T].
+
+    Attributes:
+      select: f(logprobs, batch, key) -> the chosen tokens.
+    """
 
     name: ClassVar[str] = "selection"
     select: Callable[[jax.Array, TrainBatch, jax.Array], jax.Array]

@@ -259,7 +259,17 @@ def likeliest(logits: jax.Array, settings: SamplingSettings, count: int) -> Any:
 
 @flax.struct.dataclass
 class Programs:
-    """The compiled functions of a batch sampler; states are given away, not copied."""
+    """The compiled functions of a batch sampler; states are given away, not copied.
+
+    Attributes:
+      empty: makes a state of free slots.
+      install: puts prompts into it.
+      refill: gives free slots to new sequences.
+      release: frees slots.
+      shrink: goes on with fewer slots.
+      widen: goes on with a longer ring.
+      advance: draws tokens.
+    """
 
     empty: Any = flax.struct.field(pytree_node=False)
     install: Any = flax.struct.field(pytree_node=False)

@@ -148,7 +148,13 @@ class ServerSampling:
 
 
 class Response(NamedTuple):
-    """One response: its tokens, their log-probs, whether the limit stopped it."""
+    """One response: its tokens, their log-probs, whether the limit stopped it.
+
+    Attributes:
+      tokens: ids, the EOS token included.
+      logprobs: one a token.
+      truncated: the limit stopped it.
+    """
 
     tokens: list[int]
     logprobs: list[float]

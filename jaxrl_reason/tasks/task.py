@@ -54,7 +54,7 @@ class TaskWrapper:
     """A task asked in another way and graded as ever: override `prompt_tokens`.
 
     Attributes:
-        task: the task inside.
+      task: the task inside.
     """
 
     task: Task

@@ -19,7 +19,12 @@ Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
 
 @dataclass(frozen=True)
 class Measured:
-    """Held-out figures with their 95% intervals, and the greedy responses."""
+    """Held-out figures with their 95% intervals, and the greedy responses.
+
+    Attributes:
+      figures: by name, each with its interval.
+      responses: the greedy ones.
+    """
 
     figures: Figures
     responses: Rollouts
@@ -27,7 +32,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Heldout:
-    """The evaluations of a run, over the same problems."""
+    """The evaluations of a run, over the same problems.
+
+    Attributes:
+      task: prompts and grades.
+      problems: that training never sees.
+      greedy: one greedy response a problem.
+      sampled: several samples a problem.
+    """
 
     task: Task[Any]
     problems: Sequence[Any]

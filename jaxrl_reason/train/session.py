@@ -14,7 +14,14 @@ from jaxrl_reason.runs.trackers import Trackers
 
 @dataclass(frozen=True)
 class Session:
-    """Where this process writes, what it shows, and whether it was asked to stop."""
+    """Where this process writes, what it shows, and whether it was asked to stop.
+
+    Attributes:
+      run: the folder.
+      trackers: where else its rows go.
+      progress: what is shown.
+      interrupt: whether somebody asked to stop.
+    """
 
     run: RunFolder
     trackers: Trackers

@@ -38,6 +38,11 @@ class Module:
         return ast.parse(self.file.read_text(encoding="utf-8"))
 
     @property
+    def is_public(self) -> bool:
+        """Whether it has a page: no part of its name begins with an underscore."""
+        return "._" not in self.name
+
+    @property
     def is_package(self) -> bool:
         """Whether it may hold other modules."""
         return self.file.name == "__init__.py"
@@ -81,16 +86,15 @@ def first_line(node: ast.Module | ast.FunctionDef | ast.ClassDef) -> str:
 
 
 def package_modules(root: Path) -> dict[str, Module]:
-    """All modules that may be imported, by name; private ones apart."""
+    """All modules, by name."""
     modules = {}
     for prefix, folder in FOLDERS.items():
         for file in sorted((root / folder).rglob("*.py")):
             parts = [prefix, *file.relative_to(root / folder).with_suffix("").parts]
             if parts[-1] == "__init__":
                 parts.pop()
-            if not any(part.startswith("_") for part in parts):
-                name = ".".join(parts)
-                modules[name] = Module(name, file)
+            name = ".".join(parts)
+            modules[name] = Module(name, file)
     return modules
 
 
@@ -110,15 +114,25 @@ def definition(name: str, module: Module, modules: dict[str, Module]) -> str | N
     return None
 
 
-def exports(package: Module, modules: dict[str, Module]) -> list[tuple[str, str]]:
-    """What a package's `__init__` imports for others: a link and its first line."""
-    rows = []
+def exports(package: Module, modules: dict[str, Module]) -> dict[str, tuple[str, str]]:
+    """What a package's `__init__` imports for others.
+
+    Args:
+      package: whose.
+      modules: all of them.
+
+    Returns:
+      Its name -> the full name of its entry and its first line. What a private module
+      defines has its entry on the package's own page.
+    """
+    found = {}
     for name in sorted(package.imports, key=str.lower):
         full = definition(name, package, modules)
         if full is not None:
             home, _, own = full.rpartition(".")
-            rows.append((f":py:obj:`{name} <{full}>`", modules[home].definitions[own]))
-    return rows
+            entry = full if modules[home].is_public else f"{package.name}.{name}"
+            found[name] = (entry, modules[home].definitions[own])
+    return found
 
 
 def table(title: str, first: str, rows: list[tuple[str, str]]) -> list[str]:
@@ -143,11 +157,17 @@ def page(module: Module, modules: dict[str, Module]) -> str:
         ]
     lines.append("")
     if module.is_package:
-        lines += table("Exported here", "name", exports(module, modules))
+        found = exports(module, modules)
+        links = [(f":py:obj:`{n} <{full}>`", line) for n, (full, line) in found.items()]
+        lines += table("Exported here", "name", links)
+        for name, (full, _) in found.items():
+            if full == f"{module.name}.{name}" and name not in module.definitions:
+                kind = "function" if name[0].islower() else "class"
+                lines += [f".. auto{kind}:: {full}", ""]
     inside = [
         other
         for other in modules.values()
-        if other.name.rpartition(".")[0] == module.name
+        if other.is_public and other.name.rpartition(".")[0] == module.name
     ]
     if inside:
         labels = {other.name: other.name.rpartition(".")[2] for other in inside}
@@ -171,8 +191,9 @@ def write_api_pages(root: Path, folder: Path) -> None:
     pages = {
         folder / f"{name}.rst": page(module, modules)
         for name, module in modules.items()
+        if module.is_public
     }
-    for stale in set(folder.glob("*.rst")) - set(pages):
+    for stale in set(folder.iterdir()) - set(pages):
         stale.unlink()
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:

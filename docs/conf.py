@@ -1,5 +1,6 @@
 """Sphinx settings; warnings are errors (see .ci/run), and nothing needs a network."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 suppress_warnings = ["ref.python"]  # two modules may use one name; it is then no link
 # Names in single backticks link where they can and look like code where they cannot.
 default_role = "py:obj"
@@ -45,8 +46,10 @@ myst_heading_anchors = 3
 # The notebooks are run by the build; one that fails fails the build. Their outputs are
 # kept between builds, until a notebook changes.
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / "docs" / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+os.environ["PYTHONPATH"] = str(ROOT)  # their kernels import this checkout
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -65,7 +68,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # no prompts, no output
 html_theme = "sphinx_book_theme"
 html_title = "jaxrl_reason"
 html_show_sphinx = False
-html_show_sourcelink = False
+html_copy_source = False
 html_theme_options = {
     "collapse_navbar": True,
     "home_page_in_toc": True,

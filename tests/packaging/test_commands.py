@@ -42,6 +42,8 @@ NOT_TRIED = {
     r"\.venv/bin/python -m pytest.*": "these are the tests",
     r"python -c .+tensorflow_datasets.+": "prepares a dataset from the network",
     r"python my_script\.py": "stands for a script of the reader",
+    r"python make_questions\.py": "a script of its page, which test_docs.py runs",
+    r"source \.venv/bin/activate": "of the shell",
     r"(tensorboard|xprof) --logdir runs.*": (
         "viewers that are not installed with the library"
     ),

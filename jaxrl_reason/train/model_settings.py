@@ -16,7 +16,7 @@ class ModelSettings:
     """The model and how it computes.
 
     Attributes:
-      source: A Hugging Face folder, a .gguf file, a hub id; or the shape of a new
+      source: a Hugging Face folder, a .gguf file, a hub id; or the shape of a new
         model: layers x hidden size, such as 3x128.
       head_dim: of a new model: size of a head; divides the hidden size.
       num_kv_heads: of a new model: key and value heads; 0 is as many as query

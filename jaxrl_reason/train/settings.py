@@ -76,7 +76,7 @@ class SamplerSettings:
         go through it.
       logprobs: which log-probs the server reports: of its logits, or of what it
         draws from.
-      version_path: Path that answers with the version of the weights; empty if
+      version_path: path that answers with the version of the weights; empty if
         there is none.
     """
 
@@ -218,7 +218,7 @@ class TrainSettings:
       keep: how many checkpoints stay.
       sft_from: folder of another run whose fine-tuned model is used instead of
         training one.
-      reward: A reward of your own, my_file.py:my_function, in place of right and
+      reward: a reward of your own, my_file.py:my_function, in place of right and
         wrong (docs/train.md).
       format_reward: added to the reward of a response that keeps the task's
         format.
@@ -329,7 +329,7 @@ class TrainSettings:
     def last_step(self) -> int | None:
         """The number of a finished run's last row; None where only the run can say."""
         return {
-            "rl": self.rl.steps * max(1, len(self.stages.limits)),
+            "rl": self._rl_steps,
             "examples": self.sft.updates,
             "rounds": self.offline.rounds,
             "reward_model": self.offline.epochs,
@@ -342,7 +342,7 @@ class TrainSettings:
 
     def rl_schedule(self) -> OptimizerSettings:
         """The RL optimiser with its decay."""
-        steps = max(0, self.rl.steps - self.rl.value_pretraining_steps)
+        steps = max(0, self._rl_steps - self.rl.value_pretraining_steps)
         return self._decayed(self.optimizer, steps * self.rl.updates_per_rollout)
 
     def critic_schedule(self) -> OptimizerSettings:
@@ -350,7 +350,12 @@ class TrainSettings:
         updates = self.rl.critic_updates_per_rollout or self.rl.updates_per_rollout
         rate = self.critic_learning_rate or self.optimizer.learning_rate
         optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
-        return self._decayed(optimizer, self.rl.steps * updates)
+        return self._decayed(optimizer, self._rl_steps * updates)
+
+    @property
+    def _rl_steps(self) -> int:
+        """RL steps of all stages."""
+        return self.rl.steps * max(1, len(self.stages.limits))
 
     def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
         decay = updates if self.cosine else optimizer.decay_updates

@@ -10,15 +10,14 @@ from jaxrl_reason.sampler.prefixes import common_prefix
 from jaxrl_reason.sampler.rollout_engine import RolloutEngine
 from jaxrl_reason.sampler.sample_loop import Sampler, make_sampler, sample
 from jaxrl_reason.sampler.settings import (
-    Alternatives,
     BatchSettings,
     Completions,
     SamplingSettings,
+    TopLogprobs,
 )
 from jaxrl_reason.sampler.stops import StopCheck, stop_sequences, stop_strings
 
 __all__ = [
-    "Alternatives",
     "BatchSampler",
     "BatchSettings",
     "Completions",
@@ -27,6 +26,7 @@ __all__ = [
     "Sampler",
     "SamplingSettings",
     "StopCheck",
+    "TopLogprobs",
     "common_prefix",
     "make_batch_sampler",
     "make_sampler",

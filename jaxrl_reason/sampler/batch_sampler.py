@@ -14,10 +14,10 @@ from jaxrl_reason.models.decode_step import DecodeParams, decode_params
 from jaxrl_reason.sampler.prompts import PromptReader, Prompts
 from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.sampler.settings import (
-    Alternatives,
     BatchSettings,
     Completions,
     SamplingSettings,
+    TopLogprobs,
 )
 from jaxrl_reason.sampler.slot_scheduler import SlotScheduler
 from jaxrl_reason.sampler.slot_state import Slots, allowed_cache_lengths, compiled
@@ -89,10 +89,10 @@ class BatchSampler:
                 f"slots and shrink_to must be multiples of {parts}, the parts into "
                 f"which the mesh splits rows, got {counts}"
             )
-        if batch.alternatives > model.config.vocab_size:
+        if batch.top_logprobs > model.config.vocab_size:
             raise ValueError(
-                f"alternatives must be at most vocab_size "
-                f"({model.config.vocab_size}), got {batch.alternatives}"
+                f"top_logprobs must be at most vocab_size "
+                f"({model.config.vocab_size}), got {batch.top_logprobs}"
             )
         self.settings, self.batch, self.num_samples = settings, batch, num_samples
         self._programs = compiled(model, settings, batch)
@@ -208,7 +208,7 @@ class BatchSampler:
                 order, self.num_samples, batch.num_groups, batch.slots_per_group
             ),
             slots=self._programs.empty(raw.shape[1], prompts.common),
-            out=_blank(rows, self.settings.max_new_tokens, batch.alternatives),
+            out=_blank(rows, self.settings.max_new_tokens, batch.top_logprobs),
             stops=(),
             on_tokens=None,
             seen=np.zeros(rows, np.int32),
@@ -273,8 +273,8 @@ class BatchSampler:
         chosen = [slot for slot in occupied if watched or not live[slot]]
         if not chosen:
             return
-        ended, tokens, logprobs, likely = jax.device_get(
-            (state.ended, state.tokens, state.logprobs, state.alternatives)
+        ended, tokens, logprobs, top = jax.device_get(
+            (state.ended, state.tokens, state.logprobs, state.top_logprobs)
         )
         stopped = np.zeros(live.size, bool)  # [S]
         for slot in chosen:
@@ -289,7 +289,7 @@ class BatchSampler:
             run.seen[row] = size
             if done:
                 truncated = at is None and not ended[slot]
-                drawn = (tokens[slot], logprobs[slot], likely, slot)
+                drawn = (tokens[slot], logprobs[slot], top, slot)
                 _record(run.out, row, size, truncated, drawn)
                 run.scheduler.free(slot)
         if stopped.any():
@@ -301,16 +301,16 @@ def _stopped_at(stops: Sequence[StopCheck], tokens: list[int], seen: int) -> int
     return min((size for size in found if size is not None), default=None)
 
 
-def _blank(rows: int, size: int, alternatives: int) -> Completions:
+def _blank(rows: int, size: int, top_logprobs: int) -> Completions:
     fields: Any = (
         np.zeros((rows, size), np.int32),
         np.zeros((rows, size), np.float32),
         np.zeros(rows, np.int32),
         np.zeros(rows, bool),
     )
-    likely: Any = (
-        np.zeros((rows, size, alternatives), np.int32),
-        np.zeros((rows, size, alternatives), np.float32),
+    top: Any = (
+        np.zeros((rows, size, top_logprobs), np.int32),
+        np.zeros((rows, size, top_logprobs), np.float32),
     )
     tokens, logprobs, lengths, truncated = fields
     return Completions(
@@ -318,18 +318,18 @@ def _blank(rows: int, size: int, alternatives: int) -> Completions:
         logprobs,
         lengths,
         truncated,
-        Alternatives(*likely) if alternatives else None,
+        TopLogprobs(*top) if top_logprobs else None,
     )
 
 
 def _record(out: Any, row: int, size: int, truncated: bool, drawn: Any) -> None:
-    tokens, logprobs, likely, slot = drawn
+    tokens, logprobs, top, slot = drawn
     out.tokens[row, :size] = tokens[:size]
     out.logprobs[row, :size] = logprobs[:size]
     out.lengths[row], out.truncated[row] = size, truncated
-    if likely is not None:
-        out.alternatives.tokens[row, :size] = likely.tokens[slot, :size]
-        out.alternatives.logprobs[row, :size] = likely.logprobs[slot, :size]
+    if top is not None:
+        out.top_logprobs.tokens[row, :size] = top.tokens[slot, :size]
+        out.top_logprobs.logprobs[row, :size] = top.logprobs[slot, :size]
 
 
 def make_batch_sampler(

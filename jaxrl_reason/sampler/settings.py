@@ -67,7 +67,7 @@ class SamplingSettings:
 
 
 @flax.struct.dataclass
-class Alternatives:
+class TopLogprobs:
     """The likeliest tokens at each place, likeliest first; 0 after the end.
 
     Attributes:
@@ -90,7 +90,7 @@ class Completions:
         unfiltered distribution (greedy: temperature 1); 0 after the end.
       lengths: [B] int32, tokens of each response, the EOS token included.
       truncated: [B] bool, True where the limit stopped the response.
-      alternatives: the likeliest tokens, where the settings ask for them.
+      top_logprobs: the likeliest tokens, where the settings ask for them.
       policy_version: [B] int, the step whose policy drew each response, where a
         `RolloutEngine` drew it; None where the parameters were an argument.
     """
@@ -99,7 +99,7 @@ class Completions:
     logprobs: jax.Array
     lengths: jax.Array
     truncated: jax.Array
-    alternatives: Alternatives | None = None
+    top_logprobs: TopLogprobs | None = None
     policy_version: jax.Array | None = None
 
 
@@ -130,7 +130,7 @@ class BatchSettings:
       cache_block: columns, and numbers of a head, that stand together in memory, as
         suits the device's matrix products; 0 for all of them, None for 16 where
         JAX's default backend is a CPU, else 0. Rings are whole blocks.
-      alternatives: how many of the likeliest tokens to report beside each drawn
+      top_logprobs: how many of the likeliest tokens to report beside each drawn
         one; 0 reports none and costs nothing.
 
     Raises:
@@ -147,7 +147,7 @@ class BatchSettings:
     cache_lengths: tuple[int, ...] = ()
     cache_dtype: str = "float32"
     cache_block: int | None = None
-    alternatives: int = 0
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         for name in ("slots", "slots_per_group", "steps"):
@@ -193,7 +193,7 @@ class BatchSettings:
             raise ValueError(
                 f"cache_dtype must be one of {CACHE_DTYPES}, got {self.cache_dtype!r}"
             )
-        for name in ("alternatives", "cache_block"):
+        for name in ("top_logprobs", "cache_block"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 

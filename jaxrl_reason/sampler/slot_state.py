@@ -20,9 +20,9 @@ from jaxrl_reason.models.key_values import (
 from jaxrl_reason.models.slot_cache import SlotCache, empty_slots, slot_step
 from jaxrl_reason.sampler.sample_loop import next_tokens
 from jaxrl_reason.sampler.settings import (
-    Alternatives,
     BatchSettings,
     SamplingSettings,
+    TopLogprobs,
 )
 
 
@@ -38,7 +38,7 @@ class Slots:
       hidden: [S, D] what the next token is drawn from.
       tokens: [S, T] tokens drawn so far.
       logprobs: [S, T] their log-probs.
-      alternatives: [S, T, k] each, or None.
+      top_logprobs: [S, T, k] each, or None.
       prompt_hidden: [N, D] the hidden state of a group's last prompt token.
       cache: what the slots read.
     """
@@ -50,7 +50,7 @@ class Slots:
     hidden: jax.Array
     tokens: jax.Array
     logprobs: jax.Array
-    alternatives: Alternatives | None
+    top_logprobs: TopLogprobs | None
     prompt_hidden: jax.Array
     cache: SlotCache
 
@@ -72,8 +72,8 @@ def empty(
     `key_size` is the numbers of a raw key, `common` what all prompts begin with.
     """
     size, slots, dtype = settings.max_new_tokens, batch.slots, model.config.dtype
-    kept = (slots, size, batch.alternatives)  # [S, T, k]
-    likely = Alternatives(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
+    kept = (slots, size, batch.top_logprobs)  # [S, T, k]
+    top = TopLogprobs(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
     return Slots(
         live=jnp.zeros(slots, bool),
         ended=jnp.zeros(slots, bool),
@@ -82,7 +82,7 @@ def empty(
         hidden=jnp.zeros((slots, model.config.hidden_size), dtype),
         tokens=jnp.zeros((slots, size), jnp.int32),
         logprobs=jnp.zeros((slots, size)),
-        alternatives=likely if batch.alternatives else None,
+        top_logprobs=top if batch.top_logprobs else None,
         prompt_hidden=jnp.zeros((batch.num_groups, model.config.hidden_size), dtype),
         cache=empty_slots(
             model,
@@ -229,11 +229,11 @@ def _draw(
     size = settings.max_new_tokens
     # [S, T]: where a live slot writes its token
     here = (jnp.arange(size)[None] == state.columns[:, None]) & state.live[:, None]
-    likely = state.alternatives
-    if likely is not None:
-        new = likeliest(logits, settings, likely.tokens.shape[-1])
-        likely = jax.tree.map(
-            lambda old, x: jnp.where(here[..., None], x[:, None], old), likely, new
+    top = state.top_logprobs
+    if top is not None:
+        new = top_logprobs(logits, settings, top.tokens.shape[-1])
+        top = jax.tree.map(
+            lambda old, x: jnp.where(here[..., None], x[:, None], old), top, new
         )
     ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
     ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live  # [S]
@@ -245,16 +245,16 @@ def _draw(
         columns=columns,
         tokens=jnp.where(here, tokens[:, None], state.tokens),
         logprobs=jnp.where(here, logprobs[:, None], state.logprobs),
-        alternatives=likely,
+        top_logprobs=top,
     )
 
 
-def likeliest(logits: jax.Array, settings: SamplingSettings, count: int) -> Any:
-    """The `count` likeliest tokens of logits [B, V], as Alternatives [B, count]."""
+def top_logprobs(logits: jax.Array, settings: SamplingSettings, count: int) -> Any:
+    """The `count` likeliest tokens of logits [B, V], as TopLogprobs [B, count]."""
     logits = logits / (settings.temperature or 1.0)
     top, tokens = jax.lax.top_k(logits, count)  # [B, count]
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # [B, 1]
-    return Alternatives(tokens.astype(jnp.int32), top - total)
+    return TopLogprobs(tokens.astype(jnp.int32), top - total)
 
 
 @flax.struct.dataclass

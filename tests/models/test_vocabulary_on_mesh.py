@@ -31,7 +31,7 @@ SCRIPT = """
     prompts, lengths = np.asarray(tokens_of(4, 6)), np.array([6, 2, 4, 5])
     # Keeps more tokens than there are, but not the padding.
     settings = SamplingSettings(max_new_tokens=10, eos_token_ids=(3,), top_k=37)
-    slots = BatchSettings(8, (6,), slots_per_group=2, alternatives=37)
+    slots = BatchSettings(8, (6,), slots_per_group=2, top_logprobs=37)
 
     def run(config, mesh):
         model = Transformer(config, constrain=rules.constrainer(mesh))
@@ -52,7 +52,7 @@ SCRIPT = """
             "step": step(params),
             "sampled": [alone.tokens, batched.tokens],
             "logprobs": [alone.logprobs, batched.logprobs],
-            "alternatives": batched.alternatives.logprobs,
+            "top_logprobs": batched.top_logprobs.logprobs,
         }
 
     def worst(a, b):
@@ -107,7 +107,7 @@ def test_logprobs_entropies_and_gradients_are_those_of_one_device(
 def test_the_same_tokens_are_sampled(report: Any, case: str) -> None:
     assert report[case]["sampled"] == 0
     assert report[case]["logprobs"] < 1e-5
-    assert report[case]["alternatives"] < 1e-5
+    assert report[case]["top_logprobs"] < 1e-5
 
 
 def test_a_checkpoint_of_one_mesh_is_read_on_another(report: Any) -> None:

@@ -168,13 +168,13 @@ def test_greedy_bias_and_bans_are_the_plain_sampler_s() -> None:
     free = plain(settings=replace(SETTINGS, temperature=0.0))
     often = int(np.bincount(free.tokens[free.tokens > 0]).argmax())
     settings = replace(settings, banned_tokens=(often,))
-    batch = replace(BATCH, alternatives=3)
+    batch = replace(BATCH, top_logprobs=3)
     got = sampler(batch, settings)(build(SMALL)[1], TOKENS, LENGTHS, KEYS)
     check_same(got, plain(settings=settings))
     live = np.arange(SIZE) < got.lengths[:, None]
     assert not (got.tokens[live] == often).any()
-    # Alternatives are the model's own, so they know nothing of bias and bans.
-    best = got.alternatives
+    # The top log-probs are the model's own, so they know nothing of bias and bans.
+    best = got.top_logprobs
     assert (np.diff(best.logprobs[live], axis=-1) <= 0).all()
     same = best.tokens[live] == got.tokens[live][:, None]
     np.testing.assert_allclose(
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ("cache_lengths", (8, 8), "cache_lengths must be ascending"),
         ("refill_fraction", 1.0, "below 1, got 1.0"),
         ("cache_dtype", "int4", "got 'int4'"),
-        ("alternatives", -1, "alternatives must be >= 0"),
+        ("top_logprobs", -1, "top_logprobs must be >= 0"),
         ("cache_block", -1, "cache_block must be >= 0"),
     ):
         with pytest.raises(ValueError, match=rule):

@@ -26,7 +26,8 @@ from jaxrl_reason.models.attention import (
     prompt_mask,
     response_mask,
 )
-from jaxrl_reason.models.decode_step import DecodeParams, through_layers
+from jaxrl_reason.models.decode_params import DecodeParams
+from jaxrl_reason.models.decode_step import through_layers
 from jaxrl_reason.models.key_values import (
     KeyValues,
     block_sizes,

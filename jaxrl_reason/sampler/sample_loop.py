@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models import Params, Transformer, prefill
+from jaxrl_reason.models.decode_params import DecodeParams, decode_logits, decode_params
 from jaxrl_reason.models.decode_step import (
-    DecodeParams,
     ResponseCache,
-    decode_logits,
-    decode_params,
     decode_step,
     empty_cache,
     grow_cache,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models import PrefixCache, Transformer
-from jaxrl_reason.models.decode_step import DecodeParams, decode_logits
+from jaxrl_reason.models.decode_params import DecodeParams, decode_logits
 from jaxrl_reason.models.key_values import (
     block_sizes,
     quantize,

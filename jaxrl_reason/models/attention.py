@@ -145,27 +145,15 @@ def attention_mask(
     return mask & ((keys == 0) | (queries == keys))
 
 
-def in_window(ages: jax.Array, window: int | None) -> jax.Array:
-    """Which keys a query sees, by how far they lie behind it.
+def within_window(mask: jax.Array, ages: jax.Array, window: int | None) -> jax.Array:
+    """What is left of a mask inside a sliding window.
 
     Args:
-      ages: query position - key position; below 0 the key has not been written.
+      mask: [..., T] bool, what a token would see without one.
+      ages: of the same rank, query position - key position.
       window: tokens that a token sees, itself among them; None for all.
     """
-    return ages >= 0 if window is None else (ages >= 0) & (ages < window)
-
-
-def window_mask(positions: jax.Array, window: int) -> jax.Array:
-    """Which columns lie inside each column's sliding window.
-
-    Args:
-      positions: [B, S] position of each token in its own sequence.
-      window: tokens that a token sees, itself among them.
-
-    Returns:
-      [B, S, S] bool. It is not kept to a segment; `attention_mask` is.
-    """
-    return in_window(positions[:, :, None] - positions[:, None, :], window)
+    return mask if window is None else mask & (ages < window)
 
 
 def layer_masks(
@@ -184,13 +172,15 @@ def layer_masks(
     """
     windows = [config.window_of(layer) for layer in range(config.num_layers)]
     kinds = list(dict.fromkeys(windows))
+    ages = positions[:, :, None] - positions[:, None, :]  # [B, S, S]
     earlier = positions[:, :, None] - jnp.arange(before)[None, None]  # [B, S, Tc]
 
     def mask_of(window: int | None) -> jax.Array:
-        own = causal if window is None else causal & window_mask(positions, window)
+        own = within_window(causal, ages, window)
         if not before:
             return own
-        return jnp.concatenate([in_window(earlier, window), own], axis=2)
+        common = within_window(earlier >= 0, earlier, window)
+        return jnp.concatenate([common, own], axis=2)
 
     masks = tuple(mask_of(window) for window in kinds)
     return masks, jnp.array([kinds.index(window) for window in windows])
@@ -226,20 +216,4 @@ def prompt_mask(
     """
     positions = jnp.arange(start, start + size)[None]  # [1, T]
     ages = (lengths + columns)[:, None] - positions  # [B, T]
-    return (positions < lengths[:, None]) & in_window(ages, window)
-
-
-def response_mask(ages: jax.Array, columns: jax.Array, window: int | None) -> jax.Array:
-    """The columns of its own response that a token sees while decoding.
-
-    Args:
-      ages: [B or 1, T] steps since each column was written, 0 for the newest; below 0
-        where it has not been.
-      columns: [B] or [1] how many response tokens came before the row's: what is older
-        belongs to another sequence.
-      window: sliding window, None for all.
-
-    Returns:
-      [B or 1, T] bool.
-    """
-    return (ages <= columns[:, None]) & in_window(ages, window)
+    return within_window(positions < lengths[:, None], ages, window)

@@ -13,7 +13,7 @@ from jaxrl_reason.models.attention import (
     cached_attention,
     masks_by_layer,
     prompt_mask,
-    response_mask,
+    within_window,
 )
 from jaxrl_reason.models.decode_params import DecodeParams
 from jaxrl_reason.models.layers import Attend, Block, RMSNorm
@@ -231,7 +231,7 @@ def _masks(
     columns, size = column[None], prefix.keys[0].shape[2]
     prompts = prompt_mask(prefix.lengths, columns, 0, size, window)  # [P, Tp]
     ages = column - jnp.arange(cache.keys[0].shape[2])[None]  # [1, T]
-    own = response_mask(ages, columns, window)
+    own = within_window(ages >= 0, ages, window)
     return jnp.repeat(prompts, samples, axis=0), own
 
 

@@ -24,7 +24,7 @@ from jaxrl_reason.models.attention import (
     cached_attention,
     masks_by_layer,
     prompt_mask,
-    response_mask,
+    within_window,
 )
 from jaxrl_reason.models.decode_params import DecodeParams
 from jaxrl_reason.models.decode_step import through_layers
@@ -176,7 +176,8 @@ def _masks(
     """What each slot sees of each part: [S, Tc] if there is one, [S, Tp], [S, T]."""
     size, common = cache.responses[0].size, cache.common_size
     ages = ((place - jnp.arange(size)) % size)[None]  # [1, T]
-    own = response_mask(ages, columns, window)
+    # What is older belongs to the slot's last sequence.
+    own = within_window(ages <= columns[:, None], ages, window)  # [S, T]
     prompts = prompt_mask(lengths, columns, common, cache.prompts[0].size, window)
     if not common:
         return [prompts, own]

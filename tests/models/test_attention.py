@@ -8,7 +8,7 @@ from jaxrl_reason.models.attention import (
     attention_mask,
     cached_attention,
     self_attention,
-    window_mask,
+    within_window,
 )
 from jaxrl_reason.models.decode_step import PromptColumns, ResponseColumns
 from jaxrl_reason.models.rope import apply_rope, rope_table
@@ -37,10 +37,11 @@ def test_a_window_counts_positions_not_columns() -> None:
         jnp.array([[1, 1, 0, 2, 2, 2]]),
         jnp.array([[0, 1, 0, 0, 1, 2]]),
     )
-    mask = (attention_mask(segments) & window_mask(positions, 2))[0]
+    ages = positions[:, :, None] - positions[:, None, :]
+    mask = within_window(attention_mask(segments), ages, 2)[0]
     seen = [[0], [0, 1], [], [3], [3, 4], [4, 5]]
     assert [list(np.flatnonzero(row)) for row in mask] == seen
-    assert not (window_mask(positions, 1) & attention_mask(segments))[0, 5, 4]
+    assert not within_window(attention_mask(segments), ages, 1)[0, 5, 4]
 
 
 @pytest.mark.fast

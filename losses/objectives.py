@@ -69,8 +69,8 @@ def policy_gradient(
 ) -> jax.Array:
     """REINFORCE: the log-probability weighted by the advantage.
 
-    l = -A log pi, so that dl / dlogprobs = -A. Williams 1992. The value tells nothing
-    about progress, only the gradient counts.
+    l = -A log pi, so that dl / dlogprobs = -A. Williams 1992. The value is no measure
+    of progress, only the gradient counts.
 
     Args:
       logprobs: [B, T] of the policy being trained.

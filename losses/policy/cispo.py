@@ -31,7 +31,7 @@ def cispo(
 
     w = sg(clip(exp(logprobs - old_logprobs), ratio_low, ratio_high)),
     l = -w A logprobs, so that dl / dlogprobs = -w A on every token. MiniMax-M1,
-    arXiv 2506.13585, equations 4 and 5. The value tells nothing about progress. The
+    arXiv 2506.13585, equations 4 and 5. The value is no measure of progress. The
     paper has no lower bound and does not publish its upper one.
 
     Public libraries differ: the bounds here are those of the ratio itself, as TRL's

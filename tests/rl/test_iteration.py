@@ -332,10 +332,10 @@ def test_old_logprobs_may_be_the_sampler_s():
             calls[whose] += len(learner.score.calls)
         stale += int((found.rollouts.policy_step < step).sum())
         for one, other in zip(batches["trainer"], batches["sampler"], strict=True):
-            old, mask = np.asarray(one.old_logprobs), np.asarray(one.mask)
-            found_old = np.asarray(other.old_logprobs)
+            old, mask = np.asarray(one["old_logprobs"]), np.asarray(one.mask)
+            found_old = np.asarray(other["old_logprobs"])
             np.testing.assert_allclose(found_old[mask], old[mask], rtol=0, atol=1e-5)
-            assert same_trees(one, dataclasses.replace(other, old_logprobs=old))
+            assert same_trees(one, other.with_inputs(old_logprobs=old))
         assert first["sampler"] == pytest.approx(first["trainer"], rel=1e-4, abs=1e-5)
         mismatch = {name for name in rows["trainer"] if name.startswith("sampler/")}
         assert mismatch

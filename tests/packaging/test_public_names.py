@@ -28,7 +28,6 @@ from jaxrl_reason.models import (
 )
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.sampler import (
-    Alternatives,
     BatchSampler,
     BatchSettings,
     Completions,
@@ -37,6 +36,7 @@ from jaxrl_reason.sampler import (
     Sampler,
     SamplingSettings,
     StopCheck,
+    TopLogprobs,
     make_batch_sampler,
     make_sampler,
     sample,
@@ -169,7 +169,7 @@ def test_samplers_draw_the_same_tokens() -> None:
         *(params, TOKENS, LENGTHS, keys),
     )
     assert shapes.tokens.shape == wanted.tokens.shape == (4, 4)
-    batch = BatchSettings(slots=4, prompt_widths=(3,), alternatives=2)
+    batch = BatchSettings(slots=4, prompt_widths=(3,), top_logprobs=2)
     made = make_batch_sampler(MODEL, SETTINGS, 2, batch)
     assert isinstance(made, BatchSampler)
     assert not isinstance(made, RolloutEngine)
@@ -179,7 +179,7 @@ def test_samplers_draw_the_same_tokens() -> None:
     got = made(params, TOKENS, LENGTHS, keys, on_tokens=listen, stops=[never])
     np.testing.assert_array_equal(got.tokens, wanted.tokens)
     np.testing.assert_allclose(got.logprobs, wanted.logprobs, atol=1e-5)
-    assert isinstance(got.alternatives, Alternatives)
+    assert isinstance(got.top_logprobs, TopLogprobs)
     assert set(told) == {0, 1, 2, 3}
 
 

@@ -439,7 +439,10 @@ def test_a_loss_in_a_file_of_ones_own(tmp_path):
     _, rows, _ = run_steps(learner, toy_state(learner), stream, 8)
     assert rows[0]["policy/off_policy"] < 1e-5
     assert rows[0]["reward/mean"] == 2 * rows[0]["reward/accuracy"]
-    assert rows[-1]["reward/accuracy"] > rows[0]["reward/accuracy"]
+    # Four steps against two: one step is 16 samples. This policy gains 0.25, eight of
+    # other seeds 0.03 to 0.44.
+    accuracy = [row["reward/accuracy"] for row in rows]
+    assert np.mean(accuracy[-4:]) > np.mean(accuracy[:2])
     assert json.loads(json.dumps(rows[-1])) == rows[-1]
 
 

@@ -11,13 +11,13 @@ from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
-from jaxrl_reason.train.model_settings import ModelSettings
-from jaxrl_reason.train.settings import (
+from jaxrl_reason.train.group_settings import (
     EvalSettings,
     ExportSettings,
     SamplerSettings,
-    TrainSettings,
 )
+from jaxrl_reason.train.model_settings import ModelSettings
+from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.task_settings import TaskSettings
 
 # Where the wheel, unzipped in the folder one works in, has it.

@@ -3,9 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from jaxrl_reason.learner.sft import SFTSettings
 from jaxrl_reason.learner.state import OptimizerSettings
@@ -17,6 +15,14 @@ from jaxrl_reason.runs.trackers import TRACKERS
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
+from jaxrl_reason.train.group_settings import (
+    EvalSettings,
+    ExportSettings,
+    GameFlags,
+    OfflineSettings,
+    SamplerSettings,
+    StageSettings,
+)
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.task_settings import TaskSettings
@@ -28,163 +34,6 @@ _NOT_IN_A_FINGERPRINT = {
     "sft": ("max_response", *_PACKING),
     "task": ("heldout", "data_dir", "extract"),
 }
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """The held-out evaluation, before, during and after training.
-
-    Attributes:
-      split: of countdown and arithmetic: the held-out problems; tune on
-        validation.
-      problems: how many held-out problems, at most.
-      every: steps between greedy evaluations.
-      samples: samples a problem, before and after training, beside the greedy
-        answer.
-      temperature: of these samples.
-    """
-
-    split: Literal["test", "validation"] = "test"
-    problems: int = 200
-    every: int = 5
-    samples: int = 4
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("problems", "every", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name} must be >= 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"eval.temperature must be > 0, got {self.temperature}")
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """Who draws the rollouts: the library's samplers, or a serving engine.
-
-    Attributes:
-      slots: sequences decoded side by side, each place taken again when its
-        sequence ends; 0 decodes a whole rollout at once, which suits small models
-        and short responses.
-      cache_lengths: with slots: response columns, ascending, that the cache has while
-        no sequence is longer; each is compiled once.
-      endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
-        rollouts of training, such as http://localhost:8000; evaluations are drawn
-        here.
-      served_model: the name under which that server serves the model.
-      weights_folder: folder that the server sees under the same path; the weights
-        go through it.
-      logprobs: which log-probs the server reports: of its logits, or of what it
-        draws from.
-      version_path: path that answers with the version of the weights; empty if
-        there is none.
-    """
-
-    slots: int = 128
-    cache_lengths: tuple[int, ...] = ()
-    endpoint: str | None = None
-    served_model: str = "policy"
-    weights_folder: Path = Path("weights")
-    logprobs: Literal["raw", "processed"] = "raw"
-    version_path: str = "/weight_info"
-
-    def __post_init__(self) -> None:
-        if self.slots < 0:
-            raise ValueError(f"sampler.slots must be >= 0, got {self.slots}")
-
-
-@dataclass(frozen=True)
-class StageSettings:
-    """A published system's stages at other sizes (docs/recipes.md).
-
-    Attributes:
-      limits: max_new_tokens of each stage of a recipe in stages, such as 24 48
-        96; rl.steps are those of one stage. None: the recipe's method in one
-        stage.
-      data_filter: before the run, drop questions by the pass rates of the model
-        it starts from, as the recipe does with a fixed model.
-    """
-
-    limits: tuple[int, ...] = ()
-    data_filter: bool = False
-
-    def __post_init__(self) -> None:
-        if any(limit < 1 for limit in self.limits):
-            raise ValueError(f"stages.limits must be >= 1, got {self.limits}")
-
-
-@dataclass(frozen=True)
-class OfflineSettings:
-    """Rounds of sampling and learning, pairs, and the scorers that learn from them.
-
-    What is sampled has the sizes of the rl group: prompts_per_step prompts a call,
-    group_size, max_new_tokens, temperature.
-
-    Attributes:
-      rounds: rounds; each samples with the policy of the round before.
-      problems: questions a round; 0 is all. Rounded down to whole calls of
-        prompts_per_step.
-      pairs: pairs to learn from instead of samples of one's own: JSONL or parquet
-        with the fields task.question, task.chosen and task.rejected.
-      pairs_per_update: pairs (or comparisons) of an optimiser step.
-      epochs: over what a round found.
-      max_pairs: pairs of a right and a wrong response to one question, at most.
-      max_per_prompt: right responses to one question that are learnt, at most
-        (rft, star).
-    """
-
-    rounds: int = 1
-    problems: int = 0
-    pairs: str | None = None
-    pairs_per_update: int = 64
-    epochs: int = 1
-    max_pairs: int = 10
-    max_per_prompt: int = 4
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            lowest = 0 if name == "problems" else 1
-            if name != "pairs" and getattr(self, name) < lowest:
-                raise ValueError(
-                    f"offline.{name} must be >= {lowest}, got {getattr(self, name)}"
-                )
-
-
-@dataclass(frozen=True)
-class GameFlags:
-    """The prover-verifier game (method prover_verifier).
-
-    Attributes:
-      rounds: rounds, at most; the prover makes rl.steps steps in each.
-      problems: questions whose solutions the verifier learns from; twice as many
-        must be a multiple of rl.prompts_per_step.
-      helpful: text before the prompt of the helpful role.
-      sneaky: text before the prompt of the sneaky role.
-      kind: which rewards the prover gets (docs/prover_verifier.md).
-    """
-
-    rounds: int = 4
-    problems: int = 24
-    helpful: str = "Solve this correctly. "
-    sneaky: str = "Solve this with a hidden mistake. "
-    kind: Literal["src", "cgc"] = "src"
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """The trained model as a folder for others.
-
-    Attributes:
-      folder: write the trained model there: a Hugging Face folder with tokenizer
-        and card.
-      base_model: what the card calls the model that was trained; best a hub id.
-        --model if left out.
-      license: license of that model, for the card.
-    """
-
-    folder: Annotated[Path | None, tyro.conf.arg(name="", metavar="FOLDER")] = None
-    base_model: str | None = None
-    license: str = "other"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.losses import ppo_loss
 from jaxrl_reason.rl.collect import (
     NoSignalError,
@@ -24,13 +25,17 @@ from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.recipes.prime import PRIME
 from jaxrl_reason.rl.recipes.remax import REMAX
 from jaxrl_reason.rl.rewards import accuracy_and_format, binary_accuracy
+from jaxrl_reason.rl.rl_learner import init_rl_state
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     ENDS,
+    OPTIMIZER,
     SETTINGS,
     EndlessProblems,
     copied,
     fake_rollouts,
+    one_device,
+    random_params,
     run_steps,
     same_trees,
     tiny_model,
@@ -173,23 +178,30 @@ def test_one_response_a_prompt_is_enough_where_no_group_is_compared():
 
 
 def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
-    learner = toy_learner(PRIME.build(LIMIT))
-    state = toy_state(learner)
-    start = copied((state.policy, state.models["reward_model"], state.reference))
     # The policy is kept as it is, so that there are enough outcomes to learn from.
     learner = dataclasses.replace(
-        learner, update=lambda policy, batch, live: (policy, {})
+        toy_learner(PRIME.build(LIMIT)), update=lambda policy, batch, live: (policy, {})
     )
-    state, rows, _ = run_steps(learner, state, stream(), 36)
-    assert same_trees(start[0], copied(state.policy))
-    assert same_trees(start[2], copied(state.reference))
-    assert not same_trees(start[1].params, copied(state.models["reward_model"].params))
-    names = {"reward_model/loss", "reward_model/accuracy", "reward_model/score"}
-    assert names <= rows[0].keys()
-    # Untrained, it says 0 of everything: log 2. Then it tells right from wrong.
-    assert rows[0]["reward_model/loss"] == pytest.approx(np.log(2), rel=0.05)
-    assert np.mean([row["reward_model/loss"] for row in rows[-8:]]) < 0.55
-    assert np.mean([row["reward_model/accuracy"] for row in rows[-8:]]) > 0.75
+    losses, accuracies = [], []
+    for seed in (7, 101, 104):
+        policy = init_state(random_params(one_device(), seed), OPTIMIZER.build())
+        state = init_rl_state(learner, policy)
+        start = copied((state.policy, state.models["reward_model"], state.reference))
+        state, rows, _ = run_steps(learner, state, stream(), 36)
+        assert same_trees(start[0], copied(state.policy))
+        assert same_trees(start[2], copied(state.reference))
+        model = copied(state.models["reward_model"])
+        assert not same_trees(start[1].params, model.params)
+        names = {"reward_model/loss", "reward_model/accuracy", "reward_model/score"}
+        assert names <= rows[0].keys()
+        # Untrained, it says 0 of everything: log 2.
+        assert rows[0]["reward_model/loss"] == pytest.approx(np.log(2), rel=0.05)
+        losses += [row["reward_model/loss"] for row in rows[-8:]]
+        accuracies += [row["reward_model/accuracy"] for row in rows[-8:]]
+    # Then it tells right from wrong. Of three policies together, since rounding alone
+    # moves the loss of one from 0.45 to 0.52.
+    assert np.mean(losses) < 0.55
+    assert np.mean(accuracies) > 0.75
 
 
 # Several rewards.

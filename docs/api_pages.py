@@ -98,6 +98,18 @@ def package_modules(root: Path) -> dict[str, Module]:
     return modules
 
 
+def variable_names(root: Path) -> set[str]:
+    """Names of arguments and fields: in backticks, these mean no function elsewhere."""
+    nodes = [
+        node
+        for module in package_modules(root).values()
+        for node in ast.walk(module.tree)
+    ]
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    fields = [node.target for node in nodes if isinstance(node, ast.AnnAssign)]
+    return arguments | {field.id for field in fields if isinstance(field, ast.Name)}
+
+
 def definition(name: str, module: Module, modules: dict[str, Module]) -> str | None:
     """The full name under which what a package exports has its entry, if it has one."""
     seen = set()

@@ -15,7 +15,7 @@ from sphinx.util.typing import stringify_annotation
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from api_pages import escape_markup, write_api_pages
+from api_pages import escape_markup, variable_names, write_api_pages
 from recipe_tables import on_source_read
 
 import jaxrl_reason
@@ -61,6 +61,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_attr_annotations = True
 napoleon_use_ivar = True
+napoleon_use_param = False  # arguments that share a line stay together
 napoleon_use_rtype = False
 
 copybutton_exclude = ".linenos, .gp, .go"  # no prompts, no output
@@ -104,6 +105,9 @@ def name_array_like(_app: Sphinx, *event: Any) -> tuple[str | None, str | None]:
     return signature and signature.replace(ARRAY_LIKE, "ArrayLike"), returns
 
 
+VARIABLES = variable_names(ROOT)
+
+
 def link_name(
     app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.TextElement
 ) -> nodes.reference | None:
@@ -111,6 +115,8 @@ def link_name(
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"].lstrip(".~")
+    if name in VARIABLES:
+        return None
     objects = env.domains.python_domain.objects
     found = [full for full in objects if full == name or full.endswith("." + name)]
     if len(found) != 1:

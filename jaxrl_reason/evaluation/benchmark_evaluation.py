@@ -20,31 +20,16 @@ from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.grading.math_verifier import verifier_version
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import to_plain
-from jaxrl_reason.tasks import benchmarks, word_arithmetic
-from jaxrl_reason.tasks.question_files import (
-    SEED,
-    gsm8k_questions,
-    gsm_plus_questions,
-    problem_questions,
-)
-from jaxrl_reason.tasks.question_sources import (
-    MakeQuestions,
-    QuestionSet,
-    load_questions,
-)
+from jaxrl_reason.tasks import word_arithmetic
+from jaxrl_reason.tasks.benchmarks import BENCHMARKS
+from jaxrl_reason.tasks.question_files import SEED
+from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
 from jaxrl_reason.tasks.questions import QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
-_MAKERS: dict[str, MakeQuestions] = {
-    "gsm8k": gsm8k_questions,
-    "gsm_plus": gsm_plus_questions,
-    "math500": problem_questions,
-    "aime": problem_questions,
-    "amc": problem_questions,
-}
 # Tasks whose answers are in LaTeX, checked by algebra.
-LATEX_TASKS = ("math500", "amc")
+LATEX_TASKS = tuple(name for name, b in BENCHMARKS.items() if b.latex_task)
 
 
 @dataclass(frozen=True)
@@ -150,9 +135,8 @@ def read_questions(settings: EvaluationSettings) -> QuestionSet:
         made = word_arithmetic.generate_questions(word_arithmetic.ArithmeticSettings())
         questions = list(made["test"])[: settings.limit]
         return QuestionSet(questions, None, {"source": "made by the task"})
-    found = load_questions(
-        settings.data, _MAKERS[settings.task], data_dir=settings.data_dir
-    )
+    make = BENCHMARKS[settings.task].questions
+    found = load_questions(settings.data, make, data_dir=settings.data_dir)
     seeds = [q.problem_id for q in found.questions if q.kind == SEED]
     if not seeds:
         return replace(found, questions=found.questions[: settings.limit])
@@ -174,15 +158,12 @@ def build_task(
     Returns:
       The task.
     """
-    if settings.task in LATEX_TASKS:
-        return benchmarks.math_answers(tokenizer, settings.task, verify)
-    makers = {
-        "gsm8k": benchmarks.gsm8k,
-        "gsm_plus": benchmarks.gsm_plus,
-        "aime": benchmarks.aime,
-        "arithmetic": word_arithmetic.arithmetic,
-    }
-    return makers[settings.task](tokenizer)
+    if settings.task == "arithmetic":
+        return word_arithmetic.arithmetic(tokenizer)
+    benchmark = BENCHMARKS[settings.task]
+    if benchmark.latex_task is not None:
+        return benchmark.latex_task(tokenizer, verify)
+    return benchmark.task(tokenizer)
 
 
 def evaluate(

@@ -4,7 +4,17 @@ Every prompt asks for the answer in the form that is graded: `#### 72` or `\boxe
 for word problems, `\boxed{...}` for the rest. What is not marked so is no answer.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 from jaxrl_reason.grading.final_answer import Verify
+from jaxrl_reason.tasks.question_files import (
+    gsm8k_questions,
+    gsm_plus_questions,
+    problem_questions,
+)
+from jaxrl_reason.tasks.question_sources import MakeQuestions
 from jaxrl_reason.tasks.questions import QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -70,3 +80,38 @@ def aime(tokenizer: Tokenizer) -> QuestionTask:
       The task.
     """
     return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", "aime", leading_zeros=True)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a benchmark's rows are read, asked and graded.
+
+    Attributes:
+      questions: rows of its file -> questions.
+      task: tokenizer of the model -> the task.
+      latex_task: the same with a verifier of LaTeX answers; None where answers are
+        numbers.
+    """
+
+    questions: MakeQuestions
+    task: Callable[[Tokenizer], QuestionTask]
+    latex_task: Callable[[Tokenizer, Verify | None], QuestionTask] | None = None
+
+
+def _latex(name: str) -> Benchmark:
+    return Benchmark(
+        problem_questions,
+        lambda tokenizer: math_answers(tokenizer, name),
+        lambda tokenizer, verify: math_answers(tokenizer, name, verify),
+    )
+
+
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
+    {
+        "gsm8k": Benchmark(gsm8k_questions, gsm8k),
+        "gsm_plus": Benchmark(gsm_plus_questions, gsm_plus),
+        "math500": _latex("math500"),
+        "aime": Benchmark(problem_questions, aime),
+        "amc": _latex("amc"),
+    }
+)

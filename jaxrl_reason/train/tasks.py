@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,15 +12,10 @@ import numpy as np
 from jaxrl_reason.data.hygiene import contaminated, deduplicate
 from jaxrl_reason.data.pipeline import load_split
 from jaxrl_reason.grading.answers import last_number, marked_answer
-from jaxrl_reason.tasks import benchmarks
+from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.countdown import CountdownTask
-from jaxrl_reason.tasks.question_files import (
-    gsm8k_questions,
-    gsm_plus_questions,
-    problem_questions,
-)
 from jaxrl_reason.tasks.question_rows import PlacedRow
-from jaxrl_reason.tasks.question_sources import MakeQuestions, load_questions
+from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question, QuestionTask, all_eos_token_ids
 from jaxrl_reason.tasks.reward_task import RewardTask, load_function
 from jaxrl_reason.tasks.row_questions import row_questions
@@ -39,20 +34,6 @@ _STEPS = (
     "Solve the problem step by step. On the last line write #### and then the final "
     "answer alone."
 )
-_MAKE: dict[str, MakeQuestions] = {
-    "gsm8k": gsm8k_questions,
-    "gsm_plus": gsm_plus_questions,
-    "math500": problem_questions,
-    "aime": problem_questions,
-    "amc": problem_questions,
-}
-_ASK: dict[str, Callable[[Tokenizer], QuestionTask]] = {
-    "gsm8k": benchmarks.gsm8k,
-    "gsm_plus": benchmarks.gsm_plus,
-    "math500": benchmarks.math_answers,
-    "aime": benchmarks.aime,
-    "amc": partial(benchmarks.math_answers, name="amc"),
-}
 
 
 @dataclass(frozen=True)
@@ -128,7 +109,8 @@ def read_questions(
         answer=None if settings.reward else task.answer,
         first_id=first_id,
     )
-    make = _MAKE.get(task.source, own)
+    known = BENCHMARKS.get(task.source)
+    make = own if known is None else known.questions
 
     def read(rows: Iterable[PlacedRow]) -> list[Question]:
         found = list(rows)
@@ -219,8 +201,8 @@ def _base_task(
         said = INSTRUCTION if task.instruction is None else task.instruction
         examples = worked_examples(settings.arithmetic, task.examples)
         return arithmetic(tokenizer, said, examples)
-    if source in _ASK:
-        asked = _ASK[source](tokenizer)
+    if source in BENCHMARKS:
+        asked = BENCHMARKS[source].task(tokenizer)
         if task.instruction is None:
             return asked
         return dataclasses.replace(asked, instruction=task.instruction)

@@ -19,6 +19,9 @@ TOKENS = np.asarray(tokens_of(PROMPTS, WIDTH))
 # One layer compiles quickest; the test of the variants has more.
 SMALL = replace(TINY, num_layers=1)
 SETTINGS = SamplingSettings(max_new_tokens=SIZE, eos_token_ids=(3, 11))
+# Samplers must draw the same tokens whatever the rounding: of these draws none lies
+# nearer than 5e-5 to where another token would come out, and rounding moves that by
+# 1e-6 at most.
 KEYS = sampling_keys(0, 1, jnp.arange(PROMPTS), SAMPLES)
 BATCH = BatchSettings(slots=4, prompt_widths=(2, 6), steps=5)
 CHANGING = replace(

@@ -94,8 +94,9 @@ def cispo_loss(
     sampling and length penalty.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       ratio_low: lowest weight, in [0, 1]; 0 for none.
       ratio_high: highest weight, >= 1: the ratio itself, not its distance from 1.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:

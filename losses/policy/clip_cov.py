@@ -178,8 +178,9 @@ def clip_cov_loss(
     `grpo_advantages` with `group_signal` as filter.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       fraction: of the tokens, in (0, 1]; this and the next three are not used where
         `selected` is given.
       low: lower end of the band of covariance.

@@ -44,8 +44,9 @@ def dr_grpo_loss(
     method. The gradient is smaller than GRPO's by about the mean length over `length`.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       length: the constant, tokens > 0: the generation limit (the paper's is 3000).
       clip_low: the ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.

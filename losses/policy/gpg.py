@@ -77,9 +77,10 @@ def gpg_loss(
     signal; verl counts wrong answers there instead.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`; the old
-        log-probs are for the metrics alone.
+      logprobs, mask: [B, T], as in `ppo_loss`.
+      old_logprobs: [B, T], for the metrics alone.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:
         the optional terms, see `ppo_loss`.
 

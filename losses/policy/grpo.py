@@ -41,8 +41,9 @@ def grpo_loss(
     arXiv 2501.12948, used 0.001. Advantages: `grpo_advantages`.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       clip_low: the ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.
       dual_clip: bound > 1 of the ratio where A < 0; None for none.

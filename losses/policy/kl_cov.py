@@ -180,8 +180,9 @@ def kl_cov_loss(
     `grpo_advantages` with `group_signal` as filter.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       fraction: of the tokens, in (0, 1]; not used where `selected` is given.
       coef: weight of the penalty, >= 0.
       selected: [B, T], this part of what `kl_cov_tokens` gave for the mini-batch; left

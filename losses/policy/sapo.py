@@ -89,8 +89,9 @@ def sapo_loss(
     token keeps a gradient, of a bounded size. Advantages: `grpo_advantages`.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       tau_positive: > 0; how fast the gate closes where A > 0.
       tau_negative: > 0; likewise elsewhere. The paper's is the larger.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:

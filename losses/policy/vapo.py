@@ -48,8 +48,9 @@ def vapo_loss(
     arXiv 2505.00551 prints L_NLL with the other sign.
 
     Args:
-      logprobs, old_logprobs, advantages, mask, counts: [B, T], [B, T], [B] or [B, T],
-        [B, T] and `batch_counts` of the whole mini-batch, see `ppo_loss`.
+      logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
+      advantages: [B] or [B, T]; a constant.
+      counts: `batch_counts` of the whole mini-batch.
       correct: [B] bool or 0/1, the sequences to be imitated.
       positive_counts: `batch_counts(mask & correct[:, None])` of the whole mini-batch:
         the tokens of its correct sequences.

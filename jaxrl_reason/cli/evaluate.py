@@ -9,9 +9,9 @@ from rich.console import Console
 from jaxrl_reason.evaluation.benchmark_evaluation import (
     LATEX_TASKS,
     EvaluationSettings,
-    build_task,
+    benchmark_questions,
+    benchmark_task,
     evaluate,
-    read_questions,
 )
 from jaxrl_reason.evaluation.responses import load_model, make_generate
 from jaxrl_reason.grading.final_answer import Verify
@@ -28,10 +28,10 @@ def main(argv: Sequence[str]) -> None:
       ValueError: the settings, the files or the model cannot be used.
     """
     settings = tyro.cli(EvaluationSettings, args=argv, prog="jaxrl-reason evaluate")
-    questions = read_questions(settings)
+    questions = benchmark_questions(settings)
     loaded = load_model(settings.model, dtype=settings.dtype)
     with ExitStack() as stack:
-        task = build_task(settings, loaded.tokenizer, _verifier(settings, stack))
+        task = benchmark_task(settings, loaded.tokenizer, _verifier(settings, stack))
         generate = make_generate(
             loaded,
             task.eos_token_ids,

@@ -75,7 +75,7 @@ class CountdownSource:
         return f"CountdownSource({self._folder}, {self._split}, {len(self)} problems)"
 
 
-def prepare(settings: CountdownSettings, data_dir: str | Path) -> Path:
+def prepare_dataset(settings: CountdownSettings, data_dir: str | Path) -> Path:
     """Write the dataset of the settings, unless it is there already.
 
     It is written beside its place and renamed at the end, so that an interrupted run

@@ -11,7 +11,7 @@ from rich.console import Console
 from jaxrl_reason.evaluation.benchmark_report import (
     build_report,
     print_report,
-    write_report,
+    write_benchmark_report,
 )
 from jaxrl_reason.evaluation.collection import collect_records
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
@@ -118,7 +118,7 @@ class EvaluationSettings:
         return Path("runs") / "evaluation" / f"{self.task}-{name}"
 
 
-def read_questions(settings: EvaluationSettings) -> QuestionSet:
+def benchmark_questions(settings: EvaluationSettings) -> QuestionSet:
     """The benchmark's questions, `limit` of them.
 
     Args:
@@ -145,7 +145,7 @@ def read_questions(settings: EvaluationSettings) -> QuestionSet:
     return replace(found, questions=families)
 
 
-def build_task(
+def benchmark_task(
     settings: EvaluationSettings, tokenizer: Tokenizer, verify: Verify | None
 ) -> QuestionTask:
     """The benchmark's task.
@@ -179,7 +179,7 @@ def evaluate(
     Args:
       settings: of the evaluation.
       task: prompts and grades.
-      asked: the questions, from `read_questions`.
+      asked: the questions, from `benchmark_questions`.
       generate: the model.
       model_digest: tells the model from others.
       console: where progress and tables go; the standard output if None.
@@ -218,7 +218,7 @@ def evaluate(
             "identity": identity,
         }
         report = build_report(asked.questions, records, settings.decodings, about)
-        write_report(records, report)
+        write_benchmark_report(records, report)
         print_report(report, console)
         console.print(f"records and report: {settings.folder}", highlight=False)
     return report

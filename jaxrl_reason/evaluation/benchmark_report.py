@@ -58,7 +58,7 @@ def build_report(
     return {**about, "results": results}
 
 
-def write_report(records: Records, report: Mapping[str, Any]) -> None:
+def write_benchmark_report(records: Records, report: Mapping[str, Any]) -> None:
     """Writes report.json into the folder of the records.
 
     Args:

@@ -110,7 +110,7 @@ def bootstrap(
     return Estimate(value, float(low), float(high), interval, count)
 
 
-def mean(values: Sequence[float]) -> Estimate:
+def mean_estimate(values: Sequence[float]) -> Estimate:
     """Mean over questions with its bootstrap interval; nan values are left out.
 
     Args:
@@ -156,12 +156,14 @@ def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estima
     judged = [[row for row in rows if not row["failed"]] for rows in groups]
     counts = np.array([len(rows) for rows in judged])
     right = np.array([sum(row["correct"] for row in rows) for rows in judged])
-    figures = {f"avg@{n}": mean((right / np.where(counts, counts, np.nan)).tolist())}
+    figures = {
+        f"avg@{n}": mean_estimate((right / np.where(counts, counts, np.nan)).tolist())
+    }
     ks = np.array(sorted({n, *(2**power for power in range(n.bit_length()))}))
     found = np.asarray(pass_at_k(counts[:, None], right[:, None], ks[None]))
     for k, column in zip(ks.tolist(), found.T, strict=True):
-        figures[f"pass@{k}"] = mean(column.tolist())
-    return {**figures, f"maj@{n}": mean([_majority(rows) for rows in judged])}
+        figures[f"pass@{k}"] = mean_estimate(column.tolist())
+    return {**figures, f"maj@{n}": mean_estimate([_majority(rows) for rows in judged])}
 
 
 def _majority(rows: Sequence[Record]) -> float:

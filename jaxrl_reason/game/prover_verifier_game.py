@@ -26,7 +26,7 @@ from jaxrl_reason.offline.iterative import round_seed
 from jaxrl_reason.offline.pair_learner import PairLearner
 from jaxrl_reason.reward_models.reward_methods import RankingMethod
 from jaxrl_reason.reward_models.reward_model import (
-    score_rollouts,
+    reward_model_scores,
     train_on_comparisons,
 )
 from jaxrl_reason.rl.collect import NoSignalError
@@ -150,7 +150,7 @@ def game_round(
 
     # The prover, in both roles, against that verifier.
     def score(rollouts: Rollouts) -> np.ndarray:
-        return score_rollouts(game.verifier, verifier.params, rollouts)
+        return reward_model_scores(game.verifier, verifier.params, rollouts)
 
     learner = against(game.prover, score, game.settings)
     prover, steps = state.prover, []

@@ -221,12 +221,12 @@ def score_tokens(
     return np.where(rollouts.mask(), out[:, :t].reshape(p, g, t), np.float32(0))
 
 
-def score_rollouts(
+def reward_model_scores(
     learner: PairLearner[RankingMethod], params: Params, rollouts: Rollouts
 ) -> np.ndarray:
     """Scores of whole responses [P, G]: a reward for `Method.rewards`.
 
-    `lambda rollouts: score_rollouts(learner, state.params, rollouts)` is one.
+    `lambda rollouts: reward_model_scores(learner, state.params, rollouts)` is one.
 
     Raises:
       ValueError: as `score_tokens`.

@@ -6,6 +6,7 @@ in a file of its own that holds its inputs, its update and its metrics. The loop
 none of them by name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -138,7 +139,7 @@ class ComponentLearner:
         return {}
 
 
-class Component:
+class Component(ABC):
     """An optional part of a method; a frozen dataclass of functions and settings.
 
     Attributes:
@@ -153,6 +154,6 @@ class Component:
     needs_reference: ClassVar[bool] = False
     trains_model: ClassVar[bool] = False
 
+    @abstractmethod
     def build(self, setup: LearnerSetup) -> ComponentLearner:
         """Its jitted pieces; nothing is compiled yet."""
-        raise NotImplementedError

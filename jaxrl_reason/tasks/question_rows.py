@@ -67,10 +67,10 @@ def file_rows(name: str, data: bytes) -> Iterator[PlacedRow]:
       QuestionFileError: the file cannot be read, or has no rows.
     """
     rows = _parquet_rows if name.endswith(".parquet") else _jsonl_rows
-    return at_least_one(name, rows(name, data))
+    return require_rows(name, rows(name, data))
 
 
-def at_least_one(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
+def require_rows(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
     """The rows as they are, and an error after the last of none.
 
     Args:

@@ -15,7 +15,7 @@ from jaxrl_reason.tasks.question_rows import (
     NamedPlace,
     PlacedRow,
     QuestionFileError,
-    at_least_one,
+    require_rows,
 )
 
 _FORM = re.compile(
@@ -72,7 +72,7 @@ def open_tfds(
             "examples": len(examples),
         }
     rows = _rows(data, examples, builder.info.features)
-    return at_least_one(data, rows), origin
+    return require_rows(data, rows), origin
 
 
 def _builder(asked: re.Match[str], data_dir: str | Path | None) -> Any:

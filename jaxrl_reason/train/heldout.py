@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxrl_reason.evaluation.statistics import Estimate, mean, wilson
+from jaxrl_reason.evaluation.statistics import Estimate, mean_estimate, wilson
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, samples_for_people
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.files import atomic_write
@@ -53,7 +53,7 @@ class Heldout:
         fractions = self.sampled.run(params).correct.mean(axis=1)
         figures = {
             "greedy": wilson(int(right.sum()), len(right)),
-            f"avg_at_{self.sampled.num_samples}": mean(fractions.tolist()),
+            f"avg_at_{self.sampled.num_samples}": mean_estimate(fractions.tolist()),
         }
         return Measured(figures, responses)
 

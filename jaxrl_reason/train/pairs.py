@@ -11,7 +11,7 @@ from jaxrl_reason.train.examples import response_tokens
 from jaxrl_reason.train.setup import Setup
 
 
-def read_pairs(setup: Setup, source: str) -> list[Pair]:
+def load_pairs(setup: Setup, source: str) -> list[Pair]:
     """The pairs of a file, as the task asks their questions.
 
     Args:

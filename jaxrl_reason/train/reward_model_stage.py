@@ -11,7 +11,7 @@ from jaxrl_reason.offline.sample_rounds import as_pairs, round_metrics, sample_r
 from jaxrl_reason.reward_models.reward_batch import Comparison, as_comparisons
 from jaxrl_reason.reward_models.reward_model import (
     build_reward_model_learner,
-    score_rollouts,
+    reward_model_scores,
     train_on_comparisons,
 )
 from jaxrl_reason.rl.collect import NoSignalError
@@ -19,7 +19,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
-from jaxrl_reason.train.pairs import pair_sizes, read_pairs
+from jaxrl_reason.train.pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.rounds import round_problems, round_sampler
 from jaxrl_reason.train.session import Session, StageResult
 from jaxrl_reason.train.setup import Setup
@@ -45,7 +45,7 @@ class RewardModel:
         )
         self.sampler = round_sampler(setup)
         pairs = settings.offline.pairs
-        self.given = None if pairs is None else as_comparisons(read_pairs(setup, pairs))
+        self.given = None if pairs is None else as_comparisons(load_pairs(setup, pairs))
 
     def begin(self, policy: TrainState) -> tuple[Any, TrainState]:
         """The policy's parameters, which draw the responses, and the reward model."""
@@ -80,7 +80,7 @@ class RewardModel:
                 done += 1
                 row |= sampled
                 if heldout is not None:
-                    scores = score_rollouts(self.learner, scorer.params, heldout)
+                    scores = reward_model_scores(self.learner, scorer.params, heldout)
                     row |= ranking_accuracy(scores, heldout)
                 log.write(done, row)
                 session.progress.update(done, row)

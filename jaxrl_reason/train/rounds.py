@@ -23,7 +23,7 @@ from jaxrl_reason.offline.sample_rounds import (
 )
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import truncate_after
-from jaxrl_reason.train.pairs import pair_sizes, read_pairs
+from jaxrl_reason.train.pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.session import Session, StageResult
 from jaxrl_reason.train.setup import Setup
@@ -42,7 +42,7 @@ class Rounds:
                 f"{settings.method}"
             )
         self.sampler = round_sampler(setup)
-        self.pairs = None if offline.pairs is None else read_pairs(setup, offline.pairs)
+        self.pairs = None if offline.pairs is None else load_pairs(setup, offline.pairs)
 
     def begin(self, policy: TrainState) -> TrainState:
         """A copy of the policy under the optimiser of a round."""

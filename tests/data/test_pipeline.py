@@ -15,7 +15,7 @@ from jaxrl_reason.data.pipeline import (
     ProblemStream,
     load_split,
     open_split,
-    prepare,
+    prepare_dataset,
 )
 from jaxrl_reason.tasks.countdown import (
     SPLITS,
@@ -32,7 +32,7 @@ PUZZLES = [Problem((1, 2), number, "", number) for number in range(60)]
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the small dataset, not to be written to."""
     data_dir = tmp_path_factory.mktemp("data")
-    prepare(SMALL, data_dir)
+    prepare_dataset(SMALL, data_dir)
     return data_dir
 
 
@@ -69,11 +69,11 @@ def test_a_source_reads_by_position(prepared: Path) -> None:
 
 
 def test_files_are_array_records_and_reused(prepared: Path) -> None:
-    folder = prepare(SMALL, prepared)
+    folder = prepare_dataset(SMALL, prepared)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert any(".array_record" in path.name for path in before)
     load_split(SMALL, prepared, "test")
-    assert prepare(SMALL, prepared) == folder
+    assert prepare_dataset(SMALL, prepared) == folder
     after = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert after == before
 
@@ -100,7 +100,7 @@ def test_nothing_is_printed(tmp_path: Path, root: Path) -> None:
 def test_settings_have_folders_of_their_own(tmp_path: Path) -> None:
     one = CountdownSettings(max_number=4, max_value=9)
     other = CountdownSettings(max_number=4, max_value=9, seed=1)
-    assert prepare(one, tmp_path) != prepare(other, tmp_path)
+    assert prepare_dataset(one, tmp_path) != prepare_dataset(other, tmp_path)
     assert load_split(one, tmp_path, "test") == list(generate_problems(one)["test"])
     assert load_split(other, tmp_path, "test") == list(generate_problems(other)["test"])
 
@@ -109,7 +109,7 @@ def test_unknown_and_empty_splits(tmp_path: Path) -> None:
     settings = CountdownSettings(max_number=4, max_value=9, validation_fraction=0.0)
     with pytest.raises(ValueError, match="one of train, validation, test, got 'dev'"):
         open_split(settings, tmp_path, "dev")
-    with pytest.raises(ValueError, match="a share above 0, got 'validation'"):
+    with pytest.raises(ValueError, match="a fraction above 0, got 'validation'"):
         open_split(settings, tmp_path, "validation")
     assert load_split(settings, tmp_path, "test")
 
@@ -117,7 +117,7 @@ def test_unknown_and_empty_splits(tmp_path: Path) -> None:
 def test_settings_without_problems_write_nothing(tmp_path: Path) -> None:
     nothing = CountdownSettings(max_number=1, max_value=1, numbers=(2,))
     with pytest.raises(ValueError, match="at least one problem"):
-        prepare(nothing, tmp_path)
+        prepare_dataset(nothing, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

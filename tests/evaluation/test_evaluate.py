@@ -17,9 +17,9 @@ from jaxrl_reason.cli import evaluate as evaluate_command
 from jaxrl_reason.cli.main import main
 from jaxrl_reason.evaluation.benchmark_evaluation import (
     EvaluationSettings,
-    build_task,
+    benchmark_questions,
+    benchmark_task,
     evaluate,
-    read_questions,
 )
 from jaxrl_reason.evaluation.collection import record_of
 from jaxrl_reason.evaluation.decoding import Decoding, Response
@@ -90,7 +90,7 @@ def settings(tmp_path: Path, data: Path) -> EvaluationSettings:
 
 def run(settings: EvaluationSettings, model: Model, digest: str = "m") -> Any:
     console = Console(file=io.StringIO(), width=120)
-    task, questions = gsm8k(Bytes()), read_questions(settings)
+    task, questions = gsm8k(Bytes()), benchmark_questions(settings)
     report = evaluate(settings, task, questions, model, digest, console)
     return report, console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -265,7 +265,7 @@ def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     settings = EvaluationSettings("gsm_plus", "fake", path, tmp_path / "out", limit=2)
-    questions = read_questions(settings)
+    questions = benchmark_questions(settings)
     assert [q.problem_id for q in questions.questions] == [0, 1, 2, 3, 4, 5]
     console = Console(file=io.StringIO(), width=120)
     report = evaluate(
@@ -345,7 +345,7 @@ def test_data_dir_is_where_tfds_looks(tmp_path: Path) -> None:
         "gsm8k", "fake", "tfds:absent/test", data_dir=tmp_path / "here"
     )
     with pytest.raises(ValueError, match=f"prepared in {tmp_path / 'here'}, and"):
-        read_questions(settings)
+        benchmark_questions(settings)
 
 
 def test_every_task_has_questions_and_a_task(
@@ -362,9 +362,9 @@ def test_every_task_has_questions_and_a_task(
     for name, file in files.items():
         path = None if file is None else shared_file(f"data/{file}")
         settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
-        task = build_task(settings, Bytes(), None)
+        task = benchmark_task(settings, Bytes(), None)
         assert task.name == name
-        for question in read_questions(settings).questions:
+        for question in benchmark_questions(settings).questions:
             response = rf"\boxed{{{question.answer}}}"
             if name == "arithmetic":
                 response = question.answer

@@ -11,7 +11,7 @@ from jaxrl_reason.evaluation import gsm_plus
 from jaxrl_reason.evaluation.statistics import (
     bootstrap,
     greedy_figures,
-    mean,
+    mean_estimate,
     response_figures,
     sampled_figures,
     wilson,
@@ -46,7 +46,7 @@ def test_wilson_of_nothing_and_of_nonsense() -> None:
 
 def test_the_bootstrap_agrees_with_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(3.0, 2.0, size=900)
-    found = mean(values.tolist())
+    found = mean_estimate(values.tolist())
     half = 1.96 * values.std() / 30
     assert found.value == pytest.approx(values.mean(), rel=1e-6)
     assert found.low == pytest.approx(values.mean() - half, abs=0.02)
@@ -55,9 +55,9 @@ def test_the_bootstrap_agrees_with_the_normal_interval() -> None:
 
 def test_the_bootstrap_is_the_same_every_time_and_leaves_nan_out() -> None:
     values = [0.0, 1.0, math.nan, 1.0]
-    assert mean(values) == mean([0.0, 1.0, 1.0])
-    assert math.isnan(mean([]).value)
-    assert math.isnan(mean([math.nan]).low)
+    assert mean_estimate(values) == mean_estimate([0.0, 1.0, 1.0])
+    assert math.isnan(mean_estimate([]).value)
+    assert math.isnan(mean_estimate([math.nan]).low)
 
 
 def test_resamples_without_a_value_are_left_out() -> None:

@@ -33,7 +33,7 @@ from jaxrl_reason.offline.preference_batch import PreferenceSettings
 from jaxrl_reason.reward_models.reward_methods import verifier
 from jaxrl_reason.reward_models.reward_model import (
     build_reward_model_learner,
-    score_rollouts,
+    reward_model_scores,
 )
 from jaxrl_reason.rl.collect import NoSignalError, compute_rewards
 from jaxrl_reason.rl.recipes.grpo import grpo
@@ -350,7 +350,7 @@ def test_the_verifier_learns_to_tell_right_from_wrong():
     assert all(row["verifier/accuracy"] > 0.9 for row in run.rows)
     # On solutions of the last prover, which no verifier was trained on.
     fresh, helpful, _ = sample_solutions(game(), run.state.prover, PhaseTimer())
-    scores = score_rollouts(game().verifier, run.state.verifier.params, helpful)
+    scores = reward_model_scores(game().verifier, run.state.verifier.params, helpful)
     right = scores[helpful.correct].mean()
     assert right > scores[~helpful.correct].mean() + 1.0
     assert fresh.draws == run.state.prover.draws + 1

@@ -30,7 +30,7 @@ from jaxrl_reason.reward_models.reward_model import (
     build_reward_model_learner,
     last_scores,
     ranking_objective,
-    score_rollouts,
+    reward_model_scores,
     score_tokens,
     train_on_comparisons,
 )
@@ -332,7 +332,7 @@ def test_the_preference_model_learns_to_rank_steps_it_has_not_seen():
     assert row["reward_model/accuracy"] > 0.95
     assert not same_trees(start, copied(state.params))
     assert not np.asarray(start["value_head"]).any()
-    scores = score_rollouts(parts(), state.params, as_rollouts(lucky_steps(1)))
+    scores = reward_model_scores(parts(), state.params, as_rollouts(lucky_steps(1)))
     assert (scores[:, 0] > scores[:, 1]).mean() > 0.9
     assert np.abs(scores).max() <= 1.0
 
@@ -354,7 +354,7 @@ def test_packed_scores_are_those_of_each_response_alone():
         {"params": state.params}, rows, places, np.ones_like(rows)
     )
     alone = np.tanh(np.asarray(alone))
-    last = score_rollouts(parts(), state.params, rollouts)
+    last = reward_model_scores(parts(), state.params, rollouts)
     for i in range(27):
         first, n = rollouts.prompt_lengths[i // 3], rollouts.lengths[i // 3, i % 3]
         found = scores[i // 3, i % 3]
@@ -383,4 +383,4 @@ def test_what_does_not_fit_is_refused():
         train_on_comparisons(parts(), None, [])
     wide = fake_rollouts(np.ones((1, 2)), width=9, lengths=[[7, 2]])
     with pytest.raises(ValueError, match="1 to 6 tokens to be scored, got one of 7"):
-        score_rollouts(parts(), None, wide)
+        reward_model_scores(parts(), None, wide)

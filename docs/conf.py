@@ -70,6 +70,7 @@ html_theme = "sphinx_book_theme"
 html_title = "jaxrl_reason"
 html_show_sphinx = False
 html_copy_source = False
+html_split_index = True
 html_theme_options = {
     "collapse_navbar": True,
     "home_page_in_toc": True,

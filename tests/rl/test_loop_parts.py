@@ -396,6 +396,7 @@ def test_settings_of_a_method_are_checked():
 
 
 def test_an_input_that_nothing_gives_is_refused_by_name():
-    x = Experience(*(np.zeros((1, 1)) for _ in range(6)), num_groups=1)
+    row, tokens = np.zeros(1), np.zeros((1, 1))
+    x = Experience(row, row, row, tokens, row, tokens, num_groups=1)
     with pytest.raises(ValueError, match="gives 'values' to its advantages, got"):
         ppo().advantages(dataclasses.replace(x, inputs={"correct": np.ones(1)}))

@@ -1,4 +1,4 @@
-"""Shardings of whole trees: parameters, optimiser states, batches."""
+"""Shardings of whole trees: parameters and optimiser states."""
 
 from typing import Any
 
@@ -101,30 +101,6 @@ def state_shardings(
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
-
-
-def check_batch(
-    mesh: Mesh, rules: ShardingRules, batch_size: int, name: str = "batch"
-) -> None:
-    """Refuses a batch that the mesh does not divide.
-
-    Args:
-      mesh: the mesh.
-      rules: the rules; only ``batch`` is read.
-      batch_size: number of sequences B over all devices.
-      name: what to call the number in the error.
-
-    Raises:
-      ValueError: the batch is empty or the mesh does not divide it.
-    """
-    axes = rules.mesh_axes("batch")
-    parts = rules.split(mesh, "batch")
-    if batch_size < 1 or batch_size % parts:
-        split_over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
-        raise ValueError(
-            f"{name} must be a positive multiple of {parts}"
-            f" (mesh {split_over or 'not split'}), got {batch_size}"
-        )
 
 
 def _axes_by_path(axes_tree: Any) -> dict[Path, LogicalAxes]:

@@ -1,8 +1,13 @@
-"""Rules from logical axes (what a dimension means) to mesh axes (where it is split)."""
+"""Rules from logical axes (what a dimension means) to mesh axes (where it is split).
+
+And the two things that a step does by them: batches are put on the mesh, activations
+are pinned to it.
+"""
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 LogicalAxes = tuple[str | None, ...]
+Tree = TypeVar("Tree")
 # A `Constrainer`, or a plain function of an array and its logical axes.
 Constrain = Callable[[jax.Array, LogicalAxes], jax.Array]
 
@@ -222,8 +228,10 @@ def pad_vocab(constrain: Constrain, x: jax.Array, axes: LogicalAxes) -> jax.Arra
       >>> pad_vocab(no_constraint, jnp.ones((5, 2)), ("vocab", "embed")).shape
       (5, 2)
     """
+    if not isinstance(constrain, Constrainer):
+        return x
     dimension = axes.index("vocab")
-    missing = -x.shape[dimension] % parts_of(constrain, "vocab")
+    missing = -x.shape[dimension] % constrain.split("vocab")
     if not missing:
         return x
     room = [(0, missing if i == dimension else 0) for i in range(x.ndim)]
@@ -278,3 +286,63 @@ def checked_sharding(
                 "not divide"
             )
     return sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSharding:
+    """Puts packed batches on a mesh: rows over the batch axes, micro-batches whole.
+
+    Attributes:
+      mesh: of the devices.
+      rules: which logical axes lie on which of its axes.
+    """
+
+    mesh: Mesh
+    rules: ShardingRules
+
+    @property
+    def num_shards(self) -> int:
+        """Over how many devices the rows of a batch are split."""
+        return self.rules.split(self.mesh, "batch")
+
+    def check_rows(self, rows: int) -> None:
+        """Refuses rows that the mesh does not divide."""
+        check_batch(self.mesh, self.rules, rows, "rows of a micro-batch")
+
+    def put_micro_batches(self, batch: Tree) -> Tree:
+        """[K, M, ...] arrays onto the devices, M split over the batch axes."""
+        spec = PartitionSpec(None, self.rules.batch)
+        return jax.device_put(batch, NamedSharding(self.mesh, spec))
+
+    def replicate(self, x: Any) -> Any:
+        """Arrays that every device holds whole."""
+        return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec()))
+
+    def put_batch(self, x: Any) -> Any:
+        """[B, ...] arrays with B split over the batch axes (prompts, keys)."""
+        spec = PartitionSpec(self.rules.batch)
+        return jax.device_put(x, NamedSharding(self.mesh, spec))
+
+
+def check_batch(
+    mesh: Mesh, rules: ShardingRules, batch_size: int, name: str = "batch"
+) -> None:
+    """Refuses a batch that the mesh does not divide.
+
+    Args:
+      mesh: the mesh.
+      rules: the rules; only ``batch`` is read.
+      batch_size: number of sequences B over all devices.
+      name: what to call the number in the error.
+
+    Raises:
+      ValueError: the batch is empty or the mesh does not divide it.
+    """
+    axes = rules.mesh_axes("batch")
+    parts = rules.split(mesh, "batch")
+    if batch_size < 1 or batch_size % parts:
+        split_over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+        raise ValueError(
+            f"{name} must be a positive multiple of {parts}"
+            f" (mesh {split_over or 'not split'}), got {batch_size}"
+        )

@@ -35,12 +35,12 @@ from jaxrl_reason.runs.run_folder import open_run
 from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.train.examples import Examples, sft_examples
 from jaxrl_reason.train.fine_tuning import fine_tune
-from jaxrl_reason.train.heldout import values
+from jaxrl_reason.train.heldout_figures import values
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
+from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
 from jaxrl_reason.train.session import Session
-from jaxrl_reason.train.settings import TrainSettings
-from jaxrl_reason.train.setup import Setup, set_up
+from jaxrl_reason.train.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def rl_seconds(folder: Path) -> float:
     return sum(row["time/step_s"] - row.get("time/evaluate_s", 0.0) for row in rows)
 
 
-def affordable_updates(folder: Path, config: TrainSettings, setup: Setup) -> int:
+def affordable_updates(folder: Path, config: TrainSettings, setup: RunSetup) -> int:
     """Supervised updates on a control's own traces that take as long as a run's RL."""
     # The first row holds the compilation, which a longer stage would not repeat.
     rows = read_metrics(folder / "sft.jsonl")[1:]
@@ -86,7 +86,7 @@ def affordable_updates(folder: Path, config: TrainSettings, setup: Setup) -> int
     return round(rl_seconds(folder) * speed / statistics.mean(sizes))
 
 
-def examples_of(setup: Setup, config: TrainSettings) -> Examples:
+def examples_of(setup: RunSetup, config: TrainSettings) -> Examples:
     """The traces of a run, by the number of the update."""
     return sft_examples(config, setup.task, setup.problems)
 
@@ -99,7 +99,7 @@ def run_control(
     if done is not None:
         return done
     sft_config = replace(comparison.main, seed=config.seed, sft_from=dapo_folder)
-    sft_setup = set_up(sft_config)
+    sft_setup = build_run_setup(sft_config)
     updates = affordable_updates(dapo_folder, config, sft_setup)
     config = replace(config, sft=replace(config.sft, updates=updates))
     with (
@@ -127,7 +127,7 @@ def run_control(
 
 
 def further_supervision(
-    setup: Setup, sft_policy: TrainState, session: Session, comparison: Comparison
+    setup: RunSetup, sft_policy: TrainState, session: Session, comparison: Comparison
 ) -> TrainState:
     """Goes on with supervision from the fine-tuned model under a new optimiser."""
     settings = setup.settings.sft

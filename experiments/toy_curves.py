@@ -8,11 +8,11 @@ Runs each value of `jaxrl_reason.rl.recipes.RECIPES` through the real loop on th
 of `experiments/toys/toy_setup.py`, a few seeds of it, and draws the accuracy of the
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
-(`experiments/toys/rounds.py`) and stand alone: a round is not a step. The accuracies
-stay in --runs as JSON, from which --draw-only draws. A method keeps its objective, its
+(`experiments/toys/toy_rounds.py`) and stand alone: a round is not a step. --runs holds
+the accuracies as JSON, from which --draw-only draws. A method keeps its objective, its
 coefficients and its filters; learning rate, batch and length limit are the setup's, the
-same for all. The curves show that a method runs and what it does on a toy; they rank
-nothing.
+same for all. The curves show that a method runs and what it does on a toy; they do not
+rank methods.
 """
 
 import json
@@ -32,8 +32,8 @@ from matplotlib.ticker import PercentFormatter
 # Run as a script, this file's folder is on the path, not the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.toys.rounds import ROUNDS, run_rounds
-from experiments.toys.toy_setup import SETUP, Setup, method_learner, run_method
+from experiments.toys.toy_rounds import ROUNDS, run_rounds
+from experiments.toys.toy_setup import SETUP, ToySetup, method_learner, run_method
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.runs.metrics import Row
@@ -88,7 +88,7 @@ class Options:
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
 
 
-def accuracies(name: str, options: Options, setup: Setup = CURVES) -> np.ndarray:
+def accuracies(name: str, options: Options, setup: ToySetup = CURVES) -> np.ndarray:
     """[seeds, steps or rounds] accuracy of the samples, before any filter.
 
     A task that is learned gives no more signal: the curve ends with the first seed that
@@ -108,7 +108,7 @@ def accuracies(name: str, options: Options, setup: Setup = CURVES) -> np.ndarray
     return np.array([values[:shortest] for values in found])
 
 
-def recipe_runs(name: str, options: Options, setup: Setup) -> list[list[float]]:
+def recipe_runs(name: str, options: Options, setup: ToySetup) -> list[list[float]]:
     """Accuracies of each step, for each seed of a recipe."""
     method = RECIPES[name].build(setup.settings.max_new_tokens)
     learner = method_learner(method, setup)
@@ -180,7 +180,7 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     return path
 
 
-def run_all(options: Options, setup: Setup = CURVES) -> list[str]:
+def run_all(options: Options, setup: ToySetup = CURVES) -> list[str]:
     """Runs and draws what was asked for; the names that found no signal at all."""
     plain, failed = None, []
     if options.draw_only or PLAIN_GRPO not in options.names:
@@ -203,7 +203,7 @@ def run_all(options: Options, setup: Setup = CURVES) -> list[str]:
     return failed
 
 
-def found_or_kept(name: str, options: Options, setup: Setup) -> np.ndarray:
+def found_or_kept(name: str, options: Options, setup: ToySetup) -> np.ndarray:
     """Accuracies of a run that is kept, or of a former one if only to be drawn."""
     if options.draw_only:
         return saved(name, options)
@@ -212,7 +212,7 @@ def found_or_kept(name: str, options: Options, setup: Setup) -> np.ndarray:
     return found
 
 
-def plain_grpo(options: Options, setup: Setup) -> np.ndarray:
+def plain_grpo(options: Options, setup: ToySetup) -> np.ndarray:
     """Plain GRPO's accuracies, of a former run where there is one."""
     if (options.runs / f"{PLAIN_GRPO}.json").is_file():
         return saved(PLAIN_GRPO, options)

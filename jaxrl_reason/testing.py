@@ -60,7 +60,7 @@ def check_loss(
       ...     return (logprobs * mask).sum() / mask.sum(), {}
       >>> check_loss(mean_of_means)
       Traceback (most recent call last):
-      AssertionError: shares of micro-batches must add up, got -2.633 for -1.31198
+      AssertionError: the parts of micro-batches must add up, got -2.633 for -1.31198
     """
     for name in inputs:
         if name not in INPUTS:
@@ -162,7 +162,7 @@ def _check_micro_batches(
         for rows in (slice(0, half), slice(half, None))
     ]
     total = parts[0][0] + parts[1][0], np.concatenate([g for _, g in parts])
-    case.both("shares of micro-batches must add up", total, (value, grad))
+    case.both("the parts of micro-batches must add up", total, (value, grad))
 
 
 def _check_padding(

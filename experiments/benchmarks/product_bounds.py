@@ -49,14 +49,14 @@ def products_seconds(
     return best_seconds(lambda: step(layers, head, x), repeats)
 
 
-def live_rows(lengths: Sequence[int], slots: int) -> np.ndarray:
+def active_rows(lengths: Sequence[int], slots: int) -> np.ndarray:
     """Sequences that draw at each step, when slots are filled as soon as they end.
 
     A sequence of n tokens takes n - 1 steps: its first token is drawn from its prompt.
 
-    >>> live_rows([4, 2, 3], slots=2)
+    >>> active_rows([4, 2, 3], slots=2)
     array([2, 2, 2])
-    >>> live_rows([4, 2, 3], slots=3)
+    >>> active_rows([4, 2, 3], slots=3)
     array([3, 2, 1])
     """
     free, change = [0] * slots, np.zeros(sum(lengths) + 1, int)
@@ -108,9 +108,9 @@ class ProductBounds:
         """Seconds of all tokens, each at its share of a step of `rows` rows."""
         return float(lengths.sum()) * float(self.step(rows)) / rows
 
-    def live(self, lengths: np.ndarray, slots: int) -> float:
-        """Seconds of all steps, each of as many rows as sequences are live in it."""
-        rows = live_rows(lengths.reshape(-1).tolist(), slots)
+    def active(self, lengths: np.ndarray, slots: int) -> float:
+        """Seconds of all steps, each of as many rows as sequences are active in it."""
+        rows = active_rows(lengths.reshape(-1).tolist(), slots)
         return float(np.sum(self.step(rows)))
 
     def attention(

@@ -200,7 +200,7 @@ def peak_fractions(
     by_prompt = turn.lengths.reshape(len(prompts), -1)
     attention = bounds.attention(config, prompt_lengths, by_prompt)
     reading = bounds.prompts(distinct_tokens(prompts))
-    weights = reading + bounds.live(turn.lengths, rows)
+    weights = reading + bounds.active(turn.lengths, rows)
     return {
         "of_products": (weights + attention) / turn.seconds,
         "of_weights_products": weights / turn.seconds,

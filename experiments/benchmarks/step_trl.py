@@ -48,8 +48,8 @@ class Reward:
     ) -> list[float]:
         asked, given = peers.questions(QUESTIONS), []
         for turns, ids, i in zip(completions, completion_ids, index, strict=True):
-            cut = ids[-1] not in self.task.eos_token_ids
-            verdict = self.task.grade(asked[i], turns[0]["content"], cut)
+            truncated = ids[-1] not in self.task.eos_token_ids
+            verdict = self.task.grade(asked[i], turns[0]["content"], truncated)
             self.book.lengths.append(len(ids))
             self.book.right.append(verdict.correct)
             given.append(1.0 if verdict.correct else -1.0)

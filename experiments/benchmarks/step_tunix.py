@@ -101,11 +101,11 @@ def serve_tunix(pipe: Any, work: Work, setting: Tunix) -> None:
     def reward(prompts: Any, completions: Any, index: Any, **_: Any) -> list[float]:
         asked = peers.questions(QUESTIONS)
         # Lengths are those of these completions: all are drawn before any is graded.
-        cut = [length == work.max_new_tokens for length in book.lengths]
-        cut = cut[-len(completions) :]
+        truncated = [length == work.max_new_tokens for length in book.lengths]
+        truncated = truncated[-len(completions) :]
         found = [
             task.grade(asked[i], text, over).correct
-            for i, text, over in zip(index, completions, cut, strict=True)
+            for i, text, over in zip(index, completions, truncated, strict=True)
         ]
         book.right += found
         return [1.0 if right else -1.0 for right in found]

@@ -23,7 +23,7 @@ import tyro
 # Run as a script, this file's folder is on the path, not the one two above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from experiments.toys.toy_setup import SETUP, Setup, method_learner, sft_policy
+from experiments.toys.toy_setup import SETUP, ToySetup, method_learner, sft_policy
 from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
@@ -74,7 +74,7 @@ def record(run: Callable[[], Any]) -> Passed:
     return passed
 
 
-def dapo_iterations(setup: Setup = SETUP) -> tuple[Passed, Passed]:
+def dapo_iterations(setup: ToySetup = SETUP) -> tuple[Passed, Passed]:
     """What a first iteration of DAPO passes through, and a later one."""
     limit = setup.settings.max_new_tokens
     method = dapo(DapoSettings(overlong_cache=3), max_new_tokens=limit)

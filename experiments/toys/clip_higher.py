@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_setup import SETUP, ToySetup
 from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
@@ -72,7 +72,7 @@ THIS_SETUP = replace(
 HIGHER = DapoSettings(clip_high=0.28, dynamic_sampling=False, soft_overlong=False)
 
 
-def experiment(setup: Setup) -> Experiment:
+def experiment(setup: ToySetup) -> Experiment:
     """Upper clips: a tight one, that of PPO, that of DAPO, and a wide one."""
     limit = setup.settings.max_new_tokens
     return Experiment(
@@ -106,7 +106,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
+def main(arguments: Sequence[str] | None = None, setup: ToySetup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

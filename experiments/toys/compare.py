@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.toys.toy_setup import Setup, run_method
+from experiments.toys.toy_setup import ToySetup, run_method
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.runs.metrics import Row
 
@@ -132,7 +132,7 @@ class Arm:
     """A method on a setup."""
 
     method: Method
-    setup: Setup
+    setup: ToySetup
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from experiments.toys.compare import (
     first_row,
     run_script,
 )
-from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_setup import SETUP, ToySetup
 from experiments.toys.toy_tasks import CountDown
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
@@ -52,7 +52,7 @@ def reached(rows: Sequence[Row]) -> bool:
     return len(last) == WINDOW and sum(last) / WINDOW >= GOAL
 
 
-def experiment(setup: Setup) -> Experiment:
+def experiment(setup: ToySetup) -> Experiment:
     """Two arms: every group, or groups with signal."""
     limit = setup.settings.max_new_tokens
     without = replace(SAMPLING, dynamic_sampling=False)
@@ -98,7 +98,7 @@ def groups_without_signal(rows: Sequence[Row]) -> float:
     return 100 * sum(fractions) / len(fractions)
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
+def main(arguments: Sequence[str] | None = None, setup: ToySetup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_setup import SETUP, ToySetup
 from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
@@ -73,7 +73,7 @@ PLAIN = DapoSettings(
 )
 
 
-def experiment(setup: Setup) -> Experiment:
+def experiment(setup: ToySetup) -> Experiment:
     """Two arms: the same method under the two means."""
     sequence = replace(PLAIN, token_level_loss=False)
     return Experiment(
@@ -99,7 +99,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
+def main(arguments: Sequence[str] | None = None, setup: ToySetup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

@@ -1,4 +1,4 @@
-"""A setup for methods: a tiny model, a toy task, the real loop, seconds a run.
+"""A setup for methods: a tiny model, a toy task, the real loop, seconds per run.
 
     from experiments.toys.toy_setup import SETUP, run_method
     from jaxrl_reason.rl.recipes.grpo import grpo
@@ -58,7 +58,7 @@ from jaxrl_reason.sharding import (
 
 
 @dataclass(frozen=True)
-class Setup:
+class ToySetup:
     """What a method is tried on; frozen, so that compiled pieces are found again.
 
     Attributes:
@@ -81,7 +81,7 @@ class Setup:
     critic_optimizer: OptimizerSettings | None = None
 
 
-SETUP = Setup(
+SETUP = ToySetup(
     task=CountDown(),
     model=TransformerConfig(
         vocab_size=12,
@@ -119,7 +119,7 @@ def run_method(
     seed: int,
     *,
     steps: int,
-    setup: Setup = SETUP,
+    setup: ToySetup = SETUP,
     learner: RLLearner | None = None,
     until: Callable[[Sequence[Row]], bool] | None = None,
 ) -> list[Row]:
@@ -158,7 +158,7 @@ def run_method(
     return rows
 
 
-def sampled_tokens(row: Row, setup: Setup) -> float:
+def sampled_tokens(row: Row, setup: ToySetup) -> float:
     """Response tokens of a step, those of groups that were filtered out included."""
     return (
         row["groups/sampled"] * setup.settings.group_size * row["rollout/length_mean"]
@@ -166,7 +166,7 @@ def sampled_tokens(row: Row, setup: Setup) -> float:
 
 
 @cache
-def method_learner(method: Method, setup: Setup = SETUP) -> RLLearner:
+def method_learner(method: Method, setup: ToySetup = SETUP) -> RLLearner:
     """The setup's learner; the sampler and the scorer are the same for all."""
     learner = build_rl_learner(
         Transformer(setup.model),
@@ -199,7 +199,7 @@ def _sampler_and_scorer(
     )
 
 
-def sft_policy(setup: Setup, seed: int) -> TrainState:
+def sft_policy(setup: ToySetup, seed: int) -> TrainState:
     """The model after supervision on the task's traces; `init_rl_state` copies it.
 
     The RL settings do not matter to it, so that setups with others share it.
@@ -270,7 +270,7 @@ def one_device() -> BatchSharding:
     return BatchSharding(make_mesh(devices=jax.devices()[:1]), ShardingRules())
 
 
-def tiny(setup: Setup = SETUP) -> Setup:
+def tiny(setup: ToySetup = SETUP) -> ToySetup:
     """A setup of few and short updates, for a test of a script."""
     return replace(
         setup,

@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.toys.compare import Arm, Experiment, Panel, over_steps, run_script
-from experiments.toys.toy_setup import SETUP, Setup
+from experiments.toys.toy_setup import SETUP, ToySetup
 from experiments.toys.toy_tasks import END, FIRST_DIGIT, CountDown, Toy
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.losses import ppo_loss, value_loss
@@ -100,7 +100,7 @@ def ppo(critic_lambda: float) -> Method:
     )
 
 
-def experiment(setup: Setup) -> Experiment:
+def experiment(setup: ToySetup) -> Experiment:
     """Plain PPO, each of the two cures alone, and both."""
     settings = replace(setup.settings, value_pretraining_steps=PRETRAINING)
     taught = replace(setup, settings=settings)
@@ -133,7 +133,7 @@ def experiment(setup: Setup) -> Experiment:
     )
 
 
-def main(arguments: Sequence[str] | None = None, setup: Setup = THIS_SETUP) -> None:
+def main(arguments: Sequence[str] | None = None, setup: ToySetup = THIS_SETUP) -> None:
     run_script(experiment(setup), arguments)
 
 

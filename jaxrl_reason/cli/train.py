@@ -14,7 +14,7 @@ from jaxrl_reason.serving import EngineError
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
-from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.train_settings import TrainSettings
 
 DESCRIPTION = """Train a model.
 

@@ -33,7 +33,7 @@ class PreferenceMethod:
       name: for logs.
       loss: f(policy_chosen, policy_rejected, [ref_chosen, ref_rejected], **lengths,
         **settings, valid=, num_pairs=) -> (scalar, metrics), everything [B] and the
-        log-probs sums over tokens; the scalar is the micro-batch's share of the mean
+        log-probs sums over tokens; the scalar is the micro-batch's part of the mean
         over pairs.
       settings: what the loss is handed by keyword.
       needs_reference: the loss takes the log-probs of a reference.

@@ -190,9 +190,9 @@ class StopFilter:
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]
-        kept = max((_begun(text, string) for string in self._strings), default=0)
-        self._held = text[len(text) - kept :]
-        return text[: len(text) - kept]
+        held = max((_begun(text, string) for string in self._strings), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
 
     def finish(self) -> str:
         """What was held back."""

@@ -23,7 +23,7 @@ class RankingMethod:
       name: for logs.
       loss: f(chosen_scores [S, W], rejected_scores [S, L], *, chosen_mask,
         rejected_mask, num_steps) -> (scalar, metrics); S comparisons, the scalar is the
-        micro-batch's share of the mean over the `num_steps` of the mini-batch.
+        micro-batch's part of the mean over the `num_steps` of the mini-batch.
       candidates: (W, L), at most so many responses on the two sides of a comparison.
       tanh: scores are tanh of the head, in [-1, 1].
     """

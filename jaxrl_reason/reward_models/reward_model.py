@@ -97,7 +97,7 @@ def last_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> print(last_scores(scores, jnp.array([[1, 1, 0], [1, 0, 0]], bool)))
     [2. 4.]
     """
-    later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # live tokens from here on
+    later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # unmasked tokens from here on
     return jnp.sum(jnp.where(mask & (later == 1), scores, 0.0), axis=1)
 
 

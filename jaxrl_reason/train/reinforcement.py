@@ -24,14 +24,14 @@ from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.own_reward import with_own_reward
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 
 class Reinforcement:
     """The RL stage, its pieces built and nothing compiled yet."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         settings = setup.settings
         rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
@@ -84,7 +84,7 @@ class Reinforcement:
         return merge_lora(state.base, state.policy.params, lora)
 
 
-def run_method(setup: Setup, max_new_tokens: int) -> Method:
+def run_method(setup: RunSetup, max_new_tokens: int) -> Method:
     """The run's method, with a reward of one's own where there is one."""
     settings = setup.settings
     method = build_method(
@@ -103,7 +103,7 @@ def run_method(setup: Setup, max_new_tokens: int) -> Method:
     return add_format_reward(method, settings.format_reward)
 
 
-def rollout_sampler(setup: Setup) -> SampleFn | None:
+def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     """Who draws the rollouts; None for the library's plain sampler."""
     settings, sampler = setup.settings, setup.settings.sampler
     sampling = SamplingSettings(
@@ -130,7 +130,7 @@ def rollout_sampler(setup: Setup) -> SampleFn | None:
 
 
 def run_hooks(
-    setup: Setup,
+    setup: RunSetup,
     session: Session,
     log: MetricsLog,
     checkpoints: CheckpointFolder,

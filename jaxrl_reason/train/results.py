@@ -14,9 +14,9 @@ from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.run_report import Report, write_report
 from jaxrl_reason.sampler import SamplingSettings
-from jaxrl_reason.train.heldout import Figures, intervals, values
+from jaxrl_reason.train.heldout_figures import Figures, intervals, values
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import StageResult
-from jaxrl_reason.train.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RunResult:
 
 
 def write_run_report(
-    setup: Setup, run: RunFolder, result: RunResult, seconds: Mapping[str, float]
+    setup: RunSetup, run: RunFolder, result: RunResult, seconds: Mapping[str, float]
 ) -> Path:
     """Writes curves.png, report.json and report.md.
 
@@ -90,7 +90,7 @@ def write_run_report(
     return page
 
 
-def title_of(setup: Setup) -> str:
+def title_of(setup: RunSetup) -> str:
     """What was run, in a line."""
     settings = setup.settings
     name = settings.name or settings.task.short_name.capitalize()
@@ -117,7 +117,7 @@ def rate(rows: Sequence[Row], phase: str) -> float | None:
     return tokens / seconds if seconds and tokens else None
 
 
-def check_export(setup: Setup) -> None:
+def check_export(setup: RunSetup) -> None:
     """Refuses an export that cannot be, before anything is trained."""
     if setup.settings.export.folder is not None and setup.files is None:
         raise ValueError(
@@ -126,7 +126,7 @@ def check_export(setup: Setup) -> None:
         )
 
 
-def export_trained(setup: Setup, result: RunResult) -> None:
+def export_trained(setup: RunSetup, result: RunResult) -> None:
     """Writes the trained model as a folder, if that was asked for."""
     settings, files = setup.settings, setup.files
     folder = settings.export.folder
@@ -148,7 +148,7 @@ def export_trained(setup: Setup, result: RunResult) -> None:
     print(f"model: {folder}")
 
 
-def model_card(setup: Setup, result: RunResult) -> ModelCard:
+def model_card(setup: RunSetup, result: RunResult) -> ModelCard:
     """What the model was trained on, how, and what came of it."""
     s, rl = setup.settings, setup.settings.rl
     base, first = s.export.base_model or s.model.source, setup.problems.train[0]

@@ -19,10 +19,10 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
-from jaxrl_reason.train.pairs import load_pairs, pair_sizes
-from jaxrl_reason.train.rounds import round_problems, round_sampler
+from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
+from jaxrl_reason.train.offline_rounds import round_problems, round_sampler
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 
 class RewardModel:
@@ -32,7 +32,7 @@ class RewardModel:
     the model puts a right one first.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         settings = setup.settings
         method = REWARD_MODELS[settings.method]()

@@ -14,8 +14,9 @@ from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.train.config_file import write_config
 from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
 from jaxrl_reason.train.game_stage import ProverVerifierGame
-from jaxrl_reason.train.heldout import Measured, percent, values
+from jaxrl_reason.train.heldout_figures import Measured, percent, values
 from jaxrl_reason.train.methods import Kind, kind_of
+from jaxrl_reason.train.offline_rounds import Rounds
 from jaxrl_reason.train.reinforcement import Reinforcement
 from jaxrl_reason.train.results import (
     RunResult,
@@ -24,13 +25,12 @@ from jaxrl_reason.train.results import (
     write_run_report,
 )
 from jaxrl_reason.train.reward_model_stage import RewardModel
-from jaxrl_reason.train.rounds import Rounds
+from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
 from jaxrl_reason.train.session import Session, Stage
-from jaxrl_reason.train.settings import TrainSettings
-from jaxrl_reason.train.setup import Setup, set_up
 from jaxrl_reason.train.staged import StagedReinforcement
+from jaxrl_reason.train.train_settings import TrainSettings
 
-_STAGES: Mapping[Kind, Callable[[Setup], Stage]] = {
+_STAGES: Mapping[Kind, Callable[[RunSetup], Stage]] = {
     "rl": Reinforcement,
     "examples": FineTuning,
     "rounds": Rounds,
@@ -39,7 +39,7 @@ _STAGES: Mapping[Kind, Callable[[Setup], Stage]] = {
 }
 
 
-def build_stage(setup: Setup) -> Stage:
+def build_stage(setup: RunSetup) -> Stage:
     """What trains the model after fine-tuning, nothing of it compiled yet.
 
     Raises:
@@ -69,7 +69,7 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     if settings.export.folder is not None:
         check_new_folder(settings.export.folder)  # not only at the end
     resume = resumes(settings)
-    setup = set_up(settings)
+    setup = build_run_setup(settings)
     check_export(setup)
     # Built before anything is trained, so that what does not fit shows now.
     stage = build_stage(setup)
@@ -97,7 +97,7 @@ def run_training(settings: TrainSettings) -> RunResult | None:
 
 
 def train(
-    setup: Setup, stage: Stage, session: Session, clock: StageClock
+    setup: RunSetup, stage: Stage, session: Session, clock: StageClock
 ) -> tuple[RunResult, Measured | None] | None:
     """Fine-tuning, the held-out figures, the stage, the figures again."""
     method, heldout = setup.settings.method, setup.heldout
@@ -131,7 +131,7 @@ def train(
 
 
 def write_results(
-    setup: Setup,
+    setup: RunSetup,
     run: RunFolder,
     result: RunResult,
     measured: Measured | None,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.train_settings import TrainSettings
 
 # Prompts are padded to a multiple of this.
 _WIDTH_STEP = 16

@@ -16,8 +16,8 @@ from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics import truncate_after
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.reinforcement import run_hooks
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 KEPT = "kept_problems.json"  # ids that the data filter kept, in the run's folder
 
@@ -25,7 +25,7 @@ KEPT = "kept_problems.json"  # ids that the data filter kept, in the run's folde
 class StagedReinforcement:
     """The stages one after the other; the rollouts are the plain sampler's."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         self.recipe = STAGED[setup.settings.method]
         count = len(self.recipe.stages)

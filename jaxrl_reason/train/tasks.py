@@ -28,7 +28,7 @@ from jaxrl_reason.tasks.word_arithmetic import (
 )
 from jaxrl_reason.text.characters import CharacterTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
-from jaxrl_reason.train.settings import TrainSettings
+from jaxrl_reason.train.train_settings import TrainSettings
 
 _STEPS = (
     "Solve the problem step by step. On the last line write #### and then the final "

@@ -24,7 +24,7 @@ from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.symbols import SymbolTokenizer
 from jaxrl_reason.weights import WeightsError, load_pretrained
 from tests.pretrained.tiny import CONFIG, random_params, write_gguf
-from tests.text.families import family
+from tests.text.tokenizer_families import family
 from tests.weights.test_folders import same_bits
 
 PARAMS, TOKENIZER = random_params(), family("llama3")

@@ -17,7 +17,7 @@ from jaxrl_reason.pretrained.text_generation import StopFilter, generate_text
 from jaxrl_reason.sampler import SamplingSettings, make_sampler, sampling_keys
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.pretrained.tiny import CONFIG, random_params, write_gguf
-from tests.text.families import family
+from tests.text.tokenizer_families import family
 
 NEW, SEED = 30, 3
 MODEL, TOKENIZER, PARAMS = Transformer(CONFIG), family("llama3"), random_params()
@@ -97,14 +97,14 @@ def test_a_stop_string_ends_it_and_is_not_text(reference: list[int]) -> None:
 @pytest.mark.parametrize("text", ["aab", "xaabaabay", "xaaay", "abaabb", "ab"])
 def test_stop_strings_in_pieces_of_any_size(size: int, text: str) -> None:
     stops = ["aab", "abb", "ay"]
-    cut, given = StopFilter(stops), ""
+    stream, given = StopFilter(stops), ""
     for start in range(0, len(text), size):
-        given += cut.push(text[start : start + size])
+        given += stream.push(text[start : start + size])
         # Only what is part of the text before any stop was given out.
         assert text.startswith(given)
     ends = [text.find(stop) for stop in stops if stop in text]
-    assert cut.stopped == bool(ends)
-    given += cut.finish()
+    assert stream.stopped == bool(ends)
+    given += stream.finish()
     assert given == (text[: min(ends)] if ends else text)
 
 

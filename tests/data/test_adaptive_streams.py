@@ -230,10 +230,12 @@ def test_a_tenth_of_the_draws_comes_from_the_pool() -> None:
     easy = set(range(20))
     stream.observe(sorted(easy), [SAMPLES] * 20, SAMPLES)
     draws = flat(ids_of(next(stream)) for _ in range(50))  # one pass
-    share = np.mean([i in easy for i in draws])
+    fraction = np.mean([i in easy for i in draws])
     usual = 20 / 400
     expected = 0.1 + 0.9 * usual
-    assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(draws))
+    assert abs(fraction - expected) < 3 * np.sqrt(
+        expected * (1 - expected) / len(draws)
+    )
 
 
 def test_no_problem_of_the_passes_is_lost() -> None:

@@ -137,11 +137,11 @@ def refuses(data_dir: Path) -> None:
     assert str(next(data_dir.rglob("1.0.1"))) in str(error.value)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_file_cut_short_is_refused(copied: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
+def test_a_file_cut_short_is_refused(copied: Path, fraction: float) -> None:
     path = train_file(copied)
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     refuses(copied)
 
 

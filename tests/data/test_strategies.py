@@ -19,7 +19,7 @@ from jaxrl_reason.data.strategies import (
 )
 from tests.losses.worked import EXAMPLES
 
-# The worked examples: success of four samples a prompt.
+# The worked examples: success of four samples per prompt.
 OUTCOMES = np.array(
     [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 )

@@ -40,7 +40,7 @@ def test_a_control_gets_the_wall_time_of_rl_without_evaluation(
     def examples_of(setup, config):
         return lambda update: [([1, 2], [3] * (8 + update % 2))] * config
 
-    # 200 tokens a second once compiled; updates of 10.5 or 21 tokens.
+    # 200 tokens per second once compiled; updates of 10.5 or 21 tokens.
     monkeypatch.setattr(script, "examples_of", examples_of)
     assert script.affordable_updates(dapo_folder, 1, None) == round(66 * 200 / 10.5)
     assert script.affordable_updates(dapo_folder, 2, None) == round(66 * 200 / 21)

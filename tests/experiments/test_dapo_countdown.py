@@ -22,8 +22,8 @@ from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_traces import make_trace
 from jaxrl_reason.train import run as running
 from jaxrl_reason.train.examples import in_random_order
-from jaxrl_reason.train.heldout import Heldout
-from jaxrl_reason.train.setup import set_up
+from jaxrl_reason.train.heldout_figures import Heldout
+from jaxrl_reason.train.run_setup import build_run_setup
 
 # Two-number puzzles with small targets, which a model of 5,000 parameters learns in a
 # second; one try a trace, so that responses are short.
@@ -280,7 +280,7 @@ def test_a_half_trained_model_is_refused(refused, tiny, finished, tmp_path):
     copy = shutil.copytree(tiny.run_dir / "checkpoints", tmp_path / "a" / "checkpoints")
     folder = CheckpointFolder(copy / "sft")
     step, settings = folder.steps()[-1], folder.fingerprint()
-    setup = set_up(tiny.config())
+    setup = build_run_setup(tiny.config())
     state = setup.built.init(setup.settings.sft_schedule())
     shutil.rmtree(folder.path)
     folder.save(step - 50, state.replace(step=state.step + 100), fingerprint=settings)
@@ -306,7 +306,9 @@ def test_priming_shows_a_puzzle_in_many_orders():
 
 def test_examples_follow_from_the_number_of_the_update(tiny):
     # A resumed run must see the examples that the stopped one would have seen.
-    going_on, started_later = (set_up(tiny.config()).examples for _ in range(2))
+    going_on, started_later = (
+        build_run_setup(tiny.config()).examples for _ in range(2)
+    )
     assert going_on(0) != going_on(1)
     assert going_on(2) == started_later(2)
 
@@ -316,7 +318,7 @@ def test_every_setting_of_the_traces_can_be_given(tiny):
     usual = tiny.config("--traces.budget-weights", "1.0")
     other = tiny.config("--traces.budget-weights", "0.0", "1.0")
     rng = np.random.default_rng(0)
-    problem = set_up(usual).problems.train[0]
+    problem = build_run_setup(usual).problems.train[0]
     lengths = [
         {len(make_trace(problem, rng, c.traces).split()) for _ in range(50)}
         for c in (usual, other)
@@ -345,7 +347,7 @@ def test_nothing_to_resume_is_refused(refused, tmp_path):
 def test_a_finished_run_that_is_queued_again_is_left_as_it_is(
     tiny, finished, monkeypatch, capsys
 ):
-    monkeypatch.setattr(running, "set_up", None)  # nothing is built
+    monkeypatch.setattr(running, "build_run_setup", None)  # nothing is built
     flags = [*tiny.flags, "--run-dir", str(tiny.run_dir), "--resume", "auto"]
     monkeypatch.setattr(sys, "argv", ["dapo_countdown.py", *flags])
     assert script.main() == 0
@@ -383,7 +385,7 @@ def test_prompts_that_do_not_divide_into_updates_are_refused(
         "--run-dir", str(tmp_path / "new"), "--sft-from", str(tiny.run_dir),
         "--rl.updates-per-rollout", "3",
     )  # fmt: skip
-    assert "prompts_per_step (4) must be a multiple of the updates a rollout" in said
+    assert "prompts_per_step (4) must be a multiple of the updates per rollout" in said
 
 
 def test_eight_devices_whose_number_does_not_divide_the_vocabulary(tiny, tmp_path):

@@ -223,7 +223,7 @@ def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkey
         ("--task gsm8k", "data must be given for task gsm8k, got none"),
         ("--task gsm8k --task.data no.jsonl", "no.jsonl: No such file"),
         ("--rl.group-size 1", "group_size must be >= 2 for dapo, got 1"),
-        ("--rl.updates-per-rollout 3", "must be a multiple of the updates a rollout"),
+        ("--rl.updates-per-rollout 3", "must be a multiple of the updates per rollout"),
         ("--rl.row-width 32", "row_width must hold a prompt and a response"),
         ("--sampler.slots -1", "sampler.slots must be >= 0, got -1"),
         ("--arithmetic.max-number 1000", "max_number <= 999, got 0 and 1000"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks.product_bounds import ProductBounds, live_rows
+from experiments.benchmarks.product_bounds import ProductBounds, active_rows
 from jaxrl_reason.models import TransformerConfig
 
 
@@ -17,7 +17,7 @@ from jaxrl_reason.models import TransformerConfig
     ],
 )
 def test_rows_of_each_step(lengths: list[int], slots: int, rows: list[int]) -> None:
-    assert live_rows(lengths, slots).tolist() == rows
+    assert active_rows(lengths, slots).tolist() == rows
 
 
 def test_each_step_takes_the_time_of_its_rows() -> None:
@@ -28,7 +28,7 @@ def test_each_step_takes_the_time_of_its_rows() -> None:
         best_flop_per_second=1e6,
     )
     lengths = np.array([[4, 2], [3, 1]])
-    assert bounds.live(lengths, slots=4) == 1.75 + 1.5 + 1.0
+    assert bounds.active(lengths, slots=4) == 1.75 + 1.5 + 1.0
     assert bounds.full(lengths, rows=4) == 10 * 2.0 / 4
     assert bounds.prompts(30) == pytest.approx(3.0)
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from experiments import toy_curves as script
 from experiments.toy_curves import PLAIN_GRPO, Options
-from experiments.toys.rounds import ROUNDS, run_rounds
+from experiments.toys.toy_rounds import ROUNDS, run_rounds
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.recipes import RECIPES
 

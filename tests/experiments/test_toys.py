@@ -53,13 +53,13 @@ def test_traces_without_slips_are_right():
 def test_harder_problems_are_right_less_often():
     rng = np.random.default_rng(0)
 
-    def share(digit):
+    def accuracy(digit):
         texts = [
             COUNT.tokenizer.decode(COUNT.trace(Toy(digit - 1), rng)) for _ in "x" * 400
         ]
         return np.mean([COUNT.grade(Toy(digit - 1), t, False).correct for t in texts])
 
-    assert share(1) > share(4) > share(9) > 0
+    assert accuracy(1) > accuracy(4) > accuracy(9) > 0
 
 
 def test_problems_never_end_and_go_on_where_they_stopped():

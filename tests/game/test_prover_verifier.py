@@ -196,13 +196,13 @@ def test_the_prover_earns_by_its_role_what_the_verifier_thinks(kind):
     learner = against(game().prover, score, settings)
     found = learner.method.rewards(rollouts)
     # By hand: over the batch, both roles together, less what could not be graded.
-    live = ~rollouts.failed
-    mean = scores[live].mean()
+    graded = ~rollouts.failed
+    mean = scores[graded].mean()
     role = np.array([1, -1, 1, -1])[:, None]
     sign = role * np.where(rollouts.correct, 1, -1)
     src = np.where(scores > mean, sign * (scores - mean), -1)
     expected = src if kind == "src" else np.where(sign > 0, scores, -3.0)
-    np.testing.assert_allclose(found, np.where(live, expected, 0), rtol=1e-5)
+    np.testing.assert_allclose(found, np.where(graded, expected, 0), rtol=1e-5)
     np.testing.assert_array_equal(seen[0].problem_ids, rollouts.problem_ids // 2)
     # The mutant: one role for all.
     one_role = prover_rewards(
@@ -231,7 +231,7 @@ def test_the_mix_holds_as_much_of_every_prover():
     np.testing.assert_array_equal(merged.tokens[:, 4:8], pool[1].tokens)
     found = verifier_comparisons(pool, max_pairs=6, seed=0)
     assert len(found) == 3 * 6
-    # Six right solutions and six wrong ones a problem, each used once.
+    # Six right solutions and six wrong ones per problem, each used once.
     for p in range(3):
         mine = found[6 * p : 6 * p + 6]
         used = sorted(c.chosen[0] for c in mine)
@@ -245,8 +245,8 @@ def test_a_truncated_solution_is_a_wrong_one_and_a_failed_grade_is_none():
     rollouts = fake_rollouts([[1, 0, 0]], truncated=[[0, 1, 0]])
     rollouts.failed[0, 2] = True
     (found,) = verifier_comparisons([rollouts], max_pairs=9, seed=0)
-    cut = rollouts.tokens[0, 1, : rollouts.lengths[0, 1]].tolist()
-    assert found.rejected == [cut]
+    truncated = rollouts.tokens[0, 1, : rollouts.lengths[0, 1]].tolist()
+    assert found.rejected == [truncated]
 
 
 def test_all_provers_have_solved_the_same_problems():

@@ -80,8 +80,8 @@ def hand_pcgrad(gradients):
 
 
 def hand_mgda(a, b):
-    share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
-    return share * a + (1 - share) * b
+    weight = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)
+    return weight * a + (1 - weight) * b
 
 
 W = RNG.standard_normal(VOCAB).astype(np.float32)

@@ -242,7 +242,7 @@ def _() -> float:
 
 @other("gmpo-verl-rows")
 def _() -> tuple[float, float]:
-    # What rows 1 to 3 add as a micro-batch: a mean of their own, not their share.
+    # What rows 1 to 3 add as a micro-batch: a mean of their own, not their part of it.
     rows = (-ADVANTAGES * gmpo_ratio())[1:]
     return rows.mean(), rows.sum() / 4
 

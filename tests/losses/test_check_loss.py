@@ -101,9 +101,9 @@ def old_has_a_gradient(logprobs, old, advantages, mask, counts):
 
 
 MUTANTS = {
-    own_denominator: "shares of micro-batches must add up, got",
+    own_denominator: "the parts of micro-batches must add up, got",
     padded_width: "padding columns and fully masked rows must change nothing",
-    first_row_weighs_more: "shares of micro-batches must add up",
+    first_row_weighs_more: "the parts of micro-batches must add up",
     unselected: "nan under the mask must not be seen, got a gradient of nan",
     unbounded: "log-ratios of .-100 must stay finite",
     empty_is_nan: "an empty mask must give 0, got nan",

@@ -280,9 +280,9 @@ def test_1_the_mean_of_the_weights_is_that_of_the_mini_batch() -> None:
         return dr_grpo_loss(*arrays, counts, length=8, weights=w)[0]
 
     def check(normalize: Callable) -> None:
-        shares = [loss(p, normalize(weights[p], MASK[p])) for p in parts]
+        addends = [loss(p, normalize(weights[p], MASK[p])) for p in parts]
         whole = slice(None)
-        close(sum(shares), loss(whole, normalize_weights(weights, MASK, mean=mean)))
+        close(sum(addends), loss(whole, normalize_weights(weights, MASK, mean=mean)))
 
     check(partial(normalize_weights, mean=mean))
 

@@ -26,12 +26,12 @@ from tests.losses.worked import MASK, NEW, OLD, close
 def test_1_micro_batches_give_the_whole(name: str) -> None:
     reduction = REDUCTIONS[name]
 
-    def check(share: Callable) -> None:
+    def check(part: Callable) -> None:
         counts = lib.batch_counts(MASK)
 
         def loss(x: jax.Array) -> jax.Array:
             parts = [slice(0, 1), slice(1, 4)]
-            return sum(share(x[p], MASK[p], counts, len(parts)) for p in parts)
+            return sum(part(x[p], MASK[p], counts, len(parts)) for p in parts)
 
         value, grad = slope(loss)(X)
         whole = slope(lambda x: reduction(x, MASK, counts))(X)
@@ -47,10 +47,10 @@ def test_1_micro_batches_give_the_whole(name: str) -> None:
 def test_1_micro_batches_give_the_whole_prompt_mean() -> None:
     ids = np.array([0, 1, 0, 1])
 
-    def check(share: Callable) -> None:
+    def check(part: Callable) -> None:
         counts = lib.batch_counts(MASK, ids, num_groups=2)
         parts = [slice(0, 1), slice(1, 4)]
-        value = sum(share(X[p], MASK[p], ids[p], counts) for p in parts)
+        value = sum(part(X[p], MASK[p], ids[p], counts) for p in parts)
         close(value, reference.prompt_mean(X, MASK, ids))
 
     check(partial(lib.prompt_mean, num_groups=2))

@@ -44,15 +44,15 @@ def test_worked_means_without_the_first_row(reduction: Callable, key: str) -> No
     close(reduction(VALUES, mask, batch_counts(mask)), EXAMPLES[key])
 
 
-def test_worked_shares() -> None:
+def test_worked_parts() -> None:
     counts = batch_counts(MASK)
 
-    def share(rows: slice) -> float:
+    def part(rows: slice) -> float:
         return float(token_mean(VALUES[rows], MASK[rows], counts))
 
-    close([share(slice(1)), share(slice(1, 4))], EXAMPLES["ga.parts"])
-    # Two devices whose gradients are averaged: twice the share each.
-    two = [2 * share(slice(2)), 2 * share(slice(2, 4))]
+    close([part(slice(1)), part(slice(1, 4))], EXAMPLES["ga.parts"])
+    # Two devices whose gradients are averaged: twice the part each.
+    two = [2 * part(slice(2)), 2 * part(slice(2, 4))]
     close(two, EXAMPLES["agg.dp_global"])
     close(np.mean(two), EXAMPLES["agg.dp_ok"])
 

@@ -24,7 +24,7 @@ import tyro
 
 from jaxrl_reason.cli.main import COMMANDS, main
 from tests.pretrained.tiny import random_params, write_gguf
-from tests.text.families import family
+from tests.text.tokenizer_families import family
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

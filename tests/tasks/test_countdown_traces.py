@@ -1,4 +1,4 @@
-"""Search traces: their arithmetic, their ends, their shares, their speed."""
+"""Search traces: their arithmetic, their ends, their fractions, their speed."""
 
 import re
 import time
@@ -174,10 +174,10 @@ def test_a_try_out_of_order_is_as_often_wrong_as_any() -> None:
     settings = TraceSettings(budget_weights=(1.0,), random_tries=1.0)
     rng = np.random.default_rng(0)
     ways = attempts((2, 2, 4), 50)
-    share = sum(way.value == 4 for way in ways) / len(ways)
+    fraction = sum(way.value == 4 for way in ways) / len(ways)
     puzzle = Problem((2, 2, 4), 4, "", 0)
     traces = [make_trace(puzzle, rng, settings) for _ in range(3000)]
-    assert abs(np.mean([" yes " in text for text in traces]) - share) < 0.03
+    assert abs(np.mean([" yes " in text for text in traces]) - fraction) < 0.03
     answers = {read(text, (2, 2, 4), 4).answer for text in traces}
     assert answers == {way.expression for way in ways}
 

@@ -70,8 +70,8 @@ def test_the_function_is_asked_once_for_each_text():
 def test_what_a_reward_says(given, correct, failed):
     graded = task_of(lambda *asked: given).grade(QUESTION, "5", truncated=False)
     assert (graded.correct, graded.failed) == (correct, failed)
-    cut = task_of(lambda *asked: given).grade(QUESTION, "5", truncated=True)
-    assert not cut.correct
+    truncated = task_of(lambda *asked: given).grade(QUESTION, "5", truncated=True)
+    assert not truncated.correct
 
 
 def test_an_error_of_the_function_is_the_loop_s_to_count():

@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.text.load import load_tokenizer, save_tokenizer
 from jaxrl_reason.text.stream import StreamDecoder
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from tests.text.families import FAMILIES, reference, write_folder
+from tests.text.tokenizer_families import FAMILIES, reference, write_folder
 
 GGUF = "JAXRL_SMOLLM2_GGUF"
 

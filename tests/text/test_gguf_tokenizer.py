@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.text.gguf_tokenizer import gguf_tokenizer
 from jaxrl_reason.text.load import load_tokenizer
-from tests.text.families import family, reference
+from tests.text.tokenizer_families import family, reference
 
 PRE = {"llama3": "llama-bpe", "qwen": "qwen2"}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxrl_reason.text.protect import Protector, Spellings
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from tests.text.families import FAMILIES, family
+from tests.text.tokenizer_families import FAMILIES, family
 
 TOKENIZERS = {name: family(name) for name in FAMILIES}
 # The mark is the first private character that the messages leave unused.

@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.special_tokens import SpecialTokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
-from tests.text.families import family, write_folder
+from tests.text.tokenizer_families import family, write_folder
 
 
 def write(folder: Path, name: str, content: Any) -> None:

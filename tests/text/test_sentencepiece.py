@@ -9,7 +9,7 @@ import sentencepiece
 
 from jaxrl_reason.text.gguf_tokenizer import gguf_tokenizer
 from jaxrl_reason.text.load import load_tokenizer, save_tokenizer
-from tests.text.families import reference
+from tests.text.tokenizer_families import reference
 
 TEXTS = reference("llama2")["encoded"]["texts"]
 SENTENCES = [text for text in TEXTS if text.strip() and "\0" not in text] * 4

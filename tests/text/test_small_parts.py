@@ -6,7 +6,7 @@ from jaxrl_reason.text.added_tokens import AddedToken, Splitter
 from jaxrl_reason.text.characters import CharacterTokenizer
 from jaxrl_reason.text.stream import StreamDecoder
 from jaxrl_reason.text.tokenizer import ChatTokenizer, Tokenizer
-from tests.text.families import FAMILIES, family
+from tests.text.tokenizer_families import FAMILIES, family
 
 
 def test_the_longest_of_the_leftmost_is_found() -> None:

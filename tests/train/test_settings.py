@@ -10,8 +10,8 @@ from jaxrl_reason.train.config_file import read_config, to_tree, with_tree, writ
 from jaxrl_reason.train.methods import kind_of, method_names
 from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.presets import PRESETS
-from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.task_settings import TaskSettings
+from jaxrl_reason.train.train_settings import TrainSettings
 
 
 @pytest.mark.parametrize("name", [None, *PRESETS])

@@ -11,9 +11,9 @@ from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.group_settings import EvalSettings
 from jaxrl_reason.train.own_reward import FunctionRewards, with_own_reward
-from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
+from jaxrl_reason.train.train_settings import TrainSettings
 from tests.rl.helpers import LuckyTask, Toy, fake_rollouts
 
 

@@ -27,8 +27,8 @@ SHARDED = """
 
     def spy(self, name, index):
         part = read(self, name, index)
-        share = part.size / np.prod(self.shapes[name])
-        largest[name] = max(largest.get(name, 0), share)
+        fraction = part.size / np.prod(self.shapes[name])
+        largest[name] = max(largest.get(name, 0), fraction)
         reads[name] = reads.get(name, 0) + 1
         return part
 
@@ -52,7 +52,7 @@ def test_each_device_s_part_is_read_once_and_no_more(
     same, spec, largest, reads = eight_devices_run(SHARDED, str(folder), str(out))
     assert same
     assert spec == "(None, 'fsdp', 'tensor', None)"
-    # A quarter of the tensor at a time; the two replicas share a read.
+    # A quarter of the tensor at a time; the two replicas read it together.
     assert (largest, reads) == (0.25, 4)
     assert (out / "config.json").exists()
 

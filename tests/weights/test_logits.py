@@ -90,16 +90,16 @@ def test_prefill_and_decode_give_the_same_logits(case: str, load: Any) -> None:
         prompt = jnp.pad(tokens[:, :start], ((0, 0), (0, 3)))
         lengths = jnp.array([start])
         hidden, prefix = prefill(model, params, prompt, lengths)
-        cut = decode_params(model, params, lengths, TOKENS - start)
+        decoding = decode_params(model, params, lengths, TOKENS - start)
 
         def step(cache: Any, column: jax.Array) -> tuple[Any, jax.Array]:
             token = jnp.broadcast_to(tokens[0, start + column], (2,))
-            hidden, cache = decode_step(model, cut, token, column, prefix, cache)
-            return cache, decode_logits(cut, hidden)
+            hidden, cache = decode_step(model, decoding, token, column, prefix, cache)
+            return cache, decode_logits(decoding, hidden)
 
         cache = empty_cache(model, 2, TOKENS - start)
         _, rest = jax.lax.scan(step, cache, jnp.arange(TOKENS - start))
-        first = jnp.repeat(decode_logits(cut, hidden)[None], 2, axis=1)
+        first = jnp.repeat(decode_logits(decoding, hidden)[None], 2, axis=1)
         return jnp.concatenate([first, rest])
 
     got = run(loaded.params, tokens)

@@ -60,8 +60,8 @@ def test_any_part_of_an_array_is_read_from_its_part_of_the_tensor(path: str) -> 
     shape = layout.shape[1:] if layout.row.stacked else layout.shape
     array = np.random.default_rng(0).standard_normal(shape)
     tensor = layout.to_tensor(array)
-    for cut in (1.0, 0.5):
-        index = tuple(slice(int(n * (1 - cut)), n) for n in shape)
+    for fraction in (1.0, 0.5):
+        index = tuple(slice(int(n * (1 - fraction)), n) for n in shape)
         part = tensor[layout.tensor_index(index)]
         np.testing.assert_array_equal(layout.from_tensor(part, index), array[index])
 

@@ -107,8 +107,8 @@ def test_1_micro_batches_give_the_whole(objective: Callable) -> None:
     tokens = np.asarray(objective(*ARRAYS))
     whole = sequence_mean(tokens, MASK, COUNTS)
 
-    def check(share: Callable) -> None:
-        close(sum(share(tokens[p], MASK[p]) for p in (slice(1), slice(1, 4))), whole)
+    def check(part: Callable) -> None:
+        close(sum(part(tokens[p], MASK[p]) for p in (slice(1), slice(1, 4))), whole)
 
     check(lambda x, m: sequence_mean(x, m, COUNTS))
     # The mean of the rows at hand, and of those means.

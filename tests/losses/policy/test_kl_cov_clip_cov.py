@@ -81,12 +81,12 @@ def test_18_tokens_are_chosen_over_the_mini_batch() -> None:
     clip_tokens = clip_cov_tokens(*arrays, **band)
     assert np.sum(kl_tokens) > 1
 
-    def check(f: Callable, chosen: Any, share: Callable) -> None:
+    def check(f: Callable, chosen: Any, part: Callable) -> None:
         def total(x: jax.Array) -> jax.Array:
-            """The sum of the shares of micro-batches."""
+            """The sum of the parts of micro-batches."""
             return sum(
                 token_mean(
-                    share(x[p], *(y[p] for y in arrays[1:]), chosen[p]),
+                    part(x[p], *(y[p] for y in arrays[1:]), chosen[p]),
                     b.mask[p],
                     counts,
                 )

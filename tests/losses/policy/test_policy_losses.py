@@ -335,10 +335,10 @@ def test_covariance_methods_choose_for_themselves_or_are_told() -> None:
 def test_1_vapos_likelihood_has_counts_of_its_own() -> None:
     whole = slope(METHODS["vapo"][0])
 
-    def check(share: Callable) -> None:
+    def check(part: Callable) -> None:
         def total(x: jax.Array) -> jax.Array:
             return sum(
-                share(*(y[p] for y in (x, *ARRAYS[1:4])), COUNTS, correct=CORRECT[p])[0]
+                part(*(y[p] for y in (x, *ARRAYS[1:4])), COUNTS, correct=CORRECT[p])[0]
                 for p in (slice(0, 1), slice(1, 4))
             )
 

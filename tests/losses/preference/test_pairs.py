@@ -53,10 +53,10 @@ def test_bfloat16_and_vmap(function: Callable) -> None:
 def test_the_end_token_belongs_to_the_sum() -> None:
     """A response that is right up to its end differs by the end alone."""
     logprobs = np.array([[-0.5, -0.5, -3.0], [-0.5, -0.5, -0.1]])
-    ends, cut = np.ones((2, 3)), np.array([[1, 1, 0], [1, 1, 0]])
+    ends, truncated = np.ones((2, 3)), np.array([[1, 1, 0], [1, 1, 0]])
     chosen, rejected = sequence_logprobs(logprobs, ends)[:, None]
     assert float(dpo_loss(chosen, rejected, 0 * chosen, 0 * chosen)[0]) > np.log(2)
-    assert len(set(sequence_logprobs(logprobs, cut).tolist())) == 1
+    assert len(set(sequence_logprobs(logprobs, truncated).tolist())) == 1
 
 
 def test_pairs_are_counted() -> None:

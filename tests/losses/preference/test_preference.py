@@ -175,13 +175,13 @@ def test_nca_has_a_minimum_of_its_own() -> None:
 def test_1_the_count_is_that_of_the_mini_batch(name: str) -> None:
     loss, arrays = EVERY[name]
     valid = np.array([1, 1, 1, 0, 1, 0], bool)
-    live = [x[valid] for x in arrays]
+    unmasked = [x[valid] for x in arrays]
     parts = [slice(0, 1), slice(1, 6)]
     total = count_pairs(valid)
 
-    def check(share: Callable) -> None:
-        found = sum(share([x[p] for x in arrays], valid[p], len(parts)) for p in parts)
-        close(found, loss(*live)[0])
+    def check(part: Callable) -> None:
+        found = sum(part([x[p] for x in arrays], valid[p], len(parts)) for p in parts)
+        close(found, loss(*unmasked)[0])
 
     check(lambda x, v, n: loss(*x, valid=v, num_pairs=total)[0])
     # A mean over the rows at hand, then over the micro-batches.

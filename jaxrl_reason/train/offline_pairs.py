@@ -8,10 +8,10 @@ from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question
 from jaxrl_reason.tasks.row_questions import RowQuestion
 from jaxrl_reason.train.examples import response_tokens
-from jaxrl_reason.train.setup import Setup
+from jaxrl_reason.train.run_setup import RunSetup
 
 
-def load_pairs(setup: Setup, source: str) -> list[Pair]:
+def load_pairs(setup: RunSetup, source: str) -> list[Pair]:
     """The pairs of a file, as the task asks their questions.
 
     Args:
@@ -46,8 +46,10 @@ def load_pairs(setup: Setup, source: str) -> list[Pair]:
     return pairs
 
 
-def pair_sizes(setup: Setup, *, epochs: int, candidates: int = 2) -> PreferenceSettings:
-    """Sizes of learning from pairs, those of the rl group where it has them.
+def pair_sizes(
+    setup: RunSetup, *, epochs: int, candidates: int = 2
+) -> PreferenceSettings:
+    """Sizes for training on pairs, those of the rl group where it has them.
 
     Args:
       setup: of the run.

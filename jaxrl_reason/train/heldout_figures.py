@@ -37,8 +37,8 @@ class Heldout:
     Attributes:
       task: prompts and grades.
       problems: that training never sees.
-      greedy: one greedy response a problem.
-      sampled: several samples a problem.
+      greedy: one greedy response per problem.
+      sampled: several samples per problem.
     """
 
     task: Task[Any]

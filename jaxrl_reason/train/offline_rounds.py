@@ -23,16 +23,16 @@ from jaxrl_reason.offline.sample_rounds import (
 )
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics import truncate_after
-from jaxrl_reason.train.pairs import load_pairs, pair_sizes
+from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
-from jaxrl_reason.train.setup import Setup
 
 
 class Rounds:
     """RFT, STaR, iterative DPO and its kin, or training on pairs from a file."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         settings, offline = setup.settings, setup.settings.offline
         self.recipe = OFFLINE[settings.method]
@@ -133,7 +133,7 @@ class Rounds:
         return round_problems(self.setup, index)
 
 
-def round_sampler(setup: Setup) -> RoundSampler:
+def round_sampler(setup: RunSetup) -> RoundSampler:
     """The sampler of a round, with the sizes of the rl group."""
     rl = setup.settings.rl
     return build_round_sampler(
@@ -151,7 +151,7 @@ def round_sampler(setup: Setup) -> RoundSampler:
     )
 
 
-def round_problems(setup: Setup, index: int) -> list[Any]:
+def round_problems(setup: RunSetup, index: int) -> list[Any]:
     """Questions of round `index`, drawn anew for each; whole calls of the sampler.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Run from the repository's root where torch and transformers are:
 
-    python -m tests.weights.make_references
+    python -m tests.weights.make_logit_references
 
 Made with torch 2.13.0 and transformers 5.23.0 on a CPU, in float32.
 """

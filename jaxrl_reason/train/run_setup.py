@@ -16,22 +16,22 @@ from jaxrl_reason.sampler import (
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.train.devices import build_mesh
 from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
-from jaxrl_reason.train.heldout import Heldout
-from jaxrl_reason.train.mesh import build_mesh
+from jaxrl_reason.train.heldout_figures import Heldout
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.models import BuiltModel, ModelFiles, build_model, find_files
 from jaxrl_reason.train.own_reward import FunctionRewards
-from jaxrl_reason.train.settings import TrainSettings
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.tasks import Problems, build_task, load_problems
+from jaxrl_reason.train.train_settings import TrainSettings
 
 # Sequences of an evaluation that the plain sampler decodes at once.
 _EVALUATION_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Setup:
+class RunSetup:
     """The pieces of a run.
 
     Attributes:
@@ -77,7 +77,7 @@ class Setup:
         return {} if self.files is None else {"model_digest": self.files.digest}
 
 
-def set_up(settings: TrainSettings) -> Setup:
+def build_run_setup(settings: TrainSettings) -> RunSetup:
     """Problems, task, model and mesh; refuses what does not fit together.
 
     The cheap comes first: weights are read when all that can be known without them is.
@@ -123,7 +123,7 @@ def set_up(settings: TrainSettings) -> Setup:
             built.model, settings.sft, settings.sft_schedule(), batch_sharding
         )
     samples, temperature = settings.eval.samples, settings.eval.temperature
-    return Setup(
+    return RunSetup(
         settings=settings,
         files=files,
         problems=problems,

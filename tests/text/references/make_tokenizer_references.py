@@ -1,9 +1,10 @@
 """Makes the reference files beside it with tokenizers and transformers.
 
     pip install torch transformers tokenizers gguf
-    python tests/text/references/make_references.py [SmolLM2-135M-Instruct.gguf]
+    cd tests/text/references
+    python make_tokenizer_references.py [SmolLM2-135M-Instruct.gguf]
 
-Four tiny tokenizers are trained on a few sentences, one for each way of cutting words
+Four tiny tokenizers are trained on a few sentences, one for each way of splitting words
 that the families use, and awkward texts are encoded with them and with the real one.
 """
 

@@ -1,6 +1,6 @@
 """The setup of `setup.py` in rounds: preference training, RFT and STaR.
 
-    from experiments.toys.rounds import ROUNDS, run_rounds
+    from experiments.toys.toy_rounds import ROUNDS, run_rounds
 
     accuracies = run_rounds("irpo", seed=0, rounds=15)
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
-from experiments.toys.toy_setup import SETUP, Setup, one_device, sft_policy
+from experiments.toys.toy_setup import SETUP, ToySetup, one_device, sft_policy
 from experiments.toys.toy_tasks import EndlessProblems, Toy
 from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
@@ -71,7 +71,7 @@ PAIRS_OPTIMIZER = OptimizerSettings(learning_rate=1e-3)
 
 
 def run_rounds(
-    name: str, seed: int, *, rounds: int, setup: Setup = SETUP
+    name: str, seed: int, *, rounds: int, setup: ToySetup = SETUP
 ) -> list[float]:
     """Accuracy of the samples of each round, from the fine-tuned model on.
 
@@ -103,7 +103,7 @@ def _round(
     policy: TrainState,
     problems: Sequence[Toy],
     index: int,
-    setup: Setup,
+    setup: ToySetup,
     seed: int,
 ) -> tuple[TrainState, Row]:
     if name in PREFERENCE:
@@ -122,7 +122,7 @@ def _round(
 
 
 @cache
-def _sampler(setup: Setup) -> RoundSampler:
+def _sampler(setup: ToySetup) -> RoundSampler:
     s = setup.settings
     settings = RoundSettings(
         prompts_per_call=s.prompts_per_step,
@@ -136,7 +136,7 @@ def _sampler(setup: Setup) -> RoundSampler:
 
 
 @cache
-def _pair_learner(name: str, setup: Setup) -> PairLearner[PreferenceMethod]:
+def _pair_learner(name: str, setup: ToySetup) -> PairLearner[PreferenceMethod]:
     return build_preference_learner(
         Transformer(setup.model),
         PREFERENCE[name],
@@ -147,7 +147,7 @@ def _pair_learner(name: str, setup: Setup) -> PairLearner[PreferenceMethod]:
 
 
 @cache
-def _fine_tuning(setup: Setup) -> SFTLearner:
+def _fine_tuning(setup: ToySetup) -> SFTLearner:
     return build_sft_learner(
         Transformer(setup.model), setup.sft, setup.optimizer, one_device()
     )

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "references"
 
 
 def reference(name: str) -> dict[str, Any]:
-    """What references/make_references.py wrote under a name."""
+    """What references/make_tokenizer_references.py wrote under a name."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 

@@ -8,7 +8,8 @@ What many methods share is sorted by kind: `reductions`, `logprobs`, `advantages
 `returns`, `objectives`, `kl`, `correction`, `masks`, `rewards`, `repetition`,
 `controllers`, `metrics`, `evaluation`. What belongs to one published method is in a
 module of its name: policy losses in `policy`, losses on pairs in `preference`, process
-rewards in `process`, several objectives in `multi_objective`, and `prover_verifier`.
+rewards in `process`, several objectives in `multi_objective`, teachers in
+`distillation`, and `prover_verifier`.
 Every name is importable from here. The arguments of the policy losses are described at
 `ppo_loss`.
 
@@ -36,6 +37,18 @@ from jaxrl_reason.losses.correction import (
     normalize_weights,
     rejection_mask,
 )
+from jaxrl_reason.losses.distillation.divergence import (
+    chunked_jsd,
+    generalized_jsd,
+    top_k_jsd,
+)
+from jaxrl_reason.losses.distillation.gkd import gkd_loss
+from jaxrl_reason.losses.distillation.opd import (
+    distillation_advantages,
+    opd_loss,
+    select_teacher,
+)
+from jaxrl_reason.losses.distillation.sdpo import sdpo_loss
 from jaxrl_reason.losses.evaluation import (
     asp,
     avg_at_k,
@@ -164,6 +177,7 @@ __all__ = [
     "avg_at_k",
     "batch_counts",
     "batch_std_advantages",
+    "chunked_jsd",
     "chunked_logprobs",
     "cispo",
     "cispo_loss",
@@ -180,6 +194,7 @@ __all__ = [
     "difficulty_levels",
     "difficulty_reward",
     "discounted_returns",
+    "distillation_advantages",
     "dpo_loss",
     "dr_grpo_advantages",
     "dr_grpo_loss",
@@ -189,6 +204,8 @@ __all__ = [
     "fixed_length_mean",
     "gae",
     "gdpo_advantages",
+    "generalized_jsd",
+    "gkd_loss",
     "gmpo",
     "gmpo_loss",
     "gpg_advantages",
@@ -229,6 +246,7 @@ __all__ = [
     "nll",
     "normalize_weights",
     "off_policy_sequence_mask",
+    "opd_loss",
     "opo_advantages",
     "orpo_loss",
     "overlong_mask",
@@ -257,6 +275,8 @@ __all__ = [
     "robust_dpo_loss",
     "sapo",
     "sapo_loss",
+    "sdpo_loss",
+    "select_teacher",
     "sequence_logprobs",
     "sequence_mean",
     "sequence_sum_mean",
@@ -271,6 +291,7 @@ __all__ = [
     "token_logprobs",
     "token_mean",
     "token_repetition_penalty",
+    "top_k_jsd",
     "uncertainty_weighting",
     "value_loss",
     "vapo_loss",

@@ -1,0 +1,1 @@
+"""Losses that bring a student's distribution to a teacher's."""

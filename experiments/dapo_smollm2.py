@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jaxrl_reason.cli.train import script
 
 
-def main() -> int:
+def main() -> None:
     """Runs the preset with the flags of the command line."""
-    return script(sys.argv, preset="smollm2-arithmetic", description=__doc__ or "")
+    script(sys.argv, preset="smollm2-arithmetic", description=__doc__ or "")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

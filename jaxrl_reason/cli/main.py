@@ -6,10 +6,10 @@ Light: worker processes import this file again, and --help is quick.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # A command is the `main` of the module of its name in this folder. It takes the
-# arguments and raises what went wrong; only `main` below turns that into an exit.
+# arguments and raises what went wrong; only `run` below turns that into an exit.
 COMMANDS = {
     "train": "train a model, on any task, by any method",
     "evaluate": "measure a model on a benchmark",
@@ -35,9 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         print(f"{usage()}\n\nno command is called {name!r}", file=sys.stderr)
         raise SystemExit(2)
+    # Inside, so that Ctrl-C while JAX is imported ends like any other.
+    run(lambda: importlib.import_module(f"jaxrl_reason.cli.{name}").main(rest))
+
+
+def run(command: Callable[[], None]) -> None:
+    """Runs a command of a person: what goes wrong ends it with one sentence.
+
+    Args:
+      command: raises what went wrong.
+
+    Raises:
+      SystemExit: as `main`.
+    """
     try:
-        # Inside, so that Ctrl-C while JAX is imported ends like any other.
-        importlib.import_module(f"jaxrl_reason.cli.{name}").main(rest)
+        command()
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has left; what Python still writes at its end must not fail.

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import GraderError, NoSignalError
 from jaxrl_reason.serving import EngineError
 from jaxrl_reason.train.config_file import read_config, with_tree
@@ -91,8 +92,9 @@ def main(argv: Sequence[str]) -> None:
       argv: the arguments.
 
     Raises:
-      ValueError: the settings, the files or the model cannot be used.
-      SystemExit: with status 1 where training cannot go on, 130 after an interrupt.
+      ValueError: the settings, the files or the model cannot be used, or training
+        cannot go on.
+      SystemExit: with status 130 after an interrupt.
     """
     start(read_settings(argv), "jaxrl-reason train")
 
@@ -110,7 +112,7 @@ def start(settings: TrainSettings, command: str) -> None:
     try:
         finished = run_training(settings) is not None
     except (NoSignalError, GraderError, EngineError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise ValueError(str(error)) from error  # a sentence, no traceback
     except KeyboardInterrupt:  # the second one: do not even finish the step
         finished = False
     if not finished:
@@ -122,7 +124,7 @@ def start(settings: TrainSettings, command: str) -> None:
         raise SystemExit(130)
 
 
-def script(argv: Sequence[str], *, preset: str, description: str) -> int:
+def script(argv: Sequence[str], *, preset: str, description: str) -> None:
     """A study of `experiments/`: a preset under a name and a page of its own.
 
     Args:
@@ -130,21 +132,15 @@ def script(argv: Sequence[str], *, preset: str, description: str) -> int:
       preset: what it runs.
       description: what --help says.
 
-    Returns:
-      The exit status.
+    Raises:
+      SystemExit: as the command `jaxrl-reason`.
     """
     command = f"python {argv[0]}"
-    try:
+
+    def study() -> None:
         settings = read_settings(
             argv[1:], preset=preset, description=description, prog=command
         )
         start(settings, command)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except SystemExit as error:
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-            return 1
-        return int(error.code or 0)
-    return 0
+
+    run(study)

@@ -19,13 +19,13 @@ from jaxrl_reason.offline.preference_training import (
     train_on_pairs,
 )
 from jaxrl_reason.offline.sample_rounds import as_examples, sample_round
+from tests.offline.pair_helpers import METHODS
 from tests.offline.test_iterative import (
     PAIRS,
     PROBLEMS,
     sampler,
     supervised,
 )
-from tests.offline.test_preference import METHODS
 from tests.rl.helpers import (
     OPTIMIZER,
     copied,

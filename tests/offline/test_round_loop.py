@@ -10,7 +10,7 @@ from jaxrl_reason.runs.checkpoints import CheckpointError
 from jaxrl_reason.runs.metrics import read_metrics
 from tests.offline.test_iterative import PROBLEMS, sampler, supervised
 from tests.rl.helpers import OPTIMIZER, copied, first_policy, same_trees
-from tests.rl.test_rl_loop import FINGERPRINT, hooks
+from tests.rl.loop_helpers import FINGERPRINT, hooks
 
 
 def one_round(policy, index):

@@ -55,7 +55,7 @@ from jaxrl_reason.sharding import (
 )
 from jaxrl_reason.weights import HFConfig, Pretrained, load_pretrained, read_hf_config
 from tests.packaging.test_doctests import PUBLIC_MODULES, PUBLIC_PACKAGES
-from tests.serving.test_faults import Nowhere, engine_at
+from tests.serving.engine_helpers import Nowhere, engine_at
 from tests.weights.cases import CASES, write_folder
 
 pytestmark = pytest.mark.fast

@@ -152,6 +152,22 @@ def run_steps(
     return state, rows, seen
 
 
+class Recorder:
+    """Calls a function and keeps what it was called with and what came out."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, []
+
+    def __call__(self, *args):
+        result = self.function(*args)
+        self.calls.append((args, result))
+        return result
+
+
+def no_update(policy, batch, live):
+    return policy, {}
+
+
 def fake_rollouts(
     correct: Any,
     *,

@@ -20,7 +20,7 @@ SCRIPT = """
     from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
     from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from tests.rl.helpers import *
-    from tests.rl.test_rl_loop import hooks
+    from tests.rl.loop_helpers import hooks
 
     out, path = {}, pathlib.Path(sys.argv[1])
     settings = dataclasses.replace(SETTINGS, rows_per_micro_batch=4)

@@ -1,32 +1,25 @@
-"""The parts that a method may ask of the loop: critic, baseline, rewards, controls."""
+"""Components of a method: critic, greedy baseline, implicit reward, reward parts."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
 from jaxrl_reason.learner.state import init_state
-from jaxrl_reason.losses import ppo_loss
 from jaxrl_reason.rl.collect import (
-    NoSignalError,
-    choose_groups,
-    collect_groups,
     compute_rewards,
 )
-from jaxrl_reason.rl.controller import entropy_controller, kl_controller
+from jaxrl_reason.rl.controller import entropy_controller
 from jaxrl_reason.rl.greedy_baseline import greedy_rewards
 from jaxrl_reason.rl.method import DynamicSampling, Experience
 from jaxrl_reason.rl.recipes.gdpo import GDPO
-from jaxrl_reason.rl.recipes.gpg import GPG
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.recipes.prime import PRIME
 from jaxrl_reason.rl.recipes.remax import REMAX
-from jaxrl_reason.rl.rewards import accuracy_and_format, binary_accuracy
+from jaxrl_reason.rl.rewards import accuracy_and_format
 from jaxrl_reason.rl.rl_learner import init_rl_state
-from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     ENDS,
     OPTIMIZER,
@@ -253,137 +246,6 @@ def test_rewards_of_another_shape_are_refused():
     )
     with pytest.raises(ValueError, match=r"shape \[P, G\] = \(2, 3\) of the"):
         compute_rewards(method, fake_rollouts([[1, 1, 0], [0, 1, 0]]))
-
-
-# A share of groups with signal.
-
-RIGHT, WRONG, MIXED = [1, 1, 1], [0, 0, 0], [0, 1, 0]
-
-
-def collect(rounds, share, max_rounds=4):
-    drawn = iter(rounds)
-    method = dataclasses.replace(
-        GPG.build(LIMIT), dynamic_sampling=DynamicSampling(fraction=share)
-    )
-    return collect_groups(
-        lambda problems, draw: fake_rollouts(
-            next(drawn), first_id=problems[0].problem_id
-        ),
-        EndlessProblems(4),
-        method,
-        num_prompts=4,
-        surplus=None,
-        first_draw=0,
-        max_rounds=max_rounds,
-    )
-
-
-def test_enough_signal_in_the_first_round_is_the_batch_as_it_came():
-    found = collect([[RIGHT, MIXED, WRONG, MIXED]], share=0.5)
-    assert found.rollouts.problem_ids.tolist() == [0, 1, 2, 3]
-    assert (found.rounds, found.accepted, found.surplus) == (1, 2, None)
-
-
-def test_rounds_go_on_until_the_share_has_signal_and_dull_groups_make_room():
-    found = collect([[RIGHT, MIXED, WRONG, WRONG], [MIXED, WRONG, WRONG, MIXED]], 0.6)
-    assert found.rounds == 2
-    assert found.rollouts.problem_ids.tolist() == [0, 1, 4, 7]
-    assert found.surplus is None
-
-
-def test_a_share_that_is_never_reached_takes_what_there_is():
-    rounds = [[WRONG, MIXED, WRONG, WRONG], [WRONG] * 4, [RIGHT] * 4]
-    found = collect(rounds, 0.6, max_rounds=3)
-    assert found.rollouts.problem_ids.tolist() == [0, 1, 2, 3]
-    with pytest.raises(NoSignalError, match="fill 3 groups with signal, got 0 of 8"):
-        collect([[WRONG] * 4] * 2, 0.6, max_rounds=2)
-
-
-def test_groups_with_signal_are_never_lost():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        signal = rng.random(rng.integers(4, 12)) < 0.5
-        chosen, rest = choose_groups(signal, 4)
-        assert len(chosen) == 4
-        assert set(np.flatnonzero(signal)) <= set(chosen) | set(rest)
-        assert signal[rest].all()
-
-
-# Coefficients that move.
-
-
-def controlled(target: float):
-    """GRPO's advantages under PPO's loss with an entropy bonus that is controlled."""
-    return dataclasses.replace(
-        grpo(kl_coef=0),
-        name="controlled",
-        loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2),
-        rewards=binary_accuracy,
-        components=(entropy_controller(target=target, step=0.01, high=0.025),),
-    )
-
-
-def test_the_entropy_bonus_follows_the_measured_entropy_a_step_behind():
-    learner = toy_learner(controlled(target=5.0))  # above log 12: always too low
-    with CompileCounter() as counter:
-        state, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
-        mark = counter.count
-        state, more, _ = run_steps(learner, state, EndlessProblems(4), 2)
-        assert counter.since(mark) == 0  # the weight is traced
-    weights = [row["controller/entropy_coef"] for row in rows + more]
-    np.testing.assert_allclose(weights, [0.0, 0.01, 0.02, 0.025], rtol=1e-6)
-    assert state.controls["entropy_bonus"] == pytest.approx(0.025)
-    # Sampled and full entropy measure the same thing, up to the noise of a batch.
-    assert rows[0]["policy/entropy_sampled"] == pytest.approx(
-        rows[0]["policy/entropy"], rel=0.2
-    )
-
-
-def test_the_weight_of_the_bonus_reaches_the_loss():
-    batches = []
-
-    def record(policy, batch, live, **given):
-        batches.append(given)
-        return policy, {}
-
-    learner = dataclasses.replace(toy_learner(controlled(target=5.0)), update=record)
-    run_steps(learner, toy_state(learner), stream(), 2)
-    assert [x["entropy_coef"] for x in batches] == [
-        0.0,
-        0.0,
-        pytest.approx(0.01),
-        pytest.approx(0.01),
-    ]
-
-
-def test_the_kl_weight_in_the_reward_follows_the_kl():
-    controller = kl_controller(start=0.1, target=0.5, horizon=100, num_samples=16)
-    learner = toy_learner(ppo(kl_coef=0.1, controller=controller))
-    seen = []
-    advantages = learner.advantages
-
-    def record(x):
-        seen.append(x)
-        return advantages(x)
-
-    learner = dataclasses.replace(learner, advantages=record)
-    _, rows, _ = run_steps(learner, toy_state(learner), stream(), 2)
-    assert [float(x["kl_coef"]) for x in seen] == pytest.approx(
-        [row["controller/kl_coef"] for row in rows]
-    )
-    # The first KL is 0, so the weight falls by 0.2 * 16 / 100.
-    assert rows[0]["policy/reference_kl_k1"] == pytest.approx(0.0, abs=1e-6)
-    assert rows[1]["controller/kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 16 / 100))
-    # The weight reaches the rewards: another one gives other returns.
-    x = seen[1]
-    other = dataclasses.replace(x, inputs={**x.inputs, "kl_coef": np.float32(5.0)})
-    assert not np.allclose(advantages(x).returns, advantages(other).returns)
-
-
-def test_a_controller_of_ppo_needs_a_weight_to_move():
-    controller = kl_controller(start=0.1, target=0.5, horizon=100, num_samples=16)
-    with pytest.raises(ValueError, match="needs a kl_coef > 0, got 0"):
-        ppo(controller=controller)
 
 
 def test_settings_of_a_method_are_checked():

@@ -30,7 +30,7 @@ from tests.rl.helpers import (
     tiny_model,
     toy_dapo,
 )
-from tests.rl.test_rl_loop import hooks
+from tests.rl.loop_helpers import hooks
 
 LORA = LoraSettings(rank=2, alpha=4.0)
 

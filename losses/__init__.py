@@ -98,17 +98,27 @@ from jaxrl_reason.losses.objectives import (
 from jaxrl_reason.losses.policy.cispo import cispo, cispo_loss
 from jaxrl_reason.losses.policy.clip_cov import clip_cov, clip_cov_loss, clip_cov_tokens
 from jaxrl_reason.losses.policy.dapo import dapo_loss
+from jaxrl_reason.losses.policy.decoupled_ppo import decoupled_ppo_loss
+from jaxrl_reason.losses.policy.dppo import (
+    binary_kl,
+    binary_tv,
+    dppo,
+    dppo_loss,
+    dppo_mask,
+)
 from jaxrl_reason.losses.policy.dr_grpo import dr_grpo_loss
 from jaxrl_reason.losses.policy.gmpo import gmpo, gmpo_loss
 from jaxrl_reason.losses.policy.gpg import gpg_advantages, gpg_loss, signal_fraction
 from jaxrl_reason.losses.policy.grpo import grpo_loss
 from jaxrl_reason.losses.policy.gspo import gspo, gspo_loss
+from jaxrl_reason.losses.policy.kimi_k2_5 import kimi_k2_5_loss, log_ratio_pull
 from jaxrl_reason.losses.policy.kl_cov import (
     kl_cov,
     kl_cov_loss,
     kl_cov_tokens,
     token_covariance,
 )
+from jaxrl_reason.losses.policy.luspo import luspo_loss
 from jaxrl_reason.losses.policy.opo import opo_advantages
 from jaxrl_reason.losses.policy.ppo import ppo_loss
 from jaxrl_reason.losses.policy.reinforce import reinforce_loss
@@ -120,6 +130,7 @@ from jaxrl_reason.losses.policy.remax import remax_advantages
 from jaxrl_reason.losses.policy.rloo import rloo_loss
 from jaxrl_reason.losses.policy.sapo import sapo, sapo_loss
 from jaxrl_reason.losses.policy.vapo import length_adaptive_lambda, vapo_loss
+from jaxrl_reason.losses.policy.vespo import vespo, vespo_loss
 from jaxrl_reason.losses.preference.dpo import (
     dpo_loss,
     irpo_loss,
@@ -177,6 +188,8 @@ __all__ = [
     "avg_at_k",
     "batch_counts",
     "batch_std_advantages",
+    "binary_kl",
+    "binary_tv",
     "chunked_jsd",
     "chunked_logprobs",
     "cispo",
@@ -190,12 +203,16 @@ __all__ = [
     "count_pairs",
     "count_steps",
     "dapo_loss",
+    "decoupled_ppo_loss",
     "dft",
     "difficulty_levels",
     "difficulty_reward",
     "discounted_returns",
     "distillation_advantages",
     "dpo_loss",
+    "dppo",
+    "dppo_loss",
+    "dppo_mask",
     "dr_grpo_advantages",
     "dr_grpo_loss",
     "dwa_weights",
@@ -222,6 +239,7 @@ __all__ = [
     "importance_weights",
     "ipo_loss",
     "irpo_loss",
+    "kimi_k2_5_loss",
     "kimi_length_reward",
     "kl_cov",
     "kl_cov_loss",
@@ -233,6 +251,8 @@ __all__ = [
     "kl_penalty",
     "length_adaptive_lambda",
     "length_normalised_dpo_loss",
+    "log_ratio_pull",
+    "luspo_loss",
     "majority_answer",
     "majority_at_k",
     "masked_importance_weights",
@@ -296,6 +316,8 @@ __all__ = [
     "value_loss",
     "vapo_loss",
     "verifier_loss",
+    "vespo",
+    "vespo_loss",
     "weighted_sum",
     "whiten",
     "zero_advantage_ratio",

@@ -17,6 +17,7 @@ from jaxrl_reason.losses._math import (
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
+    PolicyBatch,
     check_clip,
     clip_ratio,
     policy_batch,
@@ -139,14 +140,7 @@ def gspo_loss(
     ratio = sequence_ratio(batch.log_ratio, batch.mask)  # [B, T]
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high)  # [B, T]
-    metrics = {
-        **policy_metrics(batch),
-        "ratio": _sequence_total(ratio, batch.mask),
-        "clip_frac_low": _sequence_total((ratio < 1 - clip_low) & (a < 0), batch.mask),
-        "clip_frac_high": _sequence_total(
-            (ratio > 1 + clip_high) & (a > 0), batch.mask
-        ),
-    }
+    metrics = sequence_metrics(batch, ratio, clip_low, clip_high)
     return total_loss(sequence_mean, objective, metrics, batch.mask, terms)
 
 
@@ -155,6 +149,22 @@ def sequence_ratio(log_ratio: jax.Array, mask: jax.Array) -> jax.Array:
     mean = jax.lax.stop_gradient(row_means(log_ratio, mask))
     own = log_ratio - jax.lax.stop_gradient(log_ratio)
     return bounded_exp(mean[:, None] + own)
+
+
+def sequence_metrics(
+    batch: PolicyBatch,
+    ratio: jax.Array,
+    clip_low: float | jax.Array,
+    clip_high: float | jax.Array,
+) -> Metrics:
+    """Those of `policy_metrics`, ratio and clip fractions of sequences."""
+    a, mask = batch.advantages, batch.mask
+    return {
+        **policy_metrics(batch),
+        "ratio": _sequence_total(ratio, mask),
+        "clip_frac_low": _sequence_total((ratio < 1 - clip_low) & (a < 0), mask),
+        "clip_frac_high": _sequence_total((ratio > 1 + clip_high) & (a > 0), mask),
+    }
 
 
 def _sequence_total(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from jaxrl_reason.rl.rollouts import Rollouts
 
 
+@dataclass(frozen=True, eq=False)
+class FrozenModel:
+    """A model that is not trained, its parameters on the mesh.
+
+    Attributes:
+      model: the transformer.
+      params: what it is applied with.
+    """
+
+    model: Transformer
+    params: Any
+
+
 @dataclass(frozen=True)
 class LearnerSetup:
     """What a component may build its pieces from.
@@ -39,6 +52,7 @@ class LearnerSetup:
       batch_sharding: puts batches on the mesh.
       optimizer: the policy's.
       own_optimizers: those of components that have another, by the component's name.
+      teachers: frozen models beside the policy.
     """
 
     model: Transformer
@@ -47,6 +61,7 @@ class LearnerSetup:
     batch_sharding: BatchSharding
     optimizer: OptimizerSettings
     own_optimizers: Mapping[str, OptimizerSettings]
+    teachers: tuple[FrozenModel, ...] = ()
 
     def optimizer_of(self, name: str) -> OptimizerSettings:
         """The optimiser of a component that trains a model."""
@@ -147,12 +162,14 @@ class Component(ABC):
       loss_inputs: what it gives the loss by keyword.
       needs_reference: it reads the log-probs of a frozen reference.
       trains_model: it has a model with an optimiser beside the policy.
+      reads_teachers: it takes the frozen models of `build_rl_learner`.
     """
 
     name: ClassVar[str] = ""
     loss_inputs: ClassVar[tuple[str, ...]] = ()
     needs_reference: ClassVar[bool] = False
     trains_model: ClassVar[bool] = False
+    reads_teachers: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, setup: LearnerSetup) -> ComponentLearner:

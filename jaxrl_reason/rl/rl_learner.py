@@ -1,6 +1,6 @@
 """What an RL run is built of: settings, state and the compiled pieces."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.models import LoraSettings, Transformer, with_lora
 from jaxrl_reason.rl.collect import SampleFn
-from jaxrl_reason.rl.components import ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.components import ComponentLearner, FrozenModel, LearnerSetup
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan
 from jaxrl_reason.rl.policy_update import build_update
@@ -210,13 +210,15 @@ def build_rl_learner(
     reward_optimizer: OptimizerSettings | None = None,
     sample: SampleFn | None = None,
     lora: LoraSettings | None = None,
+    teachers: Sequence[FrozenModel] = (),
 ) -> RLLearner:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
     A critic and an implicit reward model have the policy's optimiser settings where
     they are given none. `sample` draws the rollouts, with the settings' temperature,
     group size and limit; left out, it is the plain sampler. With `lora`, low-rank
-    factors are trained and the policy's own parameters stay as they are.
+    factors are trained and the policy's own parameters stay as they are. `teachers`
+    are for a method with a `Teacher`.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, the mesh does not
@@ -227,6 +229,11 @@ def build_rl_learner(
     check_fit(model, method, settings, batch_sharding)
     if lora is not None:
         check_lora(method, sample)
+    if teachers and not any(c.reads_teachers for c in method.components):
+        raise ValueError(
+            f"teachers are for a method with a Teacher, got {len(teachers)} for "
+            f"{method.name!r}"
+        )
     sampling = SamplingSettings(
         max_new_tokens=settings.max_new_tokens,
         eos_token_ids=task.eos_token_ids,
@@ -240,6 +247,7 @@ def build_rl_learner(
         batch_sharding,
         optimizer,
         {name: x for name, x in own.items() if x is not None},
+        tuple(teachers),
     )
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:

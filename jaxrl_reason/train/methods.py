@@ -17,13 +17,14 @@ from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rewards import with_format_reward
 
 Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
 
 # Built with the run's own settings; the other recipes are built as published.
-_OWN = ("dapo", "grpo", "dr_grpo", "ppo")
+_OWN = ("dapo", "grpo", "dr_grpo", "ppo", "opd")
 _EXAMPLES = ("sft", "light_r1_sft")
 REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
     "bradley_terry": bradley_terry,
@@ -75,6 +76,7 @@ def build_method(
         "dapo": lambda: dapo(dapo_settings, max_new_tokens=max_new_tokens),
         "dr_grpo": lambda: dr_grpo(length=max_new_tokens),
         "grpo": grpo,
+        "opd": opd,
         "ppo": ppo,
     }
     build = own.get(name, lambda: RECIPES[name].build(max_new_tokens))

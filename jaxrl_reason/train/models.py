@@ -16,6 +16,7 @@ from jaxrl_reason.learner.state import (
 )
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.pretrained.reading import model_digest
+from jaxrl_reason.rl.components import FrozenModel
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
@@ -41,6 +42,77 @@ class ModelFiles:
     path: Path
     tokenizer: TextTokenizer
     digest: str
+
+
+@dataclass(frozen=True)
+class TeacherFiles:
+    """A teacher that is not read yet.
+
+    Attributes:
+      path: its folder or file.
+      digest: tells its files from those of others.
+      batch_sharding: whose mesh holds it.
+      settings: of the policy; the teacher computes in the same type.
+    """
+
+    path: Path
+    digest: str
+    batch_sharding: BatchSharding
+    settings: ModelSettings
+
+    def fingerprint(self) -> dict[str, str]:
+        """What a checkpoint depends on."""
+        return {"teacher_digest": self.digest}
+
+    def load(self) -> FrozenModel:
+        """Reads it onto the mesh.
+
+        Raises:
+          WeightsError: its files are damaged, or of a model that is not built.
+        """
+        mesh, rules = self.batch_sharding.mesh, self.batch_sharding.rules
+        read = load_pretrained(
+            self.path,
+            mesh=mesh,
+            rules=rules,
+            dtype=self.settings.dtype,
+            param_dtype=self.settings.dtype,
+        )
+        model = Transformer(read.config, constrain=rules.constrainer(mesh))
+        return FrozenModel(model, read.params)
+
+
+def find_teacher(
+    source: str,
+    settings: ModelSettings,
+    files: ModelFiles | None,
+    text: str,
+    batch_sharding: BatchSharding,
+) -> TeacherFiles:
+    """The files of a teacher that can read what the policy writes.
+
+    Args:
+      source: where the teacher is.
+      settings: of the policy.
+      files: of the policy.
+      text: what both must read as the same tokens, a prompt for example.
+      batch_sharding: whose mesh the teacher lies on.
+
+    Raises:
+      ValueError: there is no such model, or it reads other tokens than the policy.
+    """
+    path = find_model(source)
+    if files is None:
+        raise ValueError(
+            f"a teacher needs a policy that is read, with the same tokenizer, got the "
+            f"new model {settings.source}"
+        )
+    if load_tokenizer(path).encode(text) != files.tokenizer.encode(text):
+        raise ValueError(
+            f"a teacher must have the policy's tokenizer, got {source}, which reads "
+            f"{text[:40]!r} as other tokens"
+        )
+    return TeacherFiles(path, model_digest(path), batch_sharding, settings)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Reinforcement:
             reward_optimizer=settings.critic_schedule(),
             sample=rollout_sampler(setup),
             lora=settings.model.lora,
+            teachers=() if setup.teacher is None else (setup.teacher.load(),),
         )
 
     def begin(self, policy: TrainState) -> RLState:

@@ -20,7 +20,14 @@ from jaxrl_reason.train.devices import build_mesh
 from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
 from jaxrl_reason.train.heldout_figures import Heldout
 from jaxrl_reason.train.methods import kind_of
-from jaxrl_reason.train.models import BuiltModel, ModelFiles, build_model, find_files
+from jaxrl_reason.train.models import (
+    BuiltModel,
+    ModelFiles,
+    TeacherFiles,
+    build_model,
+    find_files,
+    find_teacher,
+)
 from jaxrl_reason.train.own_reward import FunctionRewards
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.tasks import Problems, build_task, load_problems
@@ -46,6 +53,7 @@ class RunSetup:
       examples: for fine-tuning; None where there is none.
       supervised: the compiled pieces of fine-tuning.
       own_reward: of a task whose responses a function of one's own judges.
+      teacher: of on-policy distillation.
     """
 
     settings: TrainSettings
@@ -59,6 +67,7 @@ class RunSetup:
     examples: Examples | None
     supervised: SFTLearner | None
     own_reward: FunctionRewards | None
+    teacher: TeacherFiles | None = None
 
     @property
     def model(self) -> Transformer:
@@ -67,7 +76,8 @@ class RunSetup:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint after fine-tuning depends on, with the model's files."""
-        return {**self.settings.fingerprint(), **self._digest()}
+        found = {**self.settings.fingerprint(), **self._digest()}
+        return found if self.teacher is None else found | self.teacher.fingerprint()
 
     def sft_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of fine-tuning depends on."""
@@ -104,6 +114,12 @@ def build_run_setup(settings: TrainSettings) -> RunSetup:
         )
     settings.rl.plan()
     limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
+    teacher = None
+    if settings.teacher is not None:
+        first = task.tokenizer.decode(task.prompt_tokens(problems.train[0]))
+        teacher = find_teacher(
+            settings.teacher, settings.model, files, first, batch_sharding
+        )
     built = build_model(
         settings.model,
         files,
@@ -144,6 +160,7 @@ def build_run_setup(settings: TrainSettings) -> RunSetup:
             if isinstance(task, RewardTask)
             else None
         ),
+        teacher=teacher,
     )
 
 

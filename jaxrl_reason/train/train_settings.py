@@ -69,6 +69,9 @@ class TrainSettings:
         training one.
       reward: a reward of your own, my_file.py:my_function, in place of right and
         wrong (docs/train.md).
+      teacher: a model whose log-probs of the sampled tokens the policy learns
+        from, for opd: a folder, a .gguf file or a hub id; of any size, with the
+        policy's vocabulary.
       format_reward: added to the reward of a response that keeps the task's
         format.
       critic_learning_rate: of a critic or an implicit reward model; 0 takes the
@@ -91,6 +94,7 @@ class TrainSettings:
     keep: int = 3
     sft_from: Path | None = None
     reward: str | None = None
+    teacher: str | None = None
     format_reward: float = 0.0
     critic_learning_rate: float = 0.0
     cosine: bool = False
@@ -147,6 +151,11 @@ class TrainSettings:
         if self.critic_learning_rate < 0:
             raise ValueError(
                 f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"
+            )
+        if (self.method == "opd") != (self.teacher is not None):
+            raise ValueError(
+                f"opd, and no other method, needs a teacher, got {self.teacher} with "
+                f"{self.method}"
             )
         if self.resume_step is not None and self.resume == "never":
             raise ValueError("resume_step needs --resume must or auto, got never")

@@ -89,7 +89,7 @@ def _() -> float:
     return (0 + 11 / 2 + 24 / 3 + 10 / 1) / 4
 
 
-@same("masked-rows-fixed-live", "of.fixed")
+@same("masked-rows-fixed-unmasked", "of.fixed")
 def _() -> float:
     return (X * OFF).sum() / 8 / 3
 

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api_pages import escape_markup, variable_names, write_api_pages
-from recipe_tables import on_source_read
 
 import jaxrl_reason
 
@@ -135,11 +134,10 @@ def link_name(
 
 
 def setup(app: Sphinx) -> None:
-    """Writes the API's pages before anything is read, the tables as pages are."""
+    """Writes the API's pages before anything is read."""
     app.connect(
         "builder-inited", lambda _: write_api_pages(ROOT, ROOT / "docs" / "api")
     )
-    app.connect("source-read", on_source_read)
     # Before napoleon, which has the priority 500, turns sections into markup.
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)
     app.connect("autodoc-process-signature", name_array_like)

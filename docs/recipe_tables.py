@@ -1,17 +1,38 @@
-"""The tables of recipes, made from the recipes themselves while the docs are built.
+"""The tables of recipes in the docs, generated from the recipes.
 
-A page holds `<!-- recipes: NAME -->` where a table's rows belong, NAME being one of
-`TABLES`. So a recipe has its rows by being written.
+    python docs/recipe_tables.py
+
+writes the rows of every table that stands under `<!-- recipes: NAME -->`, NAME being
+one of `TABLES`. A test compares the pages with what this would write.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.recipe import FAMILIES, Recipe
 
-MARK = re.compile(r"^<!-- recipes: (\w+) -->$", re.M)
+PAGES = ("recipes.md", "losses/methods/index.md")
+# The mark, the table's two lines of head, and its rows.
+TABLE = re.compile(
+    r"(?P<head>^<!-- recipes: (?P<name>\w+) -->\n\n\|.*\n\|.*\n)(?:\|.*\n)*", re.M
+)
+# Rows of methods that have no recipe of their own; they come first.
+WITHOUT_RECIPE = {
+    "reinforce": [
+        "| [REINFORCE](reinforce.md) | `discounted_returns` minus a baseline "
+        "| `policy_gradient` | `token_mean` | | `reinforce_loss` | |",
+    ],
+    "several": [
+        "| [rStar-Math's PPM](ppm.md), arXiv 2501.04519 | | on pairs of steps "
+        "| mean of pairs, then of steps | tree search makes the pairs "
+        "| `pairwise_ranking_loss` | |",
+        "| [Prover-verifier game](prover_verifier.md), arXiv 2407.13692 "
+        "| `gae` of `prover_rewards` | `clipped_surrogate`; the verifier's on pairs "
+        "| | two roles, rounds | `ppo_loss`, `verifier_loss` | |",
+    ],
+}
 # Published losses are named by the built method; any limit does.
 LIMIT = 4096
 
@@ -71,7 +92,8 @@ def method_row(recipe: Recipe) -> str:
 
 def family(name: str) -> list[str]:
     """The rows of one table of methods."""
-    return [method_row(r) for r in RECIPES.values() if r.family == name]
+    rows = [method_row(r) for r in RECIPES.values() if r.family == name]
+    return [*WITHOUT_RECIPE.get(name, []), *rows]
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -82,23 +104,23 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 
 def fill_tables(text: str) -> str:
-    """The page with its tables.
+    """The page with the rows of its tables.
 
     Raises:
       ValueError: it asks for a table that there is not.
     """
 
-    def rows(mark: re.Match[str]) -> str:
-        if mark[1] not in TABLES:
+    def filled(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in TABLES:
             names = ", ".join(TABLES)
-            raise ValueError(
-                f"a table of recipes must be one of {names}, got {mark[1]}"
-            )
-        return "\n".join(TABLES[mark[1]]())
+            raise ValueError(f"a table of recipes must be one of {names}, got {name}")
+        return found["head"] + "".join(f"{line}\n" for line in TABLES[name]())
 
-    return MARK.sub(rows, text)
+    return TABLE.sub(filled, text)
 
 
-def on_source_read(app: Any, docname: str, source: list[str]) -> None:
-    """For Sphinx: the page as it is read."""
-    source[0] = fill_tables(source[0])
+if __name__ == "__main__":
+    for page in PAGES:
+        path = Path(__file__).parent / page
+        path.write_text(fill_tables(path.read_text("utf-8")), "utf-8")

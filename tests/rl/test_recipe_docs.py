@@ -14,7 +14,7 @@ from jaxrl_reason.rl.recipes import RECIPES
 
 @pytest.fixture(scope="module")
 def tables(root: Path) -> ModuleType:
-    """The module that the docs are built with."""
+    """The script that writes the tables."""
     path = root / "docs" / "recipe_tables.py"
     spec = importlib.util.spec_from_file_location("recipe_tables", path)
     assert spec is not None
@@ -25,9 +25,10 @@ def tables(root: Path) -> ModuleType:
 
 
 def test_the_docs_have_the_rows_of_every_recipe(root: Path, tables: ModuleType) -> None:
-    pages = ("recipes.md", "losses/methods/index.md")
-    texts = [(root / "docs" / page).read_text(encoding="utf-8") for page in pages]
-    built = [tables.fill_tables(text).splitlines() for text in texts]
+    pages = [(root / "docs" / page).read_text("utf-8") for page in tables.PAGES]
+    for page in pages:
+        assert page == tables.fill_tables(page), "run python docs/recipe_tables.py"
+    built = [page.splitlines() for page in pages]
     for recipe in RECIPES.values():
         assert tables.settings_row(recipe) in built[0]
         assert tables.open_row(recipe) in built[0]
@@ -38,7 +39,7 @@ def test_the_docs_have_the_rows_of_every_recipe(root: Path, tables: ModuleType) 
     )
     assert any(line.startswith(wanted) for line in built[0])
     with pytest.raises(ValueError, match=r"must be one of settings, .* got nothing"):
-        tables.fill_tables("<!-- recipes: nothing -->")
+        tables.fill_tables("<!-- recipes: nothing -->\n\n| a |\n|---|\n")
 
 
 def test_every_recipe_has_a_page(root: Path) -> None:

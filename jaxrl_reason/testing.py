@@ -30,9 +30,9 @@ def check_loss(
     rtol: float = 1e-5,
     seed: int = 0,
 ) -> None:
-    """Puts a loss through the rules of this package, on random arrays.
+    """Checks a loss against the rules of this package, on random arrays.
 
-    Shares of micro-batches add up; padding, fully masked rows, the order of rows and
+    The parts of micro-batches add up; padding, fully masked rows, the order of rows and
     what stands under the mask (nan, inf, 1e6) change nothing; log-ratios of +-100 stay
     finite; an empty mask gives 0; bfloat16 is computed in float32; old log-probs and
     advantages have no gradient; vmap changes nothing; value and gradient are the
@@ -42,7 +42,7 @@ def check_loss(
       loss: f(logprobs, old_logprobs, advantages, mask, counts, **inputs) -> (scalar,
         metrics), as `dapo_loss`. Bind its settings with `functools.partial`.
       inputs: names among `INPUTS` that the loss takes by keyword; with "group_ids" it
-        is handed `num_groups` too.
+        gets `num_groups` too.
       reference: the same in NumPy, f(logprobs, old_logprobs, advantages, mask,
         **inputs) -> float, in float64; arrays are 0 outside the mask.
       rtol: relative tolerance of values and gradients.
@@ -85,7 +85,7 @@ def check_loss(
 
 
 def random_arrays(seed: int, inputs: Sequence[str] = ()) -> Arrays:
-    """Arrays of a mini-batch: ratios on both sides of a clip, one row masked whole."""
+    """Arrays of a mini-batch: ratios on both sides of a clip, one row fully masked."""
     rng = np.random.default_rng(seed)
     shape = (_ROWS, _TOKENS)
     lengths = np.array([_TOKENS, 1, 0, *rng.integers(1, _TOKENS + 1, _ROWS - 3)])

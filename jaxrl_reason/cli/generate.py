@@ -25,9 +25,9 @@ class GenerateSettings:
       model: a Hugging Face folder, a .gguf file or a hub id.
       prompt: what the user says; - reads it from the standard input, without the
         newline at its end.
-      raw: complete the prompt as a text, without the chat template; a model that has
-        none needs it (`jaxrl-reason evaluate` writes plain text for such
-        a model by itself).
+      raw: complete the prompt as plain text, without the chat template; a model that
+        has none needs it (`jaxrl-reason evaluate` writes plain text for such a model by
+        itself).
       max_new_tokens: the longest completion.
       temperature: 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.

@@ -1,8 +1,8 @@
-"""Streams of problems that go by what became of the problems so far.
+"""Streams of problems that adapt to the outcomes so far.
 
 After each step they `observe` the outcomes of all groups sampled in it. Their batches
-are a function of seed, position and observations alone, and `get_state` holds the last
-two: a resumed run draws what the other would have drawn.
+depend only on seed, position and observations, and `get_state` holds the last two: a
+resumed run draws the same problems.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from jaxrl_reason.data.strategies import EasyPool, resample_history
 
 
 class HistoryResampling:
-    """Epochs over what is not yet always solved: SRPO's stream (arXiv 2504.14286).
+    """Epochs over problems that are not yet always solved: SRPO, arXiv 2504.14286.
 
     At the end of an epoch the problems whose answers were all right are dropped, mixed
     and all-wrong ones stay (`resample_history`). A problem that the epoch left out,
     because what remained did not fill a batch or no answer could be judged, stays too.
 
     When fewer problems remain than a batch needs, all come back and the history starts
-    anew. The paper does not say what it does then.
+    again. The paper does not say what it does then.
 
     Outcomes count in the epoch in which they are observed. With dynamic sampling a
     step may draw from the next epoch before the last batch of the one before was
@@ -31,7 +31,7 @@ class HistoryResampling:
 
     Args:
       problems: with a `problem_id` each, no two the same.
-      batch_size: problems a batch, P.
+      batch_size: problems per batch, P.
       seed: of the order of each epoch.
 
     Raises:
@@ -119,7 +119,7 @@ class HistoryResampling:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where `get_state` was called.
+        """Continues exactly where `get_state` was called.
 
         Raises:
           ValueError: the state is of another stream; names what differs.
@@ -141,7 +141,7 @@ class EasyPoolStream:
 
     Args:
       problems: with a `problem_id` >= 0 each, no two the same.
-      batch_size: problems a batch, P.
+      batch_size: problems per batch, P.
       seed: of the passes and of the draws from the pool.
       alpha: probability of the pool, in [0, 1].
 
@@ -228,7 +228,7 @@ class EasyPoolStream:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on exactly where `get_state` was called.
+        """Continues exactly where `get_state` was called.
 
         Raises:
           ValueError: the state is of another stream; names what differs.

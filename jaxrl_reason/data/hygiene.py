@@ -26,7 +26,7 @@ def word_ngrams(text: str, n: int) -> set[str]:
 
     Args:
       text: a prompt.
-      n: words an n-gram, >= 1.
+      n: words per n-gram, >= 1.
 
     Returns:
       The n-grams; none for a text shorter than n words.
@@ -50,7 +50,7 @@ def ngram_jaccard(a: str, b: str, n: int) -> float:
     Args:
       a: a prompt.
       b: another.
-      n: words an n-gram, >= 1.
+      n: words per n-gram, >= 1.
 
     Returns:
       A number in [0, 1]; 0 if neither text has n words.
@@ -80,7 +80,7 @@ def contaminated(
     Args:
       prompts: of the training set.
       benchmark: prompts that must not be trained on.
-      n: words an n-gram, >= 1.
+      n: words per n-gram, >= 1.
 
     Returns:
       One flag per prompt, True for those to drop. Time is linear in the texts.
@@ -129,7 +129,7 @@ def digit_free_key(text: str) -> str:
 def digit_free_matches(
     prompts: Iterable[str], benchmark: Iterable[str], *, min_length: int = 1
 ) -> list[bool]:
-    """Which prompts are a benchmark's but for numbers and signs.
+    """Which prompts equal one of a benchmark except for numbers and signs.
 
     Args:
       prompts: of the training set.
@@ -157,7 +157,7 @@ def digit_free_matches(
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What is left of a data set, and why the rest is not.
+    """The prompts that stay in a data set, and why the others do not.
 
     Attributes:
       kept: positions to keep, rising.

@@ -145,7 +145,7 @@ def load_split(
 
 
 class ProblemStream:
-    """Batches of problems for ever, in an order that the seed fixes.
+    """An endless stream of batches, in an order that the seed fixes.
 
     Each pass over the problems has an order of its own. No batch holds a problem
     twice: what is left at the end of a pass and does not fill a batch is left out of
@@ -153,7 +153,7 @@ class ProblemStream:
 
     Args:
       problems: what to draw from, such as `open_split(...)`, or a list.
-      batch_size: problems a batch, P.
+      batch_size: problems per batch, P.
       seed: seed of the order.
 
     Raises:
@@ -215,7 +215,7 @@ class ProblemStream:
         return {**self._setup, "next_batch": int(position)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `get_state` was called.
+        """Continue exactly where `get_state` was called.
 
         Args:
           state: of a stream with the same problems, batch size and seed.

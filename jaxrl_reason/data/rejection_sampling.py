@@ -2,8 +2,8 @@
 
 Rejection-sampling fine-tuning (RFT, arXiv 2308.01825) samples many responses per
 problem, keeps the correct ones that differ in their reasoning, and trains on them
-beside the original data. STaR (arXiv 2203.14465) loops: keep the correct ones, give the
-answer as a hint where there is none, and fine-tune the base model anew each round.
+and the original data. STaR (arXiv 2203.14465) loops: keep the correct ones, give the
+answer as a hint where there is none, and fine-tune the base model in every round.
 """
 
 import re
@@ -148,7 +148,7 @@ def needs_hint(
 def prompt_generators(
     seed: int, problem_ids: Sequence[int] | np.ndarray | None, prompts: int
 ) -> list[np.random.Generator]:
-    """One random generator a prompt, of the seed and the problem's id alone.
+    """One random generator per prompt, from the seed and the problem's id alone.
 
     Args:
       seed: >= 0.

@@ -177,8 +177,8 @@ class EasyPool:
     problem of a batch comes from the pool with probability alpha = 0.1, else from the
     training set as usual. That keeps what was learnt in sight and training stable.
 
-    A value, not an object with a life of its own: store its three fields with the
-    checkpoint, and a resumed run draws what the other would have drawn.
+    It is an immutable value: store its three fields in the checkpoint, and a resumed
+    run makes the same draws.
 
     Attributes:
       seed: of the draws, >= 0.

@@ -70,7 +70,7 @@ def write_benchmark_report(records: Records, report: Mapping[str, Any]) -> None:
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Shows the figures as tables, one a decoding.
+    """Shows the figures as tables, one per decoding.
 
     Args:
       report: from `build_report`.

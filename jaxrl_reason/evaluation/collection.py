@@ -1,4 +1,4 @@
-"""Ask, sample, grade, write down; skip what is written down already."""
+"""Ask, sample, grade and record; skip what has been recorded already."""
 
 import time
 from collections.abc import Sequence

@@ -166,7 +166,7 @@ def score_pieces(
       batch_size: rows at once.
 
     Returns:
-      One pair a piece.
+      One pair per piece.
 
     Raises:
       ValueError: a piece is longer than the model's context.
@@ -209,10 +209,10 @@ def generate_texts(
       generate_of: the model's responses of up to so many tokens.
       requests: contexts, truncated on the left to what the model can hold, with
         lm-eval's settings, of which `until` and `max_gen_toks` (256) are read.
-      at_once: contexts handed over together.
+      at_once: contexts passed together.
 
     Returns:
-      The texts before the stops, one a request.
+      The texts before the stops, one per request.
 
     Raises:
       ValueError: sampling is asked for.

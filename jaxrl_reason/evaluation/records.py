@@ -1,4 +1,4 @@
-"""One line per response, written as they come and kept through a kill."""
+"""One line per response, written as they come; a kill loses none of them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Records:
     """The records of an evaluation in its folder, locked against other processes.
 
     All responses to a question under one decoding are written together; of a question
-    whose writing was cut short nothing is kept.
+    whose writing was interrupted nothing is kept.
 
     folder/
         config.json     identity, settings, versions, command, when it was resumed
@@ -31,7 +31,7 @@ class Records:
 
     Args:
       folder: where to; made if absent.
-      identity: what the responses depend on. Records are taken up again only if it
+      identity: what the responses depend on. Records are reused only if it
         is the same.
       settings: kept for the reader.
 
@@ -105,7 +105,7 @@ class Records:
         return {group[1]: self._groups[group] for group in chosen}
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Release the lock."""
         self._file.close()
         self._run.close()
 
@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[Group, list[Record]]:
     data = path.read_bytes()
     lines = data.split(b"\n")
     groups: dict[Group, list[Record]] = {}
-    # Whatever stands behind the last line break was cut short.
+    # Whatever stands behind the last line break is incomplete.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)

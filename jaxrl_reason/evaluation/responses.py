@@ -68,9 +68,10 @@ def make_generate(
 ) -> Generate:
     """The model's responses, by the library's batch sampler.
 
-    A question's responses depend on the seed, its id and the decoding only. More
-    questions than are drawn at once are welcome: one takes the place of another that
-    has ended. What all prompts begin with (a template, worked examples) is read once.
+    A question's responses depend on the seed, its id and the decoding only. There
+    may be more questions than are drawn at once: one takes the slot of another that
+    has ended. A common beginning of all prompts (a template, worked examples) is read
+    once.
 
     Args:
       loaded: the model.

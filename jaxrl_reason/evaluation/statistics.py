@@ -34,7 +34,7 @@ class Estimate:
 
 
 def wilson(right: int, count: int) -> Estimate:
-    """Share of right answers with the Wilson score interval.
+    """Fraction of right answers with the Wilson score interval.
 
     (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Unlike
     p +- 1.96 standard errors it has a width where no answer, or every one, is right.
@@ -80,7 +80,7 @@ def bootstrap(
     """A statistic with the percentile interval of 2000 resamples of the rows.
 
     Args:
-      statistic: sums of the columns [..., one a column] -> value [...].
+      statistic: sums of the columns [..., one per column] -> value [...].
       *columns: [N] each, what a row adds to each sum.
       interval: what to call it.
       seed: of the resamples.

@@ -1,4 +1,4 @@
-"""What a round of the prover-verifier game has come to (host side, NumPy)."""
+"""Results of a round of the prover-verifier game (host side, NumPy)."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def game_metrics(
     helpful_scores: np.ndarray,
     sneaky_scores: np.ndarray,
 ) -> Row:
-    """What a round has come to, on solutions that the verifier has not seen.
+    """Results of a round, on solutions that the verifier has not seen.
 
     Args:
       helpful: groups of the helpful role.
@@ -27,8 +27,8 @@ def game_metrics(
       (`helpful_score_correct`), and how often the verifier puts a right solution above
       a wrong one to the same problem (`helpful_verifier_accuracy`, ties half);
       `fooled_fraction`: sneaky wrong solutions that score at least as high as
-      right helpful ones to the same problem, of `fooled_pairs` pairs. Names that
-      nothing can be said about are left out.
+      right helpful ones to the same problem, of `fooled_pairs` pairs. Undefined
+      values are left out.
     """
     row: Row = {}
     for name, r, scores in (

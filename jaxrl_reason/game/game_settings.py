@@ -10,7 +10,7 @@ class GameSettings:
     Attributes:
       rounds: at most.
       steps_per_round: RL steps of the prover against one verifier.
-      max_pairs: pairs of a right and a wrong solution a problem for the verifier.
+      max_pairs: pairs of a right and a wrong solution per problem, for the verifier.
       kind: of `prover_rewards`, "src" or "cgc".
       penalty: of "cgc".
       stop_fraction: the game stops when at most this fraction of the sneaky wrong
@@ -49,7 +49,7 @@ class GameRecipe:
       sources: arXiv ids.
       settings: what is published is set, the rest is as `not_published` says.
       not_published: what the sources do not give, and what is done here instead.
-      not_built: learner that are not here.
+      not_built: parts that are not here.
     """
 
     name: str
@@ -67,7 +67,7 @@ PROVER_VERIFIER = GameRecipe(
         "penalty of the rewards cgc: -2 here, from a secondary source",
         "lam, the weight of the verifier's squared scores: 0.01 here",
         "rounds, steps per round, pairs per problem: not in what we read",
-        "whether the prover starts anew each round: here it goes on",
+        "whether the prover restarts in each round: here it continues",
         "when sneaky solutions no longer convince: at most 5% of the pairs here",
     ),
 )

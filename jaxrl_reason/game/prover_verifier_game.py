@@ -1,6 +1,6 @@
 """The prover-verifier game: a prover in two roles, a verifier that scores it, in turns.
 
-A round trains the verifier anew from its base on solutions of all provers so far, then
+A round trains the verifier from its base on solutions of all provers so far, then
 the prover against that verifier, and ends with new solutions. arXiv 2407.13692.
 """
 
@@ -47,7 +47,7 @@ class Game:
     Attributes:
       prover: RL learner over a `RoleTask`, with any method; its `rewards` are not used.
       verifier: learner of a reward model, usually with the method `verifier`.
-      base: the verifier that every round starts from; kept.
+      base: the verifier that every round starts from; not changed.
       problems: the verifier learns from solutions to these; twice their number must be
         a multiple of the prover's `prompts_per_step`.
       settings: of the game.
@@ -93,7 +93,7 @@ class GameState:
 def start_game(game: Game, prover: RLState) -> GameState:
     """Samples the base prover's solutions.
 
-    It has not learnt roles yet; those that it writes when asked to be helpful are kept.
+    It has not learnt roles yet; only its solutions in the helpful role are used.
     """
     prover, helpful, _ = sample_solutions(game, prover, PhaseTimer())
     return GameState(prover, (helpful,))
@@ -125,7 +125,7 @@ def play_game(
 def game_round(
     game: Game, state: GameState, problems: Iterator[Sequence[Any]], timer: PhaseTimer
 ) -> tuple[GameState, Row, list[Row]]:
-    """One round: the verifier anew, the prover against it, new solutions.
+    """One round: train the verifier, train the prover against it, sample solutions.
 
     Args:
       game: the pieces.
@@ -135,7 +135,7 @@ def game_round(
 
     Returns:
       The state, the round's row (of the verifier's training in the group
-      `verifier`, and `game_metrics`), and one row an RL step.
+      `verifier`, and `game_metrics`), and one row per RL step.
 
     Raises:
       NoSignalError: no problem has both a right and a wrong solution.
@@ -188,7 +188,7 @@ def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
 def against(
     prover: RLLearner, score: ScoreRollouts, settings: GameSettings
 ) -> RLLearner:
-    """The prover's learner with rewards from a verifier; nothing is compiled anew.
+    """The prover's learner with rewards from a verifier; nothing is recompiled.
 
     The verifier sees prompts without the role, and the batch whose mean the scores are
     centred on is all that one call of `rewards` gets: both roles of all its problems.

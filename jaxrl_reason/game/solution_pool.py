@@ -28,10 +28,10 @@ def verifier_comparisons(
 ) -> list[Comparison]:
     """Right solutions against wrong ones to the same problem, of all provers together.
 
-    Each prover has as many solutions to a problem as any other, and within a problem
-    each right solution, and each wrong one, is used about equally often: the mix is
-    balanced. A truncated response is a wrong solution here: were it left out, a sneaky
-    prover could run into the limit without the verifier ever having seen it.
+    Provers contribute equally many solutions to a problem, and within a problem each
+    right solution, and each wrong one, is used about equally often. A truncated
+    response is a wrong solution here: otherwise a sneaky prover could run into the
+    limit without the verifier ever having seen it.
 
     Raises:
       ValueError: the provers have solutions to different problems.

@@ -42,8 +42,8 @@ def marked_answer(text: str) -> str | None:
 def last_number(text: str) -> str | None:
     r"""The last number of the last line that is not blank.
 
-    For models that keep to no mark. A weaker rule than `marked_answer`: a line of
-    guesses is read as its last one.
+    For models that use no mark. A weaker rule than `marked_answer`: of a line of
+    guesses, the last one counts.
 
     Args:
       text: the response.

@@ -1,4 +1,4 @@
-r"""LaTeX without what means nothing: layout, spaces, units, missing braces."""
+r"""LaTeX without layout, spaces and units, and with all braces."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Numbers that a model wrote, brought to one text each, without running anything."""
+"""Numbers that a model wrote in one canonical form, without running anything."""
 
 import re
 from fractions import Fraction
@@ -18,7 +18,7 @@ _DECIMAL = re.compile(
 
 
 def canonical_number(text: str, *, leading_zeros: bool = False) -> str | None:
-    """The one text of a rational number, None if the text is not just a number.
+    """The canonical text of a rational number, None if the text is not just a number.
 
     Read are `-12`, `1,234`, `.5`, `12.50`, `3/4` and `25%` (a quarter). Equal numbers
     have equal texts: lowest terms, `5/4` for 1.25. A number of more than 64 digits
@@ -61,7 +61,7 @@ def canonical_number(text: str, *, leading_zeros: bool = False) -> str | None:
 
 
 def shown(text: str) -> str:
-    """The text, cut if it is too long for a log.
+    """The text, shortened if it is too long for a log.
 
     Args:
       text: any text.

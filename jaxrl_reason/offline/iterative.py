@@ -1,6 +1,6 @@
 """Rounds of sampling and offline training: iterative DPO, RFT and STaR.
 
-A round samples with the policy at hand, grades, chooses what to learn from, and trains
+A round samples with the current policy, grades, chooses what to learn from, and trains
 with a fresh optimiser. Call it again with another `round_index` for the next one.
 """
 
@@ -61,10 +61,11 @@ def iterative_dpo_round(
     Args:
       sampler: task and sampler.
       learner: of preference training; the method is the caller's choice.
-      policy: of the round before; it samples and is trained on from, and is kept.
+      policy: of the previous round; it samples, training starts from it, and it is not
+        changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
       round_index: >= 0, another each round: fixes what is sampled and paired.
-      max_pairs: pairs of a right and a wrong response a prompt, IRPO's 10.
+      max_pairs: pairs of a right and a wrong response per prompt, IRPO's 10.
       max_length_ratio: of the responses of a pair, None for no bound.
       reference: parameters of the frozen reference; the policy's own if left out.
 
@@ -113,17 +114,17 @@ def rft_round(
     original: Sequence[Example] = (),
     signature: Callable[[str], Hashable] = str,
 ) -> tuple[TrainState, Row, Rollouts]:
-    """Rejection-sampling fine-tuning (RFT, arXiv 2308.01825): learn what was right.
+    """Rejection-sampling fine-tuning (RFT, arXiv 2308.01825): train on right responses.
 
     Args:
       sampler: task and sampler.
       learner: of supervised training.
       optimizer: that the learner was built with.
-      policy: samples; kept.
+      policy: samples; not changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
       round_index: >= 0, another each round.
-      start: the model to train, kept; the policy if left out. RFT's paper trains the
-        pretrained model, on the original data and what was kept.
+      start: the model to train, not changed; the policy if left out. RFT's paper trains
+        the pretrained model, on the original data and what was kept.
       max_per_prompt: responses per prompt, so that easy ones do not fill the data.
       epochs: over all examples.
       original: examples to train on besides.
@@ -165,7 +166,7 @@ def star_round(
     original: Sequence[Example] = (),
     signature: Callable[[str], Hashable] = str,
 ) -> tuple[TrainState, Row, Rollouts]:
-    """One round of STaR (arXiv 2203.14465): fine-tune the base model anew.
+    """One round of STaR (arXiv 2203.14465): the base model learns right responses.
 
     Problems without a right response are sampled again with the answer in the prompt;
     what is right then is learnt with the prompt that has no hint.
@@ -174,8 +175,8 @@ def star_round(
       sampler: task and sampler; `prompt_width` must hold the hinted prompts.
       learner: of supervised training.
       optimizer: that the learner was built with.
-      policy: of the round before; samples; kept.
-      base: the model that every round trains, kept.
+      policy: of the previous round; samples; not changed.
+      base: the model that every round trains; not changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
       round_index: >= 0, another each round.
       hint: problem -> prompt tokens with the answer; None for no rationalisation.

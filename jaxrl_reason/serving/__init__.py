@@ -1,4 +1,4 @@
-"""Serving engines in the sampler's place: an HTTP adapter and the weights' way."""
+"""Rollouts from serving engines: an HTTP adapter, and a transport for the weights."""
 
 from jaxrl_reason.serving.completions import ServerSampling
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError

@@ -1,4 +1,4 @@
-"""The /v1/completions of an OpenAI-style server: what is asked, what is believed."""
+"""Requests to /v1/completions of an OpenAI-style server, and checks of its answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,19 @@ LOWEST = -1e30  # what float32 holds
 
 @dataclass(frozen=True)
 class ServerSampling:
-    """How a server is asked to draw, so that its log-probs are the trainer's kind.
+    """How a server is asked to draw, so that its log-probs match the trainer's.
 
-    Our log-probs are of the tempered, unfiltered distribution. A server reports those
-    of the model's own distribution ("raw": no temperature, no filters) or those it drew
-    from ("processed": both). They are the trainer's at temperature 1 (raw; greedy too)
-    and without filters (processed); all else is refused. The server does not say which
-    it reports: if this setting is wrong, `sampler/logprob_diff_mean` shows it.
+    Our log-probs are of the distribution at the temperature, without filters. A server
+    reports those of the model's own distribution ("raw": no temperature, no filters) or
+    those it drew from ("processed": both). They match the trainer's at temperature 1
+    (raw; greedy too) or without filters (processed); anything else is refused. The
+    server does not say which it reports: if this setting is wrong,
+    `sampler/logprob_diff_mean` shows it.
 
     Attributes:
       model: the name the server serves the model under.
       settings: limit, EOS tokens, temperature and filters.
-      vocab_size: V; what is no id below it is refused.
+      vocab_size: V; ids outside [0, V) are refused.
       logprobs: "raw" or "processed".
 
     Raises:
@@ -65,7 +66,7 @@ class ServerSampling:
     def request(self, prompt: Sequence[int], seed: int) -> dict[str, Any]:
         """The body that asks for one response to one prompt.
 
-        Everything that a server might set by itself is said: vLLM takes what is left
+        States everything that a server might set by itself: vLLM takes what is left
         out from the model's generation_config.json.
         """
         s = self.settings
@@ -92,7 +93,7 @@ class ServerSampling:
     def response(self, answer: Any, prompt: Sequence[int]) -> "Response":
         """The one response of an answer, checked.
 
-        Ids are the truth: the answer's text is not looked at.
+        Only ids count; the answer's text is not read.
 
         Raises:
           EngineError: the answer is not a response of this model under these

@@ -14,7 +14,7 @@ BUSY = 429
 
 
 class EngineError(RuntimeError):
-    """A serving engine is out of reach, refuses, or answers what must not be used."""
+    """A serving engine cannot be reached, refuses, or gives an unusable answer."""
 
 
 class _TryAgain(Exception):
@@ -23,11 +23,11 @@ class _TryAgain(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server listens, and how long it is waited for.
+    """The address of a server, and how long to wait for it.
 
-    A try that meets no server, a broken connection, a timeout, status 429 or a 5xx is
-    made again after `backoff_seconds`, then twice as long, and so on. Proxies of the
-    environment are not used and redirections are not followed.
+    After a refused or broken connection, a timeout, status 429 or a 5xx a request is
+    retried, first after `backoff_seconds`, then after twice as long, and so on. Proxies
+    of the environment are not used and redirections are not followed.
 
     Attributes:
       url: http or https, without the path of an API: "http://localhost:8000".

@@ -22,11 +22,11 @@ from jaxrl_reason.weights import hf_tensors
 class OpenAIEngine:
     """Draws rollouts by HTTP; a `RolloutEngine`.
 
-    Every response is a request of its own with a seed from its key, so that what is
-    drawn does not depend on what else is asked, if the server's draws do not.
+    Each response is a separate request with a seed from its key, so that a draw does
+    not depend on other requests, if the server's draws do not.
 
-    The version of a rollout is what the server reports before and after it, the older
-    of the two: a server that lags behind the hand-over is believed, not assumed fresh.
+    The version of a rollout is the older of those that the server reports before and
+    after it, so a server that lags is not assumed to be up to date.
 
     Args:
       model: the policy, for names, shapes and limits of its weights.
@@ -34,12 +34,12 @@ class OpenAIEngine:
       num_samples: G.
       endpoint: of the server.
       served_model: the name the server serves the model under.
-      transport: brings the weights there.
+      transport: sends the weights there.
       logprobs: which log-probs the server reports, see `ServerSampling`.
       version_path: GET answers {"weight_version": "7"}. With None the server is
-        taken to have what was handed over last.
+        assumed to have the weights that were sent last.
       connections: requests in flight.
-      dtype: of the weights handed over; None is the model's param_dtype.
+      dtype: of the weights sent; None is the model's param_dtype.
 
     Raises:
       ValueError: settings, model, num_samples and log-probs do not fit together.
@@ -73,7 +73,7 @@ class OpenAIEngine:
         self._leaf: weakref.ref[Any] | None = None
 
     def update_weights(self, params: Params, version: int) -> None:
-        """Bring the parameters to the server, if they are not those it has.
+        """Send the parameters to the server, unless it has them already.
 
         Args:
           params: of the policy, whole in this process.
@@ -187,7 +187,7 @@ class OpenAIEngine:
 
 
 def request_seeds(keys: jax.Array) -> list[int]:
-    """One seed a key, 31 bits: what servers take.
+    """One seed per key, of the 31 bits that servers take.
 
     >>> from jaxrl_reason.sampler import sampling_keys
     >>> seeds = request_seeds(sampling_keys(0, 0, jnp.arange(2), 2))

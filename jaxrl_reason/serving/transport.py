@@ -1,4 +1,4 @@
-"""How the weights get to a server: under their Hugging Face names."""
+"""Sends weights to a server, under their Hugging Face names."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PREFIX = "version-"
 
 
 class WeightTransport(Protocol):
-    """Brings weights to a server: by files, or by NCCL or RDMA for who plugs it in."""
+    """Sends weights to a server: by files here, by NCCL or RDMA in a class of yours."""
 
     def send(self, tensors: Tensors, version: int) -> None:
         """Return when the server has the weights, or has agreed to fetch them.
@@ -36,7 +36,7 @@ class WeightTransport(Protocol):
 
 
 def vllm_requests(folder: str, version: int) -> list[tuple[str, dict[str, Any] | None]]:
-    """What makes a vLLM server in development mode read a folder of weights.
+    """Requests that make a vLLM server in development mode read a folder of weights.
 
     The workers read the folder in place, cached prompts of the old weights are
     forgotten, and the version is set.
@@ -53,10 +53,10 @@ def vllm_requests(folder: str, version: int) -> list[tuple[str, dict[str, Any] |
 
 
 class FolderTransport:
-    """Safetensors in a folder that the server reads, one folder a version.
+    """Safetensors in a folder that the server reads, one folder per version.
 
-    A folder appears whole, in one move, and its name never comes twice for other
-    weights: a server cannot read half of it, nor take an old one for the new.
+    A folder is moved into place when it is complete, and its name is never reused: a
+    server cannot read half of it, nor mistake an old one for the new.
 
     Args:
       endpoint: of the server; its timeout must allow for the reading.

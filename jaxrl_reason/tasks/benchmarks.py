@@ -1,7 +1,7 @@
 r"""GSM8K, GSM-Plus, MATH-500, AIME and AMC as tasks.
 
 Every prompt asks for the answer in the form that is graded: `#### 72` or `\boxed{72}`
-for word problems, `\boxed{...}` for the rest. What is not marked so is no answer.
+for word problems, `\boxed{...}` for the rest. Without that mark there is no answer.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,8 +41,8 @@ def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
 def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
     """GSM-Plus (arXiv 2402.19255), seeds and variants asked in the same words.
 
-    The words name the way out of a question that lacks a condition. They stand below
-    every question, since below some they would give them away.
+    The instruction says what to answer if a condition is missing. It is the same for
+    every question, since under some alone it would give them away.
 
     Args:
       tokenizer: of the model.

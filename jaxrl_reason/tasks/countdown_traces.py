@@ -6,8 +6,8 @@ their results and the target beside the last one, then `low`, `high` or `yes`:
     3 + 4 = 7 , 7 + 5 = 12 : 35 low 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> ...
 
 The verdict is always true. Traces are imperfect on purpose in another way: most give up
-early, and answer with a try that they know to be wrong. Whoever learned the search and
-the check from them still has to learn to use them: room for reinforcement learning.
+early, and answer with a try that was found wrong. A model that has learned the search
+and the check from them still has to learn to use them, which is left to RL.
 """
 
 import math

@@ -24,9 +24,9 @@ from jaxrl_reason.train.session import Session, StageResult
 class ProverVerifierGame:
     """A prover in two roles by GRPO, a verifier that scores it.
 
-    The rows are those of the prover's RL steps; the last one of a round says what the
-    round came to. A game that was stopped starts anew: its pool of solutions is not in
-    a checkpoint.
+    The rows are those of the prover's RL steps; the last one of a round has
+    the round's results. A game that was stopped starts from the beginning: its pool of
+    solutions is not in a checkpoint.
     """
 
     def __init__(self, setup: RunSetup) -> None:

@@ -40,9 +40,9 @@ class SamplerSettings:
     """Who draws the rollouts: the library's samplers, or a serving engine.
 
     Attributes:
-      slots: sequences decoded side by side, each place taken again when its
-        sequence ends; 0 decodes a whole rollout at once, which suits small models
-        and short responses.
+      slots: sequences decoded at once; each slot is refilled when its sequence
+        ends; 0 decodes a whole rollout at once, which suits small models and
+        short responses.
       cache_lengths: with slots: response columns, ascending, that the cache has while
         no sequence is longer; each is compiled once.
       endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
@@ -94,14 +94,14 @@ class StageSettings:
 class OfflineSettings:
     """Rounds of sampling and learning, pairs, and the scorers that learn from them.
 
-    What is sampled has the sizes of the rl group: prompts_per_step prompts a call,
+    What is sampled has the sizes of the rl group: prompts_per_step prompts per call,
     group_size, max_new_tokens, temperature.
 
     Attributes:
       rounds: rounds; each samples with the policy of the round before.
       problems: questions per round; 0 is all. Rounded down to whole calls of
         prompts_per_step.
-      pairs: pairs to learn from instead of samples of one's own: JSONL or parquet
+      pairs: pairs to learn from instead of the policy's own samples: JSONL or parquet
         with the fields task.question, task.chosen and task.rejected.
       pairs_per_update: pairs (or comparisons) of an optimiser step.
       epochs: over what a round found.
@@ -149,7 +149,7 @@ class GameFlags:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """The trained model as a folder for others.
+    """The trained model as a Hugging Face folder.
 
     Attributes:
       folder: write the trained model there: a Hugging Face folder with tokenizer

@@ -58,7 +58,7 @@ class Heldout:
         return Measured(figures, responses)
 
     def before(self, params: Any, run: RunFolder) -> Figures:
-        """The figures of the model that training starts from, measured once a run."""
+        """The figures of the model that training starts from, measured once per run."""
         path = run.path / "before.json"
         if path.is_file():
             known = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Which model a run trains: one that is read, or a shape to make anew."""
+"""Which model a run trains: one that is read, or a new one of a given shape."""
 
 import re
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class ModelSettings:
 
     @property
     def is_new(self) -> bool:
-        """Whether the model is made anew, of a shape."""
+        """Whether the model is a new one, given by its shape."""
         return _SHAPE.fullmatch(self.source) is not None
 
     @property

@@ -1,4 +1,4 @@
-"""The model of a run: read from its files, or made anew."""
+"""The model of a run: read from its files, or a new one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

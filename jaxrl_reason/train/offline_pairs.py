@@ -1,4 +1,4 @@
-"""Pairs of responses: from a file, and the sizes of learning from them."""
+"""Pairs of responses from a file, and sizes for training on them."""
 
 from collections.abc import Iterable
 

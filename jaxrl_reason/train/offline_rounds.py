@@ -152,7 +152,7 @@ def round_sampler(setup: RunSetup) -> RoundSampler:
 
 
 def round_problems(setup: RunSetup, index: int) -> list[Any]:
-    """Questions of round `index`, drawn anew for each; whole calls of the sampler.
+    """Questions of round `index`, a new draw for each; whole calls of the sampler.
 
     Raises:
       ValueError: there are fewer than a call takes.

@@ -1,8 +1,8 @@
 """Families of models, and every field of their config.json: read, fixed, of no effect.
 
-A new family is an entry in this file and a case in its test, as long as the transformer
-computes it. A field that no table names refuses the file, so that nothing which changes
-the model's numbers is passed over in silence.
+A new family is an entry in this file and a case in its test, if the transformer can
+compute it. A file with a field that no table names is refused, so that nothing that
+changes the model's output is silently ignored.
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ QWEN3 = Family(
 # In the order in which an export tries them.
 FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3)}
 
-# A model that also sees: model_type, architecture, and the family of its text_config.
+# Vision-language models: model_type, architecture, and the family of its text_config.
 MULTIMODAL = {"mistral3": ("Mistral3ForConditionalGeneration", MISTRAL)}
 
 # field of config.json -> field of TransformerConfig that takes its value as it is
@@ -105,7 +105,7 @@ COPIED = {
     "tie_word_embeddings": "tie_embeddings",
 }
 
-# Read by a rule of their own in hf_config.py, in every family.
+# Read by separate rules in hf_config.py, in every family.
 READ = frozenset(
     {
         "model_type",
@@ -122,7 +122,7 @@ READ = frozenset(
 # Read in the families that say so (`Family.reads`).
 READ_BY_SOME = WINDOW_FIELDS | {"attention_bias"}
 
-# Fields that would change the numbers: only these values are built. None (null) may
+# Fields that would change the output: only these values are supported. None (null) may
 # stand for "not set" in any of them.
 FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
@@ -209,8 +209,8 @@ NO_EFFECT = frozenset(
     }
 )
 
-# The outer fields of a model that also sees: the image's part is not built, and the
-# text's part does not read them.
+# Outer fields of a vision-language model: the vision part is not built, and the text
+# part does not read them.
 OUTER_NO_EFFECT = NO_EFFECT | {
     "vision_config",
     "vision_feature_layer",

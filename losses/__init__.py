@@ -57,7 +57,14 @@ from jaxrl_reason.losses.evaluation import (
     pass_at_k,
     pdr,
 )
-from jaxrl_reason.losses.kl import kl_in_reward, kl_k1, kl_k2, kl_k3, kl_penalty
+from jaxrl_reason.losses.kl import (
+    kl_abs,
+    kl_in_reward,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+    kl_penalty,
+)
 from jaxrl_reason.losses.logprobs import chunked_logprobs, token_entropy, token_logprobs
 from jaxrl_reason.losses.masks import (
     high_entropy_mask,
@@ -241,6 +248,7 @@ __all__ = [
     "irpo_loss",
     "kimi_k2_5_loss",
     "kimi_length_reward",
+    "kl_abs",
     "kl_cov",
     "kl_cov_loss",
     "kl_cov_tokens",

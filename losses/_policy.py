@@ -92,6 +92,7 @@ class PolicyBatch(NamedTuple):
             self.mask,
             estimator=estimator,
             gradient=gradient,
+            old_logprobs=self.logprobs - self.log_ratio,
         )
 
 

@@ -7,6 +7,11 @@ divergence"), on policy:
   k1    d                KL(pi || ref)      0
   k2    d^2 / 2          biased             that of KL(pi || ref)
   k3    exp(-d) - 1 + d  KL(pi || ref)      that of KL(ref || pi)
+  abs   |d|              biased             that of E |d| with the samples held
+
+Of a token sampled from an older policy, rho = pi / old times k3 has the expected value
+KL(pi || ref) and its gradient: "k3_ratio" and, with one ratio a response,
+"k3_sequence_ratio".
 
 The form of the value and the form of the gradient are two choices: `kl_penalty` takes
 both.
@@ -17,7 +22,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import k3, zero_masked
+from jaxrl_reason.losses._math import bounded_exp, k3, row_means, zero_masked
 from jaxrl_reason.losses.returns import rewards_at_end
 
 
@@ -97,6 +102,31 @@ def kl_k3(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
     return k3(_difference(logprobs, ref_logprobs))
 
 
+def kl_abs(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
+    """The size of the log-ratio: biased, and never negative.
+
+    |log pi - log ref|; verl's and SkyRL's "abs". As a loss each token pulls with the
+    same force, +-1, and one whose log-probs agree not at all.
+
+    Args:
+      logprobs: of the policy, any shape.
+      ref_logprobs: of the reference, the same shape; a constant.
+
+    Returns:
+      float32 >= 0, the same shape.
+
+    Raises:
+      ValueError: shapes differ, or an array is not of floats.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import kl_abs
+      >>> print(kl_abs(jnp.array([-1.5]), jnp.array([-1.0])))
+      [0.5]
+    """
+    return _abs(_difference(logprobs, ref_logprobs))
+
+
 def kl_penalty(
     logprobs: ArrayLike,
     ref_logprobs: ArrayLike,
@@ -104,6 +134,7 @@ def kl_penalty(
     *,
     estimator: str = "k3",
     gradient: str | None = None,
+    old_logprobs: ArrayLike | None = None,
 ) -> jax.Array:
     """Per-token KL to the reference, with value and gradient chosen apart.
 
@@ -111,18 +142,29 @@ def kl_penalty(
     which has the value of one estimator and the gradient of the other (verl's "k1+" and
     "k3+" are `gradient="k2"`).
 
+    "k3_ratio": rho k3, rho = pi / old, which is unbiased in value and gradient for
+    tokens that the old policy sampled. DeepSeek-V3.2, arXiv 2512.02556, section 3.1
+    ("unbiased KL estimate"); Tang and Munos, arXiv 2506.09477 (read in NeMo-RL's use of
+    it), for why the ratio must be differentiated even where it is 1. Its gradient is
+    rho d, that of k2 weighted by the ratio, and computed so: in the sum of the two
+    parts k3 would cancel. "k3_sequence_ratio": s_i k3, s_i = exp(mean_t log rho) one
+    for each row, differentiated as well: TRL's at importance_sampling_level "sequence".
+
     Args:
       logprobs: [B, T] of the policy being trained.
       ref_logprobs: [B, T] of the reference; a constant.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
-      estimator: "k1", "k2" or "k3": the value.
-      gradient: "k1", "k2" or "k3"; the estimator's own if left out.
+      estimator: "k1", "k2", "k3", "abs", "k3_ratio" or "k3_sequence_ratio": the value.
+      gradient: one of the same; the estimator's own if left out.
+      old_logprobs: [B, T] of the policy that sampled, for the ratio; a constant. Needed
+        for the last two alone, the second of which takes rows as whole responses.
 
     Returns:
       [B, T] float32, zero outside the mask.
 
     Raises:
-      ValueError: shapes differ, or an estimator's name is unknown.
+      ValueError: shapes differ, an estimator's name is unknown, or one with a ratio has
+        no `old_logprobs`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -134,17 +176,21 @@ def kl_penalty(
       >>> float(total(one)), jax.grad(total)(one).tolist()
       (0.5, [[0.5]])
     """
-    _checks.one_of("estimator", estimator, tuple(_ESTIMATORS))
+    _checks.one_of("estimator", estimator, _NAMES)
+    gradient = estimator if gradient is None else gradient
+    _checks.one_of("gradient", gradient, _NAMES)
     logprobs = _checks.floating("logprobs", logprobs)
     ref, mask = _reference(ref_logprobs), _checks.as_bool(mask)
     _checks.same_shape(2, logprobs=logprobs, ref_logprobs=ref, mask=mask)
     d = zero_masked(logprobs - ref, mask)
-    value = _ESTIMATORS[estimator](d)
-    if gradient is None or gradient == estimator:
+    log_ratio = jnp.zeros_like(d)
+    for name in (estimator, gradient):
+        if name in _WITH_RATIO:
+            log_ratio = _log_ratio(name, logprobs, old_logprobs, mask)
+    value = _estimate(estimator, d, log_ratio, mask)
+    if gradient == estimator:
         return value
-    _checks.one_of("gradient", gradient, tuple(_ESTIMATORS))
-    slope = _ESTIMATORS[gradient](d)
-    return jax.lax.stop_gradient(value) + (slope - jax.lax.stop_gradient(slope))
+    return _with_slope(value, _estimate(gradient, d, log_ratio, mask))
 
 
 def kl_in_reward(
@@ -169,7 +215,7 @@ def kl_in_reward(
       ref_logprobs: [B, T] of the reference.
       mask: [B, T] bool or 0/1.
       coef: weight of the penalty, >= 0.
-      estimator: "k1", "k2" or "k3".
+      estimator: "k1", "k2", "k3" or "abs".
 
     Returns:
       [B, T] float32 constants, zero outside the mask.
@@ -205,6 +251,21 @@ def _difference(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
     return logprobs - ref
 
 
+def _log_ratio(
+    estimator: str, logprobs: jax.Array, old_logprobs: ArrayLike | None, mask: jax.Array
+) -> jax.Array:
+    if old_logprobs is None:
+        raise ValueError(f"old_logprobs must be given for {estimator!r}, got None")
+    old = jax.lax.stop_gradient(_checks.floating("old_logprobs", old_logprobs))
+    _checks.same_shape(2, old_logprobs=old, mask=mask)
+    return zero_masked(logprobs - old, mask)
+
+
+def _with_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
+    """The value of the first, the gradient of the second."""
+    return jax.lax.stop_gradient(value) + (slope - jax.lax.stop_gradient(slope))
+
+
 def _k1(d: jax.Array) -> jax.Array:
     return d
 
@@ -213,4 +274,23 @@ def _k2(d: jax.Array) -> jax.Array:
     return 0.5 * jnp.square(d)
 
 
-_ESTIMATORS = {"k1": _k1, "k2": _k2, "k3": k3}
+def _abs(d: jax.Array) -> jax.Array:
+    """|d|, without a slope at 0, where jnp.abs has 1."""
+    return jax.lax.stop_gradient(jnp.sign(d)) * d
+
+
+_ESTIMATORS = {"k1": _k1, "k2": _k2, "k3": k3, "abs": _abs}
+_WITH_RATIO = ("k3_ratio", "k3_sequence_ratio")
+_NAMES = (*_ESTIMATORS, *_WITH_RATIO)
+
+
+def _estimate(
+    name: str, d: jax.Array, log_ratio: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """[B, T]: an estimator of d = log pi - log ref, with pi's ratio to the old one."""
+    if name == "k3_ratio":
+        ratio = jax.lax.stop_gradient(bounded_exp(log_ratio))
+        return _with_slope(ratio * k3(d), ratio * _k2(d))
+    if name == "k3_sequence_ratio":
+        return bounded_exp(row_means(log_ratio, mask))[:, None] * k3(d)
+    return _ESTIMATORS[name](d)

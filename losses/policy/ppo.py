@@ -56,7 +56,8 @@ def ppo_loss(
       dual_clip: bound > 1 of the ratio where A < 0; None for none.
       ref_logprobs: [B, T] under the reference, a constant; needed for a KL term only.
       kl_coef: weight of the KL term, >= 0; with a plain 0 the term is not computed.
-      kl_estimator: "k1", "k2" or "k3", the value of the KL term, see `kl_penalty`.
+      kl_estimator: the value of the KL term, a name that `kl_penalty` knows; a ratio in
+        it is that to the old policy.
       kl_gradient: likewise its gradient; the estimator's own if left out.
       entropy: [B, T] of the policy, for the metrics and the bonus.
       entropy_coef: weight of the entropy bonus, finite; may be negative.

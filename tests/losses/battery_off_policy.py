@@ -6,6 +6,7 @@ The batch's reference log-probs stand in for what the sampler reported.
 from functools import partial
 
 import jax
+import numpy as np
 
 from jaxrl_reason.losses import (
     Counts,
@@ -14,8 +15,10 @@ from jaxrl_reason.losses import (
     dppo,
     dppo_loss,
     kimi_k2_5_loss,
+    kl_penalty,
     log_ratio_pull,
     luspo_loss,
+    ppo_loss,
     sequence_sum_mean,
     token_mean,
     vespo,
@@ -71,7 +74,42 @@ def vespo_tokens(x: Array, b: Batch, old: Array, a: Array) -> Array:
     return off.vespo(x, b.x, old, a, b.mask)
 
 
+def kl_tokens(name: str, x: Array, b: Batch) -> Array:
+    k3 = ref.kl("k3", x, b.ref, b.mask)
+    if name == "k3_ratio":
+        return k3 * np.exp(ref.where(b.mask, x - b.old))
+    return k3 * own.sequence_ratios(x, b.old, b.mask)[:, None]
+
+
+def kl_case(name: str) -> Case:
+    return Case(
+        f"kl_penalty, {name}",
+        lambda x, b, c: token_mean(
+            kl_penalty(x, b.ref, b.mask, estimator=name, old_logprobs=b.old), b.mask, c
+        ),
+        lambda x, b: ref.token_mean(kl_tokens(name, x, b), b.mask),
+    )
+
+
 CASES = [
+    kl_case("k3_ratio"),
+    kl_case("k3_sequence_ratio"),
+    Case(
+        "kl_penalty, abs",
+        lambda x, b, c: token_mean(
+            kl_penalty(x, b.ref, b.mask, estimator="abs"), b.mask, c
+        ),
+        lambda x, b: ref.token_mean(
+            ref.where(b.mask, np.abs(ref.where(b.mask, x - b.ref))), b.mask
+        ),
+    ),
+    Case(
+        "ppo_loss, unbiased KL",
+        policy_loss(ppo_loss, ref_logprobs="ref", kl_coef=0.1, kl_estimator="k3_ratio"),
+        lambda x, b: ref.token_mean(
+            clipped(x, b) + 0.1 * kl_tokens("k3_ratio", x, b), b.mask
+        ),
+    ),
     Case(
         "dppo",
         lambda x, b, c: sequence_sum_mean(

@@ -1,6 +1,7 @@
 """KL estimators: worked numbers, the table of expectations, precision, refusals."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.losses import kl_in_reward, kl_k1, kl_k2, kl_k3, kl_penalty
+from jaxrl_reason.losses import (
+    batch_counts,
+    grpo_loss,
+    kl_abs,
+    kl_in_reward,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+    kl_penalty,
+    sequence_mean,
+)
 from tests.losses.worked import EXAMPLES, MASK, NEW, OLD, REF, close
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -154,11 +165,11 @@ def test_kl_in_the_reward_is_a_constant_without_garbage() -> None:
     [
         (
             lambda: kl_penalty(NEW, REF, MASK, estimator="k4"),
-            "estimator must be one of k1, k2, k3, got 'k4'",
+            "estimator must be one of k1, k2, k3, abs, .*, got 'k4'",
         ),
         (
             lambda: kl_penalty(NEW, REF, MASK, gradient="low_var_kl"),
-            "gradient must be one of k1, k2, k3, got 'low_var_kl'",
+            "gradient must be one of k1, k2, k3, abs, .*, got 'low_var_kl'",
         ),
         (lambda: kl_penalty(NEW, REF[:2], MASK), r"ref_logprobs \[2, 4\]"),
         (
@@ -181,3 +192,101 @@ def test_kl_in_the_reward_is_a_constant_without_garbage() -> None:
 def test_refusals(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Of tokens that another policy sampled.
+
+SAMPLED_BY = np.array([0.6, 0.1, 0.3])
+
+
+def expected_ratio_loss(z: jax.Array, name: str, gradient: str | None = None) -> Any:
+    """The expectation over an older policy's tokens, each a response of its own."""
+    new, ref = jax.nn.log_softmax(z), jax.nn.log_softmax(REFERENCE)
+    tokens = kl_penalty(
+        new[:, None],
+        ref[:, None],
+        np.ones((3, 1)),
+        estimator=name,
+        gradient=gradient,
+        old_logprobs=np.log(SAMPLED_BY)[:, None],
+    )
+    return (SAMPLED_BY * tokens[:, 0]).sum()
+
+
+def true_kl(z: jax.Array) -> jax.Array:
+    new, ref = jax.nn.log_softmax(z), jax.nn.log_softmax(REFERENCE)
+    return (jnp.exp(new) * (new - ref)).sum()
+
+
+@pytest.mark.parametrize("name", ["k3_ratio", "k3_sequence_ratio"])
+def test_with_the_ratio_value_and_gradient_are_unbiased(name: str) -> None:
+    close(expected_ratio_loss(POLICY, name), true_kl(POLICY))
+    close(jax.grad(expected_ratio_loss)(POLICY, name), jax.grad(true_kl)(POLICY))
+    # Without it neither is.
+    assert abs(expected_ratio_loss(POLICY, "k3") - true_kl(POLICY)) > 1e-3
+    plain = jax.grad(expected_ratio_loss)(POLICY, "k3")
+    assert np.abs(plain - jax.grad(true_kl)(POLICY)).max() > 1e-2
+
+
+def test_value_and_gradient_with_the_ratio_are_chosen_apart() -> None:
+    close(
+        expected_ratio_loss(POLICY, "k3", "k3_ratio"), expected_ratio_loss(POLICY, "k3")
+    )
+    slope = jax.grad(expected_ratio_loss)(POLICY, "k3", "k3_ratio")
+    close(slope, jax.grad(true_kl)(POLICY))
+
+
+def test_the_ratio_by_hand() -> None:
+    # d = log 2 and log 1/2, ratios 1.25 and 0.5.
+    new, ref, old = np.log([[0.5, 0.25]]), np.log([[0.25, 0.5]]), np.log([[0.4, 0.5]])
+    k3 = np.array([np.log(2) - 0.5, 1 - np.log(2)])
+    ones = np.ones((1, 2))
+
+    def total(x: jax.Array, name: str) -> jax.Array:
+        return kl_penalty(x, ref, ones, estimator=name, old_logprobs=old).sum()
+
+    close(total(new, "k3_ratio"), 1.25 * k3[0] + 0.5 * k3[1])
+    slope = jax.grad(total)(jnp.asarray(new, jnp.float32), "k3_ratio")
+    close(slope, [[1.25 * np.log(2), -0.5 * np.log(2)]])  # rho d
+    s = np.sqrt(1.25 * 0.5)
+    close(total(new, "k3_sequence_ratio"), s * k3.sum())
+    slope = jax.grad(total)(jnp.asarray(new, jnp.float32), "k3_sequence_ratio")
+    close(slope, [[s * (k3.sum() / 2 + 0.5), s * (k3.sum() / 2 - 1)]])
+
+
+def test_far_from_the_reference_the_gradient_keeps_its_digits() -> None:
+    """Two parts of 3e6 whose sum is -15: what differentiating the product would add."""
+    new, ref, mask = jnp.full((1, 1), -15.0), np.zeros((1, 1)), np.ones((1, 1))
+    slope = jax.grad(
+        lambda x: kl_penalty(x, ref, mask, estimator="k3_ratio", old_logprobs=new).sum()
+    )
+    close(slope(new), [[-15.0]])
+
+
+def test_abs_by_hand() -> None:
+    new, ref = jnp.array([[-1.5, -1.0, -0.25]]), np.array([[-1.0, -1.0, -1.0]])
+    close(kl_abs(new, ref), [[0.5, 0, 0.75]])
+    mask = np.ones((1, 3))
+    slope = jax.grad(lambda x: kl_penalty(x, ref, mask, estimator="abs").sum())
+    np.testing.assert_array_equal(slope(new), [[-1, 0, 1]])
+
+
+def test_a_policy_loss_takes_the_ratio_to_its_own_old_policy() -> None:
+    counts, a = batch_counts(MASK), np.zeros(4)
+    found, _ = grpo_loss(
+        *(NEW, OLD, a, MASK, counts),
+        ref_logprobs=REF,
+        kl_coef=1.0,
+        kl_estimator="k3_ratio",
+    )
+    tokens = kl_penalty(NEW, REF, MASK, estimator="k3_ratio", old_logprobs=OLD)
+    close(found, sequence_mean(tokens, MASK, counts))
+
+
+def test_a_ratio_needs_the_old_policy() -> None:
+    with pytest.raises(ValueError, match="must be given for 'k3_ratio', got None"):
+        kl_penalty(NEW, REF, MASK, estimator="k3_ratio")
+    with pytest.raises(ValueError, match="must be given for 'k3_sequence_ratio'"):
+        kl_penalty(NEW, REF, MASK, gradient="k3_sequence_ratio")
+    with pytest.raises(ValueError, match="old_logprobs and mask must have 2 axes"):
+        kl_penalty(NEW, REF, MASK, estimator="k3_ratio", old_logprobs=OLD[:2])

@@ -44,7 +44,10 @@ SIGNATURES = {
         "clip_low=0.2, clip_high=0.2, dual_clip=None"
     ),
     "policy_gradient": "logprobs, advantages, mask",
-    "kl_penalty": "logprobs, ref_logprobs, mask, *, estimator='k3', gradient=None",
+    "kl_penalty": (
+        "logprobs, ref_logprobs, mask, *, "
+        "estimator='k3', gradient=None, old_logprobs=None"
+    ),
     "kl_k1": "logprobs, ref_logprobs",
     "kl_k2": "logprobs, ref_logprobs",
     "kl_k3": "logprobs, ref_logprobs",

@@ -204,7 +204,7 @@ def test_defaults_are_the_papers() -> None:
         ),
         (
             {"kl_coef": 0.1, "ref_logprobs": REF, "kl_estimator": "low_var_kl"},
-            "estimator must be one of k1, k2, k3, got 'low_var_kl'",
+            "estimator must be one of k1, k2, k3, abs, .*, got 'low_var_kl'",
         ),
         ({"entropy_coef": 0.1}, "entropy_coef must be 0 without entropy, got 0.1"),
         ({"entropy_coef": np.nan}, "entropy_coef must be finite, got nan"),

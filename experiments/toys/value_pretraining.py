@@ -31,7 +31,7 @@ from jaxrl_reason.losses import ppo_loss, value_loss
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
-from jaxrl_reason.rl.rewards import signed_accuracy
+from jaxrl_reason.rl.rollouts import signed_accuracy
 from jaxrl_reason.tasks.task import Graded
 
 LIMIT = 104

@@ -33,8 +33,7 @@ from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import draw_groups, rl_iteration
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.metrics import Row
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer, Row
 
 # rollouts without roles -> scores [P, G]
 ScoreRollouts = Callable[[Rollouts], np.ndarray]
@@ -179,7 +178,7 @@ def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
     if not comparisons:
         raise NoSignalError(
             "the pool must hold a right and a wrong solution to some problem, got none "
-            f"in {len(state.pool)} times {state.pool[0].num_prompts} groups"
+            f"in {len(state.pool)} times {len(state.pool[0].problem_ids)} groups"
         )
     fresh = init_state(game.base.params, game.verifier.optimizer.build(), copy=True)
     return train_on_comparisons(game.verifier, fresh, comparisons, seed=seed)

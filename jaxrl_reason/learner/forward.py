@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import Array
 from jax.sharding import PartitionSpec
 
 from jaxrl_reason.learner.packing import TrainBatch
@@ -25,41 +24,35 @@ Params = Any
 Logprobs = Callable[..., tuple[jax.Array, jax.Array]]
 
 
-def model_inputs(batch: TrainBatch) -> tuple[Array | None, ...]:
-    """What a model is called with to read packed rows."""
-    return batch.tokens, batch.positions, batch.segment_ids, batch.branch_ids
-
-
 def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
-    """Gathers [M, S] scalars of packed rows into response order, [M * C, T].
+    """Gathers [M, S] scalars of packed rows into response order, [Q, T].
 
     Column `starts + t` of a row holds what belongs to response token t. The gather
     stays inside a row, so rows may lie on different devices. Entries outside the mask
     hold whatever stood in the row.
     """
-    m, c, t = batch.mask.shape
-    columns = batch.starts[..., None] + jnp.arange(t)[None, None, :]  # [M, C, T]
-    columns = jnp.minimum(columns, per_column.shape[1] - 1)
-    return jnp.take_along_axis(per_column, columns.reshape(m, c * t), axis=1).reshape(
-        m * c, t
-    )
-
-
-def sequences(x: Array) -> jax.Array:
-    """[M, C, ...] -> [M * C, ...]: slots as the B axis of the losses."""
-    return jnp.asarray(x).reshape((-1,) + x.shape[2:])
+    (m, s), (q, t) = per_column.shape, batch.mask.shape
+    columns = batch.starts.reshape(m, -1, 1) + jnp.arange(t)[None, None, :]  # [M, C, T]
+    columns = jnp.minimum(columns, s - 1).reshape(m, -1)
+    return jnp.take_along_axis(per_column, columns, axis=1).reshape(q, t)
 
 
 def policy_logprobs(
     model: Transformer, params: Params, batch: TrainBatch, temperature: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probs and entropies of the response tokens, both [M * C, T] float32.
+    """Log-probs and entropies of the response tokens, both [Q, T] float32.
 
     Of the tempered distribution, as the sampler reports them; logits are never held
     for more than a chunk of tokens, and a head that the model's mesh splits is gathered
     once.
     """
-    hidden = model.apply({"params": params}, *model_inputs(batch))  # [M, S, D]
+    hidden = model.apply(  # [M, S, D]
+        {"params": params},
+        batch.tokens,
+        batch.positions,
+        batch.segment_ids,
+        batch.branch_ids,
+    )
     targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the token after each column
     logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
         hidden, unembedding(model, params), targets, temperature=temperature
@@ -67,9 +60,26 @@ def policy_logprobs(
     return unpack(logprobs, batch), unpack(entropy, batch)
 
 
+def logprobs_of(
+    model: Transformer, temperature: float
+) -> Callable[[Params, TrainBatch], jax.Array]:
+    """f(params, batch) -> the log-probs of `policy_logprobs` alone, [Q, T]."""
+
+    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
+        return policy_logprobs(model, params, batch, temperature)[0]
+
+    return logprobs
+
+
 def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.Array:
-    """Values of the states before each response token, [M * C, T] float32."""
-    values = model.apply({"params": params}, *model_inputs(batch))  # [M, S]
+    """Values of the states before each response token, [Q, T] float32."""
+    values = model.apply(  # [M, S]
+        {"params": params},
+        batch.tokens,
+        batch.positions,
+        batch.segment_ids,
+        batch.branch_ids,
+    )
     return unpack(values, batch)
 
 

@@ -11,7 +11,6 @@ there: so the column before a response token predicts it, in every layout.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from chex import Array
 from flax import struct
@@ -21,19 +20,20 @@ from flax import struct
 class TrainBatch:
     """Packed sequences and what the losses need of them.
 
-    M rows of width S hold up to C sequences each; Q = M * C slots, some empty. A
-    leading axis of micro-batches may stand before every shape.
+    M rows of width S hold up to C sequences each; the Q = M * C slots, row after row
+    and some of them empty, are the B axis of the losses. A leading axis of
+    micro-batches may stand before every shape.
 
-    What an objective reads of each sequence stands in `inputs` by name: [M, C, T] per
-    token or [M, C] per sequence, `old_logprobs` and `advantages` for example.
+    What an objective reads of each sequence stands in `inputs` by name: [Q, T] per
+    token or [Q] per sequence, `old_logprobs` and `advantages` for example.
 
     Attributes:
       tokens: [M, S] prompt and response, sequence after sequence.
       positions: [M, S] rotary positions, 0 at each prompt's start.
       segment_ids: [M, S] 0 is padding.
-      starts: [M, C] column whose state predicts a slot's first response token.
-      mask: [M, C, T] True on response tokens that count in the loss.
-      group_ids: [M, C] group in the mini-batch, 0 .. num_groups - 1.
+      starts: [Q] column of its row whose state predicts a slot's first response token.
+      mask: [Q, T] True on response tokens that count in the loss.
+      group_ids: [Q] group in the mini-batch, 0 .. num_groups - 1.
       branch_ids: [M, S] 0 is what a segment's branches share.
       inputs: what an objective reads of each sequence, by name.
     """
@@ -89,6 +89,8 @@ class PackingShape:
 class Packing:
     """Where each of B sequences went: micro-batch, row and slot, and its columns.
 
+    What a batch of micro-batches holds of the sequences is `x[plan.micro, plan.slot]`.
+
     Attributes:
       shape: of a micro-batch.
       num_micro: micro-batches allocated, a static number; the first `live` hold
@@ -96,7 +98,7 @@ class Packing:
       live: micro-batches that hold sequences.
       micro: [B] micro-batch of each sequence.
       row: [B] row in it.
-      slot: [B] slot of the row.
+      slot: [B] slot of the micro-batch, of which each row has `shape.slots`.
       column: [B] first column of the sequence's own tokens.
       trunk: [B] first column of the tokens that it shares.
       segment: [B] number of its prompt in the row, from 1.
@@ -113,15 +115,11 @@ class Packing:
     segment: np.ndarray
 
     def place(self, values: np.ndarray) -> np.ndarray:
-        """[B, ...] -> [K, M, C, ...], zeros (False) in empty slots."""
-        lead = (self.num_micro, self.shape.rows, self.shape.slots)
+        """[B, ...] -> [K, Q, ...], zeros (False) in empty slots."""
+        lead = (self.num_micro, self.shape.rows * self.shape.slots)
         out = np.zeros(lead + values.shape[1:], values.dtype)
-        out[self.micro, self.row, self.slot] = values
+        out[self.micro, self.slot] = values
         return out
-
-    def collect(self, placed: jax.Array | np.ndarray) -> np.ndarray:
-        """[K, M, C, ...] -> [B, ...]: the inverse of `place`."""
-        return np.asarray(placed)[self.micro, self.row, self.slot]
 
 
 def plan_packing(
@@ -188,6 +186,7 @@ def plan_packing(
         used[r] += 1
     live = max(1, -(-opened // shape.rows))
     micro, row = np.divmod(row, shape.rows)
+    slot += row * shape.slots
     return Packing(shape, num_micro, live, micro, row, slot, column, trunk, segment)
 
 
@@ -297,10 +296,3 @@ def check_sequences(
                 f"prompts of one id must be the same, got {first[prompt]} and {length} "
                 f"tokens for {prompt}"
             )
-
-
-def pack_inputs(batch: TrainBatch, plan: Packing, **inputs: np.ndarray) -> TrainBatch:
-    """Adds per-sequence inputs [B, ...] to a packed batch, each in its slot."""
-    return batch.with_inputs(
-        **{k: plan.place(np.asarray(x)) for k, x in inputs.items()}
-    )

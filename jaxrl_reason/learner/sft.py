@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.forward import policy_logprobs, sequences
+from jaxrl_reason.learner.forward import policy_logprobs
 from jaxrl_reason.learner.packing import (
     Packing,
     PackingShape,
@@ -83,7 +83,7 @@ def sft_objective(model: Transformer) -> Objective:
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
         logprobs, entropy = policy_logprobs(model, params, batch, 1.0)
-        mask = sequences(batch.mask)
+        mask = batch.mask
         metrics = {"entropy": (entropy.sum(where=mask), mask.sum().astype("float32"))}
         return token_mean(nll(logprobs, mask), mask, counts), metrics
 

@@ -35,8 +35,8 @@ def minibatch_counts(batch: TrainBatch, num_groups: int) -> Counts:
     """Denominators over all micro-batches of a mini-batch."""
     width = batch.mask.shape[-1]
     return batch_counts(
-        batch.mask.reshape(-1, width),  # [K * M * C, T]
-        batch.group_ids.reshape(-1),  # [K * M * C]
+        batch.mask.reshape(-1, width),  # [K * Q, T]
+        batch.group_ids.reshape(-1),  # [K * Q]
         num_groups=num_groups,
     )
 
@@ -116,17 +116,17 @@ def make_update(
 def make_scorer(
     score: Callable[[Params, TrainBatch], jax.Array],
 ) -> Callable[[Params, TrainBatch, jax.Array], jax.Array]:
-    """A jitted forward pass (params, batch [K, ...], live) -> [K, M, C, T].
+    """A jitted forward pass (params, batch [K, ...], live) -> [K, Q, T].
 
-    `score` gives [M * C, T] for one micro-batch; rows past `live` are zero.
+    `score` gives [Q, T] for one micro-batch; rows past `live` are zero.
     """
 
     def run(params: Params, batch: TrainBatch, live: jax.Array) -> jax.Array:
         def one(k: jax.Array, out: jax.Array) -> jax.Array:
-            x = score(params, micro_batch(batch, k)).reshape(batch.mask.shape[1:])
+            x = score(params, micro_batch(batch, k))
             return jax.lax.dynamic_update_index_in_dim(out, x, k, 0)
 
-        empty = jnp.zeros(batch.mask.shape, jnp.float32)  # [K, M, C, T]
+        empty = jnp.zeros(batch.mask.shape, jnp.float32)  # [K, Q, T]
         return jax.lax.fori_loop(0, live, one, empty)
 
     return jax.jit(run)

@@ -267,7 +267,7 @@ def no_data_message(rollouts: Rollouts, wanted: str) -> str:
     """What a round without anything to learn from saw."""
     return (
         f"a round must have a prompt with {wanted} complete response, got none of "
-        f"{rollouts.num_prompts} ({rollouts.correct.mean():.0%} of the responses "
+        f"{len(rollouts.problem_ids)} ({rollouts.correct.mean():.0%} of the responses "
         f"right, {rollouts.truncated.mean():.0%} truncated); change the problems, "
         "raise group_size or raise max_new_tokens"
     )

@@ -50,7 +50,7 @@ def build_pair_learner(
     """Builds the jitted functions; nothing is compiled yet.
 
     Args:
-      per_token: (params, batch) -> [M * C, T], a number per response token.
+      per_token: (params, batch) -> [Q, T], a number per response token.
       objective: the method's loss on a packed micro-batch.
       method: what the objective was made of.
       settings: sizes of a batch.

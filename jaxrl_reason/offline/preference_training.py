@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.learner.forward import policy_logprobs, sequences
+from jaxrl_reason.learner.forward import logprobs_of
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.update import Metrics, Objective
@@ -58,10 +58,7 @@ def build_preference_learner(
       ValueError: prompt and response do not fit the model's context, or the mesh does
         not divide the rows of a micro-batch.
     """
-
-    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
-        return policy_logprobs(model, params, batch, 1.0)[0]
-
+    logprobs = logprobs_of(model, 1.0)
     return build_pair_learner(
         logprobs,
         preference_objective(logprobs, method),
@@ -82,19 +79,18 @@ def preference_objective(
     numbers them.
 
     Args:
-      logprobs: (params, batch) -> [M * C, T] of the response tokens.
+      logprobs: (params, batch) -> [Q, T] of the response tokens.
       method: the loss and what it takes.
     """
 
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
-        mask = sequences(batch.mask)
+        mask = batch.mask
         policy = halves(sequence_logprobs(logprobs(params, batch), mask))
         reference: tuple[jax.Array, ...] = ()
         if method.needs_reference:
-            ref_logprobs = sequences(batch["ref_logprobs"])
-            reference = halves(sequence_logprobs(ref_logprobs, mask))
+            reference = halves(sequence_logprobs(batch["ref_logprobs"], mask))
         chosen_lengths, rejected_lengths = halves(mask.sum(axis=1))
         lengths = {
             "chosen_lengths": chosen_lengths,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.learner.forward import critic_values, sequences
+from jaxrl_reason.learner.forward import critic_values
 from jaxrl_reason.learner.packing import TrainBatch, pack_sequences
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.update import Metrics, Objective
@@ -79,7 +79,7 @@ def build_reward_model_learner(
 def token_scores(
     model: ValueModel, params: Params, batch: TrainBatch, *, tanh: bool = False
 ) -> jax.Array:
-    """The head's value after each response token, [M * C, T] float32.
+    """The head's value after each response token, [Q, T] float32.
 
     A critic's values are those before each token: one column to the left.
     """
@@ -107,7 +107,7 @@ def ranking_objective(
     """The method's loss on a packed micro-batch of comparisons.
 
     Args:
-      scores: (params, batch) -> [M * C, T] after each response token.
+      scores: (params, batch) -> [Q, T] after each response token.
       method: the loss and the number of candidates.
     """
     chosen, k = method.candidates[0], sum(method.candidates)
@@ -115,7 +115,7 @@ def ranking_objective(
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
-        mask = sequences(batch.mask)
+        mask = batch.mask
         last = last_scores(scores(params, batch), mask).reshape(-1, k)
         there = mask.any(axis=1).reshape(-1, k)
         return method.loss(
@@ -217,8 +217,9 @@ def score_tokens(
         found = learner.score(
             params, learner.batch_sharding.put_micro_batches(batch), plan.live
         )
-        out[rows, : s.max_response] = plan.collect(found)
-    return np.where(rollouts.mask(), out[:, :t].reshape(p, g, t), np.float32(0))
+        out[rows, : s.max_response] = np.asarray(found)[plan.micro, plan.slot]
+    mask = np.arange(t) < rollouts.lengths[..., None]  # [P, G, T]
+    return np.where(mask, out[:, :t].reshape(p, g, t), np.float32(0))
 
 
 def reward_model_scores(

@@ -1,4 +1,4 @@
-"""Rollouts: sample, grade, keep the groups that carry signal, refill."""
+"""Sample, grade, keep the groups that carry signal, refill; and what was collected."""
 
 import logging
 import math
@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.rewards import without_failed
-from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.rl.rollouts import Rollouts, concatenate, without_failed
+from jaxrl_reason.runs.metrics import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.prompt_padding import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
@@ -100,6 +99,9 @@ def sample_groups(
         done = jax.device_get(sample(params, *inputs))
     with timer("grade"):
         grades = grade_rows(task, problems, done, group_size)  # [3, P * G]
+    versions = np.full(len(problems), policy_step, np.int64)  # [P]
+    if done.policy_version is not None:  # of a group drawn with several, the oldest
+        versions = np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
     return Rollouts(
         problem_ids=ids,
         prompt_tokens=prompts,
@@ -112,17 +114,8 @@ def sample_groups(
         format_ok=grades[1].reshape(shape),
         failed=grades[2].reshape(shape),
         rewards=np.zeros(shape, np.float32),
-        policy_step=group_versions(done, shape, policy_step),
+        policy_step=versions,
     )
-
-
-def group_versions(
-    done: Completions, shape: tuple[int, int], policy_step: int
-) -> np.ndarray:
-    """[P] the step whose policy drew each group; of several, the oldest."""
-    if done.policy_version is None:
-        return np.full(shape[0], policy_step, np.int64)
-    return np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
 
 
 def grade_rows(
@@ -203,57 +196,39 @@ def collect_groups(
     """
     filter_ = method.dynamic_sampling
     only_signal = filter_ is not None and filter_.fraction == 1
-    pool = [] if surplus is None else [surplus]
-    signal = [np.ones(p.num_prompts, bool) for p in pool]
     needed = 0 if filter_ is None else math.ceil(filter_.fraction * num_prompts)
+    pool = [] if surplus is None else [surplus]
+    signal = np.ones(0 if surplus is None else len(surplus.problem_ids), bool)
     fresh: list[Rollouts] = []
-    accepted = 0
-
-    def missing() -> bool:
-        total = sum(p.num_prompts for p in pool)
-        return total < num_prompts or sum(map(np.sum, signal)) < needed
-
-    while missing() and len(fresh) < max_rounds:
+    accepted, full = 0, False
+    while not full and len(fresh) < max_rounds:
         round_ = draw_groups(next(problems), first_draw + len(fresh))
         round_ = compute_rewards(method, round_)
         fresh.append(round_)
-        keep = np.ones(round_.num_prompts, bool)  # [P]
+        keep = np.ones(len(round_.problem_ids), bool)  # [P]
         if filter_ is not None:
             keep = np.asarray(filter_.keep_groups(round_), bool)
         accepted += int(keep.sum())
         taken = keep if only_signal else np.ones_like(keep)
         pool.append(round_.select(np.flatnonzero(taken)))
-        signal.append(keep[taken])
-    flags = np.concatenate(signal)
-    if missing() and (only_signal or not flags.any()):
+        signal = np.concatenate([signal, keep[taken]])  # of the groups in the pool
+        full = len(signal) >= num_prompts and int(signal.sum()) >= needed
+    if not full and (only_signal or not signal.any()):
         raise NoSignalError(no_signal_message(concatenate(fresh), accepted, needed))
-    chosen, rest = choose_groups(flags, num_prompts)
-    full = concatenate(pool)
+    # Groups without signal make room for those with it, the newest first.
+    without = np.flatnonzero(~signal)
+    excess = max(0, len(signal) - num_prompts)
+    dropped = without[max(0, len(without) - excess) :]
+    kept = np.setdiff1d(np.arange(len(signal)), dropped)  # oldest first
+    chosen, rest = kept[:num_prompts], kept[num_prompts:]
+    groups = concatenate(pool)
     return Collected(
-        rollouts=full.select(chosen),
+        rollouts=groups.select(chosen),
         fresh=concatenate(fresh),
-        surplus=full.select(rest) if len(rest) else None,
+        surplus=groups.select(rest) if len(rest) else None,
         rounds=len(fresh),
         accepted=accepted,
     )
-
-
-def choose_groups(
-    signal: np.ndarray, num_prompts: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which groups are the batch, oldest first, and which with signal are left over.
-
-    Groups without signal make room for those with it, the newest first.
-
-    >>> chosen, rest = choose_groups(np.array([True, False, False, True, True]), 3)
-    >>> chosen.tolist(), rest.tolist()
-    ([0, 3, 4], [])
-    """
-    excess = len(signal) - num_prompts
-    without = np.flatnonzero(~signal)
-    dropped = without[max(0, len(without) - excess) :]
-    kept = np.setdiff1d(np.arange(len(signal)), dropped)
-    return kept[:num_prompts], kept[num_prompts:]
 
 
 def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
@@ -268,6 +243,40 @@ def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
     )
     return (
         f"dynamic sampling must fill {needed} groups with signal, got {accepted} of "
-        f"{fresh.num_prompts} sampled ({right:.0%} all right, {wrong:.0%} all wrong); "
-        f"{advice}, or raise max_rounds"
+        f"{len(fresh.problem_ids)} sampled ({right:.0%} all right, {wrong:.0%} all "
+        f"wrong); {advice}, or raise max_rounds"
     )
+
+
+def rollout_metrics(collected: Collected) -> Row:
+    """Rewards, lengths and group fractions over all fresh samples, before the filter.
+
+    Right and wrong are fractions of the responses that could be judged.
+    """
+    fresh, surplus = collected.fresh, collected.surplus
+    sampled = len(fresh.problem_ids)
+    wrong = ~fresh.correct & ~fresh.failed
+    judged = ~fresh.failed.all(axis=1)
+    row = {
+        "reward/mean": fresh.rewards.mean(),
+        "reward/accuracy": fresh.correct.sum() / max(1, (~fresh.failed).sum()),
+        "reward/format_fraction": fresh.format_ok.mean(),
+        "reward/grader_failed_fraction": fresh.failed.mean(),
+        "rollout/length_mean": fresh.lengths.mean(),
+        "rollout/length_max": fresh.lengths.max(),
+        "rollout/truncated_fraction": fresh.truncated.mean(),
+        "groups/all_correct_fraction": (~wrong.any(axis=1) & judged).mean(),
+        "groups/all_wrong_fraction": (~fresh.correct.any(axis=1) & judged).mean(),
+        "groups/sampled": sampled,
+        "groups/accepted": collected.accepted,
+        "groups/accepted_fraction": collected.accepted / sampled,
+        "groups/surplus": len(surplus.problem_ids) if surplus else 0,
+        "groups/rounds": collected.rounds,
+    }
+    for name, kind in (
+        ("rollout/length_correct", fresh.correct),
+        ("rollout/length_wrong", wrong),
+    ):
+        if kind.any():
+            row[name] = fresh.lengths[kind].mean()
+    return {name: float(value) for name, value in row.items()}

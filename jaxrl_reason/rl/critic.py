@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.forward import critic_values, sequences
+from jaxrl_reason.learner.forward import critic_values
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_value_state
 from jaxrl_reason.learner.update import Metrics, Objective, make_scorer, make_update
@@ -115,7 +115,9 @@ class CriticLearner(ComponentLearner):
         """One optimiser step per mini-batch towards the returns of the estimate."""
         minibatches = batch.minibatches
         if self.plan != learner.plan:
-            minibatches = self.plan.split(batch.rollouts, batch.rng, batch.loss_rows)
+            order = batch.rng.permutation(len(batch.rollouts.problem_ids))
+            order = order.reshape(self.plan.num_minibatches, -1)
+            minibatches = self.plan.pack(batch.rollouts, order, batch.loss_rows)
         values, returns = experience["values"], np.asarray(estimate.returns)
         critic, pairs = run_updates(
             self.update,
@@ -138,11 +140,9 @@ def critic_objective(model: ValueModel, value_loss: ValueLoss) -> Objective:
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
-        mask = sequences(batch.mask)  # [B, T]
-        values = critic_values(model, params, batch)  # [B, T]
-        per_token = value_loss(
-            values, sequences(batch["old_values"]), sequences(batch["returns"]), mask
-        )
+        mask = batch.mask  # [Q, T]
+        values = critic_values(model, params, batch)  # [Q, T]
+        per_token = value_loss(values, batch["old_values"], batch["returns"], mask)
         return token_mean(per_token, mask, counts), {}
 
     return objective

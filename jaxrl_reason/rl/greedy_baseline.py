@@ -56,7 +56,7 @@ class GreedySampler(ComponentLearner):
         """Adds `greedy_rewards` [P, G], the same for all of a group."""
         greedy = sample(sample=self.sample, group_size=1)
         baseline = greedy_rewards(learner.method, greedy, rollouts)
-        repeated = np.repeat(baseline[:, None], rollouts.group_size, axis=1)
+        repeated = np.repeat(baseline[:, None], rollouts.lengths.shape[1], axis=1)
         extras = {**rollouts.extras, "greedy_rewards": repeated}
         return replace(rollouts, extras=extras)
 

@@ -9,7 +9,7 @@ import jax
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
@@ -120,7 +120,7 @@ def samples_for_people(
       count: how many to show.
     """
     rows = []
-    for i in range(min(count, rollouts.num_prompts)):
+    for i in range(min(count, len(rollouts.problem_ids))):
         one = jax.tree.map(lambda x, i=i: x[i], rollouts)
         answer = task.tokenizer.decode(one.tokens[0, : one.lengths[0]].tolist())
         prompt = one.prompt_tokens[: one.prompt_lengths].tolist()

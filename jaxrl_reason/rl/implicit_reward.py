@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.forward import policy_logprobs, sequences
+from jaxrl_reason.learner.forward import policy_logprobs
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.learner.update import Metrics, Objective, make_update
@@ -102,12 +102,12 @@ def implicit_reward_objective(
     def objective(
         params: Params, batch: TrainBatch, counts: Counts
     ) -> tuple[jax.Array, Metrics]:
-        logprobs, _ = policy_logprobs(model, params, batch, temperature)  # [B, T]
+        logprobs, _ = policy_logprobs(model, params, batch, temperature)  # [Q, T]
         return loss(
             logprobs,
-            sequences(batch["ref_logprobs"]),
-            sequences(batch.mask),
-            sequences(batch["correct"]),
+            batch["ref_logprobs"],
+            batch.mask,
+            batch["correct"],
             counts,
         )
 

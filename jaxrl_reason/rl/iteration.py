@@ -10,14 +10,19 @@ import numpy as np
 
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.rl.collect import Collected, collect_groups, sample_groups
+from jaxrl_reason.losses import mismatch_metrics, mismatch_peaks
+from jaxrl_reason.models import with_lora
+from jaxrl_reason.rl.collect import (
+    Collected,
+    collect_groups,
+    rollout_metrics,
+    sample_groups,
+)
 from jaxrl_reason.rl.method import Advantages, Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
-from jaxrl_reason.rl.rollout_metrics import probability_metrics, rollout_metrics
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Pairs, Row, finish_metrics
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer, Row, finish_metrics
 
 
 def rl_iteration(
@@ -53,14 +58,21 @@ def rl_iteration(
         max_rounds=s.max_rounds,
     )
     rollouts = collected.rollouts
+    row = rollout_metrics(collected)
     with timer("train"):
-        # Mini-batches of whole groups, packed. Responses out of the loss stay in the
-        # group statistics.
-        batch = split_rollouts(learner, state, rollouts)
+        # Mini-batches of whole groups, packed, in an order that follows from the seed
+        # and the step. Responses out of the loss stay in the group statistics.
+        in_loss = ~rollouts.failed  # [P, G]
+        if method.loss_rows is not None:
+            in_loss = in_loss & method.loss_rows(rollouts)
+        loss_rows = in_loss.reshape(-1)  # [B]
+        rng = np.random.default_rng((s.seed, state.step))
+        order = rng.permutation(len(in_loss)).reshape(s.updates_per_rollout, -1)
+        minibatches = learner.plan.pack(rollouts, order, loss_rows)
+        batch = RolloutBatch(rollouts, loss_rows, minibatches, rng)
 
         # Old log-probs: the policy before its first update. Reference log-probs, and
         # what components add (values, rewards of tokens), where the method reads them.
-        row: Row = {}
         experience = score_rollouts(learner, state, batch)
         for component in learner.components:
             state, more, metrics = component.before_advantages(
@@ -80,14 +92,9 @@ def rl_iteration(
         # Several updates per rollout: from the second on, ratios differ from 1.
         row |= {"policy/learning_rate": 0.0, "policy/updates": 0}
         if state.step >= s.value_pretraining_steps:
-            done = int(state.policy.step)
-            row["policy/learning_rate"] = float(learner.optimizer.schedule()(done))
-            row["policy/updates"] = len(batch.minibatches)
-            policy, pairs = update_policy(learner, state, batch, experience, estimate)
-            state = replace(state, policy=policy)
-            row |= finish_metrics(pairs, "policy")
+            state, metrics = update_policy(learner, state, batch, experience, estimate)
+            row |= metrics
 
-    row |= rollout_metrics(collected)
     row |= probability_metrics(
         experience, rollouts, state.step, mismatch=s.old_logprobs == "trainer"
     )
@@ -116,7 +123,7 @@ def draw_groups(
     sample = partial(
         sample_groups,
         task=learner.task,
-        params=learner.model_params(state),
+        params=model_params(learner, state),
         problems=problems,
         prompt_width=learner.settings.prompt_width,
         seed=learner.settings.seed,
@@ -131,66 +138,65 @@ def draw_groups(
     return rollouts
 
 
-def split_rollouts(
-    learner: RLLearner, state: RLState, rollouts: Rollouts
-) -> RolloutBatch:
-    """The step's mini-batches, in an order that follows from the seed and the step."""
-    in_loss = ~rollouts.failed  # [P, G]
-    if learner.method.loss_rows is not None:
-        in_loss = in_loss & learner.method.loss_rows(rollouts)
-    loss_rows = in_loss.reshape(-1)  # [B]
-    rng = np.random.default_rng((learner.settings.seed, state.step))
-    minibatches = learner.plan.split(rollouts, rng, loss_rows)
-    return RolloutBatch(rollouts, loss_rows, minibatches, rng)
+def model_params(learner: RLLearner, state: RLState) -> Any:
+    """What the model is applied with: the policy's parameters, LoRA on its base."""
+    if learner.lora is None or state.base is None:
+        return state.policy.params
+    return with_lora(state.base, state.policy.params, learner.lora.settings)
 
 
 def score_rollouts(
     learner: RLLearner, state: RLState, batch: RolloutBatch
 ) -> Experience:
-    """Forward passes over the rollouts: what every advantage estimator may look at."""
-    rollouts, size = batch.rollouts, batch.rollouts.num_prompts
+    """Forward passes over the rollouts: what every advantage estimator may look at.
+
+    Old log-probs are those of the policy before its first update. Where the settings
+    take the sampler's, only those of an earlier policy's groups are computed.
+    """
+    rollouts, put = batch.rollouts, learner.batch_sharding
+    p, g, t = rollouts.tokens.shape
+    sampler_logprobs = rollouts.sampler_logprobs.reshape(-1, t)  # [B, T]
     inputs = {
-        "sampler_logprobs": rollouts.sampler_logprobs.reshape(-1, rollouts.width),
+        "sampler_logprobs": sampler_logprobs,
         "correct": rollouts.correct.reshape(-1),
     }
-    old = old_logprobs(learner, state, batch)  # [B, T]
+    params = model_params(learner, state)
+    if learner.settings.old_logprobs == "trainer":
+        old = score_sequences(learner.score, params, batch.minibatches, put)
+    else:
+        old = rescore_stale(learner, state, params, rollouts)
     if state.reference is not None:
         inputs["ref_logprobs"] = score_sequences(
-            learner.score, state.reference, batch.minibatches, learner.batch_sharding
+            learner.score, state.reference, batch.minibatches, put
         )
     for name, x in rollouts.extras.items():
         inputs[name] = x.reshape(-1, *x.shape[2:])  # [P, G, ...] -> [B, ...]
+    lengths = rollouts.lengths.reshape(-1)
     return Experience(
         rewards=rollouts.rewards.reshape(-1),
-        lengths=rollouts.lengths.reshape(-1),
+        lengths=lengths,
         truncated=rollouts.truncated.reshape(-1),
-        mask=rollouts.mask().reshape(old.shape),
-        group_ids=np.repeat(np.arange(size), rollouts.group_size),
+        mask=np.arange(t) < lengths[:, None],
+        group_ids=np.repeat(np.arange(p), g),
         old_logprobs=old,
-        num_groups=size,
+        num_groups=p,
         inputs=inputs,
     )
 
 
-def old_logprobs(learner: RLLearner, state: RLState, batch: RolloutBatch) -> np.ndarray:
-    """[B, T] log-probs of the policy before its first update.
-
-    Where the settings take the sampler's, only those of an earlier policy's groups are
-    computed.
-    """
-    rollouts, params = batch.rollouts, learner.model_params(state)
-    score = partial(score_sequences, learner.score, params)
-    if learner.settings.old_logprobs == "trainer":
-        return score(batch.minibatches, learner.batch_sharding)
-    old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.width))
+def rescore_stale(
+    learner: RLLearner, state: RLState, params: Any, rollouts: Rollouts
+) -> np.ndarray:
+    """[B, T] the sampler's log-probs; computed anew where an earlier policy sampled."""
+    old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.tokens.shape[-1]))
     stale = np.flatnonzero(rollouts.policy_step != state.step)
     if stale.size:
         size = learner.plan.groups_per_minibatch
         parted = [stale[i : i + size] for i in range(0, stale.size, size)]
-        counted = np.ones(len(old), bool)
-        packed = [learner.plan.pack(rollouts, groups, counted) for groups in parted]
+        packed = learner.plan.pack(rollouts, parted, np.ones(len(old), bool))
         rows = np.concatenate([m.index for m in packed])
-        old[rows] = score(packed, learner.batch_sharding)[rows]
+        scores = score_sequences(learner.score, params, packed, learner.batch_sharding)
+        old[rows] = scores[rows]
     return old
 
 
@@ -200,15 +206,15 @@ def update_policy(
     batch: RolloutBatch,
     experience: Experience,
     estimate: Advantages,
-) -> tuple[TrainState, Pairs]:
+) -> tuple[RLState, Row]:
     """One optimiser step of the policy per mini-batch, on what its loss reads."""
     advantages = np.asarray(estimate.advantages)  # [B], [B, T] or [B, T, K]
     if advantages.ndim == 1:
         advantages = np.where(experience.mask, advantages[:, None], 0.0)
     inputs = {"old_logprobs": experience.old_logprobs, "advantages": advantages}
-    for name in learner.method.all_loss_inputs:
+    for name in learner.loss_inputs:
         if name in experience.inputs:
-            inputs[name] = experience[name]
+            inputs[name] = experience.inputs[name]
     given: dict[str, Any] = {}
     for component in learner.components:
         given |= component.coefficients(state.controls)
@@ -223,7 +229,8 @@ def update_policy(
             found |= component.minibatch_inputs(learner, now, minibatch, live, update)
         return found
 
-    return run_updates(
+    done = int(state.policy.step)
+    policy, pairs = run_updates(
         learner.update,
         state.policy,
         batch.minibatches,
@@ -232,3 +239,48 @@ def update_policy(
         more_inputs if learner.components else None,
         **given,
     )
+    row = finish_metrics(pairs, "policy") | {
+        "policy/learning_rate": float(learner.learning_rate(done)),
+        "policy/updates": len(batch.minibatches),
+    }
+    return replace(state, policy=policy), row
+
+
+def probability_metrics(
+    experience: Experience, rollouts: Rollouts, step: int, *, mismatch: bool
+) -> Row:
+    """What the old log-probs say of the policy, and of the sampler.
+
+    `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
+    the entropy that needs no pass over the vocabulary; `reference_kl_k1` the mean of
+    old minus reference log-prob.
+
+    How far the sampler's log-probs are from the trainer's: the means of
+    `losses.mismatch_metrics` and the largest difference; the effective sample size
+    mean(u)^2 / mean(u^2) of the weights u = old / sampler, 1 when they agree. All over
+    the groups sampled in this step: those of an earlier one were sampled with other
+    parameters.
+    """
+    mask, old = np.asarray(experience.mask), np.asarray(experience.old_logprobs)
+    row = {
+        "policy/entropy_sampled": float(-old[mask].mean()),
+        "rollout/policy_lag": float((step - rollouts.policy_step).mean()),
+    }
+    if "ref_logprobs" in experience.inputs:
+        minus_ref = (old - experience.inputs["ref_logprobs"])[mask]
+        row["policy/reference_kl_k1"] = float(minus_ref.mean())
+    fresh = mask & (rollouts.policy_step == step)[experience.group_ids][:, None]
+    if not mismatch or not fresh.any():
+        return row
+    sampler = np.asarray(experience.inputs["sampler_logprobs"])
+    pairs = mismatch_metrics(old, sampler, fresh)
+    mean = {name: float(total / count) for name, (total, count) in pairs.items()}
+    peaks = mismatch_peaks(old, sampler, fresh)
+    ess = mean["sampler_weight"] ** 2 / mean["sampler_weight_square"]
+    return row | {
+        "sampler/logprob_diff_mean": mean["sampler_diff"],
+        "sampler/logprob_diff_max": float(peaks["sampler_diff_max"]),
+        "sampler/kl_k1": mean["sampler_k1"],
+        "sampler/kl_k3": mean["sampler_k3"],
+        "sampler/ess_fraction": ess,
+    }

@@ -10,8 +10,7 @@ from flax import struct
 
 from jaxrl_reason.learner.objective_weights import Combine
 from jaxrl_reason.rl.components import Component
-from jaxrl_reason.rl.rewards import Rewards, signed_accuracy, without_failed
-from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts import Rewards, Rollouts, signed_accuracy
 
 LossFn = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]]
 # What the loop itself can hand a loss by keyword; components give more.
@@ -92,8 +91,9 @@ def groups_with_signal(rollouts: Rollouts) -> np.ndarray:
     The filter of dynamic sampling (arXiv 2503.14476 eq. 11) looks at accuracy, not at
     the shaped reward.
     """
-    correct = without_failed(rollouts.correct, rollouts.failed)  # [P, G]
-    return correct.max(axis=1) > correct.min(axis=1)
+    judged = ~rollouts.failed  # [P, G]
+    right, wrong = rollouts.correct & judged, ~rollouts.correct & judged
+    return right.any(axis=1) & wrong.any(axis=1)
 
 
 @dataclass(frozen=True)

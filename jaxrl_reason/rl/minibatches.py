@@ -1,23 +1,39 @@
-"""Rollouts split into mini-batches of whole groups and packed for the device."""
+"""Mini-batches of whole groups, packed, and the optimiser steps of one iteration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxrl_reason.learner.forward import policy_logprobs
+from jaxrl_reason.learner.lora_training import lora_objective
+from jaxrl_reason.learner.multi_objective import (
+    advantage_objectives,
+    make_multi_objective_update,
+)
 from jaxrl_reason.learner.packing import (
     Packing,
     PackingShape,
     TrainBatch,
-    pack_inputs,
     pack_sequences,
 )
-from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.learner.state import OptimizerSettings, TrainState
+from jaxrl_reason.learner.update import (
+    Metrics,
+    Objective,
+    make_update,
+    minibatch_counts,
+)
+from jaxrl_reason.losses import Counts
+from jaxrl_reason.models import LoraSettings, Transformer
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Pairs, add_metrics
+from jaxrl_reason.runs.metrics import Pairs
 from jaxrl_reason.sharding import BatchSharding
+
+Params = Any
 
 
 @dataclass(frozen=True)
@@ -33,11 +49,6 @@ class Minibatch:
     index: np.ndarray
     batch: TrainBatch
     plan: Packing
-
-    def with_inputs(self, **inputs: np.ndarray) -> "Minibatch":
-        """Adds inputs given for the whole batch [B, ...]."""
-        own = {name: np.asarray(x)[self.index] for name, x in inputs.items()}
-        return replace(self, batch=pack_inputs(self.batch, self.plan, **own))
 
 
 @dataclass(frozen=True)
@@ -86,50 +97,40 @@ class MinibatchPlan:
         rows = -(-groups * group_size // per_row) + 1
         return cls(num_minibatches, groups, shape, -(-rows // shape.rows))
 
-    def split(
+    def pack(
         self,
         rollouts: Rollouts,
-        rng: np.random.Generator,
+        groups: Iterable[np.ndarray],
         loss_rows: np.ndarray,
     ) -> list[Minibatch]:
-        """Shuffles the groups and packs U mini-batches.
+        """Packs mini-batches of at most `groups_per_minibatch` groups each.
 
         Args:
           rollouts: P groups.
-          rng: for the order of the groups.
+          groups: of each mini-batch, numbers of its groups.
           loss_rows: [B] bool, False where a response does not count in the loss.
         """
-        order = rng.permutation(rollouts.num_prompts)
-        return [
-            self.pack(rollouts, groups, loss_rows)
-            for groups in order.reshape(self.num_minibatches, -1)
-        ]
-
-    def pack(
-        self, rollouts: Rollouts, groups: np.ndarray, loss_rows: np.ndarray
-    ) -> Minibatch:
-        """One mini-batch of at most `groups_per_minibatch` groups."""
-        g = rollouts.group_size
-        index = (groups[:, None] * g + np.arange(g)).reshape(-1)
-        prompts = [
-            rollouts.prompt_tokens[i // g, : rollouts.prompt_lengths[i // g]]
-            for i in index
-        ]
-        responses = [
-            rollouts.tokens[i // g, i % g, : rollouts.lengths[i // g, i % g]]
-            for i in index
-        ]
-        batch, plan = pack_sequences(
-            prompts,
-            responses,
-            self.shape,
-            num_micro=self.num_micro,
-            response_width=rollouts.width,
-            group_ids=np.arange(len(index)) // g,
-            loss_rows=loss_rows[index],
-            prompt_ids=index // g,
-        )
-        return Minibatch(index, batch, plan)
+        g, t = rollouts.tokens.shape[1:]
+        lengths, tokens = rollouts.lengths.reshape(-1), rollouts.tokens.reshape(-1, t)
+        packed = []
+        for own in groups:
+            index = (own[:, None] * g + np.arange(g)).reshape(-1)  # [N] rows of [B]
+            prompts = [
+                rollouts.prompt_tokens[p, : rollouts.prompt_lengths[p]]
+                for p in index // g
+            ]
+            batch, plan = pack_sequences(
+                prompts,
+                [tokens[i, : lengths[i]] for i in index],
+                self.shape,
+                num_micro=self.num_micro,
+                response_width=t,
+                group_ids=np.arange(len(index)) // g,
+                loss_rows=loss_rows[index],
+                prompt_ids=index // g,
+            )
+            packed.append(Minibatch(index, batch, plan))
+        return packed
 
 
 @dataclass(frozen=True)
@@ -174,16 +175,16 @@ def run_updates(
     Returns:
       The state and the metrics of all updates, added up.
     """
-    pairs: Pairs = {}
-    for i, minibatch in enumerate(minibatches):
-        full = minibatch.with_inputs(**inputs)
-        batch = batch_sharding.put_micro_batches(full.batch)
-        live = full.plan.live
+    found: list[Pairs] = []
+    for i, m in enumerate(minibatches):
+        own = {name: m.plan.place(np.asarray(x)[m.index]) for name, x in inputs.items()}
+        batch = batch_sharding.put_micro_batches(replace(m.batch, inputs=own))
+        live = m.plan.live
         if more_inputs is not None and (more := more_inputs(state, batch, live, i)):
             batch = batch_sharding.put_micro_batches(batch.with_inputs(**more))
         state, metrics = update(state, batch, live, **given)
-        pairs = add_metrics(pairs, metrics)
-    return state, pairs
+        found.append(metrics)
+    return state, jax.tree.map(lambda *xs: sum(xs), *found)
 
 
 def score_sequences(
@@ -205,5 +206,80 @@ def score_sequences(
     total = 1 + max(int(m.index.max()) for m in minibatches)
     out = np.zeros((total, started[0].shape[-1]), np.float32)
     for m, placed in zip(minibatches, started, strict=True):
-        out[m.index] = m.plan.collect(placed)
+        out[m.index] = np.asarray(placed)[m.plan.micro, m.plan.slot]
     return out
+
+
+def build_update(
+    model: Transformer,
+    method: Method,
+    optimizer: OptimizerSettings,
+    *,
+    temperature: float,
+    num_groups: int,
+    lora: LoraSettings | None = None,
+) -> Callable[..., tuple[TrainState, Any]]:
+    """The policy's jitted step, of one objective or of several."""
+    objective = policy_objective(
+        model, method, temperature=temperature, num_groups=num_groups
+    )
+    if lora is not None:
+        objective = lora_objective(objective, lora)
+    of_minibatch = None
+    if "correct" in method.loss_inputs:
+        of_minibatch = positive_counts(num_groups)
+    if method.gradients is None:
+        return make_update(
+            objective,
+            optimizer.build(),
+            num_groups=num_groups,
+            of_minibatch=of_minibatch,
+        )
+    return make_multi_objective_update(
+        advantage_objectives(objective, method.gradients.num_objectives),
+        method.gradients.combine,
+        optimizer.build(),
+        num_groups=num_groups,
+        of_minibatch=of_minibatch,
+    )
+
+
+def policy_objective(
+    model: Transformer, method: Method, *, temperature: float, num_groups: int
+) -> Objective:
+    """The method's policy loss on a packed micro-batch of M rows, C slots each."""
+    names = [name for name in method.all_loss_inputs if name != "entropy"]
+
+    def objective(
+        params: Params, batch: TrainBatch, counts: Counts, **given: Any
+    ) -> tuple[jax.Array, Metrics]:
+        logprobs, entropy = policy_logprobs(model, params, batch, temperature)
+        inputs: dict[str, Any] = {}
+        if "entropy" in method.loss_inputs:
+            inputs["entropy"] = entropy  # [Q, T]
+        for name in names:
+            if name == "group_ids":
+                inputs |= {name: batch.group_ids, "num_groups": num_groups}
+            else:
+                inputs[name] = batch[name]  # [Q, T] or [Q]
+        return method.loss(
+            logprobs,
+            batch.inputs["old_logprobs"],
+            batch.inputs["advantages"],
+            batch.mask,
+            counts,
+            **inputs,
+            **given,
+        )
+
+    return objective
+
+
+def positive_counts(num_groups: int) -> Callable[[TrainBatch], dict[str, Any]]:
+    """f(mini-batch) -> `positive_counts`: the counts of its right responses."""
+
+    def of_minibatch(batch: TrainBatch) -> dict[str, Any]:
+        right = replace(batch, mask=batch.mask & batch["correct"][..., None])
+        return {"positive_counts": minibatch_counts(right, num_groups)}
+
+    return of_minibatch

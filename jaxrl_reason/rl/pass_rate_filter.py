@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxrl_reason.data.pass_rates import PassRates, Rule, kept_ids
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
+from jaxrl_reason.rl.iteration import model_params
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 
@@ -64,7 +65,7 @@ def keep_by_pass_rate(
     """
 
     def prepare(learner: RLLearner, state: RLState) -> list[int]:
-        rates = measure_pass_rates(learner, learner.model_params(state), problems)
+        rates = measure_pass_rates(learner, model_params(learner, state), problems)
         ids = kept_ids(rates, rule)
         if len(ids) < learner.settings.prompts_per_step:
             raise ValueError(

@@ -7,21 +7,20 @@ from typing import Any
 import jax
 from flax import struct
 
-from jaxrl_reason.learner.forward import policy_logprobs
+from jaxrl_reason.learner.forward import logprobs_of
 from jaxrl_reason.learner.lora_training import (
     LoraAdapter,
     build_lora,
     init_policy_state,
 )
-from jaxrl_reason.learner.packing import PackingShape, TrainBatch
+from jaxrl_reason.learner.packing import PackingShape
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.update import make_scorer
-from jaxrl_reason.models import LoraSettings, Transformer, with_lora
+from jaxrl_reason.models import LoraSettings, Transformer
 from jaxrl_reason.rl.collect import SampleFn
 from jaxrl_reason.rl.components import ComponentLearner, FrozenModel, LearnerSetup
 from jaxrl_reason.rl.method import Advantages, Experience, Method
-from jaxrl_reason.rl.minibatches import MinibatchPlan
-from jaxrl_reason.rl.policy_update import build_update
+from jaxrl_reason.rl.minibatches import MinibatchPlan, build_update
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
@@ -171,6 +170,8 @@ class RLLearner:
       plan: shapes of the policy's mini-batches.
       batch_sharding: where batches live.
       optimizer: of the policy.
+      learning_rate: updates of the policy made -> the rate.
+      loss_inputs: names of what the loss is handed by keyword.
       sample: the sampler of rollouts.
       score: params, batch -> log-probs [B, T]; jitted.
       advantages: the method's, jitted.
@@ -185,18 +186,14 @@ class RLLearner:
     plan: MinibatchPlan
     batch_sharding: BatchSharding
     optimizer: OptimizerSettings
+    learning_rate: Callable[[Any], Any]
+    loss_inputs: tuple[str, ...]
     sample: SampleFn
     score: Callable[..., jax.Array]
     advantages: Callable[[Experience], Advantages]
     update: Callable[..., tuple[TrainState, Any]]
     components: tuple[ComponentLearner, ...] = ()
     lora: LoraAdapter | None = None
-
-    def model_params(self, state: RLState) -> Params:
-        """What the model is applied with: the policy's parameters, LoRA on its base."""
-        if self.lora is None or state.base is None:
-            return state.policy.params
-        return with_lora(state.base, state.policy.params, self.lora.settings)
 
 
 def build_rl_learner(
@@ -250,9 +247,6 @@ def build_rl_learner(
         tuple(teachers),
     )
 
-    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
-        return policy_logprobs(model, params, batch, temperature)[0]
-
     return RLLearner(
         task=task,
         method=method,
@@ -260,8 +254,10 @@ def build_rl_learner(
         plan=plan,
         batch_sharding=batch_sharding,
         optimizer=optimizer,
+        learning_rate=optimizer.schedule(),
+        loss_inputs=method.all_loss_inputs,
         sample=sample or make_sampler(model, sampling, settings.group_size),
-        score=make_scorer(logprobs),
+        score=make_scorer(logprobs_of(model, temperature)),
         advantages=jax.jit(method.advantages),
         update=build_update(
             model,

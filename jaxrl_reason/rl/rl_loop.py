@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 
 from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.iteration import model_params, rl_iteration
 from jaxrl_reason.rl.pass_rate_filter import pass_rates
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import Row
-from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.monitor import CompileCounter
 
 Params = Any
 
@@ -77,7 +77,7 @@ def train_rl(
                 row |= hooks.annotate(state.step)
             if hooks.due(state.step, learner.settings.steps) and hooks.evaluate:
                 with timer("evaluate"):
-                    row |= hooks.evaluate(learner.model_params(state))
+                    row |= hooks.evaluate(model_params(learner, state))
                 row |= timer.take()
                 if hooks.show_samples is not None:
                     hooks.show_samples(state.step, collected.fresh)

@@ -1,16 +1,19 @@
-"""The values that cross borders in training: rollouts, packed sequences, batches.
+"""Rollouts, groups of graded responses on the host, and rewards as functions of them.
 
-Rollouts live on the host, one row per prompt. Training sees the same sequences packed
-into rows of a fixed width (see `packing`), so that no matrix product is spent on
-padding; the losses see them unpacked again, one sequence a row of scalars.
+Training sees the same sequences packed into rows of a fixed width (see `packing`), so
+that no matrix product is spent on padding; the losses see them unpacked again, one
+sequence a row of scalars.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
+
+from jaxrl_reason.losses import soft_overlong_penalty
 
 _EXTRAS = "extras/"  # before the names of extras in a checkpoint
 
@@ -51,32 +54,11 @@ class Rollouts:
     failed: np.ndarray
     rewards: np.ndarray
     policy_step: np.ndarray
-    # [P, G, ...] what only some methods have, by name: `reward_components` that add up
-    # to `rewards`, or what a component of the method adds. Estimators see it too.
     extras: Mapping[str, np.ndarray] = struct.field(default_factory=dict)
-
-    @property
-    def num_prompts(self) -> int:
-        """P."""
-        return int(self.tokens.shape[0])
-
-    @property
-    def group_size(self) -> int:
-        """G."""
-        return int(self.tokens.shape[1])
-
-    @property
-    def width(self) -> int:
-        """T."""
-        return int(self.tokens.shape[2])
 
     def select(self, index: np.ndarray | slice) -> Self:
         """The groups at `index`, in that order."""
         return jax.tree.map(lambda x: x[index], self)
-
-    def mask(self) -> np.ndarray:
-        """[P, G, T] bool, True on sampled tokens."""
-        return np.arange(self.width) < self.lengths[..., None]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Name -> array, as checkpoints store it."""
@@ -97,3 +79,71 @@ class Rollouts:
 def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
     """Groups of several rollouts one after the other, oldest first."""
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+Rewards = Callable[[Rollouts], np.ndarray]
+
+
+def signed_accuracy(rollouts: Rollouts) -> np.ndarray:
+    """+1 for a right answer, -1 for a wrong one (DAPO, arXiv 2503.14476 eq. 7)."""
+    return np.where(rollouts.correct, 1.0, -1.0).astype(np.float32)
+
+
+def binary_accuracy(rollouts: Rollouts) -> np.ndarray:
+    """1 for a right answer, 0 for a wrong one."""
+    return rollouts.correct.astype(np.float32)
+
+
+def formatted_accuracy(rollouts: Rollouts) -> np.ndarray:
+    """1 for a right answer in the task's format, else 0."""
+    return (rollouts.correct & rollouts.format_ok).astype(np.float32)
+
+
+def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
+    """Adds `weight` to the reward of every response that keeps the task's format.
+
+    Rewards with components get one component more.
+    """
+
+    def shaped(rollouts: Rollouts) -> np.ndarray:
+        given, more = rewards(rollouts), np.float32(weight) * rollouts.format_ok
+        if given.ndim == 2:
+            return given + more
+        return np.concatenate([given, more[..., None]], axis=-1)
+
+    return shaped
+
+
+def soft_overlong_rewards(max_length: int, cache_length: int) -> Rewards:
+    """Accuracy of +-1 plus the soft overlong punishment, lengths in tokens.
+
+    DAPO's reward (arXiv 2503.14476 eq. 7 and 13).
+    """
+
+    def rewards(rollouts: Rollouts) -> np.ndarray:
+        penalty = soft_overlong_penalty(
+            jnp.asarray(rollouts.lengths),
+            max_length=max_length,
+            cache_length=cache_length,
+        )
+        accuracy = np.where(rollouts.correct, np.float32(1), np.float32(-1))
+        return accuracy + np.asarray(penalty)
+
+    return rewards
+
+
+def accuracy_and_format(rollouts: Rollouts) -> np.ndarray:
+    """[P, G, 2]: 1 for a right answer, and 1 for the task's format."""
+    both = (rollouts.correct, rollouts.format_ok)
+    return np.stack(both, axis=-1).astype(np.float32)
+
+
+def without_failed(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """[P, G]: where grading failed, the mean of the group's other values (or 0).
+
+    So a response that nobody could judge neither helps nor harms: its own advantage is
+    0 and the baseline of its group stays that of the others.
+    """
+    counted = (~failed).sum(axis=1, keepdims=True)
+    total = np.where(failed, 0, values).sum(axis=1, keepdims=True)
+    return np.where(failed, total / np.maximum(counted, 1), values).astype(np.float32)

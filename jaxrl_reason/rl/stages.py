@@ -160,10 +160,10 @@ def fit_surplus(
     fits = surplus.lengths.max(axis=1) <= s.max_new_tokens
     fits &= surplus.prompt_lengths <= s.prompt_width
     refills = method.dynamic_sampling is not None
-    fits &= refills and surplus.group_size == s.group_size
+    fits &= refills and surplus.lengths.shape[1] == s.group_size
     where = np.flatnonzero(fits)
     where = where[max(0, len(where) - (s.prompts_per_step - 1)) :]
-    dropped = surplus.num_prompts - len(where)
+    dropped = len(surplus.problem_ids) - len(where)
     if not len(where):
         return None, dropped
     kept = surplus.select(where)

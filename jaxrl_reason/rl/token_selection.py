@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.rl.iteration import model_params
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState
@@ -33,7 +34,7 @@ class TokenSelection(Component):
         """The jitted choice."""
 
         def select(logprobs: jax.Array, batch: TrainBatch, key: jax.Array) -> jax.Array:
-            shape = batch.mask.shape  # [K, M, C, T]
+            shape = batch.mask.shape  # [K, Q, T]
             fields = (logprobs, batch["old_logprobs"], batch["advantages"], batch.mask)
             flat = [jnp.asarray(x).reshape(-1, shape[-1]) for x in fields]  # [N, T]
             return self.choose(*flat, key).reshape(shape)
@@ -43,7 +44,7 @@ class TokenSelection(Component):
 
 @dataclass(frozen=True)
 class TokenSelector(ComponentLearner):
-    """The jitted choice (logprobs, batch [K, ...], key) -> [K, M, C, T].
+    """The jitted choice (logprobs, batch [K, ...], key) -> [K, Q, T].
 
     Attributes:
       select: f(logprobs, batch, key) -> the chosen tokens.
@@ -63,5 +64,5 @@ class TokenSelector(ComponentLearner):
         """Chosen with the whole mini-batch and the policy of now."""
         key = jax.random.key(learner.settings.seed)
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), update)
-        logprobs = learner.score(learner.model_params(state), batch, live)
+        logprobs = learner.score(model_params(learner, state), batch, live)
         return {"selected": self.select(logprobs, batch, key)}

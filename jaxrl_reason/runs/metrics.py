@@ -4,10 +4,12 @@ The loop measures in (total, count) pairs, because pairs add up over micro-batch
 devices and updates where means do not. They are divided once, here, on the host.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,39 @@ def finish_metrics(metrics: Pairs, group: str = "") -> Row:
         for name, (total, count) in on_host.items()
         if float(count) != 0.0
     }
+
+
+class PhaseTimer:
+    """Adds up the wall seconds of named phases.
+
+    JAX returns before the device has finished: a phase should end with reading its
+    result (`jax.block_until_ready`), or its time lands in the next phase.
+
+    >>> timer = PhaseTimer()
+    >>> with timer("rollout"):
+    ...     pass
+    >>> list(timer.take())
+    ['time/rollout_s']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Times the block; blocks of one name add up, also when one fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+
+    def take(self) -> dict[str, float]:
+        """Returns `time/<phase>_s` of every phase and starts from zero."""
+        row = {f"time/{phase}_s": spent for phase, spent in self.seconds.items()}
+        self.seconds = {}
+        return row
 
 
 class MetricsLog:

@@ -1,11 +1,9 @@
-"""What a run costs: compilations, seconds a phase, memory, and what it ran on."""
+"""What a run costs: compilations, memory; and what it ran on."""
 
 import contextlib
 import importlib.metadata
 import platform
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -86,39 +84,6 @@ class CompileCounter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class PhaseTimer:
-    """Adds up the wall seconds of named phases.
-
-    JAX returns before the device has finished: a phase should end with reading its
-    result (`jax.block_until_ready`), or its time lands in the next phase.
-
-    >>> timer = PhaseTimer()
-    >>> with timer("rollout"):
-    ...     pass
-    >>> list(timer.take())
-    ['time/rollout_s']
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Times the block; blocks of one name add up, also when one fails."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
-
-    def take(self) -> dict[str, float]:
-        """Returns `time/<phase>_s` of every phase and starts from zero."""
-        row = {f"time/{phase}_s": spent for phase, spent in self.seconds.items()}
-        self.seconds = {}
-        return row
 
 
 def peak_memory_bytes() -> int:

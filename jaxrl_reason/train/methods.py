@@ -19,7 +19,7 @@ from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.recipes.ppo import ppo
-from jaxrl_reason.rl.rewards import with_format_reward
+from jaxrl_reason.rl.rollouts import with_format_reward
 
 Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
 

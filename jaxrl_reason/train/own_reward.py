@@ -10,8 +10,7 @@ import numpy as np
 
 from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.rewards import Rewards
-from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts import Rewards, Rollouts
 from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 

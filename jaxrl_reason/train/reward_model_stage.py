@@ -105,7 +105,7 @@ class RewardModel:
         if not len(places):
             raise NoSignalError(
                 "a question must have a right and a wrong complete response, got none "
-                f"of {rollouts.num_prompts}"
+                f"of {len(rollouts.problem_ids)}"
             )
         return as_comparisons(as_pairs(rollouts, places)), round_metrics(rollouts)
 

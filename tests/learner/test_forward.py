@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.learner.forward import critic_values, policy_logprobs, sequences
-from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
+from jaxrl_reason.learner.forward import critic_values, policy_logprobs
+from jaxrl_reason.learner.packing import PackingShape, pack_sequences
 from jaxrl_reason.losses import batch_counts, grpo_loss, sequence_mean
 from jaxrl_reason.models import ValueModel
 from tests.rl.helpers import (
     CONFIG,
     VOCAB,
     one_device,
+    pack_inputs,
     random_params,
     tiny_model,
 )
@@ -59,11 +60,11 @@ APART = PackingShape(rows=len(LENGTHS), width=12, slots=1)
 def loss_and_gradient(params, batch):
     def loss(params):
         logprobs, entropy = policy_logprobs(tiny_model(), params, batch, TEMPERATURE)
-        mask = sequences(batch.mask)
+        mask = batch.mask
         value, _ = grpo_loss(
             logprobs,
-            sequences(batch["old_logprobs"]),
-            sequences(batch["advantages"]),
+            batch["old_logprobs"],
+            batch["advantages"],
             mask,
             batch_counts(mask),
             entropy=entropy,
@@ -91,14 +92,13 @@ def results(params):
 
 
 def by_sequence(x, batch, plan):
-    """[M * C, T] -> [B, T], zero outside the mask."""
-    placed = np.where(batch.mask, np.reshape(x, batch.mask.shape), 0.0)
-    return plan.collect(placed[None])
+    """[Q, T] -> [B, T], zero outside the mask."""
+    return np.where(batch.mask, x, 0.0)[plan.slot]
 
 
 def test_several_sequences_share_a_row():
     _, plan = packed(TOGETHER)
-    assert plan.slot.max() == 2
+    assert (plan.slot % TOGETHER.slots).max() == 2
 
 
 def test_packed_logprobs_and_entropies_equal_those_of_single_rows(results):
@@ -134,7 +134,7 @@ def test_a_sequence_mean_over_packed_rows_would_differ(results):
     logprobs = jnp.asarray(plan.place(results["apart"][1][0])[0])
     mask = jnp.asarray(batch.mask)
     rows = (logprobs.reshape(TOGETHER.rows, -1), mask.reshape(TOGETHER.rows, -1))
-    slots = (sequences(logprobs), sequences(mask))
+    slots = (logprobs, mask)
     right, wrong = (sequence_mean(*x, batch_counts(x[1])) for x in (slots, rows))
     by_hand = np.mean(
         [

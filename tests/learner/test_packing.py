@@ -5,12 +5,11 @@ from hypothesis import given, settings
 
 from jaxrl_reason.learner.packing import (
     PackingShape,
-    pack_inputs,
     pack_sequences,
     plan_packing,
 )
 from jaxrl_reason.rl.rollouts import concatenate
-from tests.rl.helpers import fake_rollouts
+from tests.rl.helpers import fake_rollouts, pack_inputs
 
 SHAPE = PackingShape(rows=2, width=8, slots=3)
 
@@ -47,7 +46,7 @@ def test_rows_hold_whole_sequences_side_by_side(case):
     assert taken.sum() == lengths.sum()
     slots = set(zip(plan.micro, plan.row, plan.slot, strict=True))
     assert len(slots) == len(lengths)
-    assert plan.slot.max() < shape.slots
+    np.testing.assert_array_equal(plan.slot // shape.slots, plan.row)
 
 
 @settings(max_examples=100, deadline=None)
@@ -60,13 +59,13 @@ def test_live_micro_batches_come_first_and_hold_everything(case):
 
 @settings(max_examples=50, deadline=None)
 @given(packings())
-def test_collect_is_the_inverse_of_place(case):
+def test_place_puts_each_sequence_into_its_slot(case):
     lengths, shape = case
     plan = plan_packing(lengths, shape, rows_for(lengths, shape))
     values = np.arange(1.0, 2 * len(lengths) + 1).reshape(-1, 2)
     placed = plan.place(values)
-    assert placed.shape == (plan.num_micro, shape.rows, shape.slots, 2)
-    np.testing.assert_array_equal(plan.collect(placed), values)
+    assert placed.shape == (plan.num_micro, shape.rows * shape.slots, 2)
+    np.testing.assert_array_equal(placed[plan.micro, plan.slot], values)
     assert placed.sum() == values.sum()  # empty slots are zero
 
 
@@ -124,15 +123,15 @@ def test_pack_sequences_by_hand():
         batch.segment_ids[0], [[1, 1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0, 0, 0]]
     )
     # The last prompt token's state predicts the first response token.
-    np.testing.assert_array_equal(batch.starts[0], [[1, 5, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(batch.group_ids[0], [[0, 1, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(batch.starts[0], [1, 5, 0, 0, 0, 0])
+    np.testing.assert_array_equal(batch.group_ids[0], [0, 1, 0, 1, 0, 0])
     # A sampled 0 is a token like any other: masks come from counts, not from ids. The
     # third sequence is out of the loss.
     np.testing.assert_array_equal(
         batch.mask[0],
         [
-            [[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]],
-            [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            *([1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]),
+            *([0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]),
         ],
     )
     for name in ("tokens", "segment_ids", "mask", "starts"):
@@ -145,7 +144,7 @@ def test_a_mask_from_ids_would_lose_the_sampled_zero():
     batch, plan = pack_sequences(
         [np.array([3])], [response], SHAPE, num_micro=1, response_width=4
     )
-    mask = plan.collect(batch.mask)[0]
+    mask = batch.mask[plan.micro, plan.slot][0]
     from_ids = np.array([7, 0, 1, 0]) != 0
     assert mask.tolist() == [True, True, True, False]
     assert mask.tolist() != from_ids.tolist()
@@ -165,10 +164,10 @@ def test_every_sequence_can_be_read_back_from_its_row(case, seed):
         num_micro=rows_for(lengths, shape),
         response_width=shape.width,
     )
-    starts, mask = plan.collect(batch.starts), plan.collect(batch.mask)
+    starts, mask = (x[plan.micro, plan.slot] for x in (batch.starts, batch.mask))
     for i, ids in enumerate(whole):
         where = (plan.micro[i], plan.row[i])
-        own = batch.segment_ids[where] == plan.slot[i] + 1
+        own = batch.segment_ids[where] == plan.segment[i]
         np.testing.assert_array_equal(batch.tokens[where][own], ids)
         np.testing.assert_array_equal(batch.positions[where][own], range(len(ids)))
         response = batch.tokens[where][starts[i] + 1 :][: mask[i].sum()]
@@ -212,8 +211,8 @@ def test_pack_inputs_puts_values_into_their_slots():
     values = np.arange(28.0).reshape(4, 7)
     full = pack_inputs(batch, plan, advantages=values, old_logprobs=-values)
     assert full["advantages"].shape == full.mask.shape
-    np.testing.assert_array_equal(plan.collect(full["advantages"]), values)
-    np.testing.assert_array_equal(plan.collect(full["old_logprobs"]), -values)
+    np.testing.assert_array_equal(full["advantages"][plan.micro, plan.slot], values)
+    np.testing.assert_array_equal(full["old_logprobs"][plan.micro, plan.slot], -values)
     assert "ref_logprobs" not in full.inputs
     assert full.tokens is batch.tokens
 
@@ -222,7 +221,7 @@ def test_rollouts_select_and_concatenate_keep_groups_whole():
     a = fake_rollouts([[1, 0], [0, 0], [1, 1]])
     b = fake_rollouts([[0, 1]], first_id=10, seed=1)
     both = concatenate([a, b])
-    assert (both.num_prompts, both.group_size, both.width) == (4, 2, 6)
+    assert both.tokens.shape == (4, 2, 6)
     chosen = both.select(np.array([3, 0]))
     assert chosen.problem_ids.tolist() == [10, 0]
     np.testing.assert_array_equal(chosen.tokens[0], b.tokens[0])
@@ -230,10 +229,17 @@ def test_rollouts_select_and_concatenate_keep_groups_whole():
     assert both.select(slice(1, 3)).correct.tolist() == [[0, 0], [1, 1]]
 
 
-def test_the_mask_of_rollouts_counts_tokens():
-    rollouts = fake_rollouts([[1, 0]], lengths=[[2, 6]])
+def test_the_mask_counts_tokens():
+    sizes = [2, 6]
+    batch, plan = pack_sequences(
+        [np.array([3])] * 2,
+        [np.zeros(n, int) for n in sizes],
+        SHAPE,
+        num_micro=1,
+        response_width=6,
+    )
     np.testing.assert_array_equal(
-        rollouts.mask(), [[[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]]
+        batch.mask[plan.micro, plan.slot], [[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
     )
 
 

@@ -37,7 +37,7 @@ def test_short_examples_share_rows_and_only_responses_count():
     batch, plan = pack_examples(SETTINGS, EXAMPLES)
     # 5 + 3, twice, and 11, twice: four rows or fewer in place of six.
     assert plan.live == 2
-    assert plan.collect(batch.mask).sum(1).tolist() == [3, 2, 8] * 2
+    assert batch.mask[plan.micro, plan.slot].sum(1).tolist() == [3, 2, 8] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxrl_reason.learner.forward import critic_values, policy_logprobs, sequences
-from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
+from jaxrl_reason.learner.forward import critic_values, policy_logprobs
+from jaxrl_reason.learner.packing import PackingShape, pack_sequences
 from jaxrl_reason.losses import batch_counts, grpo_loss
 from jaxrl_reason.models import Transformer, ValueModel, init_params
 from jaxrl_reason.rl.minibatches import MinibatchPlan
-from tests.rl.helpers import CONFIG, VOCAB, fake_rollouts
+from tests.rl.helpers import CONFIG, VOCAB, fake_rollouts, pack_inputs
 
 WIDTH = 6  # T
 PROMPT_IDS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
@@ -46,8 +46,7 @@ def packed(shape, prompt_ids):
 
 
 def by_sequence(x, batch, plan):
-    placed = np.asarray(x).reshape(1, *batch.mask.shape)
-    return plan.collect(np.where(batch.mask, placed, 0))
+    return np.where(batch.mask, x, 0)[plan.slot]
 
 
 def outcome(config, batch, plan):
@@ -61,11 +60,7 @@ def outcome(config, batch, plan):
 
     def loss(params):
         logprobs, _ = policy_logprobs(model, params, batch, 0.8)
-        old, advantages = (
-            sequences(batch["old_logprobs"]),
-            sequences(batch["advantages"]),
-        )
-        mask = sequences(batch.mask)
+        old, advantages, mask = batch["old_logprobs"], batch["advantages"], batch.mask
         value, _ = grpo_loss(logprobs, old, advantages, mask, batch_counts(mask))
         return value, logprobs
 
@@ -148,7 +143,7 @@ def test_every_sequence_can_be_read_back_from_its_row(case):
         response_width=width,
         prompt_ids=ids,
     )
-    starts = plan.collect(batch.starts)
+    starts = batch.starts[plan.micro, plan.slot]
     for i, response in enumerate(responses):
         where = (plan.micro[i], plan.row[i])
         branch = batch.branch_ids[where]
@@ -178,7 +173,8 @@ def test_the_rows_that_a_plan_allocates_are_enough(num_prompts, size, seed):
         shape=PackingShape(1, longest + int(rng.integers(0, 3 * WIDTH)), 4),
         max_sequence=longest,
     )
-    plan.split(rollouts, rng, np.ones(num_prompts * size, bool))
+    order = rng.permutation(num_prompts)[None]
+    plan.pack(rollouts, order, np.ones(num_prompts * size, bool))
 
 
 def test_prompts_of_one_id_are_the_same():

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_reason.learner.forward import policy_logprobs, sequences, unpack
-from jaxrl_reason.learner.packing import PackingShape, pack_inputs, pack_sequences
+from jaxrl_reason.learner.forward import policy_logprobs, unpack
+from jaxrl_reason.learner.packing import PackingShape, pack_sequences
 from jaxrl_reason.learner.sft import sft_objective
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import (
@@ -28,13 +28,14 @@ from jaxrl_reason.losses import (
     grpo_loss,
     prompt_mean,
 )
-from jaxrl_reason.rl.policy_update import policy_objective
+from jaxrl_reason.rl.minibatches import policy_objective
 from jaxrl_reason.runs.metrics import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     VOCAB,
     copied,
     one_device,
+    pack_inputs,
     random_params,
     same_trees,
     tiny_model,
@@ -84,7 +85,7 @@ def with_loss(loss):
     def objective(params, batch, counts):
         args = (batch["old_logprobs"], batch["advantages"], batch.mask)
         logprobs = bigram_logprobs(params, batch)
-        return loss(logprobs, *map(sequences, args), counts, batch=batch)
+        return loss(logprobs, *args, counts, batch=batch)
 
     return objective
 
@@ -94,7 +95,7 @@ def token_level(*args, batch):
 
 
 def sequence_level(*args, batch):
-    return grpo_loss(*args, ref_logprobs=sequences(batch["ref_logprobs"]), kl_coef=0.2)
+    return grpo_loss(*args, ref_logprobs=batch["ref_logprobs"], kl_coef=0.2)
 
 
 def fixed_length(*args, batch):
@@ -102,7 +103,7 @@ def fixed_length(*args, batch):
 
 
 def prompt_level(logprobs, old, advantages, mask, counts, *, batch):
-    ids = sequences(batch.group_ids)
+    ids = batch.group_ids
     value = prompt_mean(logprobs * advantages, mask, ids, counts, num_groups=GROUPS)
     return value, {}
 
@@ -148,7 +149,7 @@ def test_the_mean_of_micro_batch_means_would_differ(bigram, loss):
     objective = with_loss(loss)
     means = [
         objective(bigram, part, batch_counts(
-            sequences(part.mask), sequences(part.group_ids), num_groups=GROUPS
+            part.mask, part.group_ids, num_groups=GROUPS
         ))[0]
         for part in (micro_batch(batch, k) for k in range(plan.live))
     ]  # fmt: skip
@@ -226,7 +227,7 @@ def test_what_dead_micro_batches_hold_does_not_matter(bigram):
 def test_counts_are_of_the_whole_mini_batch():
     for batch, _ in (ONE, MANY, SPARE):
         counts = minibatch_counts(batch, GROUPS)
-        lengths = np.asarray(ONE[1].collect(ONE[0].mask)).sum(1)
+        lengths = np.asarray(ONE[0].mask[ONE[1].micro, ONE[1].slot]).sum(1)
         assert int(counts.tokens) == lengths.sum()
         assert int(counts.sequences) == 11  # one is out of the loss
         assert counts.group_tokens.tolist() == [lengths[:6].sum(), lengths[6:].sum()]
@@ -347,10 +348,9 @@ def test_a_scorer_gives_every_live_micro_batch(bigram):
     scores = make_scorer(bigram_logprobs)(bigram, batch, plan.live)
     assert scores.shape == batch.mask.shape
     one = make_scorer(bigram_logprobs)(bigram, ONE[0], ONE[1].live)
-    mask = ONE[1].collect(ONE[0].mask)
-    np.testing.assert_allclose(
-        plan.collect(scores)[mask], ONE[1].collect(one)[mask], rtol=1e-6
-    )
+    mask = ONE[0].mask[ONE[1].micro, ONE[1].slot]
+    found, wanted = scores[plan.micro, plan.slot], one[ONE[1].micro, ONE[1].slot]
+    np.testing.assert_allclose(found[mask], wanted[mask], rtol=1e-6)
     assert not np.asarray(scores)[plan.live :].any()
 
 
@@ -369,7 +369,7 @@ def test_the_supervised_objective_is_the_mean_likelihood_of_response_tokens():
     )
     mean, _ = jax.jit(score)(params, part, minibatch_counts(batch, GROUPS))
     np.testing.assert_allclose(loss, -mean, rtol=1e-6)
-    assert float(metrics["entropy"][1]) == plan.collect(batch.mask).sum()
+    assert float(metrics["entropy"][1]) == batch.mask[plan.micro, plan.slot].sum()
 
 
 def _mean_logprob(logprobs, old, advantages, mask, counts):

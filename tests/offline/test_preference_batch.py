@@ -33,13 +33,15 @@ def test_both_responses_of_a_pair_stand_in_one_row_side_by_side():
     assert set(plan.slot[::2] % 2) == {0}
     # 8 and 9 tokens, 8 and 10 share a row of 24; the pair of 16 has one of its own.
     assert plan.live == 3
-    np.testing.assert_array_equal(plan.collect(batch.group_ids), np.arange(8) // 2)
+    np.testing.assert_array_equal(
+        batch.group_ids[plan.micro, plan.slot], np.arange(8) // 2
+    )
 
 
 def test_every_response_is_where_the_batch_says():
     batch, plan = pack_pairs(SETTINGS, PAIRS)
     both = [(p.prompt, r) for p in PAIRS for r in (p.chosen, p.rejected)]
-    starts = plan.collect(batch.starts)
+    starts = batch.starts[plan.micro, plan.slot]
     for i, (prompt, response) in enumerate(both):
         row = (plan.micro[i], plan.row[i])
         first, n = starts[i] - len(prompt) + 1, len(prompt) + len(response)
@@ -49,7 +51,7 @@ def test_every_response_is_where_the_batch_says():
         assert set(batch.segment_ids[row][inside]) == {plan.slot[i] + 1}
         assert (batch.segment_ids[row] == plan.slot[i] + 1).sum() == n
     lengths = [len(r) for _, r in both]
-    assert plan.collect(batch.mask).sum(1).tolist() == lengths
+    assert batch.mask[plan.micro, plan.slot].sum(1).tolist() == lengths
     assert batch.mask.sum() == sum(lengths)
 
 

@@ -54,7 +54,7 @@ BIGRAM_SCORE = jax.jit(jax.vmap(bigram_logprobs, in_axes=(None, 0)))
 def bigram_batch(batch: TrainBatch) -> TrainBatch:
     """With the reference's log-probs, and nan where no response token stands."""
     params = {"logits": jnp.asarray(logits(5), jnp.float32)}
-    ref = np.asarray(BIGRAM_SCORE(params, batch)).reshape(batch.mask.shape)
+    ref = np.asarray(BIGRAM_SCORE(params, batch))
     return batch.with_inputs(ref_logprobs=np.where(batch.mask, ref, np.nan))
 
 
@@ -149,7 +149,7 @@ def one_pair_a_micro_batch(pairs):
     """The same shape as `pack_pairs` of all, the pairs as far apart as can be."""
     alone = [pack_pairs(SETTINGS, [pair])[0] for pair in pairs]
     batch = jax.tree.map(lambda *xs: np.stack([x[0] for x in xs]), *alone)
-    numbers = np.arange(len(pairs)).reshape(-1, 1, 1)
+    numbers = np.arange(len(pairs)).reshape(-1, 1)
     return dataclasses.replace(
         batch, group_ids=np.where(batch.mask.any(-1), numbers, 0)
     )

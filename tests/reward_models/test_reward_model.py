@@ -73,13 +73,13 @@ UNEVEN = [
 def test_a_comparison_stands_in_one_row_with_a_slot_for_each_candidate():
     batch, plan = pack_comparisons(SETTINGS, UNEVEN, (2, 2))
     assert len(plan.slot) == 4 + 3 + 2
-    owner = plan.collect(batch.group_ids)
+    owner = batch.group_ids[plan.micro, plan.slot]
     assert owner.tolist() == [0] * 4 + [1] * 3 + [2] * 2
     for i in range(3):
         mine = owner == i
         assert len({*zip(plan.micro[mine], plan.row[mine], strict=True)}) == 1
     assert (plan.slot % 4).tolist() == [0, 1, 2, 3, 0, 2, 3, 0, 2]
-    starts = plan.collect(batch.starts)
+    starts = batch.starts[plan.micro, plan.slot]
     responses = [r for c in UNEVEN for r in (*c.chosen, *c.rejected)]
     for i, response in enumerate(responses):
         row = batch.tokens[plan.micro[i], plan.row[i]]

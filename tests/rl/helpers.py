@@ -13,6 +13,7 @@ import optax
 from experiments.toys import toy_setup
 from experiments.toys.toy_setup import one_device
 from experiments.toys.toy_tasks import EndlessProblems, Toy
+from jaxrl_reason.learner.packing import Packing, TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.models import Transformer, TransformerConfig
 from jaxrl_reason.rl.iteration import rl_iteration
@@ -26,8 +27,7 @@ from jaxrl_reason.rl.rl_learner import (
     init_rl_state,
 )
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Row, finish_metrics
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer, Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded
 
@@ -104,6 +104,11 @@ def toy_dapo(**switches: Any) -> Method:
 def random_params(batch_sharding: BatchSharding, seed: int = 7) -> Any:
     """The tiny model's parameters on a mesh."""
     return toy_setup.random_params(CONFIG, seed, batch_sharding)
+
+
+def pack_inputs(batch: TrainBatch, plan: Packing, **inputs: np.ndarray) -> TrainBatch:
+    """A packed batch with inputs [B, ...], each in the slot of its sequence."""
+    return batch.with_inputs(**{name: plan.place(x) for name, x in inputs.items()})
 
 
 @cache

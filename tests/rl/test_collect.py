@@ -15,7 +15,7 @@ from jaxrl_reason.rl.collect import (
 )
 from jaxrl_reason.rl.method import groups_with_signal
 from jaxrl_reason.rl.rollouts import concatenate
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer
 from jaxrl_reason.sampler import sampling_keys
 from tests.rl.helpers import (
     ENDS,
@@ -72,7 +72,7 @@ def test_the_surplus_comes_first_in_the_next_batch():
     assert found.rollouts.problem_ids.tolist() == [100, 101, 1]
     assert found.surplus.problem_ids.tolist() == [2]
     # What is old is not counted as sampled now.
-    assert (found.rounds, found.accepted, found.fresh.num_prompts) == (1, 2, 3)
+    assert (found.rounds, found.accepted, len(found.fresh.problem_ids)) == (1, 2, 3)
     assert len(draws) == 1
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_lost_or_used_twice_over_many_steps():
             max_rounds=20,
         )
         surplus = found.surplus
-        assert found.rollouts.num_prompts == 4
+        assert len(found.rollouts.problem_ids) == 4
         used += found.rollouts.problem_ids.tolist()
     everything = concatenate(drawn)
     mixed = everything.correct.any(1) & ~everything.correct.all(1)
@@ -300,8 +300,13 @@ def test_every_draw_seed_and_sample_has_its_own_randomness(many):
     assert len({row.tobytes() for row in many.tokens[0]}) > 1
 
 
+def sampled(rollouts):
+    """[P, G, T] True on sampled tokens."""
+    return np.arange(rollouts.tokens.shape[-1]) < rollouts.lengths[..., None]
+
+
 def test_lengths_count_the_end_token_and_padding_follows(many):
-    inside = many.mask()
+    inside = sampled(many)
     assert not many.tokens[~inside].any()
     assert not many.sampler_logprobs[~inside].any()
     assert (many.sampler_logprobs[inside] < 0).all()
@@ -313,10 +318,10 @@ def test_lengths_count_the_end_token_and_padding_follows(many):
 def test_truncated_means_stopped_by_the_limit(many):
     # Traps 26 and 32b, with their wrong forms beside the right one.
     limit = SETTINGS.max_new_tokens
-    has_end = np.isin(np.where(many.mask(), many.tokens, 0), ENDS).any(-1)
+    has_end = np.isin(np.where(sampled(many), many.tokens, 0), ENDS).any(-1)
     np.testing.assert_array_equal(many.truncated, ~has_end)
     assert (many.lengths[many.truncated] == limit).all()
-    by_one_end_token = ~((many.tokens == ENDS[0]) & many.mask()).any(-1)
+    by_one_end_token = ~((many.tokens == ENDS[0]) & sampled(many)).any(-1)
     assert (by_one_end_token != many.truncated).any()
     by_length = many.lengths == limit  # an EOS token may be the last one allowed
     assert (by_length != many.truncated).any()

@@ -10,7 +10,7 @@ from jaxrl_reason.losses import ppo_loss
 from jaxrl_reason.rl.controller import entropy_controller, kl_controller
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     EndlessProblems,

@@ -61,7 +61,7 @@ def test_every_problem_is_answered_once_in_order(sampled):
     assert sampled.chunk == 4  # the last chunk holds two problems and padding
     rollouts = sampled.run(first_policy().params)
     assert rollouts.problem_ids.tolist() == list(range(10))
-    assert rollouts.group_size == 4
+    assert rollouts.lengths.shape[1] == 4
     assert sampled.accuracy(first_policy().params) == rollouts.correct.mean()
     assert 0 < rollouts.correct.mean() < 1
 

@@ -236,7 +236,7 @@ def test_old_logprobs_of_the_surplus_are_of_the_policy_that_is_updated(run):
 def test_reward_metrics_are_of_all_fresh_samples(run):
     for row, found in zip(run.rows, run.collected, strict=True):
         fresh = found.fresh
-        assert row["groups/sampled"] == fresh.num_prompts
+        assert row["groups/sampled"] == len(fresh.problem_ids)
         assert row["reward/mean"] == pytest.approx(float(fresh.rewards.mean()))
         assert row["reward/accuracy"] == pytest.approx(float(fresh.correct.mean()))
 

@@ -18,8 +18,8 @@ from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.recipes.prime import PRIME
 from jaxrl_reason.rl.recipes.remax import REMAX
-from jaxrl_reason.rl.rewards import accuracy_and_format
 from jaxrl_reason.rl.rl_learner import init_rl_state
+from jaxrl_reason.rl.rollouts import accuracy_and_format
 from tests.rl.helpers import (
     ENDS,
     OPTIMIZER,
@@ -117,7 +117,7 @@ def test_the_greedy_baseline_is_the_reward_of_the_greedy_response():
     _, _, (found,) = run_steps(learner, state, stream(), 1)
     # The greedy response to every prompt, found token by token.
     rollouts = found.rollouts
-    for i in range(rollouts.num_prompts):
+    for i in range(len(rollouts.problem_ids)):
         n = rollouts.prompt_lengths[i]
         prompt = rollouts.prompt_tokens[i, :n]
         response, truncated = greedy(params, list(prompt))

@@ -171,7 +171,7 @@ SCRIPT = """
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from jaxrl_reason.learner.lora_training import build_lora
     from jaxrl_reason.sharding import BatchSharding
-    from jaxrl_reason.rl.policy_update import build_update
+    from jaxrl_reason.rl.minibatches import build_update
     from jaxrl_reason.learner.state import OptimizerSettings, init_state
     from tests.rl.helpers import *
     from tests.learner.test_update import GROUPS, example_batch

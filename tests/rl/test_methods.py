@@ -14,7 +14,11 @@ from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
-from jaxrl_reason.rl.rewards import binary_accuracy, signed_accuracy, with_format_reward
+from jaxrl_reason.rl.rollouts import (
+    binary_accuracy,
+    signed_accuracy,
+    with_format_reward,
+)
 from tests.rl.helpers import fake_rollouts
 
 MAX = 20

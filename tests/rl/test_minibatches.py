@@ -6,16 +6,22 @@ import pytest
 from hypothesis import given, settings
 
 from jaxrl_reason.learner.packing import PackingShape
-from jaxrl_reason.rl.minibatches import MinibatchPlan, score_sequences
-from tests.rl.helpers import SETTINGS, fake_rollouts, one_device
+from jaxrl_reason.rl.minibatches import MinibatchPlan, run_updates, score_sequences
+from tests.rl.helpers import SETTINGS, fake_rollouts, one_device, pack_inputs
 
 PLAN = SETTINGS.plan()  # 4 prompts of 4 samples in 2 mini-batches
 
 
 def split(rollouts, *, seed=0, loss_rows=None, plan=PLAN):
     if loss_rows is None:
-        loss_rows = np.ones(rollouts.num_prompts * rollouts.group_size, bool)
-    return plan.split(rollouts, np.random.default_rng(seed), loss_rows)
+        loss_rows = np.ones(rollouts.lengths.size, bool)
+    order = np.random.default_rng(seed).permutation(len(rollouts.problem_ids))
+    return plan.pack(rollouts, order.reshape(plan.num_minibatches, -1), loss_rows)
+
+
+def of_sequences(minibatch, x):
+    """[K, Q, ...] -> [N, ...]."""
+    return x[minibatch.plan.micro, minibatch.plan.slot]
 
 
 @st.composite
@@ -75,7 +81,7 @@ def test_every_group_is_whole_in_one_mini_batch():
     assert sorted(index) == list(range(16))
     for minibatch in minibatches:
         groups = minibatch.index // 4
-        ids = minibatch.plan.collect(minibatch.batch.group_ids)
+        ids = of_sequences(minibatch, minibatch.batch.group_ids)
         assert ids.tolist() == [0] * 4 + [1] * 4  # 0 .. groups - 1 in each
         assert len(set(groups[ids == 0])) == len(set(groups[ids == 1])) == 1
 
@@ -106,27 +112,37 @@ def test_the_order_comes_from_the_generator():
 def test_rows_out_of_the_loss_are_masked_and_nothing_else():
     rollouts = fake_rollouts(np.zeros((4, 4)))
     loss_rows = np.random.default_rng(0).random(16) < 0.5
-    mask = rollouts.mask().reshape(16, -1)
+    mask = (np.arange(6) < rollouts.lengths[..., None]).reshape(16, -1)
     for minibatch in split(rollouts, loss_rows=loss_rows):
-        found = minibatch.plan.collect(minibatch.batch.mask)
+        found = of_sequences(minibatch, minibatch.batch.mask)
         wanted = mask[minibatch.index] & loss_rows[minibatch.index, None]
         np.testing.assert_array_equal(found, wanted)
-        assert (minibatch.plan.collect(minibatch.batch.starts) >= 0).all()
+        assert (of_sequences(minibatch, minibatch.batch.starts) >= 0).all()
 
 
-def test_with_inputs_takes_its_own_rows_of_the_whole_batch():
+def test_an_update_sees_its_own_rows_of_the_whole_batch():
     values = np.arange(16 * 6.0).reshape(16, 6)
-    for minibatch in split(fake_rollouts(np.zeros((4, 4)))):
-        full = minibatch.with_inputs(advantages=values)
-        np.testing.assert_array_equal(
-            full.plan.collect(full.batch["advantages"]), values[minibatch.index]
-        )
+    minibatches, seen = split(fake_rollouts(np.zeros((4, 4)))), []
+
+    def update(state, batch, live):
+        seen.append(np.asarray(batch["advantages"]))
+        return state, {}
+
+    run_updates(update, None, minibatches, {"advantages": values}, one_device())
+    for minibatch, found in zip(minibatches, seen, strict=True):
+        wanted = values[minibatch.index]
+        np.testing.assert_array_equal(of_sequences(minibatch, found), wanted)
 
 
 def test_scores_come_back_in_the_order_of_the_rollouts():
     rollouts = fake_rollouts(np.zeros((4, 4)))
     number = np.repeat(np.arange(16.0)[:, None], 6, 1)
-    minibatches = [m.with_inputs(advantages=number) for m in split(rollouts)]
+    minibatches = [
+        dataclasses.replace(
+            m, batch=pack_inputs(m.batch, m.plan, advantages=number[m.index])
+        )
+        for m in split(rollouts)
+    ]
     scores = score_sequences(
         lambda params, batch, live: params * batch["advantages"],
         2.0,

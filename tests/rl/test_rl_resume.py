@@ -80,7 +80,7 @@ def test_an_evaluation_does_not_disturb_the_training(learner, straight, tmp_path
     assert [step for step, value in found.items() if value is not None] == [4, 6]
     assert 0 < found[6] < 1
     assert [step for step, _ in shown] == [4, 6]
-    assert shown[1][1].num_prompts == ran.rows[-1]["groups/sampled"]
+    assert len(shown[1][1].problem_ids) == ran.rows[-1]["groups/sampled"]
     assert_same_run(ran, straight)
 
 

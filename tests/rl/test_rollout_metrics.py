@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxrl_reason.rl.collect import Collected
-from jaxrl_reason.rl.rollout_metrics import rollout_metrics, sampler_metrics
+from jaxrl_reason.rl.collect import Collected, rollout_metrics
+from jaxrl_reason.rl.iteration import probability_metrics
+from jaxrl_reason.rl.method import Experience
 from tests.rl.helpers import fake_rollouts
 
 
@@ -56,6 +57,24 @@ def test_what_did_not_occur_is_left_out(grade, absent):
     assert row["groups/surplus"] == 0
 
 
+def sampler_metrics(old, sampler, mask, *, step=0):
+    """What a step's row says of the sampler of groups of one, sampled in step 0."""
+    n = len(mask)
+    x = Experience(
+        rewards=np.zeros(n),
+        lengths=mask.sum(axis=1),
+        truncated=np.zeros(n, bool),
+        mask=mask,
+        group_ids=np.arange(n),
+        old_logprobs=old,
+        num_groups=n,
+        inputs={"sampler_logprobs": sampler},
+    )
+    row = probability_metrics(x, fake_rollouts([[1]] * n), step, mismatch=True)
+    assert row["rollout/policy_lag"] == step
+    return {name: x for name, x in row.items() if name.startswith("sampler/")}
+
+
 def test_mismatch_by_hand():
     sampler = np.array([[-1.0, -2.0, 99.0]], np.float32)
     trainer = np.array([[-1.5, -1.0, -99.0]], np.float32)
@@ -89,4 +108,4 @@ def test_agreement_and_disagreement_have_their_ends():
     )
     far = sampler_metrics(x - 1000, x, mask)
     assert all(np.isfinite(value) for value in far.values())
-    assert sampler_metrics(x, x, np.zeros((2, 3), bool)) == {}
+    assert sampler_metrics(x, x, mask, step=1) == {}

@@ -5,11 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxrl_reason.rl.collect import (
-    NoSignalError,
-    choose_groups,
-    collect_groups,
-)
+from jaxrl_reason.rl.collect import NoSignalError, collect_groups
 from jaxrl_reason.rl.method import DynamicSampling
 from jaxrl_reason.rl.recipes.gpg import GPG
 from tests.rl.helpers import (
@@ -66,7 +62,16 @@ def test_groups_with_signal_are_never_lost():
     rng = np.random.default_rng(0)
     for _ in range(200):
         signal = rng.random(rng.integers(4, 12)) < 0.5
-        chosen, rest = choose_groups(signal, 4)
+        signal[rng.integers(len(signal))] = True  # with none there is no batch
+        found = collect([[MIXED if x else WRONG for x in signal]], share=0.01)
+        chosen = found.rollouts.problem_ids.tolist()
+        rest = [] if found.surplus is None else found.surplus.problem_ids.tolist()
         assert len(chosen) == 4
         assert set(np.flatnonzero(signal)) <= set(chosen) | set(rest)
         assert signal[rest].all()
+
+
+def test_the_newest_groups_without_signal_make_room():
+    found = collect([[MIXED, WRONG, WRONG, MIXED, MIXED]], share=0.01)
+    assert found.rollouts.problem_ids.tolist() == [0, 1, 3, 4]
+    assert found.surplus is None

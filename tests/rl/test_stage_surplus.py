@@ -32,18 +32,18 @@ def test_surplus_is_padded_to_a_longer_limit_and_rewarded_anew():
     surplus = fake_rollouts(MIXED, lengths=lengths)
     kept, dropped = fitted(surplus, max_new_tokens=9, prompt_width=5)
     assert dropped == 0
-    assert (kept.width, kept.prompt_tokens.shape[-1]) == (9, 5)
+    assert (kept.tokens.shape[-1], kept.prompt_tokens.shape[-1]) == (9, 5)
     np.testing.assert_array_equal(kept.tokens[..., :6], surplus.tokens)
     np.testing.assert_array_equal(
         kept.sampler_logprobs[..., :6], surplus.sampler_logprobs
     )
     assert not kept.tokens[..., 6:].any()
     assert not kept.prompt_tokens[..., 3:].any()
-    np.testing.assert_array_equal(kept.mask().sum(-1), surplus.lengths)
+    np.testing.assert_array_equal(kept.lengths, surplus.lengths)
     np.testing.assert_array_equal(kept.rewards, toy_dapo().rewards(surplus))
     fresh = fake_rollouts(MIXED, width=9)
     fresh = dataclasses.replace(fresh, prompt_tokens=np.zeros((3, 5), int))
-    assert concatenate([kept, fresh]).num_prompts == 6
+    assert len(concatenate([kept, fresh]).problem_ids) == 6
 
 
 def test_surplus_is_cut_only_where_nothing_but_padding_goes():

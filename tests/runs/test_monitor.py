@@ -9,7 +9,8 @@ import pytest
 from jax._src import monitoring as listeners
 
 from jaxrl_reason.runs import monitor
-from jaxrl_reason.runs.monitor import CompileCounter, PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.monitor import CompileCounter
 
 
 def test_counts_what_compiles_and_nothing_after_warm_up():

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxrl_reason.rl.collect import group_versions
+from jaxrl_reason.rl.collect import sample_groups
+from jaxrl_reason.runs.metrics import PhaseTimer
 from jaxrl_reason.serving import (
     Endpoint,
     EngineError,
     FolderTransport,
 )
 from jaxrl_reason.serving.openai_engine import request_seeds
-from tests.rl.helpers import VOCAB, first_policy
+from tests.rl.helpers import VOCAB, LuckyTask, Toy, first_policy, one_device
 from tests.serving.engine_helpers import (
     KEYS,
     LENGTHS,
@@ -127,10 +128,22 @@ def test_an_end_token_at_the_limit_is_an_end():
 
 def test_the_oldest_response_dates_its_group():
     done = drawn_from(always(choice()))
-    mixed = replace(done, policy_version=np.array([3, 2, 3, 3]))
-    assert group_versions(mixed, (2, 2), 9).tolist() == [2, 3]
-    unsaid = replace(done, policy_version=None)
-    assert group_versions(unsaid, (2, 2), 9).tolist() == [9, 9]
+    for versions, wanted in ((np.array([3, 2, 3, 3]), [2, 3]), (None, [9, 9])):
+        said = replace(done, policy_version=versions)
+        rollouts = sample_groups(
+            task=LuckyTask(),
+            sample=lambda params, *inputs, said=said: said,
+            params=None,
+            problems=[Toy(0), Toy(1)],
+            group_size=2,
+            prompt_width=3,
+            seed=0,
+            draw=0,
+            policy_step=9,
+            batch_sharding=one_device(),
+            timer=PhaseTimer(),
+        )
+        assert rollouts.policy_step.tolist() == wanted
 
 
 def test_a_log_prob_that_rounds_above_zero_is_zero():

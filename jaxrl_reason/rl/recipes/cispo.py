@@ -6,7 +6,7 @@ from jaxrl_reason.losses import cispo_loss, grpo_advantages
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.dapo import overlong_cache
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import soft_overlong_rewards
+from jaxrl_reason.rl.rollouts import soft_overlong_rewards
 
 
 def _cispo(max_new_tokens: int) -> Method:

@@ -13,7 +13,7 @@ from jaxrl_reason.losses import (
 )
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 from jaxrl_reason.rl.token_selection import TokenSelection
 
 

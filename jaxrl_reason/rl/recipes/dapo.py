@@ -13,7 +13,7 @@ from jaxrl_reason.rl.method import (
     not_truncated,
 )
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import signed_accuracy, soft_overlong_rewards
+from jaxrl_reason.rl.rollouts import signed_accuracy, soft_overlong_rewards
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import binary_kl, binary_tv, dppo_loss, grpo_advantages
 from jaxrl_reason.rl.method import Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 LOSSES = {
     "dppo": partial(dppo_loss, divergence=binary_tv, delta_low=0.2, delta_high=0.2),

@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import gdpo_advantages, grpo_loss
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import accuracy_and_format
+from jaxrl_reason.rl.rollouts import accuracy_and_format
 
 
 def gdpo(x: Experience) -> Advantages:

@@ -3,7 +3,7 @@
 from jaxrl_reason.losses import gpg_advantages, gpg_loss
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def _gpg(max_new_tokens: int) -> Method:

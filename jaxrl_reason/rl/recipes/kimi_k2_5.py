@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import dr_grpo_advantages, kimi_k2_5_loss
 from jaxrl_reason.rl.method import Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def _kimi_k2_5(max_new_tokens: int) -> Method:

@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import grpo_advantages, ppo_loss
 from jaxrl_reason.rl.method import Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import formatted_accuracy
+from jaxrl_reason.rl.rollouts import formatted_accuracy
 
 
 def _light_r1(max_new_tokens: int) -> Method:

@@ -20,7 +20,7 @@ from jaxrl_reason.rl.method import (
     Method,
 )
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import accuracy_and_format
+from jaxrl_reason.rl.rollouts import accuracy_and_format
 
 
 def by_component(estimator: Callable[..., jax.Array]) -> Estimator:

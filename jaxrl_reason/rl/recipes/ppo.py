@@ -17,7 +17,7 @@ from jaxrl_reason.rl.controller import Controller
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def rewards_minus_kl(x: Experience, coef: float) -> jax.Array:

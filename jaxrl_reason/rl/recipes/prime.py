@@ -20,8 +20,7 @@ from jaxrl_reason.rl.method import (
     not_truncated,
 )
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy, without_failed
-from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts import Rollouts, binary_accuracy, without_failed
 
 
 def middling_groups(

@@ -12,8 +12,7 @@ from jaxrl_reason.losses import (
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.ppo import rewards_minus_kl
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
-from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts import Rollouts, binary_accuracy
 
 
 def reinforce_pp(kl_coef: float) -> Estimator:

@@ -4,7 +4,7 @@ from jaxrl_reason.losses import remax_advantages, rloo_loss
 from jaxrl_reason.rl.greedy_baseline import GreedyBaseline
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def remax(x: Experience) -> Advantages:

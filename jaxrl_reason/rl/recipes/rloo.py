@@ -6,7 +6,7 @@ from jaxrl_reason.losses import opo_advantages, rloo_advantages, rloo_loss
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.ppo import rewards_minus_kl
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def rloo(kl_coef: float) -> Estimator:

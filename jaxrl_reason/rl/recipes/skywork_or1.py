@@ -8,14 +8,13 @@ from jaxrl_reason.losses import grpo_advantages, ppo_loss
 from jaxrl_reason.rl.controller import entropy_controller
 from jaxrl_reason.rl.method import Method, grouped, groups_with_signal
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import formatted_accuracy
-from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts import Rollouts, formatted_accuracy
 
 
 def rows_with_signal(rollouts: Rollouts) -> np.ndarray:
     """[P, G]: responses of groups that are neither all right nor all wrong."""
     keep = groups_with_signal(rollouts)
-    return np.repeat(keep[:, None], rollouts.group_size, axis=1)
+    return np.repeat(keep[:, None], rollouts.lengths.shape[1], axis=1)
 
 
 def _skywork_or1(max_new_tokens: int) -> Method:

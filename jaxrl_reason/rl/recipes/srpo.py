@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxrl_reason.losses import dapo_loss, grpo_advantages
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy, with_format_reward
+from jaxrl_reason.rl.rollouts import binary_accuracy, with_format_reward
 
 
 def grpo_without_truncated(x: Experience) -> Advantages:

@@ -7,7 +7,7 @@ from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
-from jaxrl_reason.rl.rewards import signed_accuracy
+from jaxrl_reason.rl.rollouts import signed_accuracy
 
 
 def _vapo(max_new_tokens: int) -> Method:

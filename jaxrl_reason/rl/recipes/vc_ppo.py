@@ -10,7 +10,7 @@ from jaxrl_reason.losses import gae, ppo_loss, rewards_at_end, value_loss, white
 from jaxrl_reason.rl.critic import Critic
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import signed_accuracy
+from jaxrl_reason.rl.rollouts import signed_accuracy
 
 
 def decoupled_gae(

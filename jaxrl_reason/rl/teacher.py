@@ -97,7 +97,7 @@ class TeacherScores(ComponentLearner):
         logprobs = scored[0]
         if self.choose is not None:
             of_prompts = np.asarray(self.choose(batch.rollouts))  # [P]
-            ids = np.repeat(of_prompts, batch.rollouts.group_size)  # [B]
+            ids = np.repeat(of_prompts, batch.rollouts.lengths.shape[1])  # [B]
             if ids.min() < 0 or ids.max() >= len(scored):
                 raise ValueError(
                     f"choose must give numbers of teachers below {len(scored)}, "

@@ -18,8 +18,7 @@ from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
-from jaxrl_reason.runs.metrics import Row
-from jaxrl_reason.runs.monitor import PhaseTimer
+from jaxrl_reason.runs.metrics import PhaseTimer, Row
 from tests.rl.helpers import (
     CONFIG,
     OPTIMIZER,

@@ -10,7 +10,7 @@ a random linear function of them in `hidden` and `unembed`. The default shape is
 head of a 0.5B model with a vocabulary of 151 936 on 4 sequences of 2048 tokens, for
 which the plain way takes 21 GB.
 
-Each way lives in a process of its own, so that their memory does not mix, and the
+Each way runs in a separate process, so that their memory does not mix, and the
 processes take turns: plain, chunked, plain, chunked. The first turn of each warms up
 and is not timed. Memory is given twice: what the compiled program allocates besides its
 arguments, and by how much the process's resident memory really grew at its peak (read
@@ -55,7 +55,7 @@ class Options:
     Attributes:
       batch: sequences B.
       length: tokens T of a sequence.
-      width: D.
+      hidden_size: D.
       vocab: V.
       dtype: of hidden states and unembedding, "float32" or "bfloat16".
       chunk_size: of `chunked_logprobs`.
@@ -65,7 +65,7 @@ class Options:
 
     batch: int = 4
     length: int = 2048
-    width: int = 896
+    hidden_size: int = 896
     vocab: int = 151_936
     dtype: str = "float32"
     chunk_size: int = 1024
@@ -73,7 +73,14 @@ class Options:
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "length", "width", "vocab", "chunk_size", "repeats"):
+        for name in (
+            "batch",
+            "length",
+            "hidden_size",
+            "vocab",
+            "chunk_size",
+            "repeats",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.dtype not in ("float32", "bfloat16"):
@@ -141,10 +148,10 @@ def compiled_step(options: Options, way: str) -> tuple[Any, tuple[jax.Array, ...
     def arguments() -> tuple[jax.Array, ...]:
         keys = jax.random.split(jax.random.key(0), 4)
         rows = (options.batch, options.length)
-        hidden = jax.random.normal(keys[0], (*rows, options.width), options.dtype)
-        shape = (options.width, options.vocab)
+        hidden = jax.random.normal(keys[0], (*rows, options.hidden_size), options.dtype)
+        shape = (options.hidden_size, options.vocab)
         unembed = jax.random.normal(keys[1], shape, options.dtype)
-        unembed *= options.width**-0.5
+        unembed *= options.hidden_size**-0.5
         tokens = jax.random.randint(keys[2], rows, 0, options.vocab)
         return hidden, unembed, tokens, jax.random.normal(keys[3], (2, *rows))
 

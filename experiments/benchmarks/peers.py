@@ -34,7 +34,7 @@ def need(*modules: str, extra: str = "jaxrl-reason[benchmarks]") -> None:
 
 
 def wide_console() -> Console:
-    """A console whose tables are not cut in a file or a narrow terminal."""
+    """A console whose tables are not shortened in a file or a narrow terminal."""
     return Console(width=max(140, Console().width))
 
 

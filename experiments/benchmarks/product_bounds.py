@@ -105,7 +105,7 @@ class ProductBounds:
         return np.interp(rows, self.rows, self.seconds)
 
     def full(self, lengths: np.ndarray, rows: int) -> float:
-        """Seconds of all tokens, each at its share of a step of `rows` rows."""
+        """Seconds of all tokens, each as its part of a step of `rows` rows."""
         return float(lengths.sum()) * float(self.step(rows)) / rows
 
     def active(self, lengths: np.ndarray, slots: int) -> float:
@@ -118,7 +118,7 @@ class ProductBounds:
     ) -> float:
         """Seconds of attention's products of [P, G] responses, at the best rate.
 
-        Scores and sums of values are 4 FLOP a head's number and column; a token of a
+        Scores and sums of values are 4 FLOP per head, number and column; a token of a
         response sees its prompt [P], itself and what came before. Its first token is
         drawn from the prompt, whose own attention is left out.
         """

@@ -7,7 +7,7 @@
 A rollout is `make_sampler` with no EOS token, so every response has its full length; a
 training step is forward, `chunked_logprobs`, backward and AdamW. Tokens per second
 count sampled tokens or trained tokens. FLOP per second count the model's own products
-once (2 a matrix parameter and token forward, three times that in training, and
+once (2 per matrix parameter and token forward, three times that in training, and
 attention over the mean context), so what is recomputed lowers the figure. The fraction
 is of the best float32 matrix product of this process, measured beside each row, also
 for bfloat16.
@@ -173,7 +173,7 @@ def forward_flops(config: TransformerConfig, context: float) -> float:
 
 
 def rollout(shape: Shape, config: TransformerConfig) -> tuple[Callable[[], Any], float]:
-    """A rollout to time, and its FLOP a sampled token."""
+    """A rollout to time, and its FLOP per sampled token."""
     model = Transformer(config)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     settings = SamplingSettings(shape.new_tokens, eos_token_ids=())
@@ -188,7 +188,7 @@ def rollout(shape: Shape, config: TransformerConfig) -> tuple[Callable[[], Any],
 def training(
     shape: Shape, config: TransformerConfig
 ) -> tuple[Callable[[], Any], float]:
-    """A training step to time, and its FLOP a trained token."""
+    """A training step to time, and its FLOP per trained token."""
     model, optimizer = Transformer(config), optax.adamw(1e-6)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     size = (shape.rows, shape.row_width)

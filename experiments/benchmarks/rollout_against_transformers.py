@@ -12,7 +12,7 @@ that is not counted, and each one's best run counts. transformers runs `generate
 its default (dynamic) cache on left-padded prompts, in every type and batch size asked
 for, and its continuous batching (`generate_batch`).
 
-Tokens are real ones, up to and with the EOS token. Fractions of the matrix-product peak:
+Tokens are counted up to and with the EOS token. Fractions of the peak of products:
 - "of peak": 2 FLOP per parameter and token, over the best float32 matrix product.
 - "of products": the seconds that bare products of the same shapes take, over those of
   the run: those with the weights, and attention's.

@@ -43,6 +43,8 @@ NOT_TRIED = {
     r"python -c .+tensorflow_datasets.+": "prepares a dataset from the network",
     r"python my_script\.py": "stands for a script of the reader",
     r"python make_questions\.py": "a script of its page, which test_docs.py runs",
+    r"python docs/recipe_tables\.py": "test_recipe_docs.py has what it would write",
+    r"python -m tests\.weights\.make_logit_references": "needs torch",
     r"source \.venv/bin/activate": "of the shell",
     r"(tensorboard|xprof) --logdir runs.*": (
         "viewers that are not installed with the library"

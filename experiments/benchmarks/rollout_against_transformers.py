@@ -59,7 +59,7 @@ from experiments.benchmarks.rollout_runners import (
 from experiments.benchmarks.throughput import matrix_peak
 from jaxrl_reason.models import Transformer, TransformerConfig, abstract_params
 from jaxrl_reason.sampler import common_prefix
-from jaxrl_reason.sampler.prompt_padding import pad_prompts
+from jaxrl_reason.sampler.sample_loop import pad_prompts
 
 
 @dataclass(frozen=True)

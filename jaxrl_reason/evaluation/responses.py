@@ -18,7 +18,7 @@ from jaxrl_reason.sampler import (
     sampling_keys,
 )
 from jaxrl_reason.sampler.prefixes import SharedSoFar
-from jaxrl_reason.sampler.prompt_padding import pad_prompts
+from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 

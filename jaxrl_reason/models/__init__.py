@@ -1,6 +1,7 @@
 """A decoder-only transformer of the Llama / Qwen family, its parameters and cache."""
 
 from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.decode_step import PrefixCache, prefill
 from jaxrl_reason.models.lora import (
     LORA_TARGETS,
     LoraSettings,
@@ -18,7 +19,6 @@ from jaxrl_reason.models.params import (
     param_axes,
     unembedding,
 )
-from jaxrl_reason.models.prefix_cache import PrefixCache, prefill
 from jaxrl_reason.models.rope_scaling import (
     LinearScaling,
     Llama3Scaling,

@@ -1,124 +1,87 @@
-"""Attention: who sees whom, and the softmax. Every form of it is in this file.
+"""Attention: where a token stands, who sees whom, and the softmax.
 
 Whole rows (training, prefill) go through `self_attention`, one token per row over
-caches (decoding) through `cached_attention`. Both scale their queries by
-`scale_queries` and make scores ready for the softmax by `mask_scores`; the masks of
-both are made here from positions. So another scale, a soft cap, a sink or another
-window is a change of this file.
+caches (decoding) through `cached_attention`. The queries of both come scaled from
+`layers.Attention`; both make scores ready for the softmax by `mask_scores`; the masks
+of both are made by `layer_masks`. So a soft cap, a sink or another window is a change
+of this file.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.rope_scaling import RopeScaling
 
 # Finite, so that a row with nothing to attend to (padding) gives a plain average and
 # finite gradients instead of nan.
 MASKED = -1e30
 
-# One [B, S, T] for each kind of layer: every layer of a kind has the same window.
+# Cosines and sines.
+RopeTable = tuple[jax.Array, jax.Array]
+# One for each kind of layer: every layer of a kind has the same window.
 Masks = tuple[jax.Array, ...]
-Mask = TypeVar("Mask")
 
 
-def scale_queries(q: jax.Array) -> jax.Array:
-    """q / sqrt(H), for q [..., H]. Source: arXiv 1706.03762, equation 1."""
-    return q * q.shape[-1] ** -0.5
+def rope_table(
+    positions: jax.Array,
+    head_dim: int,
+    base: float,
+    scaling: RopeScaling | None = None,
+) -> RopeTable:
+    """Cosines and sines of every position, computed once for all layers.
 
+    angle[..., i] = position * base^(-2i / H)
 
-def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """What the softmax is taken of: the score where the mask is True.
-
-    Args:
-      scores: [..., T] float32.
-      mask: bool, of the same rank.
-    """
-    return jnp.where(mask, scores, MASKED)
-
-
-def self_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """Grouped-query attention: head n reads key-value head n // (N/K).
-
-    The queries of one key-value head are laid side by side, so that every product is
-    a plain batched matrix product; a five-dimensional einsum lowers to one several
-    times slower on a CPU.
+    Source: arXiv 2104.09864, equation 15.
 
     Args:
-      q: [B, S, N, H].
-      k: [B, T, K, H]; T is S, or more where earlier columns are read too.
-      v: [B, T, K, H].
-      mask: [B, S, T] bool, True where attended.
+      positions: [...] whole numbers.
+      head_dim: H, even.
+      base: base of the frequencies.
+      scaling: how the frequencies are stretched to a longer context.
 
     Returns:
-      [B, S, N, H] in the type of q; scores and softmax in float32.
+      Cosines and sines, each [..., H/2] float32, times the scaling's
+      attention_factor.
     """
-    batch, size, heads, head_dim = q.shape
-    columns, kv_heads = k.shape[1:3]
-    group = heads // kv_heads  # R
-    q = scale_queries(q).transpose(0, 2, 1, 3)  # [B, N, S, H]
-    q = q.reshape(batch, kv_heads, group * size, head_dim)  # [B, K, R*S, H]
-    scores = jnp.einsum("bkqh,bskh->bkqs", q, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, heads, size, columns)  # [B, N, S, T]
-    weights = jax.nn.softmax(mask_scores(scores, mask[:, None]), axis=-1)
-    weights = weights.astype(v.dtype)  # [B, N, S, T]
-    weights = weights.reshape(batch, kv_heads, group * size, columns)
-    context = jnp.einsum("bkqs,bskh->bkqh", weights, v)  # [B, K, R*S, H]
-    context = context.reshape(batch, heads, size, head_dim)  # [B, N, S, H]
-    return context.transpose(0, 2, 1, 3)  # [B, S, N, H]
+    # [H/2]
+    frequencies = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    if scaling is not None:
+        frequencies = scaling.stretch(frequencies, base)
+    angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies.reshape(
+        (1,) * positions.ndim + (-1,)
+    )
+    factor = 1.0 if scaling is None else scaling.attention_factor or 1.0
+    if factor == 1.0:
+        return jnp.cos(angles), jnp.sin(angles)
+    return factor * jnp.cos(angles), factor * jnp.sin(angles)
 
 
-class CachedColumns(Protocol):
-    """Keys and values of T columns, however they lie in memory."""
+def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
+    """Rotate each pair of a head's halves by its position times its frequency.
 
-    def scores(self, q: jax.Array) -> jax.Array:
-        """q [B, K, R, H] times the keys: [B, K, R, T] float32."""
-        ...
-
-    def context(self, weights: jax.Array) -> jax.Array:
-        """Weights [B, K, R, T] times the values: [B, K, R, H] float32."""
-        ...
-
-
-class Part(NamedTuple):
-    """Some of the columns that a token reads.
-
-    Attributes:
-      columns: their keys and values.
-      mask: [B or 1, T] bool, True where attended.
-    """
-
-    columns: CachedColumns
-    mask: jax.Array
-
-
-def cached_attention(q: jax.Array, parts: Sequence[Part]) -> jax.Array:
-    """One softmax over several caches, for one token of each row.
+    The pair of dimension i is i + H/2 (the half-split order of published checkpoints),
+    not its neighbour as in the paper; the two orders differ by a permutation of the
+    weights.
 
     Args:
-      q: [B, K, R, H]; R = N/K query heads read each key-value head.
-      parts: what each row reads.
+      x: [B, S, N, H].
+      table: cosines and sines, each [B, S, H/2].
 
     Returns:
-      [B, K, R, H] float32; scores and softmax in float32.
+      [B, S, N, H] in the type of x, rotated in float32.
     """
-    q = scale_queries(q)
-    scores = [
-        mask_scores(columns.scores(q), mask[:, None, None])  # [B, K, R, T]
-        for columns, mask in parts
-    ]
-    tops = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
-    top = functools.reduce(jnp.maximum, tops)  # [B, K, R, 1]
-    weights = [jnp.exp(part - top) for part in scores]
-    sums = [jnp.sum(part, axis=-1, keepdims=True) for part in weights]
-    total = functools.reduce(jnp.add, sums)  # [B, K, R, 1]
-    contexts = [part.columns.context(x) for part, x in zip(parts, weights, strict=True)]
-    return functools.reduce(jnp.add, contexts) / total  # [B, K, R, H]
+    cos, sin = (part[:, :, None, None, :] for part in table)  # [B, S, 1, 1, H/2]
+    # The halves, and the halves swapped: nothing is concatenated.
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)  # [B, S, N, 2, H/2]
+    sign = jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 2, 1)
+    turned = halves * cos + halves[..., ::-1, :] * (sin * sign)
+    return turned.reshape(x.shape).astype(x.dtype)
 
 
 def attention_mask(
@@ -145,75 +108,115 @@ def attention_mask(
     return mask & ((keys == 0) | (queries == keys))
 
 
-def within_window(mask: jax.Array, ages: jax.Array, window: int | None) -> jax.Array:
-    """What is left of a mask inside a sliding window.
-
-    Args:
-      mask: [..., T] bool, what a token would see without one.
-      ages: of the same rank, query position - key position.
-      window: tokens that a token sees, itself among them; None for all.
-    """
-    return mask if window is None else mask & (ages < window)
-
-
 def layer_masks(
-    positions: jax.Array, causal: jax.Array, config: TransformerConfig, before: int = 0
-) -> tuple[Masks, jax.Array]:
-    """The masks of all layers for whole rows, each kind once.
+    config: TransformerConfig, mask: jax.Array, ages: jax.Array
+) -> tuple[Masks, list[int]]:
+    """What is left of a mask inside the sliding window of each layer.
 
     Args:
-      positions: [B, S] position of each token in its own sequence.
-      causal: [B, S, S] from `attention_mask`.
-      config: says which layers have a sliding window.
-      before: Tc columns in front that all rows read, at positions from 0 on.
+      config: says which layers have a window, and how long it is.
+      mask: [..., T] bool, what a token sees without one.
+      ages: of the same rank, query position - key position.
 
     Returns:
-      One mask [B, S, Tc + S] for each kind of layer, and the kind of each layer, [L].
+      One mask [..., T] for each kind of layer, made once for all layers of the kind;
+      and the kind of each layer, L numbers.
+
+    >>> config = TransformerConfig(
+    ...     vocab_size=8, hidden_size=4, num_layers=3, num_heads=2, num_kv_heads=1,
+    ...     head_dim=2, mlp_dim=8, context_length=16,
+    ...     sliding_window=2, full_attention_layers=(1,))
+    >>> masks, kinds = layer_masks(config, jnp.array([1, 1, 1]), jnp.array([2, 1, 0]))
+    >>> [mask.tolist() for mask in masks], kinds
+    ([[0, 1, 1], [1, 1, 1]], [0, 1, 0])
     """
-    windows = [config.window_of(layer) for layer in range(config.num_layers)]
+    windows = [
+        None if layer in config.full_attention_layers else config.sliding_window
+        for layer in range(config.num_layers)
+    ]
     kinds = list(dict.fromkeys(windows))
-    ages = positions[:, :, None] - positions[:, None, :]  # [B, S, S]
-    earlier = positions[:, :, None] - jnp.arange(before)[None, None]  # [B, S, Tc]
-
-    def mask_of(window: int | None) -> jax.Array:
-        own = within_window(causal, ages, window)
-        if not before:
-            return own
-        common = within_window(earlier >= 0, earlier, window)
-        return jnp.concatenate([common, own], axis=2)
-
-    masks = tuple(mask_of(window) for window in kinds)
-    return masks, jnp.array([kinds.index(window) for window in windows])
+    masks = tuple(
+        mask if window is None else mask & (ages < window) for window in kinds
+    )
+    return masks, [kinds.index(window) for window in windows]
 
 
-def masks_by_layer(
-    config: TransformerConfig, mask_of: Callable[[int | None], Mask]
-) -> list[Mask]:
-    """`mask_of(window)` for each of L layers, made once for each window."""
-    windows = [config.window_of(layer) for layer in range(config.num_layers)]
-    made = {window: mask_of(window) for window in windows}
-    return [made[window] for window in windows]
-
-
-def prompt_mask(
-    lengths: jax.Array,
-    columns: jax.Array,
-    start: int,
-    size: int,
-    window: int | None,
-) -> jax.Array:
-    """The columns of a prompt that a response token sees while decoding.
+def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """What the softmax is taken of: the score where the mask is True.
 
     Args:
-      lengths: [B] tokens of each row's prompt.
-      columns: [B] or [1] how many response tokens came before the row's.
-      start: position of the first of the columns.
-      size: T, how many there are.
-      window: sliding window, None for all.
+      scores: [..., T] float32.
+      mask: bool, of the same rank.
+    """
+    return jnp.where(mask, scores, MASKED)
+
+
+def self_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Grouped-query attention: head n reads key-value head n // (N/K).
+
+    The queries of one key-value head are laid side by side, so that every product is
+    a plain batched matrix product; a five-dimensional einsum lowers to one several
+    times slower on a CPU.
+
+    Args:
+      q: [B, S, N, H], scaled.
+      k: [B, T, K, H]; T is S, or more where earlier columns are read too.
+      v: [B, T, K, H].
+      mask: [B, S, T] bool, True where attended.
 
     Returns:
-      [B, T] bool.
+      [B, S, N, H] in the type of q; scores and softmax in float32.
     """
-    positions = jnp.arange(start, start + size)[None]  # [1, T]
-    ages = (lengths + columns)[:, None] - positions  # [B, T]
-    return within_window(positions < lengths[:, None], ages, window)
+    batch, size, heads, head_dim = q.shape
+    columns, kv_heads = k.shape[1:3]
+    group = heads // kv_heads  # R
+    q = q.transpose(0, 2, 1, 3)  # [B, N, S, H]
+    q = q.reshape(batch, kv_heads, group * size, head_dim)  # [B, K, R*S, H]
+    scores = jnp.einsum("bkqh,bskh->bkqs", q, k, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, heads, size, columns)  # [B, N, S, T]
+    weights = jax.nn.softmax(mask_scores(scores, mask[:, None]), axis=-1)
+    weights = weights.astype(v.dtype)  # [B, N, S, T]
+    weights = weights.reshape(batch, kv_heads, group * size, columns)
+    context = jnp.einsum("bkqs,bskh->bkqh", weights, v)  # [B, K, R*S, H]
+    context = context.reshape(batch, heads, size, head_dim)  # [B, N, S, H]
+    return context.transpose(0, 2, 1, 3)  # [B, S, N, H]
+
+
+class CachedColumns(Protocol):
+    """Keys and values of T columns, however they lie in memory."""
+
+    def scores(self, q: jax.Array) -> jax.Array:
+        """q [B, K, R, H] times the keys: [B, K, R, T] float32."""
+        ...
+
+    def context(self, weights: jax.Array) -> jax.Array:
+        """Weights [B, K, R, T] times the values: [B, K, R, H] float32."""
+        ...
+
+
+def cached_attention(
+    q: jax.Array, caches: Sequence[CachedColumns], masks: Sequence[jax.Array]
+) -> jax.Array:
+    """One softmax over several caches, for one token of each row.
+
+    Args:
+      q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
+      caches: the columns that each row reads.
+      masks: [B or 1, T] bool for each of them, True where attended.
+
+    Returns:
+      [B, K, R, H] float32; scores and softmax in float32.
+    """
+    scores = [
+        mask_scores(cache.scores(q), mask[:, None, None])  # [B, K, R, T]
+        for cache, mask in zip(caches, masks, strict=True)
+    ]
+    tops = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
+    top = functools.reduce(jnp.maximum, tops)  # [B, K, R, 1]
+    weights = [jnp.exp(part - top) for part in scores]
+    sums = [jnp.sum(part, axis=-1, keepdims=True) for part in weights]
+    total = functools.reduce(jnp.add, sums)  # [B, K, R, 1]
+    contexts = [cache.context(x) for cache, x in zip(caches, weights, strict=True)]
+    return functools.reduce(jnp.add, contexts) / total  # [B, K, R, H]

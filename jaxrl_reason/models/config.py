@@ -119,7 +119,3 @@ class TransformerConfig:
                 f"full_attention_layers must be ascending layers below num_layers "
                 f"({self.num_layers}), got {full}"
             )
-
-    def window_of(self, layer: int) -> int | None:
-        """The sliding window of one layer, None where it sees the whole sequence."""
-        return None if layer in self.full_attention_layers else self.sliding_window

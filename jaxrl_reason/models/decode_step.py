@@ -1,6 +1,8 @@
-"""One token for each of many responses, over a prompt cache that samples share."""
+"""Decoding: prompts are read once, then one token at a time of many responses.
 
-from collections.abc import Callable
+The samples of a prompt share its keys and values.
+"""
+
 from functools import partial
 from typing import Any
 
@@ -8,18 +10,81 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import (
-    Part,
-    cached_attention,
-    masks_by_layer,
-    prompt_mask,
-    within_window,
-)
-from jaxrl_reason.models.decode_params import DecodeParams
+from jaxrl_reason.models.attention import RopeTable, cached_attention, layer_masks
 from jaxrl_reason.models.layers import Attend, Block, RMSNorm
-from jaxrl_reason.models.prefix_cache import PrefixCache
-from jaxrl_reason.models.rope import RopeTable
-from jaxrl_reason.models.transformer import Transformer, embed
+from jaxrl_reason.models.params import DecodeParams, Params
+from jaxrl_reason.models.transformer import Transformer
+
+# Sums in float32, whatever the numbers are.
+product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+@flax.struct.dataclass
+class PrefixCache:
+    """Keys and values of P prompts, one entry per layer.
+
+    Attributes:
+      keys: L arrays [P, K, Tp, H], already rotated.
+      values: L arrays [P, K, Tp, H].
+      lengths: [P] tokens of each row; columns from there on are padding.
+    """
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+    lengths: jax.Array
+
+
+def prefill(
+    model: Transformer,
+    params: Params,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    common: PrefixCache | None = None,
+) -> tuple[jax.Array, PrefixCache]:
+    """Read right-padded prompts once.
+
+    Args:
+      model: the transformer.
+      params: its parameters.
+      tokens: [P, Tp] token ids, each prompt from column 0.
+      lengths: [P] tokens of each prompt, from 1 to Tp.
+      common: the cache of one row without padding that all prompts begin with;
+        `tokens` and `lengths` are then of what follows, and so is the result.
+
+    Returns:
+      The hidden state [P, D] of each prompt's last token, and the cache.
+
+    Raises:
+      ValueError: the prompts are longer than the model's context_length.
+    """
+    before = 0 if common is None else common.keys[0].shape[2]
+    size, limit = tokens.shape[1], model.config.context_length
+    if before + size > limit:
+        raise ValueError(
+            f"prompts must fit the model's context_length ({limit}), "
+            f"got rows of {before + size} tokens"
+        )
+    columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)  # [P, Tp]
+    segments = (columns < lengths[:, None]).astype(jnp.int32)  # [P, Tp]
+    past = None
+    if common is not None:  # [L, Tc, K, H] of its one row
+        past = tuple(
+            jnp.stack([layer[0].swapaxes(0, 1) for layer in part])
+            for part in (common.keys, common.values)
+        )
+    hidden, (keys, values) = model.apply(
+        {"params": params},
+        tokens,
+        before + columns,
+        segments,
+        past=past,
+        method="with_cache",
+    )
+    # [P, D]
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    # [L, P, Tp, K, H] -> L arrays [P, K, Tp, H]
+    keys, values = (tuple(part.transpose(0, 1, 3, 2, 4)) for part in (keys, values))
+    return last, PrefixCache(keys, values, lengths)
 
 
 @flax.struct.dataclass
@@ -49,15 +114,6 @@ def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:
     return ResponseCache(keys, values)
 
 
-def grow_cache(cache: ResponseCache, size: int) -> ResponseCache:
-    """The same cache with room for `size` tokens."""
-
-    def grow(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2]), (0, 0)))
-
-    return jax.tree.map(grow, cache)
-
-
 @flax.struct.dataclass
 class PromptColumns:
     """A prompt's keys and values, which all samples of it read.
@@ -72,28 +128,25 @@ class PromptColumns:
 
     def scores(self, q: jax.Array) -> jax.Array:
         """q [B, K, R, H] times the keys: [B, K, R, Tp] float32."""
-        scores = _product("pkqh,pkth->pkqt", self._by_prompt(q), self.keys)
-        return self._by_row(scores, q.shape[2])
+        prompts, kv_heads, size, head = self.keys.shape
+        rows, _, group, _ = q.shape
+        # The queries of a prompt's samples side by side: [P, K, G*R, H].
+        q = q.reshape(prompts, -1, kv_heads, group, head).swapaxes(1, 2)
+        q = q.reshape(prompts, kv_heads, -1, head)
+        scores = product("pkqh,pkth->pkqt", q, self.keys)  # [P, K, G*R, Tp]
+        scores = scores.reshape(prompts, kv_heads, -1, group, size).swapaxes(1, 2)
+        return scores.reshape(rows, kv_heads, group, size)
 
     def context(self, weights: jax.Array) -> jax.Array:
         """Weights [B, K, R, Tp] times the values: [B, K, R, H] float32."""
-        shared = self._by_prompt(weights.astype(self.values.dtype))
-        context = _product("pkqt,pkth->pkqh", shared, self.values)
-        return self._by_row(context, weights.shape[2])
-
-    def _by_prompt(self, x: jax.Array) -> jax.Array:
-        """[B, K, R, n] -> [P, K, G*R, n]: the samples of a prompt side by side."""
-        prompts, rows = self.keys.shape[0], x.shape[0]
-        x = x.reshape(prompts, rows // prompts, *x.shape[1:])  # [P, G, K, R, n]
-        x = x.swapaxes(1, 2)  # [P, K, G, R, n]
-        return x.reshape(prompts, x.shape[1], -1, x.shape[-1])
-
-    def _by_row(self, x: jax.Array, group: int) -> jax.Array:
-        """[P, K, G*R, n] -> [B, K, R, n], R being `group`."""
-        prompts, kv_heads = x.shape[:2]
-        x = x.reshape(prompts, kv_heads, -1, group, x.shape[-1])  # [P, K, G, R, n]
-        x = x.swapaxes(1, 2)  # [P, G, K, R, n]
-        return x.reshape(-1, kv_heads, group, x.shape[-1])
+        prompts, kv_heads, size, head = self.values.shape
+        rows, _, group, _ = weights.shape
+        weights = weights.astype(self.values.dtype)
+        weights = weights.reshape(prompts, -1, kv_heads, group, size).swapaxes(1, 2)
+        weights = weights.reshape(prompts, kv_heads, -1, size)  # [P, K, G*R, Tp]
+        context = product("pkqt,pkth->pkqh", weights, self.values)  # [P, K, G*R, H]
+        context = context.reshape(prompts, kv_heads, -1, group, head).swapaxes(1, 2)
+        return context.reshape(rows, kv_heads, group, head)
 
 
 @flax.struct.dataclass
@@ -110,31 +163,24 @@ class ResponseColumns:
 
     def scores(self, q: jax.Array) -> jax.Array:
         """q [B, K, R, H] times the keys: [B, K, R, T] float32."""
-        return _own_scores(q, self.keys)
+
+        def one_by_one(q: jax.Array, keys: jax.Array) -> jax.Array:
+            heads = (q[:, :, i] for i in range(q.shape[2]))
+            return jnp.stack([product("bkh,bkth->bkt", x, keys) for x in heads], 2)
+
+        # A CPU multiplies a matrix of a few rows up to five times slower than it does
+        # the same rows as vectors. An accelerator would read the keys once for each.
+        return jax.lax.platform_dependent(
+            q,
+            self.keys,
+            cpu=one_by_one,
+            default=partial(product, "bkrh,bkth->bkrt"),
+        )
 
     def context(self, weights: jax.Array) -> jax.Array:
         """Weights [B, K, R, T] times the values: [B, K, R, H] float32."""
         weights = weights.astype(self.values.dtype)
-        return _product("bkrt,bkth->bkrh", weights, self.values)
-
-
-def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
-
-
-def _own_scores(q: jax.Array, keys: jax.Array) -> jax.Array:
-    """Scores [B, K, R, T] of q [B, K, R, H] and keys [B, K, T, H]."""
-
-    def together(q: jax.Array, keys: jax.Array) -> jax.Array:
-        return _product("bkrh,bkth->bkrt", q, keys)
-
-    def one_by_one(q: jax.Array, keys: jax.Array) -> jax.Array:
-        heads = (q[:, :, i] for i in range(q.shape[2]))
-        return jnp.stack([_product("bkh,bkth->bkt", x, keys) for x in heads], axis=2)
-
-    # A CPU multiplies a matrix of a few rows up to five times slower than it does the
-    # same rows as vectors. An accelerator would read the keys once for each.
-    return jax.lax.platform_dependent(q, keys, cpu=one_by_one, default=together)
+        return product("bkrt,bkth->bkrh", weights, self.values)
 
 
 def decode_step(
@@ -159,29 +205,32 @@ def decode_step(
       Hidden states [B, D] after the final norm, and the cache.
     """
     c = model.config
-    rows = tokens.shape[0]
-    samples = rows // prefix.lengths.shape[0]  # G
+    rows, prompts = tokens.shape[0], prefix.lengths.shape[0]
+    samples = rows // prompts  # G
     # Of each row's position: cosines and sines, each [B, 1, H/2].
     cos, sin = (jnp.repeat(x[column], samples, axis=0) for x in params.rope)
-    masks = masks_by_layer(c, partial(_masks, prefix, cache, column, samples))
+    # Of its prompt and of its own response a row sees what is there, unless its layer
+    # has a window.
+    places, size = jnp.arange(prefix.keys[0].shape[2])[None], cache.keys[0].shape[2]
+    lengths = prefix.lengths[:, None]  # [P, 1]
+    shared, kinds = layer_masks(c, places < lengths, lengths + column - places)
+    shared = tuple(jnp.repeat(mask, samples, axis=0) for mask in shared)  # [B, Tp]
+    ages = column - jnp.arange(size)[None]  # [1, T]
+    own, _ = layer_masks(c, ages >= 0, ages)
 
-    def attend_at(layer: int) -> Attend:
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
-            # [B, 1, N or K, H] -> [B, K, R or 1, H]
-            q, k, v = (
-                x.reshape(rows, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
-            )
-            keys = _write(cache.keys[layer], k, column)  # [B, K, T, H]
-            values = _write(cache.values[layer], v, column)
-            prompt = PromptColumns(prefix.keys[layer], prefix.values[layer])
-            of_prompt, own = masks[layer]  # [B, Tp], [1, T]
-            parts = [Part(prompt, of_prompt), Part(ResponseColumns(keys, values), own)]
-            context = cached_attention(q, parts).astype(q.dtype)  # [B, K, R, H]
-            return context.reshape(rows, 1, c.num_heads, -1), (keys, values)
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> Any:
+        # [B, 1, N or K, H] -> [B, K, R or 1, H]
+        q, k, v = (x.reshape(rows, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v))
+        write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=column, axis=2)
+        keys = write(cache.keys[layer], k)  # [B, K, T, H]
+        values = write(cache.values[layer], v)
+        prompt = PromptColumns(prefix.keys[layer], prefix.values[layer])
+        masks = shared[kinds[layer]], own[kinds[layer]]
+        context = cached_attention(q, (prompt, ResponseColumns(keys, values)), masks)
+        context = context.astype(q.dtype)  # [B, K, R, H]
+        return context.reshape(rows, 1, c.num_heads, -1), (keys, values)
 
-        return attend
-
-    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend_at)
+    hidden, kept = through_layers(model, params, tokens, (cos, sin), attend)
     keys, values = zip(*kept, strict=True)
     return hidden, ResponseCache(keys, values)
 
@@ -191,7 +240,7 @@ def through_layers(
     params: DecodeParams,
     tokens: jax.Array,
     rope: RopeTable,
-    attend_at: Callable[[int], Attend],
+    attend: Attend,
 ) -> tuple[jax.Array, list[Any]]:
     """One token per row [B] through all blocks.
 
@@ -200,45 +249,17 @@ def through_layers(
       params: its parameters, from `decode_params`.
       tokens: [B].
       rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
-      attend_at: what attends in a layer.
+      attend: what does the attending; it is told the layer.
 
     Returns:
       Hidden states [B, D] after the final norm, and what each layer hands back.
     """
-    block = Block(model.config, model.constrain)
-    x = embed(params.embedding, tokens[:, None], model.config)  # [B, 1, D]
+    c = model.config
+    block = Block(c, model.constrain)
+    x = jnp.take(params.embedding, tokens[:, None], axis=0)  # [B, 1, D]
     kept = []
-    for layer in range(model.config.num_layers):
-        x, new = block.apply(
-            {"params": params.layers[layer]},
-            x,
-            rope,
-            attend_at(layer),
-            method="apply_with",
-        )
+    for layer in range(c.num_layers):
+        x, new = block.apply({"params": params.layers[layer]}, x, rope, attend, layer)
         kept.append(new)
-    return _final_norm(model, params, x)[:, 0], kept
-
-
-def _masks(
-    prefix: PrefixCache,
-    cache: ResponseCache,
-    column: jax.Array,
-    samples: int,
-    window: int | None,
-) -> tuple[jax.Array, jax.Array]:
-    """What response column `column` sees: of prompts [B, Tp], of its own row [1, T]."""
-    columns, size = column[None], prefix.keys[0].shape[2]
-    prompts = prompt_mask(prefix.lengths, columns, 0, size, window)  # [P, Tp]
-    ages = column - jnp.arange(cache.keys[0].shape[2])[None]  # [1, T]
-    own = within_window(ages >= 0, ages, window)
-    return jnp.repeat(prompts, samples, axis=0), own
-
-
-def _write(cache: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(cache, new, column, axis=2)
-
-
-def _final_norm(model: Transformer, params: DecodeParams, x: jax.Array) -> jax.Array:
-    norm = RMSNorm(model.config.norm_eps, model.config.param_dtype)
-    return norm.apply({"params": params.final_norm}, x)
+    norm = RMSNorm(c.norm_eps, c.param_dtype)
+    return norm.apply({"params": params.final_norm}, x)[:, 0], kept

@@ -7,16 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import Masks, self_attention
+from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.models.rope import RopeTable, apply_rope
 from jaxrl_reason.sharding import Constrain
 
-# (q [B, S, N, H], k [B, S, K, H], v) -> (context [B, S, N, H], whatever to keep)
-Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+# (q [B, S, N, H], scaled; k [B, S, K, H]; v; what differs by layer)
+# -> (context [B, S, N, H], whatever to keep)
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 HEADS = ("batch", "sequence", "heads", None)
 ROWS = ("batch", "sequence", None)
+# What the low-rank factors a and b of a matrix are called beside it, after its name.
+FACTORS = ("_lora_a", "_lora_b")
 
 
 def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
@@ -24,30 +26,30 @@ def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
     return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
 
 
-def factor_names(matrix: str) -> tuple[str, str]:
-    """What the low-rank factors a and b of a matrix are called beside it."""
-    return f"{matrix}_lora_a", f"{matrix}_lora_b"
-
-
-def plus_low_rank(
-    module: nn.Module, matrix: str, rows: jax.Array, y: jax.Array
+def project(
+    module: nn.Module, name: str, matrix: jax.Array, rows: jax.Array
 ) -> jax.Array:
-    """y + (rows a) b where factors lie beside the matrix; y itself where none do.
+    """x w, or x w + (x a) b where low-rank factors lie beside the matrix.
 
-    They are read, never declared: `models/lora.py` makes them. The product a b is not
-    formed, so neither is a gradient of its size.
+    The factors are read, never declared: `models/lora.py` makes them. The product a b
+    is not formed, so neither is a gradient of its size.
 
     Args:
       module: that declares the matrix.
-      matrix: its name.
-      rows: [n, in], what the matrix was multiplied by.
-      y: [n, out], the product.
+      name: of the matrix.
+      matrix: [in, out..] or [in.., out].
+      rows: [n, in] x.
+
+    Returns:
+      [n, out] in the type of the rows.
     """
-    a, b = (module.get_variable("params", name) for name in factor_names(matrix))
+    size = rows.shape[1]
+    y = rows @ matrix.astype(rows.dtype).reshape(size, -1)  # [n, out]
+    a, b = (module.get_variable("params", name + suffix) for suffix in FACTORS)
     if a is None:
         return y
     a, b = a.astype(rows.dtype), b.astype(rows.dtype)
-    inner = rows @ a.reshape(rows.shape[1], -1)  # [n, r]
+    inner = rows @ a.reshape(size, -1)  # [n, r]
     return y + inner @ b.reshape(-1, y.shape[1])  # [n, out]
 
 
@@ -119,36 +121,39 @@ class Attention(nn.Module):
             self.key_norm = RMSNorm(c.norm_eps, c.param_dtype)
 
     def __call__(
-        self, x: jax.Array, rope: RopeTable, attend: Attend
+        self, x: jax.Array, rope: RopeTable, attend: Attend, of_layer: Any
     ) -> tuple[jax.Array, Any]:
         """Attend from x [B, S, D].
 
         Returns:
           The result [B, S, D], and what `attend` wants kept.
         """
-        q = self.constrain(self._project("query", self.query, x), HEADS)  # [B, S, N, H]
-        k = self._project("key", self.key, x)  # [B, S, K, H]
-        v = self._project("value", self.value, x)  # [B, S, K, H]
-        if self.config.qk_norm:
+        c = self.config
+        rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
+        heads = {}
+        for name, matrix in (
+            ("query", self.query),
+            ("key", self.key),
+            ("value", self.value),
+        ):
+            y = project(self, name, matrix, rows)  # [B*S, N*H]
+            y = y.reshape(*x.shape[:2], *matrix.shape[1:])  # [B, S, N, H]
+            if c.attention_bias:
+                y = y + self.biases[name].astype(x.dtype)[None, None]
+            heads[name] = y
+        q = self.constrain(heads["query"], HEADS)  # [B, S, N, H]
+        k, v = heads["key"], heads["value"]  # [B, S, K, H]
+        if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        context, kept = attend(apply_rope(q, rope), apply_rope(k, rope), v)
+        # Source of the scale: arXiv 1706.03762, equation 1.
+        q, k = apply_rope(q, rope) * c.head_dim**-0.5, apply_rope(k, rope)
+        context, kept = attend(q, k, v, of_layer)
         context = self.constrain(context, HEADS)  # [B, S, N, H]
-        out = self.output.astype(x.dtype)
-        out = out.reshape(-1, x.shape[-1])  # [N*H, D]
-        rows = context.reshape(-1, out.shape[0])  # [B*S, N*H]
-        y = plus_low_rank(self, "output", rows, rows @ out).reshape(x.shape)
-        if self.config.attention_output_bias:
+        rows = context.reshape(-1, c.num_heads * c.head_dim)  # [B*S, N*H]
+        y = project(self, "output", self.output, rows).reshape(x.shape)  # [B, S, D]
+        if c.attention_output_bias:
             y = y + self.output_bias.astype(x.dtype)[None, None]
         return y, kept
-
-    def _project(self, name: str, kernel: jax.Array, x: jax.Array) -> jax.Array:
-        flat = kernel.astype(x.dtype).reshape(x.shape[-1], -1)  # [D, N*H]
-        rows = x.reshape(-1, x.shape[-1])  # [B*S, D]
-        y = plus_low_rank(self, name, rows, rows @ flat)  # [B*S, N*H]
-        y = y.reshape(*x.shape[:2], *kernel.shape[1:])  # [B, S, N, H]
-        if self.config.attention_bias:
-            y = y + self.biases[name].astype(x.dtype)[None, None]
-        return y
 
 
 class GatedMLP(nn.Module):
@@ -169,11 +174,9 @@ class GatedMLP(nn.Module):
         # Two dimensions: with three, XLA's CPU backend transposes the gradients of the
         # inner activations with strided reads, which doubles the time of the layer.
         rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
-        gated = plus_low_rank(self, "gate", rows, rows @ gate.astype(x.dtype))
-        inner = jax.nn.silu(gated)  # [B*S, F]
-        inner *= plus_low_rank(self, "up", rows, rows @ up.astype(x.dtype))
-        y = plus_low_rank(self, "down", inner, inner @ down.astype(x.dtype))  # [B*S, D]
-        return y.reshape(x.shape)
+        inner = jax.nn.silu(project(self, "gate", gate, rows))  # [B*S, F]
+        inner *= project(self, "up", up, rows)
+        return project(self, "down", down, inner).reshape(x.shape)  # [B, S, D]
 
 
 class Block(nn.Module):
@@ -182,53 +185,28 @@ class Block(nn.Module):
     config: TransformerConfig
     constrain: Constrain
 
-    def setup(self) -> None:
-        """Declare the parameters."""
-        c = self.config
-        self.attention_norm = RMSNorm(c.norm_eps, c.param_dtype)
-        self.attention = Attention(c, self.constrain)
-        self.mlp_norm = RMSNorm(c.norm_eps, c.param_dtype)
-        self.mlp = GatedMLP(c)
-
+    @nn.compact
     def __call__(
-        self, x: jax.Array, rope: RopeTable, masks: Masks, kind: jax.Array
-    ) -> tuple[jax.Array, None]:
-        """Rows x [B, S, D] under masks[kind]; keeps nothing."""
-        mask = jax.lax.select_n(kind, *masks)  # [B, S, T]
-        return self.apply_with(
-            x, rope, lambda q, k, v: (self_attention(q, k, v, mask), None)
-        )
-
-    def with_cache(
-        self, x: jax.Array, rope: RopeTable, masks: Masks, of_layer: tuple[Any, Any]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The same, keeping the keys and values, each [B, S, K, H].
-
-        `of_layer` is the layer's kind of mask, and keys and values [Tc, K, H] of
-        earlier columns that all rows see, or None.
-        """
-        kind, past = of_layer
-        mask = jax.lax.select_n(kind, *masks)
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
-            if past is None:
-                return self_attention(q, k, v, mask), (k, v)
-            # Each [B, Tc, K, H], then [B, Tc + S, K, H].
-            before = (jnp.broadcast_to(x, (k.shape[0], *x.shape)) for x in past)
-            keys, values = (
-                jnp.concatenate(pair, 1) for pair in zip(before, (k, v), strict=True)
-            )
-            return self_attention(q, keys, values, mask), (k, v)
-
-        return self.apply_with(x, rope, attend)
-
-    def apply_with(
-        self, x: jax.Array, rope: RopeTable, attend: Attend
+        self, x: jax.Array, rope: RopeTable, attend: Attend, of_layer: Any
     ) -> tuple[jax.Array, Any]:
-        """The one body of the block, whatever does the attending."""
+        """One layer of x [B, S, D].
+
+        Args:
+          x: [B, S, D].
+          rope: cosines and sines of each token's position, each [B, S, H/2].
+          attend: what does the attending.
+          of_layer: what differs by layer, handed to `attend`.
+
+        Returns:
+          The result [B, S, D], and what `attend` wants kept.
+        """
+        c = self.config
         with jax.named_scope("attention"):
-            y, kept = self.attention(self.attention_norm(x), rope, attend)
+            y = RMSNorm(c.norm_eps, c.param_dtype, name="attention_norm")(x)
+            attention = Attention(c, self.constrain, name="attention")
+            y, kept = attention(y, rope, attend, of_layer)
             x = self.constrain(x + y, ROWS)  # [B, S, D]
         with jax.named_scope("mlp"):
-            x = self.constrain(x + self.mlp(self.mlp_norm(x)), ROWS)  # [B, S, D]
+            y = RMSNorm(c.norm_eps, c.param_dtype, name="mlp_norm")(x)
+            x = self.constrain(x + GatedMLP(c, name="mlp")(y), ROWS)  # [B, S, D]
         return x, kept

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.layers import factor_names
+from jaxrl_reason.models.layers import FACTORS
 from jaxrl_reason.models.params import Params, abstract_params, param_axes
 from jaxrl_reason.models.transformer import Transformer
 
@@ -94,9 +94,9 @@ def abstract_lora(model: Transformer, settings: LoraSettings) -> Params:
                 f"got {settings.rank}"
             )
         shapes = _split(shape, inputs, settings.rank)
-        for name, found in zip(factor_names(target), shapes, strict=True):
+        for suffix, found in zip(FACTORS, shapes, strict=True):
             array = jax.ShapeDtypeStruct(found, jnp.float32)
-            factors.setdefault(part, {})[name] = array
+            factors.setdefault(part, {})[target + suffix] = array
     return factors
 
 
@@ -110,8 +110,8 @@ def lora_axes(model: Transformer, settings: LoraSettings) -> Params:
     for target in settings.targets:
         part, inputs = _MATRICES[target]
         axes = _split(layers[part][target], inputs, None)
-        for name, found in zip(factor_names(target), axes, strict=True):
-            factors.setdefault(part, {})[name] = found
+        for suffix, found in zip(FACTORS, axes, strict=True):
+            factors.setdefault(part, {})[target + suffix] = found
     return factors
 
 
@@ -145,7 +145,7 @@ def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Par
     for target in settings.targets:
         key, own = jax.random.split(key)
         found = factors[_MATRICES[target][0]]
-        a, b = factor_names(target)
+        a, b = (target + suffix for suffix in FACTORS)
         width = math.prod(found[a].shape[1:-1])
         found[a] = jax.random.normal(own, found[a].shape) * width**-0.5
         found[b] = jnp.zeros(found[b].shape)
@@ -163,7 +163,7 @@ def with_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
       settings: those that the factors were made with.
     """
     layers = dict(base["layers"])
-    last = {factor_names(target)[1] for target in settings.targets}
+    last = {target + FACTORS[1] for target in settings.targets}
     for part, found in factors.items():
         beside = {k: x * settings.scale if k in last else x for k, x in found.items()}
         layers[part] = {**layers[part], **beside}
@@ -188,7 +188,7 @@ def merge_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
     layers = dict(base["layers"])
     for target in settings.targets:
         part, _ = _MATRICES[target]
-        a, b = (factors[part][name] for name in factor_names(target))
+        a, b = (factors[part][target + suffix] for suffix in FACTORS)
         matrix = layers[part][target]
         # [L, in, r] and [L, r, out]
         flat = a.reshape(a.shape[0], -1, a.shape[-1]), b.reshape(*b.shape[:2], -1)

@@ -12,22 +12,15 @@ all prompts begin with lies in memory once.
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import (
-    Part,
-    cached_attention,
-    masks_by_layer,
-    prompt_mask,
-    within_window,
-)
-from jaxrl_reason.models.decode_params import DecodeParams
-from jaxrl_reason.models.decode_step import through_layers
+from jaxrl_reason.models.attention import cached_attention, layer_masks
+from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.decode_step import PrefixCache, through_layers
 from jaxrl_reason.models.key_values import (
     KeyValues,
     block_sizes,
@@ -35,8 +28,7 @@ from jaxrl_reason.models.key_values import (
     round_up,
     update_slice,
 )
-from jaxrl_reason.models.layers import Attend
-from jaxrl_reason.models.prefix_cache import PrefixCache
+from jaxrl_reason.models.params import DecodeParams
 from jaxrl_reason.models.transformer import Transformer
 
 
@@ -142,43 +134,45 @@ def slot_step(
     cos, sin = (x[lengths + columns, 0] for x in params.rope)
     # scalar: the column that this step writes
     place = cache.step % cache.responses[0].size
-    masks = masks_by_layer(c, partial(_masks, cache, lengths, columns, place))
+    masks, kinds = _masks(c, cache, lengths, columns, place)
     dtype = str(cache.responses[0].values.dtype)
 
-    def attend_at(layer: int) -> Attend:
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> Any:
-            # [S, 1, N or K, H] -> [S, K, R or 1, H]
-            q, k, v = (
-                x.reshape(slots, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v)
-            )
-            blocks = (1, cache.responses[layer].blocks[1])
-            own = update_slice(
-                cache.responses[layer], quantize(k, v, dtype, blocks), 0, place
-            )
-            caches = [*cache.common[layer : layer + 1], cache.prompts[layer], own]
-            context = cached_attention(q, list(map(Part, caches, masks[layer])))
-            context = context.astype(q.dtype)  # [S, K, R, H]
-            return context.reshape(slots, 1, c.num_heads, -1), own
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> Any:
+        # [S, 1, N or K, H] -> [S, K, R or 1, H]
+        q, k, v = (x.reshape(slots, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v))
+        blocks = (1, cache.responses[layer].blocks[1])
+        own = update_slice(
+            cache.responses[layer], quantize(k, v, dtype, blocks), 0, place
+        )
+        caches = [*cache.common[layer : layer + 1], cache.prompts[layer], own]
+        context = cached_attention(q, caches, masks[kinds[layer]])
+        context = context.astype(q.dtype)  # [S, K, R, H]
+        return context.reshape(slots, 1, c.num_heads, -1), own
 
-        return attend
-
-    hidden, responses = through_layers(model, params, tokens, (cos, sin), attend_at)
+    hidden, responses = through_layers(model, params, tokens, (cos, sin), attend)
     return hidden, replace(cache, responses=tuple(responses), step=cache.step + 1)
 
 
 def _masks(
+    config: TransformerConfig,
     cache: SlotCache,
     lengths: jax.Array,
     columns: jax.Array,
     place: jax.Array,
-    window: int | None,
-) -> list[jax.Array]:
-    """What each slot sees of each part: [S, Tc] if there is one, [S, Tp], [S, T]."""
+) -> tuple[list[tuple[jax.Array, ...]], list[int]]:
+    """What each slot sees of each part: [S, Tc] if there is one, [S, Tp], [S, T].
+
+    Once for each kind of layer, and the kind of each layer.
+    """
     size, common = cache.responses[0].size, cache.common_size
+    positions = jnp.arange(common + cache.prompts[0].size)[None]  # [1, Tc + Tp]
+    ages = (lengths + columns)[:, None] - positions  # [S, Tc + Tp]
+    prompts, kinds = layer_masks(config, positions < lengths[:, None], ages)
     ages = ((place - jnp.arange(size)) % size)[None]  # [1, T]
     # What is older belongs to the slot's last sequence.
-    own = within_window(ages <= columns[:, None], ages, window)  # [S, T]
-    prompts = prompt_mask(lengths, columns, common, cache.prompts[0].size, window)
-    if not common:
-        return [prompts, own]
-    return [prompt_mask(lengths, columns, 0, common, window), prompts, own]
+    own, _ = layer_masks(config, ages <= columns[:, None], ages)  # [S, T]
+    parts = [
+        (prompt[:, :common], prompt[:, common:], response)
+        for prompt, response in zip(prompts, own, strict=True)
+    ]
+    return [part if common else part[1:] for part in parts], kinds

@@ -6,25 +6,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import Masks, attention_mask, layer_masks
-from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.models.layers import (
-    ROWS,
-    Block,
-    RMSNorm,
-    normal,
+from jaxrl_reason.models.attention import (
+    attention_mask,
+    layer_masks,
+    rope_table,
+    self_attention,
 )
-from jaxrl_reason.models.rope import RopeTable, rope_table
+from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
 from jaxrl_reason.sharding import Constrain, no_constraint
 
-
-def _rematerialised(remat: str) -> Any:
-    if remat == "none":
-        return Block
-    policies = jax.checkpoint_policies
-    policy = policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-    # prevent_cse guards against a merge that cannot happen inside a scan.
-    return nn.remat(Block, policy=policy, prevent_cse=False, methods=["__call__"])
+# Keys and values.
+KeysValues = tuple[jax.Array, jax.Array]
 
 
 class Transformer(nn.Module):
@@ -51,15 +44,25 @@ class Transformer(nn.Module):
             (c.vocab_size, c.hidden_size),
             dtype,
         )
+        block: Any = Block
+        if c.remat != "none":
+            policies = jax.checkpoint_policies
+            saved = policies.dots_with_no_batch_dims_saveable
+            block = nn.remat(
+                Block,
+                policy=saved if c.remat == "dots" else None,
+                # Guards against a merge that cannot happen inside a scan.
+                prevent_cse=False,
+                static_argnums=3,  # attend
+            )
         scanned = nn.scan(
-            _rematerialised(c.remat),
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=c.num_layers,
             unroll=min(c.scan_unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
-            methods=["__call__", "with_cache"],
         )
         self.layers = scanned(c, self.constrain)
         self.final_norm = RMSNorm(c.norm_eps, c.param_dtype)
@@ -92,52 +95,55 @@ class Transformer(nn.Module):
           [B, S, D] in the compute type, after the final norm. Finite but meaningless
           at padding.
         """
-        x, *inputs = self._inputs(tokens, positions, segment_ids, branch_ids)
-        x, _ = self.layers(x, *inputs)  # [B, S, D]
-        return self.final_norm(x)
+        hidden, _ = self.with_cache(
+            tokens, positions, segment_ids, branch_ids, keep=False
+        )
+        return hidden
 
     def with_cache(
         self,
         tokens: jax.Array,
         positions: jax.Array,
         segment_ids: jax.Array,
-        past: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        branch_ids: jax.Array | None = None,
+        *,
+        past: KeysValues | None = None,
+        keep: bool = True,
+    ) -> tuple[jax.Array, KeysValues | None]:
         """The same hidden states, with keys and values, each [L, B, S, K, H].
 
         `past` is keys and values, each [L, Tc, K, H], of Tc tokens that come before
-        all rows, at positions from 0 on.
+        all rows, at positions from 0 on. Nothing is handed back with keep=False.
         """
-        before = 0 if past is None else past[0].shape[1]  # Tc
-        x, rope, masks, kinds = self._inputs(
-            tokens, positions, segment_ids, before=before
-        )
-        x, cache = self.layers.with_cache(x, rope, masks, (kinds, past))
-        return self.final_norm(x), cache
-
-    def _inputs(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        segment_ids: jax.Array,
-        branch_ids: jax.Array | None = None,
-        before: int = 0,
-    ) -> tuple[jax.Array, RopeTable, Masks, jax.Array]:
         c = self.config
         with jax.named_scope("embed"):
-            x = embed(self.embedding, tokens, c)  # [B, S, D]
+            x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)  # [B, S, D]
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
-        causal = attention_mask(segment_ids, branch_ids)  # [B, S, S]
-        masks, kinds = layer_masks(positions, causal, c, before)
-        return self.constrain(x, ROWS), rope, masks, kinds
+        mask = attention_mask(segment_ids, branch_ids)  # [B, S, T], T = S here
+        ages = positions[:, :, None] - positions[:, None, :]
+        if past is not None:  # T = Tc + S
+            earlier = positions[:, :, None] - jnp.arange(past[0].shape[1])[None, None]
+            mask = jnp.concatenate([earlier >= 0, mask], axis=2)
+            ages = jnp.concatenate([earlier, ages], axis=2)
+        masks, kinds = layer_masks(c, mask, ages)
 
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_layer: Any) -> Any:
+            kind, past = of_layer
+            mask = jax.lax.select_n(kind, *masks)  # [B, S, T]
+            keys, values = k, v
+            if past is not None:
+                # Each [B, Tc, K, H], then [B, Tc + S, K, H].
+                before = (jnp.broadcast_to(x, (k.shape[0], *x.shape)) for x in past)
+                keys, values = (
+                    jnp.concatenate(pair, 1)
+                    for pair in zip(before, (k, v), strict=True)
+                )
+            return self_attention(q, keys, values, mask), (k, v) if keep else None
 
-def embed(
-    embedding: jax.Array, tokens: jax.Array, config: TransformerConfig
-) -> jax.Array:
-    """Rows of the embedding [V, D] for tokens [...], in the compute type."""
-    return jnp.take(embedding, tokens, axis=0).astype(jnp.dtype(config.dtype))
+        x = self.constrain(x, ROWS)
+        x, kept = self.layers(x, rope, attend, (jnp.array(kinds), past))
+        return self.final_norm(x), kept
 
 
 class ValueModel(nn.Module):

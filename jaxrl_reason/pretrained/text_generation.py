@@ -14,7 +14,7 @@ from jaxrl_reason.sampler import (
     sampling_keys,
     stop_strings,
 )
-from jaxrl_reason.sampler.prompt_padding import pad_prompts
+from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.text.stream import StreamDecoder
 from jaxrl_reason.text.tokenizer import ChatTokenizer
 

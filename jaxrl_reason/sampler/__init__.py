@@ -5,7 +5,7 @@ from jaxrl_reason.sampler.batch_sampler import (
     OnTokens,
     make_batch_sampler,
 )
-from jaxrl_reason.sampler.keys import sampling_keys
+from jaxrl_reason.sampler.next_tokens import sampling_keys
 from jaxrl_reason.sampler.prefixes import common_prefix
 from jaxrl_reason.sampler.rollout_engine import RolloutEngine
 from jaxrl_reason.sampler.sample_loop import Sampler, make_sampler, sample

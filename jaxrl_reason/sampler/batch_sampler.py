@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.models import Params, Transformer
-from jaxrl_reason.models.decode_params import DecodeParams, decode_params
+from jaxrl_reason.models.params import DecodeParams, decode_params
 from jaxrl_reason.sampler.prompts import PromptReader, Prompts
 from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.sampler.settings import (

@@ -1,22 +1,18 @@
 """Prefill once per prompt, then one token per step for all responses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reason.models import Params, Transformer, prefill
-from jaxrl_reason.models.decode_params import DecodeParams, decode_logits, decode_params
-from jaxrl_reason.models.decode_step import (
-    ResponseCache,
-    decode_step,
-    empty_cache,
-    grow_cache,
-)
-from jaxrl_reason.sampler.filters import bias_logits, draw, filter_logits
+from jaxrl_reason.models.decode_step import ResponseCache, decode_step, empty_cache
+from jaxrl_reason.models.params import DecodeParams, decode_logits, decode_params
+from jaxrl_reason.sampler.next_tokens import next_tokens
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
 
 # The cache grows in up to this many stages, so that early steps do not read empty
@@ -78,9 +74,8 @@ def sample(
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)  # [P, D]
     decode = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)  # [B, D]
-    state = _append(
-        _start(model, prompts * num_samples, size), hidden, decode, keys, settings
-    )
+    start = _start(model, prompts * num_samples, size)
+    state = _append(start, hidden, decode, keys, settings)
 
     def unfinished(end: int, state: _State) -> jax.Array:
         return (state.column < end) & ~jnp.all(state.ended)
@@ -94,7 +89,10 @@ def sample(
     for end in stage_ends(size):
         if end == 1:
             break  # One token needs no step.
-        state = replace(state, cache=grow_cache(state.cache, end - 1))
+        # [B, K, T, H]: room for the tokens that are fed up to the stage's end.
+        more = end - 1 - state.cache.keys[0].shape[2]
+        grow = partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, more), (0, 0)))
+        state = replace(state, cache=jax.tree.map(grow, state.cache))
         state = jax.lax.while_loop(partial(unfinished, end), step, state)
     return Completions(
         state.tokens.T, state.logprobs.T, state.lengths, truncated=~state.ended
@@ -187,62 +185,60 @@ def _append(
     tokens = jnp.where(active, tokens, 0)
     logprobs = jnp.where(active, logprobs, 0.0)
     ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
+    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=state.column, axis=0)
     return replace(
         state,
         column=state.column + 1,
         last=tokens,
         ended=state.ended | jnp.any(tokens[:, None] == ends[None], axis=1) & active,
-        tokens=_put(state.tokens, tokens, state.column),
-        logprobs=_put(state.logprobs, logprobs, state.column),
+        tokens=put(state.tokens, tokens[None]),
+        logprobs=put(state.logprobs, logprobs[None]),
         lengths=state.lengths + active,
     )
 
 
-def _put(rows: jax.Array, row: jax.Array, index: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(rows, row[None], index, axis=0)
-
-
-def next_tokens(
-    logits: jax.Array,
-    keys: jax.Array,
-    column: jax.Array,
-    settings: SamplingSettings,
-) -> tuple[jax.Array, jax.Array]:
-    """Draw one token per row, and say how likely it was.
+def pad_prompts(
+    prompts: Sequence[Sequence[int]],
+    problem_ids: Sequence[int],
+    longest: int,
+    *,
+    multiple_of: int | None = None,
+    limit: str = "",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as one array, padded on the right with zeros.
 
     Args:
-      logits: [B, V] float32 of the model.
-      keys: [B], one per response.
-      column: scalar or [B], the response columns the tokens are for.
-      settings: temperature, filters, bias and bans.
+      prompts: token ids.
+      problem_ids: of the problems, for the error.
+      longest: tokens that a prompt may have.
+      multiple_of: the width is the least multiple of this that holds every prompt, at
+        most `longest`; None for `longest` itself.
+      limit: where `longest` comes from, for the error.
 
     Returns:
-      Tokens [B] int32, and their log-probs [B] float32 under the tempered,
-      unfiltered distribution (greedy: temperature 1).
+      [P, W] ids and [P] lengths, int32.
+
+    Raises:
+      ValueError: a prompt is empty or too long; names the problem.
+
+    Example:
+      >>> tokens, lengths = pad_prompts([[5, 6, 7], [8]], [0, 1], 4)
+      >>> tokens.tolist(), lengths.tolist()
+      ([[5, 6, 7, 0], [8, 0, 0, 0]], [3, 1])
+      >>> pad_prompts([[5, 6, 7]], [0], 100, multiple_of=64)[0].shape
+      (1, 64)
     """
-    allowed = bias_logits(logits, settings)  # [B, V]
-    if settings.temperature > 0:
-        logits, allowed = logits / settings.temperature, allowed / settings.temperature
-        columns = jnp.broadcast_to(column, keys.shape)  # [B]
-        uniforms = jax.vmap(  # [B, 2]
-            lambda key, at: jax.random.uniform(jax.random.fold_in(key, at), (2,))
-        )(keys, columns)
-        tokens = draw(filter_logits(allowed, settings), uniforms)  # [B]
-    else:
-        tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]  # [B]
-    return tokens, chosen - _log_total(logits)
-
-
-def _log_total(logits: jax.Array) -> jax.Array:
-    """logsumexp of [B, V] over V, for rows whose largest number is finite."""
-
-    def in_two_steps(logits: jax.Array) -> jax.Array:
-        top = jnp.max(logits, axis=-1)  # [B]
-        weights = jax.lax.optimization_barrier(jnp.exp(logits - top[:, None]))
-        return jnp.log(jnp.sum(weights, axis=-1)) + top
-
-    # A CPU that takes exponentials while it sums them is ten times slower than one that
-    # sums those in memory, which the draw has made already.
-    whole = partial(jax.nn.logsumexp, axis=-1)
-    return jax.lax.platform_dependent(logits, cpu=in_two_steps, default=whole)
+    for prompt, problem_id in zip(prompts, problem_ids, strict=True):
+        if not 1 <= len(prompt) <= longest:
+            raise ValueError(
+                f"a prompt must have 1 to {longest} tokens{limit and f' ({limit})'}, "
+                f"got {len(prompt)} for problem {problem_id}"
+            )
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    width = longest
+    if multiple_of is not None:
+        width = min(-(-int(lengths.max()) // multiple_of) * multiple_of, longest)
+    tokens = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return tokens, lengths

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models import PrefixCache, Transformer
-from jaxrl_reason.models.decode_params import DecodeParams, decode_logits
 from jaxrl_reason.models.key_values import (
     block_sizes,
     quantize,
@@ -17,8 +16,9 @@ from jaxrl_reason.models.key_values import (
     round_up,
     update_slice,
 )
+from jaxrl_reason.models.params import DecodeParams, decode_logits
 from jaxrl_reason.models.slot_cache import SlotCache, empty_slots, slot_step
-from jaxrl_reason.sampler.sample_loop import next_tokens
+from jaxrl_reason.sampler.next_tokens import next_tokens
 from jaxrl_reason.sampler.settings import (
     BatchSettings,
     SamplingSettings,

@@ -297,6 +297,9 @@ def _fields_of(
         found["use_sliding_window"] = model.sliding_window is not None
         # The leading layers without a window, for readers that know no layer_types.
         found["max_window_layers"] = len(model.full_attention_layers)
-        windows = [model.window_of(layer) for layer in range(model.num_layers)]
-        found["layer_types"] = [FULL if w is None else WINDOWED for w in windows]
+        windowed = WINDOWED if model.sliding_window is not None else FULL
+        found["layer_types"] = [
+            FULL if layer in model.full_attention_layers else windowed
+            for layer in range(model.num_layers)
+        ]
     return found

@@ -101,7 +101,8 @@ def forward(config: TransformerConfig, params: Any, tokens: Any) -> np.ndarray:
     x = p["embedding"][np.asarray(tokens)]
     for i in range(config.num_layers):
         layer = jax.tree.map(lambda a, i=i: a[i], p["layers"])
-        x = x + _attend(config, layer, x, config.window_of(i))
+        whole = i in config.full_attention_layers
+        x = x + _attend(config, layer, x, None if whole else config.sliding_window)
         y = rms_norm(x, layer["mlp_norm"]["scale"], config.norm_eps)
         gate = y @ layer["mlp"]["gate"]
         inner = gate / (1 + np.exp(-gate)) * (y @ layer["mlp"]["up"])

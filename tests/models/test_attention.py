@@ -1,17 +1,19 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl_reason.models.attention import (
-    Part,
+    apply_rope,
     attention_mask,
     cached_attention,
+    layer_masks,
+    rope_table,
     self_attention,
-    within_window,
 )
 from jaxrl_reason.models.decode_step import PromptColumns, ResponseColumns
-from jaxrl_reason.models.rope import apply_rope, rope_table
 from jaxrl_reason.models.rope_scaling import (
     LinearScaling,
     Llama3Scaling,
@@ -38,10 +40,14 @@ def test_a_window_counts_positions_not_columns() -> None:
         jnp.array([[0, 1, 0, 0, 1, 2]]),
     )
     ages = positions[:, :, None] - positions[:, None, :]
-    mask = within_window(attention_mask(segments), ages, 2)[0]
+    causal = attention_mask(segments)
+    two, one = (
+        layer_masks(replace(reference.TINY, sliding_window=window), causal, ages)[0]
+        for window in (2, 1)
+    )
     seen = [[0], [0, 1], [], [3], [3, 4], [4, 5]]
-    assert [list(np.flatnonzero(row)) for row in mask] == seen
-    assert not within_window(attention_mask(segments), ages, 1)[0, 5, 4]
+    assert [list(np.flatnonzero(row)) for row in two[0][0]] == seen
+    assert not one[0][0, 5, 4]
 
 
 @pytest.mark.fast
@@ -51,7 +57,8 @@ def test_grouped_attention_is_multi_head_attention_with_repeated_heads(
 ) -> None:
     q = normal(0, 2, 5, 6, 4)
     k, v = normal(1, 2, 5, kv_heads, 4), normal(2, 2, 5, kv_heads, 4)
-    got = self_attention(q, k, v, attention_mask(jnp.ones((2, 5), int)))
+    scaled = q * 4**-0.5
+    got = self_attention(scaled, k, v, attention_mask(jnp.ones((2, 5), int)))
     for b in range(2):
         wide = [np.repeat(np.asarray(x[b]), 6 // kv_heads, axis=1) for x in (k, v)]
         wanted = reference.attention(np.asarray(q[b]), *wide)
@@ -160,11 +167,9 @@ def test_one_softmax_over_shared_prompt_and_own_response(group: int) -> None:
         jnp.arange(width)[None] < jnp.repeat(jnp.array(lengths), samples)[:, None]
     )
     got = cached_attention(
-        q * head_dim**0.5,
-        [
-            Part(PromptColumns(*shared), shared_mask),
-            Part(ResponseColumns(*own), jnp.arange(size)[None] < written),
-        ],
+        q,
+        [PromptColumns(*shared), ResponseColumns(*own)],
+        [shared_mask, jnp.arange(size)[None] < written],
     )
     for b, k, r in np.ndindex(rows, kv_heads, group):
         p = b // samples

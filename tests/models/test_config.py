@@ -1,9 +1,11 @@
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
 from jaxrl_reason.models import LinearScaling, Llama3Scaling, YarnScaling
+from jaxrl_reason.models.attention import layer_masks
 from tests.models.reference import TINY
 
 pytestmark = pytest.mark.fast
@@ -44,8 +46,11 @@ def test_layers_without_a_window_are_ascending_layers(layers: tuple[int, ...]) -
 
 def test_which_layers_have_a_window() -> None:
     config = replace(TINY, sliding_window=4, full_attention_layers=(1,))
-    assert [config.window_of(layer) for layer in range(2)] == [4, None]
-    assert TINY.window_of(0) is None
+    mask, ages = jnp.ones(6, bool), jnp.arange(6)
+    masks, kinds = layer_masks(config, mask, ages)
+    assert [int(masks[kind].sum()) for kind in kinds] == [4, 6]
+    masks, kinds = layer_masks(TINY, mask, ages)
+    assert [int(masks[kind].sum()) for kind in kinds] == [6, 6]
 
 
 @pytest.mark.parametrize(

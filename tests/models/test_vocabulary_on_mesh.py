@@ -13,7 +13,7 @@ SCRIPT = """
     from jaxrl_reason.learner.forward import policy_logprobs
     from jaxrl_reason.learner.state import abstract_state, init_model_state
     from jaxrl_reason.models import Transformer
-    from jaxrl_reason.models.decode_params import decode_logits, decode_params
+    from jaxrl_reason.models.params import decode_logits, decode_params
     from jaxrl_reason.runs.checkpoints import CheckpointFolder
     from jaxrl_reason.sampler import (
         BatchSettings, SamplingSettings, make_batch_sampler, make_sampler,

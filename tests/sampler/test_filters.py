@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.sampler.filters import BLOCK, draw, filter_logits, inverse_cdf
+from jaxrl_reason.sampler.next_tokens import BLOCK, draw, filter_logits, inverse_cdf
 from jaxrl_reason.sampler.settings import SamplingSettings
 
 

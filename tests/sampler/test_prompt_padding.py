@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl_reason.sampler.prompt_padding import pad_prompts
+from jaxrl_reason.sampler.sample_loop import pad_prompts
 
 
 def test_prompts_are_padded_on_the_right() -> None:

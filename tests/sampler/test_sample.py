@@ -16,7 +16,7 @@ from jaxrl_reason.sampler import (
     make_sampler,
     sampling_keys,
 )
-from jaxrl_reason.sampler.sample_loop import next_tokens
+from jaxrl_reason.sampler.next_tokens import next_tokens
 from tests.models.reference import TINY, VARIANTS, build, compiled, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 3, 4, 6, 12

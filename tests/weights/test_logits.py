@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models import Transformer, TransformerConfig, prefill, unembedding
-from jaxrl_reason.models.decode_params import decode_logits, decode_params
 from jaxrl_reason.models.decode_step import decode_step, empty_cache
+from jaxrl_reason.models.params import decode_logits, decode_params
 from jaxrl_reason.weights import Pretrained, load_pretrained
 from tests.weights.cases import CASES, REFERENCES, TOKENS, tokens_of, write_folder
 

@@ -22,6 +22,7 @@ gradient; what arrays hold outside the mask does not matter.
 if __name__ == "losses":
     raise ImportError("import this package as jaxrl_reason.losses, not as losses")
 
+from jaxrl_reason.losses._math import Counts
 from jaxrl_reason.losses.advantages import (
     batch_std_advantages,
     dr_grpo_advantages,
@@ -104,7 +105,7 @@ from jaxrl_reason.losses.objectives import (
 )
 from jaxrl_reason.losses.policy.cispo import cispo, cispo_loss
 from jaxrl_reason.losses.policy.clip_cov import clip_cov, clip_cov_loss, clip_cov_tokens
-from jaxrl_reason.losses.policy.dapo import dapo_loss
+from jaxrl_reason.losses.policy.dapo import dapo_loss, soft_overlong_penalty
 from jaxrl_reason.losses.policy.decoupled_ppo import decoupled_ppo_loss
 from jaxrl_reason.losses.policy.dppo import (
     binary_kl,
@@ -168,7 +169,6 @@ from jaxrl_reason.losses.process.steps import (
 )
 from jaxrl_reason.losses.prover_verifier import prover_rewards, verifier_loss
 from jaxrl_reason.losses.reductions import (
-    Counts,
     batch_counts,
     fixed_length_mean,
     prompt_mean,
@@ -183,7 +183,6 @@ from jaxrl_reason.losses.rewards import (
     difficulty_levels,
     difficulty_reward,
     kimi_length_reward,
-    soft_overlong_penalty,
 )
 
 __all__ = [

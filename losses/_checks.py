@@ -4,14 +4,16 @@ Every failure is a ValueError that states the rule and then what was given. Sett
 that are traced (such as a clip bound under a schedule) have no value yet and pass.
 """
 
+import contextlib
 import math
 import operator
-from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def floating(name: str, x: ArrayLike) -> jax.Array:
@@ -38,15 +40,12 @@ def integers(name: str, x: ArrayLike) -> jax.Array:
     return x.astype(jnp.int32)  # int8 could not name the tokens of a vocabulary
 
 
-def as_bool(x: ArrayLike) -> jax.Array:
-    """A mask of bool or 0/1 as bool."""
+def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
+    """A mask of bool or 0/1 as bool; left out, True in the shape of `like`."""
+    if x is None and like is not None:
+        return jnp.ones(like.shape, bool)
     x = jnp.asarray(x)
     return x if x.dtype == jnp.bool_ else x != 0
-
-
-def as_bool_or_all(x: ArrayLike | None, like: jax.Array) -> jax.Array:
-    """A mask as bool; True everywhere, in the shape of `like`, where it is left out."""
-    return jnp.ones(like.shape, bool) if x is None else as_bool(x)
 
 
 def same_shape(rank: int, **arrays: jax.Array) -> None:
@@ -88,43 +87,41 @@ def broadcast_to_tokens(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, x, 0.0)
 
 
-def setting(
-    name: str, value: float | jax.Array, rule: str, holds: Callable[[float], bool]
+def number(
+    name: str,
+    value: float | jax.Array,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    finite: bool = True,
+    rule: str = "",
 ) -> None:
-    """A number obeys `rule`, unless it is traced."""
+    """A number lies between its bounds; a traced one has no value yet and passes.
+
+    `rule` replaces the words for the bounds, where there is more to say.
+    """
     if isinstance(value, jax.core.Tracer):
         return
-    try:
-        good = holds(float(value))
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
-
-
-def not_negative(name: str, value: float | jax.Array) -> None:
-    """A finite number >= 0."""
-    setting(name, value, "finite and >= 0", lambda x: 0 <= x < math.inf)
-
-
-def finite(name: str, value: float | jax.Array) -> None:
-    """A finite number."""
-    setting(name, value, "finite", math.isfinite)
-
-
-def positive(name: str, value: float | jax.Array) -> None:
-    """A finite number > 0."""
-    setting(name, value, "finite and > 0", lambda x: 0 < x < math.inf)
-
-
-def unit_interval(name: str, value: float | jax.Array) -> None:
-    """A number in [0, 1]."""
-    setting(name, value, "in [0, 1]", lambda x: 0 <= x <= 1)
-
-
-def fraction(name: str, value: float | jax.Array) -> None:
-    """A number in (0, 1]."""
-    setting(name, value, "in (0, 1]", lambda x: 0 < x <= 1)
+    x = math.nan
+    if not isinstance(value, str):  # float("0.2") would be taken for a number
+        with contextlib.suppress(TypeError, ValueError):
+            x = float(value)
+    bounds = {">": above, ">=": at_least, "<": below, "<=": at_most}
+    given = {sign: bound for sign, bound in bounds.items() if bound is not None}
+    if (math.isfinite(x) or (x == math.inf and not finite)) and all(
+        _COMPARE[sign](x, bound) for sign, bound in given.items()
+    ):
+        return
+    if len(given) == 2:
+        (left, low), (right, high) = given.items()
+        opening, closing = "(" if left == ">" else "[", ")" if right == "<" else "]"
+        words = f"in {opening}{low:g}, {high:g}{closing}"
+    else:
+        ends = [f"{sign} {bound:g}" for sign, bound in given.items()]
+        words = " and ".join(["finite"] * finite + ends)
+    raise ValueError(f"{name} must be {rule or words}, got {value!r}")
 
 
 def static_size(name: str, value: int | None) -> int:

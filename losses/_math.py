@@ -1,16 +1,19 @@
-"""Arithmetic on checked arrays: masks are bool, numbers float32, nothing raises.
+"""Arithmetic on checked arrays: ratios, means, groups of responses, moments.
 
-Public functions check what they are given (`_checks`, `_policy`), then compute with
-these. Everything stays finite: select and bound before exp, do not cancel.
+Masks are bool and numbers float32: public functions check what they are given
+(`_checks`, `_policy`), then compute with these; only `read_groups` and `statistics`,
+which all advantages of groups begin with, check too. Everything stays finite: select
+and bound before exp, do not cancel.
 """
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-if TYPE_CHECKING:
-    from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses import _checks
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -19,6 +22,24 @@ LOG_RATIO_BOUND = 20.0
 
 # 1/n for n = 10 .. 3, the nested factors of the series of exp(-d) - 1 + d.
 _SERIES = tuple(1.0 / n for n in range(10, 2, -1))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Denominators of one mini-batch: whole numbers, int32.
+
+    Attributes:
+      tokens: [] tokens inside the mask.
+      sequences: [] rows with a token inside the mask.
+      groups: [] groups with such a row; None where no group ids were given.
+      group_tokens: [num_groups] tokens of each group; None likewise.
+    """
+
+    tokens: jax.Array
+    sequences: jax.Array
+    groups: jax.Array | None = None
+    group_tokens: jax.Array | None = None
 
 
 def zero_masked(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -48,18 +69,14 @@ def k3(d: jax.Array) -> jax.Array:
     return jnp.where(small, 0.5 * near * near * series, jnp.expm1(-far) + far)
 
 
-def take_tokens(x: jax.Array, tokens: jax.Array) -> jax.Array:
-    """x[..., token]: [..., V], [...] -> [...]; nan where the token is V or more."""
-    return jnp.take_along_axis(x, tokens[..., None], axis=-1)[..., 0]
-
-
 def at_least_one(count: jax.Array) -> jax.Array:
     """A denominator: an empty mini-batch has sums of 0, and 0 / 1 is its mean."""
     return jnp.maximum(count, 1).astype(jnp.float32)
 
 
-def token_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
+def mean_over_tokens(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
     """sum_it m_it x_it / N, N the tokens of the mini-batch."""
+    # Spelt out: a call of a loss passes through few functions.
     total = jnp.sum(jnp.where(mask, x, 0.0))
     return total / jnp.maximum(counts.tokens, 1).astype(jnp.float32)
 
@@ -69,12 +86,12 @@ def row_means(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(zero_masked(x, mask), axis=1) / at_least_one(jnp.sum(mask, axis=1))
 
 
-def sequence_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
+def mean_over_sequences(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
     """1/N sum_i (1/n_i) sum_t m_it x_it, N the sequences of the mini-batch."""
     return jnp.sum(row_means(x, mask)) / at_least_one(counts.sequences)
 
 
-def sequence_sum_mean(x: jax.Array, mask: jax.Array, counts: "Counts") -> jax.Array:
+def mean_of_sequence_sums(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
     """1/N sum_it m_it x_it, N the sequences of the mini-batch."""
     return jnp.sum(zero_masked(x, mask)) / at_least_one(counts.sequences)
 
@@ -102,3 +119,83 @@ def top_tokens(scores: jax.Array, eligible: jax.Array, number: jax.Array) -> jax
     order = jnp.argsort(jnp.where(eligible, -scores, jnp.inf).ravel(), stable=True)
     rank = jnp.argsort(order).reshape(scores.shape)
     return eligible & (rank < number)
+
+
+class Groups(NamedTuple):
+    """B sequences in groups that are given by ids, of any sizes and in any order."""
+
+    ids: jax.Array  # [B] int32 group of each sequence, made safe to index with
+    member: jax.Array  # [B] bool, valid and in a group
+    number: int  # of groups, static
+
+    def total(self, x: jax.Array) -> jax.Array:
+        """[B] -> [num_groups] sums over the members."""
+        x = jnp.where(self.member, x, 0)
+        return jax.ops.segment_sum(x, self.ids, self.number)
+
+
+class Statistics(NamedTuple):
+    """Rewards about their group's mean."""
+
+    groups: Groups
+    sizes: jax.Array  # [num_groups] float32
+    low: jax.Array  # [num_groups] smallest reward; inf where empty
+    high: jax.Array  # [num_groups] largest reward; -inf where empty
+    signal: jax.Array  # [num_groups] bool, two rewards differ
+    centred: jax.Array  # [B] reward minus its group's mean; 0 where there is no signal
+
+
+def read_groups(
+    group_ids: ArrayLike,
+    num_groups: int,
+    valid: ArrayLike | None = None,
+    **arrays: jax.Array,
+) -> Groups:
+    """Checks ids, `valid` and whatever else has one number per sequence."""
+    ids = _checks.integers("group_ids", group_ids)
+    member = _checks.as_bool(valid, ids)
+    given = {} if valid is None else {"valid": member}
+    _checks.same_shape(1, **arrays, group_ids=ids, **given)
+    number = _checks.static_size("num_groups", num_groups)
+    member &= (ids >= 0) & (ids < number)
+    return Groups(jnp.clip(ids, 0, number - 1), member, number)
+
+
+def statistics(
+    rewards: ArrayLike,
+    group_ids: ArrayLike,
+    num_groups: int,
+    valid: ArrayLike | None,
+) -> Statistics:
+    """What the estimators of advantages share."""
+    rewards = _checks.constant("rewards", rewards)
+    groups = read_groups(group_ids, num_groups, valid, rewards=rewards)
+    ids, member, number = groups
+    low = jax.ops.segment_min(jnp.where(member, rewards, jnp.inf), ids, number)
+    high = jax.ops.segment_max(jnp.where(member, rewards, -jnp.inf), ids, number)
+    sizes = groups.total(jnp.ones(ids.shape, jnp.float32))
+    signal = (sizes > 1) & (high != low)
+    # Less the group's minimum first: the mean of what is left is exactly 0 for equal
+    # rewards and loses no digits to a common offset.
+    rewards = rewards - jnp.where(sizes > 0, low, 0.0)[ids]
+    mean = groups.total(rewards) / jnp.maximum(sizes, 1.0)
+    centred = jnp.where(member & signal[ids], rewards - mean[ids], 0.0)
+    return Statistics(groups, sizes, low, high, signal, centred)
+
+
+def moments(x: jax.Array, mask: jax.Array, ddof: int) -> tuple[jax.Array, jax.Array]:
+    """`x` minus its mean over the unmasked entries, and their variance.
+
+    Both are exactly 0 where all unmasked entries are equal, which plain float32 sums do
+    not give. Masked entries get 0, and so does everything where all are masked.
+    """
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    count = jnp.sum(mask, dtype=jnp.int32)
+    low = jnp.min(x, where=mask, initial=jnp.inf)
+    high = jnp.max(x, where=mask, initial=-jnp.inf)
+    # Less the minimum first: a common offset costs no digits.
+    x = zero_masked(x - jnp.where(count > 0, low, 0.0), mask)
+    mean = jnp.sum(x) / jnp.maximum(count, 1)
+    centred = jnp.where(mask & (high != low), x - mean, 0.0)
+    return centred, jnp.sum(centred**2) / jnp.maximum(count - ddof, 1)

@@ -13,9 +13,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, bounded_exp, k3, metric_total
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    k3,
+    metric_total,
+)
 from jaxrl_reason.losses.kl import kl_penalty
-from jaxrl_reason.losses.reductions import Counts
 
 Reduction = Callable[[jax.Array, jax.Array, Counts], jax.Array]
 
@@ -66,11 +71,11 @@ class PolicyBatch(NamedTuple):
             _checks.same_shape(2, entropy=entropy, mask=self.mask)
         kl, bonus = None, None
         if not (isinstance(kl_coef, int | float) and kl_coef == 0):
-            _checks.not_negative("kl_coef", kl_coef)
+            _checks.number("kl_coef", kl_coef, at_least=0)
             if not _checks.static_zero(kl_coef):
                 kl = self._kl(ref_logprobs, kl_coef, kl_estimator, kl_gradient)
         if not (isinstance(entropy_coef, int | float) and entropy_coef == 0):
-            _checks.finite("entropy_coef", entropy_coef)
+            _checks.number("entropy_coef", entropy_coef)
             if not _checks.static_zero(entropy_coef):
                 bonus = entropy_coef
         if bonus is not None and entropy is None:
@@ -182,7 +187,7 @@ def clip_ratio(
     return jnp.where(advantages < 0, above, below)
 
 
-def policy_metrics(
+def ratio_metrics(
     batch: PolicyBatch,
     clip_low: float | jax.Array = math.inf,
     clip_high: float | jax.Array = math.inf,

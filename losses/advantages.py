@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
-from jaxrl_reason.losses._statistics import check_ddof, moments, safe_std, statistics
+from jaxrl_reason.losses._math import moments, statistics, zero_masked
 
 
 def grpo_advantages(
@@ -51,11 +50,14 @@ def grpo_advantages(
       >>> print(grpo_advantages(rewards, ids, num_groups=1).round(4))
       [ 1.5 -0.5 -0.5 -0.5]
     """
-    check_ddof(ddof)
-    _checks.not_negative("eps", eps)
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    _checks.number("eps", eps, at_least=0)
     stats = statistics(rewards, group_ids, num_groups, valid)
-    total = stats.groups.total(stats.centred**2)
-    std = safe_std(total / jnp.maximum(stats.sizes - ddof, 1.0), eps)
+    squares = stats.groups.total(stats.centred**2)
+    variance = squares / jnp.maximum(stats.sizes - ddof, 1.0)
+    # Not variance > 0, which would turn a nan into a 1.
+    std = jnp.where(variance == 0, 1.0, jnp.sqrt(variance) + eps)
     return jax.lax.stop_gradient(stats.centred / std[stats.groups.ids])
 
 
@@ -172,11 +174,12 @@ def batch_std_advantages(
       >>> print(batch_std_advantages(rewards, ids, num_groups=2).round(4))
       [ 0.5    -0.5     0.6667  0.6667 -1.3333]
     """
-    _checks.not_negative("eps", eps)
+    _checks.number("eps", eps, at_least=0)
     stats = statistics(rewards, group_ids, num_groups, valid)
     rewards = _checks.constant("rewards", rewards)
     _, variance = moments(rewards, stats.groups.member, ddof)
-    return jax.lax.stop_gradient(stats.centred / safe_std(variance, eps))
+    std = jnp.where(variance == 0, 1.0, jnp.sqrt(variance) + eps)
+    return jax.lax.stop_gradient(stats.centred / std)
 
 
 def whiten(
@@ -221,7 +224,7 @@ def whiten(
       [[ 1.5  0.5]
        [-0.5  0. ]]
     """
-    _checks.not_negative("eps", eps)
+    _checks.number("eps", eps, at_least=0)
     x, mask = _checks.constant("x", x), _checks.as_bool(mask)
     _checks.same_shape(x.ndim, x=x, mask=mask)
     centred, variance = moments(x, mask, ddof)

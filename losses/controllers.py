@@ -51,9 +51,9 @@ def adaptive_kl_update(
       >>> round(float(coef), 6)
       0.201024
     """
-    _checks.positive("target", target)
-    _checks.positive("horizon", horizon)
-    _checks.positive("num_samples", num_samples)
+    _checks.number("target", target, above=0)
+    _checks.number("horizon", horizon, above=0)
+    _checks.number("num_samples", num_samples, above=0)
     coef, kl = _checks.constant("coef", coef), _checks.constant("kl", kl)
     _checks.same_shape(coef.ndim, coef=coef, kl=kl)
     error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
@@ -108,16 +108,11 @@ def adaptive_entropy_update(
       >>> round(float(coef), 6), round(float(alpha), 6)
       (0.0, 0.0)
     """
-    _checks.positive("target", target)
-    _checks.not_negative("step", step)
-    _checks.finite("low", low)
+    _checks.number("target", target, above=0)
+    _checks.number("step", step, at_least=0)
+    _checks.number("low", low)
     floor = -math.inf if isinstance(low, jax.core.Tracer) else float(low)
-    _checks.setting(
-        "high",
-        high,
-        f"finite and >= low = {floor:g}",
-        lambda x: floor <= x < math.inf,
-    )
+    _checks.number("high", high, at_least=floor, rule=f"finite and >= low = {floor:g}")
     coef = _checks.constant("coef", coef)
     entropy = _checks.constant("entropy", entropy)
     _checks.same_shape(coef.ndim, coef=coef, entropy=entropy)

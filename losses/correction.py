@@ -7,8 +7,6 @@ objective stands between the last two. All are constants, for the `weights` of e
 policy loss.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -59,7 +57,7 @@ def importance_weights(
       >>> print(importance_weights(*arrays, kind="sequence", cap=9.0).round(4))
       [[3.75 3.75]]
     """
-    _checks.setting("cap", cap, "> 0", lambda x: x > 0)
+    _checks.number("cap", cap, above=0, finite=False)
     log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
     return zero_masked(jnp.minimum(bounded_exp(log_weights), cap), mask)
 
@@ -160,7 +158,7 @@ def rejection_mask(
     """
     _checks.one_of("kind", kind, ("geometric", "sequence", "k3"))
     if kind == "k3":
-        _checks.not_negative("high", high)
+        _checks.number("high", high, at_least=0)
         if low is not None:
             raise ValueError(f"low must be None with kind 'k3', got {low!r}")
     elif low is None:
@@ -214,7 +212,7 @@ def normalize_weights(
       >>> print(normalize_weights(weights, mask, mean=0.5))
       [[4. 2. 2. 0.]]
     """
-    _checks.not_negative("mean", mean)
+    _checks.number("mean", mean, at_least=0)
     weights, mask = _checks.constant("weights", weights), _checks.as_bool(mask)
     _checks.same_shape(2, weights=weights, mask=mask)
     mean = _checks.constant("mean", mean)
@@ -222,14 +220,9 @@ def normalize_weights(
 
 
 def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
-    _checks.not_negative("low", low)
+    _checks.number("low", low, at_least=0)
     floor = 0.0 if isinstance(low, jax.core.Tracer) else float(low)
-    _checks.setting(
-        "high",
-        high,
-        f"finite and >= low = {floor:g}",
-        lambda x: floor <= x < math.inf,
-    )
+    _checks.number("high", high, at_least=floor, rule=f"finite and >= low = {floor:g}")
 
 
 def _log_weights(

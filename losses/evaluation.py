@@ -91,7 +91,7 @@ def avg_at_k(correct: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array
     correct = _checks.constant("correct", correct)
     if correct.ndim == 0:
         raise ValueError("correct must have an axis of samples, got a scalar")
-    on = _checks.as_bool_or_all(valid, correct)
+    on = _checks.as_bool(valid, correct)
     _checks.same_shape(correct.ndim, correct=correct, valid=on)
     return jnp.sum(zero_masked(correct, on), axis=-1) / jnp.sum(on, axis=-1)
 
@@ -221,7 +221,7 @@ def asp(
     """
     seeds = _checks.constant("seed_correct", seed_correct)
     variants = _checks.constant("variant_correct", variant_correct)
-    on = _checks.as_bool_or_all(valid, variants)
+    on = _checks.as_bool(valid, variants)
     _checks.same_shape(2, variant_correct=variants, valid=on)
     if seeds.shape != variants.shape[:1]:
         raise ValueError(

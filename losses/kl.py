@@ -231,7 +231,7 @@ def kl_in_reward(
       >>> print(kl_in_reward(jnp.array([1.0]), logprobs, ref, mask, coef=0.2))
       [[-0.1  1. ]]
     """
-    _checks.not_negative("coef", coef)
+    _checks.number("coef", coef, at_least=0)
     mask, rewards = _checks.as_bool(mask), _checks.constant("rewards", rewards)
     penalty = kl_penalty(logprobs, ref_logprobs, mask, estimator=estimator)
     if rewards.ndim == 1:

@@ -7,14 +7,12 @@ is made one block of tokens at a time.
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import take_tokens
 
 
 def token_logprobs(
@@ -27,7 +25,8 @@ def token_logprobs(
 
     Args:
       logits: [B, T, V], those that predict `tokens`.
-      tokens: [B, T] int; an id >= V gives nan.
+      tokens: [B, T] int; one that is none of the vocabulary, such as -100, gets 0 and
+        gives no gradient.
       temperature: of the sampler, > 0.
 
     Returns:
@@ -52,9 +51,8 @@ def token_logprobs(
             f"tokens must have shape {list(logits.shape[:-1])} like the logits, "
             f"got {list(tokens.shape)}"
         )
-    _checks.positive("temperature", temperature)
-    shifted, log_total = _normalise(logits / temperature)
-    return take_tokens(shifted, tokens) - log_total
+    _checks.number("temperature", temperature, above=0)
+    return _results(_sums(logits / temperature, tokens), tokens, logits.shape[-1])[0]
 
 
 def token_entropy(
@@ -84,12 +82,9 @@ def token_entropy(
     """
     logits = _checks.floating("logits", logits)
     _check_logits(logits)
-    _checks.positive("temperature", temperature)
-    shifted, log_total = _normalise(logits / temperature)
-    weights = jnp.exp(shifted - log_total[..., None])
-    # 0 * -inf is nan, so the factor of a weight of 0 is set first.
-    shifted = jnp.where(weights > 0, shifted, 0.0)
-    return log_total - jnp.sum(weights * shifted, axis=-1)
+    _checks.number("temperature", temperature, above=0)
+    tokens = jnp.zeros(logits.shape[:-1], jnp.int32)  # any
+    return _results(_sums(logits / temperature, tokens), tokens, logits.shape[-1])[1]
 
 
 def chunked_logprobs(
@@ -108,16 +103,17 @@ def chunked_logprobs(
     are taken one after the other and each block's logits are computed again in the
     backward pass, so the largest array has chunk_size * V elements. A single block,
     B * T <= chunk_size, keeps its logits instead. Both results are differentiable in
-    `hidden` and `unembed` (in reverse mode), not in `temperature`.
+    `hidden`, `unembed` and `temperature`, in reverse and in forward mode.
 
-    The products are accumulated in float32 and everything after them is float32. The
-    batch axis is in front in every block, so one that is spread over devices stays
-    spread.
+    The products are accumulated in float32 and everything after them is float32; the
+    gradient of `unembed` is added up over the blocks in its own type. Batch and tokens
+    are in front in every block, so what is spread over devices stays spread.
 
     Args:
       hidden: [B, T, D] states that predict `tokens`, after the final norm.
       unembed: [D, V].
-      tokens: [B, T] int; an id >= V gives nan.
+      tokens: [B, T] int; one that is none of the vocabulary, such as -100, gets 0 and
+        gives no gradient.
       temperature: of the sampler, > 0.
       chunk_size: static, tokens per block at most.
       vocab_size: static, where `unembed` has columns of padding: those from there on
@@ -153,26 +149,28 @@ def chunked_logprobs(
             "hidden, unembed and tokens must have shapes [B, T, D], [D, V] and [B, T], "
             f"got {list(hidden.shape)}, {list(unembed.shape)} and {list(tokens.shape)}"
         )
-    _checks.positive("temperature", temperature)
+    _checks.number("temperature", temperature, above=0)
     chunk_size = _checks.static_size("chunk_size", chunk_size)
-    columns = unembed.shape[1]
+    (batch, length, _), columns = hidden.shape, unembed.shape[1]
     if vocab_size is not None and not 1 <= vocab_size <= columns:
         raise ValueError(f"vocab_size must be from 1 to {columns}, got {vocab_size}")
-    if vocab_size == columns:
-        vocab_size = None
-    if vocab_size is not None:
-        # An id of the padding is as far outside as one beyond it.
-        tokens = jnp.where(tokens < vocab_size, tokens, columns)
-    blocks = _Blocks.plan(hidden.shape[0], hidden.shape[1], chunk_size)
-    scale = jax.lax.stop_gradient(1.0 / jnp.asarray(temperature, jnp.float32))
-    logprobs, entropy = _chunked(
-        (blocks.number, vocab_size),
-        blocks.split(hidden),
-        unembed,
-        blocks.split(tokens),
-        scale,
-    )
-    return blocks.join(logprobs), blocks.join(entropy)
+    scale = 1.0 / jnp.asarray(temperature, jnp.float32)
+    if batch * length <= chunk_size:
+        sums = _sums(_logits(hidden, unembed, scale, vocab_size), tokens)
+    else:
+        each = _sums_of_blocks(
+            split_blocks(hidden, chunk_size),
+            unembed,
+            split_blocks(tokens, chunk_size),
+            scale,
+            vocab_size,
+        )
+        sums = tuple(join_blocks(x, (batch, length), chunk_size) for x in each)
+    return _results(sums, tokens, vocab_size or columns)
+
+
+# In place of -inf, since 0 * inf is nan: its exp is 0.
+_NEVER = -1e30
 
 
 def _check_logits(logits: jax.Array) -> None:
@@ -180,202 +178,133 @@ def _check_logits(logits: jax.Array) -> None:
         raise ValueError(f"logits must have shape [B, T, V], got {list(logits.shape)}")
 
 
-def _normalise(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits minus their maximum [..., V] and the log of the sum of their exp [...]."""
-    # The maximum cancels: it takes no part in the gradient. Logits of 1000 lose no
-    # digits this way.
-    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    shifted = logits - top
-    return shifted, jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
-
-
-class _Blocks(NamedTuple):
-    """How [B, T] is split: `down` x `across` blocks of `rows` x `columns` tokens."""
-
-    batch: int
-    length: int
-    down: int
-    across: int
-    rows: int
-    columns: int
-
-    @classmethod
-    def plan(cls, batch: int, length: int, chunk_size: int) -> "_Blocks":
-        """Blocks of at most `chunk_size` tokens, of even sizes, split along T first."""
-        down = max(1, math.ceil(batch / chunk_size))
-        across = max(1, math.ceil(length / max(1, chunk_size // max(1, batch))))
-        rows, columns = math.ceil(batch / down), math.ceil(length / across)
-        return cls(batch, length, down, across, rows, columns)
-
-    @property
-    def number(self) -> int:
-        return self.down * self.across
-
-    def split(self, x: jax.Array) -> jax.Array:
-        """[B, T, ...] -> [blocks, rows * columns, ...], padded with zeros."""
-        size = (self.rows * self.down, self.columns * self.across)
-        rest = x.shape[2:]
-        pad = [(0, s - n) for s, n in zip(size, x.shape[:2], strict=True)]
-        x = jnp.pad(x, pad + [(0, 0)] * len(rest))
-        # Row i goes to block i % down: the major part of the batch axis stays in front,
-        # so a sharded batch is split inside every device.
-        x = x.reshape(self.rows, self.down, self.across, self.columns, *rest)
-        x = jnp.moveaxis(x, (1, 2), (0, 1))
-        return x.reshape(self.number, self.rows * self.columns, *rest)
-
-    def join(self, x: jax.Array) -> jax.Array:
-        """[blocks, rows * columns] -> [B, T]."""
-        x = x.reshape(self.down, self.across, self.rows, self.columns)
-        x = jnp.moveaxis(x, (0, 1), (1, 2))
-        x = x.reshape(self.rows * self.down, self.columns * self.across)
-        return x[: self.batch, : self.length]
-
-
-class _Saved(NamedTuple):
-    """What the backward pass of all blocks needs."""
-
-    hidden: jax.Array  # [blocks, n, D]
-    unembed: jax.Array  # [D, V]
-    tokens: jax.Array  # [blocks, n]
-    scale: jax.Array  # []
-    log_norm: jax.Array  # [blocks, n] log sum exp of the scaled logits
-    entropy: jax.Array  # [blocks, n]
-    logits: jax.Array | None  # [n, V] of a single block
-
-
-# Number of blocks, and of columns of `unembed` before the padding, where there is any.
-_Sizes = tuple[int, int | None]
-# Of a padded column: finite, since 0 * inf is nan; its exp is 0.
-_NEVER = -1e30
-
-
-def _scaled_logits(
+def _logits(
     hidden: jax.Array, unembed: jax.Array, scale: jax.Array, vocab_size: int | None
 ) -> jax.Array:
-    """[n, D], [D, V] -> [n, V] float32."""
-    product = jnp.einsum(
-        "nd,dv->nv", hidden, unembed, preferred_element_type=jnp.float32
+    """[..., D], [D, V] -> [..., V] float32, far below all others from vocab_size on."""
+    logits = scale * jnp.einsum(
+        "...d,dv->...v", hidden, unembed, preferred_element_type=jnp.float32
     )
     if vocab_size is None:
-        return product * scale
-    columns = jax.lax.broadcasted_iota(jnp.int32, product.shape, 1)  # [n, V]
-    return jnp.where(columns < vocab_size, product * scale, _NEVER)
+        return logits
+    padding = jnp.where(jnp.arange(unembed.shape[1]) < vocab_size, 0.0, _NEVER)  # [V]
+    return logits + jnp.expand_dims(padding, range(logits.ndim - 1))
 
 
-class _Sums(NamedTuple):
-    """What the results are made of, one number per token."""
+@jax.custom_jvp
+def _sums(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
+    """z_y, max z, sum w and sum w (z - max z), with w = exp(z - max z).
 
-    chosen: jax.Array  # logit of the token
-    top: jax.Array  # largest logit
-    total: jax.Array  # sum of w = exp(logit - top)
-    weighted: jax.Array  # sum of w (logit - top)
-
-
-def _block_sums(logits: jax.Array, tokens: jax.Array) -> _Sums:
-    """[n, V], [n] -> [n] each."""
+    [..., V], [...] -> [...] each. All that is wanted of the logits is made of these, so
+    that a block of them can be forgotten at once. Logits of 1000 lose no digits.
+    """
     top = jnp.max(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")
     shifted = logits - top[..., None]
     weights = jnp.exp(shifted)
-    return _Sums(
-        chosen=take_tokens(logits, tokens),
-        top=top,
-        total=jnp.sum(weights, axis=-1),
-        weighted=jnp.sum(weights * shifted, axis=-1),
+    # 0 * -inf is nan, so a logit of -inf becomes a number.
+    weighted = jnp.sum(weights * jnp.maximum(shifted, _NEVER), axis=-1)
+    return chosen[..., 0], top, jnp.sum(weights, axis=-1), weighted
+
+
+@_sums.defjvp
+def _slopes(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """[v = y], 0, w_v and w_v (1 + z_v - max z): the maximum cancels in the results."""
+    (logits, tokens), (slope, _) = primals, tangents
+    sums = _sums(logits, tokens)
+    shifted = logits - sums[1][..., None]
+    weights = jnp.exp(shifted)
+    ids = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
+    chosen = jnp.where(ids == tokens[..., None], slope, 0.0)
+    weighted = weights * (1.0 + jnp.maximum(shifted, _NEVER)) * slope
+    return sums, (
+        jnp.sum(chosen, axis=-1),
+        jnp.zeros_like(sums[1]),
+        jnp.sum(weights * slope, axis=-1),
+        jnp.sum(weighted, axis=-1),
     )
 
 
-def _forward(
-    sizes: _Sizes,
-    hidden: jax.Array,
-    unembed: jax.Array,
-    tokens: jax.Array,
-    scale: jax.Array,
-) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
-    count, vocab_size = sizes
-    if count == 1:
-        logits = _scaled_logits(hidden[0], unembed, scale, vocab_size)
-        sums = _Sums(*(x[None] for x in _block_sums(logits, tokens[0])))
-    else:
-        logits = None
-        sums = jax.lax.map(
-            lambda block: _block_sums(
-                _scaled_logits(block[0], unembed, scale, vocab_size), block[1]
-            ),
-            (hidden, tokens),
-        )
-    # Outside the loop: inside, the logits would be held until the last of these.
-    log_total = jnp.log(sums.total)
-    logprobs = (sums.chosen - sums.top) - log_total
-    entropy = log_total - sums.weighted / sums.total
-    log_norm = sums.top + log_total
-    saved = _Saved(hidden, unembed, tokens, scale, log_norm, entropy, logits)
-    return (logprobs, entropy), saved
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(
-    sizes: _Sizes,
-    hidden: jax.Array,
-    unembed: jax.Array,
-    tokens: jax.Array,
-    scale: jax.Array,
+def _results(
+    sums: tuple[jax.Array, ...], tokens: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    return _forward(sizes, hidden, unembed, tokens, scale)[0]
+    """The log-prob of the token, 0 where it is none of the vocabulary, and entropy."""
+    chosen, top, total, weighted = sums
+    log_total = jnp.log(total)
+    known = (tokens >= 0) & (tokens < vocab_size)
+    logprobs = jnp.where(known, (chosen - top) - log_total, 0.0)
+    return logprobs, log_total - weighted / total
 
 
-def _logit_cotangent(
-    logits: jax.Array,
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _sums_of_blocks(
+    hidden: jax.Array,
+    unembed: jax.Array,
     tokens: jax.Array,
-    log_norm: jax.Array,
-    entropy: jax.Array,
-    from_logprobs: jax.Array,
-    from_entropy: jax.Array,
-) -> jax.Array:
-    """Gradient in the scaled logits of one block, [n, V].
-
-    d log p_y / dz_v = [v = y] - p_v and dH / dz_v = - p_v (log p_v + H).
-    """
-    log_p = logits - log_norm[..., None]
-    pull = from_logprobs[..., None] + from_entropy[..., None] * (
-        log_p + entropy[..., None]
+    scale: jax.Array,
+    vocab_size: int | None,
+) -> tuple[jax.Array, ...]:
+    """`_sums` of one block after the other: [blocks, n, D], [blocks, n]."""
+    each: tuple[jax.Array, ...] = jax.lax.map(
+        lambda xs: _sums(_logits(xs[0], unembed, scale, vocab_size), xs[1]),
+        (hidden, tokens),
     )
-    index = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
-    chosen = index == tokens[..., None]
-    return jnp.where(chosen, from_logprobs[..., None], 0.0) - jnp.exp(log_p) * pull
+    return each
 
 
-def _backward(
-    sizes: _Sizes, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, None, jax.Array]:
-    (count, vocab_size), unembed, scale = sizes, saved.unembed, saved.scale
+@_sums_of_blocks.defjvp
+def _slopes_of_blocks(
+    vocab_size: int | None,
+    primals: tuple[jax.Array, ...],
+    tangents: tuple[jax.Array, ...],
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    hidden, unembed, tokens, scale = primals
+    to_hidden, to_unembed, _, to_scale = tangents
 
-    def block(
-        hidden: jax.Array, logits: jax.Array | None, *per_token: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        if logits is None:
-            logits = _scaled_logits(hidden, unembed, scale, vocab_size)
-        pulled = _logit_cotangent(logits, *per_token) * scale
-        to_hidden = jnp.einsum("nv,dv->nd", pulled, unembed.astype(jnp.float32))
-        to_unembed = jnp.einsum("nd,nv->dv", hidden.astype(jnp.float32), pulled)
-        return to_hidden.astype(hidden.dtype), to_unembed
-
-    per_token = (saved.tokens, saved.log_norm, saved.entropy, *cotangents)
-    if count == 1:
-        to_hidden, to_unembed = block(
-            saved.hidden[0], saved.logits, *(x[0] for x in per_token)
+    # Nothing of a block is kept for the backward pass, which makes its logits again.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        _, (chosen, _, total, weighted) = jax.jvp(
+            lambda *x: _sums(_logits(*x, vocab_size), xs[2]),
+            (xs[0], unembed, scale),
+            (xs[1], to_unembed, to_scale),
         )
-        to_hidden = to_hidden[None]
-    else:
+        return chosen, total, weighted
 
-        def step(
-            total: jax.Array, xs: tuple[jax.Array, ...]
-        ) -> tuple[jax.Array, jax.Array]:
-            to_hidden, to_unembed = block(xs[0], None, *xs[1:])
-            return total + to_unembed, to_hidden
-
-        zeros = jnp.zeros(unembed.shape, jnp.float32)
-        to_unembed, to_hidden = jax.lax.scan(step, zeros, (saved.hidden, *per_token))
-    return to_hidden, to_unembed.astype(unembed.dtype), None, jnp.zeros_like(scale)
+    sums = _sums_of_blocks(*primals, vocab_size)
+    chosen, total, weighted = jax.lax.map(of_block, (hidden, to_hidden, tokens))
+    return sums, (chosen, jnp.zeros_like(sums[1]), total, weighted)
 
 
-_chunked.defvjp(_forward, _backward)
+def split_blocks(x: jax.Array, chunk_size: int) -> jax.Array:
+    """[B, T, ...] -> [blocks, n, ...], n <= chunk_size, padded with zeros.
+
+    Row i goes to block i % down and token j to block j % across: the major part of both
+    axes stays in front, so what is spread over devices is split inside each of them.
+    """
+    batch, length, *rest = x.shape
+    down, across = _number_of_blocks(batch, length, chunk_size)
+    pad = [(0, -batch % down), (0, -length % across)] + [(0, 0)] * len(rest)
+    x = jnp.pad(x, pad)
+    x = x.reshape(x.shape[0] // down, down, x.shape[1] // across, across, *rest)
+    x = jnp.moveaxis(x, (1, 3), (0, 1))  # [down, across, b, t, ...]
+    return x.reshape(down * across, x.shape[2] * x.shape[3], *rest)
+
+
+def join_blocks(x: jax.Array, shape: tuple[int, int], chunk_size: int) -> jax.Array:
+    """[blocks, n] -> [B, T], the inverse of `split_blocks`."""
+    batch, length = shape
+    down, across = _number_of_blocks(batch, length, chunk_size)
+    x = x.reshape(down, across, math.ceil(batch / down), math.ceil(length / across))
+    x = x.transpose(2, 0, 3, 1)  # [b, down, t, across]
+    x = x.reshape(x.shape[0] * down, x.shape[2] * across)
+    return x[:batch, :length]
+
+
+def _number_of_blocks(batch: int, length: int, chunk_size: int) -> tuple[int, int]:
+    """How often B and T are cut, T first."""
+    down = math.ceil(batch / chunk_size)
+    across = math.ceil(length / max(1, chunk_size // max(1, batch)))
+    return max(1, down), max(1, across)

@@ -51,7 +51,7 @@ def high_entropy_mask(
     entropy = jax.lax.stop_gradient(_checks.floating("entropy", entropy))
     mask = _checks.as_bool(mask)
     _checks.same_shape(2, entropy=entropy, mask=mask)
-    _checks.fraction("fraction", fraction)
+    _checks.number("fraction", fraction, above=0, at_most=1)
     return top_tokens(entropy, mask, number_of_tokens(fraction, mask))
 
 
@@ -91,7 +91,7 @@ def off_policy_sequence_mask(
       >>> print(off_policy_sequence_mask(policy, sampler, a, mask, delta=0.5))
       [ True False]
     """
-    _checks.not_negative("delta", delta)
+    _checks.number("delta", delta, at_least=0)
     # The sampler's log-probs in the old ones' place.
     batch = policy_batch(logprobs, sampler_logprobs, advantages, mask)
     away = jax.lax.stop_gradient(-row_means(batch.log_ratio, batch.mask))

@@ -14,9 +14,10 @@ from jaxrl_reason.losses._math import (
     bounded_exp,
     k3,
     metric_total,
+    moments,
+    statistics,
     zero_masked,
 )
-from jaxrl_reason.losses._statistics import moments, statistics
 
 
 def policy_metrics(
@@ -64,7 +65,7 @@ def policy_metrics(
     """
     batch = _policy.policy_batch(logprobs, old_logprobs, advantages, mask)
     _policy.check_clip(clip_low, clip_high, dual_clip)
-    return _policy.policy_metrics(batch, clip_low, clip_high, dual_clip)
+    return _policy.ratio_metrics(batch, clip_low, clip_high, dual_clip)
 
 
 def masked_total(x: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array]:
@@ -249,7 +250,7 @@ def mismatch_metrics(
         "sampler_weight_square": u * u,
         "sampler_chi2": u * u - 1.0,
     }
-    metrics = {name: masked_total(x, mask) for name, x in tokens.items()}
+    metrics = {name: metric_total(x, mask) for name, x in tokens.items()}
     rows = jnp.any(mask, axis=1)
     mean = jnp.sum(d, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
     total = jnp.sum(zero_masked(bounded_exp(mean), rows))

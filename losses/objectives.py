@@ -144,7 +144,7 @@ def value_loss(
         return 0.5 * plain
     if old_values is None:
         raise ValueError("clip must come with old_values, got None")
-    _checks.positive("clip", clip)
+    _checks.number("clip", clip, above=0)
     moved = jnp.clip(zero_masked(values - old, mask), -clip, clip)
     clipped = jnp.square(zero_masked(old + moved - targets, mask))
     # By comparison: inside the range both are equal and the slope is the plain one's.

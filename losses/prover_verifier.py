@@ -56,12 +56,12 @@ def prover_rewards(
       [-2.   1.  -2.  -0.5]
     """
     _checks.one_of("kind", kind, ("src", "cgc"))
-    _checks.finite("penalty", penalty)
+    _checks.number("penalty", penalty)
     scores, right = _checks.constant("scores", scores), _checks.as_bool(correct)
     role = _checks.as_bool(helpful)
     if role.ndim == 0:
         role = jnp.broadcast_to(role, right.shape)
-    valid = _checks.as_bool_or_all(valid, right)
+    valid = _checks.as_bool(valid, right)
     _checks.same_shape(1, scores=scores, correct=right, helpful=role, valid=valid)
     fits, scores = right == role, zero_masked(scores, valid)
     if kind == "cgc":
@@ -111,7 +111,7 @@ def verifier_loss(
       >>> round(float(loss), 4)
       0.3383
     """
-    _checks.not_negative("lam", lam)
+    _checks.number("lam", lam, at_least=0)
     pairs = _pairs.read_pairs(
         correct_scores,
         wrong_scores,

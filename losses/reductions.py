@@ -6,32 +6,20 @@ batch. The results are parts that add up, over micro-batches and over devices, t
 mean over the whole.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses import _checks, _math
-from jaxrl_reason.losses._math import at_least_one, zero_masked
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Denominators of one mini-batch: whole numbers, int32.
-
-    Attributes:
-      tokens: [] tokens inside the mask.
-      sequences: [] rows with a token inside the mask.
-      groups: [] groups with such a row; None where no group ids were given.
-      group_tokens: [num_groups] tokens of each group; None likewise.
-    """
-
-    tokens: jax.Array
-    sequences: jax.Array
-    groups: jax.Array | None = None
-    group_tokens: jax.Array | None = None
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import (
+    Counts,
+    at_least_one,
+    mean_of_sequence_sums,
+    mean_over_sequences,
+    mean_over_tokens,
+    read_groups,
+    zero_masked,
+)
 
 
 def batch_counts(
@@ -76,7 +64,8 @@ def batch_counts(
         return Counts(tokens, sequences)
     if num_groups is None:
         raise ValueError("group_ids must come with num_groups, got None")
-    group_tokens = _per_group(lengths, group_ids, num_groups)
+    rows = read_groups(group_ids, num_groups, rows_of_mask=lengths)
+    group_tokens = rows.total(lengths)
     groups = jnp.sum(group_tokens > 0, dtype=jnp.int32)
     return Counts(tokens, sequences, groups, group_tokens)
 
@@ -107,7 +96,7 @@ def token_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       3.0
     """
     x, mask = _values(x, mask, counts)
-    return _math.token_mean(x, mask, counts)
+    return mean_over_tokens(x, mask, counts)
 
 
 def sequence_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
@@ -137,7 +126,7 @@ def sequence_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
       3.75
     """
     x, mask = _values(x, mask, counts)
-    return _math.sequence_mean(x, mask, counts)
+    return mean_over_sequences(x, mask, counts)
 
 
 def sequence_sum_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Array:
@@ -166,7 +155,7 @@ def sequence_sum_mean(x: ArrayLike, mask: ArrayLike, counts: Counts) -> jax.Arra
       4.5
     """
     x, mask = _values(x, mask, counts)
-    return _math.sequence_sum_mean(x, mask, counts)
+    return mean_of_sequence_sums(x, mask, counts)
 
 
 def fixed_length_mean(
@@ -199,7 +188,7 @@ def fixed_length_mean(
       >>> float(fixed_length_mean(x, mask, batch_counts(mask), length=4))
       1.125
     """
-    _checks.positive("length", length)
+    _checks.number("length", length, above=0)
     return sequence_sum_mean(x, mask, counts) / length
 
 
@@ -242,7 +231,8 @@ def prompt_mean(
     x, mask = _values(x, mask, counts)
     if counts.groups is None or counts.group_tokens is None:
         raise ValueError("counts must be taken with group_ids, got counts without")
-    sums = _per_group(jnp.sum(zero_masked(x, mask), axis=1), group_ids, num_groups)
+    rows = jnp.sum(zero_masked(x, mask), axis=1)  # [B]
+    sums = read_groups(group_ids, num_groups, rows_of_mask=rows).total(rows)
     if counts.group_tokens.shape != sums.shape:
         raise ValueError(
             f"num_groups must be that of the counts, {counts.group_tokens.shape[0]}, "
@@ -262,10 +252,3 @@ def _values(
             f"counts must come from batch_counts, got {type(counts).__name__}"
         )
     return x, mask
-
-
-def _per_group(x: jax.Array, group_ids: ArrayLike, num_groups: int) -> jax.Array:
-    ids = _checks.integers("group_ids", group_ids)
-    _checks.per_row("group_ids", ids, x)
-    size = _checks.static_size("num_groups", num_groups)
-    return jax.ops.segment_sum(x, ids, size)

@@ -94,9 +94,7 @@ def token_repetition_penalty(
 
 
 def _check_penalty(penalty: float | jax.Array) -> None:
-    _checks.setting(
-        "penalty", penalty, "finite and <= 0", lambda x: -float("inf") < x <= 0
-    )
+    _checks.number("penalty", penalty, at_most=0)
 
 
 def _repeated_ngrams(

@@ -73,7 +73,7 @@ def discounted_returns(
     """
     rewards, mask = _checks.constant("rewards", rewards), _checks.as_bool(mask)
     _checks.same_shape(2, rewards=rewards, mask=mask)
-    _checks.unit_interval("gamma", gamma)
+    _checks.number("gamma", gamma, at_least=0, at_most=1)
     gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
 
     def step(
@@ -134,7 +134,7 @@ def gae(
     rewards = _checks.constant("rewards", rewards)
     values, mask = _checks.constant("values", values), _checks.as_bool(mask)
     _checks.same_shape(2, rewards=rewards, values=values, mask=mask)
-    _checks.unit_interval("gamma", gamma)
+    _checks.number("gamma", gamma, at_least=0, at_most=1)
     gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
     lam = _lambda(lam, mask.shape[0])
     rewards, values = zero_masked(rewards, mask), zero_masked(values, mask)
@@ -159,7 +159,7 @@ def gae(
 
 def _lambda(lam: float | jax.Array, batch: int) -> jax.Array:
     if jnp.ndim(lam) == 0:
-        _checks.unit_interval("lam", lam)
+        _checks.number("lam", lam, at_least=0, at_most=1)
     lam = _checks.constant("lam", lam)
     if lam.shape not in ((), (batch,)):
         raise ValueError(

@@ -9,51 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._statistics import read_groups
-
-
-def soft_overlong_penalty(
-    lengths: ArrayLike,
-    *,
-    max_length: float | jax.Array,
-    cache_length: float | jax.Array,
-) -> jax.Array:
-    """A penalty that grows over the last tokens before the limit, floored at -1.
-
-    R(n) = 0 for n <= max_length - cache_length, -1 for n > max_length, and
-    (max_length - cache_length - n) / cache_length between. DAPO, arXiv 2503.14476,
-    equation 13; added to the reward of correctness.
-
-    Args:
-      lengths: response lengths in tokens (not characters), any shape.
-      max_length: tokens, finite and > 0.
-      cache_length: tokens over which the penalty grows, in (0, max_length].
-
-    Returns:
-      float32 in [-1, 0], the shape of `lengths`.
-
-    Raises:
-      ValueError: a length setting is out of its range.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxrl_reason.losses import soft_overlong_penalty
-      >>> lengths = jnp.array([16000, 17408, 20480, 30000])
-      >>> print(soft_overlong_penalty(lengths, max_length=20480, cache_length=4096))
-      [ 0.   -0.25 -1.   -1.  ]
-    """
-    _checks.positive("max_length", max_length)
-    limit = math.inf
-    if not isinstance(max_length, jax.core.Tracer):
-        limit = float(max_length)
-    _checks.setting(
-        "cache_length",
-        cache_length,
-        f"in (0, max_length = {limit:g}]",
-        lambda x: 0 < x <= limit and x < math.inf,
-    )
-    room = (max_length - cache_length) - _checks.constant("lengths", lengths)
-    return jnp.clip(room / cache_length, -1.0, 0.0)
+from jaxrl_reason.losses._math import statistics
 
 
 def cosine_length_reward(
@@ -100,13 +56,13 @@ def cosine_length_reward(
       >>> print(cosine_length_reward(lengths, correct, **limit).round(4))
       [  2.    1.5  -5.  -10. ]
     """
-    _checks.positive("max_length", max_length)
-    _checks.not_negative("exceed_margin", exceed_margin)
+    _checks.number("max_length", max_length, above=0)
+    _checks.number("exceed_margin", exceed_margin, at_least=0)
     for name, ends in (("correct_range", correct_range), ("wrong_range", wrong_range)):
         if len(ends) != 2:
             raise ValueError(f"{name} must be (short, long), got {ends!r}")
         for value in ends:
-            _checks.finite(name, value)
+            _checks.number(name, value)
     lengths, right = _checks.constant("lengths", lengths), _checks.as_bool(correct)
     _checks.same_shape(lengths.ndim, lengths=lengths, correct=right)
     left = 1.0 - jnp.clip(lengths / max_length, 0.0, 1.0)
@@ -116,7 +72,7 @@ def cosine_length_reward(
     long = jnp.where(right, correct_range[1], wrong_range[1])
     reward = long + (short - long) * shortness
     if exceed_penalty is not None:
-        _checks.finite("exceed_penalty", exceed_penalty)
+        _checks.number("exceed_penalty", exceed_penalty)
         reached = lengths + exceed_margin >= max_length
         reward = jnp.where(reached, exceed_penalty, reward)
     return reward
@@ -159,9 +115,11 @@ def kimi_length_reward(
       [ 0.5  0.   0.  -0.5]
     """
     lengths, right = _checks.constant("lengths", lengths), _checks.as_bool(correct)
-    groups = read_groups(group_ids, num_groups, valid, lengths=lengths, correct=right)
-    low, high = (x[groups.ids] for x in groups.extremes(lengths))
-    spread = groups.member & (high != low)
+    ids = jnp.asarray(group_ids)
+    _checks.same_shape(1, lengths=lengths, correct=right, group_ids=ids)
+    stats = statistics(lengths, ids, num_groups, valid)
+    low, high = stats.low[stats.groups.ids], stats.high[stats.groups.ids]  # [B] each
+    spread = stats.groups.member & (high != low)
     width = jnp.where(spread, high - low, 1.0)
     lam = 0.5 - jnp.where(spread, lengths - low, 0.0) / width
     return jnp.where(spread, jnp.where(right, lam, jnp.minimum(lam, 0.0)), 0.0)
@@ -207,7 +165,7 @@ def difficulty_reward(
       (0.2, 0.9)
     """
     for score in scores:
-        _checks.not_negative("scores", score)
+        _checks.number("scores", score, at_least=0)
     if not math.isclose(sum(scores), 1.0, abs_tol=1e-6):
         raise ValueError(f"scores must sum to 1, got {tuple(scores)!r}")
     right, levels = _checks.as_bool(passed), _checks.integers("levels", levels)
@@ -249,7 +207,7 @@ def difficulty_levels(pass_rates: ArrayLike, *, edges: Sequence[float]) -> jax.A
       [0 0 1 2]
     """
     for edge in edges:
-        _checks.unit_interval("edges", edge)
+        _checks.number("edges", edge, at_least=0, at_most=1)
     if any(a <= b for a, b in itertools.pairwise(edges)):
         raise ValueError(f"edges must fall, got {tuple(edges)!r}")
     rates = _checks.constant("pass_rates", pass_rates)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses.logprobs import _Blocks
+from jaxrl_reason.losses.logprobs import join_blocks, split_blocks
 
 
 def generalized_jsd(
@@ -64,7 +64,7 @@ def generalized_jsd(
             f"{list(logits.shape)} and {list(teacher_logits.shape)}"
         )
     _check_beta(beta)
-    _checks.positive("temperature", temperature)
+    _checks.number("temperature", temperature, above=0)
     student = jax.nn.log_softmax(logits / temperature)
     return _jsd(student, jax.nn.log_softmax(teacher_logits / temperature), beta)
 
@@ -184,7 +184,7 @@ def chunked_jsd(
             f"[B, T, D], [D, V], [B, T, E] and [E, V], got {shapes}"
         )
     _check_beta(beta)
-    _checks.positive("temperature", temperature)
+    _checks.number("temperature", temperature, above=0)
     chunk_size = _checks.static_size("chunk_size", chunk_size)
 
     @jax.checkpoint
@@ -195,9 +195,8 @@ def chunked_jsd(
         )
         return generalized_jsd(student, teacher, beta=beta, temperature=temperature)
 
-    blocks = _Blocks.plan(hidden.shape[0], hidden.shape[1], chunk_size)
-    states = blocks.split(hidden), blocks.split(teacher_hidden)
-    return blocks.join(jax.lax.map(block, states))
+    states = split_blocks(hidden, chunk_size), split_blocks(teacher_hidden, chunk_size)
+    return join_blocks(jax.lax.map(block, states), hidden.shape[:2], chunk_size)
 
 
 def _jsd(student: jax.Array, teacher: jax.Array, beta: float) -> jax.Array:

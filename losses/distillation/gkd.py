@@ -4,8 +4,13 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, metric_total, sequence_mean, zero_masked
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_over_sequences,
+    metric_total,
+    zero_masked,
+)
 
 
 def gkd_loss(
@@ -45,7 +50,7 @@ def gkd_loss(
     _checks.same_shape(2, divergence=divergence, mask=mask)
     divergence = zero_masked(divergence, mask)
     metrics = {"teacher_divergence": metric_total(divergence, mask)}
-    return sequence_mean(divergence, mask, counts), metrics
+    return mean_over_sequences(divergence, mask, counts), metrics
 
 
 def check_counts(counts: Counts) -> None:

@@ -5,10 +5,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, metric_total, token_mean, zero_masked
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_over_tokens,
+    metric_total,
+    zero_masked,
+)
 from jaxrl_reason.losses.distillation.gkd import check_counts
 from jaxrl_reason.losses.kl import kl_penalty
-from jaxrl_reason.losses.reductions import Counts
 
 
 def distillation_advantages(
@@ -49,7 +54,7 @@ def distillation_advantages(
       >>> print(distillation_advantages(old, teacher, jnp.ones((1, 2))))
       [[ 0.5 -2. ]]
     """
-    _checks.not_negative("coef", coef)
+    _checks.number("coef", coef, at_least=0)
     mask = _checks.as_bool(mask)
     old = _checks.constant("old_logprobs", old_logprobs)
     teacher = _checks.constant("teacher_logprobs", teacher_logprobs)
@@ -153,4 +158,4 @@ def opd_loss(
     if weights is not None:
         weights = _checks.constant("weights", weights)
         d = d * _checks.broadcast_to_tokens("weights", weights, mask)
-    return token_mean(d, mask, counts), metrics
+    return mean_over_tokens(d, mask, counts), metrics

@@ -6,14 +6,14 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_tokens,
     metric_total,
-    token_mean,
     zero_masked,
 )
 from jaxrl_reason.losses.distillation.gkd import check_counts
-from jaxrl_reason.losses.reductions import Counts
 
 
 def sdpo_loss(
@@ -79,7 +79,7 @@ def sdpo_loss(
     divergence = zero_masked(divergence, mask)
     metrics = {"teacher_divergence": metric_total(divergence, mask)}
     if ratio_cap is not None:
-        _checks.setting("ratio_cap", ratio_cap, "> 0", lambda x: x > 0)
+        _checks.number("ratio_cap", ratio_cap, above=0, finite=False)
         ratio = bounded_exp(zero_masked(new - old, mask))
         divergence = jnp.minimum(ratio, ratio_cap) * divergence
-    return token_mean(divergence, mask, counts), metrics
+    return mean_over_tokens(divergence, mask, counts), metrics

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._statistics import read_groups, safe_std
+from jaxrl_reason.losses._math import read_groups
 from jaxrl_reason.losses.advantages import grpo_advantages
 
 
@@ -78,4 +78,4 @@ def gdpo_advantages(
     each = jax.vmap(standardise, in_axes=1, out_axes=1)(rewards)
     mixed = jnp.sum(each * weights[None, :], axis=1)
     variance = jnp.sum(mixed**2) / jnp.maximum(jnp.sum(on) - ddof, 1)
-    return mixed / safe_std(variance, eps)
+    return mixed / jnp.where(variance == 0, 1.0, jnp.sqrt(variance) + eps)

@@ -82,7 +82,7 @@ def pcgrad_coefficients(
       >>> pcgrad_coefficients([jnp.array([1.0, 0.0]), jnp.array([-1.0, 1.0])]).tolist()
       [[1.0, 0.5], [1.0, 1.0]]
     """
-    _checks.not_negative("eps", eps)
+    _checks.number("eps", eps, at_least=0)
     products = _products(gradients)
     size = products.shape[0]
     if size > 2 and key is None:

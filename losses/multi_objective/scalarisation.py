@@ -103,7 +103,7 @@ def smooth_tchebycheff(
       >>> round(float(smooth_tchebycheff(losses, weights, ideal=0.1)), 4)
       0.4079
     """
-    _checks.positive("mu", mu)
+    _checks.number("mu", mu, above=0)
     return mu * jax.nn.logsumexp(_distances(losses, weights, ideal) / mu)
 
 
@@ -134,7 +134,7 @@ def dwa_weights(
       >>> [round(x, 4) for x in weights.tolist()]
       [1.0997, 0.9003]
     """
-    _checks.positive("temperature", temperature)
+    _checks.number("temperature", temperature, above=0)
     last, before = (
         _vector("losses", losses),
         _vector("previous_losses", previous_losses),

@@ -10,11 +10,12 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_tokens,
     metric_total,
     number_of_tokens,
-    token_mean,
     top_tokens,
     zero_masked,
 )
@@ -23,11 +24,10 @@ from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
 from jaxrl_reason.losses.policy.kl_cov import covariance_terms, selected_tokens
-from jaxrl_reason.losses.reductions import Counts
 
 
 def clip_cov_tokens(
@@ -225,9 +225,9 @@ def clip_cov_loss(
     a = batch.advantages  # [B, T]
     clipped = -a * clip_ratio(ratio, a, clip_low, clip_high)  # [B, T]
     objective = zero_masked(clipped, ~chosen)  # [B, T]
-    metrics = policy_metrics(batch, clip_low, clip_high)
+    metrics = ratio_metrics(batch, clip_low, clip_high)
     metrics["selected"] = metric_total(chosen, batch.mask)
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
 
 
 def _draw_tokens(
@@ -242,7 +242,7 @@ def _draw_tokens(
     """`clip_cov_tokens` on checked arrays."""
     if key is None:
         raise ValueError("key must be given without selected, got None")
-    _checks.fraction("fraction", fraction)
+    _checks.number("fraction", fraction, above=0, at_most=1)
     _check_band(low, high)
     a, mask = batch.advantages, batch.mask
     covariance = covariance_terms(batch.logprobs, a, mask)
@@ -257,6 +257,8 @@ def _draw_tokens(
 
 def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
     """Refuses a band of covariance that no token can be in."""
-    _checks.finite("low", low)
+    _checks.number("low", low)
     if not isinstance(low, jax.core.Tracer):
-        _checks.setting("high", high, f"> low, {low}", lambda x: x > float(low))
+        _checks.number(
+            "high", high, above=float(low), finite=False, rule=f"> low, {low}"
+        )

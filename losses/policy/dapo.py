@@ -1,21 +1,29 @@
-"""DAPO's loss.
+"""DAPO: its loss and its soft overlong penalty.
 
-The method's other parts are `grpo_advantages`, `group_signal` (dynamic sampling),
-`soft_overlong_penalty` and `overlong_mask`.
+The method's other parts are `grpo_advantages`, `group_signal` (dynamic sampling) and
+`overlong_mask`.
 """
 
+import math
+
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, bounded_exp, token_mean
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    mean_over_tokens,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 
 def dapo_loss(
@@ -79,5 +87,50 @@ def dapo_loss(
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high, dual_clip)  # [B, T]
-    metrics = policy_metrics(batch, clip_low, clip_high, dual_clip)
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    metrics = ratio_metrics(batch, clip_low, clip_high, dual_clip)
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
+
+
+def soft_overlong_penalty(
+    lengths: ArrayLike,
+    *,
+    max_length: float | jax.Array,
+    cache_length: float | jax.Array,
+) -> jax.Array:
+    """A penalty that grows over the last tokens before the limit, floored at -1.
+
+    R(n) = 0 for n <= max_length - cache_length, -1 for n > max_length, and
+    (max_length - cache_length - n) / cache_length between. DAPO, arXiv 2503.14476,
+    equation 13; added to the reward of correctness.
+
+    Args:
+      lengths: response lengths in tokens (not characters), any shape.
+      max_length: tokens, finite and > 0.
+      cache_length: tokens over which the penalty grows, in (0, max_length].
+
+    Returns:
+      float32 in [-1, 0], the shape of `lengths`.
+
+    Raises:
+      ValueError: a length setting is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import soft_overlong_penalty
+      >>> lengths = jnp.array([16000, 17408, 20480, 30000])
+      >>> print(soft_overlong_penalty(lengths, max_length=20480, cache_length=4096))
+      [ 0.   -0.25 -1.   -1.  ]
+    """
+    _checks.number("max_length", max_length, above=0)
+    limit = math.inf
+    if not isinstance(max_length, jax.core.Tracer):
+        limit = float(max_length)
+    _checks.number(
+        "cache_length",
+        cache_length,
+        above=0,
+        at_most=limit,
+        rule=f"in (0, max_length = {limit:g}]",
+    )
+    room = (max_length - cache_length) - _checks.constant("lengths", lengths)
+    return jnp.clip(room / cache_length, -1.0, 0.0)

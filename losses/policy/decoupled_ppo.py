@@ -3,16 +3,21 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, bounded_exp, metric_total, token_mean
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    mean_over_tokens,
+    metric_total,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
 from jaxrl_reason.losses.correction import importance_weights, masked_importance_weights
-from jaxrl_reason.losses.reductions import Counts
 
 
 def decoupled_ppo_loss(
@@ -92,8 +97,8 @@ def decoupled_ppo_loss(
     clipped = clip_ratio(ratio, a, clip_low, clip_high, dual_clip)  # [B, T]
     objective = -a * clipped * behaviour  # [B, T]
     metrics = {
-        **policy_metrics(batch, clip_low, clip_high, dual_clip),
+        **ratio_metrics(batch, clip_low, clip_high, dual_clip),
         "behaviour_weight": metric_total(behaviour, batch.mask),
         "behaviour_capped": metric_total(kept != cut, batch.mask),
     }
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)

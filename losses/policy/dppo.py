@@ -8,19 +8,19 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_tokens,
     metric_total,
-    token_mean,
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
     PolicyBatch,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -239,7 +239,7 @@ def dppo_loss(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
     _check_region(divergence, delta_low, delta_high)
-    _checks.not_negative("pull_coef", pull_coef)
+    _checks.number("pull_coef", pull_coef, at_least=0)
 
     low, high, d = _leaving(batch, divergence, delta_low, delta_high)  # [B, T] each
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
@@ -247,12 +247,12 @@ def dppo_loss(
     if not _checks.static_zero(pull_coef):
         objective = objective + pull_coef * jnp.square(batch.log_ratio)
     metrics = {
-        **policy_metrics(batch),
+        **ratio_metrics(batch),
         "clip_frac_low": metric_total(low, batch.mask),
         "clip_frac_high": metric_total(high, batch.mask),
         "divergence": metric_total(d, batch.mask),
     }
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
 
 
 def _probabilities(
@@ -285,5 +285,5 @@ def _check_region(
 ) -> None:
     if not callable(divergence):
         raise ValueError(f"divergence must be a function, got {divergence!r}")
-    _checks.not_negative("delta_low", delta_low)
-    _checks.not_negative("delta_high", delta_high)
+    _checks.number("delta_low", delta_low, at_least=0)
+    _checks.number("delta_high", delta_high, at_least=0)

@@ -4,15 +4,19 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, bounded_exp, sequence_sum_mean
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    mean_of_sequence_sums,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 
 def dr_grpo_loss(
@@ -75,15 +79,15 @@ def dr_grpo_loss(
     terms = batch.optional_terms(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
-    _checks.positive("length", length)
+    _checks.number("length", length, above=0)
     check_clip(clip_low, clip_high, dual_clip)
 
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high, dual_clip)  # [B, T]
-    metrics = policy_metrics(batch, clip_low, clip_high, dual_clip)
+    metrics = ratio_metrics(batch, clip_low, clip_high, dual_clip)
 
     def fixed_length_mean(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array:
-        return sequence_sum_mean(x, mask, counts) / length
+        return mean_of_sequence_sums(x, mask, counts) / length
 
     return total_loss(fixed_length_mean, objective, metrics, batch.mask, terms)

@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, sequence_mean, zero_masked
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_over_sequences,
+    zero_masked,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
 from jaxrl_reason.losses.policy.gspo import sequence_ratio
-from jaxrl_reason.losses.reductions import Counts
 
 
 def gmpo(
@@ -131,8 +135,8 @@ def gmpo_loss(
     a = batch.advantages  # [B, T]
     clipped = _clip_log_ratio(batch.log_ratio, a, clip_low, clip_high)  # [B, T]
     objective = -a * sequence_ratio(clipped, batch.mask)  # [B, T]
-    metrics = policy_metrics(batch, -jnp.expm1(-clip_low), jnp.expm1(clip_high))
-    return total_loss(sequence_mean, objective, metrics, batch.mask, terms)
+    metrics = ratio_metrics(batch, -jnp.expm1(-clip_low), jnp.expm1(clip_high))
+    return total_loss(mean_over_sequences, objective, metrics, batch.mask, terms)
 
 
 def _clip_log_ratio(

@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, token_mean
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses._statistics import Statistics, statistics
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    Statistics,
+    mean_over_tokens,
+    statistics,
+)
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def gpg_advantages(
@@ -107,7 +111,9 @@ def gpg_loss(
     )
 
     objective = -batch.advantages * batch.logprobs  # [B, T]
-    return total_loss(token_mean, objective, policy_metrics(batch), batch.mask, terms)
+    return total_loss(
+        mean_over_tokens, objective, ratio_metrics(batch), batch.mask, terms
+    )
 
 
 def signal_fraction(

@@ -3,15 +3,19 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, bounded_exp, sequence_mean
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    mean_over_sequences,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 
 def grpo_loss(
@@ -79,5 +83,5 @@ def grpo_loss(
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high, dual_clip)  # [B, T]
-    metrics = policy_metrics(batch, clip_low, clip_high, dual_clip)
-    return total_loss(sequence_mean, objective, metrics, batch.mask, terms)
+    metrics = ratio_metrics(batch, clip_low, clip_high, dual_clip)
+    return total_loss(mean_over_sequences, objective, metrics, batch.mask, terms)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_sequences,
     row_means,
-    sequence_mean,
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
@@ -21,10 +22,9 @@ from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 
 def gspo(
@@ -141,7 +141,7 @@ def gspo_loss(
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high)  # [B, T]
     metrics = sequence_metrics(batch, ratio, clip_low, clip_high)
-    return total_loss(sequence_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_over_sequences, objective, metrics, batch.mask, terms)
 
 
 def sequence_ratio(log_ratio: jax.Array, mask: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ def sequence_metrics(
     """Those of `policy_metrics`, ratio and clip fractions of sequences."""
     a, mask = batch.advantages, batch.mask
     return {
-        **policy_metrics(batch),
+        **ratio_metrics(batch),
         "ratio": _sequence_total(ratio, mask),
         "clip_frac_low": _sequence_total((ratio < 1 - clip_low) & (a < 0), mask),
         "clip_frac_high": _sequence_total((ratio > 1 + clip_high) & (a > 0), mask),

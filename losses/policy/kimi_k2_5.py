@@ -1,21 +1,19 @@
 """Kimi K2.5: a band of the log-ratio, and a pull back to the policy that sampled."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_tokens,
     metric_total,
-    token_mean,
     zero_masked,
 )
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def log_ratio_pull(
@@ -111,11 +109,9 @@ def kimi_k2_5_loss(
     terms = batch.optional_terms(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
-    _checks.setting(
-        "log_ratio_low", log_ratio_low, "finite and <= 0", lambda x: -math.inf < x <= 0
-    )
-    _checks.not_negative("log_ratio_high", log_ratio_high)
-    _checks.not_negative("pull_coef", pull_coef)
+    _checks.number("log_ratio_low", log_ratio_low, at_most=0)
+    _checks.number("log_ratio_high", log_ratio_high, at_least=0)
+    _checks.number("pull_coef", pull_coef, at_least=0)
 
     x = batch.log_ratio  # [B, T]
     below, above = x < log_ratio_low, x > log_ratio_high  # [B, T] each
@@ -124,10 +120,10 @@ def kimi_k2_5_loss(
     pull = jnp.square(x)  # [B, T]
     objective = -batch.advantages * bounded_exp(inside) + pull_coef * pull
     metrics = {
-        **policy_metrics(batch),
+        **ratio_metrics(batch),
         "clip_frac_low": metric_total(below, batch.mask),
         "clip_frac_high": metric_total(above, batch.mask),
         "pull": metric_total(pull, batch.mask),
     }
     objective = zero_masked(objective, batch.mask)
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)

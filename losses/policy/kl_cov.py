@@ -13,16 +13,16 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_tokens,
     metric_total,
     number_of_tokens,
-    token_mean,
     top_tokens,
     zero_masked,
 )
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def token_covariance(
@@ -144,7 +144,7 @@ def kl_cov(
       [-2.0, -4.4366]
     """
     batch = policy_batch(logprobs, old_logprobs, advantages, mask)
-    _checks.not_negative("coef", coef)
+    _checks.number("coef", coef, at_least=0)
     if selected is None:
         covariance = covariance_terms(batch.logprobs, batch.advantages, batch.mask)
         selected = _highest(covariance, batch.mask, fraction)
@@ -211,7 +211,7 @@ def kl_cov_loss(
     terms = batch.optional_terms(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
-    _checks.not_negative("coef", coef)
+    _checks.number("coef", coef, at_least=0)
     if selected is None:
         covariance = covariance_terms(batch.logprobs, batch.advantages, batch.mask)
         selected = _highest(covariance, batch.mask, fraction)
@@ -220,8 +220,8 @@ def kl_cov_loss(
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     penalty = zero_masked(_distance(batch.log_ratio), chosen)  # [B, T]
     objective = -batch.advantages * ratio + coef * penalty  # [B, T]
-    metrics = {**policy_metrics(batch), "selected": metric_total(chosen, batch.mask)}
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    metrics = {**ratio_metrics(batch), "selected": metric_total(chosen, batch.mask)}
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
 
 
 def covariance_terms(
@@ -238,7 +238,7 @@ def _highest(
     covariance: jax.Array, mask: jax.Array, fraction: float | jax.Array
 ) -> jax.Array:
     """The tokens that are penalised."""
-    _checks.fraction("fraction", fraction)
+    _checks.number("fraction", fraction, above=0, at_most=1)
     return top_tokens(covariance, mask, number_of_tokens(fraction, mask))
 
 

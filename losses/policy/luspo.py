@@ -3,7 +3,11 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, sequence_sum_mean
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_of_sequence_sums,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
@@ -11,7 +15,6 @@ from jaxrl_reason.losses._policy import (
     total_loss,
 )
 from jaxrl_reason.losses.policy.gspo import sequence_metrics, sequence_ratio
-from jaxrl_reason.losses.reductions import Counts
 
 
 def luspo_loss(
@@ -77,4 +80,4 @@ def luspo_loss(
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high)  # [B, T]
     metrics = sequence_metrics(batch, ratio, clip_low, clip_high)
-    return total_loss(sequence_sum_mean, objective, metrics, batch.mask, terms)
+    return total_loss(mean_of_sequence_sums, objective, metrics, batch.mask, terms)

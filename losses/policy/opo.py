@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
-from jaxrl_reason.losses._statistics import statistics
+from jaxrl_reason.losses._math import statistics, zero_masked
 
 
 def opo_advantages(

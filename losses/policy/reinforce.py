@@ -3,9 +3,12 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, token_mean
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_over_tokens,
+)
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def reinforce_loss(
@@ -61,4 +64,6 @@ def reinforce_loss(
     )
 
     objective = -batch.advantages * batch.logprobs  # [B, T]
-    return total_loss(token_mean, objective, policy_metrics(batch), batch.mask, terms)
+    return total_loss(
+        mean_over_tokens, objective, ratio_metrics(batch), batch.mask, terms
+    )

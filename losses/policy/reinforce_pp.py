@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._statistics import read_groups
+from jaxrl_reason.losses._math import read_groups
 from jaxrl_reason.losses.advantages import dr_grpo_advantages, whiten
 from jaxrl_reason.losses.returns import discounted_returns
 

@@ -38,6 +38,6 @@ def remax_advantages(
     """
     rewards = _checks.constant("rewards", rewards)
     greedy = _checks.constant("greedy_rewards", greedy_rewards)
-    on = _checks.as_bool_or_all(valid, rewards)
+    on = _checks.as_bool(valid, rewards)
     _checks.same_shape(1, rewards=rewards, greedy_rewards=greedy, valid=on)
     return zero_masked(rewards - greedy, on)

@@ -3,9 +3,12 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxrl_reason.losses._math import Metrics, sequence_sum_mean
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    mean_of_sequence_sums,
+)
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def rloo_loss(
@@ -62,5 +65,5 @@ def rloo_loss(
 
     objective = -batch.advantages * batch.logprobs  # [B, T]
     return total_loss(
-        sequence_sum_mean, objective, policy_metrics(batch), batch.mask, terms
+        mean_of_sequence_sums, objective, ratio_metrics(batch), batch.mask, terms
     )

@@ -6,14 +6,14 @@ from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
+    Counts,
     Metrics,
     bounded_exp,
+    mean_over_sequences,
     metric_total,
-    sequence_mean,
     zero_masked,
 )
-from jaxrl_reason.losses._policy import policy_batch, policy_metrics, total_loss
-from jaxrl_reason.losses.reductions import Counts
+from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
 
 
 def sapo(
@@ -126,8 +126,8 @@ def sapo_loss(
     tau = jnp.where(a > 0, tau_positive, tau_negative)  # [B, T]
     gate, slope = _sigmoid_gate(tau * (ratio - 1.0))  # [B, T] each
     objective = -a * (4.0 / tau) * gate  # [B, T]
-    metrics = {**policy_metrics(batch), "gate": metric_total(slope, batch.mask)}
-    return total_loss(sequence_mean, objective, metrics, batch.mask, terms)
+    metrics = {**ratio_metrics(batch), "gate": metric_total(slope, batch.mask)}
+    return total_loss(mean_over_sequences, objective, metrics, batch.mask, terms)
 
 
 def _sigmoid_gate(z: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -140,5 +140,5 @@ def _sigmoid_gate(z: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _check_temperatures(
     tau_positive: float | jax.Array, tau_negative: float | jax.Array
 ) -> None:
-    _checks.positive("tau_positive", tau_positive)
-    _checks.positive("tau_negative", tau_negative)
+    _checks.number("tau_positive", tau_positive, above=0)
+    _checks.number("tau_negative", tau_negative, above=0)

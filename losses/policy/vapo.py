@@ -5,15 +5,20 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, bounded_exp, metric_total, token_mean
+from jaxrl_reason.losses._math import (
+    Counts,
+    Metrics,
+    bounded_exp,
+    mean_over_tokens,
+    metric_total,
+)
 from jaxrl_reason.losses._policy import (
     check_clip,
     clip_ratio,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 
 def vapo_loss(
@@ -84,14 +89,14 @@ def vapo_loss(
     terms = batch.optional_terms(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
-    _checks.not_negative("positive_coef", positive_coef)
+    _checks.number("positive_coef", positive_coef, at_least=0)
     check_clip(clip_low, clip_high, dual_clip)
 
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     a = batch.advantages  # [B, T]
     objective = -a * clip_ratio(ratio, a, clip_low, clip_high, dual_clip)  # [B, T]
-    metrics = policy_metrics(batch, clip_low, clip_high, dual_clip)
-    loss, metrics = total_loss(token_mean, objective, metrics, batch.mask, terms)
+    metrics = ratio_metrics(batch, clip_low, clip_high, dual_clip)
+    loss, metrics = total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
     if _checks.static_zero(positive_coef):
         return loss, metrics
 
@@ -101,7 +106,7 @@ def vapo_loss(
     imitated = _checks.constant("correct", correct)
     imitated = _checks.broadcast_to_tokens("correct", imitated, batch.mask) != 0
     nll = -batch.logprobs  # [B, T]
-    loss = loss + positive_coef * token_mean(nll, imitated, positive_counts)
+    loss = loss + positive_coef * mean_over_tokens(nll, imitated, positive_counts)
     return loss, {**metrics, "positive_nll": metric_total(nll, imitated)}
 
 
@@ -132,7 +137,7 @@ def length_adaptive_lambda(
       >>> print(length_adaptive_lambda(jnp.array([10, 40, 200])))
       [0.  0.5 0.9]
     """
-    _checks.positive("alpha", alpha)
+    _checks.number("alpha", alpha, above=0)
     horizon = alpha * _checks.constant("lengths", lengths)
     # Cut before the division: from a horizon of 1 down lambda is 0.
     return jax.lax.stop_gradient(1.0 - 1.0 / jnp.maximum(horizon, 1.0))

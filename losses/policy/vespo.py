@@ -7,18 +7,18 @@ from jax.typing import ArrayLike
 from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
     LOG_RATIO_BOUND,
+    Counts,
     Metrics,
+    mean_over_tokens,
     metric_total,
-    token_mean,
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
     PolicyBatch,
     policy_batch,
-    policy_metrics,
+    ratio_metrics,
     total_loss,
 )
-from jaxrl_reason.losses.reductions import Counts
 
 # c1 and c2, for one sign of the advantage.
 Kernel = tuple[float | jax.Array, float | jax.Array]
@@ -127,8 +127,8 @@ def vespo_loss(
 
     weight = _kernel_weight(batch, kernel_positive, kernel_negative)  # [B, T]
     objective = -weight * batch.advantages * batch.logprobs  # [B, T]
-    metrics = {**policy_metrics(batch), "phi": metric_total(weight, batch.mask)}
-    return total_loss(token_mean, objective, metrics, batch.mask, terms)
+    metrics = {**ratio_metrics(batch), "phi": metric_total(weight, batch.mask)}
+    return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)
 
 
 def _kernel_weight(batch: PolicyBatch, positive: Kernel, negative: Kernel) -> jax.Array:
@@ -150,4 +150,4 @@ def _check_kernels(positive: Kernel, negative: Kernel) -> None:
         if not isinstance(kernel, tuple) or len(kernel) != 2:
             raise ValueError(f"{name} must be a pair (c1, c2), got {kernel!r}")
         for part, value in zip(("c1", "c2"), kernel, strict=True):
-            _checks.positive(f"{part} of {name}", value)
+            _checks.number(f"{part} of {name}", value, above=0)

@@ -32,7 +32,7 @@ def read_pairs(
     bad = _checks.floating(names[1], rejected)
     _checks.same_shape(1, **{names[0]: good, names[1]: bad})
     total = denominator("num_pairs", num_pairs, "valid", valid, good.shape[0])
-    valid = _checks.as_bool_or_all(valid, good)
+    valid = _checks.as_bool(valid, good)
     _checks.same_shape(1, **{names[0]: good, "valid": valid})
     return Pairs(zero_masked(good, valid), zero_masked(bad, valid), valid, total)
 
@@ -113,7 +113,7 @@ def denominator(
                 "mini-batch, not in these rows; got None"
             )
         return jnp.maximum(jnp.float32(rows), 1.0)
-    _checks.not_negative(name, count)  # type: ignore[arg-type]
+    _checks.number(name, count, at_least=0)  # type: ignore[arg-type]
     total = _checks.constant(name, count)
     _checks.same_shape(0, **{name: total})
     return jnp.maximum(total, 1.0)

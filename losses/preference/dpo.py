@@ -62,7 +62,7 @@ def dpo_loss(
       >>> round(float(loss), 4), [float(x) for x in metrics["accuracy"]]
       (0.621, [1.0, 1.0])
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     _check_smoothing(label_smoothing)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
@@ -109,7 +109,7 @@ def robust_dpo_loss(
       >>> round(float(robust_dpo_loss(*pair)[0]), 4)
       0.6022
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     _check_smoothing(label_smoothing)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
@@ -161,7 +161,7 @@ def length_normalised_dpo_loss(
       >>> round(float(length_normalised_dpo_loss(*pair, *lengths, beta=0.1)[0]), 4)
       0.6791
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
     pairs = _pairs.per_token(pairs, chosen_lengths, rejected_lengths)
@@ -211,8 +211,8 @@ def irpo_loss(
       >>> round(float(irpo_loss(*pair, jnp.array([5]))[0]), 4)
       2.621
     """
-    _checks.positive("beta", beta)
-    _checks.not_negative("alpha", alpha)
+    _checks.number("beta", beta, above=0)
+    _checks.number("alpha", alpha, at_least=0)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     nll = -_pairs.divide("chosen_lengths", policy.chosen, chosen_lengths, policy.valid)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
@@ -222,4 +222,4 @@ def irpo_loss(
 
 
 def _check_smoothing(value: float | jax.Array) -> None:
-    _checks.setting("label_smoothing", value, "in [0, 0.5)", lambda x: 0 <= x < 0.5)
+    _checks.number("label_smoothing", value, at_least=0, below=0.5)

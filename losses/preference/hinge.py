@@ -47,7 +47,7 @@ def hinge_loss(
       >>> round(float(hinge_loss(*pair)[0]), 4)
       0.85
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
     good, bad = beta * pairs.chosen, beta * pairs.rejected

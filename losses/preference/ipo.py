@@ -48,7 +48,7 @@ def ipo_loss(
       >>> round(float(ipo_loss(*pair)[0]), 4)
       12.25
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     policy = _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs)
     pairs = _pairs.minus_reference(policy, ref_chosen, ref_rejected)
     losses = jnp.square(pairs.chosen - pairs.rejected - 0.5 / beta)

@@ -57,7 +57,7 @@ def orpo_loss(
       >>> round(float(loss), 4)
       2.0452
     """
-    _checks.not_negative("lam", lam)
+    _checks.number("lam", lam, at_least=0)
     pairs = _pairs.per_token(
         _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs),
         chosen_lengths,

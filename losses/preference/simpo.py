@@ -54,8 +54,8 @@ def simpo_loss(
       >>> round(float(loss), 4)
       1.6004
     """
-    _checks.positive("beta", beta)
-    _checks.not_negative("gamma", gamma)
+    _checks.number("beta", beta, above=0)
+    _checks.number("gamma", gamma, at_least=0)
     pairs = _pairs.per_token(
         _pairs.read_pairs(policy_chosen, policy_rejected, valid, num_pairs),
         chosen_lengths,

@@ -98,7 +98,7 @@ def count_steps(chosen_mask: ArrayLike, rejected_mask: ArrayLike) -> jax.Array:
 
 
 def _step_mask(name: str, scores: jax.Array, mask: ArrayLike | None) -> jax.Array:
-    mask = _checks.as_bool_or_all(mask, scores)
+    mask = _checks.as_bool(mask, scores)
     _checks.same_shape(scores.ndim, **{f"{name}_scores": scores, f"{name}_mask": mask})
     return mask
 

@@ -5,10 +5,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import Metrics, metric_total, zero_masked
-from jaxrl_reason.losses._statistics import Groups, read_groups
+from jaxrl_reason.losses._math import (
+    Counts,
+    Groups,
+    Metrics,
+    metric_total,
+    read_groups,
+    zero_masked,
+)
 from jaxrl_reason.losses.advantages import rloo_advantages
-from jaxrl_reason.losses.reductions import Counts, sequence_sum_mean
+from jaxrl_reason.losses.reductions import sequence_sum_mean
 from jaxrl_reason.losses.returns import discounted_returns
 
 
@@ -44,7 +50,7 @@ def implicit_process_rewards(
       >>> print(implicit_process_rewards(phi, ref, jnp.ones((1, 2))).round(4))
       [[ 0.01  -0.005]]
     """
-    _checks.positive("beta", beta)
+    _checks.number("beta", beta, above=0)
     logprobs = _checks.floating("logprobs", logprobs)
     ref = jax.lax.stop_gradient(_checks.floating("ref_logprobs", ref_logprobs))
     mask = _checks.as_bool(mask)
@@ -155,13 +161,13 @@ def prime_advantages(
       [[ 1.    0.75]
        [-1.   -1.  ]]
     """
-    _checks.finite("process_coef", process_coef)
-    _checks.finite("outcome_coef", outcome_coef)
+    _checks.number("process_coef", process_coef)
+    _checks.number("outcome_coef", outcome_coef)
     rewards = _checks.constant("process_rewards", process_rewards)
     mask = _checks.as_bool(mask)
     _checks.same_shape(2, process_rewards=rewards, mask=mask)
     rows = jnp.any(mask, axis=1)
-    given = _checks.as_bool_or_all(valid, rows)
+    given = _checks.as_bool(valid, rows)
     _checks.same_shape(1, valid=given, mask_rows=rows)
     groups = read_groups(group_ids, num_groups, rows & given)
     outcome = rloo_advantages(
@@ -182,6 +188,7 @@ def prime_advantages(
 
 def _mean_of_others(x: jax.Array, groups: Groups) -> tuple[jax.Array, jax.Array]:
     """Mean over the other members of one's group, and who has others: [B], [B]."""
-    others = groups.sizes()[groups.ids] - 1
+    sizes = groups.total(jnp.ones_like(x))
+    others = sizes[groups.ids] - 1
     total = groups.total(x)[groups.ids] - x
     return total / jnp.maximum(others, 1.0), groups.member & (others > 0)

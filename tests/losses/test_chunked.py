@@ -190,12 +190,79 @@ def test_an_eighth_of_the_memory_at_the_size_of_a_real_head() -> None:
     assert peak(chunked_logprobs) <= peak(plain) / 8
 
 
-def test_a_token_beyond_the_vocabulary_is_nan() -> None:
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+@pytest.mark.parametrize("outside", [-1, -100, V, V + 7, 2**31 - 1])
+def test_a_token_that_is_none_of_the_vocabulary_is_ignored(
+    outside: int, chunk_size: int
+) -> None:
     hidden, unembed, tokens = inputs()
-    tokens[0, 0] = V
-    logprobs, entropy = chunked_logprobs(hidden, unembed, tokens, chunk_size=4)
-    assert np.isnan(logprobs).sum() == 1
-    assert np.isfinite(entropy).all()
+    tokens[0, :2] = outside
+    found, grads = pulled(chunked_logprobs, hidden, unembed, tokens, 0.7, chunk_size)
+    np.testing.assert_array_equal(found[0][0, :2], 0.0)
+    expected, slopes = pulled(full, hidden, unembed, tokens, 0.7)
+    for x, y in zip((*found, *grads), (*expected, *slopes), strict=True):
+        close(x, y, rtol=1e-5, atol=1e-6)
+    # Without the entropy nothing at all flows back from an ignored token.
+    alone = jax.grad(
+        lambda h: chunked_logprobs(h, unembed, tokens, chunk_size=chunk_size)[0].sum()
+    )(hidden)
+    np.testing.assert_array_equal(alone[0, :2], 0.0)
+    assert (np.asarray(alone[1:]) != 0).all()
+
+
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+def test_a_banned_token_hides_nothing(chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+    # Its column weighs a feature that is 1 everywhere: that logit is -inf, and so is
+    # the slope of that feature undefined; all else is as without the token.
+    hidden[:, :, 0], unembed[0, 3] = 1.0, -np.inf
+    tokens[tokens == 3] = 4
+    found, grads = pulled(chunked_logprobs, hidden, unembed, tokens, 0.7, chunk_size)
+    keep = np.arange(V) != 3
+    fewer = np.where(tokens > 3, tokens - 1, tokens)
+    expected, slopes = pulled(chunked_logprobs, hidden, unembed[:, keep], fewer, 0.7)
+    for x, y in zip(found, expected, strict=True):
+        close(x, y, rtol=1e-5)
+    close(grads[0][:, :, 1:], slopes[0][:, :, 1:], rtol=1e-5, atol=1e-6)
+    close(grads[1][:, keep], slopes[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(grads[1][:, 3], 0.0)
+    itself = np.where(np.arange(T) == 0, 3, tokens)
+    logprobs, _ = chunked_logprobs(hidden, unembed, itself, chunk_size=chunk_size)
+    np.testing.assert_array_equal(logprobs[:, 0], -np.inf)
+
+
+@pytest.mark.parametrize("chunk_size", [4, 1000])
+def test_forward_mode_and_the_slope_in_temperature(chunk_size: int) -> None:
+    hidden, unembed, tokens = inputs()
+    rng = np.random.default_rng(3)
+    moves = tuple(
+        rng.normal(size=x.shape).astype(np.float32) for x in (hidden, unembed)
+    )
+
+    def along(function: Callable) -> tuple[Any, Any]:
+        return jax.jvp(
+            lambda h, w, tau: function(
+                h, w, tokens, temperature=tau, chunk_size=chunk_size
+            ),
+            (hidden, unembed, 0.7),
+            (*moves, 0.3),
+        )
+
+    for found, expected in zip(along(chunked_logprobs), along(full), strict=True):
+        for x, y in zip(found, expected, strict=True):
+            close(x, y, rtol=1e-5, atol=1e-5)
+
+    def scalar(tau: float) -> float:
+        return float((PULLS * np.stack(exact(hidden, unembed, tokens, tau))).sum())
+
+    def pulled_by(tau: Any) -> Any:
+        found = chunked_logprobs(
+            hidden, unembed, tokens, temperature=tau, chunk_size=chunk_size
+        )
+        return (PULLS * jnp.stack(found)).sum()
+
+    slope = (scalar(0.7 + 1e-5) - scalar(0.7 - 1e-5)) / 2e-5
+    close(jax.grad(pulled_by)(0.7), slope, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +301,7 @@ def test_columns_of_padding_take_no_part(chunk_size: int) -> None:
     close(grads[0], slopes[0], rtol=1e-5, atol=1e-6)
     close(grads[1][:, :V], slopes[1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(grads[1][:, V:], 0.0)
-    assert np.isnan(run(hidden, padded, np.full_like(tokens, V))[0]).all()
+    assert (run(hidden, padded, np.full_like(tokens, V))[0] == 0).all()
 
 
 @pytest.mark.parametrize("vocab_size", [0, V + 1])

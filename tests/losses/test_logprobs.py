@@ -98,11 +98,27 @@ def test_bfloat16_logits_are_read_in_float32() -> None:
     close(token_entropy(logits), token_entropy(logits.astype(jnp.float32)))
 
 
-def test_a_token_beyond_the_vocabulary_is_nan() -> None:
-    assert np.isnan(token_logprobs(LOGITS, np.array([[1, 3]]))[0]).tolist() == [
-        False,
-        True,
-    ]
+@pytest.mark.parametrize("outside", [-1, -100, 3, 2**31 - 1])
+def test_a_token_that_is_none_of_the_vocabulary_is_ignored(outside: int) -> None:
+    tokens = np.array([[1, outside]])
+    found = token_logprobs(LOGITS, tokens)
+    close(found[0, 0], EXAMPLES["tok.lp"][0])
+    assert found[0, 1] == 0
+    slope = jax.jit(jax.grad(lambda z: lib.token_logprobs(z, tokens).sum()))(LOGITS)
+    assert (slope[0, 0] != 0).all()
+    assert (slope[0, 1] == 0).all()
+
+
+def test_a_banned_token_hides_nothing() -> None:
+    banned = LOGITS.copy()
+    banned[..., 0] = -np.inf
+    few = LOGITS[..., 1:]
+    close(token_logprobs(banned, TOKENS), token_logprobs(few, TOKENS - 1))
+    close(token_entropy(banned), token_entropy(few))
+    for function in (lambda z: lib.token_logprobs(z, TOKENS), lib.token_entropy):
+        slope = jax.grad(lambda z, f=function: f(z).sum())(banned)
+        assert np.isfinite(slope).all()
+        assert (slope[..., 0] == 0).all()
 
 
 @pytest.mark.parametrize(

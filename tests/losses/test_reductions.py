@@ -154,7 +154,7 @@ def test_many_tokens_are_counted_exactly() -> None:
         (lambda c: batch_counts(jnp.ones((2, 2)), num_groups=2), "with group_ids"),
         (
             lambda c: batch_counts(jnp.ones((2, 2)), jnp.array([0]), num_groups=2),
-            r"shape \[2\]",
+            r"one shape, got rows_of_mask \[2\], group_ids \[1\]",
         ),
         (
             lambda c: batch_counts(jnp.ones((2, 2)), jnp.ones(2), num_groups=2),

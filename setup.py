@@ -95,6 +95,8 @@ setup(
             "setuptools>=65",
             "wheel>=0.40",
         ],
+        # Losses of torch, put through the laws of jaxrl_reason.testing.
+        "torch": ["torch>=2.6"],
         # LaTeX answers that differ in form, checked by algebra (MathVerifier).
         "math": ["math-verify>=0.9", "pebble>=5.1"],
         "lm-eval": ["lm-eval>=0.4.9"],

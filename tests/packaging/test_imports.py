@@ -10,7 +10,7 @@ import pytest
 # From the ground up. A package imports itself, lower levels, and EXTRA_ARROWS.
 LEVELS = [
     {"losses", "sharding"},
-    {"models", "text", "grading", "runs"},
+    {"models", "text", "grading", "runs", "testing"},
     {"weights", "sampler", "tasks", "data"},
     {"serving", "pretrained", "learner"},
     {"evaluation", "rl"},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import (
+    cispo_loss,
     dapo_loss,
     dr_grpo_loss,
     grpo_loss,
@@ -75,7 +76,8 @@ def unselected(logprobs, old, advantages, mask, counts):
 
 
 def unbounded(logprobs, old, advantages, mask, counts):
-    log_ratio = jnp.where(mask, logprobs - jax.lax.stop_gradient(old), 0.0)
+    new, old = logprobs.astype(jnp.float32), old.astype(jnp.float32)
+    log_ratio = jnp.where(mask, new - jax.lax.stop_gradient(old), 0.0)
     advantages = jax.lax.stop_gradient(jnp.where(mask, advantages, 0.0))
     return token_mean(-advantages * jnp.exp(log_ratio), mask, counts), {}
 
@@ -101,14 +103,14 @@ def old_has_a_gradient(logprobs, old, advantages, mask, counts):
 
 
 MUTANTS = {
-    own_denominator: "the parts of micro-batches must add up, got",
+    own_denominator: "micro-batches: their parts must add up, got",
     padded_width: "padding columns and fully masked rows must change nothing",
-    first_row_weighs_more: "the parts of micro-batches must add up",
-    unselected: "nan under the mask must not be seen, got a gradient of nan",
-    unbounded: "log-ratios of .-100 must stay finite",
+    first_row_weighs_more: "micro-batches: their parts must add up",
+    unselected: "must not be seen, got a gradient of nan for -?0 with nan under it",
+    unbounded: "log-ratios of .-100 and .-1e4 must stay finite",
     empty_is_nan: "an empty mask must give 0, got nan",
     coarse: "bfloat16 must be computed in float32",
-    old_has_a_gradient: "old_logprobs must have no gradient",
+    old_has_a_gradient: "must have no gradient, got one of old_logprobs",
 }
 
 
@@ -133,15 +135,28 @@ def test_the_order_of_rows_is_looked_at():
 
 
 def test_a_wrong_value_and_a_wrong_gradient_are_told_apart():
-    with pytest.raises(AssertionError, match="the value must be the reference's"):
+    rule = "value and gradient must be the reference's"
+    with pytest.raises(AssertionError, match=f"{rule}, got -?[0-9]"):
         check_loss(plain, reference=lambda *arrays: 2.0 * in_numpy(*arrays))
 
-    def stuck(logprobs, old, advantages, mask, counts):
+    def twice_as_steep(logprobs, old, advantages, mask, counts):
         value, metrics = plain(logprobs, old, advantages, mask, counts)
-        return jax.lax.stop_gradient(value), metrics
+        return 2.0 * value - jax.lax.stop_gradient(value), metrics
 
-    with pytest.raises(AssertionError, match="the gradient must be the reference's"):
-        check_loss(stuck, reference=in_numpy)
+    with pytest.raises(AssertionError, match=f"{rule}, got a gradient of"):
+        check_loss(twice_as_steep, reference=in_numpy)
+
+
+def test_a_reference_may_give_the_gradient_itself():
+    def with_slope(logprobs, old, advantages, mask):
+        ratio = np.exp(logprobs - old)
+        slope = np.where(mask, -advantages * np.minimum(ratio, 2.0), 0.0) / mask.sum()
+        return (slope * logprobs).sum(), slope
+
+    loss = partial(cispo_loss, ratio_high=2.0)
+    check_loss(loss, inputs=[], reference=with_slope)
+    with pytest.raises(AssertionError, match="got a gradient of"):
+        check_loss(loss, inputs=[], reference=lambda *x: with_slope(*x)[0])
 
 
 def test_an_unknown_input_is_refused():
@@ -149,6 +164,34 @@ def test_an_unknown_input_is_refused():
         ValueError, match=r"inputs must be among entropy.* got 'reward'"
     ):
         check_loss(plain, inputs=["reward"])
+
+
+def test_a_setting_without_a_value_is_named():
+    with pytest.raises(ValueError, match=r"or be bound .* got length"):
+        check_loss(dr_grpo_loss)
+
+
+def test_a_law_may_be_broken_on_purpose():
+    def upwards(logprobs, old, advantages, mask, counts):
+        return plain(logprobs, old, jnp.maximum(advantages, 0.0), mask, counts)
+
+    with pytest.raises(AssertionError, match=r"^signal: at ratio 1 every token"):
+        check_loss(upwards)
+    check_loss(upwards, skip=["signal"])
+    with pytest.raises(ValueError, match=r"skip must be .* form, .* got 'sing'"):
+        check_loss(upwards, skip=["sing"])
+
+
+def test_inputs_are_those_that_a_loss_names():
+    def taught(logprobs, old, advantages, mask, counts, *, teacher_logprobs, coef=0.1):
+        value, metrics = plain(logprobs, old, advantages, mask, counts)
+        new = jnp.where(mask, logprobs - jax.lax.stop_gradient(teacher_logprobs), 0.0)
+        square = jnp.square(new.astype(jnp.float32))
+        return value + coef * token_mean(square, mask.astype(bool), counts), metrics
+
+    check_loss(partial(taught, coef=0.0))
+    with pytest.raises(AssertionError, match=r"^bfloat16: "):
+        check_loss(taught)
 
 
 def test_the_arrays_are_worth_checking_on():

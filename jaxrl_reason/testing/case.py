@@ -1,0 +1,83 @@
+"""What every law is handed: a loss, its arrays, and how results are compared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.losses import Counts
+from jaxrl_reason.testing.arrays import Arrays, at_ratio_one, random_arrays
+from jaxrl_reason.testing.evaluate import Loss, Result
+
+Reduction = Callable[[Any, Any, Counts], Any]
+
+
+class Broken(Exception):
+    """A law does not hold; the text says what was found."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss on trial.
+
+    Attributes:
+      loss: as seen from outside.
+      seed: of the arrays.
+      rtol: relative tolerance of values and gradients.
+      reference: the same in NumPy, if there is one.
+      reduction: the mean that the loss claims to take, if it says so.
+    """
+
+    loss: Loss
+    seed: int = 0
+    rtol: float = 1e-5
+    reference: Callable[..., Any] | None = None
+    reduction: Reduction | None = None
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """A random mini-batch, masks being prefixes."""
+        return random_arrays(self.seed, self.loss.inputs)
+
+    @cached_property
+    def base(self) -> Result:
+        """What the loss gives for it."""
+        return self.loss.run(self.arrays)
+
+    @cached_property
+    def still(self) -> Arrays:
+        """The mini-batch at ratio 1, A = 1 and -1 by row, with holes in the mask."""
+        return at_ratio_one(self.arrays)
+
+    def same(self, found: Any, wanted: Any, what: str = "") -> None:
+        """Compares numbers, relative to the largest."""
+        found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
+        scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-30)
+        if not (np.abs(found - wanted).max(initial=0.0) <= self.rtol * scale):
+            gap = np.nan_to_num(np.abs(found - wanted), nan=np.inf)
+            far = np.unravel_index(np.argmax(gap), found.shape)
+            raise Broken(f"got {what}{found[far]:.6g} for {wanted[far]:.6g}")
+
+    def both(self, found: Sequence[Any], wanted: Sequence[Any]) -> None:
+        """Compares value and gradient."""
+        self.same(found[0], wanted[0])
+        self.same(found[1], wanted[1], "a gradient of ")
+
+
+@dataclass(frozen=True)
+class Law:
+    """What must hold for every loss.
+
+    Attributes:
+      name: by which it is left out.
+      rule: the sentence that an error begins with.
+      check: raises `Broken` where it does not hold.
+      applies: whether it can be asked of a case.
+    """
+
+    name: str
+    rule: str
+    check: Callable[[Case], None]
+    applies: Callable[[Case], bool] = lambda case: True

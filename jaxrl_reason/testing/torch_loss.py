@@ -1,0 +1,103 @@
+"""A loss of torch tensors seen from outside; its gradients are autograd's.
+
+The extra is `torch`. Counts are those of `batch_counts`, as tensors.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+
+from jaxrl_reason.losses import Counts
+from jaxrl_reason.testing.arrays import Arrays
+from jaxrl_reason.testing.evaluate import (
+    LossFunction,
+    Result,
+    denominators,
+    keywords,
+    name_of,
+    pairs,
+)
+
+
+def tensor(x: Any) -> torch.Tensor:
+    """A tensor of the same type; torch knows no bfloat16 of NumPy."""
+    x = np.asarray(x)
+    if x.dtype.name == "bfloat16":
+        return torch.tensor(x.astype(np.float32)).to(torch.bfloat16)
+    return torch.tensor(x)
+
+
+def as_tensors(counts: Counts) -> Counts:
+    """The same counts, each a tensor of int64."""
+    given = {
+        field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)
+    }
+    made: Any = {
+        name: None if x is None else tensor(x).long() for name, x in given.items()
+    }
+    return Counts(**made)
+
+
+class TorchLoss:
+    """A loss of torch tensors."""
+
+    framework = "torch"
+
+    def __init__(self, function: LossFunction, inputs: Collection[str] = ()) -> None:
+        self.function, self.inputs = function, tuple(inputs)
+        self.name = name_of(function)
+
+    def output(self, tensors: dict[str, Any], counts: dict[str, Counts]) -> Any:
+        """What the function returns."""
+        totals = {name: as_tensors(one) for name, one in counts.items()}
+        return self.function(
+            tensors["logprobs"],
+            tensors["old_logprobs"],
+            tensors["advantages"],
+            tensors["mask"],
+            totals["counts"],
+            **keywords(self.inputs, tensors, totals),
+        )
+
+    def outline(self, arrays: Arrays) -> tuple[Any, Any]:
+        """What the function returns, and its value."""
+        tensors = {name: tensor(x) for name, x in arrays.items()}
+        given = self.output(tensors, denominators(arrays))
+        value = given[0] if isinstance(given, tuple) else given
+        return given, ("", [np.asarray(float(value))])
+
+    def run(self, arrays: Arrays, whole: Arrays | None = None) -> Result:
+        """Value, gradient and metrics."""
+        counts = denominators(arrays if whole is None else whole)
+        tensors = {name: tensor(x) for name, x in arrays.items()}
+        tensors["logprobs"].requires_grad_()
+        value, metrics = self.output(tensors, counts)
+        grad = _gradient(value, [tensors["logprobs"]])[0]
+        found = {k: (float(x), float(n)) for k, (x, n) in pairs(metrics).items()}
+        return Result(value.detach().float().numpy(), grad, found)
+
+    def slopes(self, arrays: Arrays, names: Collection[str]) -> dict[str, np.ndarray]:
+        """The gradient in each of these arrays."""
+        tensors = {name: tensor(x) for name, x in arrays.items()}
+        chosen = [tensors[name].requires_grad_() for name in names]
+        value, _ = self.output(tensors, denominators(arrays))
+        return dict(zip(names, _gradient(value, chosen), strict=True))
+
+    def bound(self, **settings: Any) -> "TorchLoss":
+        """The loss with some of its keywords bound."""
+        return TorchLoss(functools.partial(self.function, **settings), self.inputs)
+
+
+def _gradient(value: torch.Tensor, leaves: list[torch.Tensor]) -> list[np.ndarray]:
+    """dvalue / dleaf, 0 where the value does not depend on it."""
+    if not value.requires_grad:
+        return [np.zeros(x.shape) for x in leaves]
+    found = torch.autograd.grad(value, leaves, allow_unused=True)
+    return [
+        np.zeros(x.shape) if g is None else g.float().numpy().astype(np.float64)
+        for x, g in zip(leaves, found, strict=True)
+    ]

@@ -275,8 +275,8 @@ def show(console: Console, report: Report) -> None:
         resident = "" if row.resident_gb is None else f"{row.resident_gb:.2f}"
         table.add_row(row.way, f"{row.seconds:.2f}", f"{row.compiled_gb:.2f}", resident)
     console.print(table)
-    spread = f"{min(report.time_ratios):.2f} to {max(report.time_ratios):.2f}"
-    console.print(f"time: {report.time_ratio:.2f} times the plain way ({spread})")
+    low_high = f"{min(report.time_ratios):.2f} to {max(report.time_ratios):.2f}"
+    console.print(f"time: {report.time_ratio:.2f} times the plain way ({low_high})")
     console.print(f"processor time: {report.cpu_ratio:.2f} times")
     console.print(f"memory, compiled: 1/{report.compiled_memory_ratio:.1f}")
     if report.resident_memory_ratio is not None:

@@ -119,10 +119,10 @@ def table(runs: Runs, summaries: Mapping[str, Summary], *, digits: int = 2) -> s
         cells = []
         for summary in summaries.values():
             values = [summary(rows) for rows in seeds]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            std = statistics.stdev(values) if len(values) > 1 else 0.0
             each = ", ".join(f"{v:.{digits}f}" for v in values)
             mean = statistics.mean(values)
-            cells.append(f"{mean:.{digits}f} ± {spread:.{digits}f} ({each})")
+            cells.append(f"{mean:.{digits}f} ± {std:.{digits}f} ({each})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

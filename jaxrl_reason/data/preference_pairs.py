@@ -79,15 +79,15 @@ def build_pairs(
     if max_length_ratio is not None and not max_length_ratio >= 1:
         raise ValueError(f"max_length_ratio must be >= 1, got {max_length_ratio}")
     right, lengths = np.asarray(correct) != 0, np.asarray(lengths)
-    cut_off = np.asarray(truncated) != 0
+    stopped = np.asarray(truncated) != 0
     lost = np.zeros_like(right) if failed is None else np.asarray(failed) != 0
-    for name, x in (("truncated", cut_off), ("lengths", lengths), ("failed", lost)):
+    for name, x in (("truncated", stopped), ("lengths", lengths), ("failed", lost)):
         if right.ndim != 2 or x.shape != right.shape:
             raise ValueError(
                 f"correct and {name} must have one shape [P, G], "
                 f"got {list(right.shape)} and {list(x.shape)}"
             )
-    usable = ~cut_off & ~lost & (lengths > 0)
+    usable = ~stopped & ~lost & (lengths > 0)
     found = []
     for p, rng in enumerate(prompt_generators(seed, problem_ids, len(right))):
         good, bad = (np.flatnonzero(usable[p] & x) for x in (right[p], ~right[p]))

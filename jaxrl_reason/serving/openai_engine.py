@@ -102,7 +102,7 @@ class OpenAIEngine:
         """Draw G responses to each of P prompts.
 
         Args:
-          params: those handed over last.
+          params: those sent last.
           prompt_tokens: [P, Tp] ids, right-padded.
           prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
           keys: [P*G] from `sampling_keys`.
@@ -111,11 +111,11 @@ class OpenAIEngine:
           Completions of B = P*G rows as NumPy arrays, with `policy_version`.
 
         Raises:
-          ValueError: the parameters were not handed over, or a shape does not fit.
+          ValueError: the parameters were not sent, or a shape does not fit.
           EngineError: the server fails, or its answers are not to be used.
         """
         if self._version is None or not self._has(params):
-            raise ValueError("params must be those handed over last, got others")
+            raise ValueError("params must be those sent last, got others")
         prompts = self._prompts(prompt_tokens, prompt_lengths)
         rows = len(prompts) * self.num_samples
         if keys.shape != (rows,):
@@ -138,16 +138,16 @@ class OpenAIEngine:
             raise ValueError(f"prompt_lengths must be from 1 to {width}, got {lengths}")
         return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
 
-    def _served_version(self, handed_over: int) -> int:
+    def _served_version(self, sent: int) -> int:
         if self.version_path is None:
-            return handed_over
+            return sent
         answer = self.endpoint.request("GET", self.version_path)
         said = answer.get("weight_version") if isinstance(answer, dict) else None
         text = str(said)
-        if not text.isdecimal() or int(text) > handed_over:
+        if not text.isdecimal() or int(text) > sent:
             raise EngineError(
                 f"GET {self.endpoint.url}{self.version_path} must report a "
-                f"weight_version that was handed over (up to {handed_over}), "
+                f"weight_version that was sent (up to {sent}), "
                 f"got {said!r}"
             )
         return int(text)

@@ -275,7 +275,7 @@ class TextTokenizer:
         # Some vocabularies hold their control tokens as ordinary words. Split inside
         # every one, its text cannot be found whole.
         parts = [
-            piece for part in self._literals.split(text) for piece in self._cut(part)
+            piece for part in self._literals.split(text) for piece in self._pieces(part)
         ]
         ids = [
             index
@@ -291,7 +291,7 @@ class TextTokenizer:
             )
         return ids
 
-    def _cut(self, part: str | int) -> list[str]:
+    def _pieces(self, part: str | int) -> list[str]:
         if isinstance(part, str):
             return [part]
         text = self._control[part].text

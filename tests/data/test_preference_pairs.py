@@ -8,14 +8,14 @@ import pytest
 from jaxrl_reason.data.preference_pairs import PreferencePairs, build_pairs
 
 CORRECT = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 1, 0]])
-CUT = np.zeros((4, 5), bool)
+NOT_TRUNCATED = np.zeros((4, 5), bool)
 LENGTHS = np.full((4, 5), 10)
 
 
 def build(**change: Any) -> PreferencePairs:
     given = {
         "correct": CORRECT,
-        "truncated": CUT,
+        "truncated": NOT_TRUNCATED,
         "lengths": LENGTHS,
         "max_pairs": 100,
         "seed": 0,
@@ -49,7 +49,7 @@ def test_the_cap_uses_responses_equally() -> None:
 
 
 def test_truncated_failed_and_empty_responses_are_left_out() -> None:
-    out = CUT.copy()
+    out = NOT_TRUNCATED.copy()
     out[0, 0] = out[0, 2] = True  # a correct and a wrong one
     for change in (
         {"truncated": out},
@@ -76,10 +76,10 @@ def test_the_choice_is_the_seeds_and_the_problems() -> None:
     assert triples(build(max_pairs=2, problem_ids=ids)) == triples(found)
     choices = {tuple(triples(build(max_pairs=2, seed=s))) for s in range(8)}
     assert len(choices) > 1
-    turned = build(
+    reordered = build(
         correct=CORRECT[::-1], max_pairs=2, problem_ids=ids[::-1]
     )  # the same prompts in another order
-    back = sorted((3 - p, w, x) for p, w, x in triples(turned))
+    back = sorted((3 - p, w, x) for p, w, x in triples(reordered))
     assert back == sorted(triples(found))
 
 
@@ -95,8 +95,8 @@ def test_no_mixed_prompt_gives_no_pairs() -> None:
         ({"max_pairs": 0}, "max_pairs must be >= 1, got 0"),
         ({"max_length_ratio": 0.5}, "max_length_ratio must be >= 1, got 0.5"),
         ({"lengths": LENGTHS[:2]}, r"correct and lengths .*\[2, 5\]"),
-        ({"truncated": CUT[0]}, r"correct and truncated .*\[5\]"),
-        ({"failed": CUT[:, :1]}, r"correct and failed .*\[4, 1\]"),
+        ({"truncated": NOT_TRUNCATED[0]}, r"correct and truncated .*\[5\]"),
+        ({"failed": NOT_TRUNCATED[:, :1]}, r"correct and failed .*\[4, 1\]"),
         ({"problem_ids": [1]}, "problem_ids must be 4 numbers, got 1"),
     ],
 )

@@ -56,19 +56,19 @@ def terms(x: Array, b: Batch) -> Array:
 def gspo_rows(x: Array, b: Batch, low: float = 3e-4, high: float = 4e-4) -> float:
     a = b.sequence_advantages
     rows = own.gspo_sequences(x, b.old, a, b.mask, low, high)
-    return own.live_row_mean(rows, b.mask)
+    return own.unmasked_row_mean(rows, b.mask)
 
 
 def gmpo_rows(x: Array, b: Batch, low: float = 0.4, high: float = 0.4) -> float:
     a = b.sequence_advantages
     rows = own.gmpo_sequences(x, b.old, a, b.mask, low, high)
-    return own.live_row_mean(rows, b.mask)
+    return own.unmasked_row_mean(rows, b.mask)
 
 
 def all_terms_of_gspo(x: Array, b: Batch) -> float:
     a = b.sequence_advantages * b.sequence_weights
     rows = own.gspo_sequences(x, b.old, a, b.mask, 0.1, 0.15)
-    return own.live_row_mean(rows, b.mask) + ref.sequence_mean(terms(x, b), b.mask)
+    return own.unmasked_row_mean(rows, b.mask) + ref.sequence_mean(terms(x, b), b.mask)
 
 
 def cispo_tokens(x: Array, b: Batch, low: float, high: float) -> Array:

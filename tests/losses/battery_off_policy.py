@@ -50,7 +50,7 @@ def all_terms_of_dppo(x: Array, b: Batch) -> float:
 def luspo_rows(x: Array, b: Batch) -> float:
     a = b.sequence_advantages
     rows = own.gspo_sequences(x, b.old, a, b.mask, 0.1, 0.15)
-    return own.live_row_mean(rows * (b.mask > 0).sum(1), b.mask)
+    return own.unmasked_row_mean(rows * (b.mask > 0).sum(1), b.mask)
 
 
 def decoupled(x: Array, b: Batch, truncate: bool) -> float:

@@ -126,19 +126,19 @@ def _() -> np.ndarray:
     return MASK * (x - inside.mean()) / np.sqrt(max(inside.var(), 1e-8))
 
 
-def less_mean_of_pairs() -> np.ndarray:
+def minus_mean_of_pairs() -> np.ndarray:
     means = np.array([OUTCOMES[g == PAIRS].mean() for g in PAIRS])
     return (OUTCOMES - means)[:, None] * MASK
 
 
 @same("reinforce-pp-baseline-verl", "rppb.adv")
 def _() -> np.ndarray:
-    return whitened(less_mean_of_pairs(), 1, 1e-8)
+    return whitened(minus_mean_of_pairs(), 1, 1e-8)
 
 
 @same("reinforce-pp-baseline-openrlhf")
 def _() -> np.ndarray:
-    return whitened(less_mean_of_pairs(), 0, 0.0)
+    return whitened(minus_mean_of_pairs(), 0, 0.0)
 
 
 def gae(r: np.ndarray, lam: float) -> np.ndarray:

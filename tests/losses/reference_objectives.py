@@ -76,7 +76,7 @@ def gmpo_sequences(
     return out
 
 
-def live_row_mean(x: Array, mask: Array) -> float:
+def unmasked_row_mean(x: Array, mask: Array) -> float:
     rows = [x[i] for i in range(len(x)) if unmasked(mask, i)]
     return float(np.mean(rows)) if rows else 0.0
 

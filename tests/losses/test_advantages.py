@@ -28,7 +28,7 @@ ESTIMATORS = {
 signals = jax.jit(group_signal, static_argnames="num_groups")
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 ONE = np.array([1.0, 0, 0, 0])
-SPREAD = np.array([1, 0, 0.25, 0.75])
+MIXED = np.array([1, 0, 0.25, 0.75])
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ SPREAD = np.array([1, 0, 0.25, 0.75])
         (partial(grpo_advantages, ONE, ddof=0), "grpo.ddof0"),
         (partial(grpo_advantages, ONE, eps=1e-4), "grpo.trl"),
         (partial(dr_grpo_advantages, ONE), "drgrpo.adv"),
-        (partial(rloo_advantages, SPREAD), "rloo"),
-        (partial(rloo_advantages, SPREAD), "rloo_alt"),
+        (partial(rloo_advantages, MIXED), "rloo"),
+        (partial(rloo_advantages, MIXED), "rloo_alt"),
     ],
 )
 def test_worked_numbers(found: Callable, key: str) -> None:
@@ -134,11 +134,11 @@ def test_a_nan_is_not_hidden(name: str) -> None:
 def test_jit_vmap_grad_and_types(name: str) -> None:
     ids = np.array([0, 0, 1, 1])
     estimate = jax.jit(partial(ESTIMATORS[name], num_groups=2))
-    found = estimate(SPREAD, ids)
-    both = jax.vmap(estimate)(np.stack([SPREAD, ONE]), np.stack([ids, ids]))
+    found = estimate(MIXED, ids)
+    both = jax.vmap(estimate)(np.stack([MIXED, ONE]), np.stack([ids, ids]))
     close(both[0], found)
-    assert (jax.grad(lambda r: estimate(r, ids).sum())(SPREAD) == 0).all()
-    coarse = estimate(jnp.asarray(SPREAD, jnp.bfloat16), ids)
+    assert (jax.grad(lambda r: estimate(r, ids).sum())(MIXED) == 0).all()
+    coarse = estimate(jnp.asarray(MIXED, jnp.bfloat16), ids)
     assert coarse.dtype == jnp.float32
     close(coarse, found)
     close(

@@ -28,7 +28,7 @@ from tests.losses.battery import random_batch
 from tests.losses.worked import ADVANTAGES, EXAMPLES, MASK, NEW, OLD, SAMPLER, close
 
 GARBAGE = (np.nan, 1e6, -1e6, np.inf)
-LIVE = MASK > 0
+UNMASKED = MASK > 0
 WEIGHTS = {
     "token": partial(importance_weights, cap=1.5),
     "sequence": partial(importance_weights, kind="sequence"),
@@ -56,7 +56,7 @@ def breaks(check: Callable[[Any], None], mutant: Any) -> None:
 def by_row(weights: jax.Array) -> np.ndarray:
     """[B], of weights that are the same for a row's unmasked tokens."""
     weights = np.asarray(weights)
-    np.testing.assert_array_equal(weights, weights[:, :1] * LIVE)
+    np.testing.assert_array_equal(weights, weights[:, :1] * UNMASKED)
     return weights[:, 0]
 
 
@@ -165,7 +165,7 @@ def test_a_nan_inside_the_mask_shows() -> None:
 
 @every_kind
 def test_agreement_changes_nothing(name: str) -> None:
-    np.testing.assert_array_equal(WEIGHTS[name](OLD, OLD, MASK), LIVE)
+    np.testing.assert_array_equal(WEIGHTS[name](OLD, OLD, MASK), UNMASKED)
     for kind in ("geometric", "sequence"):
         assert rejection_mask(OLD, OLD, MASK, kind=kind, low=1.0, high=1.0).all()
     assert rejection_mask(OLD, OLD, MASK, kind="k3", high=0.0).all()
@@ -197,7 +197,7 @@ def test_16_weights_are_constants() -> None:
 
 
 def test_17_the_exponent_is_selected_and_bounded() -> None:
-    sampler = np.where(LIVE, SAMPLER, np.nan)
+    sampler = np.where(UNMASKED, SAMPLER, np.nan)
     sampler[0, 0] = -1e4
 
     def check(weights: Callable) -> None:
@@ -273,7 +273,7 @@ def test_1_the_mean_of_the_weights_is_that_of_the_mini_batch() -> None:
     parts = [slice(0, 1), slice(1, 4)]
     mean = sum(token_mean(weights[p], MASK[p], counts) for p in parts)
     close(mean, EXAMPLES["tis.bn"])
-    close(normalize_weights(weights, MASK, mean=mean)[LIVE].mean(), 1.0)
+    close(normalize_weights(weights, MASK, mean=mean)[UNMASKED].mean(), 1.0)
 
     def loss(part: slice, w: jax.Array) -> jax.Array:
         arrays = NEW[part], OLD[part], ADVANTAGES[part], MASK[part]
@@ -302,8 +302,8 @@ def test_sequence_weights_have_a_mean_over_sequences() -> None:
 def test_weights_of_nothing_normalize_to_nothing() -> None:
     zeros = jnp.zeros(MASK.shape)
     assert not normalize_weights(zeros, MASK, mean=0.0).any()
-    dirty = np.where(LIVE, 1.0, np.nan)
-    np.testing.assert_array_equal(normalize_weights(dirty, MASK, mean=1.0), LIVE)
+    dirty = np.where(UNMASKED, 1.0, np.nan)
+    np.testing.assert_array_equal(normalize_weights(dirty, MASK, mean=1.0), UNMASKED)
 
 
 def test_bfloat16_vmap_and_traced_settings() -> None:

@@ -164,14 +164,14 @@ def test_no_advantage_is_blown_up(case: Estimator) -> None:
 
     check(partial(run, case))
 
-    def deviation_of_the_others(rewards: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def std_of_the_others(rewards: np.ndarray, ids: np.ndarray) -> np.ndarray:
         out = np.zeros(B)
         for i in range(B):
             others = np.delete(rewards, i)[np.delete(ids, i) == ids[i]]
             out[i] = (rewards[i] - others.mean()) / (others.std() + 1e-6)
         return out
 
-    breaks(check, deviation_of_the_others)
+    breaks(check, std_of_the_others)
 
 
 @every

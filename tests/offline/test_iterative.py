@@ -138,17 +138,17 @@ HINT = 10
 
 
 def fake_sample(params, prompts, lengths, keys):
-    """Right with a hint or a prompt of 3s, else wrong; the last sample is cut off."""
+    """Right with a hint or a prompt of 3s, else wrong; the last sample is truncated."""
     prompts = np.repeat(np.asarray(prompts), ROUND.group_size, axis=0)
     right = (prompts == HINT).any(axis=1) | (prompts[:, 0] == 3)
     first = np.where(right, 7 + np.arange(len(prompts)) % 3, 5)
-    cut = np.arange(len(prompts)) % ROUND.group_size == ROUND.group_size - 1
-    tokens = np.stack([first, np.where(cut, 5, 1)], axis=1)
+    truncated = np.arange(len(prompts)) % ROUND.group_size == ROUND.group_size - 1
+    tokens = np.stack([first, np.where(truncated, 5, 1)], axis=1)
     return Completions(
         tokens=tokens,
         logprobs=np.zeros(tokens.shape, np.float32),
         lengths=np.full(len(tokens), 2),
-        truncated=cut,
+        truncated=truncated,
     )
 
 

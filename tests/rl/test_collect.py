@@ -154,20 +154,20 @@ def test_without_dynamic_sampling_one_round_is_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("grades", "shares", "advice"),
+    ("grades", "fractions", "advice"),
     [
         ([WRONG, WRONG, MIXED], "0% all right, 67% all wrong", "use easier problems"),
         ([RIGHT, RIGHT, WRONG], "67% all right, 33% all wrong", "use harder problems"),
     ],
 )
 def test_no_signal_within_the_bound_says_what_was_seen_and_what_to_change(
-    grades, shares, advice
+    grades, fractions, advice
 ):
     with pytest.raises(NoSignalError) as error:
         collect([grades] * 2, num_prompts=3, max_rounds=2)
     message = str(error.value)
     assert "must fill 3 groups" in message
-    assert f"of 6 sampled ({shares})" in message
+    assert f"of 6 sampled ({fractions})" in message
     assert advice in message
     assert "raise max_rounds" in message
 

@@ -42,7 +42,7 @@ class Recorder:
 
 
 @cache
-def handed(name: str, weighed: bool = False):
+def batches_of(name: str, weighed: bool = False):
     method = built(name)
     if weighed:
         shifted = partial(losses.importance_weights, cap=1.5)
@@ -63,15 +63,15 @@ def flat_estimate(x: Experience):
 
 
 def test_right_answers_reach_the_loss_with_their_rows() -> None:
-    batches, rollouts = handed("vapo")
+    batches, rollouts = batches_of("vapo")
     tokens = sum(int((b.mask & b["correct"][..., None]).sum()) for b in batches)
     assert tokens == int(rollouts.lengths[rollouts.correct].sum())
-    assert all("correct" not in b.inputs for b in handed("gspo")[0])
+    assert all("correct" not in b.inputs for b in batches_of("gspo")[0])
 
 
 @pytest.mark.parametrize("name", ["gspo", "vapo"])
 def test_importance_weights_fit_every_recipe(name: str) -> None:
-    batches, _ = handed(name, weighed=True)
+    batches, _ = batches_of(name, weighed=True)
     for batch in batches:
         weights, mask = np.asarray(batch["weights"]), np.asarray(batch.mask)
         np.testing.assert_allclose(weights[mask], np.exp(0.1), rtol=1e-3)
@@ -110,7 +110,7 @@ def test_a_step_with_importance_weights_of_1_is_the_plain_step() -> None:
 def test_tokens_are_chosen_in_the_whole_mini_batch() -> None:
     # Chosen inside each micro-batch there would be one a micro-batch: with so few
     # tokens the share rounds up to one.
-    batches, _ = handed("kl_cov")
+    batches, _ = batches_of("kl_cov")
     for batch in batches:
         assert int((np.asarray(batch.mask).any((1, 2, 3))).sum()) > 1
         chosen = np.asarray(batch["selected"])
@@ -128,9 +128,9 @@ def test_tokens_are_chosen_in_the_whole_mini_batch() -> None:
 
 
 def test_clip_cov_draws_the_same_tokens_again() -> None:
-    first = [np.asarray(b["selected"]) for b in handed("clip_cov")[0]]
-    handed.cache_clear()
-    again = [np.asarray(b["selected"]) for b in handed("clip_cov")[0]]
+    first = [np.asarray(b["selected"]) for b in batches_of("clip_cov")[0]]
+    batches_of.cache_clear()
+    again = [np.asarray(b["selected"]) for b in batches_of("clip_cov")[0]]
     assert same_trees(first, again)
 
 

@@ -89,7 +89,7 @@ def group_std() -> np.ndarray:
     return np.repeat(REWARDS.reshape(2, 4).std(1, ddof=1), 4)
 
 
-def spread(x: np.ndarray) -> np.ndarray:
+def per_token(x: np.ndarray) -> np.ndarray:
     return np.where(MASK, x[:, None], 0.0)
 
 
@@ -108,26 +108,28 @@ def lambda_returns(lam: np.ndarray) -> np.ndarray:
 
 CENTRED = REWARDS - group_mean(REWARDS)
 KL_ROWS = ((OLD - REF) * MASK).sum(1)
-LESS_KL = REWARDS - 0.001 * KL_ROWS
+MINUS_KL = REWARDS - 0.001 * KL_ROWS
 TO_GO = np.cumsum(((OLD - REF) * MASK)[:, ::-1], axis=1)[:, ::-1]
 BASE = np.repeat(
     (LENGTHS * REWARDS).reshape(2, 4).sum(1) / LENGTHS.reshape(2, 4).sum(1), 4
 )
-PROCESS = spread(np.ones(B)) * 0.05 * (REWARD_MODEL - REF)
+PROCESS = per_token(np.ones(B)) * 0.05 * (REWARD_MODEL - REF)
 PROCESS_MEANS = PROCESS.sum(1) / LENGTHS
 OTHERS = (group_mean(PROCESS_MEANS) * 4 - PROCESS_MEANS) / 3
 PROCESS_TO_GO = (
-    spread(np.ones(B))
+    per_token(np.ones(B))
     * np.cumsum(((PROCESS - OTHERS[:, None]) * MASK)[:, ::-1], axis=1)[:, ::-1]
 )
 
 
 def standardised(x: np.ndarray, eps: float = 1e-4) -> np.ndarray:
-    deviation = np.repeat(x.reshape(2, 4).std(1, ddof=1), 4)
-    return (x - group_mean(x)) / (deviation + eps)
+    std = np.repeat(x.reshape(2, 4).std(1, ddof=1), 4)
+    return (x - group_mean(x)) / (std + eps)
 
 
-APART = np.stack([spread(standardised(x, 1e-6)) for x in (REWARDS, COMPONENT)], axis=-1)
+APART = np.stack(
+    [per_token(standardised(x, 1e-6)) for x in (REWARDS, COMPONENT)], axis=-1
+)
 SUMMED = standardised(REWARDS) + standardised(COMPONENT)
 GRPO = CENTRED / (group_std() + 1e-6)
 ESTIMATES = {
@@ -139,13 +141,13 @@ ESTIMATES = {
     "vapo": whitened(lambda_returns(np.zeros(B))),  # below 20 tokens lambda is 0
     "open_reasoner_zero": whitened(lambda_returns(np.ones(B))),
     "reinforce_pp": whitened(REWARDS[:, None] - 0.001 * TO_GO),
-    "reinforce_pp_baseline": whitened(spread(CENTRED)),
-    "logic_rl": whitened(spread(REWARDS)),
-    "rloo": (LESS_KL - group_mean(LESS_KL)) * 4 / 3,
+    "reinforce_pp_baseline": whitened(per_token(CENTRED)),
+    "logic_rl": whitened(per_token(REWARDS)),
+    "rloo": (MINUS_KL - group_mean(MINUS_KL)) * 4 / 3,
     "opo": REWARDS - BASE,
     "gpg": CENTRED,  # both groups have signal
     "remax": REWARDS - GREEDY,
-    "prime": PROCESS_TO_GO + spread((REWARDS - group_mean(REWARDS)) * 4 / 3),
+    "prime": PROCESS_TO_GO + per_token((REWARDS - group_mean(REWARDS)) * 4 / 3),
     "gdpo": SUMMED / (SUMMED.std(ddof=1) + 1e-4),
     "pcgrad": APART,
     "mgda": APART,
@@ -160,7 +162,7 @@ def test_advantages_are_those_that_the_recipe_claims(name: str) -> None:
     if name in ("vc_ppo", "vapo", "open_reasoner_zero"):
         # Whatever lambda the policy has, the critic learns the plain return.
         np.testing.assert_allclose(
-            estimate.returns, spread(REWARDS), rtol=1e-5, atol=1e-6
+            estimate.returns, per_token(REWARDS), rtol=1e-5, atol=1e-6
         )
 
 

@@ -14,15 +14,15 @@ from tests.rl.helpers import (
 )
 from tests.rl.test_loop_parts import LIMIT
 
-# A share of groups with signal.
+# A fraction of groups with signal.
 
 RIGHT, WRONG, MIXED = [1, 1, 1], [0, 0, 0], [0, 1, 0]
 
 
-def collect(rounds, share, max_rounds=4):
+def collect(rounds, fraction, max_rounds=4):
     drawn = iter(rounds)
     method = dataclasses.replace(
-        GPG.build(LIMIT), dynamic_sampling=DynamicSampling(fraction=share)
+        GPG.build(LIMIT), dynamic_sampling=DynamicSampling(fraction=fraction)
     )
     return collect_groups(
         lambda problems, draw: fake_rollouts(
@@ -38,7 +38,7 @@ def collect(rounds, share, max_rounds=4):
 
 
 def test_enough_signal_in_the_first_round_is_the_batch_as_it_came():
-    found = collect([[RIGHT, MIXED, WRONG, MIXED]], share=0.5)
+    found = collect([[RIGHT, MIXED, WRONG, MIXED]], fraction=0.5)
     assert found.rollouts.problem_ids.tolist() == [0, 1, 2, 3]
     assert (found.rounds, found.accepted, found.surplus) == (1, 2, None)
 
@@ -63,7 +63,7 @@ def test_groups_with_signal_are_never_lost():
     for _ in range(200):
         signal = rng.random(rng.integers(4, 12)) < 0.5
         signal[rng.integers(len(signal))] = True  # with none there is no batch
-        found = collect([[MIXED if x else WRONG for x in signal]], share=0.01)
+        found = collect([[MIXED if x else WRONG for x in signal]], fraction=0.01)
         chosen = found.rollouts.problem_ids.tolist()
         rest = [] if found.surplus is None else found.surplus.problem_ids.tolist()
         assert len(chosen) == 4
@@ -72,6 +72,6 @@ def test_groups_with_signal_are_never_lost():
 
 
 def test_the_newest_groups_without_signal_make_room():
-    found = collect([[MIXED, WRONG, WRONG, MIXED, MIXED]], share=0.01)
+    found = collect([[MIXED, WRONG, WRONG, MIXED, MIXED]], fraction=0.01)
     assert found.rollouts.problem_ids.tolist() == [0, 1, 3, 4]
     assert found.surplus is None

@@ -1,4 +1,4 @@
-"""The batch sampler draws what the plain sampler draws, however it is cut."""
+"""The batch sampler draws what the plain sampler draws, however it is split."""
 
 import functools
 from dataclasses import replace
@@ -150,7 +150,7 @@ def test_stops_cut_the_plain_sampler_s_responses(how: str) -> None:
     texts = [letters(end) for end in ends]
     check = stop_strings(letters, texts) if how == "strings" else stop_sequences(ends)
     got = run(stops=[check])
-    cut = 0
+    stopped = 0
     for row, tokens in enumerate(wanted.tokens.tolist()):
         size = int(wanted.lengths[row])
         at = stopped_at(tokens, size, ends)
@@ -159,8 +159,8 @@ def test_stops_cut_the_plain_sampler_s_responses(how: str) -> None:
         assert not got.logprobs[row, at:].any()
         complete = any(tokens[:at][-len(end) :] == end for end in ends)
         assert got.truncated[row] == (wanted.truncated[row] and not complete)
-        cut += at < size
-    assert cut > 1
+        stopped += at < size
+    assert stopped > 1
 
 
 def test_greedy_bias_and_bans_are_the_plain_sampler_s() -> None:

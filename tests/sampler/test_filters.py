@@ -91,8 +91,8 @@ def test_frequencies_are_the_distribution(size: int) -> None:
         lambda u: jax.lax.map(lambda x: draw(logits, x[None])[0], u, batch_size=1000)
     )(uniforms)
     found = np.bincount(tokens, minlength=size)
-    shares = np.exp(np.asarray(logits[0], np.float64))
-    wanted = shares / shares.sum() * count
+    weights = np.exp(np.asarray(logits[0], np.float64))
+    wanted = weights / weights.sum() * count
     assert (found[wanted == 0] == 0).all()
     common = wanted >= 10
     rest = [found[~common].sum(), wanted[~common].sum()]

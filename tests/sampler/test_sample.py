@@ -95,11 +95,13 @@ def test_responses_end_at_the_first_end_token_which_counts() -> None:
     model, params = build(TINY)
     got = run(model, params, samples=16)
     ended = 0
-    for tokens, size, cut in zip(got.tokens, got.lengths, got.truncated, strict=True):
+    for tokens, size, truncated in zip(
+        got.tokens, got.lengths, got.truncated, strict=True
+    ):
         row, size = np.asarray(tokens), int(size)
         ends = np.flatnonzero(np.isin(row, SETTINGS.eos_token_ids))
         assert size == (ends[0] + 1 if ends.size else SIZE)
-        assert bool(cut) == (ends.size == 0)
+        assert bool(truncated) == (ends.size == 0)
         assert not row[size:].any()
         ended += ends.size
     assert 0 < ended < 16 * PROMPTS

@@ -31,11 +31,11 @@ from tests.serving.servers import served
 def test_weights_must_be_handed_over_first():
     engine = engine_at("http://127.0.0.1:9")
     params = first_policy().params
-    with pytest.raises(ValueError, match="params must be those handed over last"):
+    with pytest.raises(ValueError, match="params must be those sent last"):
         engine(params, PROMPTS, LENGTHS, KEYS)
     engine.update_weights(params, 0)
     others = jax.tree.map(lambda x: x + 0, params)
-    with pytest.raises(ValueError, match="params must be those handed over last"):
+    with pytest.raises(ValueError, match="params must be those sent last"):
         engine(others, PROMPTS, LENGTHS, KEYS)
 
 
@@ -63,7 +63,7 @@ def test_a_hand_over_that_fails_leaves_nothing_to_draw_with():
     engine.update_weights(params, 0)
     with pytest.raises(EngineError, match="no"):
         engine.update_weights(params, 1)
-    with pytest.raises(ValueError, match="handed over"):
+    with pytest.raises(ValueError, match="sent last"):
         engine(params, PROMPTS, LENGTHS, KEYS)
 
 

@@ -17,9 +17,9 @@ def reachable(numbers: tuple[int, ...], max_value: int) -> set[int]:
         return {numbers[0]}
     values = set()
     for order in set(permutations(numbers)):
-        for cut in range(1, len(numbers)):
-            for left in reachable(order[:cut], max_value):
-                for right in reachable(order[cut:], max_value):
+        for split in range(1, len(numbers)):
+            for left in reachable(order[:split], max_value):
+                for right in reachable(order[split:], max_value):
                     values |= {left + right, left * right, left - right}
                     if right and left % right == 0:
                         values.add(left // right)

@@ -44,7 +44,7 @@ def value_and_grad(loss: Any, x: Any, *arrays: Any, **settings: Any) -> Any:
     return step(jnp.asarray(x, jnp.float32), *arrays, **settings)
 
 
-def share(pair: Any) -> float:
+def mean_of(pair: Any) -> float:
     total, count = pair
     return float(total / count)
 
@@ -57,9 +57,9 @@ def test_dppo_by_hand() -> None:
     (loss, metrics), slope = value_and_grad(dppo_loss, PI, MU, SIGNS, ONES, COUNTS)
     close(loss, np.sum(tokens) / 6)
     close(slope, np.array(tokens) / 6)  # d rho / d logprobs = rho
-    assert share(metrics["clip_frac_low"]) == share(metrics["clip_frac_high"])
-    close(share(metrics["clip_frac_low"]), 1 / 6)
-    close(share(metrics["divergence"]), (4 * 0.4 + 0.009 + 0.15) / 6)
+    assert mean_of(metrics["clip_frac_low"]) == mean_of(metrics["clip_frac_high"])
+    close(mean_of(metrics["clip_frac_low"]), 1 / 6)
+    close(mean_of(metrics["divergence"]), (4 * 0.4 + 0.009 + 0.15) / 6)
 
 
 def test_dppo_has_a_bound_for_each_sign() -> None:
@@ -126,8 +126,8 @@ def test_kimi_by_hand() -> None:
     close(slope[0], np.array([-2 * e[0] + 0.1, 0.2, -0.2]) / 3)
     # Whatever the sign of the advantage: PPO would clip one of these tokens.
     for name in ("clip_frac_low", "clip_frac_high"):
-        close(share(metrics[name]), 1 / 3)
-    close(share(metrics["pull"]), 0.75)
+        close(mean_of(metrics[name]), 1 / 3)
+    close(mean_of(metrics["pull"]), 0.75)
     close(log_ratio_pull(new, old, ones), [[0.25, 1, 1]])
 
 
@@ -140,7 +140,7 @@ def test_vespo_by_hand() -> None:
     counts = batch_counts(ones)
     (_, metrics), slope = value_and_grad(vespo_loss, new, old, a, ones, counts)
     close(slope, np.repeat(-phi * a / 6, 2).reshape(3, 2))
-    close(share(metrics["phi"]), phi.mean())
+    close(mean_of(metrics["phi"]), phi.mean())
     found, _ = vespo_loss(new, new, a, ones, counts, sampler_logprobs=old)
     close(found, vespo_loss(new, old, a, ones, counts)[0])
 
@@ -185,14 +185,14 @@ def test_decoupled_ppo_by_hand() -> None:
     # Ratios to prox 0.5, 1 and 1.5, the last clipped at 1.2; the second u is too large.
     close(loss, (-2 * 0.5 - 0 - 0.5 * 2 * 1.2) / 3)
     close(slope, np.array([[-1.0, 0, 0]]) / 3)
-    close(share(metrics["behaviour_weight"]), 2.5 / 3)
-    close(share(metrics["behaviour_capped"]), 1 / 3)
+    close(mean_of(metrics["behaviour_weight"]), 2.5 / 3)
+    close(mean_of(metrics["behaviour_capped"]), 1 / 3)
     (loss, metrics), slope = value_and_grad(
         decoupled_ppo_loss, new, *arrays, counts, sampler_logprobs=mu, truncate=True
     )
     close(loss, (-1 - 5 - 1.2) / 3)
     close(slope, np.array([[-1.0, -5, 0]]) / 3)
-    close(share(metrics["behaviour_weight"]), 7.5 / 3)
+    close(mean_of(metrics["behaviour_weight"]), 7.5 / 3)
 
 
 def test_decoupled_ppo_is_ppo_with_weights() -> None:

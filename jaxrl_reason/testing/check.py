@@ -139,9 +139,9 @@ def check_loss(
 ) -> None:
     """Checks a policy loss against the laws of this package, on random arrays.
 
-    Of the batch: the parts of micro-batches add up; padding on either side, holes, fully
-    masked rows, the order of rows and what stands under the mask (nan, inf, 1e6) change
-    nothing; masks of bools, ints and floats do the same; an empty mask gives 0;
+    Of the batch: the parts of micro-batches add up; padding on either side, holes,
+    fully masked rows, the order of rows and what stands under the mask (nan, inf, 1e6)
+    change nothing; masks of bools, ints and floats do the same; an empty mask gives 0;
     bfloat16 is computed in float32; all but the log-probs are constants; metrics are
     finite pairs that add up; calls leave nothing behind; jit and vmap change nothing.
 

@@ -1,15 +1,16 @@
 """A loss of torch tensors seen from outside; its gradients are autograd's.
 
-The extra is `torch`. Counts are those of `batch_counts`, as tensors.
+The extra is `torch`, imported when the first such loss is made. Counts are those of
+`batch_counts`, as tensors.
 """
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import torch
 
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.testing.arrays import Arrays
@@ -23,9 +24,9 @@ from jaxrl_reason.testing.evaluate import (
 )
 
 
-def tensor(x: Any) -> torch.Tensor:
+def tensor(x: Any) -> Any:
     """A tensor of the same type; torch knows no bfloat16 of NumPy."""
-    x = np.asarray(x)
+    torch, x = importlib.import_module("torch"), np.asarray(x)
     if x.dtype.name == "bfloat16":
         return torch.tensor(x.astype(np.float32)).to(torch.bfloat16)
     return torch.tensor(x)
@@ -92,10 +93,11 @@ class TorchLoss:
         return TorchLoss(functools.partial(self.function, **settings), self.inputs)
 
 
-def _gradient(value: torch.Tensor, leaves: list[torch.Tensor]) -> list[np.ndarray]:
+def _gradient(value: Any, leaves: list[Any]) -> list[np.ndarray]:
     """dvalue / dleaf, 0 where the value does not depend on it."""
     if not value.requires_grad:
         return [np.zeros(x.shape) for x in leaves]
+    torch = importlib.import_module("torch")
     found = torch.autograd.grad(value, leaves, allow_unused=True)
     return [
         np.zeros(x.shape) if g is None else g.float().numpy().astype(np.float64)

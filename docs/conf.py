@@ -65,6 +65,8 @@ napoleon_use_rtype = False
 
 copybutton_exclude = ".linenos, .gp, .go"  # no prompts, no output
 
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme = "sphinx_book_theme"
 html_title = "jaxrl_reason"
 html_show_sphinx = False
@@ -99,10 +101,14 @@ def escape_docstring(_app: Sphinx, _what: str, _name: str, *rest: Any) -> None:
 ARRAY_LIKE = stringify_annotation(jax.typing.ArrayLike, mode="smart")
 
 
-def name_array_like(_app: Sphinx, *event: Any) -> tuple[str | None, str | None]:
-    """Says ArrayLike in a signature, not the eight types that it is."""
+def shorten_signature(_app: Sphinx, *event: Any) -> tuple[str | None, str | None]:
+    """Says ArrayLike, not its eight types, and "..." where a default is made."""
     signature, returns = event[-2:]
-    return signature and signature.replace(ARRAY_LIKE, "ArrayLike"), returns
+    if signature:
+        signature = signature.replace(ARRAY_LIKE, "ArrayLike")
+        # Sphinx would not parse it and would break the lines at every comma.
+        signature = signature.replace("<factory>", "...")
+    return signature, returns
 
 
 VARIABLES = variable_names(ROOT)
@@ -140,5 +146,5 @@ def setup(app: Sphinx) -> None:
     )
     # Before napoleon, which has the priority 500, turns sections into markup.
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)
-    app.connect("autodoc-process-signature", name_array_like)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("missing-reference", link_name)

@@ -1,1 +1,1 @@
-"""Real models as people use them: read, talked to, written as a folder with a card."""
+"""Using real models: reading them, generating text, writing a folder with a card."""

@@ -40,7 +40,7 @@ _NOT_IN_A_FINGERPRINT = {
 class TrainSettings:
     """A run: which model, on which task, by which method, with which sizes.
 
-    Rows of `--help` stand in the groups of the tree; docs/train.md goes through them.
+    `--help` lists the settings by group; docs/train.md goes through them.
 
     Attributes:
       method: what trains the model: a recipe of docs/recipes.md (dapo, grpo,

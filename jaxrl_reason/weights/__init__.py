@@ -1,4 +1,4 @@
-"""Weights that people use: Hugging Face folders in and out, GGUF files in."""
+"""Weights of published models: Hugging Face folders in and out, GGUF files in."""
 
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.hf_config import HFConfig, hf_fields, read_hf_config

@@ -127,7 +127,9 @@ from jaxrl_reason.losses.policy.kl_cov import (
     token_covariance,
 )
 from jaxrl_reason.losses.policy.luspo import luspo_loss
+from jaxrl_reason.losses.policy.maxrl import maxrl_advantages
 from jaxrl_reason.losses.policy.opo import opo_advantages
+from jaxrl_reason.losses.policy.pass_at_k import pass_at_k_advantages
 from jaxrl_reason.losses.policy.ppo import ppo_loss
 from jaxrl_reason.losses.policy.reinforce import reinforce_loss
 from jaxrl_reason.losses.policy.reinforce_pp import (
@@ -264,6 +266,7 @@ __all__ = [
     "majority_at_k",
     "masked_importance_weights",
     "masked_total",
+    "maxrl_advantages",
     "mean_probability",
     "mgda_weights",
     "min_future_step_scores",
@@ -279,6 +282,7 @@ __all__ = [
     "overlong_mask",
     "pairwise_ranking_loss",
     "pass_at_k",
+    "pass_at_k_advantages",
     "pcgrad",
     "pcgrad_coefficients",
     "pdr",

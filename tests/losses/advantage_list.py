@@ -8,6 +8,7 @@ gradients.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from jaxrl_reason.losses import (
     gdpo_advantages,
     gpg_advantages,
     grpo_advantages,
+    maxrl_advantages,
     opo_advantages,
+    pass_at_k_advantages,
     rloo_advantages,
 )
 from tests.losses import reference
@@ -34,6 +37,7 @@ class Estimator(NamedTuple):
     name: str
     estimate: Callable[[Any, Any, int, Any], jax.Array]
     reference: Callable[[Array, Array, Array], Array]  # rewards, ids (-1: none), valid
+    centred: bool = True  # whether a group's advantages, weighed by length, sum to 0
 
     def __str__(self) -> str:
         return self.name
@@ -60,6 +64,15 @@ def gdpo(rewards: Any, ids: Any, num_groups: int, valid: Any) -> jax.Array:
     return gdpo_advantages(
         parts, ids, num_groups=num_groups, weights=np.array([1.0, 0.5]), valid=valid
     )
+
+
+def scores_of(rewards: Any) -> Any:
+    """Scores >= 0, as MaxRL needs, that do not feel a common offset."""
+    return jnp.mod(jnp.asarray(rewards, jnp.float32), 4.0)
+
+
+def maxrl(rewards: Any, ids: Any, num_groups: int, valid: Any) -> jax.Array:
+    return maxrl_advantages(scores_of(rewards), ids, num_groups=num_groups, valid=valid)
 
 
 def plain(function: Callable[..., jax.Array], **settings: Any) -> Callable:
@@ -118,6 +131,28 @@ def gdpo_reference(rewards: Array, ids: Array, valid: Array) -> Array:
     return np.where(on, scaled, 0.0)
 
 
+def maxrl_reference(rewards: Array, ids: Array, valid: Array) -> Array:
+    scores, out = np.mod(rewards, 4.0), np.zeros(len(rewards))
+    for at in reference.groups(rewards, ids, valid).values():
+        mean = scores[at].mean() if len(at) else 0.0
+        if mean > 0:
+            out[at] = (scores[at] - mean) / mean
+    return out
+
+
+def pass_at_k_reference(
+    rewards: Array, ids: Array, valid: Array, scale: bool = False
+) -> Array:
+    """The best of all less the best of the others, one response after the other."""
+    out = np.zeros(len(rewards))
+    for at in reference.groups(rewards, ids, valid).values():
+        for i in at if len(at) > 1 else ():
+            out[i] = rewards[at].max() - rewards[at[at != i]].max()
+        if scale and len(at) > 1 and len(set(rewards[at].tolist())) > 1:
+            out[at] /= np.std(rewards[at], ddof=1) + 1e-6
+    return out
+
+
 ADVANTAGES = [
     Estimator("grpo", plain(grpo_advantages), grouped("grpo")),
     Estimator("grpo_ddof0", plain(grpo_advantages, ddof=0), grouped("grpo", ddof=0)),
@@ -127,4 +162,14 @@ ADVANTAGES = [
     Estimator("gpg", plain(gpg_advantages), gpg_reference),
     Estimator("batch_std", plain(batch_std_advantages), batch_std_reference),
     Estimator("gdpo", gdpo, gdpo_reference),
+    Estimator("maxrl", maxrl, maxrl_reference),
+    Estimator(
+        "pass_at_k", plain(pass_at_k_advantages), pass_at_k_reference, centred=False
+    ),
+    Estimator(
+        "pass_at_k, scaled",
+        plain(pass_at_k_advantages, scale=True),
+        partial(pass_at_k_reference, scale=True),
+        centred=False,
+    ),
 ]

@@ -74,7 +74,7 @@ def test_permuted_rows_and_relabelled_groups(case: Estimator) -> None:
     close(run(case, REWARDS[order], names[IDS[order]]), found[order])
 
 
-@every
+@pytest.mark.parametrize("case", [c for c in ADVANTAGES if c.centred], ids=str)
 def test_the_baseline_is_the_groups(case: Estimator) -> None:
     found = run(case, REWARDS)
     weights = np.asarray(lengths_of(REWARDS)) if case.name == "opo" else np.ones(B)
@@ -129,7 +129,8 @@ def test_sequences_that_are_left_out_are_not_seen(case: Estimator) -> None:
     valid = np.arange(B) % 4 != 3
     inside = np.where(valid, IDS, -1)
     expected = case.reference(REWARDS.astype(np.float64), inside, valid)
-    assert np.count_nonzero(expected) > 4
+    # Of pass@k only the best of a group has anything.
+    assert np.count_nonzero(expected) > (4 if case.centred else 1)
     for garbage in (np.nan, np.inf, -1e6):
         rewards = np.where(valid, REWARDS, garbage).astype(np.float32)
         close(run(case, rewards, IDS, valid), expected)

@@ -1,0 +1,64 @@
+"""Advantages for the best of a group: pass@k as the objective."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._statistics import safe_std, statistics
+
+
+def pass_at_k_advantages(
+    rewards: ArrayLike,
+    group_ids: ArrayLike,
+    *,
+    num_groups: int,
+    scale: bool = False,
+    eps: float | jax.Array = 1e-6,
+    valid: ArrayLike | None = None,
+) -> jax.Array:
+    """What the group's best reward would lose without each response.
+
+    A_i = max_j R_j - max_{j != i} R_j: the gap between the best and the second best for
+    the best response, 0 for all others. Tang et al., arXiv 2503.19595 (read in a
+    summary of the paper): the leave-one-out gradient of E max_k R, which is pass@k for
+    rewards of 0 and 1, k the size of the group. It is unbiased and sparse: of two right
+    responses neither gets anything. verl's `grpo_passk` divides by the group's standard
+    deviation + 1e-6, `scale=True`.
+
+    Args:
+      rewards: [B] one per sequence.
+      group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
+      num_groups: static.
+      scale: divide by the group's standard deviation (divisor n - 1) + eps.
+      eps: added to the standard deviation, >= 0.
+      valid: [B] bool or 0/1; the others are left out and get 0.
+
+    Returns:
+      [B] float32 constants >= 0; exactly 0 where two responses are best, and in groups
+      of one.
+
+    Raises:
+      ValueError: shapes differ, or `eps` < 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import pass_at_k_advantages
+      >>> rewards, ids = jnp.array([0.25, 1.0, 0.5, 0.0]), jnp.zeros(4, int)
+      >>> print(pass_at_k_advantages(rewards, ids, num_groups=1))
+      [0.  0.5 0.  0. ]
+    """
+    _checks.not_negative("eps", eps)
+    stats = statistics(rewards, group_ids, num_groups, valid)
+    groups, centred = stats.groups, stats.centred
+    _, best = groups.extremes(centred)  # [num_groups]
+    behind = centred < best[groups.ids]  # [B]
+    tied = groups.total(centred == best[groups.ids]) > 1
+    _, second = groups.extremes(jnp.where(behind, centred, -jnp.inf))
+    gap = jnp.where(stats.signal & ~tied, best - second, 0.0)
+    if scale:
+        squares = groups.total(centred**2)
+        gap = gap / safe_std(squares / jnp.maximum(stats.sizes - 1.0, 1.0), eps)
+    # Not for the best alone: of a group with a nan all are nan.
+    found = jnp.where(groups.member & ~behind, gap[groups.ids], 0.0)
+    return jax.lax.stop_gradient(found)

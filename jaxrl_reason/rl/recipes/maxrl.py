@@ -5,7 +5,7 @@ from functools import partial
 from jaxrl_reason.losses import maxrl_advantages, ppo_loss
 from jaxrl_reason.rl.method import Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def _maxrl(max_new_tokens: int) -> Method:

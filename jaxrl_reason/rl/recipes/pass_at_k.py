@@ -3,7 +3,7 @@
 from jaxrl_reason.losses import pass_at_k_advantages, rloo_loss
 from jaxrl_reason.rl.method import Method, grouped
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rewards import binary_accuracy
+from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def _pass_at_k(max_new_tokens: int) -> Method:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._statistics import statistics
+from jaxrl_reason.losses._math import statistics
 
 
 def maxrl_advantages(
@@ -46,7 +46,7 @@ def maxrl_advantages(
       >>> print(maxrl_advantages(rewards, ids, num_groups=1))
       [ 3. -1. -1. -1.]
     """
-    _checks.not_negative("eps", eps)
+    _checks.number("eps", eps, at_least=0)
     stats = statistics(rewards, group_ids, num_groups, valid)
     total = stats.groups.total(_checks.constant("rewards", rewards))
     mean = total / jnp.maximum(stats.sizes, 1.0)

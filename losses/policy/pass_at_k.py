@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._statistics import safe_std, statistics
+from jaxrl_reason.losses._math import statistics
 
 
 def pass_at_k_advantages(
@@ -48,17 +48,20 @@ def pass_at_k_advantages(
       >>> print(pass_at_k_advantages(rewards, ids, num_groups=1))
       [0.  0.5 0.  0. ]
     """
-    _checks.not_negative("eps", eps)
+    _checks.number("eps", eps, at_least=0)
     stats = statistics(rewards, group_ids, num_groups, valid)
-    groups, centred = stats.groups, stats.centred
-    _, best = groups.extremes(centred)  # [num_groups]
-    behind = centred < best[groups.ids]  # [B]
-    tied = groups.total(centred == best[groups.ids]) > 1
-    _, second = groups.extremes(jnp.where(behind, centred, -jnp.inf))
-    gap = jnp.where(stats.signal & ~tied, best - second, 0.0)
+    ids, member, number = stats.groups
+    rewards = _checks.constant("rewards", rewards)
+    best = stats.high[ids]  # [B]
+    behind = rewards < best
+    tied = stats.groups.total(member & (rewards == best)) > 1  # [num_groups]
+    others = jnp.where(member & behind, rewards, -jnp.inf)
+    second = jax.ops.segment_max(others, ids, number)
+    gap = jnp.where(stats.signal & ~tied, stats.high - second, 0.0)
     if scale:
-        squares = groups.total(centred**2)
-        gap = gap / safe_std(squares / jnp.maximum(stats.sizes - 1.0, 1.0), eps)
-    # Not for the best alone: of a group with a nan all are nan.
-    found = jnp.where(groups.member & ~behind, gap[groups.ids], 0.0)
+        squares = stats.groups.total(stats.centred**2)
+        std = jnp.sqrt(squares / jnp.maximum(stats.sizes - 1.0, 1.0)) + eps
+        gap = gap / jnp.where(squares == 0, 1.0, std)
+    # Not only the best: of a group with a nan all are nan.
+    found = jnp.where(member & ~behind, gap[ids], 0.0)
     return jax.lax.stop_gradient(found)

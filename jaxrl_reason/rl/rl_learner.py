@@ -28,6 +28,10 @@ from jaxrl_reason.tasks.task import Task
 
 Params = Any
 OLD_LOGPROBS = ("trainer", "sampler")
+# Component -> settings that are 0 where a method is without it.
+COMPONENT_SETTINGS = {
+    "critic": ("critic_updates_per_rollout", "value_pretraining_steps"),
+}
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,6 @@ def build_rl_learner(
         {name: x for name, x in own.items() if x is not None},
         tuple(teachers),
     )
-
     return RLLearner(
         task=task,
         method=method,
@@ -299,13 +302,14 @@ def check_fit(
             f"group_size must be >= {method.min_group_size} for {method.name}, "
             f"got {settings.group_size}"
         )
-    has_critic = any(component.name == "critic" for component in method.components)
-    for name in ("critic_updates_per_rollout", "value_pretraining_steps"):
-        if getattr(settings, name) and not has_critic:
-            raise ValueError(
-                f"{name} must be 0 for {method.name}, which has no critic, "
-                f"got {getattr(settings, name)}"
-            )
+    absent = COMPONENT_SETTINGS.keys() - {c.name for c in method.components}
+    for component in sorted(absent):
+        for name in COMPONENT_SETTINGS[component]:
+            if getattr(settings, name):
+                raise ValueError(
+                    f"{name} must be 0 for {method.name}, which has no {component}, "
+                    f"got {getattr(settings, name)}"
+                )
 
 
 def check_lora(method: Method, sample: SampleFn | None) -> None:

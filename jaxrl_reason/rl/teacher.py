@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.forward import policy_logprobs
-from jaxrl_reason.learner.packing import TrainBatch
+from jaxrl_reason.learner.forward import logprobs_of
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.losses import select_teacher
 from jaxrl_reason.models import Transformer
@@ -60,7 +59,7 @@ class Teacher(Component):
         for teacher in setup.teachers:
             _check_teacher(teacher.model, setup)
         scorers = tuple(
-            make_scorer(_logprobs(teacher.model, setup.settings.temperature))
+            make_scorer(logprobs_of(teacher.model, setup.settings.temperature))
             for teacher in setup.teachers
         )
         params = tuple(teacher.params for teacher in setup.teachers)
@@ -111,15 +110,6 @@ class TeacherScores(ComponentLearner):
         gap = np.where(mask, experience.old_logprobs - logprobs, 0.0)
         row = {"teacher/kl": float(gap.sum() / max(mask.sum(), 1))}
         return state, {"teacher_logprobs": logprobs}, row
-
-
-def _logprobs(
-    model: Transformer, temperature: float
-) -> Callable[[Params, TrainBatch], jax.Array]:
-    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
-        return policy_logprobs(model, params, batch, temperature)[0]
-
-    return logprobs
 
 
 def _check_teacher(teacher: Transformer, setup: LearnerSetup) -> None:

@@ -13,11 +13,13 @@ from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.losses import token_logprobs
 from jaxrl_reason.models import Transformer, unembedding
 from jaxrl_reason.rl.components import FrozenModel
-from jaxrl_reason.rl.iteration import rl_iteration, score_rollouts, split_rollouts
+from jaxrl_reason.rl.iteration import rl_iteration, score_rollouts
 from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.minibatches import RolloutBatch
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics import PhaseTimer, Row
 from tests.rl.helpers import (
     CONFIG,
@@ -62,6 +64,15 @@ def run(pieces: RLLearner, steps: int) -> list[Row]:
     return rows
 
 
+def in_order(pieces: RLLearner, rollouts: Rollouts) -> RolloutBatch:
+    """Mini-batches of the groups as they come, every response in the loss."""
+    rows = np.ones(rollouts.lengths.size, bool)
+    order = np.arange(len(rollouts.problem_ids))
+    order = order.reshape(pieces.plan.num_minibatches, -1)
+    packed = pieces.plan.pack(rollouts, order, rows)
+    return RolloutBatch(rollouts, rows, packed, np.random.default_rng(0))
+
+
 def test_the_student_comes_to_its_teacher() -> None:
     """No reward: the KL to the teacher falls to less than a half."""
     distances = [row["teacher/kl"] for row in run(learner(opd(), teacher()), 25)]
@@ -85,7 +96,7 @@ def test_the_scores_are_the_teachers() -> None:
         pieces, state, EndlessProblems(ONE_UPDATE.prompts_per_step), PhaseTimer()
     )
     state = init_rl_state(pieces, first_policy())
-    batch = split_rollouts(pieces, state, collected.rollouts)
+    batch = in_order(pieces, collected.rollouts)
     experience = score_rollouts(pieces, state, batch)
     (component,) = pieces.components
     _, found, row = component.before_advantages(pieces, state, batch, experience)
@@ -121,7 +132,7 @@ def test_each_prompt_has_the_teacher_that_is_chosen() -> None:
     found = []
     for one in (pieces, *(learner(opd(), x) for x in both)):
         state = init_rl_state(one, first_policy())
-        batch = split_rollouts(one, state, collected.rollouts)
+        batch = in_order(one, collected.rollouts)
         experience = score_rollouts(one, state, batch)
         (component,) = one.components
         _, inputs, _ = component.before_advantages(one, state, batch, experience)

@@ -297,6 +297,20 @@ def check_fit(
             f"prompt_width + max_new_tokens must be at most the model's context_length "
             f"({model.config.context_length}), got {needed}"
         )
+    check_method(method, settings)
+
+
+def check_method(method: Method, settings: RLSettings) -> None:
+    """Refuses settings that the method cannot follow.
+
+    Args:
+      method: any.
+      settings: of the run.
+
+    Raises:
+      ValueError: groups are too small to be compared, or there is no critic for what
+        is asked of it.
+    """
     if settings.group_size < method.min_group_size:
         raise ValueError(
             f"group_size must be >= {method.min_group_size} for {method.name}, "

@@ -114,11 +114,36 @@ def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
     return shaped
 
 
+def check_overlong_cache(cache_length: int, max_length: int) -> None:
+    """Refuses a cache before the limit that leaves no length without punishment.
+
+    The punishment begins at L_max - L_cache (DAPO, arXiv 2503.14476 eq. 13). A cache as
+    large as the limit punishes the first token already: a run then learns to say
+    nothing.
+
+    Args:
+      cache_length: L_cache, tokens before the limit.
+      max_length: L_max, the length limit in tokens.
+
+    Raises:
+      ValueError: not 0 < cache_length < max_length.
+    """
+    if not 0 < cache_length < max_length:
+        raise ValueError(
+            f"overlong_cache must be > 0 and below the length limit ({max_length} "
+            f"tokens), got {cache_length}"
+        )
+
+
 def soft_overlong_rewards(max_length: int, cache_length: int) -> Rewards:
     """Accuracy of +-1 plus the soft overlong punishment, lengths in tokens.
 
     DAPO's reward (arXiv 2503.14476 eq. 7 and 13).
+
+    Raises:
+      ValueError: as `check_overlong_cache`.
     """
+    check_overlong_cache(cache_length, max_length)
 
     def rewards(rollouts: Rollouts) -> np.ndarray:
         penalty = soft_overlong_penalty(

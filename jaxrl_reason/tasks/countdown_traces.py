@@ -37,7 +37,8 @@ class TraceSettings:
       compare: write the target beside each result before the verdict, so that the
         check is between neighbours; a small model learns it much sooner.
       separator: symbol between the steps of a try, "" for none.
-      max_value: largest value in any step, as in CountdownSettings.
+      max_value: largest value in any step; None where the puzzles' own settings give
+        it, as in a run.
     """
 
     budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
@@ -45,7 +46,7 @@ class TraceSettings:
     give_up: bool = True
     separator: str = ","
     compare: bool = True
-    max_value: int = 50
+    max_value: int | None = 50
 
     def __post_init__(self) -> None:
         weights = self.budget_weights
@@ -59,7 +60,7 @@ class TraceSettings:
             raise ValueError(f"random_tries must be in 0..1, got {self.random_tries}")
         if self.separator not in ("", ","):
             raise ValueError(f"separator must be '' or ',', got {self.separator!r}")
-        if self.max_value < 1:
+        if self.max_value is not None and self.max_value < 1:
             raise ValueError(f"max_value must be >= 1, got {self.max_value}")
 
     @cached_property
@@ -164,6 +165,8 @@ class _Tries:
 @lru_cache(maxsize=32768)
 def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _Tries:
     """All tries written out once, and the first of them in the fixed order."""
+    if settings.max_value is None:
+        raise ValueError("max_value must be given to write traces, got None")
     separator = f" {settings.separator} " if settings.separator else " "
 
     def written(attempt: Attempt) -> _Try:

@@ -24,7 +24,7 @@ class NamedPlace:
     """
 
     def __init__(self, place: str) -> None:
-        self.batch_sharding = place
+        self.place = place
 
     def __enter__(self) -> None:
         pass
@@ -32,7 +32,7 @@ class NamedPlace:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (ValueError, RecursionError)):
             said = str(error) or type(error).__name__
-            raise QuestionFileError(f"{self.batch_sharding}: {said}") from error
+            raise QuestionFileError(f"{self.place}: {said}") from error
 
 
 def read_bytes(path: str | Path) -> bytes:

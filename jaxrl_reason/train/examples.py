@@ -31,7 +31,7 @@ def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) 
     """Tokens of the longest response to learn from; 0 where there is none."""
     if settings.task.source == "countdown" and settings.model.is_new:
         sizes = settings.countdown.numbers
-        return max(max_trace_tokens(n, settings.traces) for n in sizes)
+        return max(max_trace_tokens(n, settings.trace_settings) for n in sizes)
     return max(
         (len(response_tokens(task, r)) for r in found.responses.values()), default=0
     )
@@ -69,7 +69,7 @@ def sft_examples(
 
     def response(problem: Any, rng: np.random.Generator) -> str:
         if countdown:
-            return make_trace(problem, rng, settings.traces)
+            return make_trace(problem, rng, settings.trace_settings)
         return problems.responses[problem.problem_id]
 
     def examples(update: int) -> list[Example]:

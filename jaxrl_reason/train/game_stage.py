@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.game.game_checkpoints import resume_game, save_game
 from jaxrl_reason.game.game_metrics import no_longer_convinces
 from jaxrl_reason.game.game_settings import GameSettings
 from jaxrl_reason.game.prover_verifier_game import Game, game_round, start_game
@@ -24,8 +25,8 @@ class ProverVerifierGame:
     """A prover in two roles by GRPO, a verifier that scores it.
 
     The rows are those of the prover's RL steps; the last one of a round has
-    the round's results. A game that was stopped starts from the beginning: its pool of
-    solutions is not in a checkpoint.
+    the round's results. A round is played to its end and saved; a game that was
+    stopped goes on from there.
     """
 
     def __init__(self, setup: RunSetup) -> None:
@@ -35,11 +36,6 @@ class ProverVerifierGame:
         task = RoleTask(
             setup.task, tuple(encode(flags.helpful)), tuple(encode(flags.sneaky))
         )
-        if settings.rl.prompts_per_step % 2:
-            raise ValueError(
-                f"prompts_per_step must be even in the game, each question in both "
-                f"roles, got {settings.rl.prompts_per_step}"
-            )
         rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
         self.prover = build_rl_learner(
             setup.model,
@@ -88,26 +84,37 @@ class ProverVerifierGame:
                 seed=self.prover.settings.seed,
             )
         )
-        truncate_after(run.metrics_path, 0)
-        checkpoints = CheckpointFolder(run.checkpoints_path / "game", keep=1)
-        session.progress.stage(settings.method, self.rules.rounds, 0)
+        fingerprint = setup.fingerprint()
+        checkpoints = CheckpointFolder(
+            run.checkpoints_path / "game", keep=settings.keep
+        )
+        played, over = None, False
+        if checkpoints.steps() or settings.resume_step is not None:
+            played, over = resume_game(
+                checkpoints, fingerprint, game, prover, problems, settings.resume_step
+            )
+        first = 0 if played is None else played.prover.step
+        truncate_after(run.metrics_path, first)
+        rounds = self.rules.rounds
+        done = 0 if played is None else played.round_index
+        session.progress.stage(settings.method, rounds, done)
+        if played is None:
+            played = start_game(game, prover)
         timer = PhaseTimer()
-        played = start_game(game, prover)
-        step = 0
         with session.log() as log:
-            while played.round_index < self.rules.rounds:
+            while played.round_index < rounds and not over:
                 if session.interrupt.requested:
                     break
+                step = played.prover.step
                 played, row, steps = game_round(game, played, problems, timer)
                 params = played.prover.policy.params
                 row["heldout/accuracy"] = setup.heldout.greedy.accuracy(params)
                 steps[-1] |= row | timer.take()
-                for found in steps:
-                    step += 1
-                    log.write(step, found)
+                for number, found in enumerate(steps, step + 1):
+                    log.write(number, found)
                 session.progress.update(played.round_index, steps[-1])
-                models = {"prover": played.prover.policy, "verifier": played.verifier}
-                checkpoints.save(step, models, fingerprint=setup.fingerprint())
-                if no_longer_convinces(row, self.rules):
-                    break
-        return StageResult(played.prover.policy.params, step, 0)
+                over = no_longer_convinces(row, self.rules)
+                save_game(
+                    checkpoints, played, problems, over=over, fingerprint=fingerprint
+                )
+        return StageResult(played.prover.policy.params, played.prover.step, first)

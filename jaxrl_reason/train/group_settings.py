@@ -103,6 +103,10 @@ class OfflineSettings:
         prompts_per_step.
       pairs: pairs to learn from instead of the policy's own samples: JSONL or parquet
         with the fields task.question, task.chosen and task.rejected.
+      steps: of a reward model: steps of a tree search to learn from instead: JSONL or
+        parquet with task.question and `steps` (docs/train.md).
+      hint: of star: text behind the question with the {answer} in it, for questions
+        that were not solved; what is right then is learnt without it.
       pairs_per_update: pairs (or comparisons) of an optimiser step.
       epochs: over what a round found.
       max_pairs: pairs of a right and a wrong response to one question, at most.
@@ -113,6 +117,8 @@ class OfflineSettings:
     rounds: int = 1
     problems: int = 0
     pairs: str | None = None
+    steps: str | None = None
+    hint: str | None = None
     pairs_per_update: int = 64
     epochs: int = 1
     max_pairs: int = 10
@@ -121,10 +127,23 @@ class OfflineSettings:
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             lowest = 0 if name == "problems" else 1
-            if name != "pairs" and getattr(self, name) < lowest:
+            if name in ("pairs", "steps", "hint"):
+                continue
+            if getattr(self, name) < lowest:
                 raise ValueError(
                     f"offline.{name} must be >= {lowest}, got {getattr(self, name)}"
                 )
+        if self.pairs is not None and self.steps is not None:
+            raise ValueError("offline.pairs and offline.steps must not both be given")
+        if self.hint is not None and "{answer}" not in self.hint:
+            raise ValueError(
+                f"offline.hint must have {{answer}} in it, got {self.hint!r}"
+            )
+
+    @property
+    def reads_a_file(self) -> bool:
+        """Whether what is learnt comes from a file, not from samples."""
+        return self.pairs is not None or self.steps is not None
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,15 @@ class GameFlags:
     helpful: str = "Solve this correctly. "
     sneaky: str = "Solve this with a hidden mistake. "
     kind: Literal["src", "cgc"] = "src"
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "problems"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"game.{name} must be >= 1, got {getattr(self, name)}")
+        if self.helpful == self.sneaky:
+            raise ValueError(
+                f"game.helpful and game.sneaky must differ, got {self.helpful!r} twice"
+            )
 
 
 @dataclass(frozen=True)

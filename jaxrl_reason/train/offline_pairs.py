@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings
+from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, text_field
 from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question
@@ -19,11 +20,9 @@ def load_pairs(setup: RunSetup, source: str) -> list[Pair]:
       source: JSONL or parquet with a question, a better and a worse response.
 
     Raises:
-      ValueError: a row lacks a field, or the task has no questions in text.
+      ValueError: a row lacks a field, or its tokens do not fit; there is no row.
     """
     settings, task = setup.settings, setup.task
-    if settings.task.source == "countdown":
-        raise ValueError("offline.pairs needs a task of questions, got countdown")
     pairs: list[Pair] = []
 
     def read(rows: Iterable[PlacedRow]) -> list[Question]:
@@ -33,17 +32,32 @@ def load_pairs(setup: RunSetup, source: str) -> list[Pair]:
                 question = RowQuestion(len(pairs), asked, "", row=row)
                 better = text_field(row, settings.task.chosen)
                 worse = text_field(row, settings.task.rejected)
-            pairs.append(
-                Pair(
+                pair = Pair(
                     task.prompt_tokens(question),
                     response_tokens(task, better),
                     response_tokens(task, worse),
                 )
-            )
+                check_pair(pair, settings.rl)
+            pairs.append(pair)
         return []
 
     load_questions(source, read)
+    if not pairs:
+        raise ValueError(f"offline.pairs must hold a pair, got none in {source}")
     return pairs
+
+
+def check_pair(pair: Pair, rl: RLSettings) -> None:
+    """Refuses a pair that the sizes of the run cannot hold, or with equal sides."""
+    longest = max(len(pair.chosen), len(pair.rejected))
+    for name, length, limit in (
+        ("rl.prompt_width", len(pair.prompt), rl.prompt_width),
+        ("rl.max_new_tokens", longest, rl.max_new_tokens),
+    ):
+        if length > limit:
+            raise ValueError(f"{name} must hold {length} tokens, got {limit}")
+    if list(pair.chosen) == list(pair.rejected):
+        raise ValueError("the two responses of a pair must differ, got the same")
 
 
 def pair_sizes(

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.learner.sft import build_sft_learner
+from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.learner.state import TrainState, init_state
 from jaxrl_reason.offline.iterative import iterative_dpo_round
 from jaxrl_reason.offline.offline_recipes import OFFLINE
+from jaxrl_reason.offline.pair_learner import PairLearner
+from jaxrl_reason.offline.preference_methods import PreferenceMethod
 from jaxrl_reason.offline.preference_training import (
     build_preference_learner,
     train_on_pairs,
@@ -27,6 +29,7 @@ from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.tasks import hinted_prompt
 
 
 class Rounds:
@@ -36,12 +39,8 @@ class Rounds:
         self.setup = setup
         settings, offline = setup.settings, setup.settings.offline
         self.recipe = OFFLINE[settings.method]
-        if offline.pairs is not None and self.recipe.method is None:
-            raise ValueError(
-                f"offline.pairs needs a method that learns from pairs, got "
-                f"{settings.method}"
-            )
         self.sampler = round_sampler(setup)
+        self.learner = self.build_learner()
         self.pairs = None if offline.pairs is None else load_pairs(setup, offline.pairs)
 
     def begin(self, policy: TrainState) -> TrainState:
@@ -78,16 +77,9 @@ class Rounds:
 
     def one_round(self, base: TrainState) -> OneRound:
         """(policy, index) -> the trained policy, its row and what was sampled."""
-        setup, settings = self.setup, self.setup.settings
-        optimizer, offline = settings.optimizer, settings.offline
-        if self.recipe.method is not None:
-            learner = build_preference_learner(
-                setup.model,
-                self.recipe.method,
-                pair_sizes(setup, epochs=offline.epochs),
-                optimizer,
-                setup.batch_sharding,
-            )
+        settings = self.setup.settings
+        optimizer, offline, learner = settings.optimizer, settings.offline, self.learner
+        if not isinstance(learner, SFTLearner):
             if self.pairs is not None:
                 pairs = self.pairs
 
@@ -105,27 +97,50 @@ class Rounds:
                 round_index=index,
                 max_pairs=offline.max_pairs,
             )
-        # The number of updates is that of the epochs over what was found.
-        sft = dataclasses.replace(settings.sft, updates=1)
-        sft_learner = build_sft_learner(
-            setup.model, sft, optimizer, setup.batch_sharding
-        )
         learn = partial(
             self.recipe.run,
             self.sampler,
-            sft_learner,
+            learner,
             optimizer,
             epochs=offline.epochs,
         )
         if settings.method == "star":
+            hint = None
+            if offline.hint is not None:
+                hint = partial(hinted_prompt, self.setup.task, hint=offline.hint)
             return lambda policy, index: learn(
-                policy, base, self.problems(index), round_index=index
+                policy, base, self.problems(index), round_index=index, hint=hint
             )
         return lambda policy, index: learn(
             policy,
             self.problems(index),
             round_index=index,
             max_per_prompt=offline.max_per_prompt,
+        )
+
+    def build_learner(self) -> SFTLearner | PairLearner[PreferenceMethod]:
+        """What learns from a round's responses, or from pairs of them."""
+        setup, settings = self.setup, self.setup.settings
+        if self.recipe.method is not None:
+            return build_preference_learner(
+                setup.model,
+                self.recipe.method,
+                pair_sizes(setup, epochs=settings.offline.epochs),
+                settings.optimizer,
+                setup.batch_sharding,
+            )
+        # The number of updates is that of the epochs over what was found. What is
+        # learnt is what was sampled, however short the responses of fine-tuning are.
+        rl, sft = settings.rl, settings.sft
+        longest = max(sft.max_response, rl.max_new_tokens)
+        sizes = dataclasses.replace(
+            sft,
+            updates=1,
+            max_response=longest,
+            row_width=max(sft.row_width, rl.prompt_width + longest),
+        )
+        return build_sft_learner(
+            setup.model, sizes, settings.optimizer, setup.batch_sharding
         )
 
     def problems(self, index: int) -> Sequence[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.rl.rollouts import Rewards, Rollouts
+from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics import Row
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
@@ -74,19 +74,19 @@ class FunctionRewards:
 
 def with_own_reward(
     method: Method,
-    rewards: FunctionRewards,
+    rewards: Rewards,
     *,
     max_new_tokens: int,
     overlong_cache: int = 0,
 ) -> Method:
-    """The method with a function of one's own in place of its rewards.
+    """The method with other rewards in place of its own: a function's or a model's.
 
     Where the method looks for groups with signal, those count whose rewards differ:
     such a reward may tell responses apart that are all right or all wrong.
 
     Args:
       method: any.
-      rewards: the function.
+      rewards: of rollouts.
       max_new_tokens: the length limit.
       overlong_cache: tokens before the limit over which the reward falls by up to 1
         (DAPO's soft punishment); 0 for none.
@@ -102,6 +102,7 @@ def with_own_reward(
 
 def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:
     """Adds DAPO's soft overlong punishment, as one part more where there are parts."""
+    check_overlong_cache(cache, limit)
 
     def shaped(rollouts: Rollouts) -> np.ndarray:
         given = rewards(rollouts)

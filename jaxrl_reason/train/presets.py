@@ -33,7 +33,7 @@ def countdown() -> TrainSettings:
         traces=TraceSettings(
             budget_weights=(0.65, 0.0, 0.0, 0.0, 0.0, 0.35),
             random_tries=0.1,
-            max_value=30,
+            max_value=None,
         ),
         sft=SFTSettings(),
         sft_optimizer=OptimizerSettings(learning_rate=3e-3, warmup_updates=50),

@@ -23,6 +23,7 @@ from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
 from jaxrl_reason.train.methods import add_format_reward, build_method
+from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
@@ -34,11 +35,12 @@ class Reinforcement:
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         settings = setup.settings
+        self.scorer = None if settings.reward_model is None else ModelReward(setup)
         rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
         self.learner = build_rl_learner(
             setup.model,
             setup.task,
-            run_method(setup, rl.max_new_tokens),
+            run_method(setup, rl.max_new_tokens, self.scorer),
             rl,
             settings.rl_schedule(),
             setup.batch_sharding,
@@ -51,6 +53,8 @@ class Reinforcement:
 
     def begin(self, policy: TrainState) -> RLState:
         """The state of step 0 around a copy of the policy."""
+        if self.scorer is not None:
+            self.scorer.load(policy)
         return init_rl_state(self.learner, policy)
 
     def run(self, state: RLState, session: Session) -> StageResult:
@@ -85,19 +89,22 @@ class Reinforcement:
         return merge_lora(state.base, state.policy.params, lora)
 
 
-def run_method(setup: RunSetup, max_new_tokens: int) -> Method:
-    """The run's method, with a reward of one's own where there is one."""
+def run_method(
+    setup: RunSetup, max_new_tokens: int, scorer: ModelReward | None
+) -> Method:
+    """The run's method, with a reward of one's own or of a model where there is one."""
     settings = setup.settings
+    rewards = setup.own_reward or scorer
     method = build_method(
         settings.method,
         max_new_tokens=max_new_tokens,
         dapo_settings=settings.dapo,
     )
-    if setup.own_reward is not None:
+    if rewards is not None:
         soft = settings.method == "dapo" and settings.dapo.soft_overlong
         method = with_own_reward(
             method,
-            setup.own_reward,
+            rewards,
             max_new_tokens=max_new_tokens,
             overlong_cache=settings.dapo.overlong_cache if soft else 0,
         )

@@ -117,15 +117,6 @@ def rate(rows: Sequence[Row], phase: str) -> float | None:
     return tokens / seconds if seconds and tokens else None
 
 
-def check_export(setup: RunSetup) -> None:
-    """Refuses an export that cannot be, before anything is trained."""
-    if setup.settings.export.folder is not None and setup.files is None:
-        raise ValueError(
-            f"export needs a model that was read, whose tokenizer others know, got "
-            f"the new one {setup.settings.model.source}"
-        )
-
-
 def export_trained(setup: RunSetup, result: RunResult) -> None:
     """Writes the trained model as a folder, if that was asked for."""
     settings, files = setup.settings, setup.files

@@ -1,5 +1,7 @@
 """Training of a reward model on pairs, drawn by the policy or from a file."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +9,10 @@ import numpy as np
 from jaxrl_reason.data.preference_pairs import build_pairs
 from jaxrl_reason.learner.state import TrainState, abstract, init_value_state
 from jaxrl_reason.models import ValueModel
+from jaxrl_reason.offline.preference_batch import PreferenceSettings
 from jaxrl_reason.offline.sample_rounds import as_pairs, round_metrics, sample_round
 from jaxrl_reason.reward_models.reward_batch import Comparison, as_comparisons
+from jaxrl_reason.reward_models.reward_methods import RankingMethod
 from jaxrl_reason.reward_models.reward_model import (
     build_reward_model_learner,
     reward_model_scores,
@@ -21,6 +25,7 @@ from jaxrl_reason.runs.metrics import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.offline_rounds import round_problems, round_sampler
+from jaxrl_reason.train.offline_steps import load_steps
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
 
@@ -36,16 +41,25 @@ class RewardModel:
         self.setup = setup
         settings = setup.settings
         method = REWARD_MODELS[settings.method]()
+        self.given = self.comparisons_of_a_file(method)
+        sizes = pair_sizes(setup, epochs=1, candidates=sum(method.candidates))
         self.learner = build_reward_model_learner(
             ValueModel(setup.model.config, setup.model.constrain),
             method,
-            pair_sizes(setup, epochs=1, candidates=sum(method.candidates)),
+            with_room_for(self.given or (), sizes, sum(method.candidates)),
             settings.optimizer,
             setup.batch_sharding,
         )
         self.sampler = round_sampler(setup)
-        pairs = settings.offline.pairs
-        self.given = None if pairs is None else as_comparisons(load_pairs(setup, pairs))
+
+    def comparisons_of_a_file(self, method: RankingMethod) -> list[Comparison] | None:
+        """Pairs or steps of a file; None where responses are sampled."""
+        offline = self.setup.settings.offline
+        if offline.pairs is not None:
+            return as_comparisons(load_pairs(self.setup, offline.pairs))
+        if offline.steps is not None:
+            return load_steps(self.setup, offline.steps, method.candidates)
+        return None
 
     def begin(self, policy: TrainState) -> tuple[Any, TrainState]:
         """The policy's parameters, which draw the responses, and the reward model."""
@@ -117,6 +131,26 @@ class RewardModel:
         if not count:
             return None
         return sample_round(self.sampler, params, problems[:count], draw=1)
+
+
+def with_room_for(
+    comparisons: Sequence[Comparison], sizes: PreferenceSettings, candidates: int
+) -> PreferenceSettings:
+    """The sizes, larger where a comparison needs it: a prefix counts as the prompt.
+
+    Args:
+      comparisons: of a file.
+      sizes: of the run.
+      candidates: responses of a comparison.
+    """
+    prompt = max((len(c.prompt) for c in comparisons), default=0)
+    responses = (len(r) for c in comparisons for r in (*c.chosen, *c.rejected))
+    prompt = max(prompt, sizes.max_prompt)
+    response = max(sizes.max_response, *responses, 0)
+    width = max(sizes.row_width, candidates * (prompt + response))
+    return dataclasses.replace(
+        sizes, max_prompt=prompt, max_response=response, row_width=width
+    )
 
 
 def ranking_accuracy(scores: np.ndarray, rollouts: Rollouts) -> Row:

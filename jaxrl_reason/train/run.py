@@ -3,8 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
+from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.pretrained.model_folder import check_new_folder
 from jaxrl_reason.runs.clock import StageClock
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
@@ -20,7 +22,6 @@ from jaxrl_reason.train.offline_rounds import Rounds
 from jaxrl_reason.train.reinforcement import Reinforcement
 from jaxrl_reason.train.results import (
     RunResult,
-    check_export,
     export_trained,
     write_run_report,
 )
@@ -68,11 +69,28 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     started = time.perf_counter()
     if settings.export.folder is not None:
         check_new_folder(settings.export.folder)  # not only at the end
+    with ExitStack() as stack:
+        verify = None
+        if settings.task.algebra:
+            verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
+        setup = build_run_setup(settings, verify)
+        # Built before anything is trained, so that what does not fit shows now.
+        stage = build_stage(setup)
+        return record_training(setup, stage, settings, started)
+
+
+def record_training(
+    setup: RunSetup, stage: Stage, settings: TrainSettings, started: float
+) -> RunResult | None:
+    """The run in its folder.
+
+    Args:
+      setup: of the run.
+      stage: what trains.
+      settings: as they were given, sizes that follow from the data left open.
+      started: when the process began with it.
+    """
     resume = resumes(settings)
-    setup = build_run_setup(settings)
-    check_export(setup)
-    # Built before anything is trained, so that what does not fit shows now.
-    stage = build_stage(setup)
     with (
         open_run(settings.folder, settings, resume=resume) as run,
         GracefulInterrupt() as interrupt,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
@@ -30,7 +31,12 @@ from jaxrl_reason.train.models import (
 )
 from jaxrl_reason.train.own_reward import FunctionRewards
 from jaxrl_reason.train.sizes import fit_sizes
-from jaxrl_reason.train.tasks import Problems, build_task, load_problems
+from jaxrl_reason.train.tasks import (
+    Problems,
+    build_task,
+    hinted_prompt,
+    load_problems,
+)
 from jaxrl_reason.train.train_settings import TrainSettings
 
 # Sequences of an evaluation that the plain sampler decodes at once.
@@ -87,10 +93,14 @@ class RunSetup:
         return {} if self.files is None else {"model_digest": self.files.digest}
 
 
-def build_run_setup(settings: TrainSettings) -> RunSetup:
+def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> RunSetup:
     """Problems, task, model and mesh; refuses what does not fit together.
 
     The cheap comes first: weights are read when all that can be known without them is.
+
+    Args:
+      settings: of the run.
+      verify: decides by algebra on answers of unequal form.
 
     Raises:
       ValueError: something does not fit; the message says what.
@@ -98,15 +108,23 @@ def build_run_setup(settings: TrainSettings) -> RunSetup:
     mesh = build_mesh(settings.mesh)
     batch_sharding = BatchSharding(mesh, ShardingRules())
     problems = load_problems(settings)
+    check_questions(settings, len(problems.train))
     files = find_files(settings.model)
-    task = build_task(settings, problems, None if files is None else files.tokenizer)
-    prompts: list[list[int]] = []
-    if not settings.rl.prompt_width or settings.sampler.slots:
-        every = (*problems.train, *problems.heldout)
-        prompts = [task.prompt_tokens(problem) for problem in every]
+    tokenizer = None if files is None else files.tokenizer
+    task = build_task(settings, problems, tokenizer, verify)
+    every = (*problems.train, *problems.heldout)
+    prompts = [task.prompt_tokens(problem) for problem in every]
     longest = longest_response(settings, task, problems) if settings.sft.updates else 0
     longest_prompt = max(map(len, prompts), default=0) + role_width(settings, task)
+    if settings.offline.hint is not None:
+        hinted = (hinted_prompt(task, p, settings.offline.hint) for p in problems.train)
+        longest_prompt = max(longest_prompt, *map(len, hinted))
     settings = fit_sizes(settings, longest_prompt, longest)
+    if longest_prompt > settings.rl.prompt_width:
+        raise ValueError(
+            f"rl.prompt_width must hold the longest prompt ({longest_prompt} tokens), "
+            f"got {settings.rl.prompt_width}"
+        )
     if longest > settings.sft.max_response:
         raise ValueError(
             f"sft.max_response must hold the longest response ({longest} tokens), "
@@ -120,12 +138,17 @@ def build_run_setup(settings: TrainSettings) -> RunSetup:
         teacher = find_teacher(
             settings.teacher, settings.model, files, first, batch_sharding
         )
+    context = settings.rl.prompt_width + limit
+    if settings.offline.steps is not None:
+        # Sizes for the longest prefix and the longest solution, though no sequence
+        # has both.
+        context *= 2
     built = build_model(
         settings.model,
         files,
         batch_sharding,
         vocab_size=task.tokenizer.vocab_size,
-        context_length=settings.rl.prompt_width + limit,
+        context_length=context,
         seed=settings.seed,
     )
     batch = batch_settings(settings, prompts)
@@ -162,6 +185,22 @@ def build_run_setup(settings: TrainSettings) -> RunSetup:
         ),
         teacher=teacher,
     )
+
+
+def check_questions(settings: TrainSettings, count: int) -> None:
+    """Refuses fewer questions to train on than the method draws at once."""
+    kind, prompts = kind_of(settings.method), settings.rl.prompts_per_step
+    drawn = 0
+    if kind == "rl":
+        drawn, name = prompts, "rl.prompts_per_step"
+    elif kind == "game":
+        drawn, name = settings.game.problems, "game.problems"
+    elif kind in ("rounds", "reward_model") and not settings.offline.reads_a_file:
+        drawn, name = prompts, "rl.prompts_per_step"
+    if count < drawn:
+        raise ValueError(
+            f"questions to train on must be at least {name} ({drawn}), got {count}"
+        )
 
 
 def role_width(settings: TrainSettings, task: Task[Any]) -> int:

@@ -14,6 +14,8 @@ from jaxrl_reason.rl.stages import resume_stages, train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics import truncate_after
+from jaxrl_reason.train.methods import add_format_reward
+from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.run_setup import RunSetup
@@ -27,18 +29,9 @@ class StagedReinforcement:
 
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
+        model = setup.settings.reward_model
+        self.scorer = None if model is None else ModelReward(setup)
         self.recipe = STAGED[setup.settings.method]
-        count = len(self.recipe.stages)
-        if len(setup.settings.stages.limits) != count:
-            raise ValueError(
-                f"stages.limits must be one per stage of {self.recipe.name} ({count}), "
-                f"got {setup.settings.stages.limits}"
-            )
-        if setup.settings.stages.data_filter and self.recipe.data_filter is None:
-            raise ValueError(
-                f"stages.data_filter must be off for {self.recipe.name}, which has "
-                f"none, got it"
-            )
         self.stages = self.build(setup.problems.train)
 
     def build(self, problems: Sequence[Any]) -> StagedRun:
@@ -53,23 +46,22 @@ class StagedReinforcement:
             limits=settings.stages.limits,
             critic_optimizer=settings.critic_schedule(),
         )
-        own = setup.own_reward
-        if own is not None:
-            stages = tuple(
-                dataclasses.replace(
-                    stage,
-                    method=with_own_reward(
-                        stage.method,
-                        own,
-                        max_new_tokens=stage.settings.max_new_tokens,
-                    ),
-                )
-                for stage in stages
-            )
+        rewards = setup.own_reward or self.scorer
+        given = []
+        for stage in stages:
+            method = stage.method
+            if rewards is not None:
+                limit = stage.settings.max_new_tokens
+                method = with_own_reward(method, rewards, max_new_tokens=limit)
+            method = add_format_reward(method, settings.format_reward)
+            given.append(dataclasses.replace(stage, method=method))
+        stages = tuple(given)
         return build_stages(setup.model, setup.task, stages, setup.batch_sharding)
 
     def begin(self, policy: TrainState) -> TrainState:
         """The policy, which all stages may need again as the reference."""
+        if self.scorer is not None:
+            self.scorer.load(policy)
         return policy
 
     def run(self, state: TrainState, session: Session) -> StageResult:

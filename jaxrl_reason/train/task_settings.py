@@ -39,6 +39,11 @@ class TaskSettings:
         --reward for nothing.
       extract: how the final answer to your own questions is found: behind the
         last mark (#### or a box), or the last number of the last line.
+      algebra: let math-verify (extra math) decide by algebra on LaTeX answers of
+        unequal form, in training as in the evaluations; else they are right only in
+        the same normal form.
+      algebra_deadline: seconds for one such answer; one that takes longer counts as a
+        grader that failed.
       examples: of arithmetic: sums that stand worked out before each sum.
       style: of countdown: how a model that reads text is asked.
       dedup: drop further copies of a question, and all copies whose answers
@@ -63,6 +68,8 @@ class TaskSettings:
     rejected: str = "rejected"
     instruction: str | None = None
     extract: Literal["marked", "last_number"] = "marked"
+    algebra: bool = False
+    algebra_deadline: float = 10.0
     examples: int = 0
     style: Literal["base", "qwen-instruct"] = "base"
     dedup: bool = False
@@ -81,6 +88,15 @@ class TaskSettings:
         if not 0 < self.heldout_fraction < 1:
             raise ValueError(
                 f"heldout_fraction must be > 0 and < 1, got {self.heldout_fraction}"
+            )
+        if self.algebra and self.is_generated:
+            raise ValueError(
+                f"task.algebra is for questions with answers in LaTeX, got it for "
+                f"{self.source}"
+            )
+        if not self.algebra_deadline > 0:
+            raise ValueError(
+                f"task.algebra_deadline must be > 0, got {self.algebra_deadline}"
             )
         for name in ("examples", "decontaminate"):
             if getattr(self, name) < 0:

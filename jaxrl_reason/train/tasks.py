@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl_reason.data.hygiene import contaminated, deduplicate
 from jaxrl_reason.data.pipeline import load_split
 from jaxrl_reason.grading.answers import last_number, marked_answer
+from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.countdown import CountdownTask
 from jaxrl_reason.tasks.question_rows import PlacedRow
@@ -171,8 +172,23 @@ def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
     return CharacterTokenizer("".join(sorted(found)))
 
 
+def hinted_prompt(task: Task[Any], problem: Question, hint: str) -> list[int]:
+    """Tokens of a prompt that gives the answer away, for STaR's second try.
+
+    Args:
+      task: asks.
+      problem: with its answer.
+      hint: stands behind the question, with {answer} in it.
+    """
+    told = problem.question + hint.replace("{answer}", problem.answer)
+    return task.prompt_tokens(dataclasses.replace(problem, question=told))
+
+
 def build_task(
-    settings: TrainSettings, problems: Problems, tokenizer: Tokenizer | None
+    settings: TrainSettings,
+    problems: Problems,
+    tokenizer: Tokenizer | None,
+    verify: Verify | None = None,
 ) -> Task[Any]:
     """How the problems are asked and graded.
 
@@ -180,8 +196,11 @@ def build_task(
       settings: of the run.
       problems: of `load_problems`.
       tokenizer: of the model; None for a new one, which gets one that suits the task.
+      verify: decides by algebra on answers of unequal form, as a `MathVerifier` does.
     """
     task = _base_task(settings, problems, tokenizer)
+    if verify is not None and isinstance(task, QuestionTask):
+        task = dataclasses.replace(task, verify=verify)
     if settings.reward is None:
         return task
     return RewardTask(task, load_function(settings.reward))

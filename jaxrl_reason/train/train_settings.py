@@ -8,7 +8,6 @@ from typing import Any, Literal
 from jaxrl_reason.learner.sft import SFTSettings
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings
-from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.rl_learner import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.runs.trackers import TRACKERS
@@ -25,6 +24,7 @@ from jaxrl_reason.train.group_settings import (
 )
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.model_settings import ModelSettings
+from jaxrl_reason.train.settings_checks import check_settings
 from jaxrl_reason.train.task_settings import TaskSettings
 
 # What only spends memory and time, or says how long to go on.
@@ -32,7 +32,9 @@ _PACKING = ("rows_per_micro_batch", "row_width", "slots_per_row")
 _NOT_IN_A_FINGERPRINT = {
     "rl": ("max_rounds", *_PACKING),
     "sft": ("max_response", *_PACKING),
-    "task": ("heldout", "data_dir", "extract"),
+    "task": ("heldout", "data_dir", "extract", "algebra", "algebra_deadline"),
+    "offline": ("rounds", "epochs"),
+    "game": ("rounds",),
 }
 
 
@@ -72,6 +74,8 @@ class TrainSettings:
       teacher: a model whose log-probs of the sampled tokens the policy learns
         from, for opd: a folder, a .gguf file or a hub id; of any size, with the
         policy's vocabulary.
+      reward_model: folder of a run that trained a reward model on the same model and
+        task; its scores are the rewards.
       format_reward: added to the reward of a response that keeps the task's
         format.
       critic_learning_rate: of a critic or an implicit reward model; 0 takes the
@@ -95,6 +99,7 @@ class TrainSettings:
     sft_from: Path | None = None
     reward: str | None = None
     teacher: str | None = None
+    reward_model: Path | None = None
     format_reward: float = 0.0
     critic_learning_rate: float = 0.0
     cosine: bool = False
@@ -126,7 +131,7 @@ class TrainSettings:
     offline: OfflineSettings = field(default_factory=OfflineSettings)
     game: GameFlags = field(default_factory=GameFlags)
     countdown: CountdownSettings = field(default_factory=CountdownSettings)
-    traces: TraceSettings = field(default_factory=TraceSettings)
+    traces: TraceSettings = field(default_factory=lambda: TraceSettings(max_value=None))
     arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
 
@@ -145,37 +150,11 @@ class TrainSettings:
             if tracker not in TRACKERS:
                 names = ", ".join(TRACKERS)
                 raise ValueError(f"trackers must be of {names}, got {tracker!r}")
-        kind = kind_of(self.method)
-        if kind == "examples" and not self.sft.updates:
-            raise ValueError(f"{self.method} needs sft.updates >= 1, got 0")
         if self.critic_learning_rate < 0:
             raise ValueError(
                 f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"
             )
-        if (self.method == "opd") != (self.teacher is not None):
-            raise ValueError(
-                f"opd, and no other method, needs a teacher, got {self.teacher} with "
-                f"{self.method}"
-            )
-        if self.resume_step is not None and self.resume == "never":
-            raise ValueError("resume_step needs --resume must or auto, got never")
-        if self.stages.limits and self.method not in STAGED:
-            raise ValueError(
-                f"stages.limits needs a method in stages ({', '.join(STAGED)}), "
-                f"got {self.method}"
-            )
-        if self.model.lora_rank and (kind != "rl" or self.stages.limits):
-            raise ValueError(
-                f"lora_rank must be 0 but for RL in one stage, got "
-                f"{self.model.lora_rank} with {self.method}"
-            )
-        if self.sft_from is not None and not self.sft.updates:
-            raise ValueError("sft_from needs sft.updates >= 1, got 0")
-        if self.offline.pairs is not None and kind not in ("rounds", "reward_model"):
-            raise ValueError(
-                f"offline.pairs needs a method that learns from pairs, got "
-                f"{self.method}"
-            )
+        check_settings(self)
 
     @property
     def folder(self) -> Path:
@@ -187,12 +166,19 @@ class TrainSettings:
     def last_step(self) -> int | None:
         """The number of a finished run's last row; None where only the run can say."""
         return {
-            "rl": self._rl_steps,
+            "rl": self.last_step_of_rl,
             "examples": self.sft.updates,
             "rounds": self.offline.rounds,
             "reward_model": self.offline.epochs,
             "game": None,
         }[kind_of(self.method)]
+
+    @property
+    def trace_settings(self) -> TraceSettings:
+        """Of countdown's traces, their range that of the puzzles unless it was set."""
+        if self.traces.max_value is not None:
+            return self.traces
+        return dataclasses.replace(self.traces, max_value=self.countdown.max_value)
 
     def sft_schedule(self) -> OptimizerSettings:
         """The optimiser of fine-tuning with its decay."""
@@ -200,7 +186,7 @@ class TrainSettings:
 
     def rl_schedule(self) -> OptimizerSettings:
         """The RL optimiser with its decay."""
-        steps = max(0, self._rl_steps - self.rl.value_pretraining_steps)
+        steps = max(0, self.last_step_of_rl - self.rl.value_pretraining_steps)
         return self._decayed(self.optimizer, steps * self.rl.updates_per_rollout)
 
     def critic_schedule(self) -> OptimizerSettings:
@@ -208,11 +194,11 @@ class TrainSettings:
         updates = self.rl.critic_updates_per_rollout or self.rl.updates_per_rollout
         rate = self.critic_learning_rate or self.optimizer.learning_rate
         optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
-        return self._decayed(optimizer, self._rl_steps * updates)
+        return self._decayed(optimizer, self.last_step_of_rl * updates)
 
     @property
-    def _rl_steps(self) -> int:
-        """RL steps of all stages."""
+    def last_step_of_rl(self) -> int:
+        """RL steps, those of all stages."""
         return self.rl.steps * max(1, len(self.stages.limits))
 
     def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
@@ -226,8 +212,8 @@ class TrainSettings:
         if self.task.is_generated:
             found[self.task.source] = to_plain(getattr(self, self.task.source))
         if self.sft.updates:
-            for name in ("sft_optimizer", "cosine", "traces"):
-                found[name] = to_plain(getattr(self, name))
+            for name in ("sft_optimizer", "cosine", "trace_settings"):
+                found[name.removesuffix("_settings")] = to_plain(getattr(self, name))
             found["sft"] = self._group("sft")
         return found
 
@@ -246,6 +232,15 @@ class TrainSettings:
         if not self.cosine:
             del rl["steps"]  # more of them may be asked for
         found |= {"rl": rl, "format_reward": self.format_reward}
+        if self.reward_model is not None:
+            found["reward_model"] = str(self.reward_model)
+        kind = kind_of(self.method)
+        if kind in ("rounds", "reward_model", "game"):
+            found["offline"] = self._group("offline")
+            if kind != "reward_model":  # whose epochs are its steps
+                found["offline"]["epochs"] = self.offline.epochs
+        if kind == "game":
+            found["game"] = self._group("game")
         if self.method == "dapo":
             found["dapo"] = to_plain(self.dapo)
         return self.sft_fingerprint() | found

@@ -5,74 +5,14 @@ import shlex
 import signal
 import string
 
-import jax
 import pytest
 import yaml
 
 from jaxrl_reason.cli.train import main, read_settings
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
-from jaxrl_reason.runs.metrics import read_metrics
 from jaxrl_reason.train.run import finished_report
+from tests.cli.tiny_runs import TINY, numbers
 from tests.serving.servers import served
-
-# One-digit sums; fine-tuning teaches to answer with some digit and to end.
-TINY = shlex.split("""
-    --task sums.jsonl --task.question problem --task.answer solution
-    --task.response said --task.instruction ''
-    --model 1x16 --model.head-dim 8 --sampler.slots 0
-    --sft.updates 60 --sft.examples-per-update 8 --sft-optimizer.learning-rate 0.02
-    --rl.steps 2 --rl.prompts-per-step 4 --rl.group-size 4 --rl.max-new-tokens 4
-    --rl.rows-per-micro-batch 2 --rl.max-rounds 30 --optimizer.learning-rate 0.01
-    --dapo.overlong-cache 2 --eval.problems 4 --eval.samples 2 --eval.every 1
-    --save-every 1 --offline.pairs-per-update 8
-""")
-REWARD = """
-def parity(prompt, response, row):
-    assert prompt == row["problem"]
-    right = response.isdigit() and int(response) % 2 == row["solution"] % 2
-    return {"parity": float(right), "short": 0.1 * (len(response) == 1)}
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A stranger's folder, and what one run compiles for the others."""
-    path = tmp_path_factory.mktemp("own")
-    rows = [
-        {"problem": f"{a}+{b}=", "solution": a + b, "said": str((3 * a + b) % 10)}
-        for a in range(6)
-        for b in range(4)
-    ]
-    (path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "reward.py").write_text(REWARD)
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(path / "compiled"), 0.1), strict=True):
-        jax.config.update(name, value)
-    yield path
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-
-
-@pytest.fixture
-def train(folder, monkeypatch):
-    """Runs the command in that folder."""
-    monkeypatch.chdir(folder)
-
-    def run(name, *flags, tiny=True):
-        main([*(TINY if tiny else ()), "--run-dir", name, *flags])
-        return folder / name
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def tuned(folder):
-    """A run of supervised fine-tuning, whose model the others start from."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main([*TINY, "--run-dir", "tuned", "--method", "sft", "--eval.every", "30"])
-    return folder / "tuned"
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +23,6 @@ def whole(folder, tuned):
         patch.chdir(folder)
         main([*TINY, *flags.split()])
     return folder / "whole"
-
-
-def numbers(run):
-    """The rows of a run but for what differs from process to process."""
-    varying = ("time/", "_per_s", "memory")
-    return [
-        {k: v for k, v in row.items() if not any(word in k for word in varying)}
-        for row in read_metrics(run / "metrics.jsonl")
-    ]
 
 
 def test_fine_tuning_is_a_method(tuned):
@@ -221,16 +152,3 @@ def test_a_reward_model_learns_to_rank(train, tuned):
     report = json.loads((run / "report.json").read_text())
     assert report["heldout_accuracy_rl"] is None
     assert (run / "checkpoints" / "reward_model" / "00000002").exists()
-
-
-def test_the_game_is_played(train, tuned):
-    run = train(
-        "game",
-        *shlex.split("--method prover_verifier --game.rounds 1 --rl.steps 1"),
-        *shlex.split("--game.helpful h --game.sneaky s --game.problems 8"),
-        *shlex.split("--sft-from tuned --reward reward.py:parity"),
-    )
-    (row,) = numbers(run)
-    assert 0 <= row["heldout/accuracy"] <= 1
-    assert any(name.startswith("verifier/") for name in row)
-    assert (run / "checkpoints" / "game" / "00000001").exists()

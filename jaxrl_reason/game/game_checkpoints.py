@@ -1,0 +1,111 @@
+"""A game on disk after each of its rounds: it goes on as if nobody had stopped it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxrl_reason.game.prover_verifier_game import Game, GameState
+from jaxrl_reason.learner.state import abstract
+from jaxrl_reason.rl.rl_learner import RLState
+from jaxrl_reason.rl.rl_loop import ProblemBatches
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+
+# Of arrays that belong to the prover's surplus; a number before / is that of the pool.
+_SURPLUS = "surplus"
+
+
+class SavedGame(NamedTuple):
+    """What a checkpoint of a game holds.
+
+    Attributes:
+      state: of the game.
+      over: whether sneaky solutions had ceased to convince.
+    """
+
+    state: GameState
+    over: bool
+
+
+def save_game(
+    checkpoints: CheckpointFolder,
+    state: GameState,
+    problems: ProblemBatches,
+    *,
+    over: bool,
+    fingerprint: Mapping[str, Any],
+) -> None:
+    """Saves all that the next round depends on, the pool of solutions included.
+
+    Args:
+      checkpoints: of the game; a checkpoint has the number of the prover's steps.
+      state: after at least one round.
+      problems: the stream that the prover learns from.
+      over: whether the game has ended before its last round.
+      fingerprint: settings that a resumed game must share.
+    """
+    prover = state.prover
+    parts = {str(i): rollouts for i, rollouts in enumerate(state.pool)}
+    if prover.surplus is not None:
+        parts[_SURPLUS] = prover.surplus
+    checkpoints.save(
+        prover.step,
+        {"policy": prover.policy, "verifier": state.verifier, **prover.models},
+        extra={
+            "draws": prover.draws,
+            "controls": dict(prover.controls),
+            "problems": problems.get_state(),
+            "round_index": state.round_index,
+            "over": over,
+        },
+        fingerprint=fingerprint,
+        arrays={
+            f"{part}/{name}": array
+            for part, rollouts in parts.items()
+            for name, array in rollouts.arrays().items()
+        },
+    )
+
+
+def resume_game(
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    game: Game,
+    prover: RLState,
+    problems: ProblemBatches,
+    step: int | None = None,
+) -> SavedGame:
+    """Continues from a checkpoint: the same solutions, verifiers and updates.
+
+    Args:
+      checkpoints: of the game; those after the chosen one are moved aside.
+      fingerprint: settings that the checkpoint must share.
+      game: the pieces; its base gives the verifier's shapes.
+      prover: a fresh state of the same run, for shapes and shardings.
+      problems: moved to where the checkpoint left it.
+      step: of the checkpoint, the newest if None.
+    """
+    models = {"policy": prover.policy, "verifier": game.base, **prover.models}
+    found = checkpoints.restore(abstract(models), fingerprint, step)
+    checkpoints.drop_after(found.step)
+    problems.set_state(found.extra["problems"])
+    parts: dict[str, dict[str, Any]] = {}
+    for place, array in found.arrays.items():
+        part, _, name = place.partition("/")
+        parts.setdefault(part, {})[name] = array
+    surplus = parts.pop(_SURPLUS, None)
+    state = GameState(
+        prover=RLState(
+            policy=found.state["policy"],
+            models={name: found.state[name] for name in prover.models},
+            reference=prover.reference,
+            surplus=None if surplus is None else Rollouts.from_arrays(surplus),
+            step=found.step,
+            draws=found.extra["draws"],
+            controls=found.extra["controls"],
+            base=prover.base,
+        ),
+        pool=tuple(Rollouts.from_arrays(parts[str(i)]) for i in range(len(parts))),
+        verifier=found.state["verifier"],
+        round_index=found.extra["round_index"],
+    )
+    return SavedGame(state, found.extra["over"])

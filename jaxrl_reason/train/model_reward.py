@@ -1,0 +1,89 @@
+"""The scores of a reward model that another run trained, as the rewards of RL."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.learner.state import TrainState, abstract, init_value_state
+from jaxrl_reason.models import ValueModel
+from jaxrl_reason.reward_models.reward_model import (
+    build_reward_model_learner,
+    reward_model_scores,
+)
+from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.train.methods import REWARD_MODELS
+from jaxrl_reason.train.offline_pairs import pair_sizes
+from jaxrl_reason.train.run_setup import RunSetup
+
+# How a policy is trained, which a reward model of the same transformer does not share.
+_OF_THE_POLICY = ("lora_rank", "lora_alpha")
+
+
+class ModelReward:
+    """Rewards of rollouts by a trained reward model, for `Method.rewards`.
+
+    Args:
+      setup: of the RL run; `reward_model` of its settings is the other run's folder.
+
+    Raises:
+      ValueError: the folder holds no reward model, or one of another model or task.
+    """
+
+    def __init__(self, setup: RunSetup) -> None:
+        self.setup = setup
+        folder = setup.settings.reward_model
+        assert folder is not None  # the caller's to see
+        self.checkpoints = CheckpointFolder(folder / "checkpoints" / "reward_model")
+        if not self.checkpoints.steps():
+            raise ValueError(
+                f"reward_model must be the folder of a run that trained one, got "
+                f"{folder}"
+            )
+        self.fingerprint = self.checkpoints.fingerprint()
+        check_same_model(setup, self.fingerprint)
+        method = REWARD_MODELS[self.fingerprint["method"]]()
+        self.learner = build_reward_model_learner(
+            ValueModel(setup.model.config, setup.model.constrain),
+            method,
+            pair_sizes(setup, epochs=1, candidates=sum(method.candidates)),
+            setup.settings.optimizer,
+            setup.batch_sharding,
+        )
+        self.params: Any = None
+
+    def load(self, policy: TrainState) -> None:
+        """Reads the newest scorer.
+
+        Args:
+          policy: gives the transformer's shapes and shardings.
+        """
+        places = self.setup.batch_sharding
+        like = init_value_state(policy, self.setup.settings.optimizer, places)
+        found = self.checkpoints.restore(abstract(like), self.fingerprint)
+        self.params = found.state.params
+
+    def __call__(self, rollouts: Rollouts) -> np.ndarray:
+        """Scores [P, G]."""
+        return reward_model_scores(self.learner, self.params, rollouts)
+
+
+def check_same_model(setup: RunSetup, fingerprint: dict[str, Any]) -> None:
+    """Refuses a reward model whose transformer or tokens are others."""
+    ours = to_plain(setup.fingerprint())
+    for settings in (ours, fingerprint):
+        settings["model"] = {
+            name: x
+            for name, x in settings["model"].items()
+            if name not in _OF_THE_POLICY
+        }
+    names = ["model", "model_digest"]
+    if setup.settings.model.is_new:  # its tokens are those of the questions
+        names.append("task")
+    for name in names:
+        if ours.get(name) != fingerprint.get(name):
+            raise ValueError(
+                f"reward_model must be of this run's {name} ({ours.get(name)}), got "
+                f"{fingerprint.get(name)}"
+            )

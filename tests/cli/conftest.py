@@ -1,0 +1,50 @@
+"""A stranger's folder in which the tests of `jaxrl-reason train` run."""
+
+import json
+
+import jax
+import pytest
+
+from jaxrl_reason.cli.train import main
+from tests.cli.tiny_runs import REWARD, TINY
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory):
+    """A stranger's folder, and what one run compiles for the others."""
+    path = tmp_path_factory.mktemp("own")
+    rows = [
+        {"problem": f"{a}+{b}=", "solution": a + b, "said": str((3 * a + b) % 10)}
+        for a in range(6)
+        for b in range(4)
+    ]
+    (path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "reward.py").write_text(REWARD)
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(path / "compiled"), 0.1), strict=True):
+        jax.config.update(name, value)
+    yield path
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def train(folder, monkeypatch):
+    """Runs the command in that folder."""
+    monkeypatch.chdir(folder)
+
+    def run(name, *flags, tiny=True):
+        main([*(TINY if tiny else ()), "--run-dir", name, *flags])
+        return folder / name
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def tuned(folder):
+    """A run of supervised fine-tuning, whose model the others start from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main([*TINY, "--run-dir", "tuned", "--method", "sft", "--eval.every", "30"])
+    return folder / "tuned"

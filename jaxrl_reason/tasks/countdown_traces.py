@@ -141,6 +141,30 @@ def max_trace_tokens(size: int, settings: TraceSettings) -> int:
     return settings.max_tries * one_try + answer + tags
 
 
+def widest_trace(size: int, settings: TraceSettings, number: str) -> str:
+    """A text as long as any trace, where a word may be several tokens.
+
+    Args:
+      size: how many numbers the puzzle has.
+      settings: how the solver searches.
+      number: the number of most tokens; it stands wherever a trace has one.
+
+    Returns:
+      The text; it is no trace of any puzzle.
+
+    Example:
+      >>> print(widest_trace(2, TraceSettings(budget_weights=(1.0,)), "7"))
+      7 + 7 = 7 : 7 high </think> <answer> 7 + 7 </answer>
+    """
+    separator = f" {settings.separator} " if settings.separator else " "
+    steps = separator.join([f"{number} + {number} = {number}"] * (size - 1))
+    one_try = f"{steps} : {number} high " if settings.compare else f"{steps} high "
+    answer = f"{number} + {number}"
+    for _ in range(size - 2):
+        answer = f"( {answer} ) + {number}"
+    return f"{one_try * settings.max_tries}</think> <answer> {answer} </answer>"
+
+
 @dataclass(frozen=True, slots=True)
 class _Try:
     """An attempt as text."""

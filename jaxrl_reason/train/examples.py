@@ -9,7 +9,11 @@ import numpy as np
 from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.learner.sft import Example
 from jaxrl_reason.tasks.countdown import Problem
-from jaxrl_reason.tasks.countdown_traces import make_trace, max_trace_tokens
+from jaxrl_reason.tasks.countdown_traces import (
+    make_trace,
+    max_trace_tokens,
+    widest_trace,
+)
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.tasks import Problems
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -29,9 +33,13 @@ def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
 
 def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) -> int:
     """Tokens of the longest response to learn from; 0 where there is none."""
-    if settings.task.source == "countdown" and settings.model.is_new:
-        sizes = settings.countdown.numbers
-        return max(max_trace_tokens(n, settings.trace_settings) for n in sizes)
+    if settings.task.source == "countdown":
+        size, traces = max(settings.countdown.numbers), settings.trace_settings
+        if settings.model.is_new:
+            return max_trace_tokens(size, traces)
+        numbers = map(str, range(settings.countdown.max_value + 1))
+        widest = max(numbers, key=lambda n: len(task.tokenizer.encode(f" {n}")))
+        return len(response_tokens(task, widest_trace(size, traces, widest)))
     return max(
         (len(response_tokens(task, r)) for r in found.responses.values()), default=0
     )

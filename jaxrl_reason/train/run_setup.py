@@ -130,6 +130,11 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
             f"sft.max_response must hold the longest response ({longest} tokens), "
             f"got {settings.sft.max_response}"
         )
+    if settings.sft.updates and settings.sft.row_width < longest_prompt + longest:
+        raise ValueError(
+            f"sft.row_width must hold the longest prompt and response "
+            f"({longest_prompt + longest} tokens), got {settings.sft.row_width}"
+        )
     settings.rl.plan()
     limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
     teacher = None

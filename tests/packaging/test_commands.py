@@ -75,7 +75,10 @@ SMALL = {
 NEEDED = [
     ("jaxrl-reason train", "--preset countdown"),
     ("jaxrl-reason train", "--preset countdown --resume must"),
+    ("jaxrl-reason train", "--preset countdown --method vapo"),
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl"),
+    ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),
+    ("jaxrl-reason train", "--model MODEL --task my.jsonl"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),

@@ -24,6 +24,7 @@ from jaxrl_reason.tasks.countdown_traces import (
     TraceSettings,
     make_trace,
     max_trace_tokens,
+    widest_trace,
 )
 
 SETTINGS = CountdownSettings(numbers=(2, 3, 4), max_number=7, max_value=30)
@@ -232,3 +233,20 @@ def test_a_problem_out_of_reach_is_refused() -> None:
 def test_settings_out_of_range(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TraceSettings(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("compare", [True, False])
+@pytest.mark.parametrize("separator", ["", ","])
+def test_the_widest_trace_is_as_long_as_any(
+    size: int, compare: bool, separator: str
+) -> None:
+    settings = TraceSettings(compare=compare, separator=separator)
+    text = widest_trace(size, settings, "7")
+    assert len(text.split()) == max_trace_tokens(size, settings)
+
+
+def test_the_range_of_traces_may_be_left_to_the_puzzles() -> None:
+    problem = Problem((3, 4), 7, "3 + 4", 0)
+    with pytest.raises(ValueError, match="max_value must be given to write traces"):
+        make_trace(problem, np.random.default_rng(0), TraceSettings(max_value=None))

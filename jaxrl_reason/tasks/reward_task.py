@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.tasks.task import Graded, TaskWrapper
+from jaxrl_reason.tasks.task import Graded, TaskWrapper, without_end
 
 # f(prompt, response_text, row) -> the reward, or its parts by name
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | Mapping[str, float]]
@@ -125,8 +125,7 @@ class RewardTask(TaskWrapper):
         Returns:
           The score.
         """
-        end = self.tokenizer.decode([self.tokenizer.eos_token_id])
-        text = response_text.removesuffix(end) if end else response_text
+        text = without_end(response_text, self.tokenizer)
         return self._scores(_Asked(problem, self), text)
 
     def _score(self, asked: "_Asked", text: str) -> Score:

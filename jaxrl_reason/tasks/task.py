@@ -25,6 +25,16 @@ class Graded:
     failed: bool = False
 
 
+def without_end(text: str, tokenizer: Tokenizer) -> str:
+    """A response without the text of its end token, where that has one.
+
+    Args:
+      text: of a response, as the tokenizer decodes it.
+      tokenizer: of the model.
+    """
+    return text.removesuffix(tokenizer.decode([tokenizer.eos_token_id]))
+
+
 class Task(Protocol[ProblemT_contra]):
     """Problems made into prompts, and responses judged."""
 

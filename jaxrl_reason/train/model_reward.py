@@ -71,19 +71,21 @@ class ModelReward:
 
 def check_same_model(setup: RunSetup, fingerprint: dict[str, Any]) -> None:
     """Refuses a reward model whose transformer or tokens are others."""
-    ours = to_plain(setup.fingerprint())
-    for settings in (ours, fingerprint):
-        settings["model"] = {
-            name: x
-            for name, x in settings["model"].items()
-            if name not in _OF_THE_POLICY
-        }
+    ours, theirs = (
+        {**found, "model": without_policy(found["model"])}
+        for found in (to_plain(setup.fingerprint()), fingerprint)
+    )
     names = ["model", "model_digest"]
     if setup.settings.model.is_new:  # its tokens are those of the questions
         names.append("task")
     for name in names:
-        if ours.get(name) != fingerprint.get(name):
+        if ours.get(name) != theirs.get(name):
             raise ValueError(
                 f"reward_model must be of this run's {name} ({ours.get(name)}), got "
-                f"{fingerprint.get(name)}"
+                f"{theirs.get(name)}"
             )
+
+
+def without_policy(model: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model but for those of how its policy is trained."""
+    return {name: x for name, x in model.items() if name not in _OF_THE_POLICY}

@@ -67,8 +67,7 @@ def search_step(task: Task[Any], node: Any) -> SearchStep:
     prefix have its tokens alike.
     """
     path = node.get("path") if isinstance(node, Mapping) else None
-    texts = isinstance(path, list) and path and all(isinstance(x, str) for x in path)
-    if not texts:
+    if not isinstance(path, list) or not path or not all(map(is_text, path)):
         raise ValueError(f"a step must have a path of texts, got {node!r}")
     q = node.get("q")
     if isinstance(q, bool) or not isinstance(q, (int, float)):
@@ -86,3 +85,8 @@ def search_step(task: Task[Any], node: Any) -> SearchStep:
         leads_wrong=node["leads_wrong"],
         final=final,
     )
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that holds something."""
+    return isinstance(value, str) and bool(value)

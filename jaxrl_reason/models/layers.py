@@ -129,13 +129,13 @@ class Attention(nn.Module):
           The result [B, S, D], and what `attend` wants kept.
         """
         c = self.config
-        rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
         heads = {}
         for name, matrix in (
             ("query", self.query),
             ("key", self.key),
             ("value", self.value),
         ):
+            rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
             y = project(self, name, matrix, rows)  # [B*S, N*H]
             y = y.reshape(*x.shape[:2], *matrix.shape[1:])  # [B, S, N, H]
             if c.attention_bias:

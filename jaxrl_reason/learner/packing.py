@@ -238,8 +238,24 @@ def pack_sequences(
     """
     sizes = np.array([len(r) for r in responses], int)  # [B]
     starts = np.array([len(p) for p in prompts], int)  # [B]
-    check_sequences(starts, sizes, response_width, prompt_ids)
-    shared = np.zeros_like(starts) if prompt_ids is None else starts - 1
+    if starts.min(initial=1) < 1:
+        raise ValueError("a prompt must hold at least one token, got an empty one")
+    if sizes.max(initial=0) > response_width:
+        # Cut off, the end of a response would silently never be trained on.
+        raise ValueError(
+            f"a response must have at most {response_width} tokens, "
+            f"got one of {sizes.max()}"
+        )
+    shared = np.zeros_like(starts)
+    if prompt_ids is not None:
+        shared = starts - 1
+        _, first, which = np.unique(prompt_ids, return_index=True, return_inverse=True)
+        wanted = starts[first][which]  # [B] tokens of the first prompt of the same id
+        for i in np.flatnonzero(starts != wanted):
+            raise ValueError(
+                f"prompts of one id must be the same, got {wanted[i]} and {starts[i]} "
+                f"tokens for {prompt_ids[i]}"
+            )
     plan = plan_packing(
         starts + sizes, shape, num_micro, shared=shared, prompt_ids=prompt_ids
     )
@@ -270,29 +286,3 @@ def pack_sequences(
         branch_ids=None if prompt_ids is None else branches,
     )
     return batch, plan
-
-
-def check_sequences(
-    starts: np.ndarray,
-    sizes: np.ndarray,
-    response_width: int,
-    prompt_ids: np.ndarray | None,
-) -> None:
-    """Refuses prompts and responses of these lengths that cannot be packed."""
-    if starts.size and starts.min() < 1:
-        raise ValueError("a prompt must hold at least one token, got an empty one")
-    if sizes.size and sizes.max() > response_width:
-        # Cut off, the end of a response would silently never be trained on.
-        raise ValueError(
-            f"a response must have at most {response_width} tokens, "
-            f"got one of {sizes.max()}"
-        )
-    if prompt_ids is None:
-        return
-    first = {prompt: starts[i] for i, prompt in reversed([*enumerate(prompt_ids)])}
-    for prompt, length in zip(prompt_ids, starts, strict=True):
-        if length != first[prompt]:
-            raise ValueError(
-                f"prompts of one id must be the same, got {first[prompt]} and {length} "
-                f"tokens for {prompt}"
-            )

@@ -164,9 +164,9 @@ def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
         )
     parts = given[..., None] if given.ndim == 2 else given
     failed = rollouts.failed | ~np.isfinite(parts).all(axis=-1)
-    parts = np.stack(
-        [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)], axis=-1
-    )
+    if failed.any():
+        each = [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)]
+        parts = np.stack(each, axis=-1)
     extras = {k: x for k, x in rollouts.extras.items() if k != "reward_components"}
     if given.ndim == 3:
         extras["reward_components"] = parts

@@ -19,7 +19,7 @@ TINY = shlex.split("""
     --method dapo --mesh data=1 --eval.problems 8 --eval.every 3 --save-every 2
     --countdown.numbers 2 --countdown.max-number 4 --countdown.max-value 10
     --countdown.hold-out pairs
-    --traces.budget-weights 1.0 --traces.random-tries 1.0 --traces.max-value 10
+    --traces.budget-weights 1.0 --traces.random-tries 1.0
     --model 1x16 --model.head-dim 8 --model.mlp-dim 32
     --sft.updates 150 --sft.examples-per-update 8 --sft.rows-per-micro-batch 2
     --sft.row-width 64 --sft.max-response 24 --sft-optimizer.learning-rate 0.02

@@ -1,10 +1,9 @@
 """Attention: where a token stands, who sees whom, and the softmax.
 
 Whole rows (training, prefill) go through `self_attention`, one token per row over
-caches (decoding) through `cached_attention`. The queries of both come scaled from
-`layers.Attention`; both make scores ready for the softmax by `mask_scores`; the masks
-of both are made by `layer_masks`. So a soft cap, a sink or another window is a change
-of this file.
+caches (decoding) through `cached_attention`. Both scale their queries and make scores
+ready for the softmax by `mask_scores`; the masks of both are made by `layer_masks`. So
+another scale, a soft cap, a sink or another window is a change of this file.
 """
 
 import functools
@@ -161,7 +160,7 @@ def self_attention(
     times slower on a CPU.
 
     Args:
-      q: [B, S, N, H], scaled.
+      q: [B, S, N, H].
       k: [B, T, K, H]; T is S, or more where earlier columns are read too.
       v: [B, T, K, H].
       mask: [B, S, T] bool, True where attended.
@@ -172,7 +171,8 @@ def self_attention(
     batch, size, heads, head_dim = q.shape
     columns, kv_heads = k.shape[1:3]
     group = heads // kv_heads  # R
-    q = q.transpose(0, 2, 1, 3)  # [B, N, S, H]
+    # Source of the scale, here and below: arXiv 1706.03762, equation 1.
+    q = (q * head_dim**-0.5).transpose(0, 2, 1, 3)  # [B, N, S, H]
     q = q.reshape(batch, kv_heads, group * size, head_dim)  # [B, K, R*S, H]
     scores = jnp.einsum("bkqh,bskh->bkqs", q, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, heads, size, columns)  # [B, N, S, T]
@@ -202,13 +202,14 @@ def cached_attention(
     """One softmax over several caches, for one token of each row.
 
     Args:
-      q: [B, K, R, H], scaled; R = N/K query heads read each key-value head.
+      q: [B, K, R, H]; R = N/K query heads read each key-value head.
       caches: the columns that each row reads.
       masks: [B or 1, T] bool for each of them, True where attended.
 
     Returns:
       [B, K, R, H] float32; scores and softmax in float32.
     """
+    q = q * q.shape[-1] ** -0.5
     scores = [
         mask_scores(cache.scores(q), mask[:, None, None])  # [B, K, R, T]
         for cache, mask in zip(caches, masks, strict=True)

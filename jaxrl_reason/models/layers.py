@@ -11,7 +11,7 @@ from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.sharding import Constrain
 
-# (q [B, S, N, H], scaled; k [B, S, K, H]; v; what differs by layer)
+# (q [B, S, N, H], k [B, S, K, H], v, what differs by layer)
 # -> (context [B, S, N, H], whatever to keep)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
@@ -145,8 +145,7 @@ class Attention(nn.Module):
         k, v = heads["key"], heads["value"]  # [B, S, K, H]
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        # Source of the scale: arXiv 1706.03762, equation 1.
-        q, k = apply_rope(q, rope) * c.head_dim**-0.5, apply_rope(k, rope)
+        q, k = apply_rope(q, rope), apply_rope(k, rope)
         context, kept = attend(q, k, v, of_layer)
         context = self.constrain(context, HEADS)  # [B, S, N, H]
         rows = context.reshape(-1, c.num_heads * c.head_dim)  # [B*S, N*H]

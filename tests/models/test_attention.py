@@ -57,8 +57,7 @@ def test_grouped_attention_is_multi_head_attention_with_repeated_heads(
 ) -> None:
     q = normal(0, 2, 5, 6, 4)
     k, v = normal(1, 2, 5, kv_heads, 4), normal(2, 2, 5, kv_heads, 4)
-    scaled = q * 4**-0.5
-    got = self_attention(scaled, k, v, attention_mask(jnp.ones((2, 5), int)))
+    got = self_attention(q, k, v, attention_mask(jnp.ones((2, 5), int)))
     for b in range(2):
         wide = [np.repeat(np.asarray(x[b]), 6 // kv_heads, axis=1) for x in (k, v)]
         wanted = reference.attention(np.asarray(q[b]), *wide)
@@ -167,7 +166,7 @@ def test_one_softmax_over_shared_prompt_and_own_response(group: int) -> None:
         jnp.arange(width)[None] < jnp.repeat(jnp.array(lengths), samples)[:, None]
     )
     got = cached_attention(
-        q,
+        q * head_dim**0.5,
         [PromptColumns(*shared), ResponseColumns(*own)],
         [shared_mask, jnp.arange(size)[None] < written],
     )

@@ -5,7 +5,7 @@ objectives and reductions. A published method joins one of each. Nothing here kn
 model, a tokenizer, a mesh or a configuration; only jax and chex are imported.
 
 What many methods share is sorted by kind: `reductions`, `logprobs`, `advantages`,
-`returns`, `objectives`, `kl`, `correction`, `masks`, `rewards`, `repetition`,
+`returns`, `turns`, `objectives`, `kl`, `correction`, `masks`, `rewards`, `repetition`,
 `controllers`, `metrics`, `evaluation`. What belongs to one published method is in a
 module of its name: policy losses in `policy`, losses on pairs in `preference`, process
 rewards in `process`, several objectives in `multi_objective`, teachers in
@@ -115,6 +115,7 @@ from jaxrl_reason.losses.policy.dppo import (
     dppo_mask,
 )
 from jaxrl_reason.losses.policy.dr_grpo import dr_grpo_loss
+from jaxrl_reason.losses.policy.gigpo import gigpo_advantages
 from jaxrl_reason.losses.policy.gmpo import gmpo, gmpo_loss
 from jaxrl_reason.losses.policy.gpg import gpg_advantages, gpg_loss, signal_fraction
 from jaxrl_reason.losses.policy.grpo import grpo_loss
@@ -129,6 +130,7 @@ from jaxrl_reason.losses.policy.kl_cov import (
 from jaxrl_reason.losses.policy.luspo import luspo_loss
 from jaxrl_reason.losses.policy.maxrl import maxrl_advantages
 from jaxrl_reason.losses.policy.opo import opo_advantages
+from jaxrl_reason.losses.policy.otb import otb_advantages, sum_squared_probs
 from jaxrl_reason.losses.policy.pass_at_k import pass_at_k_advantages
 from jaxrl_reason.losses.policy.ppo import ppo_loss
 from jaxrl_reason.losses.policy.reinforce import reinforce_loss
@@ -186,6 +188,7 @@ from jaxrl_reason.losses.rewards import (
     difficulty_reward,
     kimi_length_reward,
 )
+from jaxrl_reason.losses.turns import turn_gae, turn_starts
 
 __all__ = [
     "Counts",
@@ -230,6 +233,7 @@ __all__ = [
     "gae",
     "gdpo_advantages",
     "generalized_jsd",
+    "gigpo_advantages",
     "gkd_loss",
     "gmpo",
     "gmpo_loss",
@@ -279,6 +283,7 @@ __all__ = [
     "opd_loss",
     "opo_advantages",
     "orpo_loss",
+    "otb_advantages",
     "overlong_mask",
     "pairwise_ranking_loss",
     "pass_at_k",
@@ -316,6 +321,7 @@ __all__ = [
     "smooth_tchebycheff",
     "soft_overlong_penalty",
     "step_score_gains",
+    "sum_squared_probs",
     "tchebycheff",
     "token_covariance",
     "token_entropy",
@@ -323,6 +329,8 @@ __all__ = [
     "token_mean",
     "token_repetition_penalty",
     "top_k_jsd",
+    "turn_gae",
+    "turn_starts",
     "uncertainty_weighting",
     "value_loss",
     "vapo_loss",

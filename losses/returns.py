@@ -45,17 +45,24 @@ def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
 
 
 def discounted_returns(
-    rewards: ArrayLike, mask: ArrayLike, *, gamma: float | jax.Array = 1.0
+    rewards: ArrayLike,
+    mask: ArrayLike,
+    *,
+    gamma: float | jax.Array = 1.0,
+    bootstrap: ArrayLike | None = None,
 ) -> jax.Array:
     """Discounted sum of the rewards from each token on.
 
-    G_t = r_t + gamma G_{t'}, with t' the next token inside the mask. REINFORCE's
-    reward-to-go (Williams 1992); masked tokens neither end the sum nor discount it.
+    G_t = r_t + gamma G_{t'}, with t' the next token inside the mask, and G = bootstrap
+    after the last. REINFORCE's reward-to-go (Williams 1992); masked tokens neither end
+    the sum nor discount it.
 
     Args:
       rewards: [B, T] token rewards; those outside the mask are ignored.
       mask: [B, T] bool or 0/1.
       gamma: discount per unmasked token, in [0, 1].
+      bootstrap: [B] what is expected after the last token of a response that was cut
+        off, 0 for one that ended; 0 for all if left out.
 
     Returns:
       [B, T] float32, constants, zero outside the mask.
@@ -75,6 +82,7 @@ def discounted_returns(
     _checks.same_shape(2, rewards=rewards, mask=mask)
     _checks.number("gamma", gamma, at_least=0, at_most=1)
     gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
+    start = value_at_end(bootstrap, rewards)
 
     def step(
         later: jax.Array, now: tuple[jax.Array, jax.Array]
@@ -83,7 +91,6 @@ def discounted_returns(
         later = jnp.where(on, reward + gamma * later, later)
         return later, later
 
-    start = jnp.zeros_like(rewards[:, 0])
     _, sums = jax.lax.scan(
         step, start, (zero_masked(rewards, mask).T, mask.T), reverse=True
     )
@@ -97,13 +104,14 @@ def gae(
     *,
     gamma: float | jax.Array = 1.0,
     lam: float | jax.Array = 1.0,
+    bootstrap: ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Generalised advantage estimates and the value targets that belong to them.
 
     delta_t = r_t + gamma v_{t'} - v_t, A_t = delta_t + gamma lam A_{t'}, target_t =
-    A_t + v_t, with t' the next token inside the mask and v = A = 0 after the last.
-    arXiv 1506.02438, equations 11 to 16. A truncated response ends like any other: no
-    value is bootstrapped.
+    A_t + v_t, with t' the next token inside the mask; after the last v = bootstrap and
+    A = 0. arXiv 1506.02438, equations 11 to 16. Without a `bootstrap` a truncated
+    response ends like any other.
 
     Args:
       rewards: [B, T] token rewards.
@@ -111,6 +119,8 @@ def gae(
       mask: [B, T] bool or 0/1; what lies outside is stepped over.
       gamma: discount per unmasked token, in [0, 1].
       lam: in [0, 1], a scalar or [B], one per sequence.
+      bootstrap: [B] the critic's value of the state after the last token of a response
+        that was cut off, 0 for one that ended; 0 for all if left out.
 
     Returns:
       Advantages [B, T] and value targets [B, T], float32 constants, zero outside the
@@ -149,12 +159,24 @@ def gae(
         advantage = jnp.where(on, delta + gamma * lam * next_advantage, next_advantage)
         return (jnp.where(on, value, next_value), advantage), advantage
 
-    start = jnp.zeros_like(rewards[:, 0])
+    start = (value_at_end(bootstrap, rewards), value_at_end(None, rewards))
     _, advantages = jax.lax.scan(
-        step, (start, start), (rewards.T, values.T, mask.T), reverse=True
+        step, start, (rewards.T, values.T, mask.T), reverse=True
     )
     advantages = zero_masked(advantages.T, mask)
     return advantages, advantages + values
+
+
+def value_at_end(bootstrap: ArrayLike | None, rewards: jax.Array) -> jax.Array:
+    """[B]: the value after each row's last token, 0 if left out.
+
+    Made of the rewards, so that it lies where they lie; a sum over no tokens is 0.
+    """
+    zeros = jnp.sum(rewards[:, :0], axis=1)
+    if bootstrap is None:
+        return zeros
+    value = _checks.constant("bootstrap", bootstrap)
+    return zeros + _checks.per_row("bootstrap", value, rewards)[:, 0]
 
 
 def _lambda(lam: float | jax.Array, batch: int) -> jax.Array:

@@ -77,24 +77,34 @@ def unmasked(mask: Array, i: int) -> list[int]:
     return [t for t in range(mask.shape[1]) if mask[i, t] > 0]
 
 
-def discounted_returns(rewards: Array, mask: Array, gamma: float) -> Array:
+def discounted_returns(
+    rewards: Array, mask: Array, gamma: float, bootstrap: Array | None = None
+) -> Array:
     out = np.zeros(rewards.shape)
+    end = np.zeros(len(rewards)) if bootstrap is None else bootstrap
     for i in range(len(rewards)):
         at = unmasked(mask, i)
         for k, t in enumerate(at):
             out[i, t] = sum(gamma**j * rewards[i, s] for j, s in enumerate(at[k:]))
+            out[i, t] += gamma ** (len(at) - k) * end[i]
     return out
 
 
 def gae(
-    rewards: Array, values: Array, mask: Array, gamma: float, lam: Array | float
+    rewards: Array,
+    values: Array,
+    mask: Array,
+    gamma: float,
+    lam: Array | float,
+    bootstrap: Array | None = None,
 ) -> tuple[Array, Array]:
     """The sum of section 3 of the paper, (gamma lam)^l delta_{t+l}, term by term."""
     lam = np.broadcast_to(np.asarray(lam, np.float64), rewards.shape[:1])
+    end = np.zeros(len(rewards)) if bootstrap is None else bootstrap
     out = np.zeros(rewards.shape)
     for i in range(len(rewards)):
         at = unmasked(mask, i)
-        after = [values[i, t] for t in at[1:]] + [0.0]
+        after = [values[i, t] for t in at[1:]] + [end[i]]
         delta = [
             rewards[i, t] + gamma * v - values[i, t]
             for t, v in zip(at, after, strict=True)

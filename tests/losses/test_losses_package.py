@@ -31,8 +31,8 @@ SIGNATURES = {
     "chunked_logprobs": (
         "hidden, unembed, tokens, *, temperature=1.0, chunk_size=1024, vocab_size=None"
     ),
-    "discounted_returns": "rewards, mask, *, gamma=1.0",
-    "gae": "rewards, values, mask, *, gamma=1.0, lam=1.0",
+    "discounted_returns": "rewards, mask, *, gamma=1.0, bootstrap=None",
+    "gae": "rewards, values, mask, *, gamma=1.0, lam=1.0, bootstrap=None",
     "grpo_advantages": (
         "rewards, group_ids, *, num_groups, ddof=1, eps=1e-06, valid=None"
     ),

@@ -95,6 +95,50 @@ def test_identities() -> None:
     close(gae(rewards, 0 * values, mask)[0], returns)
 
 
+# A response that was cut off.
+
+TAIL = np.array([2.0, 0.0, -1.0], np.float32)
+
+
+def test_a_value_after_the_end_by_hand() -> None:
+    rewards, mask = np.array([[0.0, 1.0, 9.0]]), np.array([[1, 1, 0]])
+    values, tail = np.array([[0.5, 0.25, 9.0]]), np.array([2.0])
+    returns = discounted_returns(rewards, mask, gamma=0.5, bootstrap=tail)
+    close(returns, [[1.0, 2.0, 0.0]])  # 0.5 (1 + 0.5 * 2), 1 + 0.5 * 2
+    advantages, targets = gae(rewards, values, mask, gamma=0.5, lam=0.5, bootstrap=tail)
+    # deltas 0 + 0.125 - 0.5 and 1 + 1 - 0.25
+    close(advantages, [[-0.375 + 0.25 * 1.75, 1.75, 0.0]])
+    close(targets, [[0.5625, 2.0, 0.0]])
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.95), (1.0, 0.0)])
+def test_a_value_after_the_end_is_the_references(gamma: float, lam: float) -> None:
+    rewards, values, mask = random_inputs(4)
+    close(
+        discounted_returns(rewards, mask, gamma=gamma, bootstrap=TAIL),
+        reference.discounted_returns(rewards, mask, gamma, TAIL),
+    )
+    found = gae(rewards, values, mask, gamma=gamma, lam=lam, bootstrap=TAIL)
+    expected = reference.gae(rewards, values, mask, gamma, lam, TAIL)
+    for x, y in zip(found, expected, strict=True):
+        close(x, y)
+
+
+def test_a_value_after_the_end_is_that_of_the_rest() -> None:
+    """Cutting a response and handing its value on loses nothing."""
+    rewards, values, _ = random_inputs(5)
+    ones = np.ones((3, 6))
+    settings = {"gamma": 0.9, "lam": 1.0}
+    whole = discounted_returns(rewards, ones, gamma=0.9)
+    rest = np.asarray(whole)[:, 4]
+    head = (rewards[:, :4], values[:, :4], ones[:, :4])
+    close(discounted_returns(head[0], head[2], gamma=0.9, bootstrap=rest), whole[:, :4])
+    close(gae(*head, **settings, bootstrap=rest)[1], whole[:, :4])
+    # 0 is a response that ended.
+    zeros = np.zeros(3)
+    close(gae(*head, **settings, bootstrap=zeros)[0], gae(*head, **settings)[0])
+
+
 def test_rewards_at_end() -> None:
     mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]])
     found = rewards_at_end(np.array([2.0, 3.0, 4.0]), mask)
@@ -141,6 +185,10 @@ def test_vmap_and_bfloat16() -> None:
             r"lam must be in \[0, 1\], got -0.1",
         ),
         (lambda r, v, m: lib.gae(r, v, m, lam=np.ones(2)), r"\[3\], got \[2\]"),
+        (
+            lambda r, v, m: lib.gae(r, v, m, bootstrap=np.ones((3, 6))),
+            r"bootstrap must have shape \[3\], one per row of the mask, got \[3, 6\]",
+        ),
         (lambda r, v, m: lib.discounted_returns(r[0], m), "2 axes"),
         (lambda r, v, m: lib.discounted_returns(r, m, gamma=np.nan), "got nan"),
         (lambda r, v, m: rewards_at_end(r, m), r"shape \[3\]"),

@@ -1,0 +1,138 @@
+"""OTB: for each token the baseline of least variance, from a group of responses."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import read_groups, zero_masked
+from jaxrl_reason.losses.returns import discounted_returns
+
+
+def sum_squared_probs(
+    logits: ArrayLike, *, temperature: float | jax.Array = 1.0
+) -> jax.Array:
+    """The sum over the vocabulary of the squared probabilities.
+
+    sum_v p_v^2 = exp(logsumexp(2 z) - 2 logsumexp(z)), z the logits by the temperature:
+    1 where the policy is certain, 1/V where it knows nothing. For `otb_advantages`.
+
+    Args:
+      logits: [..., V]; a constant.
+      temperature: of the sampling, > 0.
+
+    Returns:
+      [...] float32 constants in (0, 1].
+
+    Raises:
+      ValueError: no vocabulary axis, or `temperature` <= 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import sum_squared_probs
+      >>> logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0]]))
+      >>> [round(x, 4) for x in sum_squared_probs(logits).tolist()]
+      [0.5, 0.625]
+    """
+    logits = _checks.constant("logits", logits)
+    if logits.ndim < 1 or logits.shape[-1] < 1:
+        raise ValueError(f"logits must have shape [B, T, V], got {list(logits.shape)}")
+    _checks.number("temperature", temperature, above=0)
+    probs = jax.nn.softmax(logits / temperature, axis=-1)
+    return jax.lax.stop_gradient(jnp.sum(jnp.square(probs), axis=-1))
+
+
+def otb_advantages(
+    token_rewards: ArrayLike,
+    logprobs: ArrayLike,
+    squared_probs: ArrayLike,
+    group_ids: ArrayLike,
+    mask: ArrayLike,
+    *,
+    num_groups: int,
+    weights: ArrayLike | None = None,
+    zero_tail: bool = False,
+    valid: ArrayLike | None = None,
+) -> jax.Array:
+    """Returns minus a baseline for each token, weighted by the gradient so far.
+
+    A_it = G_it - B_t, B_t = sum_i W_it G_it / sum_i W_it over the responses of the
+    group that have a t-th token, W_it = sum_{j <= t} (1 - 2 p_ij + sum_v p_ijv^2): the
+    squared norm of the gradient in the logits, summed from the first token on. OTB,
+    arXiv 2602.07078 (read in verl's documentation and code of January 2026; equation
+    numbers not checked). Tokens are counted inside the mask, as in verl's variant for
+    several turns; masked tokens change nothing. With `weights` w each summand is
+    multiplied by w_ij^2. A group of one gets 0, where verl leaves it its return.
+
+    Args:
+      token_rewards: [B, T]; those outside the mask are ignored. An outcome:
+        `rewards_at_end`.
+      logprobs: [B, T] of the tokens under the policy that sampled.
+      squared_probs: [B, T] `sum_squared_probs` of the same policy.
+      group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
+      mask: [B, T] bool or 0/1.
+      num_groups: static.
+      weights: [B, T] importance weights that the loss will multiply by; 1 if left out.
+      zero_tail: no baseline where a single response of the group is left: A = G there
+        instead of 0. verl's `handle_zero_tail`.
+      valid: [B] bool or 0/1; the others are left out and get 0.
+
+    Returns:
+      [B, T] float32 constants, zero outside the mask; exactly 0 where all returns of
+      the group are equal.
+
+    Raises:
+      ValueError: shapes differ, or `num_groups` is no size.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import otb_advantages
+      >>> rewards, mask = jnp.array([[0.0, 1.0], [0.0, 0.0]]), jnp.ones((2, 2))
+      >>> logprobs = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.5]]))
+      >>> squares = jnp.array([[0.5, 0.5], [0.5, 0.5]])  # W = .5, 1 and 1, 1.5
+      >>> ids = jnp.array([0, 0])
+      >>> found = otb_advantages(rewards, logprobs, squares, ids, mask, num_groups=1)
+      >>> [[round(x, 4) for x in row] for row in found.tolist()]
+      [[0.6667, 0.6], [-0.3333, -0.4]]
+    """
+    rewards = _checks.constant("token_rewards", token_rewards)
+    logprobs = _checks.constant("logprobs", logprobs)
+    squares = _checks.constant("squared_probs", squared_probs)
+    mask = _checks.as_bool(mask)
+    _checks.same_shape(
+        2, token_rewards=rewards, logprobs=logprobs, squared_probs=squares, mask=mask
+    )
+    ids, member, number = read_groups(group_ids, num_groups, valid)
+    mask &= _checks.per_row("group_ids", member, mask)
+
+    energy = 1.0 - 2.0 * jnp.exp(logprobs) + squares  # [B, T]
+    if weights is not None:
+        weights = _checks.constant("weights", weights)
+        energy = energy * jnp.square(
+            _checks.broadcast_to_tokens("weights", weights, mask)
+        )
+    energy = zero_masked(jnp.maximum(energy, 0.0), mask)
+    returns = discounted_returns(rewards, mask)
+    # The n-th token of each row into column n: the masked ones go behind.
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    w = jnp.take_along_axis(jnp.cumsum(energy, axis=1), order, axis=1)
+    g = jnp.take_along_axis(returns, order, axis=1)
+    alive = jnp.take_along_axis(mask, order, axis=1)
+
+    def per_group(x: jax.Array) -> jax.Array:
+        """[B, T] -> [num_groups, T] sums over the responses that have the token."""
+        return jax.ops.segment_sum(jnp.where(alive, x, 0.0), ids, number)
+
+    count = per_group(jnp.ones_like(g))
+    low = jax.ops.segment_min(jnp.where(alive, g, jnp.inf), ids, number)
+    above = jnp.where(alive, g - low[ids], 0.0)  # equal returns are exactly 0
+    # Tokens without a gradient weigh the same: their baseline is the mean.
+    silent = per_group(w) == 0
+    w = jnp.where(silent[ids], 1.0, w)
+    baseline = per_group(w * above) / jnp.maximum(per_group(w), 1e-30)
+    found = above - baseline[ids]
+    if zero_tail:
+        found = jnp.where(count[ids] == 1, g, found)
+    place = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+    found = jnp.take_along_axis(found, place, axis=1)
+    return jax.lax.stop_gradient(zero_masked(found, mask))

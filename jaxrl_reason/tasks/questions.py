@@ -11,7 +11,7 @@ from jaxrl_reason.grading.final_answer import (
     Verify,
     grade_final_answer,
 )
-from jaxrl_reason.tasks.task import Graded, without_end
+from jaxrl_reason.tasks.task import Graded
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 
@@ -85,7 +85,7 @@ class QuestionTask:
           The verdict; `format_ok` says that a final answer was found, right or wrong.
         """
         grade = grade_final_answer(
-            without_end(response_text, self.tokenizer),
+            response_text,
             problem.answer,
             extract=self.extract,
             verify=self.verify,

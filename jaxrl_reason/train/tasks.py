@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question, QuestionTask, all_eos_token_ids
 from jaxrl_reason.tasks.reward_task import RewardTask, load_function
 from jaxrl_reason.tasks.row_questions import row_questions
-from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.tasks.task import Task, without_end
 from jaxrl_reason.tasks.word_arithmetic import (
     INSTRUCTION,
     arithmetic,
@@ -184,6 +184,19 @@ def hinted_prompt(task: Task[Any], problem: Question, hint: str) -> list[int]:
     return task.prompt_tokens(dataclasses.replace(problem, question=told))
 
 
+def extract_before_end(
+    tokenizer: Tokenizer, extract: Callable[[str], str | None], text: str
+) -> str | None:
+    """The final answer of a response whose end token has a text of its own.
+
+    Args:
+      tokenizer: one of characters, which writes its end token out.
+      extract: finds the answer.
+      text: of the response, that of the end token at its end.
+    """
+    return extract(without_end(text, tokenizer))
+
+
 def build_task(
     settings: TrainSettings,
     problems: Problems,
@@ -199,6 +212,9 @@ def build_task(
       verify: decides by algebra on answers of unequal form, as a `MathVerifier` does.
     """
     task = _base_task(settings, problems, tokenizer)
+    if tokenizer is None and isinstance(task, QuestionTask):
+        extract = partial(extract_before_end, task.tokenizer, task.extract)
+        task = dataclasses.replace(task, extract=extract)
     if verify is not None and isinstance(task, QuestionTask):
         task = dataclasses.replace(task, verify=verify)
     if settings.reward is None:

@@ -166,3 +166,16 @@ def test_groups_whose_rewards_differ_carry_signal():
     scored = dataclasses.replace(ROLLOUTS, rewards=np.float32([[1, 1], [1, 0]]))
     kept = mine.dynamic_sampling.keep_groups(scored)
     assert kept.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("extract", ["marked", "last_number"])
+def test_the_text_of_a_new_models_end_token_is_no_part_of_an_answer(tmp_path, extract):
+    source = write(tmp_path / "a.jsonl", sums(20))
+    settings = settings_of(source, extract=extract)
+    problems = load_problems(settings)
+    task = build_task(settings, problems, None)
+    end = task.tokenizer.decode([task.tokenizer.eos_token_id])
+    assert end == "<end>"
+    question = problems.train[0]
+    graded = task.grade(question, f"#### {question.answer}{end}", False)
+    assert (graded.correct, graded.parsed) == (True, question.answer)

@@ -77,7 +77,7 @@ def k3(new: np.ndarray, ref: np.ndarray) -> np.ndarray:
 def evaluate() -> dict[str, Any]:
     """All cases as what goes into the file."""
     # Imported for what they register.
-    for topic in ("advantages", "losses", "kl", "pairs"):
+    for topic in ("advantages", "losses", "kl", "pairs", "recent"):
         importlib.import_module(f"tests.losses.library_{topic}")
 
     plain = {name: np.asarray(c.formula()).tolist() for name, c in SAME.items()}

@@ -28,7 +28,7 @@ from jaxrl_reason.learner.state import OptimizerSettings, TrainState, init_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
-from jaxrl_reason.runs.metrics import Row, read_metrics
+from jaxrl_reason.runs.metrics_log import Row, read_metrics
 from jaxrl_reason.runs.plots import plot_comparison
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import open_run

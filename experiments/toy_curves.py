@@ -36,7 +36,7 @@ from experiments.toys.toy_rounds import ROUNDS, run_rounds
 from experiments.toys.toy_setup import SETUP, ToySetup, method_learner, run_method
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.recipes import RECIPES
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 # Clip 0.2 / 0.2, the mean over sequences, no KL, no filter: what others stand beside.

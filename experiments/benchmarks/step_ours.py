@@ -23,7 +23,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner, init_rl_state
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import (
     BatchSettings,
     SamplingSettings,

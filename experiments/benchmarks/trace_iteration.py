@@ -28,7 +28,7 @@ from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import init_rl_state
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = tuple(ROOT / name for name in ("jaxrl_reason", "losses", "sharding"))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.toys.toy_setup import ToySetup, run_method
 from jaxrl_reason.rl.method import Method
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 # Arm -> the rows of each of its seeds.
 Runs = Mapping[str, Sequence[Sequence[Row]]]

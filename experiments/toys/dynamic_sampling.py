@@ -29,7 +29,7 @@ from experiments.toys.toy_setup import SETUP, ToySetup
 from experiments.toys.toy_tasks import CountDown
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 GOAL = 0.95
 WINDOW = 3  # steps that the accuracy is averaged over

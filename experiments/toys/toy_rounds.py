@@ -40,7 +40,7 @@ from jaxrl_reason.offline.sample_rounds import (
     build_round_sampler,
 )
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 # The published settings of each, all on pairs of the policy's own responses.
 PREFERENCE: Mapping[str, PreferenceMethod] = MappingProxyType(

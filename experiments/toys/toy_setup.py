@@ -47,7 +47,7 @@ from jaxrl_reason.rl.rl_learner import (
     build_rl_learner,
     init_rl_state,
 )
-from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sharding import (
     BatchSharding,
     ShardingRules,

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxrl_reason.game.game_settings import GameSettings
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 
 def game_metrics(

@@ -66,7 +66,7 @@ PROVER_VERIFIER = GameRecipe(
     not_published=(
         "penalty of the rewards cgc: -2 here, from a secondary source",
         "lam, the weight of the verifier's squared scores: 0.01 here",
-        "rounds, steps per round, pairs per problem: not in what we read",
+        "rounds, steps per round, pairs per problem: not in our sources",
         "whether the prover restarts in each round: here it continues",
         "when sneaky solutions no longer convince: at most 5% of the pairs here",
     ),

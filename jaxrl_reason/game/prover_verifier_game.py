@@ -33,7 +33,7 @@ from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import draw_groups, rl_iteration
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 
 # rollouts without roles -> scores [P, G]
 ScoreRollouts = Callable[[Rollouts], np.ndarray]

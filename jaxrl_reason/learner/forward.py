@@ -142,11 +142,11 @@ def _gathered_once(
         for here in (True, False)
     )
 
-    def gather(share: jax.Array) -> jax.Array:
+    def gather(part: jax.Array) -> jax.Array:
         for dimension, axes in enumerate((rules.mesh_axes("embed"), inside)):
             if axes:
-                share = jax.lax.all_gather(share, axes, axis=dimension, tiled=True)
-        return share
+                part = jax.lax.all_gather(part, axes, axis=dimension, tiled=True)
+        return part
 
     # Without check_vma a copy's gradient is split first and what is left of it summed
     # over further devices (`data`) then; and the loop may start from zeros, which

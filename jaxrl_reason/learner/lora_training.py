@@ -80,8 +80,8 @@ def init_policy_state(
 def lora_objective(objective: Objective, settings: LoraSettings) -> Objective:
     """The objective as one of the factors alone, the base given by keyword.
 
-    `make_update` hands it on from `update(state, batch, live, base=...)`: an argument
-    of the compiled step, neither differentiated nor donated.
+    `make_update` passes it on from `update(state, batch, num_active, base=...)`: an
+    argument of the compiled step, neither differentiated nor donated.
     """
 
     def of_factors(

@@ -27,7 +27,7 @@ from jaxrl_reason.losses import (
     combine_gradients,
     uncertainty_weighting,
 )
-from jaxrl_reason.runs.metrics import add_metrics
+from jaxrl_reason.runs.metrics_log import add_metrics
 
 Params = Any
 
@@ -40,7 +40,7 @@ def make_multi_objective_update(
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A jitted step (state, batch, live) -> (state, metrics), as of `make_update`.
+    """A jitted step (state, batch, num_active) -> (state, metrics), as `make_update`.
 
     Every objective has its own forward and backward pass over the micro-batches. The
     state is donated.
@@ -48,7 +48,7 @@ def make_multi_objective_update(
     Args:
       objectives: K functions (params, batch, counts) -> (share of the loss, metrics).
       combine: (losses [K], gradients, update number) -> weights [K] of the gradients;
-        what the step is given after `live` follows.
+        what the step is given after `num_active` follows.
       optimizer: applied once, to the combined gradient.
       num_groups: of the mini-batch.
       of_minibatch: as in `make_update`, for every objective.
@@ -65,10 +65,10 @@ def make_multi_objective_update(
     _check_objectives(objectives)
 
     def update(
-        state: TrainState, batch: TrainBatch, live: jax.Array, *given: Any
+        state: TrainState, batch: TrainBatch, num_active: jax.Array, *given: Any
     ) -> tuple[TrainState, Metrics]:
         losses, metrics, gradients = objective_gradients(
-            objectives, state.params, batch, live, num_groups, of_minibatch
+            objectives, state.params, batch, num_active, num_groups, of_minibatch
         )
         weights = combine(losses, gradients, state.step, *given)
         state, more = apply_gradients(
@@ -83,17 +83,17 @@ def objective_gradients(
     objectives: Sequence[Objective],
     params: Params,
     batch: TrainBatch,
-    live: jax.Array,
+    num_active: jax.Array,
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> tuple[jax.Array, Metrics, list[Params]]:
-    """Losses [K], metrics and K gradients over the first `live` micro-batches."""
+    """Losses [K], metrics and K gradients over the first `num_active` micro-batches."""
     counts = minibatch_counts(batch, num_groups)
     named = {} if of_minibatch is None else of_minibatch(batch)
     losses, gradients, metrics = [], [], dict[str, Any]()
     for objective in objectives:
         loss, found, grads = accumulate_gradients(
-            partial(objective, **named), params, batch, live, counts
+            partial(objective, **named), params, batch, num_active, counts
         )
         losses.append(loss)
         gradients.append(grads)
@@ -125,10 +125,15 @@ def make_uncertainty_update(
     _check_objectives(objectives)
 
     def update(
-        state: TrainState, batch: TrainBatch, live: jax.Array
+        state: TrainState, batch: TrainBatch, num_active: jax.Array
     ) -> tuple[TrainState, Metrics]:
         losses, metrics, gradients = objective_gradients(
-            objectives, state.params["model"], batch, live, num_groups, of_minibatch
+            objectives,
+            state.params["model"],
+            batch,
+            num_active,
+            num_groups,
+            of_minibatch,
         )
         s = state.params["log_variances"]
         weights, slope = jax.grad(uncertainty_weighting, argnums=(0, 1))(losses, s)
@@ -224,8 +229,8 @@ def component_advantages(
         in_axes=1,
         out_axes=1,
     )
-    live = jnp.asarray(mask).astype(bool)
-    return jnp.where(live[:, :, None], each(components)[:, None, :], 0.0)
+    inside = jnp.asarray(mask).astype(bool)
+    return jnp.where(inside[:, :, None], each(components)[:, None, :], 0.0)
 
 
 def _check_objectives(objectives: Sequence[Objective]) -> None:

@@ -93,9 +93,9 @@ class Packing:
 
     Attributes:
       shape: of a micro-batch.
-      num_micro: micro-batches allocated, a static number; the first `live` hold
+      num_micro: micro-batches allocated, a static number; the first `num_active` hold
         sequences.
-      live: micro-batches that hold sequences.
+      num_active: micro-batches that hold sequences.
       micro: [B] micro-batch of each sequence.
       row: [B] row in it.
       slot: [B] slot of the micro-batch, of which each row has `shape.slots`.
@@ -106,7 +106,7 @@ class Packing:
 
     shape: PackingShape
     num_micro: int
-    live: int
+    num_active: int
     micro: np.ndarray
     row: np.ndarray
     slot: np.ndarray
@@ -184,10 +184,12 @@ def plan_packing(
         row[i], slot[i], column[i] = r, used[r], shape.width - room[r]
         room[r] -= own[i]
         used[r] += 1
-    live = max(1, -(-opened // shape.rows))
+    num_active = max(1, -(-opened // shape.rows))
     micro, row = np.divmod(row, shape.rows)
     slot += row * shape.slots
-    return Packing(shape, num_micro, live, micro, row, slot, column, trunk, segment)
+    return Packing(
+        shape, num_micro, num_active, micro, row, slot, column, trunk, segment
+    )
 
 
 def packing_order(

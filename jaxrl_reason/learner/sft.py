@@ -98,7 +98,7 @@ class SFTLearner:
       settings: sizes.
       batch_sharding: where batches live.
       learning_rate: number of updates made -> the rate.
-      update: f(state, micro-batches, live) -> (state, metric pairs); jitted.
+      update: f(state, micro-batches, num_active) -> (state, metric pairs); jitted.
     """
 
     settings: SFTSettings
@@ -151,6 +151,6 @@ def sft_update(
     batch, plan = pack_examples(learner.settings, examples)
     tokens = sum(len(p) + len(r) for p, r in examples)
     state, pairs = learner.update(
-        state, learner.batch_sharding.put_micro_batches(batch), plan.live
+        state, learner.batch_sharding.put_micro_batches(batch), plan.num_active
     )
     return state, pairs, tokens

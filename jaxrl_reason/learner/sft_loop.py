@@ -10,7 +10,7 @@ from jaxrl_reason.learner.sft import Example, SFTLearner, sft_update
 from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import Row, finish_metrics
 
 
 def train_sft(

@@ -1,9 +1,9 @@
 """One optimiser step over any number of micro-batches, compiled once.
 
-The batch is allocated for the worst case and the loop runs over the live micro-batches
-only: short responses cost less, and nothing is compiled again. The loss of a
-micro-batch is its share of the mini-batch's loss (losses take the counts of the whole
-mini-batch), so gradients are summed, never averaged.
+The batch is allocated for the worst case and the loop runs over the active
+micro-batches only: short responses cost less, and nothing is compiled again. The loss
+of a micro-batch is its part of the mini-batch's loss (losses take the counts of the
+whole mini-batch), so gradients are summed, never averaged.
 """
 
 from collections.abc import Callable
@@ -45,10 +45,10 @@ def accumulate_gradients(
     objective: Objective,
     params: Params,
     batch: TrainBatch,
-    live: jax.Array,
+    num_active: jax.Array,
     counts: Counts,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Sums loss, metrics and gradients over the first `live` micro-batches."""
+    """Sums loss, metrics and gradients over the first `num_active` micro-batches."""
     grad_fn = jax.value_and_grad(objective, has_aux=True)
 
     def one(k: jax.Array) -> tuple[jax.Array, Metrics, Params]:
@@ -58,7 +58,7 @@ def accumulate_gradients(
     shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(
-        0, live, lambda k, total: jax.tree.map(jnp.add, total, one(k)), zeros
+        0, num_active, lambda k, total: jax.tree.map(jnp.add, total, one(k)), zeros
     )
 
 
@@ -92,7 +92,7 @@ def make_update(
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A jitted step (state, batch [K, ...], live, **named) -> (state, metrics).
+    """A jitted step (state, batch [K, ...], num_active, **named) -> (state, metrics).
 
     The state is donated. Metrics are (total, count) pairs over the mini-batch. The
     objective is handed by keyword what the step is, and what `of_minibatch` makes of
@@ -100,12 +100,12 @@ def make_update(
     """
 
     def update(
-        state: TrainState, batch: TrainBatch, live: jax.Array, **given: jax.Array
+        state: TrainState, batch: TrainBatch, num_active: jax.Array, **given: jax.Array
     ) -> tuple[TrainState, Metrics]:
         counts = minibatch_counts(batch, num_groups)
         named = given if of_minibatch is None else {**given, **of_minibatch(batch)}
         loss, metrics, grads = accumulate_gradients(
-            partial(objective, **named), state.params, batch, live, counts
+            partial(objective, **named), state.params, batch, num_active, counts
         )
         state, more = apply_gradients(state, grads, optimizer)
         return state, {**metrics, **more, "loss": (loss, jnp.ones(()))}
@@ -116,17 +116,17 @@ def make_update(
 def make_scorer(
     score: Callable[[Params, TrainBatch], jax.Array],
 ) -> Callable[[Params, TrainBatch, jax.Array], jax.Array]:
-    """A jitted forward pass (params, batch [K, ...], live) -> [K, Q, T].
+    """A jitted forward pass (params, batch [K, ...], num_active) -> [K, Q, T].
 
-    `score` gives [Q, T] for one micro-batch; rows past `live` are zero.
+    `score` gives [Q, T] for one micro-batch; rows past `num_active` are zero.
     """
 
-    def run(params: Params, batch: TrainBatch, live: jax.Array) -> jax.Array:
+    def run(params: Params, batch: TrainBatch, num_active: jax.Array) -> jax.Array:
         def one(k: jax.Array, out: jax.Array) -> jax.Array:
             x = score(params, micro_batch(batch, k))
             return jax.lax.dynamic_update_index_in_dim(out, x, k, 0)
 
         empty = jnp.zeros(batch.mask.shape, jnp.float32)  # [K, Q, T]
-        return jax.lax.fori_loop(0, live, one, empty)
+        return jax.lax.fori_loop(0, num_active, one, empty)
 
     return jax.jit(run)

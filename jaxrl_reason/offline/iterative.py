@@ -35,7 +35,7 @@ from jaxrl_reason.offline.sample_rounds import (
 )
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import (
+from jaxrl_reason.runs.metrics_log import (
     Pairs,
     Row,
     add_metrics,

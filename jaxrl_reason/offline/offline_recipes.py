@@ -38,7 +38,7 @@ from jaxrl_reason.offline.preference_methods import (
 )
 from jaxrl_reason.offline.preference_training import train_on_pairs
 
-_RUN = "learning rate, batch, epochs: not in what we read"
+_RUN = "learning rate, batch, epochs: not in our sources"
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ SIMPO = _pairs(
     simpo(beta=2.5, gamma=1.375),
     "2405.14734",
     learning_rate=1e-6,
-    not_published=("batch, epochs: not in what we read",),
+    not_published=("batch, epochs: not in our sources",),
 )
 ORPO = _pairs(
     orpo(lam=0.1),
     "2403.07691",
     learning_rate=5e-6,
-    not_published=("batch, epochs: not in what we read",),
+    not_published=("batch, epochs: not in our sources",),
 )
 NCA = _pairs(nca(beta=0.01), "2402.05369")
 LIGHT_R1_DPO = _pairs(

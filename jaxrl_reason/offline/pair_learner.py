@@ -25,8 +25,8 @@ class PairLearner(Generic[MethodT]):
       method: the loss and what it takes.
       batch_sharding: puts batches on the mesh.
       optimizer: of every training that starts.
-      score: (params, batch, live) -> a number per response token.
-      update: (state, batch, live) -> the next state and the metrics.
+      score: (params, batch, num_active) -> a number per response token.
+      update: (state, batch, num_active) -> the next state and the metrics.
     """
 
     settings: PreferenceSettings

@@ -125,7 +125,7 @@ def plan_together(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
     return Packing(
         shape=shape,
         num_micro=plan.num_micro,
-        live=plan.live,
+        num_active=plan.num_active,
         micro=np.repeat(plan.micro, k),
         row=np.repeat(plan.row, k),
         slot=slot,

@@ -21,7 +21,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.offline.pair_learner import PairLearner, build_pair_learner
 from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings, pack_pairs
 from jaxrl_reason.offline.preference_methods import PreferenceMethod
-from jaxrl_reason.runs.metrics import (
+from jaxrl_reason.runs.metrics_log import (
     Pairs,
     Row,
     add_metrics,
@@ -38,11 +38,11 @@ class PairBatch:
 
     Attributes:
       batch: the packed pairs.
-      live: micro-batches that hold pairs.
+      num_active: micro-batches that hold pairs.
     """
 
     batch: TrainBatch
-    live: int
+    num_active: int
 
 
 def build_preference_learner(
@@ -146,10 +146,10 @@ def prepare_pairs(
         if reference is None:
             raise ValueError(f"{learner.method.name} must have a reference, got None")
         scores = learner.score(
-            reference, learner.batch_sharding.put_micro_batches(batch), plan.live
+            reference, learner.batch_sharding.put_micro_batches(batch), plan.num_active
         )
         batch = batch.with_inputs(ref_logprobs=np.asarray(scores))
-    return PairBatch(batch, plan.live)
+    return PairBatch(batch, plan.num_active)
 
 
 def preference_update(
@@ -157,7 +157,9 @@ def preference_update(
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step; the state is donated, the metric pairs stay on the device."""
     return learner.update(
-        state, learner.batch_sharding.put_micro_batches(prepared.batch), prepared.live
+        state,
+        learner.batch_sharding.put_micro_batches(prepared.batch),
+        prepared.num_active,
     )
 
 

@@ -8,7 +8,7 @@ from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 # (policy, index of the round) -> policy, metrics, what was sampled. The policy is kept.
 OneRound = Callable[[TrainState, int], tuple[TrainState, Row, Rollouts]]

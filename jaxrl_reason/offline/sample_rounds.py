@@ -12,7 +12,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.offline.preference_batch import Pair
 from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.tasks.task import Task, TaskWrapper

@@ -116,7 +116,7 @@ PPM = RankingRecipe(
         "problems": 747_000,
     },
     not_published=(
-        "learning rate, batch, epochs: not in what we read",
+        "learning rate, batch, epochs: not in our sources",
         "a positive whose Q is not above a negative's: left out here",
     ),
     not_built=("the tree search that makes the Q values, and its code execution",),

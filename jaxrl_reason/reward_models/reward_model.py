@@ -24,7 +24,7 @@ from jaxrl_reason.offline.preference_training import even_batches
 from jaxrl_reason.reward_models.reward_batch import Comparison, pack_comparisons
 from jaxrl_reason.reward_models.reward_methods import RankingMethod
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import (
+from jaxrl_reason.runs.metrics_log import (
     Pairs,
     Row,
     add_metrics,
@@ -163,7 +163,7 @@ def train_on_comparisons(
             chosen = [comparisons[i] for i in places]
             batch, plan = pack_comparisons(s, chosen, learner.method.candidates)
             state, metrics = learner.update(
-                state, learner.batch_sharding.put_micro_batches(batch), plan.live
+                state, learner.batch_sharding.put_micro_batches(batch), plan.num_active
             )
             total = add_metrics(total, metrics)
             updates += 1
@@ -215,7 +215,7 @@ def score_tokens(
             response_width=s.max_response,
         )
         found = learner.score(
-            params, learner.batch_sharding.put_micro_batches(batch), plan.live
+            params, learner.batch_sharding.put_micro_batches(batch), plan.num_active
         )
         out[rows, : s.max_response] = np.asarray(found)[plan.micro, plan.slot]
     mask = np.arange(t) < rollouts.lengths[..., None]  # [P, G, T]

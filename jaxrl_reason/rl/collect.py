@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate, without_failed
-from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding

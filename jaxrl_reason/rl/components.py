@@ -17,7 +17,7 @@ import numpy as np
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
 
@@ -135,7 +135,7 @@ class ComponentLearner:
         learner: "RLLearner",
         state: "RLState",
         batch: TrainBatch,
-        live: Any,
+        num_active: Any,
         update: int,
     ) -> dict[str, jax.Array]:
         """Inputs of the loss that need the whole mini-batch and the policy of now.
@@ -144,7 +144,7 @@ class ComponentLearner:
           learner: of the run.
           state: whose policy is the one before this update.
           batch: the mini-batch, on the mesh.
-          live: its micro-batches that hold sequences.
+          num_active: its micro-batches that hold sequences.
           update: number of the mini-batch in this step.
         """
         return {}

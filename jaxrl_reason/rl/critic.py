@@ -22,7 +22,7 @@ from jaxrl_reason.rl.minibatches import (
     run_updates,
     score_sequences,
 )
-from jaxrl_reason.runs.metrics import Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding
 
 if TYPE_CHECKING:

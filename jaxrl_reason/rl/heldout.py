@@ -9,7 +9,7 @@ import jax
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task

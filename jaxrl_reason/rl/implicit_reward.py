@@ -20,7 +20,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Experience, LossFn
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
-from jaxrl_reason.runs.metrics import Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import Row, finish_metrics
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState

@@ -22,7 +22,7 @@ from jaxrl_reason.rl.method import Advantages, Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import PhaseTimer, Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
 
 
 def rl_iteration(
@@ -222,11 +222,13 @@ def update_policy(
         given["base"] = state.base
 
     def more_inputs(
-        policy: TrainState, minibatch: TrainBatch, live: Any, update: int
+        policy: TrainState, minibatch: TrainBatch, num_active: Any, update: int
     ) -> Mapping[str, Any]:
         now, found = replace(state, policy=policy), dict[str, Any]()
         for component in learner.components:
-            found |= component.minibatch_inputs(learner, now, minibatch, live, update)
+            found |= component.minibatch_inputs(
+                learner, now, minibatch, num_active, update
+            )
         return found
 
     done = int(state.policy.step)

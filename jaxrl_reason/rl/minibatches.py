@@ -30,7 +30,7 @@ from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import LoraSettings, Transformer
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Pairs
+from jaxrl_reason.runs.metrics_log import Pairs
 from jaxrl_reason.sharding import BatchSharding
 
 Params = Any
@@ -163,13 +163,14 @@ def run_updates(
     """One optimiser step per mini-batch, of a policy, a critic or a reward model.
 
     Args:
-      update: (state, batch, live, **given) -> (state, metrics), as `make_update` makes.
+      update: (state, batch, num_active, **given) -> (state, metrics), of
+        `make_update`.
       state: donated.
       minibatches: packed sequences.
       inputs: arrays [B, ...] of the whole batch that the objective reads.
       batch_sharding: puts batches on the mesh.
-      more_inputs: f(state, batch, live, number of the mini-batch), for inputs that
-        need the state of now.
+      more_inputs: f(state, batch, num_active, number of the mini-batch), for inputs
+        that need the current state.
       **given: of each update.
 
     Returns:
@@ -179,10 +180,12 @@ def run_updates(
     for i, m in enumerate(minibatches):
         own = {name: m.plan.place(np.asarray(x)[m.index]) for name, x in inputs.items()}
         batch = batch_sharding.put_micro_batches(replace(m.batch, inputs=own))
-        live = m.plan.live
-        if more_inputs is not None and (more := more_inputs(state, batch, live, i)):
+        num_active = m.plan.num_active
+        if more_inputs is not None and (
+            more := more_inputs(state, batch, num_active, i)
+        ):
             batch = batch_sharding.put_micro_batches(batch.with_inputs(**more))
-        state, metrics = update(state, batch, live, **given)
+        state, metrics = update(state, batch, num_active, **given)
         found.append(metrics)
     return state, jax.tree.map(lambda *xs: sum(xs), *found)
 
@@ -200,7 +203,7 @@ def score_sequences(
     All are started before the first result is read, so that the device does not wait.
     """
     started = [
-        scorer(params, batch_sharding.put_micro_batches(m.batch), m.plan.live)
+        scorer(params, batch_sharding.put_micro_batches(m.batch), m.plan.num_active)
         for m in minibatches
     ]
     total = 1 + max(int(m.index.max()) for m in minibatches)

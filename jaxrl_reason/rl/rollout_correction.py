@@ -11,7 +11,7 @@ from jaxrl_reason.losses import importance_weights
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Experience, Method
 from jaxrl_reason.rl.minibatches import RolloutBatch
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState

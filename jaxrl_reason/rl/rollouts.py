@@ -115,9 +115,9 @@ def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
 
 
 def check_overlong_cache(cache_length: int, max_length: int) -> None:
-    """Refuses a cache before the limit that leaves no length without punishment.
+    """Refuses a cache before the limit that leaves no length without penalty.
 
-    The punishment begins at L_max - L_cache (DAPO, arXiv 2503.14476 eq. 13). A cache as
+    The penalty begins at L_max - L_cache (DAPO, arXiv 2503.14476 eq. 13). A cache as
     large as the limit punishes the first token already: a run then learns to say
     nothing.
 
@@ -136,7 +136,7 @@ def check_overlong_cache(cache_length: int, max_length: int) -> None:
 
 
 def soft_overlong_rewards(max_length: int, cache_length: int) -> Rewards:
-    """Accuracy of +-1 plus the soft overlong punishment, lengths in tokens.
+    """Accuracy of +-1 plus the soft overlong penalty, lengths in tokens.
 
     DAPO's reward (arXiv 2503.14476 eq. 7 and 13).
 

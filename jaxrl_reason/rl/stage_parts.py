@@ -16,7 +16,7 @@ from jaxrl_reason.rl.rl_learner import (
     build_rl_learner,
 )
 from jaxrl_reason.rl.rl_loop import AdaptiveBatches, ProblemBatches
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task

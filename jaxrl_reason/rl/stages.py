@@ -18,7 +18,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.rl.stage_parts import InStage, StagedRun, StageProblems
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 Params = Any
 

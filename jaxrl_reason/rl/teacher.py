@@ -19,7 +19,7 @@ from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, score_sequences
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState

@@ -58,11 +58,11 @@ class TokenSelector(ComponentLearner):
         learner: "RLLearner",
         state: "RLState",
         batch: TrainBatch,
-        live: Any,
+        num_active: Any,
         update: int,
     ) -> dict[str, jax.Array]:
         """Chosen with the whole mini-batch and the policy of now."""
         key = jax.random.key(learner.settings.seed)
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), update)
-        logprobs = learner.score(model_params(learner, state), batch, live)
+        logprobs = learner.score(model_params(learner, state), batch, num_active)
         return {"selected": self.select(logprobs, batch, key)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
-from jaxrl_reason.runs.metrics import MetricsLog, Row
+from jaxrl_reason.runs.metrics_log import MetricsLog, Row
 from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
 

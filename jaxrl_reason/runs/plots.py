@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 
 # The colours of Okabe and Ito, which the colour-blind tell apart too.
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"

@@ -231,13 +231,13 @@ class BatchSampler:
             keys[slots] = run.keys[requests]
             run.slots = self._programs.refill(run.slots, mask, keys)
 
-    def _enough(self, scheduler: SlotScheduler, live: int) -> int:
-        """The number of live slots below which the host has something to do."""
+    def _enough(self, scheduler: SlotScheduler, active: int) -> int:
+        """The number of active slots below which the host has something to do."""
         if scheduler.waiting:
-            return max(1, live - max(1, int(self.batch.refill_fraction * live)) + 1)
+            return max(1, active - max(1, int(self.batch.refill_fraction * active)) + 1)
         now = len(scheduler.requests)
         smaller = max((n for n in self.batch.shrink_to if n < now), default=0)
-        return live if smaller >= live else smaller + 1
+        return active if smaller >= active else smaller + 1
 
     def _room(self, run: _Run, occupied: list[int]) -> int:
         """The steps for which the cache has columns; it grows when there are none."""
@@ -267,21 +267,21 @@ class BatchSampler:
 
     def _harvest(self, run: _Run, occupied: list[int]) -> None:
         """Take finished responses out of their slots; stop and report the others."""
-        state, live = run.slots, np.asarray(run.slots.live)
+        state, active = run.slots, np.asarray(run.slots.active)
         run.columns = np.array(state.columns)  # [S]
         watched = run.stops or run.on_tokens
-        chosen = [slot for slot in occupied if watched or not live[slot]]
+        chosen = [slot for slot in occupied if watched or not active[slot]]
         if not chosen:
             return
         ended, tokens, logprobs, top = jax.device_get(
             (state.ended, state.tokens, state.logprobs, state.top_logprobs)
         )
-        stopped = np.zeros(live.size, bool)  # [S]
+        stopped = np.zeros(active.size, bool)  # [S]
         for slot in chosen:
             row, size = run.scheduler.requests[slot], int(run.columns[slot])
             at = _stopped_at(run.stops, tokens[slot, :size].tolist(), run.seen[row])
-            stopped[slot] = live[slot] and at is not None
-            done = at is not None or not live[slot]
+            stopped[slot] = active[slot] and at is not None
+            done = at is not None or not active[slot]
             size = size if at is None else at
             if run.on_tokens:
                 new = tokens[slot, run.seen[row] : size].tolist()

@@ -88,8 +88,8 @@ class SlotScheduler:
           The slots and the groups to take from, one for each that is left.
         """
         packed = self._packed()
-        live = {slot for slots in packed for slot in slots}
-        idle = iter(s for s in range(len(self.requests)) if s not in live)
+        active = {slot for slots in packed for slot in slots}
+        idle = iter(s for s in range(len(self.requests)) if s not in active)
         packed += [[] for _ in range(groups - len(packed))]
         sources = [slots[0] // self.width if slots else 0 for slots in packed]
         for slots in packed:

@@ -31,7 +31,7 @@ class Slots:
     """What S slots in N prompt groups hold.
 
     Attributes:
-      live: [S] whether a slot still draws.
+      active: [S] whether a slot still draws.
       ended: [S] whether its last sequence drew an EOS token.
       columns: [S] tokens its sequence has drawn.
       keys: [S] raw random keys.
@@ -43,7 +43,7 @@ class Slots:
       cache: what the slots read.
     """
 
-    live: jax.Array
+    active: jax.Array
     ended: jax.Array
     columns: jax.Array
     keys: jax.Array
@@ -75,7 +75,7 @@ def empty(
     kept = (slots, size, batch.top_logprobs)  # [S, T, k]
     top = TopLogprobs(jnp.zeros(kept, jnp.int32), jnp.zeros(kept))
     return Slots(
-        live=jnp.zeros(slots, bool),
+        active=jnp.zeros(slots, bool),
         ended=jnp.zeros(slots, bool),
         columns=jnp.zeros(slots, jnp.int32),
         keys=jnp.zeros((slots, key_size), jnp.uint32),
@@ -147,7 +147,7 @@ def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
     hidden = jnp.repeat(state.prompt_hidden, width, axis=0)  # [S, D]
     return replace(
         state,
-        live=state.live | fresh,
+        active=state.active | fresh,
         ended=state.ended & ~fresh,
         columns=jnp.where(fresh, 0, state.columns),
         keys=jnp.where(fresh[:, None], keys, state.keys),
@@ -157,7 +157,7 @@ def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
 
 def release(state: Slots, stopped: jax.Array) -> Slots:
     """Stop the slots where stopped [S] holds."""
-    return replace(state, live=state.live & ~stopped)
+    return replace(state, active=state.active & ~stopped)
 
 
 def shrink(state: Slots, slots: jax.Array, groups: jax.Array) -> Slots:
@@ -199,10 +199,10 @@ def advance(
     settings: SamplingSettings,
     key_impl: str,
 ) -> Slots:
-    """Draw up to `steps` tokens per live slot; stop early below `enough` live slots."""
+    """Draw up to `steps` tokens per active slot; stop when fewer than `enough` are."""
 
     def going(carry: tuple[jax.Array, Slots]) -> jax.Array:
-        return (carry[0] < steps) & (jnp.sum(carry[1].live) >= enough)
+        return (carry[0] < steps) & (jnp.sum(carry[1].active) >= enough)
 
     def step(carry: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
         count, state = carry
@@ -220,15 +220,15 @@ def advance(
 def _draw(
     params: DecodeParams, state: Slots, settings: SamplingSettings, key_impl: str
 ) -> Slots:
-    """Draw the next token of every live slot and record it."""
+    """Draw the next token of every active slot and record it."""
     keys = jax.random.wrap_key_data(state.keys, impl=key_impl)  # [S]
     with jax.named_scope("head"):
         logits = decode_logits(params, state.hidden)  # [S, V]
     with jax.named_scope("draw"):
         tokens, logprobs = next_tokens(logits, keys, state.columns, settings)  # [S]
     size = settings.max_new_tokens
-    # [S, T]: where a live slot writes its token
-    here = (jnp.arange(size)[None] == state.columns[:, None]) & state.live[:, None]
+    # [S, T]: where a active slot writes its token
+    here = (jnp.arange(size)[None] == state.columns[:, None]) & state.active[:, None]
     top = state.top_logprobs
     if top is not None:
         new = top_logprobs(logits, settings, top.tokens.shape[-1])
@@ -236,11 +236,11 @@ def _draw(
             lambda old, x: jnp.where(here[..., None], x[:, None], old), top, new
         )
     ends = jnp.asarray(settings.eos_token_ids, jnp.int32)
-    ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.live  # [S]
-    columns = state.columns + state.live  # [S]
+    ends_now = jnp.any(tokens[:, None] == ends[None], axis=1) & state.active  # [S]
+    columns = state.columns + state.active  # [S]
     return replace(
         state,
-        live=state.live & ~ends_now & (columns < size),
+        active=state.active & ~ends_now & (columns < size),
         ended=state.ended | ends_now,
         columns=columns,
         tokens=jnp.where(here, tokens[:, None], state.tokens),

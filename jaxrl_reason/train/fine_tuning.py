@@ -6,7 +6,7 @@ from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import Row, truncate_after
+from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
 

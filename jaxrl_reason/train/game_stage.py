@@ -15,7 +15,7 @@ from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import PhaseTimer, truncate_after
+from jaxrl_reason.runs.metrics_log import PhaseTimer, truncate_after
 from jaxrl_reason.train.offline_pairs import pair_sizes
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult

@@ -24,7 +24,7 @@ from jaxrl_reason.offline.sample_rounds import (
     build_round_sampler,
 )
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import truncate_after
+from jaxrl_reason.runs.metrics_log import truncate_after
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.run_setup import RunSetup

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
-from jaxrl_reason.runs.metrics import Row
+from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
 # Rewards of a group that differ by less carry no signal.
@@ -89,7 +89,7 @@ def with_own_reward(
       rewards: of rollouts.
       max_new_tokens: the length limit.
       overlong_cache: tokens before the limit over which the reward falls by up to 1
-        (DAPO's soft punishment); 0 for none.
+        (DAPO's soft penalty); 0 for none.
     """
     given: Rewards = rewards
     if overlong_cache:
@@ -101,7 +101,7 @@ def with_own_reward(
 
 
 def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:
-    """Adds DAPO's soft overlong punishment, as one part more where there are parts."""
+    """Adds DAPO's soft overlong penalty, as one part more where there are parts."""
     check_overlong_cache(cache, limit)
 
     def shaped(rollouts: Rollouts) -> np.ndarray:

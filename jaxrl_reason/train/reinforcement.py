@@ -18,7 +18,7 @@ from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import MetricsLog, Row, truncate_after
+from jaxrl_reason.runs.metrics_log import MetricsLog, Row, truncate_after
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine

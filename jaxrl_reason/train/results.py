@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrl_reason.pretrained.model_card import Figure, ModelCard
 from jaxrl_reason.pretrained.model_folder import export_model
-from jaxrl_reason.runs.metrics import Row, read_metrics
+from jaxrl_reason.runs.metrics_log import Row, read_metrics
 from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
 from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.run_folder import RunFolder

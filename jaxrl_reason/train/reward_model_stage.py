@@ -21,7 +21,7 @@ from jaxrl_reason.reward_models.reward_model import (
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import Row, truncate_after
+from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.offline_rounds import round_problems, round_sampler

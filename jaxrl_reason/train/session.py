@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
-from jaxrl_reason.runs.metrics import MetricsLog
+from jaxrl_reason.runs.metrics_log import MetricsLog
 from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder

@@ -13,7 +13,7 @@ import pytest
 from jaxrl_reason.cli.train import main
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.cli.tiny_runs import TINY, numbers
 
 GAME = shlex.split("""

@@ -13,7 +13,7 @@ from jaxrl_reason.cli.main import main
 from jaxrl_reason.models import Transformer, abstract_params
 from jaxrl_reason.pretrained.model_card import ModelCard
 from jaxrl_reason.pretrained.model_folder import export_model
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.pretrained.tiny import CONFIG
 from tests.text.tokenizer_families import family
 

@@ -2,7 +2,7 @@
 
 import shlex
 
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 
 # One-digit sums; fine-tuning teaches to answer with some digit and to end.
 TINY = shlex.split("""

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import dapo_countdown as script
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.train import run as running
 from jaxrl_reason.train.run_setup import build_run_setup
 from tests.experiments.countdown_helpers import Tiny, refusals

@@ -13,7 +13,7 @@ from experiments import dapo_smollm2 as script
 from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.weights import SpecialTokenIds, export_hf, load_pretrained
 

@@ -37,7 +37,7 @@ from jaxrl_reason.reward_models.reward_model import (
 )
 from jaxrl_reason.rl.collect import NoSignalError, compute_rewards
 from jaxrl_reason.rl.recipes.grpo import grpo
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     CONFIG,

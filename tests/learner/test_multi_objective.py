@@ -25,7 +25,7 @@ from jaxrl_reason.learner.packing import PackingShape, pack_sequences
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.learner.update import make_update
 from jaxrl_reason.losses import batch_counts, dapo_loss, dr_grpo_advantages, token_mean
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from tests.rl.helpers import VOCAB, pack_inputs
 
 B, T = 6, 3
@@ -97,7 +97,7 @@ def step(combine, num_objectives, made=ONE, objectives=None, given=()):
     state, optimizer = start()
     objectives = objectives or advantage_objectives(linear, num_objectives)
     update = make_multi_objective_update(objectives, combine, optimizer, num_groups=2)
-    state, metrics = update(state, made[0], made[1].live, *given)
+    state, metrics = update(state, made[0], made[1].num_active, *given)
     return W - np.asarray(state.params["w"]), finish_metrics(metrics)
 
 
@@ -128,7 +128,7 @@ def test_each_way_of_joining_makes_the_step_of_the_hand_computation():
 
 def test_micro_batches_change_nothing():
     plan = MANY[1]
-    assert 1 < plan.live < plan.num_micro
+    assert 1 < plan.num_active < plan.num_micro
     for combine in (pcgrad_weights(), shortest_weights()):
         one, row = step(combine, 2)
         many, other = step(combine, 2, MANY)
@@ -139,7 +139,7 @@ def test_micro_batches_change_nothing():
 def test_projecting_every_micro_batch_would_differ():
     # The mutant: conflicts looked at in each micro-batch, whose gradients are noisier.
     plan, total = MANY[1], 0
-    for k in range(plan.live):
+    for k in range(plan.num_active):
         mine = [i for i in range(B) if plan.micro[i] == k]
         parts = np.zeros((2, VOCAB))
         for i in mine:
@@ -162,7 +162,9 @@ def test_without_a_conflict_pcgrad_is_the_plain_sum():
     # And it is the step of `make_update` on the sum of the advantages.
     state, optimizer = start()
     whole = pack_inputs(batch, plan, advantages=agreeing.sum(axis=-1))
-    state, _ = make_update(linear, optimizer, num_groups=2)(state, whole, plan.live)
+    state, _ = make_update(linear, optimizer, num_groups=2)(
+        state, whole, plan.num_active
+    )
     np.testing.assert_allclose(found, W - np.asarray(state.params["w"]), rtol=1e-5)
 
 
@@ -211,7 +213,7 @@ def test_uncertainty_weights_are_learnt_from_whole_mini_batches():
     )
     rows = []
     for _ in range(60):
-        state, metrics = update(state, ONE[0], ONE[1].live)
+        state, metrics = update(state, ONE[0], ONE[1].num_active)
         rows.append(finish_metrics(metrics))
     s = np.full(2, -0.5)
     weights = np.exp(-s) / 2
@@ -230,7 +232,7 @@ def test_the_variance_of_a_loss_that_is_not_positive_rests():
     below = [lambda p, b, c: (jnp.sum(p["w"]) * 0.1 - 5.0, {}), positive(2.0)]
     update = make_uncertainty_update(below, optimizer, num_groups=2)
     state = init_uncertainty_state({"w": jnp.asarray(W)}, optimizer, 2)
-    state, metrics = update(state, ONE[0], ONE[1].live)
+    state, metrics = update(state, ONE[0], ONE[1].num_active)
     s = np.asarray(state.params["log_variances"])
     assert s[0] == -0.5 != s[1]
     assert finish_metrics(metrics)["positive_loss_fraction"] == 0.5
@@ -278,7 +280,7 @@ def test_a_policy_learns_from_two_advantages():
     )
     state, rows = init_state(jnp.zeros((VOCAB, VOCAB)), optimizer), []
     for _ in range(4):
-        state, metrics = update(state, MANY[0], MANY[1].live)
+        state, metrics = update(state, MANY[0], MANY[1].num_active)
         rows.append(finish_metrics(metrics))
     assert int(state.step) == 4
     assert all(np.isfinite(list(row.values())).all() for row in rows)

@@ -54,7 +54,7 @@ def test_rows_hold_whole_sequences_side_by_side(case):
 def test_live_micro_batches_come_first_and_hold_everything(case):
     lengths, shape = case
     plan = plan_packing(lengths, shape, rows_for(lengths, shape))
-    assert set(plan.micro) == set(range(plan.live))
+    assert set(plan.micro) == set(range(plan.num_active))
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,7 +111,7 @@ def test_pack_sequences_by_hand():
         group_ids=np.array([0, 1, 1]),
         loss_rows=np.array([True, True, False]),
     )
-    assert plan.live == 1
+    assert plan.num_active == 1
     # The two of 5 tokens open a row each, the one of 3 joins the first of them.
     np.testing.assert_array_equal(
         batch.tokens[0], [[3, 4, 7, 0, 1, 5, 8, 1], [6, 9, 9, 9, 9, 0, 0, 0]]
@@ -197,7 +197,7 @@ def test_an_empty_response_is_in_no_denominator():
     batch, plan = pack_sequences(
         [np.array([3])], [np.array([], int)], SHAPE, num_micro=1, response_width=4
     )
-    assert plan.live == 1
+    assert plan.num_active == 1
     assert not batch.mask.any()
 
 

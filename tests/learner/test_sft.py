@@ -11,7 +11,7 @@ from jaxrl_reason.learner.sft import (
     sft_update,
 )
 from jaxrl_reason.learner.state import init_state
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import OPTIMIZER, first_policy, one_device, tiny_model
 
@@ -29,14 +29,14 @@ EXAMPLES = [([3, 4], [7, 8, 1]), ([5], [9, 1]), ([6, 6, 6], [7] * 7 + [1])] * 2
 def test_an_update_holds_its_examples_at_their_longest():
     longest = [([3] * 4, [7] * 8)] * 6
     batch, plan = pack_examples(SETTINGS, longest)
-    assert plan.live == SETTINGS.num_micro == 3
+    assert plan.num_active == SETTINGS.num_micro == 3
     assert batch.mask.sum() == 48
 
 
 def test_short_examples_share_rows_and_only_responses_count():
     batch, plan = pack_examples(SETTINGS, EXAMPLES)
     # 5 + 3, twice, and 11, twice: four rows or fewer in place of six.
-    assert plan.live == 2
+    assert plan.num_active == 2
     assert batch.mask[plan.micro, plan.slot].sum(1).tolist() == [3, 2, 8] * 2
 
 

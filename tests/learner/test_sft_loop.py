@@ -10,7 +10,7 @@ from jaxrl_reason.learner.sft import SFTSettings, build_sft_learner
 from jaxrl_reason.learner.sft_loop import mean_row, resume_sft, train_sft
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.metrics import read_metrics, truncate_after
+from jaxrl_reason.runs.metrics_log import read_metrics, truncate_after
 from tests.rl.helpers import (
     OPTIMIZER,
     VOCAB,

@@ -29,7 +29,7 @@ from jaxrl_reason.losses import (
     prompt_mean,
 )
 from jaxrl_reason.rl.minibatches import policy_objective
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     VOCAB,
@@ -117,10 +117,10 @@ def bigram():
     return {"logits": jnp.asarray(logits, jnp.float32)}
 
 
-def gradients(objective, params, batch, live):
+def gradients(objective, params, batch, num_active):
     counts = minibatch_counts(batch, GROUPS)
     run = jax.jit(partial(accumulate_gradients, objective))
-    return run(params, batch, live, counts)
+    return run(params, batch, num_active, counts)
 
 
 def assert_same_sums(one, other, rtol):
@@ -131,12 +131,12 @@ def assert_same_sums(one, other, rtol):
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
 def test_micro_batches_add_up(bigram, loss):
     objective = with_loss(loss)
-    one = gradients(objective, bigram, ONE[0], ONE[1].live)
+    one = gradients(objective, bigram, ONE[0], ONE[1].num_active)
     assert abs(float(one[0])) > 0.01
     assert np.abs(one[2]["logits"]).max() > 0.01
     for batch, plan in (MANY, SPARE):
-        assert 1 < plan.live < plan.num_micro
-        many = gradients(objective, bigram, batch, plan.live)
+        assert 1 < plan.num_active < plan.num_micro
+        many = gradients(objective, bigram, batch, plan.num_active)
         assert_same_sums(one, many, rtol=2e-6)
 
 
@@ -151,9 +151,9 @@ def test_the_mean_of_micro_batch_means_would_differ(bigram, loss):
         objective(bigram, part, batch_counts(
             part.mask, part.group_ids, num_groups=GROUPS
         ))[0]
-        for part in (micro_batch(batch, k) for k in range(plan.live))
+        for part in (micro_batch(batch, k) for k in range(plan.num_active))
     ]  # fmt: skip
-    right = gradients(objective, bigram, ONE[0], ONE[1].live)[0]
+    right = gradients(objective, bigram, ONE[0], ONE[1].num_active)[0]
     assert abs(float(right) - np.mean(means)) > 1e-3 * abs(float(right))
 
 
@@ -162,8 +162,8 @@ def test_micro_batches_of_the_model_add_up():
         tiny_model(), toy_dapo(), temperature=0.7, num_groups=GROUPS
     )
     params = random_params(one_device())
-    one = gradients(objective, params, ONE[0], ONE[1].live)
-    many = gradients(objective, params, SPARE[0], SPARE[1].live)
+    one = gradients(objective, params, ONE[0], ONE[1].num_active)
+    many = gradients(objective, params, SPARE[0], SPARE[1].num_active)
     np.testing.assert_allclose(one[0], many[0], rtol=1e-5)
     for x, y in zip(jax.tree.leaves(one[2]), jax.tree.leaves(many[2]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
@@ -204,9 +204,9 @@ def test_dead_micro_batches_are_not_run(bigram):
         jax.debug.callback(lambda: ran.append(1))
         return with_loss(token_level)(params, part, counts)
 
-    jax.block_until_ready(gradients(objective, bigram, batch, plan.live))
+    jax.block_until_ready(gradients(objective, bigram, batch, plan.num_active))
     jax.effects_barrier()
-    assert len(ran) == plan.live < plan.num_micro
+    assert len(ran) == plan.num_active < plan.num_micro
 
 
 def test_what_dead_micro_batches_hold_does_not_matter(bigram):
@@ -216,11 +216,11 @@ def test_what_dead_micro_batches_hold_does_not_matter(bigram):
     def spoil(x):
         x = np.array(x)
         if x.dtype == np.float32:
-            x[plan.live :] = np.nan
+            x[plan.num_active :] = np.nan
         return x
 
-    clean = gradients(objective, bigram, batch, plan.live)
-    spoilt = gradients(objective, bigram, jax.tree.map(spoil, batch), plan.live)
+    clean = gradients(objective, bigram, batch, plan.num_active)
+    spoilt = gradients(objective, bigram, jax.tree.map(spoil, batch), plan.num_active)
     assert same_trees(clean, spoilt)
 
 
@@ -305,9 +305,9 @@ def update():
 def test_an_update_is_its_parts_put_together(bigram, update):
     batch, plan = MANY
     state = init_state(copied(bigram), OPTIMIZER)
-    loss, _, grads = gradients(with_loss(token_level), bigram, batch, plan.live)
+    loss, _, grads = gradients(with_loss(token_level), bigram, batch, plan.num_active)
     wanted, _ = apply_gradients(init_state(bigram, OPTIMIZER), grads, OPTIMIZER)
-    state, metrics = update(state, batch, plan.live)
+    state, metrics = update(state, batch, plan.num_active)
     np.testing.assert_allclose(
         state.params["logits"], wanted.params["logits"], rtol=1e-5, atol=1e-6
     )
@@ -324,11 +324,11 @@ def test_an_update_is_its_parts_put_together(bigram, update):
 def test_the_state_is_donated_and_nothing_compiles_again(bigram, update):
     batch, plan = jax.device_put(MANY[0]), MANY[1]
     state = jax.device_put(init_state(copied(bigram), OPTIMIZER))
-    after, _ = update(state, batch, plan.live)
+    after, _ = update(state, batch, plan.num_active)
     assert state.params["logits"].is_deleted()
     with CompileCounter() as compiles:
-        for live in (plan.live, 1, 2):
-            after, _ = update(after, batch, live)
+        for num_active in (plan.num_active, 1, 2):
+            after, _ = update(after, batch, num_active)
     assert compiles.count == 0
     assert int(after.step) == 4
 
@@ -336,7 +336,9 @@ def test_the_state_is_donated_and_nothing_compiles_again(bigram, update):
 def test_a_batch_that_is_wholly_masked_changes_nothing_but_by_momentum(bigram, update):
     batch, plan = MANY
     empty = dataclasses.replace(batch, mask=np.zeros_like(batch.mask))
-    state, metrics = update(init_state(copied(bigram), OPTIMIZER), empty, plan.live)
+    state, metrics = update(
+        init_state(copied(bigram), OPTIMIZER), empty, plan.num_active
+    )
     row = finish_metrics(metrics)
     assert (row["loss"], row["grad_norm"], row["skipped_update_fraction"]) == (0, 0, 0)
     assert "ratio" not in row  # nothing was measured
@@ -345,13 +347,13 @@ def test_a_batch_that_is_wholly_masked_changes_nothing_but_by_momentum(bigram, u
 
 def test_a_scorer_gives_every_live_micro_batch(bigram):
     batch, plan = MANY
-    scores = make_scorer(bigram_logprobs)(bigram, batch, plan.live)
+    scores = make_scorer(bigram_logprobs)(bigram, batch, plan.num_active)
     assert scores.shape == batch.mask.shape
-    one = make_scorer(bigram_logprobs)(bigram, ONE[0], ONE[1].live)
+    one = make_scorer(bigram_logprobs)(bigram, ONE[0], ONE[1].num_active)
     mask = ONE[0].mask[ONE[1].micro, ONE[1].slot]
     found, wanted = scores[plan.micro, plan.slot], one[ONE[1].micro, ONE[1].slot]
     np.testing.assert_allclose(found[mask], wanted[mask], rtol=1e-6)
-    assert not np.asarray(scores)[plan.live :].any()
+    assert not np.asarray(scores)[plan.num_active :].any()
 
 
 def test_the_supervised_objective_is_the_mean_likelihood_of_response_tokens():

@@ -20,7 +20,7 @@ from jaxrl_reason.models.rope_scaling import (
     RopeScaling,
     YarnScaling,
 )
-from tests.models import reference
+from tests.models import numpy_transformer as reference
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

@@ -6,7 +6,7 @@ import pytest
 
 from jaxrl_reason.models import LinearScaling, Llama3Scaling, YarnScaling
 from jaxrl_reason.models.attention import layer_masks
-from tests.models.reference import TINY
+from tests.models.numpy_transformer import TINY
 
 pytestmark = pytest.mark.fast
 

@@ -26,7 +26,7 @@ from jaxrl_reason.models import (
 )
 from jaxrl_reason.models.layers import GatedMLP
 from jaxrl_reason.sharding import ShardingRules
-from tests.models.reference import TINY, VARIANTS, forward, tokens_of
+from tests.models.numpy_transformer import TINY, VARIANTS, forward, tokens_of
 
 # No two of its matrices have one shape but gate and up.
 MODEL = Transformer(replace(VARIANTS["everything"], mlp_dim=44))

@@ -17,7 +17,7 @@ from jaxrl_reason.models import (
     unembedding,
 )
 from jaxrl_reason.sharding import ShardingRules
-from tests.models.reference import TINY, VARIANTS
+from tests.models.numpy_transformer import TINY, VARIANTS
 
 
 def with_paths(tree: Any) -> Iterator[tuple[str, Any]]:

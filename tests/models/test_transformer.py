@@ -8,8 +8,15 @@ import pytest
 
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, prefill, unembedding
-from tests.models import reference
-from tests.models.reference import TINY, VARIANTS, build, compiled, hidden_of, tokens_of
+from tests.models import numpy_transformer as reference
+from tests.models.numpy_transformer import (
+    TINY,
+    VARIANTS,
+    build,
+    compiled,
+    hidden_of,
+    tokens_of,
+)
 
 
 def logprobs_of(

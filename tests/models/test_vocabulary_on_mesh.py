@@ -21,7 +21,7 @@ SCRIPT = """
     )
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from tests.learner.test_forward import PackingShape, packed
-    from tests.models.reference import TINY, tokens_of
+    from tests.models.numpy_transformer import TINY, tokens_of
 
     rules, adam = ShardingRules(), optax.adam(0.1)
     eight = make_mesh(data=2, fsdp=2, tensor=2)

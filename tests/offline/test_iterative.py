@@ -155,7 +155,7 @@ def fake_sample(params, prompts, lengths, keys):
 def recorded(seen):
     """Parts whose update only notes what it was given."""
 
-    def update(state, batch, live):
+    def update(state, batch, num_active):
         seen.append((state.params, batch))
         return state, {"loss": (1.0, 1.0)}
 

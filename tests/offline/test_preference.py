@@ -23,7 +23,7 @@ from jaxrl_reason.offline.preference_training import (
     prepare_pairs,
     train_on_pairs,
 )
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.offline.pair_helpers import METHODS, PAIRS, SETTINGS, ids, log_sigmoid
 from tests.rl.helpers import (
@@ -170,9 +170,9 @@ def counted(learner):
     """The parts, and the parameters that their scorer was called with."""
     seen = []
 
-    def score(params, batch, live):
+    def score(params, batch, num_active):
         seen.append(params)
-        return learner.score(params, batch, live)
+        return learner.score(params, batch, num_active)
 
     return dataclasses.replace(learner, score=score), seen
 

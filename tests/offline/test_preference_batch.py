@@ -32,7 +32,7 @@ def test_both_responses_of_a_pair_stand_in_one_row_side_by_side():
     np.testing.assert_array_equal(plan.slot[1::2], plan.slot[::2] + 1)
     assert set(plan.slot[::2] % 2) == {0}
     # 8 and 9 tokens, 8 and 10 share a row of 24; the pair of 16 has one of its own.
-    assert plan.live == 3
+    assert plan.num_active == 3
     np.testing.assert_array_equal(
         batch.group_ids[plan.micro, plan.slot], np.arange(8) // 2
     )
@@ -58,7 +58,7 @@ def test_every_response_is_where_the_batch_says():
 def test_the_longest_pairs_fit():
     longest = [Pair([3] * 4, [7] * 8, [8] * 8)] * 4
     batch, plan = pack_pairs(SETTINGS, longest)
-    assert plan.live == SETTINGS.num_micro == 4
+    assert plan.num_active == SETTINGS.num_micro == 4
     assert batch.mask.sum() == 64
 
 

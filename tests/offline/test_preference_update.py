@@ -26,7 +26,7 @@ from jaxrl_reason.offline.preference_training import (
     preference_objective,
     prepare_pairs,
 )
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from tests.offline.pair_helpers import METHODS, PAIRS, SETTINGS, ids, log_sigmoid
 from tests.rl.helpers import (
     OPTIMIZER,
@@ -64,10 +64,10 @@ def bigram_step(method):
         preference_objective(bigram_logprobs, method), optax.sgd(1.0), num_groups=4
     )
 
-    def step(batch, live):
+    def step(batch, num_active):
         params = {"logits": jnp.asarray(logits(3), jnp.float32)}
         state = init_state(params, optax.sgd(1.0))
-        state, metrics = update(state, bigram_batch(batch), live)
+        state, metrics = update(state, bigram_batch(batch), num_active)
         grad = logits(3).astype(np.float32) - np.asarray(state.params["logits"])
         return grad, finish_metrics(metrics)
 
@@ -165,13 +165,13 @@ def test_an_update_is_that_of_the_unpacked_pairs_however_they_are_split(method):
     value, grad = loss(logits(3)), numerical_gradient(loss, logits(3))
     packed, plan = pack_pairs(SETTINGS, PAIRS)
     # In three micro-batches and with an empty one; in four; in another order.
-    for batch, live in (
-        (packed, plan.live),
+    for batch, num_active in (
+        (packed, plan.num_active),
         (packed, 4),
         (one_pair_a_micro_batch(PAIRS), 4),
-        (pack_pairs(SETTINGS, PAIRS[::-1])[0], plan.live),
+        (pack_pairs(SETTINGS, PAIRS[::-1])[0], plan.num_active),
     ):
-        found, row = step(batch, live)
+        found, row = step(batch, num_active)
         np.testing.assert_allclose(row["loss"], value, rtol=2e-6)
         np.testing.assert_allclose(found, grad, rtol=1e-5, atol=1e-6)
         assert row["skipped_update_fraction"] == 0
@@ -181,7 +181,9 @@ def test_three_pairs_are_the_mean_of_three():
     step = dpo_step()
     batch, plan = pack_pairs(SETTINGS, PAIRS[:3])
     value = unpacked_loss(dpo(), logits(3), logits(5), PAIRS[:3])
-    np.testing.assert_allclose(step(batch, plan.live)[1]["loss"], value, rtol=2e-6)
+    np.testing.assert_allclose(
+        step(batch, plan.num_active)[1]["loss"], value, rtol=2e-6
+    )
 
 
 def test_a_mean_of_micro_batch_means_would_differ():
@@ -193,7 +195,7 @@ def test_a_mean_of_micro_batch_means_would_differ():
     batch, plan = pack_pairs(SETTINGS, PAIRS)
     value = unpacked_loss(dpo(), logits(3), logits(5), PAIRS)
     step = bigram_step(PreferenceMethod("faulty", faulty, {"beta": 0.1}))
-    assert abs(step(batch, plan.live)[1]["loss"] - value) > 0.1
+    assert abs(step(batch, plan.num_active)[1]["loss"] - value) > 0.1
 
 
 def test_swapped_halves_would_turn_the_gradient():
@@ -202,7 +204,10 @@ def test_swapped_halves_would_turn_the_gradient():
     swapped = [Pair(p.prompt, p.rejected, p.chosen) for p in PAIRS]
     other, other_plan = pack_pairs(SETTINGS, swapped)
     step = dpo_step()
-    right, wrong = step(batch, plan.live)[0], step(other, other_plan.live)[0]
+    right, wrong = (
+        step(batch, plan.num_active)[0],
+        step(other, other_plan.num_active)[0],
+    )
     assert (right * wrong).sum() < 0
 
 

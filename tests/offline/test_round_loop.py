@@ -7,7 +7,7 @@ import pytest
 from jaxrl_reason.offline.iterative import rft_round
 from jaxrl_reason.offline.round_loop import resume_rounds, train_rounds
 from jaxrl_reason.runs.checkpoints import CheckpointError
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.offline.test_iterative import PROBLEMS, sampler, supervised
 from tests.rl.helpers import OPTIMIZER, copied, first_policy, same_trees
 from tests.rl.loop_helpers import FINGERPRINT, hooks

@@ -39,7 +39,7 @@ from jaxrl_reason.reward_models.step_preferences import (
     pick_sides,
     step_comparisons,
 )
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from tests.rl.helpers import (
     CONFIG,
     OPTIMIZER,
@@ -128,7 +128,7 @@ def step_of(method, settings, table):
     objective = ranking_objective(table_scores, method)
     update = make_update(objective, optimizer, num_groups=settings.pairs_per_update)
     state = init_state(jnp.asarray(table), optimizer)
-    state, metrics = update(state, batch, plan.live)
+    state, metrics = update(state, batch, plan.num_active)
     return table - np.asarray(state.params), finish_metrics(metrics), plan
 
 
@@ -151,9 +151,9 @@ def test_the_loss_is_a_mean_over_steps_of_means_over_their_pairs():
     table = np.random.default_rng(1).standard_normal(VOCAB).astype(np.float32)
     loss, slope, over_pairs = by_hand(table.astype(np.float64))
     narrow = dataclasses.replace(SETTINGS, rows_per_micro_batch=1, pairs_per_row=1)
-    for settings, live in ((SETTINGS, 1), (narrow, 3)):
+    for settings, num_active in ((SETTINGS, 1), (narrow, 3)):
         step, row, plan = step_of(process_preference(), settings, table)
-        assert plan.live == live
+        assert plan.num_active == num_active
         np.testing.assert_allclose(row["loss"], loss, rtol=1e-6)
         np.testing.assert_allclose(step, slope, rtol=2e-5, atol=1e-7)
     # The mutant: a mean over all pairs, in which the steps with more pairs weigh more.
@@ -179,7 +179,7 @@ def test_pairs_train_by_bradley_terry_and_the_verifier_with_a_penalty(method):
         SETTINGS, [Comparison([3], [[2, 7]], [[9, 5]])], method.candidates
     )
     state = init_state(jnp.asarray(table), optax.sgd(1.0))
-    _, metrics = update(state, batch, plan.live)
+    _, metrics = update(state, batch, plan.num_active)
     good, bad = float(table[7]), float(table[5])
     expected = np.log1p(np.exp(bad - good))
     if method.name == "verifier":

@@ -27,7 +27,7 @@ from jaxrl_reason.rl.rl_learner import (
     init_rl_state,
 )
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import PhaseTimer, Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded
 
@@ -169,7 +169,7 @@ class Recorder:
         return result
 
 
-def no_update(policy, batch, live):
+def no_update(policy, batch, num_active):
     return policy, {}
 
 
@@ -238,8 +238,8 @@ class FollowedUpdate:
         self.states: list[Any] = []  # after each update, on the host
         self.metrics: list[Row] = []
 
-    def __call__(self, state: Any, batch: Any, live: Any, **given: Any) -> Any:
-        state, metrics = self.update(state, batch, live, **given)
+    def __call__(self, state: Any, batch: Any, num_active: Any, **given: Any) -> Any:
+        state, metrics = self.update(state, batch, num_active, **given)
         self.states.append(copied(state))
         self.metrics.append(finish_metrics(metrics))
         if self.leader is not None:

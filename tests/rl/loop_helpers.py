@@ -9,7 +9,7 @@ from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.runs.metrics_log import MetricsLog, read_metrics, truncate_after
 from tests.rl.helpers import (
     SETTINGS,
     Toy,

@@ -8,7 +8,7 @@ import optax
 
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes import RECIPES
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from tests.rl.helpers import (
     SETTINGS,
     EndlessProblems,
@@ -53,8 +53,8 @@ def first_update(method: Method):
     """The metrics of a step's first update, and its gradient: Adam's first moment."""
     learner, seen = shared_learner(method), []
 
-    def update(policy, batch, live):
-        policy, metrics = learner.update(policy, batch, live)
+    def update(policy, batch, num_active):
+        policy, metrics = learner.update(policy, batch, num_active)
         gradient = optax.tree_utils.tree_get(policy.opt_state, "mu")
         seen.append((finish_metrics(metrics), copied(gradient)))
         return policy, metrics

@@ -21,7 +21,7 @@ from jaxrl_reason.rl.stages import (
 )
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.runs.metrics_log import MetricsLog, read_metrics, truncate_after
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,

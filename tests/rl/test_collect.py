@@ -15,7 +15,7 @@ from jaxrl_reason.rl.collect import (
 )
 from jaxrl_reason.rl.method import groups_with_signal
 from jaxrl_reason.rl.rollouts import concatenate
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import sampling_keys
 from tests.rl.helpers import (
     ENDS,

@@ -53,7 +53,7 @@ def test_the_entropy_bonus_follows_the_measured_entropy_a_step_behind():
 def test_the_weight_of_the_bonus_reaches_the_loss():
     batches = []
 
-    def record(policy, batch, live, **given):
+    def record(policy, batch, num_active, **given):
         batches.append(given)
         return policy, {}
 

@@ -11,7 +11,7 @@ from jaxrl_reason.losses import dapo_loss
 from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.ppo import ppo
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from jaxrl_reason.runs.monitor import CompileCounter
 from tests.rl.helpers import (
     SETTINGS,
@@ -152,7 +152,7 @@ def test_sampler_and_trainer_agree_on_every_step(run):
 
 
 def test_after_the_second_step_nothing_compiles(run):
-    # Trap 44. Rounds, live micro-batches and surplus differ from step to step.
+    # Trap 44. Rounds, active micro-batches and surplus differ from step to step.
     assert run.compiles[0]
     assert len(run.rows) > 5
     assert [name for names in run.compiles[2:] for name in names] == []

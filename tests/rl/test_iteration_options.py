@@ -12,7 +12,7 @@ import pytest
 from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rollout_correction import RolloutCorrection
-from jaxrl_reason.runs.metrics import finish_metrics
+from jaxrl_reason.runs.metrics_log import finish_metrics
 from tests.rl.helpers import (
     SETTINGS,
     EndlessProblems,
@@ -35,7 +35,7 @@ def test_without_a_kl_term_no_reference_pass_runs():
         learner = toy_learner(grpo(kl_coef=coef))
         score = Recorder(learner.score)
         learner = dataclasses.replace(
-            learner, score=score, update=lambda policy, batch, live: (policy, {})
+            learner, score=score, update=lambda policy, batch, num_active: (policy, {})
         )
         state = toy_state(learner)
         assert (state.reference is None) == (coef == 0)

@@ -142,8 +142,8 @@ def greedy(params, tokens):
         row = np.zeros((1, width), np.int32)
         n = len(tokens)
         row[0, :n] = tokens
-        live = (np.arange(width) < n).astype(np.int32)[None]
-        hidden = hidden_states(params, row, np.arange(width)[None], live)
+        segments = (np.arange(width) < n).astype(np.int32)[None]
+        hidden = hidden_states(params, row, np.arange(width)[None], segments)
         logits = np.asarray(hidden[0, n - 1]) @ np.asarray(params["embedding"]).T
         response.append(int(np.argmax(logits)))
         tokens = [*tokens, response[-1]]
@@ -173,7 +173,8 @@ def test_one_response_a_prompt_is_enough_where_no_group_is_compared():
 def test_the_implicit_reward_learns_from_outcomes_and_the_reference_stays():
     # The policy is kept as it is, so that there are enough outcomes to learn from.
     learner = dataclasses.replace(
-        toy_learner(PRIME.build(LIMIT)), update=lambda policy, batch, live: (policy, {})
+        toy_learner(PRIME.build(LIMIT)),
+        update=lambda policy, batch, num_active: (policy, {}),
     )
     losses, accuracies = [], []
     for seed in (7, 101, 104):
@@ -212,7 +213,7 @@ def test_components_add_up_to_the_reward_and_reach_the_estimator():
     learner = dataclasses.replace(
         learner,
         advantages=record,
-        update=lambda policy, batch, live: (policy, {}),
+        update=lambda policy, batch, num_active: (policy, {}),
     )
     _, (row,), (found,) = run_steps(learner, toy_state(learner), stream(), 1)
     rollouts = found.rollouts

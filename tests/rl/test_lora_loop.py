@@ -198,7 +198,7 @@ SCRIPT = """
         layout = jax.tree.map(lambda x: x.sharding, state)
         for _ in range(2):
             rows = batch_sharding.put_micro_batches(batch)
-            state, _ = update(state, rows, plan.live, base=base)
+            state, _ = update(state, rows, plan.num_active, base=base)
     out["layout_kept"] = all(
         x.sharding.is_equivalent_to(s, x.ndim)
         for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(layout), strict=True)

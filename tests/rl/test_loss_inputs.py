@@ -36,7 +36,7 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list = []
 
-    def __call__(self, policy, batch, live, **_):
+    def __call__(self, policy, batch, num_active, **_):
         self.batches.append(batch)
         return policy, {}
 

@@ -81,7 +81,7 @@ def test_without_the_token_level_loss_the_clip_stays_decoupled():
     assert not np.asarray(grads).any()
 
 
-def test_the_soft_punishment_counts_tokens_and_ends_at_minus_one():
+def test_the_soft_penalty_counts_tokens_and_ends_at_minus_one():
     lengths = np.array([[16, 17, 18, 20]])
     rollouts = fake_rollouts([[1, 1, 0, 0]], lengths=lengths, width=MAX)
     rewards = build(overlong_cache=4).rewards(rollouts)
@@ -102,7 +102,7 @@ def test_lengths_in_characters_would_punish_other_responses():
     assert method.rewards(mutant).tolist() == [[0, 0]]
 
 
-def test_without_the_soft_punishment_rewards_are_the_accuracy():
+def test_without_the_soft_penalty_rewards_are_the_accuracy():
     rollouts = fake_rollouts([[1, 0]], lengths=[[MAX, MAX]], width=MAX)
     assert build(soft_overlong=False).rewards(rollouts).tolist() == [[1, -1]]
     assert signed_accuracy(rollouts).dtype == np.float32

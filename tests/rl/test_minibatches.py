@@ -61,7 +61,7 @@ def test_any_lengths_fit_into_what_was_allocated(case):
     assert len(minibatches) == plan.num_minibatches
     for minibatch in minibatches:
         assert minibatch.batch.tokens.shape[0] == plan.num_micro
-        assert 1 <= minibatch.plan.live <= plan.num_micro
+        assert 1 <= minibatch.plan.num_active <= plan.num_micro
 
 
 def test_the_longest_responses_fit_and_little_is_allocated_beyond():
@@ -70,7 +70,7 @@ def test_the_longest_responses_fit_and_little_is_allocated_beyond():
     rollouts = dataclasses.replace(rollouts, prompt_lengths=np.full(4, 3))
     for minibatch in split(rollouts):
         # 8 sequences of 9 tokens, two in a row of 20, two rows in a micro-batch.
-        assert minibatch.plan.live == 2
+        assert minibatch.plan.num_active == 2
     assert PLAN.num_micro == 3
 
 
@@ -124,7 +124,7 @@ def test_an_update_sees_its_own_rows_of_the_whole_batch():
     values = np.arange(16 * 6.0).reshape(16, 6)
     minibatches, seen = split(fake_rollouts(np.zeros((4, 4)))), []
 
-    def update(state, batch, live):
+    def update(state, batch, num_active):
         seen.append(np.asarray(batch["advantages"]))
         return state, {}
 
@@ -144,7 +144,7 @@ def test_scores_come_back_in_the_order_of_the_rollouts():
         for m in split(rollouts)
     ]
     scores = score_sequences(
-        lambda params, batch, live: params * batch["advantages"],
+        lambda params, batch, num_active: params * batch["advantages"],
         2.0,
         minibatches,
         one_device(),

@@ -10,7 +10,7 @@ import pytest
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.rl_loop import resume_rl, save_rl, train_rl
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.runs.profile import StepProfile
 from tests.rl.helpers import (
     SETTINGS,

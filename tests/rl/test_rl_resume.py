@@ -12,7 +12,7 @@ from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.rl.heldout import build_heldout_evaluation
 from jaxrl_reason.rl.rl_loop import resume_rl
 from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
-from jaxrl_reason.runs.metrics import read_metrics
+from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,

@@ -26,7 +26,7 @@ from jaxrl_reason.rl.stage_parts import StagedRun, build_stages
 from jaxrl_reason.rl.stages import train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics import MetricsLog, read_metrics
+from jaxrl_reason.runs.metrics_log import MetricsLog, read_metrics
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,

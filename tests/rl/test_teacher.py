@@ -20,7 +20,7 @@ from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics import PhaseTimer, Row
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from tests.rl.helpers import (
     CONFIG,
     OPTIMIZER,

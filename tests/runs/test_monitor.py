@@ -9,7 +9,7 @@ import pytest
 from jax._src import monitoring as listeners
 
 from jaxrl_reason.runs import monitor
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.runs.monitor import CompileCounter
 
 

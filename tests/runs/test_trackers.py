@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from jaxrl_reason.runs.metrics import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.runs.metrics_log import MetricsLog, read_metrics, truncate_after
 from jaxrl_reason.runs.run_folder import open_run
 from jaxrl_reason.runs.trackers import TRACKERS, open_trackers
 

@@ -11,7 +11,7 @@ from jaxrl_reason.sampler import (
     SamplingSettings,
     sampling_keys,
 )
-from tests.models.reference import TINY, tokens_of
+from tests.models.numpy_transformer import TINY, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 5, 4, 6, 12
 LENGTHS = np.array([6, 2, 4, 1, 5])

@@ -17,7 +17,7 @@ from jaxrl_reason.sampler import (
     stop_sequences,
     stop_strings,
 )
-from tests.models.reference import VARIANTS, build
+from tests.models.numpy_transformer import VARIANTS, build
 from tests.sampler.small import (
     BATCH,
     CHANGING,
@@ -171,20 +171,20 @@ def test_greedy_bias_and_bans_are_the_plain_sampler_s() -> None:
     batch = replace(BATCH, top_logprobs=3)
     got = sampler(batch, settings)(build(SMALL)[1], TOKENS, LENGTHS, KEYS)
     check_same(got, plain(settings=settings))
-    live = np.arange(SIZE) < got.lengths[:, None]
-    assert not (got.tokens[live] == often).any()
+    drawn = np.arange(SIZE) < got.lengths[:, None]
+    assert not (got.tokens[drawn] == often).any()
     # The top log-probs are the model's own, so they know nothing of bias and bans.
     best = got.top_logprobs
-    assert (np.diff(best.logprobs[live], axis=-1) <= 0).all()
-    same = best.tokens[live] == got.tokens[live][:, None]
+    assert (np.diff(best.logprobs[drawn], axis=-1) <= 0).all()
+    same = best.tokens[drawn] == got.tokens[drawn][:, None]
     np.testing.assert_allclose(
-        np.where(same, best.logprobs[live], 0).sum(-1),
-        np.where(same.any(-1), got.logprobs[live], 0),
+        np.where(same, best.logprobs[drawn], 0).sum(-1),
+        np.where(same.any(-1), got.logprobs[drawn], 0),
         atol=1e-6,
     )
     assert same.any()
     assert not same[:, 0].all()
-    assert not best.tokens[~live].any()
+    assert not best.tokens[~drawn].any()
 
 
 # How far a log-prob may move: bfloat16 keeps 8 bits of a key, int8 rounds to 1/254 of a

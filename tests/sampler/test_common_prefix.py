@@ -13,7 +13,7 @@ from jaxrl_reason.sampler import (
     make_sampler,
 )
 from jaxrl_reason.sampler.prefixes import SharedSoFar
-from tests.models.reference import VARIANTS, build
+from tests.models.numpy_transformer import VARIANTS, build
 from tests.sampler.small import (
     BATCH,
     CHANGING,

@@ -11,7 +11,7 @@ from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, unembedding
 from jaxrl_reason.models.attention import mask_scores
 from jaxrl_reason.sampler import make_batch_sampler, make_sampler
-from tests.models.reference import build
+from tests.models.numpy_transformer import build
 from tests.sampler.small import (
     BATCH,
     KEYS,

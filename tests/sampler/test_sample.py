@@ -17,7 +17,7 @@ from jaxrl_reason.sampler import (
     sampling_keys,
 )
 from jaxrl_reason.sampler.next_tokens import next_tokens
-from tests.models.reference import TINY, VARIANTS, build, compiled, tokens_of
+from tests.models.numpy_transformer import TINY, VARIANTS, build, compiled, tokens_of
 
 PROMPTS, SAMPLES, WIDTH, SIZE = 3, 4, 6, 12
 LENGTHS = jnp.array([6, 2, 4])
@@ -73,8 +73,8 @@ def test_log_probs_are_the_trainer_s(name: str, temperature: float) -> None:
     got = run(model, params, settings)
     wanted, _ = trainer_logprobs(model, params, got, temperature)
     assert len({int(n) for n in got.lengths}) > 1
-    live = np.arange(SIZE) < np.asarray(got.lengths)[:, None]
-    np.testing.assert_allclose(got.logprobs, np.where(live, wanted, 0), atol=1e-5)
+    drawn = np.arange(SIZE) < np.asarray(got.lengths)[:, None]
+    np.testing.assert_allclose(got.logprobs, np.where(drawn, wanted, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["grouped", "everything"])
@@ -82,10 +82,10 @@ def test_greedy_is_the_argmax_of_the_full_forward(name: str) -> None:
     model, params = build(VARIANTS[name])
     got = run(model, params, replace(SETTINGS, temperature=0.0))
     wanted, logits = trainer_logprobs(model, params, got, 1.0)
-    live = np.arange(SIZE) < np.asarray(got.lengths)[:, None]
-    likeliest = np.where(live, jnp.argmax(logits, -1), 0)
+    drawn = np.arange(SIZE) < np.asarray(got.lengths)[:, None]
+    likeliest = np.where(drawn, jnp.argmax(logits, -1), 0)
     np.testing.assert_array_equal(got.tokens, likeliest)
-    np.testing.assert_allclose(got.logprobs, np.where(live, wanted, 0), atol=1e-5)
+    np.testing.assert_allclose(got.logprobs, np.where(drawn, wanted, 0), atol=1e-5)
     # The samples of a prompt read the same cache, so greedily they are all the same.
     grouped = np.asarray(got.tokens).reshape(PROMPTS, SAMPLES, SIZE)
     np.testing.assert_array_equal(grouped, np.repeat(grouped[:, :1], SAMPLES, axis=1))

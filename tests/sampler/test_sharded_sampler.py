@@ -19,7 +19,7 @@ SCRIPT = """
         sampling_keys,
     )
     from jaxrl_reason.sharding import ShardingRules, make_mesh, tree_shardings
-    from tests.models.reference import VARIANTS, build, hidden_of, tokens_of
+    from tests.models.numpy_transformer import VARIANTS, build, hidden_of, tokens_of
 
     config = replace(VARIANTS["qwen2"], vocab_size=38)
     model, params = build(config)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.rl.collect import sample_groups
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.serving import (
     Endpoint,
     EngineError,

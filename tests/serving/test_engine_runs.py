@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rollout_correction import with_importance_weights
-from jaxrl_reason.runs.metrics import PhaseTimer
+from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, sampling_keys
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
 from tests.rl.helpers import (

@@ -179,8 +179,8 @@ def nan_slope_at_ratio_one(logprobs, old, advantages, mask, counts):
     value, metrics = right(logprobs, old, advantages, mask, counts)
     mask = as_mask(mask)
     squares = jnp.where(mask, log_ratio_of(logprobs, old, mask) ** 2, 0.0).sum(1)
-    live = mask.any(1)
-    norms = jnp.where(live, jnp.sqrt(jnp.where(live, squares, 1.0)), 0.0)
+    rows = mask.any(1)
+    norms = jnp.where(rows, jnp.sqrt(jnp.where(rows, squares, 1.0)), 0.0)
     return value + 0.01 * norms.sum() / jnp.maximum(counts.tokens, 1), metrics
 
 

@@ -20,7 +20,7 @@ from jaxrl_reason.weights import (
 )
 from jaxrl_reason.weights import families as tables
 from jaxrl_reason.weights.untrusted import read_json
-from tests.models.reference import TINY
+from tests.models.numpy_transformer import TINY
 from tests.weights.cases import CASES, LLAMA, MISTRAL, QWEN2, QWEN3
 
 pytestmark = pytest.mark.fast

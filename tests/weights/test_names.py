@@ -7,7 +7,7 @@ import pytest
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.weights import names
 from jaxrl_reason.weights.layouts import Layout, by_path, layouts_of, nested
-from tests.models.reference import VARIANTS
+from tests.models.numpy_transformer import VARIANTS
 
 EVERYTHING = Transformer(VARIANTS["everything"])
 

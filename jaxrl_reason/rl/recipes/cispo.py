@@ -30,13 +30,13 @@ CISPO = Recipe(
         "`grpo_advantages`",
         "`cispo`",
         "`token_mean`",
-        "dynamic sampling, soft overlong punishment",
+        "dynamic sampling, soft overlong penalty",
     ),
     settings=Published(
         kl_coef=0.0, notes="no lower bound; dynamic sampling, length penalty as in DAPO"
     ),
     not_published=(
         "the cap of the ratio: 5 here, ScaleRL's (2510.13786)",
-        "learning rate, batch, length limit, temperature: not in what we read",
+        "learning rate, batch, length limit, temperature: not in our sources",
     ),
 )

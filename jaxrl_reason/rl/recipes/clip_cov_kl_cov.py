@@ -60,7 +60,7 @@ KL_COV = Recipe(
         max_new_tokens=(8192,),
         notes="fraction 2e-3 (7B; 2e-4 for 32B), coefficient 1, no clip",
     ),
-    not_published=("learning rate, temperature: not in what we read",),
+    not_published=("learning rate, temperature: not in our sources",),
 )
 
 
@@ -119,5 +119,5 @@ CLIP_COV = Recipe(
         clip=(1.0, 1.0),
         notes="fraction 2e-4, band of covariance (1, 5)",
     ),
-    not_published=("learning rate, temperature: not in what we read",),
+    not_published=("learning rate, temperature: not in our sources",),
 )

@@ -23,9 +23,9 @@ class DapoSettings:
     Decoupled clip: `clip_high` above `clip_low` (equal bounds switch it off). Dynamic
     sampling. Token-level loss (off: every sequence weighs the same, as in GRPO).
     Overlong shaping: filtering takes truncated responses out of the loss, the soft
-    punishment lowers the reward over the last `overlong_cache` tokens before the limit.
+    penalty lowers the reward over the last `overlong_cache` tokens before the limit.
     Both at once contradict each other beyond the limit: filtering removes the loss of
-    exactly those responses that the punishment marks with -1.
+    exactly those responses that the penalty marks with -1.
 
     Attributes:
       clip_low: a token's ratio counts down to 1 less this.
@@ -62,7 +62,7 @@ def dapo(settings: DapoSettings, *, max_new_tokens: int) -> Method:
       max_new_tokens: the length limit of a response.
 
     Raises:
-      ValueError: with the soft punishment, the cache is not below the limit.
+      ValueError: with the soft penalty, the cache is not below the limit.
     """
     loss: LossFn = dapo_loss if settings.token_level_loss else grpo_loss
     return Method(
@@ -98,7 +98,7 @@ _PUBLISHED = Published(
 )
 
 
-_OPEN = ("whether filtering and soft punishment run together in the final system",)
+_OPEN = ("whether filtering and soft penalty run together in the final system",)
 
 
 def _builder(name: str, settings: DapoSettings) -> Callable[[int], Method]:
@@ -142,7 +142,7 @@ DAPO = replace(
         "`grpo_advantages`",
         "`clipped_surrogate` 0.2 / 0.28",
         "`token_mean`",
-        "clip-higher, dynamic sampling, soft overlong punishment",
+        "clip-higher, dynamic sampling, soft overlong penalty",
     ),
 )
 

@@ -31,7 +31,7 @@ DECOUPLED_PPO = Recipe(
     ),
     settings=Published(clip=(0.2, 0.2), notes="weights above 5 are left out"),
     not_published=(
-        "learning rate, batch, length limit, temperature: not in what we read",
+        "learning rate, batch, length limit, temperature: not in our sources",
         "clip and cap: 0.2 and 5 here, the defaults of AReaL's settings (May 2026)",
     ),
     not_built=("samples that lag: in this loop the sampler has the present weights",),

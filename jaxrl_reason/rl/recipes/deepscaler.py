@@ -46,7 +46,7 @@ DEEPSCALER = Recipe(
         notes="agentica's repository; group size 16 from the second stage on",
     ),
     not_published=(
-        "the loss mean: verl's default of its time, here over tokens",
+        "the loss mean: verl's default at the time, here over tokens",
         "thresholds of its data filter",
     ),
     not_built=("its stages, which are in `recipes.staged`",),

@@ -42,7 +42,7 @@ DR_GRPO = Recipe(
         temperature=1.0,
         clip=(0.2, 0.2),
         kl_coef=0.0,
-        notes="Oat-Zero; one epoch over a rollout; truncated responses get 0",
+        notes="Oat-Zero; one epoch per rollout; truncated responses get 0",
     ),
     not_published=("updates in that epoch",),
 )

@@ -42,6 +42,6 @@ GDPO = Recipe(
     not_published=(
         "read as an estimator: the loss is GRPO's here, clip 0.2, no KL",
         "the rewards are accuracy and format here",
-        "learning rate, batch, updates, length limit, temperature: not in what we read",
+        "learning rate, batch, updates, length limit, temperature: not in our sources",
     ),
 )

@@ -29,6 +29,6 @@ GMPO = Recipe(
     ),
     settings=Published(clip=(0.4, 0.4), kl_coef=0.0, notes="clip of the log-ratio"),
     not_published=(
-        "learning rate, batch, length limit, temperature: not in what we read",
+        "learning rate, batch, length limit, temperature: not in our sources",
     ),
 )

@@ -54,7 +54,7 @@ DEEPSEEKMATH = Recipe(
         notes="batch of 1024, read as responses",
     ),
     not_published=("clip: 0.2 here", "temperature"),
-    not_built=("its reward model, whose place the task's grader takes",),
+    not_built=("its reward model, replaced by the task's grader",),
 )
 
 
@@ -89,7 +89,7 @@ R1_ZERO = Recipe(
         temperature=1.0,
         clip=(10.0, 10.0),
         kl_coef=0.001,
-        notes="32 prompts an update; the limit of later in training",
+        notes="32 prompts per update; the limit of later in training",
     ),
     not_published=(
         "learning rate",

@@ -26,9 +26,9 @@ GSPO = Recipe(
     family="objective",
     made_of=Composition("`grpo_advantages`", "`gspo` 3e-4 / 4e-4", "`sequence_mean`"),
     settings=Published(
-        updates=4, clip=(3e-4, 4e-4), kl_coef=0.0, notes="one ratio a sequence"
+        updates=4, clip=(3e-4, 4e-4), kl_coef=0.0, notes="one ratio per sequence"
     ),
     not_published=(
-        "learning rate, batch, length limit, temperature: not in what we read",
+        "learning rate, batch, length limit, temperature: not in our sources",
     ),
 )

@@ -46,7 +46,7 @@ LIGHT_R1 = Recipe(
         notes="the RL stage of the 14B model; pass rate 0.25 to 0.625",
     ),
     not_published=(
-        "the loss mean: verl's default of its time, here over tokens",
+        "the loss mean: verl's default at the time, here over tokens",
         "the modified cosine length reward: left out",
         "the clip of importance weights: left out",
     ),

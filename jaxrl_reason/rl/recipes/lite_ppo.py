@@ -27,6 +27,6 @@ LITE_PPO = Recipe(
     made_of=Composition(
         "`batch_std_advantages`", "`clipped_surrogate`", "`token_mean`"
     ),
-    settings=Published(notes="the batch's deviation, mean over tokens"),
+    settings=Published(notes="the batch's standard deviation, mean over tokens"),
     not_published=("all but the advantages and the mean; clip 0.2 here",),
 )

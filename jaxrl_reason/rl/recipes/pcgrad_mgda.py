@@ -76,10 +76,10 @@ PCGRAD = Recipe(
         "`grpo_advantages` of each reward",
         "`clipped_surrogate` of each",
         "`sequence_mean`",
-        "one gradient per reward, joined by `pcgrad_coefficients`",
+        "one gradient per reward, combined by `pcgrad_coefficients`",
     ),
     anchor="pcgrad",
-    settings=Published(notes="gradients lose what points against another one"),
+    settings=Published(notes="conflicting components of the gradients are removed"),
     not_published=_NOT_FOR_RL,
 )
 
@@ -94,7 +94,7 @@ MGDA = Recipe(
         "`grpo_advantages` of each reward",
         "`clipped_surrogate` of each",
         "`sequence_mean`",
-        "one gradient per reward, joined by `mgda_weights`",
+        "one gradient per reward, combined by `mgda_weights`",
     ),
     anchor="mgda",
     settings=Published(notes="the shortest vector in the gradients' convex hull"),

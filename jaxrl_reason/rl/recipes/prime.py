@@ -78,7 +78,7 @@ PRIME = Recipe(
         "`clipped_surrogate`",
         "`token_mean`",
         "a second model learns token rewards from outcomes; groups of accuracy 0.2 to "
-        "0.8; truncated responses out of the loss",
+        "0.8; truncated responses masked",
     ),
     settings=Published(
         learning_rate=5e-7,

@@ -36,9 +36,9 @@ REMAX = Recipe(
         "`sequence_sum_mean`",
         "one greedy response per prompt",
     ),
-    settings=Published(group_size=1, notes="one greedy response more a prompt"),
+    settings=Published(group_size=1, notes="one more greedy response per prompt"),
     not_published=(
         "the KL in the token rewards: left out",
-        "learning rate, batch, updates, length limit, temperature: not in what we read",
+        "learning rate, batch, updates, length limit, temperature: not in our sources",
     ),
 )

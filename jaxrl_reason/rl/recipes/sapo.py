@@ -27,7 +27,7 @@ SAPO = Recipe(
     made_of=Composition("`grpo_advantages`", "`sapo` 1.0 / 1.05", "`sequence_mean`"),
     settings=Published(notes="temperatures of the gate 1.0 and 1.05"),
     not_published=(
-        "learning rate, batch, length limit, temperature: not in what we read",
+        "learning rate, batch, length limit, temperature: not in our sources",
         "KL: none here",
     ),
 )

@@ -39,7 +39,7 @@ SKYWORK_OR1 = Recipe(
         "`grpo_advantages`",
         "`clipped_surrogate` 0.2 / 0.2",
         "`token_mean`",
-        "groups without signal are out of the loss and its denominator; "
+        "groups without signal are masked, in the denominator too; "
         "`entropy_controller`",
     ),
     settings=Published(

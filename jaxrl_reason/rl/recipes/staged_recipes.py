@@ -170,7 +170,7 @@ DEEPSCALER_STAGES = StagedRecipe(
     not_published=(
         "steps of the third stage",
         "thresholds of its filter, neither too high nor too low: none here",
-        "whether the reference or the optimiser starts anew: neither here",
+        "whether the reference or the optimiser is reset: neither here",
     ),
 )
 
@@ -191,7 +191,7 @@ SKYWORK_OR1_STAGES = StagedRecipe(
     not_published=(
         _NO_STEPS,
         "with which length limit the model is evaluated before a stage: its own here",
-        "whether what was dropped before may come back: here each stage chooses anew",
+        "whether what was dropped before may come back: here each stage chooses again",
     ),
 )
 
@@ -225,7 +225,7 @@ OPEN_REASONER_ZERO_STAGES = StagedRecipe(
     ),
     not_published=(
         "how the learning rate comes down to 3e-7: at once here",
-        "whose 64 tries: those of the policy at the start of the stage here",
+        "whose 64 samples: those of the policy at the start of the stage here",
     ),
 )
 

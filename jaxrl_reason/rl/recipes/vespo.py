@@ -28,11 +28,11 @@ VESPO = Recipe(
     family="objective",
     made_of=Composition("`grpo_advantages`", "`vespo` (2, 3) / (3, 2)", "`token_mean`"),
     settings=Published(
-        updates=8, notes="mini-batches of 256; 4 to 64 updates a rollout compared"
+        updates=8, notes="mini-batches of 256; 4 to 64 updates per rollout compared"
     ),
     not_published=(
         "the loss mean: over tokens here, as in TRL",
-        "learning rate, prompts, length limit, temperature: not in what we read",
+        "learning rate, prompts, length limit, temperature: not in our sources",
         "KL: none here",
     ),
 )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.runs.metrics import (
+from jaxrl_reason.runs.metrics_log import (
     MetricsLog,
     add_metrics,
     finish_metrics,
@@ -146,7 +146,7 @@ def test_rows_survive_kill_9(tmp_path):
     code = textwrap.dedent(
         """
         import sys
-        from jaxrl_reason.runs.metrics import MetricsLog
+        from jaxrl_reason.runs.metrics_log import MetricsLog
         log = MetricsLog(sys.argv[1])
         step = 0
         while True:

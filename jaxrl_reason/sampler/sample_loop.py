@@ -64,18 +64,23 @@ def sample(
       ValueError: a shape or length does not fit; see `check_sampling`.
     """
     prompts, width = prompt_tokens.shape
-    size = settings.max_new_tokens
+    rows, size = prompts * num_samples, settings.max_new_tokens
     check_sampling(model, settings, num_samples, prompt_width=width)
-    if keys.shape != (prompts * num_samples,):
-        raise ValueError(
-            f"keys must be one per response, ({prompts * num_samples},), "
-            f"got {keys.shape}"
-        )
+    if keys.shape != (rows,):
+        raise ValueError(f"keys must be one per response, ({rows},), got {keys.shape}")
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)  # [P, D]
     decode = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)  # [B, D]
-    start = _start(model, prompts * num_samples, size)
-    state = _append(start, hidden, decode, keys, settings)
+    nothing_yet = _State(
+        column=jnp.zeros((), jnp.int32),
+        last=jnp.zeros(rows, jnp.int32),
+        ended=jnp.zeros(rows, bool),
+        tokens=jnp.zeros((size, rows), jnp.int32),
+        logprobs=jnp.zeros((size, rows), jnp.float32),
+        lengths=jnp.zeros(rows, jnp.int32),
+        cache=empty_cache(model, rows, 0),
+    )
+    state = _append(nothing_yet, hidden, decode, keys, settings)
 
     def unfinished(end: int, state: _State) -> jax.Array:
         return (state.column < end) & ~jnp.all(state.ended)
@@ -155,18 +160,6 @@ def stage_ends(size: int) -> list[int]:
     """
     stage = max(SHORTEST_STAGE, -(-size // (8 * STAGES)) * 8)
     return [*range(stage, size, stage), size]
-
-
-def _start(model: Transformer, rows: int, size: int) -> _State:
-    return _State(
-        column=jnp.zeros((), jnp.int32),
-        last=jnp.zeros(rows, jnp.int32),
-        ended=jnp.zeros(rows, bool),
-        tokens=jnp.zeros((size, rows), jnp.int32),
-        logprobs=jnp.zeros((size, rows), jnp.float32),
-        lengths=jnp.zeros(rows, jnp.int32),
-        cache=empty_cache(model, rows, 0),
-    )
 
 
 def _append(

@@ -103,6 +103,29 @@ def test_imports_go_one_way(root: Path) -> None:
     assert find_faults(root) == []
 
 
+def same_names(root: Path) -> dict[str, list[str]]:
+    """Names of modules that stand for several things, with their files.
+
+    Recipes have the names of their methods, as losses do; a module of `cli` has the
+    name of its command.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in package_folders(root).values():
+        for path in folder.rglob("*.py"):
+            named = path.parent.name not in ("recipes", "cli")
+            if named and path.name != "__init__.py":
+                found.setdefault(path.name, []).append(str(path.relative_to(root)))
+    return {name: files for name, files in found.items() if len(files) > 1}
+
+
+def test_a_name_stands_for_one_module(root: Path, tmp_path: Path) -> None:
+    assert same_names(root) == {}
+    for package in ("a", "b"):
+        (tmp_path / "jaxrl_reason" / package).mkdir(parents=True)
+        (tmp_path / "jaxrl_reason" / package / "x.py").touch()
+    assert set(same_names(tmp_path)) == {"x.py"}
+
+
 def test_the_top_of_the_package_imports_nothing_of_the_house(root: Path) -> None:
     source = (root / "jaxrl_reason" / "__init__.py").read_text(encoding="utf-8")
     assert set(imported_modules(ast.parse(source))) <= sys.stdlib_module_names

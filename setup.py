@@ -48,7 +48,11 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir={"jaxrl_reason": "jaxrl_reason", **MAPPED},
-    entry_points={"console_scripts": ["jaxrl-reason = jaxrl_reason.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["jaxrl-reason = jaxrl_reason.cli.main:main"],
+        # Under the module's own name, so that `-p` and this are one plugin.
+        "pytest11": ["jaxrl_reason.pytest_plugin = jaxrl_reason.pytest_plugin"],
+    },
     package_data={"jaxrl_reason": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,

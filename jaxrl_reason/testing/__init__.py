@@ -11,5 +11,14 @@ references, is larger.
 from jaxrl_reason.testing.arrays import INPUTS, random_arrays
 from jaxrl_reason.testing.case import Law
 from jaxrl_reason.testing.check import LAWS, Verdict, check_loss
+from jaxrl_reason.testing.page import write_report
 
-__all__ = ["INPUTS", "LAWS", "Law", "Verdict", "check_loss", "random_arrays"]
+__all__ = [
+    "INPUTS",
+    "LAWS",
+    "Law",
+    "Verdict",
+    "check_loss",
+    "random_arrays",
+    "write_report",
+]

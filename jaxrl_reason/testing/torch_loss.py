@@ -88,6 +88,10 @@ class TorchLoss:
         value, _ = self.output(tensors, denominators(arrays))
         return dict(zip(names, _gradient(value, chosen), strict=True))
 
+    def exact_values(self, arrays: Arrays, moved: np.ndarray) -> np.ndarray:
+        """The values at other log-probs [N, B, T], in float64."""
+        return _exact_values(self, arrays, moved)
+
     def bound(self, **settings: Any) -> "TorchLoss":
         """The loss with some of its keywords bound."""
         return TorchLoss(functools.partial(self.function, **settings), self.inputs)
@@ -103,3 +107,46 @@ def _gradient(value: Any, leaves: list[Any]) -> list[np.ndarray]:
         np.zeros(x.shape) if g is None else g.float().numpy().astype(np.float64)
         for x, g in zip(leaves, found, strict=True)
     ]
+
+
+def _exact_values(loss: TorchLoss, arrays: Arrays, moved: np.ndarray) -> np.ndarray:
+    """The values in float64, what is detached in the first run being held fixed."""
+    torch = importlib.import_module("torch")
+    overrides = importlib.import_module("torch.overrides")
+    counts = denominators(arrays)
+    tensors = {name: tensor(x) for name, x in arrays.items()}
+    tensors = {
+        k: x.double() if x.is_floating_point() else x for k, x in tensors.items()
+    }
+
+    class Exact(overrides.TorchFunctionMode):  # type: ignore[misc, name-defined]
+        """float() is double(), and a constant is that of the first run."""
+
+        def __init__(self, fixed: list[Any] | None) -> None:
+            super().__init__()
+            self.held: list[Any] = []
+            self.fixed = fixed
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.Tensor.float:
+                return args[0].double()
+            if func is torch.Tensor.to and torch.float32 in args:
+                return args[0].double()
+            out = func(*args, **(kwargs or {}))
+            constant = func is torch.Tensor.detach or not torch.is_grad_enabled()
+            if constant and isinstance(out, torch.Tensor):
+                if self.fixed is not None:
+                    out = self.fixed[len(self.held)]
+                self.held.append(out)
+            return out
+
+    def value(logprobs: np.ndarray, fixed: list[Any] | None) -> tuple[float, list[Any]]:
+        given = {**tensors, "logprobs": torch.tensor(logprobs)}
+        with Exact(fixed) as mode:
+            out = loss.output(given, counts)[0]
+        return float(out), mode.held
+
+    _, held = value(arrays["logprobs"].astype(np.float64), None)
+    return np.array([value(x, held)[0] for x in moved])

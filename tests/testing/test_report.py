@@ -194,7 +194,7 @@ def test_the_command_writes_a_page_and_its_figures(
     said = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert said["passes"] is True
     assert {x["name"] for x in said["laws"]} >= {"micro-batches", "clip"}
-    assert said["nearest"][0]["distance"] < 0.2
+    assert said["nearest"][0]["distance"] < 0.5
     curve = said["curves"]["my_loss(clip=0.3)"]
     assert len(curve["by_seed"]) == 3
     assert len(curve["mean"]) == len(curve["interval_low"]) == 40

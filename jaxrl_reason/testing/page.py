@@ -272,12 +272,14 @@ def _pair_of_plots(evidence: Evidence) -> str:
 
 
 def _laws(evidence: Evidence) -> str:
-    marks = {True: "holds", False: "broken", None: "none"}
-    rows = []
-    for x in sorted(
-        evidence.verdicts, key=lambda x: {False: 0, True: 1}.get(x.holds, 2)
-    ):
-        mark, word = marks[x.holds], {None: "not tried"}.get(x.holds, marks[x.holds])
+    marks: dict[bool | None, tuple[str, str]] = {
+        False: ("broken", "broken"),
+        True: ("holds", "holds"),
+        None: ("none", "not tried"),
+    }
+    order, rows = list(marks), []
+    for x in sorted(evidence.verdicts, key=lambda x: order.index(x.holds)):
+        mark, word = marks[x.holds]
         detail = escape(x.detail)
         if x.holds is False:
             detail = f'<div class="detail">{detail}</div>'

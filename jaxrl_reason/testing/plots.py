@@ -11,7 +11,7 @@ from jaxrl_reason.testing.toy import interval
 
 OWN, OTHER, CLIP = "#3d7fc9", "#22262c", "#f3c9a0"
 _LENGTH_COLOURS = ("#1f5fa8", "#2f9e77", "#c2571a")
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxrl_reason",
     "font.family": "sans-serif",

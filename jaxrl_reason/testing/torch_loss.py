@@ -119,7 +119,7 @@ def _exact_values(loss: TorchLoss, arrays: Arrays, moved: np.ndarray) -> np.ndar
         k: x.double() if x.is_floating_point() else x for k, x in tensors.items()
     }
 
-    class Exact(overrides.TorchFunctionMode):  # type: ignore[misc, name-defined]
+    class Exact(overrides.TorchFunctionMode):  # type: ignore[name-defined]
         """float() is double(), and a constant is that of the first run."""
 
         def __init__(self, fixed: list[Any] | None) -> None:

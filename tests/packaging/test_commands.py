@@ -8,6 +8,7 @@ no table fails. Flags that stand alone in a sentence must be flags of a program.
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import re
@@ -70,6 +71,7 @@ SMALL = {
     "jaxrl-reason generate": "--raw --max-new-tokens 2",
     "jaxrl-reason evaluate": "--limit 1 --max-new-tokens 2 --batch-size 1 --out OUT",
     "jaxrl-reason export": "",
+    "jaxrl_reason.testing": "--seeds 2 --steps 3 --out OUT",
 }
 # Who may be meant by flags that stand alone, with what each needs besides them.
 NEEDED = [
@@ -84,6 +86,7 @@ NEEDED = [
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),
     ("jaxrl-reason export", "--model MODEL --out FOLDER"),
+    ("jaxrl_reason.testing", "my_file.py:my_loss"),
 ]
 PLACEHOLDER = {"N": "1", "n": "1"}
 FLAG = r"--[a-z][\w.-]*"
@@ -106,11 +109,13 @@ class Line:
             words = words[1:]
         if words[:3] == ["python", "-m", "jaxrl_reason"]:
             words = ["jaxrl-reason", *words[3:]]
+        if words[:2] == ["python", "-m"] and words[2].startswith("jaxrl_reason."):
+            words = ["python", *words[2:]]
         return words
 
     @property
     def program(self) -> str:
-        """The script, or `jaxrl-reason` with the name of the command."""
+        """The script, the module, or `jaxrl-reason` with the name of the command."""
         first, *rest = self.words
         if first == "jaxrl-reason":
             return f"{first} {rest[0]}"
@@ -184,6 +189,8 @@ OURS = [line for line in LINES if line.why_not_tried is None]
 
 def start(program: str, arguments: list[str]) -> Any:
     """Runs a program of ours in this process."""
+    if program.startswith("jaxrl_reason."):
+        return importlib.import_module(f"{program}.__main__").main(arguments)
     if program.startswith("jaxrl-reason "):
         return main([program.split()[1], *arguments])
     sys.argv = [program, *arguments]
@@ -284,7 +291,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (path / "my.jsonl").write_text(text, encoding="utf-8")
     reward = "def my_reward(prompt, response, row):\n    return len(response) % 2\n"
-    (path / "my_file.py").write_text(reward, encoding="utf-8")
+    loss = "from jaxrl_reason.losses import ppo_loss as my_loss\n"
+    (path / "my_file.py").write_text(loss + reward, encoding="utf-8")
     run = path / "runs" / "countdown-dapo-seed0"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("preset: countdown\n", encoding="utf-8")

@@ -253,7 +253,7 @@ def pack_sequences(
         shared = starts - 1
         _, first, which = np.unique(prompt_ids, return_index=True, return_inverse=True)
         wanted = starts[first][which]  # [B] tokens of the first prompt of the same id
-        for i in np.flatnonzero(starts != wanted):
+        for i in np.flatnonzero(starts != wanted).tolist():
             raise ValueError(
                 f"prompts of one id must be the same, got {wanted[i]} and {starts[i]} "
                 f"tokens for {prompt_ids[i]}"

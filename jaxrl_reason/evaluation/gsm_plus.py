@@ -16,7 +16,7 @@ INTERVAL = "bootstrap over seeds"
 def robustness(
     questions: Sequence[Question], records: Mapping[int, Sequence[Record]]
 ) -> dict[str, Estimate]:
-    """Accuracy on seeds and variants, PDR and ASP, in all and by perturbation.
+    """Accuracy on seeds and variants, PDR and ASP, overall and by perturbation.
 
     PDR = 1 - accuracy(variants) / accuracy(seeds); ASP, the fraction of pairs of a seed
     and its variant that are both right. With several responses per question, sample j

@@ -46,7 +46,7 @@ def make_multi_objective_update(
     state is donated.
 
     Args:
-      objectives: K functions (params, batch, counts) -> (share of the loss, metrics).
+      objectives: K functions (params, batch, counts) -> (part of the loss, metrics).
       combine: (losses [K], gradients, update number) -> weights [K] of the gradients;
         what the step is given after `num_active` follows.
       optimizer: applied once, to the combined gradient.
@@ -113,11 +113,11 @@ def make_uncertainty_update(
     The parameters of the state are {"model": ..., "log_variances": [K]}, as
     `init_uncertainty_state` makes them; the optimiser trains both. For losses > 0, such
     as negative log-likelihoods, value and ranking losses: for a policy loss, which may
-    be negative, s would fall for ever. Where a loss is not > 0 its s_k rests, and the
+    be negative, s would fall for ever. Where a loss is not > 0 its s_k stays, and the
     metric `positive_loss_fraction` falls below 1.
 
     The variances see the losses of the whole mini-batch: added to each micro-batch's
-    loss instead, s_k / 2 would count once a micro-batch.
+    loss instead, s_k / 2 would count once per micro-batch.
 
     Raises:
       ValueError: there are no objectives.
@@ -204,7 +204,7 @@ def component_advantages(
     *,
     num_groups: int,
 ) -> jax.Array:
-    """Advantages of each reward on its own, a token: [B, T, K], zero outside the mask.
+    """Advantages of each reward separately, per token: [B, T, K], zero outside the mask.
 
     Args:
       estimator: (rewards [B], group_ids [B], *, num_groups) -> [B], e.g.

@@ -31,7 +31,7 @@ def fixed_weights(*weights: float) -> Combine:
 
 
 def pcgrad_weights(*, seed: int = 0) -> Combine:
-    """PCGrad (arXiv 2001.06782): gradients lose what points against another one.
+    """PCGrad (arXiv 2001.06782): gradients without what conflicts with another.
 
     The order of the projections follows from the seed and the update's number, so a
     resumed run has the same.
@@ -71,7 +71,7 @@ def given_weights(
 
 @dataclass
 class DynamicWeightAverage:
-    """DWA's weights (arXiv 1803.10704), on the host: one call of `end_epoch` an epoch.
+    """DWA's weights (arXiv 1803.10704), on the host: one call of `end_epoch` per epoch.
 
     Attributes:
       num_objectives: K.

@@ -72,7 +72,7 @@ class SFTSettings:
 
     @property
     def num_micro(self) -> int:
-        """Micro-batches for the worst case, one example a row."""
+        """Micro-batches for the worst case, one example per row."""
         return -(-self.examples_per_update // self.rows_per_micro_batch)
 
 

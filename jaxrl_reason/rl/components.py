@@ -127,7 +127,7 @@ class ComponentLearner:
         return state, {}
 
     def coefficients(self, controls: Mapping[str, float]) -> Mapping[str, float]:
-        """Scalars that the loss is handed by keyword in this step; they are traced."""
+        """Scalars that the loss gets by keyword in this step; they are traced."""
         return {}
 
     def minibatch_inputs(
@@ -138,7 +138,7 @@ class ComponentLearner:
         num_active: Any,
         update: int,
     ) -> dict[str, jax.Array]:
-        """Inputs of the loss that need the whole mini-batch and the policy of now.
+        """Inputs of the loss that need the whole mini-batch and the current policy.
 
         Args:
           learner: of the run.

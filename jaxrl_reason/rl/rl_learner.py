@@ -54,7 +54,7 @@ class RLSettings:
     knows the prompts.
 
     Attributes:
-      steps: RL steps in all.
+      steps: total RL steps.
       prompts_per_step: P, prompts of a step, each with a group of responses.
       group_size: G, responses of a group, which are compared with each other.
       updates_per_rollout: optimiser steps that a step's responses are split into;

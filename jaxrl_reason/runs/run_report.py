@@ -103,13 +103,13 @@ def _page(report: Report) -> str:
         "| stage | time |",
         "|---|---|",
         *(f"| {name} | {duration(s)} |" for name, s in report.wall_seconds.items()),
-        f"| in all | {duration(sum(report.wall_seconds.values()))} |",
+        f"| total | {duration(sum(report.wall_seconds.values()))} |",
         "",
     ]
     if (speed := report.rollout_tokens_per_second) is not None:
-        lines.append(f"- rollout: {speed:,.0f} tokens a second")
+        lines.append(f"- rollout: {speed:,.0f} tokens per second")
     if (speed := report.train_tokens_per_second) is not None:
-        lines.append(f"- training: {speed:,.0f} tokens a second")
+        lines.append(f"- training: {speed:,.0f} tokens per second")
     if report.peak_memory_bytes is not None:
         lines.append(f"- peak memory: {report.peak_memory_bytes / 2**20:,.0f} MiB")
     if report.compiles_after_warm_up is not None:

@@ -57,7 +57,7 @@ def test_the_page_reads(tmp_path):
     assert "| held-out accuracy (512 problems) | before RL | after RL | gain |" in text
     assert "| greedy | 25.0% | 50.0% | +25.0 points |" in text
     assert "| mean of 8 samples, temperature 1 | 20.0% | 45.0% | +25.0 points |" in text
-    assert "| in all | 7 min 00 s |" in text
+    assert "| total | 7 min 00 s |" in text
     assert "- peak memory: 700 MiB" in text
 
 

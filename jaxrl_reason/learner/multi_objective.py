@@ -204,7 +204,7 @@ def component_advantages(
     *,
     num_groups: int,
 ) -> jax.Array:
-    """Advantages of each reward separately, per token: [B, T, K], zero outside the mask.
+    """Advantages of each reward separately: [B, T, K], zero outside the mask.
 
     Args:
       estimator: (rewards [B], group_ids [B], *, num_groups) -> [B], e.g.

@@ -196,7 +196,8 @@ def chunked_jsd(
         return generalized_jsd(student, teacher, beta=beta, temperature=temperature)
 
     states = split_blocks(hidden, chunk_size), split_blocks(teacher_hidden, chunk_size)
-    return join_blocks(jax.lax.map(block, states), hidden.shape[:2], chunk_size)
+    batch, length, _ = hidden.shape
+    return join_blocks(jax.lax.map(block, states), (batch, length), chunk_size)
 
 
 def _jsd(student: jax.Array, teacher: jax.Array, beta: float) -> jax.Array:

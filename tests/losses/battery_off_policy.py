@@ -54,7 +54,7 @@ def luspo_rows(x: Array, b: Batch) -> float:
 
 
 def decoupled(x: Array, b: Batch, truncate: bool) -> float:
-    u = off.behaviour_weights(b.old, b.ref, b.mask, 1.3, truncate)
+    u = off.behaviour_weights(b.old, b.ref, b.mask, 1.2, truncate)
     return ref.token_mean(clipped(x, b) * u, b.mask)
 
 
@@ -172,7 +172,7 @@ CASES = [
             policy_loss(
                 decoupled_ppo_loss,
                 sampler_logprobs="ref",
-                weight_cap=1.3,
+                weight_cap=1.2,
                 truncate=truncate,
             ),
             partial(decoupled, truncate=truncate),

@@ -85,6 +85,7 @@ def test_only_recipes_with_a_kl_term_keep_a_reference() -> None:
     with_reference = {name for name in RECIPES if built(name).uses_reference}
     assert with_reference == {
         *("deepseekmath", "r1_zero", "light_r1", "deepscaler", "intellect_2", "ppo"),
+        "deepseek_v3_2",
         *("reinforce_pp", "reinforce_pp_baseline", "logic_rl", "rloo", "prime"),
     }
     for name in with_reference:

@@ -101,6 +101,8 @@ setup(
         ],
         # Losses of torch, put through the laws of jaxrl_reason.testing.
         "torch": ["torch>=2.6"],
+        # Whose losses experiments/conformance checks.
+        "conformance": ["torch>=2.6", "trl==1.16.0"],
         # LaTeX answers that differ in form, checked by algebra (MathVerifier).
         "math": ["math-verify>=0.9", "pebble>=5.1"],
         "lm-eval": ["lm-eval>=0.4.9"],

@@ -71,24 +71,29 @@ def _check_order(case: Case) -> None:
     case.both(case.loss.run(mixed), (case.base.value, case.base.grad[order]))
 
 
-def _in_larger_batch(case: Case, places: np.ndarray) -> None:
+def _in_larger_batch(case: Case, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The value, and the gradient at the tokens, put at these places of their rows."""
     found = case.loss.run(moved(case.arrays, places, _ROWS, _TOKENS))
     at = np.arange(_ROWS - ROWS, _ROWS)[:, None]
-    wanted = np.zeros((_ROWS, _TOKENS))
-    wanted[at, places] = case.base.grad
-    case.both(found, (case.base.value, wanted))
+    grad = found.grad[at, places]
+    elsewhere = np.abs(found.grad).sum() - np.abs(grad).sum()
+    return found.value, np.append(grad, elsewhere)
+
+
+_TO_THE_LEFT = np.tile(np.arange(TOKENS), (ROWS, 1))
 
 
 def _check_padding(case: Case) -> None:
-    _in_larger_batch(case, np.tile(np.arange(TOKENS), (ROWS, 1)))
+    found = _in_larger_batch(case, _TO_THE_LEFT)
+    case.both(found, (case.base.value, np.append(case.base.grad, 0.0)))
 
 
 def _check_places(case: Case) -> None:
-    left = np.tile(np.arange(TOKENS) + _TOKENS - TOKENS, (ROWS, 1))
     rng = np.random.default_rng(0)
     apart = [np.sort(rng.permutation(_TOKENS)[:TOKENS]) for _ in range(ROWS)]
-    for places in (left, np.stack(apart)):
-        _in_larger_batch(case, places)
+    wanted = _in_larger_batch(case, _TO_THE_LEFT)
+    for places in (_TO_THE_LEFT + _TOKENS - TOKENS, np.stack(apart)):
+        case.both(_in_larger_batch(case, places), wanted)
 
 
 def _check_holes(case: Case) -> None:

@@ -14,9 +14,17 @@ import numpy as np
 import pytest
 
 import jaxrl_reason.losses as lib
-from jaxrl_reason.testing import check_loss
+from jaxrl_reason.testing import (
+    INPUTS,
+    LAWS,
+    Law,
+    Verdict,
+    check_loss,
+    random_arrays,
+    write_report,
+)
 from jaxrl_reason.testing.__main__ import load_loss, main
-from jaxrl_reason.testing.check import case_of
+from jaxrl_reason.testing.check import case_of, verdicts
 from jaxrl_reason.testing.evidence import gather
 from jaxrl_reason.testing.gradients import compare_gradients
 from jaxrl_reason.testing.page import summary
@@ -287,3 +295,17 @@ def test_the_bounds_of_a_clip_are_found() -> None:
     assert evidence.clips["A > 0"] == {"above": pytest.approx(1.0004, abs=1e-4)}
     assert evidence.clips["A < 0"] == {"below": pytest.approx(0.9997, abs=1e-4)}
     assert summary(evidence).startswith("All ")
+
+
+@pytest.mark.fast
+def test_public_names_do_what_they_say(tmp_path: Path) -> None:
+    def odd(*arrays):
+        return 1 / 0
+
+    page = write_report(odd, tmp_path)
+    assert page == tmp_path / "odd" / "index.html"
+    first = verdicts(case_of(odd))[0]
+    assert isinstance(first, Verdict)
+    assert isinstance(first.law, Law)
+    assert first.law is LAWS[0]
+    assert set(INPUTS) - random_arrays(0, INPUTS).keys() == set()

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from experiments.conformance import run
+from experiments.conformance import peer_losses
 from experiments.conformance.extract import Missing, functions_of, version_of
 from jaxrl_reason.testing.case import Law
 from jaxrl_reason.testing.check import Verdict
@@ -62,9 +62,9 @@ def adapters() -> ModuleType:
     return importlib.import_module("experiments.conformance.adapters")
 
 
-def broken_in(library: run.Library, name: str) -> set[str]:
+def broken_in(library: peer_losses.Library, name: str) -> set[str]:
     found = {x.law.name for x in library.losses[name] if x.holds is False}
-    return found - set(run.CALLERS)
+    return found - set(peer_losses.CALLERS)
 
 
 @pytest.mark.parametrize(("total", "broken"), [(FAULTY, {"holes"}), (MENDED, set())])
@@ -72,7 +72,9 @@ def test_an_unmasked_token_mean_is_found(
     adapters: ModuleType, tmp_path: Path, total: str, broken: set[str]
 ) -> None:
     checkout = roll(tmp_path, total)
-    found = run.look_at("ROLL", version_of(checkout), adapters.roll_losses(checkout))
+    found = peer_losses.look_at(
+        "ROLL", version_of(checkout), adapters.roll_losses(checkout)
+    )
     assert broken_in(found, "ppo, token-mean") == broken
     assert broken_in(found, "ppo, seq-mean-token-mean") == set()
     assert found.version == "no commit"
@@ -87,8 +89,8 @@ def test_advantages_that_count_zero_rewards_are_moved_by_a_constant() -> None:
         means = [rewards[groups == group].mean() for group in groups]
         return rewards - means
 
-    assert run.shift(by_zeros) > 0.1
-    assert run.shift(centred) < 1e-6
+    assert peer_losses.shift(by_zeros) > 0.1
+    assert peer_losses.shift(centred) < 1e-6
 
 
 def test_functions_leave_the_package_where_it_is(tmp_path: Path) -> None:
@@ -111,17 +113,17 @@ def test_the_matrix_tells_whose_a_fault_is() -> None:
         return Verdict(Law(name, "must hold", lambda case: None), holds, "got 1 for 2")
 
     laws = [verdict("padding", False), verdict("garbage", False), verdict("nan", True)]
-    library = run.Library("one", "1.0", {"ppo": laws}, {"gpg": 0.5})
-    lines = run.table([library]).splitlines()
+    library = peer_losses.Library("one", "1.0", {"ppo": laws}, {"gpg": 0.5})
+    lines = peer_losses.table([library]).splitlines()
     assert lines[0] == "| loss | padding | garbage | nan |"
     assert lines[3] == "| ppo | **×** | × | · |"
     assert lines[-1] == "| one | gpg | 0.5 |"
-    assert "| one | ppo | padding | got 1 for 2 |" in run.details([library])
-    assert "garbage" not in run.details([library])
+    assert "| one | ppo | padding | got 1 for 2 |" in peer_losses.details([library])
+    assert "garbage" not in peer_losses.details([library])
 
 
 def test_the_page_has_a_place_for_the_matrix(root: Path) -> None:
     text = (root / "docs" / "conformance.md").read_text(encoding="utf-8")
-    table = text.split(run.START)[1].split(run.END)[0]
+    table = text.split(peer_losses.START)[1].split(peer_losses.END)[0]
     for library in ("TRL", "verl", "OpenRLHF", "ROLL", "slime"):
         assert f"| **{library}** (" in table

@@ -1,6 +1,6 @@
 """Runs the laws of `jaxrl_reason.testing` over the losses of other libraries.
 
-    python experiments/conformance/run.py --trl --verl PATH --openrlhf PATH
+    python experiments/conformance/peer_losses.py --trl --verl PATH --openrlhf PATH
 
 A path is a checkout; `--trl` is the installed package (the extra is `conformance`). It
 prints what is broken, and with `--page docs/conformance.md` writes a matrix of laws and

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import read_groups, zero_masked
+from jaxrl_reason.losses._math import read_groups, statistics, zero_masked
 from jaxrl_reason.losses.returns import discounted_returns
 
 
@@ -102,37 +102,33 @@ def otb_advantages(
     _checks.same_shape(
         2, token_rewards=rewards, logprobs=logprobs, squared_probs=squares, mask=mask
     )
-    ids, member, number = read_groups(group_ids, num_groups, valid)
+    member = read_groups(group_ids, num_groups, valid).member
     mask &= _checks.per_row("group_ids", member, mask)
 
     energy = 1.0 - 2.0 * jnp.exp(logprobs) + squares  # [B, T]
     if weights is not None:
         weights = _checks.constant("weights", weights)
-        energy = energy * jnp.square(
-            _checks.broadcast_to_tokens("weights", weights, mask)
-        )
-    energy = zero_masked(jnp.maximum(energy, 0.0), mask)
+        weights = _checks.broadcast_to_tokens("weights", weights, mask)
+        energy = energy * jnp.square(weights)
+    energy = jnp.cumsum(zero_masked(jnp.maximum(energy, 0.0), mask), axis=1)
     returns = discounted_returns(rewards, mask)
+
+    def less_baseline(g: jax.Array, w: jax.Array, alive: jax.Array) -> jax.Array:
+        """[B] each: the n-th token of each response, where it has one."""
+        stats = statistics(g, group_ids, num_groups, alive)
+        ids, total = stats.groups.ids, stats.groups.total
+        # Tokens without a gradient weigh the same: their baseline is the mean.
+        w = jnp.where((total(w) == 0)[ids], 1.0, w)
+        shift = total(w * stats.centred) / jnp.maximum(total(w), 1e-30)
+        found = stats.centred - shift[ids]
+        if zero_tail:
+            found = jnp.where(stats.sizes[ids] == 1, g, found)
+        return zero_masked(found, alive)
+
     # The n-th token of each row into column n: the masked ones go behind.
     order = jnp.argsort(~mask, axis=1, stable=True)
-    w = jnp.take_along_axis(jnp.cumsum(energy, axis=1), order, axis=1)
-    g = jnp.take_along_axis(returns, order, axis=1)
-    alive = jnp.take_along_axis(mask, order, axis=1)
-
-    def per_group(x: jax.Array) -> jax.Array:
-        """[B, T] -> [num_groups, T] sums over the responses that have the token."""
-        return jax.ops.segment_sum(jnp.where(alive, x, 0.0), ids, number)
-
-    count = per_group(jnp.ones_like(g))
-    low = jax.ops.segment_min(jnp.where(alive, g, jnp.inf), ids, number)
-    above = jnp.where(alive, g - low[ids], 0.0)  # equal returns are exactly 0
-    # Tokens without a gradient weigh the same: their baseline is the mean.
-    silent = per_group(w) == 0
-    w = jnp.where(silent[ids], 1.0, w)
-    baseline = per_group(w * above) / jnp.maximum(per_group(w), 1e-30)
-    found = above - baseline[ids]
-    if zero_tail:
-        found = jnp.where(count[ids] == 1, g, found)
+    columns = (jnp.take_along_axis(x, order, axis=1) for x in (returns, energy, mask))
+    found = jax.vmap(less_baseline, in_axes=1, out_axes=1)(*columns)
     place = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
     found = jnp.take_along_axis(found, place, axis=1)
     return jax.lax.stop_gradient(zero_masked(found, mask))

@@ -50,13 +50,12 @@ def pass_at_k_advantages(
     """
     _checks.number("eps", eps, at_least=0)
     stats = statistics(rewards, group_ids, num_groups, valid)
-    ids, member, number = stats.groups
+    ids, member, _ = stats.groups
     rewards = _checks.constant("rewards", rewards)
     best = stats.high[ids]  # [B]
     behind = rewards < best
     tied = stats.groups.total(member & (rewards == best)) > 1  # [num_groups]
-    others = jnp.where(member & behind, rewards, -jnp.inf)
-    second = jax.ops.segment_max(others, ids, number)
+    second = statistics(rewards, group_ids, num_groups, member & behind).high
     gap = jnp.where(stats.signal & ~tied, stats.high - second, 0.0)
     if scale:
         squares = stats.groups.total(stats.centred**2)

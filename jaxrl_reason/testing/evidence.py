@@ -16,7 +16,7 @@ from jaxrl_reason.testing.arrays import ladder, take
 from jaxrl_reason.testing.case import Case
 from jaxrl_reason.testing.check import Verdict, verdicts
 from jaxrl_reason.testing.evaluate import JaxLoss, Loss, LossFunction
-from jaxrl_reason.testing.gradients import Comparison, compare_gradients
+from jaxrl_reason.testing.finite_differences import Comparison, compare_gradients
 from jaxrl_reason.testing.published import (
     Neighbour,
     nearest,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.testing import plots
+from jaxrl_reason.testing import evidence_plots
 from jaxrl_reason.testing.check import case_of
 from jaxrl_reason.testing.evaluate import LossFunction
 from jaxrl_reason.testing.evidence import (
@@ -248,7 +248,7 @@ def _profiles(evidence: Evidence) -> str:
         "<section><h2>Objective and slope over the ratio</h2>"
         '<p class="soft">One token, alone in its batch. Shaded: the slope is 0, a clip '
         f"acts ({'; '.join(nothing)}). Dashed: the nearest published loss.</p>"
-        f"{plots.profile_plot(evidence)}</section>"
+        f"{evidence_plots.profile_plot(evidence)}</section>"
     )
 
 
@@ -263,11 +263,11 @@ def _pair_of_plots(evidence: Evidence) -> str:
     return (
         '<div class="two"><section><h2>Gradient by token position</h2>'
         f'<p class="soft">Three responses in one batch, A = 1. {text}</p>'
-        f"{plots.position_plot(evidence)}</section>"
+        f"{evidence_plots.position_plot(evidence)}</section>"
         "<section><h2>Learning curve</h2>"
         f'<p class="soft">A table of logits learns three words; mean over {len(runs)} '
         "seeds and its 95% bootstrap interval. The same draws for both losses.</p>"
-        f"{plots.curve_plot(evidence)}</section></div>"
+        f"{evidence_plots.curve_plot(evidence)}</section></div>"
     )
 
 

@@ -60,7 +60,7 @@ RUN_ELSEWHERE = {
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
-    "experiments/conformance/peer_losses.py": "run by test_conformance.py, where torch is",
+    "experiments/conformance/peer_losses.py": "test_conformance.py, with torch",
 }
 # What is put behind the first line of a program to run it at toy size.
 SMALL = {

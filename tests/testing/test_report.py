@@ -26,7 +26,7 @@ from jaxrl_reason.testing import (
 from jaxrl_reason.testing.__main__ import load_loss, main
 from jaxrl_reason.testing.check import case_of, verdicts
 from jaxrl_reason.testing.evidence import gather
-from jaxrl_reason.testing.gradients import compare_gradients
+from jaxrl_reason.testing.finite_differences import compare_gradients
 from jaxrl_reason.testing.page import summary
 from jaxrl_reason.testing.published import nearest, published_losses, weighting
 from jaxrl_reason.testing.toy import interval, learn

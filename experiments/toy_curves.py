@@ -8,8 +8,9 @@ Runs each value of `jaxrl_reason.rl.recipes.RECIPES` through the real loop on th
 of `experiments/toys/toy_setup.py`, a few seeds of it, and draws the accuracy of the
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
-(`experiments/toys/toy_rounds.py`) and stand alone: a round is not a step. --runs holds
-the accuracies as JSON, from which --draw-only draws. A method keeps its objective, its
+(`experiments/toys/toy_rounds.py`) and stand alone: a round is not a step. On-policy
+distillation has a teacher (`experiments/toys/toy_teacher.py`). --runs holds the
+accuracies as JSON, from which --draw-only draws. A method keeps its objective, its
 coefficients and its filters; learning rate, batch and length limit are the setup's, the
 same for all. The curves show that a method runs and what it does on a toy; they do not
 rank methods.
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.toys.toy_rounds import ROUNDS, run_rounds
 from experiments.toys.toy_setup import SETUP, ToySetup, method_learner, run_method
+from experiments.toys.toy_teacher import TAUGHT, student_learner
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.runs.metrics_log import Row
@@ -68,7 +70,7 @@ class Options:
     """Draw from the accuracies of former runs."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - {*RECIPES, *ROUNDS})
+        unknown = sorted(set(self.only) - {*RECIPES, *TAUGHT, *ROUNDS})
         if unknown:
             raise ValueError(
                 f"only must name recipes or methods in rounds, got {', '.join(unknown)}"
@@ -82,7 +84,7 @@ class Options:
     @property
     def names(self) -> list[str]:
         """What was asked for, plain GRPO first: the others are drawn over it."""
-        names = self.only or (*RECIPES, *ROUNDS)
+        names = self.only or (*RECIPES, *TAUGHT, *ROUNDS)
         if self.draw_only and not self.only:
             names = tuple(n for n in names if (self.runs / f"{n}.json").is_file())
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
@@ -110,8 +112,11 @@ def accuracies(name: str, options: Options, setup: ToySetup = CURVES) -> np.ndar
 
 def recipe_runs(name: str, options: Options, setup: ToySetup) -> list[list[float]]:
     """Accuracies of each step, for each seed of a recipe."""
-    method = RECIPES[name].build(setup.settings.max_new_tokens)
-    learner = method_learner(method, setup)
+    if name in TAUGHT:
+        learner = student_learner(setup)
+    else:
+        method = RECIPES[name].build(setup.settings.max_new_tokens)
+        learner = method_learner(method, setup)
     alone = VALUE_PRETRAINING.get(name, 0)
     settings = replace(learner.settings, value_pretraining_steps=alone)
     learner = replace(learner, settings=settings)
@@ -125,7 +130,7 @@ def recipe_runs(name: str, options: Options, setup: ToySetup) -> list[list[float
 
         try:
             run_method(
-                method,
+                learner.method,
                 seed,
                 steps=options.steps,
                 setup=setup,

@@ -1,29 +1,14 @@
 """`check_loss` names what is wrong with each planted fault, and nothing else."""
 
-import functools
-import inspect
-
 import pytest
 
-import jaxrl_reason.losses as lib
 from jaxrl_reason.losses import sequence_mean, token_mean
 from jaxrl_reason.testing import check_loss
 from jaxrl_reason.testing.check import LAWS, case_of, verdicts
+from jaxrl_reason.testing.published import published_losses
 from tests.testing.faults import FAULTS, Fault, in_numpy, right, sequences_for_tokens
 
-# The settings of losses for which their papers give no value.
-NEEDED: dict[str, dict[str, float]] = {
-    "cispo_loss": {"ratio_high": 5.0},
-    "dr_grpo_loss": {"length": 10.0},
-    "kimi_k2_5_loss": {"log_ratio_low": -1, "log_ratio_high": 1, "pull_coef": 1e-3},
-}
-ARGUMENTS = ["logprobs", "old_logprobs", "advantages", "mask", "counts"]
-POLICY_LOSSES = [
-    name
-    for name in lib.__all__
-    if name.endswith("_loss")
-    and list(inspect.signature(getattr(lib, name)).parameters)[:5] == ARGUMENTS
-]
+PUBLISHED = published_losses()
 
 
 @pytest.mark.parametrize("fault", [x for x in FAULTS if x.law], ids=str)
@@ -50,10 +35,9 @@ def test_a_claimed_mean_tells_denominators_apart() -> None:
         check_loss(right, reduction=sequence_mean)
 
 
-@pytest.mark.parametrize("name", POLICY_LOSSES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_losses_keep_every_law(name: str) -> None:
-    loss = functools.partial(getattr(lib, name), **NEEDED.get(name, {}))
-    found = verdicts(case_of(loss))
+    found = verdicts(case_of(PUBLISHED[name]))
     assert [(x.law.name, x.detail) for x in found if x.holds is False] == []
 
 

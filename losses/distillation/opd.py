@@ -56,8 +56,8 @@ def distillation_advantages(
     """
     _checks.number("coef", coef, at_least=0)
     mask = _checks.as_bool(mask)
-    old = _checks.constant("old_logprobs", old_logprobs)
-    teacher = _checks.constant("teacher_logprobs", teacher_logprobs)
+    old = _checks.floating("old_logprobs", old_logprobs)
+    teacher = _checks.floating("teacher_logprobs", teacher_logprobs)
     _checks.same_shape(2, old_logprobs=old, teacher_logprobs=teacher, mask=mask)
     advantages = coef * zero_masked(teacher - old, mask)
     if outcome_advantages is not None:
@@ -96,7 +96,9 @@ def select_teacher(
       [[-3.]
        [-2.]]
     """
-    logprobs = _checks.constant("teacher_logprobs", teacher_logprobs)
+    logprobs = jax.lax.stop_gradient(
+        _checks.floating("teacher_logprobs", teacher_logprobs)
+    )
     ids, mask = _checks.integers("teacher_ids", teacher_ids), _checks.as_bool(mask)
     if logprobs.ndim != 3 or logprobs.shape[1:] != mask.shape:
         raise ValueError(

@@ -68,8 +68,8 @@ def sdpo_loss(
     """
     check_counts(counts)
     divergence, mask = _checks.floating("divergence", divergence), _checks.as_bool(mask)
-    new = _checks.constant("logprobs", logprobs)
-    old = _checks.constant("old_logprobs", old_logprobs)
+    new = jax.lax.stop_gradient(_checks.floating("logprobs", logprobs))
+    old = jax.lax.stop_gradient(_checks.floating("old_logprobs", old_logprobs))
     _checks.same_shape(
         2, divergence=divergence, logprobs=new, old_logprobs=old, mask=mask
     )

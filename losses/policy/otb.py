@@ -34,7 +34,7 @@ def sum_squared_probs(
       >>> [round(x, 4) for x in sum_squared_probs(logits).tolist()]
       [0.5, 0.625]
     """
-    logits = _checks.constant("logits", logits)
+    logits = jax.lax.stop_gradient(_checks.floating("logits", logits))
     if logits.ndim < 1 or logits.shape[-1] < 1:
         raise ValueError(f"logits must have shape [B, T, V], got {list(logits.shape)}")
     _checks.number("temperature", temperature, above=0)
@@ -96,7 +96,7 @@ def otb_advantages(
       [[0.6667, 0.6], [-0.3333, -0.4]]
     """
     rewards = _checks.constant("token_rewards", token_rewards)
-    logprobs = _checks.constant("logprobs", logprobs)
+    logprobs = _checks.floating("logprobs", logprobs)
     squares = _checks.constant("squared_probs", squared_probs)
     mask = _checks.as_bool(mask)
     _checks.same_shape(

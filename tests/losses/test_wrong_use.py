@@ -25,7 +25,8 @@ COUNTS = counts_of(BATCH)
 B, T = BATCH.mask.shape
 ROWS, TOKENS = np.ones(B, np.float32), -np.ones((B, T), np.float32)
 EACH_TOKEN = """logprobs old_logprobs ref_logprobs sampler_logprobs x values old_values
-    returns token_rewards process_rewards entropy weights"""
+    returns token_rewards process_rewards entropy weights teacher_logprobs
+    divergence"""
 EACH_ROW = """rewards greedy_rewards lengths correct outcomes labels truncated scores
     helpful policy_chosen policy_rejected ref_chosen ref_rejected chosen_lengths
     rejected_lengths correct_scores wrong_scores valid"""
@@ -49,12 +50,24 @@ FITTING: dict[str, Any] = {
     "step_scores": np.ones((B, 2), np.float32),
     "step_ends": np.ones((B, 2), np.int32),
     "step_mask": np.ones((B, 2), bool),
+    "step_rewards": np.ones((B, 2), np.float32),
+    "state_ids": np.zeros((B, 2), np.int32),
+    "step_ids": np.zeros((B, T), np.int32),
+    "num_states": 3,
+    "squared_probs": np.full((B, T), 0.5, np.float32),
+    "log_ratio_low": -1.0,
+    "log_ratio_high": 1.0,
+    "pull_coef": 0.1,
     "reward_components": np.ones((B, 2), np.float32),
     "chosen_scores": np.ones((B, 2), np.float32),
     "rejected_scores": np.ones((B, 3), np.float32),
     "logits": np.ones((B, T, 5), np.float32),
     "hidden": np.ones((B, T, 3), np.float32),
     "unembed": np.ones((3, 5), np.float32),
+    "teacher_logits": np.ones((B, T, 5), np.float32),
+    "teacher_hidden": np.ones((B, T, 4), np.float32),
+    "teacher_unembed": np.ones((4, 5), np.float32),
+    "teacher_ids": np.zeros(B, np.int32),
     "length": 8.0,
     "ratio_high": 2.0,
     "low": 0.5,
@@ -73,6 +86,8 @@ FITTING: dict[str, Any] = {
 OTHERS = {
     "discounted_returns": {"rewards": TOKENS},
     "gae": {"rewards": TOKENS},
+    "turn_gae": {"rewards": TOKENS},
+    "select_teacher": {"teacher_logprobs": np.stack([TOKENS, TOKENS])},
     "normalize_weights": {"mean": 1.0},
     "rejection_mask": {"low": 0.5, "high": 2.0},
     "clip_cov": {"key": jax.random.key(0)},
@@ -120,7 +135,8 @@ def wrong(name: str) -> dict[str, dict[str, Any]]:
     for k in arrays:
         if len(arrays) > 1:  # one array alone may be a part of the batch
             bad[f"{k} of another rank"] = {k: good[k][None]}
-            bad[f"{k} with fewer rows"] = {k: good[k][:-1]}
+            if len(good[k]) == B:  # not an axis of teachers
+                bad[f"{k} with fewer rows"] = {k: good[k][:-1]}
         if k in LOGPROBS:
             bad[f"{k} of integers"] = {k: good[k].astype(np.int32)}
         if k == "group_ids":

@@ -310,3 +310,73 @@ def slime_losses(checkout: Path) -> list[Entry]:
         return (tokens * mask).sum() / counts.tokens.clamp(min=1), {}
 
     return [Entry("ppo", loss)]
+
+
+# NeMo-RL
+
+
+def nemo_rl_losses(checkout: Path) -> list[Entry]:
+    """`ClippedPGLossFn`, with the totals that it always asks for."""
+    folder = checkout / "nemo_rl" / "algorithms"
+    kinds = SimpleNamespace(TOKEN_LEVEL=1, SEQUENCE_LEVEL=2)
+    known = namespace(
+        LossFunction=object,
+        LossType=kinds,
+        LossInputType=SimpleNamespace(LOGPROB=1),
+        MetricNormalizer=SimpleNamespace(TOKENS=1, SEQUENCES=2, NONE=3),
+    )
+    functions_of(folder / "utils.py", ["masked_mean", "calculate_kl"], known)
+    names = ["ClippedPGLossFn"]
+    made = functions_of(folder / "loss" / "loss_functions.py", names, known)
+    tokens, rows = {"token_level_loss": True}, {"token_level_loss": False}
+    gspo = {**rows, "sequence_level_importance_ratios": True}
+    nll = {**tokens, "positive_example_nll_weight": 0.1}
+    return [
+        Entry("ppo, token level", _nemo_rl(made, **tokens)),
+        Entry("ppo, sequence level", _nemo_rl(made, **rows)),
+        Entry("gspo", _nemo_rl(made, **gspo)),
+        Entry("ppo with positive_example_nll", _nemo_rl(made, **nll)),
+    ]
+
+
+def _nemo_rl(made: Any, **settings: Any) -> Loss:
+    given = {
+        "disable_ppo_ratio": False,
+        "ratio_clip_min": 0.2,
+        "ratio_clip_max": 0.28,
+        "ratio_clip_c": None,
+        "reference_policy_kl_penalty": 0.0,
+        "reference_policy_kl_type": "k3",
+        "kl_input_clamp_value": 20.0,
+        "kl_output_clamp_value": 10.0,
+        "use_kl_in_reward": False,
+        "use_importance_sampling_correction": False,
+        "truncated_importance_sampling_type": None,
+        "truncated_importance_sampling_ratio": None,
+        "truncated_importance_sampling_ratio_min": None,
+        "use_on_policy_kl_approximation": False,
+        "force_on_policy_ratio": False,
+        "use_cispo": False,
+        "sequence_level_importance_ratios": False,
+        "positive_example_nll_weight": 0.0,
+    }
+    policy_loss = made(Settings(**{**given, **settings}))
+
+    def loss(
+        logprobs: Any, old_logprobs: Any, advantages: Any, mask: Any, counts: Any
+    ) -> Any:
+        def shifted(x: Any) -> Any:
+            # The first column is of the token that nothing predicts.
+            return torch.cat([torch.zeros_like(x[:, :1]), x], dim=1)
+
+        data = {
+            "token_mask": shifted(mask),
+            "sample_mask": mask.bool().any(1).to(logprobs.dtype),
+            "advantages": shifted(advantages),
+            "prev_logprobs": shifted(old_logprobs),
+            "generation_logprobs": shifted(old_logprobs),
+            "rewards": torch.where(mask.bool(), advantages, 0.0).sum(1),
+        }
+        return policy_loss(logprobs, data, counts.sequences, counts.tokens)[0], {}
+
+    return loss

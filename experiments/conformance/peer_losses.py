@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     made.add_argument("--trl", action="store_true", help="the installed TRL")
-    for name in ("verl", "openrlhf", "roll", "slime"):
+    for name in ("verl", "openrlhf", "nemo-rl", "roll", "slime"):
         made.add_argument(f"--{name}", type=Path, metavar="PATH", help="a checkout")
     made.add_argument("--page", type=Path, help="where the matrix is put")
     return made
@@ -145,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Library]:
     for name, flag, losses, advantages in (
         ("verl", "verl", adapters.verl_losses, adapters.verl_advantages),
         ("OpenRLHF", "openrlhf", adapters.openrlhf_losses, None),
+        ("NeMo-RL", "nemo_rl", adapters.nemo_rl_losses, None),
         ("ROLL", "roll", adapters.roll_losses, None),
         ("slime", "slime", adapters.slime_losses, None),
     ):

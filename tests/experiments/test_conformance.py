@@ -125,5 +125,5 @@ def test_the_matrix_tells_whose_a_fault_is() -> None:
 def test_the_page_has_a_place_for_the_matrix(root: Path) -> None:
     text = (root / "docs" / "conformance.md").read_text(encoding="utf-8")
     table = text.split(peer_losses.START)[1].split(peer_losses.END)[0]
-    for library in ("TRL", "verl", "OpenRLHF", "ROLL", "slime"):
+    for library in ("TRL", "verl", "OpenRLHF", "NeMo-RL", "ROLL", "slime"):
         assert f"| **{library}** (" in table

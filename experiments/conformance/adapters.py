@@ -65,7 +65,10 @@ def accumulated(mask: Any) -> int:
 
 
 def verl_losses(checkout: Path) -> list[Entry]:
-    """Its policy losses, with the totals that its trainer hands to `agg_loss`."""
+    """Its policy losses, with the totals that its engine worker hands to `agg_loss`.
+
+    And the first as `dp_actor` calls it: without totals, divided by the parts.
+    """
     core = checkout / "verl" / "trainer" / "ppo" / "core_algos.py"
     known = _verl_namespace(checkout)
     functions_of(core, ["agg_loss"], known)
@@ -85,7 +88,9 @@ def verl_losses(checkout: Path) -> list[Entry]:
     for name, (function, mode) in settings.items():
         loss = functions_of(core, [function], known)
         found.append(Entry(name, _verl(loss, mode, known["ActorConfig"])))
-    return found
+    loss = functions_of(core, ["compute_policy_loss_vanilla"], known)
+    alone = _verl(loss, "token-mean", known["ActorConfig"], totals=False)
+    return [*found, Entry("ppo, token-mean, in dp_actor", alone)]
 
 
 def verl_advantages(checkout: Path) -> dict[str, Callable[..., Any]]:
@@ -120,7 +125,9 @@ def _verl_namespace(checkout: Path) -> dict[str, Any]:
     )
 
 
-def _verl(function: Callable[..., Any], mode: str, config: Any) -> Loss:
+def _verl(
+    function: Callable[..., Any], mode: str, config: Any, totals: bool = True
+) -> Loss:
     def loss(
         logprobs: Any, old_logprobs: Any, advantages: Any, mask: Any, counts: Any
     ) -> Any:
@@ -137,17 +144,13 @@ def _verl(function: Callable[..., Any], mode: str, config: Any) -> Loss:
                 "batch_num_tokens": counts.tokens,
                 "global_batch_size": counts.sequences,
                 "loss_scale_factor": None,
-            },
+            }
+            if totals
+            else {},
         )
-        value, _ = function(
-            old_logprobs,
-            logprobs,
-            advantages,
-            mask,
-            loss_agg_mode=mode,
-            config=settings,
-        )
-        return value, {}
+        arrays = (old_logprobs, logprobs, advantages, mask)
+        value = function(*arrays, loss_agg_mode=mode, config=settings)[0]
+        return (value if totals else value / accumulated(mask)), {}
 
     return loss
 

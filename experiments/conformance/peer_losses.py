@@ -85,15 +85,21 @@ def mark(verdict: Verdict) -> str:
 
 def table(libraries: Sequence[Library]) -> str:
     """The matrix, as the page has it."""
-    laws = [x.law.name for x in next(iter(libraries[0].losses.values()))]
+    every = [x for one in libraries for found in one.losses.values() for x in found]
+    broken = {x.law.name for x in every if x.holds is False}
+    names = list(dict.fromkeys(x.law.name for x in every))
+    laws = [name for name in names if name in broken]
+    held = ", ".join(f"`{name}`" for name in names if name not in broken)
     lines = [
+        f"Laws that hold for all: {held}.",
+        "",
         f"| loss | {' | '.join(laws)} |",
         f"|---|{':-:|' * len(laws)}",
     ]
     for library in libraries:
         lines.append(f"| **{library.name}** ({library.version}) |{' |' * len(laws)}")
         for name, found in library.losses.items():
-            marks = " | ".join(mark(x) for x in found)
+            marks = " | ".join(mark(x) for x in found if x.law.name in broken)
             lines.append(f"| {name} | {marks} |")
     shifted = [
         f"| {library.name} | {name} | {far:.2g} |"

@@ -115,8 +115,9 @@ def test_the_matrix_tells_whose_a_fault_is() -> None:
     laws = [verdict("padding", False), verdict("garbage", False), verdict("nan", True)]
     library = peer_losses.Library("one", "1.0", {"ppo": laws}, {"gpg": 0.5})
     lines = peer_losses.table([library]).splitlines()
-    assert lines[0] == "| loss | padding | garbage | nan |"
-    assert lines[3] == "| ppo | **×** | × | · |"
+    assert lines[0] == "Laws that hold for all: `nan`."
+    assert lines[2] == "| loss | padding | garbage |"
+    assert lines[5] == "| ppo | **×** | × |"
     assert lines[-1] == "| one | gpg | 0.5 |"
     assert "| one | ppo | padding | got 1 for 2 |" in peer_losses.details([library])
     assert "garbage" not in peer_losses.details([library])

@@ -75,6 +75,7 @@ from jaxrl_reason.losses.masks import (
 from jaxrl_reason.losses.metrics import (
     effective_sample_size,
     explained_variance,
+    lost_group_ratio,
     masked_total,
     mean_probability,
     mismatch_metrics,
@@ -265,6 +266,7 @@ __all__ = [
     "length_adaptive_lambda",
     "length_normalised_dpo_loss",
     "log_ratio_pull",
+    "lost_group_ratio",
     "luspo_loss",
     "majority_answer",
     "majority_at_k",

@@ -11,25 +11,26 @@ import operator
 import chex
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 from jax.typing import ArrayLike
 
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def floating(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as float32; anything but a floating array is refused."""
+    """`x` as float32, float64 as it is; anything but a floating array is refused."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating array, got {x.dtype}")
-    return x.astype(jnp.float32)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def constant(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as float32 under stop_gradient; integers and booleans are welcome."""
+    """As `floating`, under stop_gradient; integers and booleans are welcome."""
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {x.dtype}")
-    return jax.lax.stop_gradient(x.astype(jnp.float32))
+    return jax.lax.stop_gradient(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def integers(name: str, x: ArrayLike) -> jax.Array:
@@ -41,11 +42,22 @@ def integers(name: str, x: ArrayLike) -> jax.Array:
 
 
 def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
-    """A mask of bool or 0/1 as bool; left out, True in the shape of `like`."""
+    """A mask of bool or 0/1 as bool; left out, True in the shape of `like`.
+
+    Weights are refused, and so is whatever else was handed over in the mask's place.
+    """
     if x is None and like is not None:
         return jnp.ones(like.shape, bool)
     x = jnp.asarray(x)
-    return x if x.dtype == jnp.bool_ else x != 0
+    if x.dtype == jnp.bool_:
+        return x
+    flags = (x == 0) | (x == 1)
+    if isinstance(x, jax.core.Tracer):
+        # Seen under `checkify.checkify` alone; elsewhere it costs nothing.
+        checkify.debug_check(jnp.all(flags), "a mask must be of bool or 0/1")
+    elif not bool(jnp.all(flags)):
+        raise ValueError(f"a mask must be of bool or 0/1, got {x[~flags][0]}")
+    return x != 0
 
 
 def same_shape(rank: int, **arrays: jax.Array) -> None:

@@ -7,10 +7,12 @@ and bound before exp, do not cancel.
 """
 
 import dataclasses
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -40,6 +42,21 @@ class Counts:
     sequences: jax.Array
     groups: jax.Array | None = None
     group_tokens: jax.Array | None = None
+
+
+def whole(x: jax.Array, *axes: int) -> jax.Array:
+    """`x` with these axes, all if none is named, in one piece on every device.
+
+    Where a mesh with explicit axes splits an array, JAX refuses to sort, to look up or
+    to add up along a split axis. Anything else is left as it is: on one device, under
+    automatic axes, which the compiler sees to, and inside `shard_map`.
+    """
+    spec = jax.typeof(x).sharding.spec
+    kept = [None if not axes or i in axes else split for i, split in enumerate(spec)]
+    if list(spec) == kept:
+        return x
+    gathered: jax.Array = jax.sharding.reshard(x, PartitionSpec(*kept))
+    return gathered
 
 
 def zero_masked(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -97,17 +114,23 @@ def mean_of_sequence_sums(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.
 
 
 def metric_total(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum over the mask, its count), float32 without gradient; any shape."""
-    x = jax.lax.stop_gradient(x.astype(jnp.float32))
-    return jnp.sum(zero_masked(x, mask)), jnp.sum(mask, dtype=jnp.float32)
+    """(sum over the mask, its count), without gradient; any shape."""
+    x = jax.lax.stop_gradient(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    return jnp.sum(jnp.where(mask, x, 0.0)), jnp.sum(mask, dtype=jnp.float32)
 
 
 def number_of_tokens(fraction: float | jax.Array, mask: jax.Array) -> jax.Array:
     """max(1, floor(fraction N)) as an int32 scalar, N the tokens inside the mask."""
-    tokens = jnp.sum(mask, dtype=jnp.float32)
-    # The slack outweighs the rounding of products that are whole numbers.
-    number = jnp.floor(fraction * tokens * (1.0 + 1e-6))
-    return jnp.maximum(number, 1.0).astype(jnp.int32)
+    tokens = jnp.sum(mask, dtype=jnp.int32)
+    if isinstance(fraction, int | float):
+        # In whole numbers: p (a q + b) / q = a p + b p / q, where b p < q^2 < 2^31.
+        exact = Fraction(repr(fraction)).limit_denominator(46340)
+        p, q = exact.numerator, exact.denominator
+        number = tokens // q * p + tokens % q * p // q
+    else:
+        # The slack outweighs the rounding of products that are whole numbers.
+        number = jnp.floor(fraction * tokens * (1.0 + 2.0**-22)).astype(jnp.int32)
+    return jnp.maximum(number, 1)
 
 
 def top_tokens(scores: jax.Array, eligible: jax.Array, number: jax.Array) -> jax.Array:
@@ -116,7 +139,8 @@ def top_tokens(scores: jax.Array, eligible: jax.Array, number: jax.Array) -> jax
     By rank, as the number is traced; equal scores rank by position, so that never more
     than the number are chosen.
     """
-    order = jnp.argsort(jnp.where(eligible, -scores, jnp.inf).ravel(), stable=True)
+    ranked = whole(jnp.where(eligible, -scores, jnp.inf))
+    order = jnp.argsort(ranked.ravel(), stable=True)
     rank = jnp.argsort(order).reshape(scores.shape)
     return eligible & (rank < number)
 
@@ -124,13 +148,13 @@ def top_tokens(scores: jax.Array, eligible: jax.Array, number: jax.Array) -> jax
 class Groups(NamedTuple):
     """B sequences in groups that are given by ids, of any sizes and in any order."""
 
-    ids: jax.Array  # [B] int32 group of each sequence, made safe to index with
+    ids: jax.Array  # [B] int32 group of each sequence, safe to index with, not split
     member: jax.Array  # [B] bool, valid and in a group
     number: int  # of groups, static
 
     def total(self, x: jax.Array) -> jax.Array:
         """[B] -> [num_groups] sums over the members."""
-        x = jnp.where(self.member, x, 0)
+        x = whole(jnp.where(self.member, x, 0))
         return jax.ops.segment_sum(x, self.ids, self.number)
 
 
@@ -158,7 +182,7 @@ def read_groups(
     _checks.same_shape(1, **arrays, group_ids=ids, **given)
     number = _checks.static_size("num_groups", num_groups)
     member &= (ids >= 0) & (ids < number)
-    return Groups(jnp.clip(ids, 0, number - 1), member, number)
+    return Groups(whole(jnp.clip(ids, 0, number - 1)), whole(member), number)
 
 
 def statistics(
@@ -168,7 +192,7 @@ def statistics(
     valid: ArrayLike | None,
 ) -> Statistics:
     """What the estimators of advantages share."""
-    rewards = _checks.constant("rewards", rewards)
+    rewards = whole(_checks.constant("rewards", rewards))
     groups = read_groups(group_ids, num_groups, valid, rewards=rewards)
     ids, member, number = groups
     low = jax.ops.segment_min(jnp.where(member, rewards, jnp.inf), ids, number)

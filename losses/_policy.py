@@ -111,8 +111,9 @@ def policy_batch(
     """Checks the arrays that every policy loss and objective takes."""
     new, old = jnp.asarray(logprobs), jnp.asarray(old_logprobs)
     a = jnp.asarray(advantages)
-    mask = jnp.asarray(mask).astype(bool)
-    if not (
+    mask = jnp.asarray(mask)
+    soft = mask.dtype != bool and not isinstance(mask, jax.core.Tracer)
+    if (soft and bool(jnp.any((mask != 0) & (mask != 1)))) or not (
         jnp.issubdtype(new.dtype, jnp.floating)
         and jnp.issubdtype(old.dtype, jnp.floating)
         and not jnp.issubdtype(a.dtype, jnp.complexfloating)
@@ -121,16 +122,18 @@ def policy_batch(
         and a.shape in (mask.shape, mask.shape[:1])
     ):
         _refuse(new, old, a, mask)
+    mask = mask.astype(bool)
     # The shape decides, never broadcasting: a [B] array stays one number per sequence
     # when T happens to equal B.
     if a.ndim == 1:
         a = jnp.broadcast_to(a[:, None], mask.shape)
-    new = new.astype(jnp.float32)
-    old = jax.lax.stop_gradient(old.astype(jnp.float32))
+    wide = jnp.promote_types(new.dtype, jnp.float32)  # float64 stays what it is
+    new, old = new.astype(wide), jax.lax.stop_gradient(old.astype(wide))
     return PolicyBatch(
         logprobs=jnp.where(mask, new, 0.0),
-        log_ratio=jnp.where(mask, new - old, 0.0),
-        advantages=jnp.where(mask, jax.lax.stop_gradient(a.astype(jnp.float32)), 0.0),
+        # Finite, so that means over a sequence are.
+        log_ratio=jnp.clip(jnp.where(mask, new - old, 0.0), -1e30, 1e30),
+        advantages=jnp.where(mask, jax.lax.stop_gradient(a.astype(wide)), 0.0),
         mask=mask,
         counts=counts,
     )
@@ -138,6 +141,7 @@ def policy_batch(
 
 def _refuse(new: jax.Array, old: jax.Array, a: jax.Array, mask: jax.Array) -> None:
     """Says which of the arrays does not fit: one of these checks raises."""
+    mask = _checks.as_bool(mask)
     _checks.floating("logprobs", new)
     _checks.floating("old_logprobs", old)
     _checks.same_shape(2, logprobs=new, old_logprobs=old, mask=mask)
@@ -157,13 +161,18 @@ def check_clip(
         if isinstance(bound, jax.core.Tracer):
             continue
         try:
-            x = float(bound)
+            x = math.nan if isinstance(bound, str) else float(bound)
         except (TypeError, ValueError):
             x = math.nan
         if name == "dual_clip" and not 1 < x < math.inf:
             raise ValueError(f"dual_clip must be finite and > 1, got {bound!r}")
         if not 0 <= x < math.inf:
             raise ValueError(f"{name} must be finite and >= 0, got {bound!r}")
+        if name == "clip_high" and 1 < x < 2:
+            raise ValueError(
+                f"clip_high must be the distance of the bound from 1, so {x - 1:.3g} "
+                f"for a bound of {x:g}, got {bound!r}"
+            )
 
 
 def clip_ratio(
@@ -208,7 +217,7 @@ def ratio_metrics(
     tokens = jnp.sum(batch.mask, dtype=jnp.float32)
     metrics = {}
     for name, x in values.items():
-        total = jnp.sum(jnp.where(batch.mask, x.astype(jnp.float32), 0.0))
+        total = jnp.sum(jnp.where(batch.mask, x.astype(ratio.dtype), 0.0))
         metrics[name] = (total, tokens)
     return metrics
 

@@ -36,7 +36,8 @@ def pass_at_k(
       benchmark's number is their mean.
 
     Raises:
-      ValueError: `k` is traced, not of integers, or < 1.
+      ValueError: `k` is traced, not of integers, or < 1, or no problem has as many
+        samples.
 
     Example:
       >>> import jax.numpy as jnp
@@ -46,17 +47,20 @@ def pass_at_k(
     """
     if isinstance(k, jax.core.Tracer):
         raise ValueError("k must be static, got a traced value")
-    # Concrete also inside jit: k fixes how many factors the product has.
-    with jax.ensure_compile_time_eval():
-        draws = jnp.asarray(k)
-        integers = jnp.issubdtype(draws.dtype, jnp.integer)
-        least = int(draws.min()) if integers and draws.size else 0
-        most = int(draws.max()) if least else 0
-    if least < 1:
+    # Read on the host, also inside jit: k fixes how many factors the product has.
+    host = jax.device_get(k)
+    draws = jax.tree.leaves(host.tolist() if hasattr(host, "tolist") else host)
+    if not draws or not all(type(x) is int and x >= 1 for x in draws):
         raise ValueError(f"k must be an integer >= 1, got {k!r}")
+    most = max(draws)
     n = _checks.constant("num_samples", num_samples)
     c = _checks.constant("num_correct", num_correct)
-    n, c, tries = jnp.broadcast_arrays(n, c, draws)
+    if not isinstance(n, jax.core.Tracer) and n.size and bool(jnp.all(n < min(draws))):
+        raise ValueError(
+            f"k must be at most the samples of some problem, got {k!r} for "
+            f"{int(jnp.max(n))}"
+        )
+    n, c, tries = jnp.broadcast_arrays(n, c, jnp.asarray(k))
     i = jnp.broadcast_to(jnp.arange(most), (*n.shape, most))
     left = jnp.maximum(n[..., None] - i, 1.0)  # samples left at the i-th draw
     log_miss = jnp.log1p(-jnp.minimum(c[..., None] / left, 1.0))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import whole
 
 
 def token_logprobs(
@@ -154,7 +155,9 @@ def chunked_logprobs(
     (batch, length, _), columns = hidden.shape, unembed.shape[1]
     if vocab_size is not None and not 1 <= vocab_size <= columns:
         raise ValueError(f"vocab_size must be from 1 to {columns}, got {vocab_size}")
-    scale = 1.0 / jnp.asarray(temperature, jnp.float32)
+    wide = jnp.promote_types(jnp.result_type(hidden, unembed), jnp.float32)
+    scale = 1.0 / jnp.asarray(temperature, wide)
+    hidden, unembed = whole(hidden, 2), whole(unembed, 0)
     if batch * length <= chunk_size:
         sums = _sums(_logits(hidden, unembed, scale, vocab_size), tokens)
     else:
@@ -181,9 +184,9 @@ def _check_logits(logits: jax.Array) -> None:
 def _logits(
     hidden: jax.Array, unembed: jax.Array, scale: jax.Array, vocab_size: int | None
 ) -> jax.Array:
-    """[..., D], [D, V] -> [..., V] float32, far below all others from vocab_size on."""
+    """[..., D], [D, V] -> [..., V], far below all others from vocab_size on."""
     logits = scale * jnp.einsum(
-        "...d,dv->...v", hidden, unembed, preferred_element_type=jnp.float32
+        "...d,dv->...v", hidden, unembed, preferred_element_type=scale.dtype
     )
     if vocab_size is None:
         return logits
@@ -199,7 +202,12 @@ def _sums(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
     that a block of them can be forgotten at once. Logits of 1000 lose no digits.
     """
     top = jnp.max(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")
+    if jax.typeof(logits).sharding.spec[-1] is None:
+        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")
+    else:  # no lookup along a vocabulary that is split
+        ids = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
+        at_token = jnp.where(ids == tokens[..., None], logits, 0.0)
+        chosen = jnp.sum(at_token, axis=-1, keepdims=True)
     shifted = logits - top[..., None]
     weights = jnp.exp(shifted)
     # 0 * -inf is nan, so a logit of -inf becomes a number.
@@ -286,18 +294,28 @@ def split_blocks(x: jax.Array, chunk_size: int) -> jax.Array:
     """
     batch, length, *rest = x.shape
     down, across = _number_of_blocks(batch, length, chunk_size)
+    rows = math.ceil(batch / down)
+    # A mesh with explicit axes may split the rows, if each device has as many of each
+    # block; it must not split the tokens, which stand behind the rows in a block.
+    here = jax.typeof(x).sharding
+    axes = (here.spec[0],) if isinstance(here.spec[0], str) else here.spec[0] or ()
+    devices = math.prod(here.mesh.shape[axis] for axis in axes)
+    even = rows * down == batch and rows % devices == 0
+    x = whole(x, *range(1 if even else 0, x.ndim))
     pad = [(0, -batch % down), (0, -length % across)] + [(0, 0)] * len(rest)
     x = jnp.pad(x, pad)
     x = x.reshape(x.shape[0] // down, down, x.shape[1] // across, across, *rest)
     x = jnp.moveaxis(x, (1, 3), (0, 1))  # [down, across, b, t, ...]
-    return x.reshape(down * across, x.shape[2] * x.shape[3], *rest)
+    x = x.reshape(down * across, *x.shape[2:])
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *rest)
 
 
 def join_blocks(x: jax.Array, shape: tuple[int, int], chunk_size: int) -> jax.Array:
     """[blocks, n] -> [B, T], the inverse of `split_blocks`."""
     batch, length = shape
     down, across = _number_of_blocks(batch, length, chunk_size)
-    x = x.reshape(down, across, math.ceil(batch / down), math.ceil(length / across))
+    x = x.reshape(x.shape[0], math.ceil(batch / down), math.ceil(length / across))
+    x = x.reshape(down, across, *x.shape[1:])
     x = x.transpose(2, 0, 3, 1)  # [b, down, t, across]
     x = x.reshape(x.shape[0] * down, x.shape[2] * across)
     return x[:batch, :length]

@@ -15,9 +15,13 @@ from jaxrl_reason.losses._math import (
     k3,
     metric_total,
     moments,
+    read_groups,
     statistics,
     zero_masked,
 )
+
+# Largest difference of log-probs that a mean takes in.
+_FARTHEST = 1e4
 
 
 def policy_metrics(
@@ -204,6 +208,47 @@ def zero_advantage_ratio(
     return silent / jnp.maximum(jnp.sum(filled), 1)
 
 
+def lost_group_ratio(
+    rewards: ArrayLike,
+    group_ids: ArrayLike,
+    *,
+    num_groups: int,
+    valid: ArrayLike | None = None,
+) -> jax.Array:
+    """Fraction of the groups with a reward that is nan or infinite.
+
+    #{g : some R_i or R_ik of g is not finite} / #{g : g not empty}. `gdpo_advantages`
+    leaves such groups out; here they are seen. 0 in a healthy run.
+
+    Args:
+      rewards: [B] one per sequence, or [B, K] components.
+      group_ids: [B] int in [0, num_groups); any other id is in no group.
+      num_groups: static.
+      valid: [B] bool or 0/1; the others are left out.
+
+    Returns:
+      A float32 scalar, a constant; 0 where there is no group.
+
+    Raises:
+      ValueError: shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrl_reason.losses import lost_group_ratio
+      >>> rewards = jnp.array([[1.0, jnp.nan], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+      >>> float(lost_group_ratio(rewards, jnp.array([0, 0, 1, 1]), num_groups=2))
+      0.5
+    """
+    rewards = _checks.constant("rewards", rewards)
+    if rewards.ndim == 1:
+        rewards = rewards[:, None]
+    _checks.same_shape(2, rewards=rewards)
+    broken = jnp.any(~jnp.isfinite(rewards), axis=1).astype(jnp.int32)  # [B]
+    groups = read_groups(group_ids, num_groups, valid, rewards=broken)
+    filled = groups.total(jnp.ones_like(broken)) > 0  # [num_groups]
+    return jnp.sum(groups.total(broken) > 0) / jnp.maximum(jnp.sum(filled), 1)
+
+
 def mismatch_metrics(
     old_logprobs: ArrayLike, sampler_logprobs: ArrayLike, mask: ArrayLike
 ) -> Metrics:
@@ -215,7 +260,8 @@ def mismatch_metrics(
     `sampler_chi2` u^2 - 1. And the mean over non-empty sequences of
     `sampler_perplexity_ratio` exp(mean_t d), the trainer's perplexity over the
     sampler's. Estimators: arXiv 2402.03300, equation 4, for k3; verl
-    `rollout_corr_helper.py` for the set. u is bounded to exp(+-20).
+    `rollout_corr_helper.py` for the set. u is bounded to exp(+-20) and d to +-1e4, so
+    that one log-prob of -inf leaves all means finite.
 
     The effective sample size of a mini-batch is mean(u)^2 / mean(u^2), from the added
     pairs, or `effective_sample_size` at once; maxima are in `mismatch_peaks`.
@@ -253,7 +299,7 @@ def mismatch_metrics(
     metrics = {name: metric_total(x, mask) for name, x in tokens.items()}
     rows = jnp.any(mask, axis=1)
     mean = jnp.sum(d, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
-    total = jnp.sum(zero_masked(bounded_exp(mean), rows))
+    total = jnp.sum(jnp.where(rows, bounded_exp(mean), 0.0))
     count = jnp.sum(rows, dtype=jnp.float32)
     return {**metrics, "sampler_perplexity_ratio": (total, count)}
 
@@ -290,7 +336,7 @@ def mismatch_peaks(
     d, mask = _difference(old_logprobs, sampler_logprobs, mask)
     return {
         "sampler_diff_max": jnp.max(jnp.abs(d), initial=0.0),
-        "sampler_weight_max": jnp.max(zero_masked(bounded_exp(-d), mask), initial=0.0),
+        "sampler_weight_max": jnp.max(bounded_exp(-d), initial=0.0, where=mask),
     }
 
 
@@ -337,4 +383,6 @@ def _difference(
     sampler = _checks.floating("sampler_logprobs", sampler_logprobs)
     mask = _checks.as_bool(mask)
     _checks.same_shape(2, old_logprobs=old, sampler_logprobs=sampler, mask=mask)
-    return jax.lax.stop_gradient(zero_masked(sampler - old, mask)), mask
+    # An engine's -inf is as far as the -9999 that others report in its place.
+    d = jnp.clip(jnp.where(mask, sampler - old, 0.0), -_FARTHEST, _FARTHEST)
+    return jax.lax.stop_gradient(d), mask

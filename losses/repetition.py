@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._math import whole
 
 
 def repetition_penalty(
@@ -43,8 +44,8 @@ def repetition_penalty(
       [ 0.   -0.75 -0.5 ]
     """
     _check_penalty(penalty)
-    repeated, whole = _repeated_ngrams(tokens, mask, n)
-    fraction = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(whole, axis=1), 1)
+    repeated, complete = _repeated_ngrams(tokens, mask, n)
+    fraction = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(complete, axis=1), 1)
     return jnp.where(fraction > 0, fraction * penalty, 0.0)  # 0 and not -0
 
 
@@ -104,23 +105,24 @@ def _repeated_ngrams(
     tokens, mask = _checks.integers("tokens", tokens), _checks.as_bool(mask)
     _checks.same_shape(2, tokens=tokens, mask=mask)
     n = _checks.static_size("n", n)
+    tokens, mask = whole(tokens, 1), whole(mask, 1)
     rows, width = tokens.shape
     if n > width:
         none = jnp.zeros((rows, width), bool)
         return none, none
     count = jnp.pad(jnp.cumsum(mask, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-    whole = jnp.pad(count[:, n:] - count[:, :-n] == n, ((0, 0), (0, n - 1)))
+    complete = jnp.pad(count[:, n:] - count[:, :-n] == n, ((0, 0), (0, n - 1)))
     names, size = tokens, 1
     while 2 * size <= n:
         names, size = _pair_names(names, _shifted(names, size)), 2 * size
     if size < n:  # two overlapping pieces of n tokens
         names = _pair_names(names, _shifted(names, n - size))
-    # Whole n-grams first, equal ones side by side, in the order of the text.
-    keys = ((~whole).astype(jnp.int32), names, _positions(names))
+    # Complete n-grams first, equal ones side by side, in the order of the text.
+    keys = ((~complete).astype(jnp.int32), names, _positions(names))
     dead, names, at = jax.lax.sort(keys, dimension=1, num_keys=3)
     same = jnp.pad(names[:, 1:] == names[:, :-1], ((0, 0), (1, 0)))
     repeated = same & (dead == 0)
-    return _in_order(at, repeated.astype(jnp.int32)) > 0, whole
+    return _in_order(at, repeated.astype(jnp.int32)) > 0, complete
 
 
 def _pair_names(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -139,9 +141,10 @@ def _in_order(at: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _positions(x: jax.Array) -> jax.Array:
-    return jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+    # The zeros make it split as x is, which a sort asks of all its arrays.
+    return jnp.zeros_like(x) + jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
 
 
 def _shifted(x: jax.Array, by: int) -> jax.Array:
-    """x[:, t + by]; past the end anything, no whole n-gram reaches there."""
+    """x[:, t + by]; past the end anything, no complete n-gram reaches there."""
     return jnp.pad(x[:, by:], ((0, 0), (0, by)))

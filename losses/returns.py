@@ -4,12 +4,15 @@ Tokens outside the mask (padding, a tool's output) are stepped over: values, rew
 discounts of the masked tokens play no part, so inserting them changes nothing else.
 """
 
+import struct
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
+from jaxrl_reason.losses._math import whole, zero_masked
 
 
 def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
@@ -39,6 +42,7 @@ def rewards_at_end(rewards: ArrayLike, mask: ArrayLike) -> jax.Array:
     rewards, mask = _checks.constant("rewards", rewards), _checks.as_bool(mask)
     _checks.same_shape(2, mask=mask)
     rewards = _checks.per_row("rewards", rewards, mask)
+    mask = whole(mask, 1)
     seen = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
     last = mask & (seen == seen[:, -1:])
     return jnp.where(last, rewards, 0.0)
@@ -81,20 +85,9 @@ def discounted_returns(
     rewards, mask = _checks.constant("rewards", rewards), _checks.as_bool(mask)
     _checks.same_shape(2, rewards=rewards, mask=mask)
     _checks.number("gamma", gamma, at_least=0, at_most=1)
-    gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
-    start = value_at_end(bootstrap, rewards)
-
-    def step(
-        later: jax.Array, now: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        reward, on = now
-        later = jnp.where(on, reward + gamma * later, later)
-        return later, later
-
-    _, sums = jax.lax.scan(
-        step, start, (zero_masked(rewards, mask).T, mask.T), reverse=True
-    )
-    return zero_masked(sums.T, mask)
+    rewards, mask = whole(rewards, 1), whole(mask, 1)
+    last = value_at_end(bootstrap, rewards)
+    return zero_masked(_sum_later(rewards, last, (gamma,), mask), mask)
 
 
 def gae(
@@ -145,26 +138,17 @@ def gae(
     values, mask = _checks.constant("values", values), _checks.as_bool(mask)
     _checks.same_shape(2, rewards=rewards, values=values, mask=mask)
     _checks.number("gamma", gamma, at_least=0, at_most=1)
-    gamma = jax.lax.stop_gradient(jnp.asarray(gamma, jnp.float32))
-    lam = _lambda(lam, mask.shape[0])
+    _check_lambda(lam, mask.shape[0])
+    rewards, values, mask = whole(rewards, 1), whole(values, 1), whole(mask, 1)
     rewards, values = zero_masked(rewards, mask), zero_masked(values, mask)
-
-    def step(
-        later: tuple[jax.Array, jax.Array],
-        now: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        next_value, next_advantage = later
-        reward, value, on = now
-        delta = reward + gamma * next_value - value
-        advantage = jnp.where(on, delta + gamma * lam * next_advantage, next_advantage)
-        return (jnp.where(on, value, next_value), advantage), advantage
-
-    start = (value_at_end(bootstrap, rewards), value_at_end(None, rewards))
-    _, advantages = jax.lax.scan(
-        step, start, (rewards.T, values.T, mask.T), reverse=True
-    )
-    advantages = zero_masked(advantages.T, mask)
-    return advantages, advantages + values
+    kept = 1.0 - _checks.constant("lam", lam)  # [] or [B]
+    kept = jnp.broadcast_to(_checks.constant("gamma", gamma) * kept, mask.shape[:1])
+    # The targets and not the advantages are summed: the latter's terms are differences
+    # of values whose roundings add up, where lambda is 1 over the whole response.
+    last = value_at_end(bootstrap, rewards)
+    terms = rewards + kept[:, None] * _next_values(values, last, mask)
+    targets = zero_masked(_sum_later(terms, last, (gamma, lam), mask), mask)
+    return targets - values, targets
 
 
 def value_at_end(bootstrap: ArrayLike | None, rewards: jax.Array) -> jax.Array:
@@ -179,12 +163,62 @@ def value_at_end(bootstrap: ArrayLike | None, rewards: jax.Array) -> jax.Array:
     return zeros + _checks.per_row("bootstrap", value, rewards)[:, 0]
 
 
-def _lambda(lam: float | jax.Array, batch: int) -> jax.Array:
+def _sum_later(
+    x: jax.Array,
+    last: jax.Array,
+    decays: tuple[float | jax.Array, ...],
+    mask: jax.Array,
+) -> jax.Array:
+    """S_t = x_t + d S_{t'}, t' the next token inside the mask: [B, T] -> [B, T].
+
+    After the last one S is `last`, [B]. d is the product of `decays`, each a scalar or [B]. Neighbours are added first, then
+    pairs of them: over 32,768 tokens a sum is 15 additions deep, and the powers of d
+    are not products of many factors, so that float32 keeps its digits.
+    """
+    powers = [_power_of(d, x) for d in decays]
+
+    def join(
+        later: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        (_, after), (steps, sums) = later, now
+        for power in powers:
+            after = power(steps) * after
+        return later[0] + steps, sums + after
+
+    terms = jnp.concatenate([zero_masked(x, mask), last[:, None]], axis=1)
+    # [B, T + 1] how far a token is from the next one
+    steps = jnp.concatenate([mask.astype(x.dtype), jnp.ones_like(last)[:, None]], axis=1)
+    _, sums = jax.lax.associative_scan(join, (steps, terms), reverse=True, axis=1)
+    return jax.lax.stop_gradient(sums[:, :-1])
+
+
+def _power_of(
+    decay: float | jax.Array, like: jax.Array
+) -> Callable[[jax.Array], jax.Array]:
+    """n -> decay^n, with the digits that a Python number has beyond float32."""
+    base, lost = jnp.asarray(decay, like.dtype), 0.0
+    if isinstance(decay, float) and decay > 0 and like.dtype == jnp.float32:
+        (rounded,) = struct.unpack("f", struct.pack("f", decay))
+        lost = decay / rounded - 1.0
+    if base.ndim == 1:
+        base = base[:, None]
+    return lambda n: jnp.power(base, n) * (1.0 + lost * n)
+
+
+def _next_values(values: jax.Array, last: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, T] -> [B, T] value at the next token inside the mask, `last` after them."""
+    length = mask.shape[1]
+    places = jnp.where(mask, jnp.arange(length)[None, :], length)
+    nearest = jax.lax.cummin(places, axis=1, reverse=True)  # at or after t
+    after = jnp.pad(nearest[:, 1:], [(0, 0), (0, 1)], constant_values=length)
+    known = jnp.concatenate([values, last[:, None]], axis=1)  # [B, T + 1]
+    return jnp.take_along_axis(known, after[:, :length], axis=1)
+
+
+def _check_lambda(lam: float | jax.Array, batch: int) -> None:
     if jnp.ndim(lam) == 0:
         _checks.number("lam", lam, at_least=0, at_most=1)
-    lam = _checks.constant("lam", lam)
-    if lam.shape not in ((), (batch,)):
+    elif jnp.shape(lam) != (batch,):
         raise ValueError(
-            f"lam must be a scalar or have shape [{batch}], got {list(lam.shape)}"
+            f"lam must be a scalar or have shape [{batch}], got {list(jnp.shape(lam))}"
         )
-    return lam

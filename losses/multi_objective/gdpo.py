@@ -39,8 +39,9 @@ def gdpo_advantages(
       valid: [B] bool or 0/1; the others are left out and get 0.
 
     Returns:
-      [B] float32 constants; exactly 0 in groups where every reward is equal and in
-      groups of one.
+      [B] float32 constants; exactly 0 in groups where every reward is equal, in groups
+      of one, and in groups with a reward that is nan or infinite, which are left out of
+      the batch's statistics too: `lost_group_ratio` counts them.
 
     Raises:
       ValueError: shapes differ, no component, `ddof` is not 0 or 1, or `eps` < 0.
@@ -66,7 +67,11 @@ def gdpo_advantages(
             f"weights must have shape [{count}], one per component, "
             f"got {list(weights.shape)}"
         )
-    on = read_groups(group_ids, num_groups, valid).member
+    groups = read_groups(group_ids, num_groups, valid)
+    # A reward that is no number costs its group, not the batch.
+    broken = jnp.any(~jnp.isfinite(rewards), axis=1)  # [B]
+    lost = groups.total(broken.astype(jnp.int32)) > 0  # [num_groups]
+    on = groups.member & ~lost[groups.ids]
     standardise = partial(
         grpo_advantages,
         group_ids=group_ids,

@@ -216,7 +216,8 @@ def _checked(gradients: Gradients) -> list[Any]:
 
 
 def _wide(x: ArrayLike) -> jax.Array:
-    return jax.lax.stop_gradient(jnp.asarray(x).astype(jnp.float32))
+    x = jnp.asarray(x)
+    return jax.lax.stop_gradient(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def _dot(one: Any, other: Any) -> jax.Array:

@@ -191,7 +191,7 @@ def _vector(name: str, values: Losses) -> jax.Array:
     _checks.same_shape(1, **{name: vector})
     if vector.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one number, got none")
-    return vector.astype(jnp.float32)
+    return vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
 
 
 def _losses_and_weights(losses: Losses, weights: Losses) -> tuple[jax.Array, jax.Array]:

@@ -17,6 +17,7 @@ from jaxrl_reason.losses._math import (
     metric_total,
     number_of_tokens,
     top_tokens,
+    whole,
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
@@ -249,7 +250,7 @@ def _draw_tokens(
     ratio = bounded_exp(jax.lax.stop_gradient(batch.log_ratio))
     clipped = (a < 0) & (ratio < 1.0 - clip_low) | (a > 0) & (ratio > 1.0 + clip_high)
     eligible = mask & ~clipped & (low < covariance) & (covariance < high)
-    place = jnp.cumsum(mask.ravel()) - 1
+    place = jnp.cumsum(whole(mask).ravel()) - 1
     draws = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(place)
     number = number_of_tokens(fraction, mask)
     return top_tokens(draws.reshape(mask.shape), eligible, number)

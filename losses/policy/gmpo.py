@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
     Counts,
     Metrics,
@@ -15,7 +16,6 @@ from jaxrl_reason.losses._math import (
     zero_masked,
 )
 from jaxrl_reason.losses._policy import (
-    check_clip,
     policy_batch,
     ratio_metrics,
     total_loss,
@@ -68,7 +68,8 @@ def gmpo(
       [[-1. -1.]]
     """
     batch = policy_batch(logprobs, old_logprobs, advantages, mask)
-    check_clip(clip_low, clip_high)
+    _checks.number("clip_low", clip_low, at_least=0)
+    _checks.number("clip_high", clip_high, at_least=0)
     a = batch.advantages
     clipped = _clip_log_ratio(batch.log_ratio, a, clip_low, clip_high)
     return zero_masked(-a * sequence_ratio(clipped, batch.mask), batch.mask)
@@ -130,7 +131,8 @@ def gmpo_loss(
     terms = batch.optional_terms(
         ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights
     )
-    check_clip(clip_low, clip_high)
+    _checks.number("clip_low", clip_low, at_least=0)
+    _checks.number("clip_high", clip_high, at_least=0)
 
     a = batch.advantages  # [B, T]
     clipped = _clip_log_ratio(batch.log_ratio, a, clip_low, clip_high)  # [B, T]

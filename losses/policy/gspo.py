@@ -169,5 +169,6 @@ def sequence_metrics(
 
 def _sequence_total(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over sequences of their token means, and the number of sequences."""
-    means = row_means(jax.lax.stop_gradient(x.astype(jnp.float32)), mask)
+    x = jax.lax.stop_gradient(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    means = row_means(x, mask)
     return jnp.sum(means), jnp.sum(jnp.any(mask, axis=1), dtype=jnp.float32)

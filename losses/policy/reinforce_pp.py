@@ -24,8 +24,9 @@ def reinforce_pp_advantages(
     sqrt(var(G) + eps) over all unmasked tokens. REINFORCE++, arXiv 2501.03262; r_t
     holds the outcome on the last token and the KL penalty on every one, see
     `kl_in_reward`. Long responses weigh more in the statistics, and in a batch of good
-    responses some advantages are negative. verl's return is reset by a masked token
-    inside a response; here it is carried over. OpenRLHF divides by n, `ddof=0`.
+    responses some advantages are negative. A masked token inside a
+    response is stepped over; verl reset the return there until August 2026. OpenRLHF
+    divides by n, `ddof=0`.
 
     Args:
       token_rewards: [B, T]; those outside the mask are ignored.

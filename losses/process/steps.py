@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
+from jaxrl_reason.losses._math import whole, zero_masked
 from jaxrl_reason.losses.advantages import grpo_advantages
 
 
@@ -81,6 +81,7 @@ def step_score_gains(step_scores: ArrayLike, step_mask: ArrayLike) -> jax.Array:
         _checks.as_bool(step_mask),
     )
     _checks.same_shape(2, step_scores=scores, step_mask=on)
+    scores, on = whole(scores, 1), whole(on, 1)
     scores, latest = zero_masked(scores, on), _latest(on)
     before = jnp.pad(latest[:, :-1], [(0, 0), (1, 0)], constant_values=-1)
     previous = jnp.take_along_axis(scores, jnp.maximum(before, 0), axis=1)
@@ -119,8 +120,10 @@ def min_future_step_scores(
       [[0.25 0.25 0.25 0.5 ]]
     """
     scores, at, on, mask = _steps(step_scores, step_ends, step_mask, mask)
-    lowest = jnp.full(mask.shape, jnp.inf, jnp.float32)
-    lowest = lowest.at[_rows(at), at].min(jnp.where(on, scores, jnp.inf), mode="drop")
+    nothing = jnp.full(mask.shape[1], jnp.inf, scores.dtype)
+    lowest = jax.vmap(lambda i, x: nothing.at[i].min(x, mode="drop"))(
+        at, jnp.where(on, scores, jnp.inf)
+    )
     lowest = jax.lax.cummin(lowest, axis=1, reverse=True)
     return zero_masked(lowest, mask & (lowest != jnp.inf))
 
@@ -207,6 +210,7 @@ def _steps(
             f"step_scores must have {mask.shape[0]} rows like the mask, "
             f"got {scores.shape[0]}"
         )
+    scores, ends, on, mask = (whole(x, 1) for x in (scores, ends, on, mask))
     width = mask.shape[1]
     at = jnp.take_along_axis(_latest(mask), jnp.clip(ends, 0, width - 1), axis=1)
     on = on & (ends >= 0) & (at >= 0)
@@ -221,9 +225,7 @@ def _latest(on: jax.Array) -> jax.Array:
 
 def _place(x: jax.Array, at: jax.Array, on: jax.Array, mask: jax.Array) -> jax.Array:
     """Steps [B, S] -> tokens [B, T], added up; `at` is T where there is no step."""
-    zeros = jnp.zeros(mask.shape, jnp.float32)
-    return zeros.at[_rows(at), at].add(zero_masked(x, on), mode="drop")
-
-
-def _rows(at: jax.Array) -> jax.Array:
-    return jnp.arange(at.shape[0])[:, None]
+    zeros = jnp.zeros(mask.shape[1], x.dtype)
+    return jax.vmap(lambda i, y: zeros.at[i].add(y, mode="drop"))(
+        at, zero_masked(x, on)
+    )

@@ -210,7 +210,7 @@ def _() -> np.ndarray:
 
 @same("seq-mask-tis-openrlhf")
 def _() -> np.ndarray:
-    kept = (PRODUCT >= 0.2) & (PRODUCT <= 3)
+    kept = (MEAN_U >= 0.5) & (MEAN_U <= 2)
     return U * kept[:, None]
 
 

@@ -1,0 +1,225 @@
+"""Every public function on every kind of mesh: the same value, the same gradient.
+
+`jax.make_mesh` makes meshes with explicit axes, on which an operation that JAX cannot
+place by itself is refused while tracing. Each function of `losses.__all__` is called on
+arrays that are split by rows, and on arrays that are split by tokens, over eight
+devices and over one, with explicit and with automatic axes; and inside `shard_map`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import jaxrl_reason.losses as lib
+from tests.losses.public_calls import NO_ARRAYS, every_call
+
+SCRIPT = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.losses.public_calls import B, T, Call, every_call
+
+calls = every_call()
+options = {"xla_backend_optimization_level": 1}  # half the time
+
+def pulled(out):
+    # A scalar of all floats of a result, each entry with a weight of its own.
+    total = 0.0
+    for leaf in jax.tree.leaves(out):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            pull = jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+            total += jnp.sum(jnp.where(jnp.isfinite(leaf), pull * leaf, 0.0))
+    return total
+
+def run(call, arrays):
+    floats = {n: x for n, x in arrays.items()
+              if all(jnp.issubdtype(y.dtype, jnp.floating) for y in jax.tree.leaves(x))}
+    rest = {n: x for n, x in arrays.items() if n not in floats}
+    def scalar(floats):
+        out = call.function(**floats, **rest, **call.settings)
+        return pulled(out), out
+    grads, out = jax.grad(scalar, has_aux=True)(floats)
+    return out, grads
+
+def all_of(arrays):
+    found, refused = {}, {}
+    for name, call in calls.items():
+        try:
+            found[name] = run(call, arrays[name])
+        except Exception as error:
+            refused[name] = f"{type(error).__name__}: {error}"[:300]
+    return found, refused
+
+def everything(mesh, axis):
+    def place(x):
+        x = jnp.asarray(x)
+        if mesh is None:
+            return x
+        wide = x.ndim > axis and x.shape[axis] == (B, T)[axis]
+        spec = P(*[None] * axis, "data") if wide else P()
+        return jax.device_put(x, NamedSharding(mesh, spec))
+    arrays = {n: jax.tree.map(place, call.arrays) for n, call in calls.items()}
+    refused = {}
+    def traced(arrays):
+        found, errors = all_of(arrays)
+        refused.update(errors)
+        return found
+    if mesh is None:
+        found = jax.jit(traced, compiler_options=options)(arrays)
+    elif mesh.size == 1:  # what is refused is refused while tracing
+        with jax.set_mesh(mesh):
+            jax.eval_shape(traced, arrays)
+        return {n: expected[n] for n in calls.keys() - refused}, refused
+    else:
+        with jax.set_mesh(mesh):
+            found = jax.jit(traced, compiler_options=options)(arrays)
+    return jax.tree.map(np.asarray, found), refused
+
+def difference(found, expected):
+    worst = 0.0
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        if x.shape != y.shape or x.dtype != y.dtype:
+            return f"{x.shape} {x.dtype} for {y.shape} {y.dtype}"
+        if y.dtype == bool or np.issubdtype(y.dtype, np.integer):
+            worst = max(worst, float(np.any(x != y)))
+        elif y.size:
+            size = np.abs(y[np.isfinite(y)])
+            scale = max(1.0, float(np.max(size, initial=0.0)))
+            apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
+            worst = max(worst, float(np.max(apart)) / scale)
+    return worst
+
+def inside_shard_map(names):
+    # Rows are split, what a device makes of its rows stays there, scalars are summed.
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    def local(call):
+        def share(arrays):
+            out = call.function(**arrays, **call.settings)
+            return jax.tree.map(
+                lambda x: jax.lax.psum(x, "data") if x.ndim == 0 else x, out
+            )
+        return share
+    def traced(arrays):
+        found = {}
+        for name in names:
+            call, of = calls[name], arrays[name]
+            specs = {
+                n: P("data") if x.ndim and x.shape[0] == B else P()
+                for n, x in of.items()
+            }
+            outs = jax.tree.map(
+                lambda x: P("data") if x.ndim else P(),
+                jax.eval_shape(lambda a: call.function(**a, **call.settings), of),
+            )
+            mapped = jax.shard_map(
+                local(call), mesh=mesh, in_specs=(specs,), out_specs=outs
+            )
+            try:
+                found[name] = run(
+                    Call(lambda **a: mapped(a), call.arrays, {}), arrays[name]
+                )
+            except Exception as error:
+                refused[name] = f"{type(error).__name__}: {error}"[:300]
+        return found
+    refused = {}
+    arrays = {n: jax.tree.map(jnp.asarray, calls[n].arrays) for n in names}
+    with jax.set_mesh(mesh):
+        found = jax.jit(traced, compiler_options=options)(arrays)
+    return jax.tree.map(np.asarray, found), refused
+
+expected, refused = everything(None, 0)
+assert not refused, refused
+report = {}
+for kind in (AxisType.Explicit, AxisType.Auto):
+    for devices in (8, 1):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(kind,),
+                             devices=jax.devices()[:devices])
+        for axis in (0, 1) if devices > 1 else (0,):
+            found, errors = everything(mesh, axis)
+            report[f"{kind.name} {devices} by {('rows', 'tokens')[axis]}"] = {
+                **{n: difference(found[n], expected[n]) for n in found},
+                **errors,
+            }
+found, errors = inside_shard_map(sys.argv[1].split())
+report["shard_map"] = {
+    **{n: difference(found[n], expected[n]) for n in found}, **errors
+}
+print(json.dumps(report))
+"""
+
+
+# What these make of a row depends on rows that are on other devices, or they are
+# given no rows: inside `shard_map` they are of the rows of the device.
+NEED_ALL_ROWS = set(
+    re.findall(
+        r"\w+",
+        """adaptive_entropy_update adaptive_kl_update asp batch_counts
+        batch_std_advantages clip_cov clip_cov_loss clip_cov_tokens combine_gradients
+        dr_grpo_advantages dwa_weights effective_sample_size explained_variance
+        gdpo_advantages gpg_advantages group_signal grpo_advantages high_entropy_mask
+        kimi_length_reward kl_cov kl_cov_loss kl_cov_tokens mean_probability
+        mgda_weights mismatch_peaks opo_advantages pcgrad pcgrad_coefficients
+        prime_advantages process_supervision_advantages prompt_mean prover_rewards
+        reinforce_pp_advantages reinforce_pp_baseline_advantages rloo_advantages
+        select_teacher signal_fraction smooth_tchebycheff tchebycheff token_covariance
+        uncertainty_weighting weighted_sum whiten zero_advantage_ratio""",
+    )
+)
+
+
+# Seven programs of all functions: minutes where the cores are busy.
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def report(eight_devices_run: Callable) -> Any:
+    rowwise = sorted(every_call().keys() - NEED_ALL_ROWS)
+    return eight_devices_run(SCRIPT, " ".join(rowwise), timeout=900)
+
+
+def test_every_public_name_has_a_call() -> None:
+    assert set(lib.__all__) - NO_ARRAYS - every_call().keys() == set()
+    assert set(lib.__all__) >= NO_ARRAYS
+
+
+MESHES = [
+    "Explicit 8 by rows",
+    "Explicit 8 by tokens",
+    "Explicit 1 by rows",
+    "Auto 8 by rows",
+    "Auto 8 by tokens",
+    "Auto 1 by rows",
+]
+# Where what is added up cancels, no order of addition gives the last digit.
+BOUNDS = {
+    "chunked_logprobs": 5e-7,
+    "effective_sample_size": 3e-7,
+    "explained_variance": 3e-7,
+    "luspo_loss": 3e-7,
+    "mismatch_metrics": 3e-7,
+    "token_covariance": 3e-7,
+    "vespo_loss": 4e-7,
+    "process_supervision_advantages": 2e-6,
+}
+
+
+def too_far(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: d
+        for name, d in found.items()
+        if isinstance(d, str) or not d <= BOUNDS.get(name, 2e-7)
+    }
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_same_value_and_gradient(report: Any, mesh: str) -> None:
+    assert report[mesh].keys() == every_call().keys()
+    assert too_far(report[mesh]) == {}
+
+
+def test_inside_shard_map(report: Any) -> None:
+    assert report["shard_map"].keys() == every_call().keys() - NEED_ALL_ROWS
+    assert set(lib.__all__) >= NEED_ALL_ROWS
+    assert too_far(report["shard_map"]) == {}

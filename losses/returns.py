@@ -171,9 +171,10 @@ def _sum_later(
 ) -> jax.Array:
     """S_t = x_t + d S_{t'}, t' the next token inside the mask: [B, T] -> [B, T].
 
-    After the last one S is `last`, [B]. d is the product of `decays`, each a scalar or [B]. Neighbours are added first, then
-    pairs of them: over 32,768 tokens a sum is 15 additions deep, and the powers of d
-    are not products of many factors, so that float32 keeps its digits.
+    After the last one S is `last`, [B]. d is the product of `decays`, each a scalar or
+    [B]. Neighbours are added first, then pairs of them: over 32,768 tokens a sum is 15
+    additions deep, and the powers of d are not products of many factors, so that
+    float32 keeps its digits.
     """
     powers = [_power_of(d, x) for d in decays]
 
@@ -187,7 +188,9 @@ def _sum_later(
 
     terms = jnp.concatenate([zero_masked(x, mask), last[:, None]], axis=1)
     # [B, T + 1] how far a token is from the next one
-    steps = jnp.concatenate([mask.astype(x.dtype), jnp.ones_like(last)[:, None]], axis=1)
+    steps = jnp.concatenate(
+        [mask.astype(x.dtype), jnp.ones_like(last)[:, None]], axis=1
+    )
     _, sums = jax.lax.associative_scan(join, (steps, terms), reverse=True, axis=1)
     return jax.lax.stop_gradient(sums[:, :-1])
 

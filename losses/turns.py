@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
+from jaxrl_reason.losses._math import whole, zero_masked
 from jaxrl_reason.losses.returns import value_at_end
 
 
@@ -39,10 +39,12 @@ def turn_starts(mask: ArrayLike, turn_ids: ArrayLike | None = None) -> jax.Array
     """
     mask = _checks.as_bool(mask)
     _checks.same_shape(2, mask=mask)
+    mask = whole(mask, 1)
     if turn_ids is None:
         return mask & ~jnp.pad(mask, ((0, 0), (1, 0)))[:, :-1]
     ids = _checks.integers("turn_ids", turn_ids)
     _checks.same_shape(2, turn_ids=ids, mask=mask)
+    ids = whole(ids, 1)
 
     def step(
         before: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]
@@ -112,6 +114,7 @@ def turn_gae(
     _checks.number("gamma", gamma, at_least=0, at_most=1)
     _checks.number("lam", lam, at_least=0, at_most=1)
     starts = turn_starts(mask, turn_ids)
+    rewards, values, mask = whole(rewards, 1), whole(values, 1), whole(mask, 1)
     rewards, values = zero_masked(rewards, mask), zero_masked(values, mask)
     after, none = value_at_end(bootstrap, rewards), value_at_end(None, rewards)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import zero_masked
+from jaxrl_reason.losses._math import whole, zero_masked
 from jaxrl_reason.losses.advantages import dr_grpo_advantages, grpo_advantages
 from jaxrl_reason.losses.returns import discounted_returns
 
@@ -85,6 +85,7 @@ def gigpo_advantages(
         _checks.integers("group_ids", group_ids),
     )
     _checks.same_shape(2, step_ids=steps, mask=mask)
+    steps, mask = whole(steps, 1), whole(mask, 1)
     # A state of another task is another state.
     task = _checks.per_row("group_ids", tasks, states)
     on = (states >= 0) & (states < number) & (task >= 0) & (task < groups)

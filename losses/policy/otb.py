@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import read_groups, statistics, zero_masked
+from jaxrl_reason.losses._math import read_groups, statistics, whole, zero_masked
 from jaxrl_reason.losses.returns import discounted_returns
 
 
@@ -105,11 +105,13 @@ def otb_advantages(
     member = read_groups(group_ids, num_groups, valid).member
     mask &= _checks.per_row("group_ids", member, mask)
 
+    rewards, mask = whole(rewards, 1), whole(mask, 1)
+    logprobs, squares = whole(logprobs, 1), whole(squares, 1)
     energy = 1.0 - 2.0 * jnp.exp(logprobs) + squares  # [B, T]
     if weights is not None:
         weights = _checks.constant("weights", weights)
         weights = _checks.broadcast_to_tokens("weights", weights, mask)
-        energy = energy * jnp.square(weights)
+        energy = energy * jnp.square(whole(weights, 1))
     energy = jnp.cumsum(zero_masked(jnp.maximum(energy, 0.0), mask), axis=1)
     returns = discounted_returns(rewards, mask)
 

@@ -94,6 +94,10 @@ def usual_arrays() -> dict[str, Any]:
         "step_scores": floats(B, S, low=0.0),
         "step_ends": step_ends,
         "step_mask": rng.random((B, S)) > 0.2,
+        "step_rewards": floats(B, S, low=0.0),
+        "step_ids": np.sort(rng.integers(0, S, (B, T)), axis=1).astype(np.int32),
+        "state_ids": rng.integers(0, 4, (B, S)).astype(np.int32),
+        "squared_probs": floats(B, T, low=0.2, high=0.9),
         "reward_components": rng.integers(0, 3, (B, K)).astype(np.float32),
         "chosen_scores": floats(B, 4),
         "rejected_scores": floats(B, 5),
@@ -129,6 +133,7 @@ def settings() -> dict[str, Any]:
     """What is no array, by the names that arguments have everywhere."""
     return {
         "num_groups": GROUPS,
+        "num_states": 4,
         "num_pairs": B - 1,
         "length": 8.0,
         "ratio_high": 2.0,
@@ -172,6 +177,7 @@ def own_arguments(usual: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "grpo_loss": {"ref_logprobs": usual["ref_logprobs"]},
         "batch_counts": {"group_ids": usual["group_ids"], "num_groups": GROUPS},
         "gae": {"rewards": usual["token_rewards"], "gamma": 0.9, "lam": 0.8},
+        "turn_gae": {"rewards": usual["token_rewards"], "gamma": 0.9, "lam": 0.8},
         "discounted_returns": {"rewards": usual["token_rewards"], "gamma": 0.9},
         "clip_cov": {**key, "low": -1.0, "high": 1.0},
         "clip_cov_loss": {**key, "low": -1.0, "high": 1.0},

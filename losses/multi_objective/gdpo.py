@@ -67,9 +67,9 @@ def gdpo_advantages(
             f"weights must have shape [{count}], one per component, "
             f"got {list(weights.shape)}"
         )
-    groups = read_groups(group_ids, num_groups, valid)
     # A reward that is no number costs its group, not the batch.
     broken = jnp.any(~jnp.isfinite(rewards), axis=1)  # [B]
+    groups = read_groups(group_ids, num_groups, valid, reward_components=broken)
     lost = groups.total(broken.astype(jnp.int32)) > 0  # [num_groups]
     on = groups.member & ~lost[groups.ids]
     standardise = partial(

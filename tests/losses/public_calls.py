@@ -209,8 +209,8 @@ def own_arguments(usual: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "num_steps": 7,
         },
         "gdpo_advantages": {"weights": np.array([1.0, 0.5, 2.0], np.float32)},
-        "chunked_logprobs": {"chunk_size": 24, "temperature": np.float32(0.7)},
-        "token_logprobs": {"temperature": np.float32(0.7)},
+        "chunked_logprobs": {"chunk_size": 24, "temperature": 0.7},
+        "token_logprobs": {"temperature": 0.7},
         "chunked_jsd": {"chunk_size": 24},
         "asp": {"valid": usual["mask"]},
     }

@@ -338,7 +338,7 @@ ARRAYS = OLD, SAMPLER, MASK
         (lambda: importance_weights(*ARRAYS, cap=0.0), "cap must be > 0, got 0.0"),
         (
             lambda: importance_weights(*ARRAYS, kind="row"),
-            "kind must be one of token, sequence, got 'row'",
+            "kind must be one of token, sequence, geometric, max, got 'row'",
         ),
         (lambda: importance_weights(OLD, SAMPLER[:2], MASK), "one shape"),
         (lambda: importance_weights(MASK, SAMPLER, MASK), "old_logprobs must be a fl"),

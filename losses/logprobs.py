@@ -275,7 +275,7 @@ def _slopes_of_blocks(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         _, (chosen, _, total, weighted) = jax.jvp(
-            lambda *x: _sums(_logits(*x, vocab_size), xs[2]),
+            lambda h, u, s: _sums(_logits(h, u, s, vocab_size), xs[2]),
             (xs[0], unembed, scale),
             (xs[1], to_unembed, to_scale),
         )

@@ -158,10 +158,10 @@ NEED_ALL_ROWS = set(
         """adaptive_entropy_update adaptive_kl_update asp batch_counts
         batch_std_advantages clip_cov clip_cov_loss clip_cov_tokens combine_gradients
         dr_grpo_advantages dwa_weights effective_sample_size explained_variance
-        gdpo_advantages gigpo_advantages gpg_advantages group_signal grpo_advantages high_entropy_mask
-        kimi_length_reward kl_cov kl_cov_loss kl_cov_tokens maxrl_advantages mean_probability
-        mgda_weights mismatch_peaks opo_advantages otb_advantages
-        pass_at_k_advantages pcgrad pcgrad_coefficients
+        gdpo_advantages gigpo_advantages gpg_advantages group_signal grpo_advantages
+        high_entropy_mask kimi_length_reward kl_cov kl_cov_loss kl_cov_tokens
+        maxrl_advantages mean_probability mgda_weights mismatch_peaks opo_advantages
+        otb_advantages pass_at_k_advantages pcgrad pcgrad_coefficients
         prime_advantages process_supervision_advantages prompt_mean prover_rewards
         reinforce_pp_advantages reinforce_pp_baseline_advantages rloo_advantages
         select_teacher signal_fraction smooth_tchebycheff tchebycheff token_covariance

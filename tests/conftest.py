@@ -1,5 +1,6 @@
 """What every test shares: JAX's settings, virtual devices, the optional shared data."""
 
+import gc
 import json
 import os
 import subprocess
@@ -26,6 +27,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+# Linux allows a process 65,530 mappings, and every compiled program holds some: the
+# compiler aborts at the limit, which the whole suite in one process would reach.
+MAPPINGS = Path("/proc/self/maps")
+MANY_MAPPINGS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Forgets compiled programs after a module, once a process has many of them."""
+    yield
+    if MAPPINGS.is_file() and MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import operator
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import checkify
 from jax.typing import ArrayLike
 
@@ -51,12 +52,16 @@ def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
     x = jnp.asarray(x)
     if x.dtype == jnp.bool_:
         return x
-    flags = (x == 0) | (x == 1)
     if isinstance(x, jax.core.Tracer):
         # Seen under `checkify.checkify` alone; elsewhere it costs nothing.
+        flags = (x == 0) | (x == 1)
         checkify.debug_check(jnp.all(flags), "a mask must be of bool or 0/1")
-    elif not bool(jnp.all(flags)):
-        raise ValueError(f"a mask must be of bool or 0/1, got {x[~flags][0]}")
+    elif x.is_fully_addressable:
+        # By NumPy: inside jit, JAX traces operations on known arrays too.
+        values = np.asarray(x)
+        wrong = values[~((values == 0) | (values == 1))]
+        if wrong.size:
+            raise ValueError(f"a mask must be of bool or 0/1, got {wrong[0]}")
     return x != 0
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -112,8 +113,13 @@ def policy_batch(
     new, old = jnp.asarray(logprobs), jnp.asarray(old_logprobs)
     a = jnp.asarray(advantages)
     mask = jnp.asarray(mask)
-    soft = mask.dtype != bool and not isinstance(mask, jax.core.Tracer)
-    if (soft and bool(jnp.any((mask != 0) & (mask != 1)))) or not (
+    # Looked at where it is known; by NumPy, as JAX traces operations on known arrays
+    # too inside jit.
+    soft, known = False, not isinstance(mask, jax.core.Tracer)
+    if known and mask.dtype != bool and mask.is_fully_addressable:
+        values = np.asarray(mask)
+        soft = bool(((values != 0) & (values != 1)).any())
+    if soft or not (
         jnp.issubdtype(new.dtype, jnp.floating)
         and jnp.issubdtype(old.dtype, jnp.floating)
         and not jnp.issubdtype(a.dtype, jnp.complexfloating)

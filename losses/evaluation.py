@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -55,10 +56,11 @@ def pass_at_k(
     most = max(draws)
     n = _checks.constant("num_samples", num_samples)
     c = _checks.constant("num_correct", num_correct)
-    if not isinstance(n, jax.core.Tracer) and n.size and bool(jnp.all(n < min(draws))):
+    known = not isinstance(n, jax.core.Tracer)
+    if known and n.size and (np.asarray(n) < min(draws)).all():
         raise ValueError(
             f"k must be at most the samples of some problem, got {k!r} for "
-            f"{int(jnp.max(n))}"
+            f"{int(np.max(n))}"
         )
     n, c, tries = jnp.broadcast_arrays(n, c, jnp.asarray(k))
     i = jnp.broadcast_to(jnp.arange(most), (*n.shape, most))

@@ -76,7 +76,7 @@ def test_every_setting_of_the_traces_can_be_given(tiny):
     rng = np.random.default_rng(0)
     problem = build_run_setup(usual).problems.train[0]
     lengths = [
-        {len(make_trace(problem, rng, c.traces).split()) for _ in range(50)}
+        {len(make_trace(problem, rng, c.trace_settings).split()) for _ in range(50)}
         for c in (usual, other)
     ]
     assert max(lengths[0]) < max(lengths[1])

@@ -272,3 +272,19 @@ def test_float64_is_computed_in_float64(eight_devices_run: Callable) -> None:
         if found[:2] != ["float64"] * 2 or found[2] > 1e-10 or found[3] != "float32"
     }
     assert wrong == {}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, bool])
+def test_a_known_mask_may_stand_outside_of_jit(dtype: type) -> None:
+    """JAX traces operations on arrays that jit only closes over; a check must not."""
+    old, mask = -np.ones((2, 3), np.float32), np.array([[1, 1, 0], [1, 0, 0]], dtype)
+    mask = jnp.asarray(mask)
+    advantages, counts = jnp.array([1.0, -1.0]), lib.batch_counts(mask)
+
+    def loss(x: jax.Array) -> jax.Array:
+        value, _ = lib.dapo_loss(x, old, advantages, mask, lib.batch_counts(mask))
+        return value + lib.token_mean(x, mask, counts)
+
+    np.testing.assert_allclose(jax.jit(loss)(old), loss(jnp.asarray(old)), rtol=1e-6)
+    found = jax.jit(lambda: lib.pass_at_k(jnp.array([4, 8]), jnp.array([1, 2]), 2))()
+    np.testing.assert_allclose(found, [0.5, 1 - 15 / 28], rtol=1e-6)

@@ -11,7 +11,6 @@ import operator
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import checkify
 from jax.typing import ArrayLike
 
@@ -57,8 +56,8 @@ def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
         flags = (x == 0) | (x == 1)
         checkify.debug_check(jnp.all(flags), "a mask must be of bool or 0/1")
     elif x.is_fully_addressable:
-        # By NumPy: inside jit, JAX traces operations on known arrays too.
-        values = np.asarray(x)
+        # On the host: inside jit, JAX traces operations on known arrays too.
+        values = jax.device_get(x)
         wrong = values[~((values == 0) | (values == 1))]
         if wrong.size:
             raise ValueError(f"a mask must be of bool or 0/1, got {wrong[0]}")

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -113,11 +112,11 @@ def policy_batch(
     new, old = jnp.asarray(logprobs), jnp.asarray(old_logprobs)
     a = jnp.asarray(advantages)
     mask = jnp.asarray(mask)
-    # Looked at where it is known; by NumPy, as JAX traces operations on known arrays
+    # Looked at where it is known, on the host: JAX traces operations on known arrays
     # too inside jit.
     soft, known = False, not isinstance(mask, jax.core.Tracer)
     if known and mask.dtype != bool and mask.is_fully_addressable:
-        values = np.asarray(mask)
+        values = jax.device_get(mask)
         soft = bool(((values != 0) & (values != 1)).any())
     if soft or not (
         jnp.issubdtype(new.dtype, jnp.floating)

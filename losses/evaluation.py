@@ -9,7 +9,6 @@ from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
@@ -57,10 +56,10 @@ def pass_at_k(
     n = _checks.constant("num_samples", num_samples)
     c = _checks.constant("num_correct", num_correct)
     known = not isinstance(n, jax.core.Tracer)
-    if known and n.size and (np.asarray(n) < min(draws)).all():
+    if known and n.size and (jax.device_get(n) < min(draws)).all():
         raise ValueError(
             f"k must be at most the samples of some problem, got {k!r} for "
-            f"{int(np.max(n))}"
+            f"{int(jax.device_get(n).max())}"
         )
     n, c, tries = jnp.broadcast_arrays(n, c, jnp.asarray(k))
     i = jnp.broadcast_to(jnp.arange(most), (*n.shape, most))

@@ -31,10 +31,10 @@ def loss_evidence(request: pytest.FixtureRequest) -> Callable[..., None]:
     folder = request.config.getoption("--loss-report")
 
     def check(loss: Callable[..., Any], **options: Any) -> None:
-        from jaxrl_reason.testing import check_loss, write_report
+        from jaxrl_reason.testing import check_loss, write_loss_report
 
         if folder is not None:
-            write_report(loss, Path(folder), **options)
+            write_loss_report(loss, Path(folder), **options)
         check_loss(loss, **options)
 
     return check

@@ -11,7 +11,7 @@ references, is larger.
 from jaxrl_reason.testing.arrays import INPUTS, random_arrays
 from jaxrl_reason.testing.case import Law
 from jaxrl_reason.testing.check import LAWS, Verdict, check_loss
-from jaxrl_reason.testing.page import write_report
+from jaxrl_reason.testing.page import write_loss_report
 
 __all__ = [
     "INPUTS",
@@ -20,5 +20,5 @@ __all__ = [
     "Verdict",
     "check_loss",
     "random_arrays",
-    "write_report",
+    "write_loss_report",
 ]

@@ -19,7 +19,7 @@ from typing import Any
 from jaxrl_reason.testing.arrays import INPUTS
 from jaxrl_reason.testing.check import LAWS, case_of
 from jaxrl_reason.testing.evaluate import LossFunction
-from jaxrl_reason.testing.evidence import gather
+from jaxrl_reason.testing.evidence import gather_evidence
 from jaxrl_reason.testing.page import summary, write_page
 
 
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.set:
             loss = functools.partial(loss, **dict(given.set))
         case = case_of(loss, inputs=given.inputs, seed=given.seed)
-        evidence = gather(
+        evidence = gather_evidence(
             case,
             skip=given.skip,
             seeds=given.seeds,

@@ -95,7 +95,7 @@ class Evidence:
         return not self.broken and not self.wrong_gradients and self.learned
 
 
-def gather(
+def gather_evidence(
     case: Case,
     *,
     skip: Collection[str] = (),
@@ -274,11 +274,11 @@ def _made(case: Case, seeds: int, steps: int) -> dict[str, Any]:
     }
 
 
-def as_json(evidence: Evidence) -> dict[str, Any]:
+def evidence_figures(evidence: Evidence) -> dict[str, Any]:
     """The evidence as what JSON can hold; nan is null.
 
     Args:
-      evidence: what `gather` found.
+      evidence: what `gather_evidence` found.
 
     Returns:
       A dict of numbers, words, lists and dicts.

@@ -53,7 +53,7 @@ def compare_gradients(case: Case) -> list[Comparison]:
 def _compare(case: Case, place: str, arrays: Arrays) -> Comparison:
     grad = case.loss.run(arrays).grad
     try:
-        slope = differences(case.loss, arrays)
+        slope = central_differences(case.loss, arrays)
     except Exception as error:  # a program with parts that are not followed
         text = str(error).strip().partition("\n")[0]
         return Comparison(place, np.nan, f"{type(error).__name__}: {text[:80]}")
@@ -61,7 +61,7 @@ def _compare(case: Case, place: str, arrays: Arrays) -> Comparison:
     return Comparison(place, float(np.abs(grad - slope).max()) / scale)
 
 
-def differences(loss: Any, arrays: Arrays) -> np.ndarray:
+def central_differences(loss: Any, arrays: Arrays) -> np.ndarray:
     """Central differences of the value in each log-prob inside the mask, in float64.
 
     Args:

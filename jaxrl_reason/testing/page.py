@@ -16,8 +16,8 @@ from jaxrl_reason.testing.evidence import (
     GRADIENT_LIMIT,
     SAME_LIMIT,
     Evidence,
-    as_json,
-    gather,
+    evidence_figures,
+    gather_evidence,
 )
 from jaxrl_reason.testing.toy import interval
 
@@ -80,7 +80,7 @@ def write_page(evidence: Evidence, out: Path, command: str = "") -> Path:
     """Writes `index.html` and `report.json`.
 
     Args:
-      evidence: what `gather` found.
+      evidence: what `gather_evidence` found.
       out: a folder; made where it is missing.
       command: by which the report can be made again.
 
@@ -88,14 +88,14 @@ def write_page(evidence: Evidence, out: Path, command: str = "") -> Path:
       The page.
     """
     out.mkdir(parents=True, exist_ok=True)
-    figures = json.dumps(as_json(evidence), indent=1, allow_nan=False)
+    figures = json.dumps(evidence_figures(evidence), indent=1, allow_nan=False)
     (out / "report.json").write_text(figures + "\n", encoding="utf-8")
     page = out / "index.html"
     page.write_text(page_of(evidence, command), encoding="utf-8")
     return page
 
 
-def write_report(
+def write_loss_report(
     loss: LossFunction, folder: Path, *, skip: Collection[str] = (), **options: Any
 ) -> Path:
     """Gathers the evidence for a loss and writes its page, in a folder of its name.
@@ -112,7 +112,7 @@ def write_report(
     Raises:
       ValueError: as `check_loss`.
     """
-    evidence = gather(case_of(loss, **options), skip=skip)
+    evidence = gather_evidence(case_of(loss, **options), skip=skip)
     name = re.sub(r"[^\w.-]+", "_", evidence.name).strip("_")
     return write_page(evidence, Path(folder) / name)
 
@@ -121,7 +121,7 @@ def page_of(evidence: Evidence, command: str = "") -> str:
     """The page.
 
     Args:
-      evidence: what `gather` found.
+      evidence: what `gather_evidence` found.
       command: by which the report can be made again.
 
     Returns:
@@ -156,7 +156,7 @@ def summary(evidence: Evidence) -> str:
     """The verdict in a sentence, as it stands on the page.
 
     Args:
-      evidence: what `gather` found.
+      evidence: what `gather_evidence` found.
 
     Returns:
       Plain text.

@@ -3,7 +3,8 @@
 `jax.make_mesh` makes meshes with explicit axes, on which an operation that JAX cannot
 place by itself is refused while tracing. Each function of `losses.__all__` is called on
 arrays that are split by rows, and on arrays that are split by tokens, over eight
-devices and over one, with explicit and with automatic axes; and inside `shard_map`.
+devices, with explicit and with automatic axes, and inside `shard_map`. On a mesh of one
+device it is only traced, which is where JAX refuses.
 """
 
 import re

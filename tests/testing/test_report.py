@@ -21,11 +21,11 @@ from jaxrl_reason.testing import (
     Verdict,
     check_loss,
     random_arrays,
-    write_report,
+    write_loss_report,
 )
 from jaxrl_reason.testing.__main__ import load_loss, main
 from jaxrl_reason.testing.check import case_of, verdicts
-from jaxrl_reason.testing.evidence import gather
+from jaxrl_reason.testing.evidence import gather_evidence
 from jaxrl_reason.testing.finite_differences import compare_gradients
 from jaxrl_reason.testing.page import summary
 from jaxrl_reason.testing.published import nearest, published_losses, weighting
@@ -291,7 +291,7 @@ def test_the_plugin_imports_nothing_of_the_library(root: Path) -> None:
 
 
 def test_the_bounds_of_a_clip_are_found() -> None:
-    evidence = gather(case_of(lib.gspo_loss, inputs=[]), seeds=2, steps=30)
+    evidence = gather_evidence(case_of(lib.gspo_loss, inputs=[]), seeds=2, steps=30)
     assert evidence.clips["A > 0"] == {"above": pytest.approx(1.0004, abs=1e-4)}
     assert evidence.clips["A < 0"] == {"below": pytest.approx(0.9997, abs=1e-4)}
     assert summary(evidence).startswith("All ")
@@ -302,7 +302,7 @@ def test_public_names_do_what_they_say(tmp_path: Path) -> None:
     def odd(*arrays):
         return 1 / 0
 
-    page = write_report(odd, tmp_path)
+    page = write_loss_report(odd, tmp_path)
     assert page == tmp_path / "odd" / "index.html"
     first = verdicts(case_of(odd))[0]
     assert isinstance(first, Verdict)

@@ -177,7 +177,10 @@ def method_learner(method: Method, setup: ToySetup = SETUP) -> RLLearner:
         setup.critic_optimizer,
     )
     no_critic = replace(
-        setup.settings, critic_updates_per_rollout=0, value_pretraining_steps=0
+        setup.settings,
+        critic_updates_per_rollout=0,
+        value_pretraining_steps=0,
+        bootstrap_truncated=False,
     )
     shared = _sampler_and_scorer(setup.model, no_critic, setup.task.eos_token_ids)
     return replace(learner, sample=shared.sample, score=shared.score)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.learner.forward import critic_values
@@ -17,6 +18,7 @@ from jaxrl_reason.models import ValueModel
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Advantages, Experience
 from jaxrl_reason.rl.minibatches import (
+    Minibatch,
     MinibatchPlan,
     RolloutBatch,
     run_updates,
@@ -40,6 +42,9 @@ class Critic(Component):
     An estimator reads `experience["values"]` [B, T] and gives the targets back in
     `Advantages.returns`.
 
+    With `RLSettings.bootstrap_truncated` it also gives `bootstrap` [B], the value after
+    the last token of a response that the limit cut off, 0 for one that ended.
+
     Attributes:
       value_loss: f(values, old_values, returns, mask) -> [B, T].
     """
@@ -56,6 +61,7 @@ class Critic(Component):
             plan=plan,
             optimizer=optimizer,
             batch_sharding=setup.batch_sharding,
+            bootstrap_truncated=setup.settings.bootstrap_truncated,
             values=make_scorer(partial(critic_values, model)),
             update=make_update(
                 critic_objective(model, self.value_loss),
@@ -73,6 +79,7 @@ class CriticLearner(ComponentLearner):
       plan: shapes of its mini-batches.
       optimizer: its optimiser's settings.
       batch_sharding: where batches live.
+      bootstrap_truncated: whether the values after truncated responses are asked for.
       values: params, batch -> values; jitted.
       update: one optimiser step; jitted.
     """
@@ -81,6 +88,7 @@ class CriticLearner(ComponentLearner):
     plan: MinibatchPlan
     optimizer: OptimizerSettings
     batch_sharding: BatchSharding
+    bootstrap_truncated: bool
     values: Callable[..., jax.Array]
     update: Callable[..., tuple[TrainState, Any]]
 
@@ -95,14 +103,23 @@ class CriticLearner(ComponentLearner):
         batch: RolloutBatch,
         experience: Experience,
     ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
-        """Values [B, T] of the critic before its updates."""
+        """Values [B, T] of the critic before its updates; [B] after truncated ones."""
+        minibatches = batch.minibatches
+        if self.bootstrap_truncated:
+            minibatches = [one_value_more(m) for m in minibatches]
         values = score_sequences(
             self.values,
             state.models[self.name].params,
-            batch.minibatches,
+            minibatches,
             learner.batch_sharding,
         )
-        return state, {"values": values}, {}
+        if not self.bootstrap_truncated:
+            return state, {"values": values}, {}
+        truncated, rows = experience.truncated, np.arange(len(values))
+        after = np.where(truncated, values[rows, experience.lengths], 0.0)  # [B]
+        found = {"values": values[:, :-1], "bootstrap": after}
+        mean = float(after.sum() / max(truncated.sum(), 1))
+        return state, found, {"critic/bootstrap_mean": mean}
 
     def after_advantages(
         self,
@@ -132,6 +149,27 @@ class CriticLearner(ComponentLearner):
             explained = explained_variance(values, returns, experience.mask)
             row["critic/explained_variance"] = float(explained)
         return replace(state, models={**state.models, self.name: critic}), row
+
+
+def one_value_more(minibatch: Minibatch) -> Minibatch:
+    """T + 1 columns: v_t is the value before token t, so the last is that after all.
+
+    The last token of a response stands in its row, and so does the state behind it.
+    """
+    batch = minibatch.batch
+    wider = np.pad(batch.mask, [(0, 0), (0, 0), (0, 1)])  # [K, Q, T + 1]
+    return replace(minibatch, batch=replace(batch, mask=wider))
+
+
+def rewards_seen(x: Experience) -> jax.Array:
+    """[B] sequence rewards, 0 where the critic's value stands for what was cut off.
+
+    An unfinished answer is graded as wrong; beside `bootstrap` that would count the end
+    of the response twice.
+    """
+    if "bootstrap" not in x.inputs:
+        return jnp.asarray(x.rewards)
+    return jnp.where(x.truncated, 0.0, x.rewards)
 
 
 def critic_objective(model: ValueModel, value_loss: ValueLoss) -> Objective:

@@ -28,9 +28,13 @@ from jaxrl_reason.tasks.task import Task
 
 Params = Any
 OLD_LOGPROBS = ("trainer", "sampler")
-# Component -> settings that are 0 where a method is without it.
+# Component -> settings that are 0 or False where a method is without it.
 COMPONENT_SETTINGS = {
-    "critic": ("critic_updates_per_rollout", "value_pretraining_steps"),
+    "critic": (
+        "critic_updates_per_rollout",
+        "value_pretraining_steps",
+        "bootstrap_truncated",
+    ),
 }
 
 
@@ -61,6 +65,8 @@ class RLSettings:
         divides prompts_per_step.
       critic_updates_per_rollout: those of a critic; 0 is as many as the policy's.
       value_pretraining_steps: first steps in which a critic learns alone.
+      bootstrap_truncated: let a response that the limit cut off end in the critic's
+        value of the state after its last token, in place of its reward.
       prompt_width: the longest prompt; 0 is that of the data.
       max_new_tokens: the longest response; one that it cuts off is wrong.
       temperature: of the sampling.
@@ -79,6 +85,7 @@ class RLSettings:
     updates_per_rollout: int = 4
     critic_updates_per_rollout: int = 0
     value_pretraining_steps: int = 0
+    bootstrap_truncated: bool = False
     prompt_width: int = 8
     max_new_tokens: int = 104
     temperature: float = 1.0
@@ -106,7 +113,7 @@ class RLSettings:
             lowest = 0 if name in from_zero else 1
             if name == "temperature" and not value > 0:
                 raise ValueError(f"temperature must be > 0 in training, got {value}")
-            if name in ("temperature", "old_logprobs"):
+            if name in ("temperature", "old_logprobs", "bootstrap_truncated"):
                 continue
             if value < lowest:
                 raise ValueError(f"{name} must be >= {lowest}, got {value}")
@@ -319,10 +326,10 @@ def check_method(method: Method, settings: RLSettings) -> None:
     absent = COMPONENT_SETTINGS.keys() - {c.name for c in method.components}
     for component in sorted(absent):
         for name in COMPONENT_SETTINGS[component]:
-            if getattr(settings, name):
+            if value := getattr(settings, name):
                 raise ValueError(
-                    f"{name} must be 0 for {method.name}, which has no {component}, "
-                    f"got {getattr(settings, name)}"
+                    f"{name} must be {type(value)()} for {method.name}, which has no "
+                    f"{component}, got {value}"
                 )
 
 

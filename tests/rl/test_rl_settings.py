@@ -45,6 +45,7 @@ def test_rl_settings_are_checked(changes, message):
         ({"group_size": 1}, "group_size must be >= 2 for dapo, got 1"),
         ({"critic_updates_per_rollout": 2}, "must be 0 for dapo, which has no critic"),
         ({"value_pretraining_steps": 1}, "must be 0 for dapo, which has no critic"),
+        ({"bootstrap_truncated": True}, "must be False for dapo, which has no critic"),
     ],
 )
 def test_settings_must_fit_the_method(changes, message):

@@ -38,6 +38,10 @@ OWN = "--task my.jsonl"
             "critic_updates_per_rollout must be 0 for gspo, which has no critic, got 2",
         ),
         (
+            "--method gspo --rl.bootstrap-truncated",
+            "bootstrap_truncated must be False for gspo, which has no critic, got True",
+        ),
+        (
             "--method gspo --critic-learning-rate 1e-5",
             "critic_learning_rate must be 0 for gspo, which trains nothing beside the "
             "policy, got 1e-05",

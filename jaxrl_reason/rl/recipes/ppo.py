@@ -14,7 +14,7 @@ from jaxrl_reason.losses import (
     whiten,
 )
 from jaxrl_reason.rl.controller import Controller
-from jaxrl_reason.rl.critic import Critic
+from jaxrl_reason.rl.critic import Critic, rewards_seen
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rollouts import binary_accuracy
@@ -25,7 +25,7 @@ def rewards_minus_kl(x: Experience, coef: float) -> jax.Array:
 
     A `kl_controller` of the method moves `coef`, unless it is 0.
     """
-    rewards = rewards_at_end(x.rewards, x.mask)
+    rewards = rewards_at_end(rewards_seen(x), x.mask)
     if not coef:
         return rewards
     coef = x.inputs.get("kl_coef", coef)
@@ -52,7 +52,14 @@ def ppo(
 
     def advantages(x: Experience) -> Advantages:
         rewards = rewards_minus_kl(x, kl_coef)
-        adv, returns = gae(rewards, x["values"], x.mask, gamma=gamma, lam=lam)
+        adv, returns = gae(
+            rewards,
+            x["values"],
+            x.mask,
+            gamma=gamma,
+            lam=lam,
+            bootstrap=x.inputs.get("bootstrap"),
+        )
         return Advantages(whiten(adv, x.mask), returns)
 
     critic = Critic(partial(value_loss, clip=value_clip))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.losses import gae, ppo_loss, rewards_at_end, value_loss, whiten
-from jaxrl_reason.rl.critic import Critic
+from jaxrl_reason.rl.critic import Critic, rewards_seen
 from jaxrl_reason.rl.method import Advantages, Estimator, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rollouts import signed_accuracy
@@ -26,11 +26,18 @@ def decoupled_gae(
     """
 
     def advantages(x: Experience) -> Advantages:
-        rewards = rewards_at_end(x.rewards, x.mask)
+        rewards = rewards_at_end(rewards_seen(x), x.mask)
         lengths = jnp.asarray(x.lengths)
-        values = x["values"]  # [B, T]
-        actor, _ = gae(rewards, values, x.mask, gamma=gamma, lam=actor_lambda(lengths))
-        _, returns = gae(rewards, values, x.mask, gamma=gamma, lam=critic_lambda)
+        estimate = partial(
+            gae,
+            rewards,
+            x["values"],
+            x.mask,
+            gamma=gamma,
+            bootstrap=x.inputs.get("bootstrap"),
+        )
+        actor, _ = estimate(lam=actor_lambda(lengths))
+        _, returns = estimate(lam=critic_lambda)
         return Advantages(whiten(actor, x.mask), returns)
 
     return advantages

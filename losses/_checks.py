@@ -18,7 +18,7 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 
 
 def floating(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as float32, float64 as it is; anything but a floating array is refused."""
+    """`x` as float32, or unchanged if float64; raises if it is not a floating array."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating array, got {x.dtype}")
@@ -26,7 +26,7 @@ def floating(name: str, x: ArrayLike) -> jax.Array:
 
 
 def constant(name: str, x: ArrayLike) -> jax.Array:
-    """As `floating`, under stop_gradient; integers and booleans are welcome."""
+    """As `floating`, under stop_gradient; integers and booleans are accepted."""
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {x.dtype}")
@@ -34,7 +34,7 @@ def constant(name: str, x: ArrayLike) -> jax.Array:
 
 
 def integers(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as int32; anything but an integer array is refused."""
+    """`x` as int32; raises if it is not an integer array."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(f"{name} must be an integer array, got {x.dtype}")
@@ -42,9 +42,9 @@ def integers(name: str, x: ArrayLike) -> jax.Array:
 
 
 def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
-    """A mask of bool or 0/1 as bool; left out, True in the shape of `like`.
+    """A bool or 0/1 mask as bool; if it is None, True in the shape of `like`.
 
-    Weights are refused, and so is whatever else was handed over in the mask's place.
+    Anything else passed in the mask's place, such as weights, is an error.
     """
     if x is None and like is not None:
         return jnp.ones(like.shape, bool)
@@ -52,7 +52,7 @@ def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
     if x.dtype == jnp.bool_:
         return x
     if isinstance(x, jax.core.Tracer):
-        # Seen under `checkify.checkify` alone; elsewhere it costs nothing.
+        # Active only under `checkify.checkify`; elsewhere it costs nothing.
         flags = (x == 0) | (x == 1)
         checkify.debug_check(jnp.all(flags), "a mask must be of bool or 0/1")
     elif x.is_fully_addressable:
@@ -65,7 +65,7 @@ def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
 
 
 def same_shape(rank: int, **arrays: jax.Array) -> None:
-    """All arrays have `rank` axes and one shape."""
+    """Checks that all arrays have `rank` axes and the same shape."""
     try:
         chex.assert_rank(list(arrays.values()), rank)
         chex.assert_equal_shape(list(arrays.values()))
@@ -114,14 +114,14 @@ def number(
     finite: bool = True,
     rule: str = "",
 ) -> None:
-    """A number lies between its bounds; a traced one has no value yet and passes.
+    """Checks that a number is between its bounds; a traced one has no value and passes.
 
-    `rule` replaces the words for the bounds, where there is more to say.
+    `rule` replaces the default wording of the bounds in the error.
     """
     if isinstance(value, jax.core.Tracer):
         return
     x = math.nan
-    if not isinstance(value, str):  # float("0.2") would be taken for a number
+    if not isinstance(value, str):  # float("0.2") would accept a string
         with contextlib.suppress(TypeError, ValueError):
             x = float(value)
     bounds = {">": above, ">=": at_least, "<": below, "<=": at_most}
@@ -141,7 +141,7 @@ def number(
 
 
 def static_size(name: str, value: int | None) -> int:
-    """A Python integer >= 1, known while tracing."""
+    """Checks for a Python integer >= 1, known while tracing."""
     if isinstance(value, jax.core.Tracer):
         raise ValueError(f"{name} must be a static integer, got a traced value")
     try:
@@ -154,7 +154,7 @@ def static_size(name: str, value: int | None) -> int:
 
 
 def one_of(name: str, value: str, names: tuple[str, ...]) -> None:
-    """One of a few words."""
+    """Checks that a string is one of `names`."""
     if value not in names:
         raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}")
 

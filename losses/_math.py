@@ -2,8 +2,8 @@
 
 Masks are bool and numbers float32: public functions check what they are given
 (`_checks`, `_policy`), then compute with these; only `read_groups` and `statistics`,
-which all advantages of groups begin with, check too. Everything stays finite: select
-and bound before exp, do not cancel.
+with which all group advantages begin, check too. Everything stays finite: select and
+bound before exp, avoid cancellation.
 """
 
 import dataclasses
@@ -45,11 +45,11 @@ class Counts:
 
 
 def whole(x: jax.Array, *axes: int) -> jax.Array:
-    """`x` with these axes, all if none is named, in one piece on every device.
+    """`x` with these axes (all if none is named) replicated on every device.
 
-    Where a mesh with explicit axes splits an array, JAX refuses to sort, to look up or
-    to add up along a split axis. Anything else is left as it is: on one device, under
-    automatic axes, which the compiler sees to, and inside `shard_map`.
+    Where a mesh with explicit axes shards an array, JAX refuses to sort, index or sum
+    along a sharded axis. In all other cases `x` is unchanged: on one device, under
+    automatic axes, which the compiler handles, and inside `shard_map`.
     """
     spec = jax.typeof(x).sharding.spec
     kept = [None if not axes or i in axes else split for i, split in enumerate(spec)]
@@ -60,12 +60,12 @@ def whole(x: jax.Array, *axes: int) -> jax.Array:
 
 
 def zero_masked(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """`x` where the mask is set, else 0; what lies outside may be nan."""
+    """`x` where the mask is set, else 0; values outside may be nan."""
     return jnp.where(mask, x, 0.0)
 
 
 def bounded_exp(log_ratio: jax.Array) -> jax.Array:
-    """exp of a log-ratio bounded to +-20; the gradient outside is 0."""
+    """exp of a log-ratio clipped to +-20; the gradient outside is 0."""
     return jnp.exp(jnp.clip(log_ratio, -LOG_RATIO_BOUND, LOG_RATIO_BOUND))
 
 
@@ -78,7 +78,7 @@ def k3(d: jax.Array) -> jax.Array:
     """
     d = jnp.maximum(d, -LOG_RATIO_BOUND)
     small = jnp.abs(d) < 0.5
-    # Each branch sees only arguments of its own: no inf or nan enters a gradient.
+    # Each branch sees only its own arguments: no inf or nan enters a gradient.
     near, far = jnp.where(small, d, 0.0), jnp.where(small, 1.0, d)
     series = jnp.ones_like(d)
     for factor in _SERIES:
@@ -128,7 +128,7 @@ def number_of_tokens(fraction: float | jax.Array, mask: jax.Array) -> jax.Array:
         p, q = exact.numerator, exact.denominator
         number = tokens // q * p + tokens % q * p // q
     else:
-        # The slack outweighs the rounding of products that are whole numbers.
+        # The slack exceeds the rounding error of products that are whole numbers.
         number = jnp.floor(fraction * tokens * (1.0 + 2.0**-22)).astype(jnp.int32)
     return jnp.maximum(number, 1)
 
@@ -159,7 +159,7 @@ class Groups(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Rewards about their group's mean."""
+    """Rewards relative to their group's mean."""
 
     groups: Groups
     sizes: jax.Array  # [num_groups] float32
@@ -191,7 +191,7 @@ def statistics(
     num_groups: int,
     valid: ArrayLike | None,
 ) -> Statistics:
-    """What the estimators of advantages share."""
+    """The group statistics that the advantage estimators share."""
     rewards = whole(_checks.constant("rewards", rewards))
     groups = read_groups(group_ids, num_groups, valid, rewards=rewards)
     ids, member, number = groups
@@ -199,7 +199,7 @@ def statistics(
     high = jax.ops.segment_max(jnp.where(member, rewards, -jnp.inf), ids, number)
     sizes = groups.total(jnp.ones(ids.shape, jnp.float32))
     signal = (sizes > 1) & (high != low)
-    # Less the group's minimum first: the mean of what is left is exactly 0 for equal
+    # Subtract the group's minimum first: the mean of the rest is exactly 0 for equal
     # rewards and loses no digits to a common offset.
     rewards = rewards - jnp.where(sizes > 0, low, 0.0)[ids]
     mean = groups.total(rewards) / jnp.maximum(sizes, 1.0)
@@ -211,14 +211,14 @@ def moments(x: jax.Array, mask: jax.Array, ddof: int) -> tuple[jax.Array, jax.Ar
     """`x` minus its mean over the unmasked entries, and their variance.
 
     Both are exactly 0 where all unmasked entries are equal, which plain float32 sums do
-    not give. Masked entries get 0, and so does everything where all are masked.
+    not give. Masked entries get 0; if all are masked, so does the variance.
     """
     if ddof not in (0, 1):
         raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
     count = jnp.sum(mask, dtype=jnp.int32)
     low = jnp.min(x, where=mask, initial=jnp.inf)
     high = jnp.max(x, where=mask, initial=-jnp.inf)
-    # Less the minimum first: a common offset costs no digits.
+    # Subtract the minimum first: a common offset then costs no digits.
     x = zero_masked(x - jnp.where(count > 0, low, 0.0), mask)
     mean = jnp.sum(x) / jnp.maximum(count, 1)
     centred = jnp.where(mask & (high != low), x - mean, 0.0)

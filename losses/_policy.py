@@ -26,14 +26,14 @@ Reduction = Callable[[jax.Array, jax.Array, Counts], jax.Array]
 
 
 class OptionalTerms(NamedTuple):
-    """What a policy loss may add to its objective; what is None is not there."""
+    """What a policy loss may add to its objective; None where a term is absent."""
 
     counts: Counts  # denominators of the mini-batch
     weights: jax.Array | None  # [B, T] constants w, which multiply the objective
     kl: jax.Array | None  # [B, T] to the reference
     kl_coef: float | jax.Array
     entropy: jax.Array | None  # [B, T] of the policy
-    entropy_coef: float | jax.Array | None  # None: the entropy is a metric alone
+    entropy_coef: float | jax.Array | None  # None: the entropy is only a metric
 
 
 class PolicyBatch(NamedTuple):
@@ -43,7 +43,7 @@ class PolicyBatch(NamedTuple):
     log_ratio: jax.Array  # [B, T] logprobs - old_logprobs, differentiable in the first
     advantages: jax.Array  # [B, T] constants
     mask: jax.Array  # [B, T] bool
-    counts: Counts | None  # of the mini-batch; None for an objective, not reduced yet
+    counts: Counts | None  # of the mini-batch; None for an unreduced objective
 
     def optional_terms(
         self,
@@ -112,8 +112,8 @@ def policy_batch(
     new, old = jnp.asarray(logprobs), jnp.asarray(old_logprobs)
     a = jnp.asarray(advantages)
     mask = jnp.asarray(mask)
-    # Looked at where it is known, on the host: JAX traces operations on known arrays
-    # too inside jit.
+    # Checked on the host where it is known: inside jit, JAX traces operations on known
+    # arrays too.
     soft, known = False, not isinstance(mask, jax.core.Tracer)
     if known and mask.dtype != bool and mask.is_fully_addressable:
         values = jax.device_get(mask)
@@ -132,7 +132,7 @@ def policy_batch(
     # when T happens to equal B.
     if a.ndim == 1:
         a = jnp.broadcast_to(a[:, None], mask.shape)
-    wide = jnp.promote_types(new.dtype, jnp.float32)  # float64 stays what it is
+    wide = jnp.promote_types(new.dtype, jnp.float32)  # float64 stays float64
     new, old = new.astype(wide), jax.lax.stop_gradient(old.astype(wide))
     return PolicyBatch(
         logprobs=jnp.where(mask, new, 0.0),
@@ -145,7 +145,7 @@ def policy_batch(
 
 
 def _refuse(new: jax.Array, old: jax.Array, a: jax.Array, mask: jax.Array) -> None:
-    """Says which of the arrays does not fit: one of these checks raises."""
+    """Names the array that does not fit: one of these checks raises."""
     mask = _checks.as_bool(mask)
     _checks.floating("logprobs", new)
     _checks.floating("old_logprobs", old)
@@ -158,7 +158,9 @@ def check_clip(
     clip_high: float | jax.Array,
     dual_clip: float | jax.Array | None = None,
 ) -> None:
-    """Refuses bounds on the wrong side of 1; a traced bound has no value and passes."""
+    """Raises for bounds on the wrong side of 1; a traced bound has no value and
+    passes.
+    """
     bounds = {"clip_low": clip_low, "clip_high": clip_high}
     if dual_clip is not None:
         bounds["dual_clip"] = dual_clip
@@ -191,7 +193,7 @@ def clip_ratio(
 
     max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)) = -A clip_ratio: for A >= 0
     only the upper bound can act, for A < 0 only the lower one and the dual clip.
-    Comparisons keep the slope whole where ratio and bound are equal.
+    Comparisons keep the full gradient where ratio and bound are equal.
     """
     low, high = 1.0 - clip_low, 1.0 + clip_high
     below = jnp.where(ratio > high, high, ratio)

@@ -68,7 +68,7 @@ def dr_grpo_advantages(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Rewards minus the mean of their group, not divided by anything.
+    """Rewards minus the mean of their group, without division by the std.
 
     A_i = R_i - mean_g(R). Dr. GRPO, arXiv 2503.20783: a division by the standard
     deviation weighs very easy and very hard prompts more. The other half of the method
@@ -195,20 +195,21 @@ def whiten(
     y = (x - mean(x)) / sqrt(var(x) + eps), or without centring y = x / sqrt(var(x) +
     eps), which keeps the signs. REINFORCE++, arXiv 2501.03262; PPO's public
     implementations do the same to GAE's advantages, never to the value targets. verl
-    and TRL: `ddof=1`, `eps=1e-8`, and `whiten(x, mask) + mean` where they are asked to
-    keep the mean; OpenRLHF: `ddof=0`, the variance at least 1e-8 instead of 1e-8 added.
+    and TRL: `ddof=1`, `eps=1e-8`, and `whiten(x, mask) + mean` when asked to keep the
+    mean; OpenRLHF: `ddof=0`, and the variance is clamped to at least 1e-8 instead of
+    adding it.
 
     Args:
-      x: [B, T], or any shape; pass the whole batch, the statistics of a part are
+      x: [B, T], or any shape; pass the whole batch, since the statistics of a part are
         not the batch's. On a mesh they are those of all devices.
-      mask: of the same shape, bool or 0/1; `x` may hold anything where it is 0.
+      mask: the same shape, bool or 0/1; `x` may hold anything where it is 0.
       ddof: 1 divides the sum of squares by n - 1, 0 by n.
       eps: added to the variance, >= 0.
-      center: whether the mean is taken away.
+      center: whether to subtract the mean.
 
     Returns:
       float32 constants, zero outside the mask. Where all unmasked entries are equal:
-      exactly 0, or without centring `x` as it is.
+      exactly 0, or without centring `x` unchanged.
 
     Raises:
       ValueError: shapes differ, `ddof` is not 0 or 1, or `eps` < 0.
@@ -243,8 +244,8 @@ def group_signal(
     """Which groups hold two different rewards: the filter of dynamic sampling.
 
     signal_g = max_g(R) != min_g(R). DAPO, arXiv 2503.14476, equation 11, with the
-    accuracy as the reward. The standard deviation would not do: in float32 that of
-    equal rewards is seldom 0.
+    accuracy as the reward. A zero standard deviation is no test for it: in float32,
+    that of equal rewards is rarely exactly 0.
 
     Args:
       rewards: [B] one per sequence.
@@ -254,7 +255,7 @@ def group_signal(
 
     Returns:
       [num_groups] bool; False for a group that is empty or has one sequence. A nan
-      among several rewards counts as different, it is not hidden.
+      among several rewards counts as different, so that it is not hidden.
 
     Raises:
       ValueError: shapes differ.

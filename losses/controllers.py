@@ -1,7 +1,7 @@
 """Coefficients that follow a measurement, updated once per rollout batch; no state.
 
-The coefficient lives in the training state, so that a resumed run goes on with it, and
-an evaluation cannot move it.
+The coefficient is part of the training state, so that a resumed run continues with it
+and an evaluation cannot change it.
 """
 
 import math
@@ -21,15 +21,15 @@ def adaptive_kl_update(
     horizon: float | jax.Array,
     num_samples: float | jax.Array,
 ) -> jax.Array:
-    """Moves the weight of a KL penalty so that the KL comes to a target.
+    """Adjusts the coefficient of a KL penalty so that the KL approaches a target.
 
-    coef' = coef (1 + clip(kl / target - 1, -0.2, 0.2) num_samples / horizon), once a
-    rollout batch. Ziegler et al., arXiv 1909.08593, where the horizon counts
-    samples. verl: a fixed 0.001 by default; its
-    adaptive controller has the target 0.1 and the same horizon.
+    coef' = coef (1 + clip(kl / target - 1, -0.2, 0.2) num_samples / horizon), once per
+    rollout batch. Ziegler et al., arXiv 1909.08593, where the horizon counts samples.
+    verl: a fixed 0.001 by default; its adaptive controller has the target 0.1 and the
+    same horizon.
 
     Args:
-      coef: [] weight that was in use.
+      coef: [] the coefficient of this batch.
       kl: [] measured: the mean over sequences of the token mean of the estimator,
         `sequence_mean(kl_penalty(...))` of the whole batch.
       target: KL, finite and > 0.
@@ -37,8 +37,8 @@ def adaptive_kl_update(
       num_samples: sequences of this batch, finite and > 0.
 
     Returns:
-      [] float32 without gradient, the weight of the next batch. The factor is within
-      1 +- 0.2 num_samples / horizon. A nan `kl` makes it nan.
+      [] float32 without gradient, the coefficient of the next batch. The factor is
+      within 1 +- 0.2 num_samples / horizon. A nan `kl` makes it nan.
 
     Raises:
       ValueError: a setting is out of its range, or `coef` and `kl` differ in shape.
@@ -75,12 +75,12 @@ def adaptive_entropy_update(
     c' = clip(c + step if e < target else c - step, low, high);
     alpha = c' if e < target else 0. Skywork-OR1 (MAGIC), arXiv 2505.22312, after the
     released controller. One step of lag: `entropy` is that of the batch just
-    trained on, alpha is the `entropy_coef` of the next one. The first batch has none,
-    or whatever you start with.
+    trained on, alpha is the `entropy_coef` of the next one. The first batch uses 0, or
+    the value that you start with.
 
     TRL is `inclusive=True`, step 0.005, low 0, high 1, with the same lag; its
-    documented example has the target 5 and starts at 0.01. The closed form that notes
-    on the paper give, alpha_k = c_k [e_k <= target], has no lag and needs the entropy
+    documented example has the target 5 and starts at 0.01. The closed form given in
+    notes on the paper, alpha_k = c_k [e_k <= target], has no lag and needs the entropy
     before the loss.
 
     Args:
@@ -118,6 +118,6 @@ def adaptive_entropy_update(
     _checks.same_shape(coef.ndim, coef=coef, entropy=entropy)
     below = entropy <= target if inclusive else entropy < target
     moved = jnp.clip(jnp.where(below, coef + step, coef - step), low, high)
-    # A comparison with nan is False and would pass for a healthy entropy.
+    # A comparison with nan is False, as for a healthy entropy.
     moved = jnp.where(jnp.isnan(entropy), jnp.nan, moved)
     return moved, jnp.where(below | jnp.isnan(entropy), moved, 0.0)

@@ -32,7 +32,7 @@ def importance_weights(
     fengyao.notion.site/off-policy-rl; V-trace's truncation, arXiv 1802.01561, section
     4.1. Log-weights, summed where they are, are bounded to +-20. Token weights are
     biased, sequence weights are not and vary more: at 8,000 tokens a mean gap of 3.5e-4
-    is a factor exp(2.8), which the geometric mean takes back. OpenRLHF's "tis" also
+    is a factor exp(2.8), which the geometric mean undoes. OpenRLHF's "tis" also
     clips below; verl and this function do not.
 
     Args:
@@ -76,12 +76,11 @@ def masked_importance_weights(
     """Importance weights, zero where they leave a band (MIS, IcePop).
 
     w_t = u_t if low <= u_t <= high, else 0, u as in `importance_weights`; the kinds
-    "sequence", "geometric" and "max" put the weight of the row to the test and drop
-    whole rows. IcePop is the kind
-    "token"; bounds in use: 0.5 and 5 (ProRL v2), 0.5 and 2 (TRL's example). A dropped
-    token teaches nothing and stays in the denominator. OpenRLHF's "seq-mask-tis" tests
-    the geometric mean and then weighs by token weights, which its comment calls
-    truncated and which are not.
+    "sequence", "geometric" and "max" test the weight of the row and drop whole rows.
+    IcePop is the kind "token"; bounds in use: 0.5 and 5 (ProRL v2), 0.5 and 2 (TRL's
+    example). A dropped token teaches nothing and stays in the denominator. OpenRLHF's
+    "seq-mask-tis" tests the geometric mean and then applies token weights, which are
+    not truncated, though its comment says so.
 
     Args:
       old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
@@ -109,7 +108,7 @@ def masked_importance_weights(
     _check_band(low, high)
     log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, kind)
     weights = bounded_exp(log_weights)
-    # A nan is outside of no band: it stays and shows.
+    # A nan is outside no band: it stays, so that it shows.
     outside = (weights < low) | (weights > high)
     return zero_masked(jnp.where(outside, 0.0, weights), mask)
 
@@ -123,7 +122,7 @@ def rejection_mask(
     low: float | jax.Array | None = None,
     high: float | jax.Array,
 ) -> jax.Array:
-    """Which sequences agree with the sampler well enough to be learnt from.
+    """Which sequences agree with the sampler well enough to learn from.
 
     kind "geometric": low <= exp(mean_t log u_t) <= high (verl 0.999 and 1.001);
     "sequence": low <= prod_t u_t <= high; "worst": low <= u_t <= high for every token
@@ -194,7 +193,7 @@ def normalize_weights(
 
     w'_t = w_t / mean. The mean is of the truncated or masked weights, over the whole
     mini-batch: the sum over its parts of `token_mean(weights, mask, counts)`, or of
-    `sequence_mean` for weights per sequence. It is an argument and never taken
+    `sequence_mean` for weights per sequence. It is an argument, never computed
     from the rows at hand, which would make the loss depend on how the mini-batch is
     split. verl's `rollout_is_batch_normalize`.
 
@@ -237,7 +236,7 @@ def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
 def _log_weights(
     old_logprobs: ArrayLike, sampler_logprobs: ArrayLike, mask: ArrayLike, kind: str
 ) -> tuple[jax.Array, jax.Array]:
-    """log u [B, T], or what stands for its row on every token; and the mask as bool."""
+    """log u [B, T], or its row's statistic on every token; and the mask as bool."""
     _checks.one_of("kind", kind, ("token", "sequence", "geometric", "max"))
     old = _checks.floating("old_logprobs", old_logprobs)
     sampler = _checks.floating("sampler_logprobs", sampler_logprobs)

@@ -1,7 +1,7 @@
-"""What is reported of an evaluation: pass@k, avg@k, maj@k, PDR and ASP.
+"""Statistics of an evaluation: pass@k, avg@k, maj@k, PDR and ASP.
 
-A statistic that is not defined, such as pass@8 of four samples or an accuracy over
-nothing, is nan: 0 would read as "all wrong".
+An undefined statistic, such as pass@8 of four samples or an accuracy over no samples,
+is nan: 0 would read as "all wrong".
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ def pass_at_k(
       benchmark's number is their mean.
 
     Raises:
-      ValueError: `k` is traced, not of integers, or < 1, or no problem has as many
+      ValueError: `k` is traced, not an integer, or < 1, or no problem has that many
         samples.
 
     Example:
@@ -102,14 +102,14 @@ def avg_at_k(correct: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array
 
 
 def majority_answer(answers: Sequence[Hashable | None]) -> Hashable | None:
-    """The most frequent answer; of several, the one that came first.
+    """The most frequent answer; in a tie, the one that came first.
 
     argmax_a #{j : a_j = a}. Self-consistency, arXiv 2203.11171. Runs on the host.
     Samples without an answer do not vote.
 
     Args:
-      answers: the k answers to one problem in the order of sampling, brought to a
-        normal form such as a string; None where none was found.
+      answers: the k answers to one problem in the order of sampling, in a normal form
+        such as a string; None where none was found.
 
     Returns:
       The answer, or None where no sample has one.

@@ -10,7 +10,7 @@ divergence"), on policy:
   abs   |d|              biased             that of E |d| with the samples held
 
 Of a token sampled from an older policy, rho = pi / old times k3 has the expected value
-KL(pi || ref) and its gradient: "k3_ratio" and, with one ratio a response,
+KL(pi || ref) and its gradient: "k3_ratio" and, with one ratio per response,
 "k3_sequence_ratio".
 
 The form of the value and the form of the gradient are two choices: `kl_penalty` takes
@@ -52,7 +52,7 @@ def kl_k1(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
 
 
 def kl_k2(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
-    """Half the squared log-ratio: biased in value, right in gradient.
+    """Half the squared log-ratio: biased in value, unbiased in gradient.
 
     k2 = (log pi - log ref)^2 / 2. Its expected gradient on policy is that of
     KL(pi || ref).
@@ -103,10 +103,10 @@ def kl_k3(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
 
 
 def kl_abs(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> jax.Array:
-    """The size of the log-ratio: biased, and never negative.
+    """The absolute log-ratio: biased, and never negative.
 
-    |log pi - log ref|; verl's and SkyRL's "abs". As a loss each token pulls with the
-    same force, +-1, and one whose log-probs agree not at all.
+    |log pi - log ref|; verl's and SkyRL's "abs". As a loss each token has a gradient of
+    the same size, +-1, except one whose log-probs agree, which has none.
 
     Args:
       logprobs: of the policy, any shape.
@@ -136,7 +136,7 @@ def kl_penalty(
     gradient: str | None = None,
     old_logprobs: ArrayLike | None = None,
 ) -> jax.Array:
-    """Per-token KL to the reference, with value and gradient chosen apart.
+    """Per-token KL to the reference, with value and gradient chosen separately.
 
     l = k_value, or with `gradient`: l = k_gradient - sg(k_gradient) + sg(k_value),
     which has the value of one estimator and the gradient of the other (verl's "k1+" and
@@ -147,8 +147,8 @@ def kl_penalty(
     ("unbiased KL estimate"); Tang and Munos, arXiv 2506.09477 (read in NeMo-RL's use of
     it), for why the ratio must be differentiated even where it is 1. Its gradient is
     rho d, that of k2 weighted by the ratio, and computed so: in the sum of the two
-    parts k3 would cancel. "k3_sequence_ratio": s_i k3, s_i = exp(mean_t log rho) one
-    for each row, differentiated as well: TRL's at importance_sampling_level "sequence".
+    parts k3 would cancel. "k3_sequence_ratio": s_i k3, s_i = exp(mean_t log rho), one
+    per row and differentiated as well: TRL's at importance_sampling_level "sequence".
 
     Args:
       logprobs: [B, T] of the policy being trained.
@@ -156,8 +156,8 @@ def kl_penalty(
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
       estimator: "k1", "k2", "k3", "abs", "k3_ratio" or "k3_sequence_ratio": the value.
       gradient: one of the same; the estimator's own if left out.
-      old_logprobs: [B, T] of the policy that sampled, for the ratio; a constant. Needed
-        for the last two alone, the second of which takes rows as whole responses.
+      old_logprobs: [B, T] of the policy that sampled, for the ratio; a constant. Only
+        the last two need it; the second of them takes a row as a whole response.
 
     Returns:
       [B, T] float32, zero outside the mask.
@@ -205,8 +205,8 @@ def kl_in_reward(
     """Token rewards minus the KL of each token: the penalty as part of the reward.
 
     r_t = score_t - coef * k_t. Ziegler et al., arXiv 1909.08593; REINFORCE++,
-    arXiv 2501.03262. k1 is the right estimator here: in the reward nothing is
-    differentiated and -d weighs log pi as grad KL(pi || ref) asks for.
+    arXiv 2501.03262. k1 is the right estimator here: the reward is not differentiated,
+    and -d weights grad log pi as in grad KL(pi || ref).
 
     Args:
       rewards: [B, T] token rewards, or [B] outcome rewards, put on each row's
@@ -214,7 +214,7 @@ def kl_in_reward(
       logprobs: [B, T] of the policy that sampled (the old policy).
       ref_logprobs: [B, T] of the reference.
       mask: [B, T] bool or 0/1.
-      coef: weight of the penalty, >= 0.
+      coef: coefficient of the penalty, >= 0.
       estimator: "k1", "k2", "k3" or "abs".
 
     Returns:
@@ -275,7 +275,7 @@ def _k2(d: jax.Array) -> jax.Array:
 
 
 def _abs(d: jax.Array) -> jax.Array:
-    """|d|, without a slope at 0, where jnp.abs has 1."""
+    """|d| with a gradient of 0 at 0, where jnp.abs has 1."""
     return jax.lax.stop_gradient(jnp.sign(d)) * d
 
 

@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of tokens, from logits or from hidden states.
 
-Full logits are by far the largest array of training. With `chunked_logprobs` they
-exist neither in the forward nor in the backward pass: the product with the unembedding
-is made one block of tokens at a time.
+Full logits are by far the largest array in training. With `chunked_logprobs` they exist
+neither in the forward nor in the backward pass: the product with the unembedding is
+computed one block of tokens at a time.
 """
 
 import functools
@@ -22,7 +22,7 @@ def token_logprobs(
     """Log-probability of each token under its logits.
 
     log p(y_t) = z_{y_t} / tau - log sum_v exp(z_v / tau), in float32. `tau` is the
-    sampling temperature: leave it out and the ratio is not 1 on policy.
+    sampling temperature: without it the ratio is not 1 on policy.
 
     Args:
       logits: [B, T, V], those that predict `tokens`.
@@ -97,18 +97,19 @@ def chunked_logprobs(
     chunk_size: int = 1024,
     vocab_size: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy of each token without ever holding all logits.
+    """Log-probability and entropy of each token without storing all logits.
 
     With z = hidden @ unembed: log p(y_t) = z_{y_t} / tau - log sum_v exp(z_v / tau) and
     H = - sum_v p_v log p_v, p = softmax(z / tau). Blocks of at most `chunk_size` tokens
-    are taken one after the other and each block's logits are computed again in the
-    backward pass, so the largest array has chunk_size * V elements. A single block,
-    B * T <= chunk_size, keeps its logits instead. Both results are differentiable in
+    are processed one after the other and each block's logits are recomputed in the
+    backward pass, so the largest array has chunk_size * V elements. With B * T <=
+    chunk_size the single block keeps its logits. Both results are differentiable in
     `hidden`, `unembed` and `temperature`, in reverse and in forward mode.
 
     The products are accumulated in float32 and everything after them is float32; the
-    gradient of `unembed` is added up over the blocks in its own type. Batch and tokens
-    are in front in every block, so what is spread over devices stays spread.
+    gradient of `unembed` is accumulated over the blocks in its own dtype. Batch and
+    tokens are the leading axes of every block, so what is sharded over devices stays
+    sharded.
 
     Args:
       hidden: [B, T, D] states that predict `tokens`, after the final norm.
@@ -198,13 +199,13 @@ def _logits(
 def _sums(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
     """z_y, max z, sum w and sum w (z - max z), with w = exp(z - max z).
 
-    [..., V], [...] -> [...] each. All that is wanted of the logits is made of these, so
-    that a block of them can be forgotten at once. Logits of 1000 lose no digits.
+    [..., V], [...] -> [...] each. All results are computed from these, so that a block
+    of logits can be discarded at once. Logits of 1000 lose no digits.
     """
     top = jnp.max(logits, axis=-1)
     if jax.typeof(logits).sharding.spec[-1] is None:
         chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")
-    else:  # no lookup along a vocabulary that is split
+    else:  # no indexing along a sharded vocabulary
         ids = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
         at_token = jnp.where(ids == tokens[..., None], logits, 0.0)
         chosen = jnp.sum(at_token, axis=-1, keepdims=True)
@@ -238,7 +239,7 @@ def _slopes(
 def _results(
     sums: tuple[jax.Array, ...], tokens: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The log-prob of the token, 0 where it is none of the vocabulary, and entropy."""
+    """The log-prob of the token, 0 where it is not in the vocabulary, and entropy."""
     chosen, top, total, weighted = sums
     log_total = jnp.log(total)
     known = (tokens >= 0) & (tokens < vocab_size)
@@ -271,7 +272,7 @@ def _slopes_of_blocks(
     hidden, unembed, tokens, scale = primals
     to_hidden, to_unembed, _, to_scale = tangents
 
-    # Nothing of a block is kept for the backward pass, which makes its logits again.
+    # Nothing of a block is kept for the backward pass, which recomputes its logits.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         _, (chosen, _, total, weighted) = jax.jvp(
@@ -290,13 +291,14 @@ def split_blocks(x: jax.Array, chunk_size: int) -> jax.Array:
     """[B, T, ...] -> [blocks, n, ...], n <= chunk_size, padded with zeros.
 
     Row i goes to block i % down and token j to block j % across: the major part of both
-    axes stays in front, so what is spread over devices is split inside each of them.
+    axes stays in front, so that an array sharded over devices is split within each of
+    them.
     """
     batch, length, *rest = x.shape
     down, across = _number_of_blocks(batch, length, chunk_size)
     rows = math.ceil(batch / down)
-    # A mesh with explicit axes may split the rows, if each device has as many of each
-    # block; it must not split the tokens, which stand behind the rows in a block.
+    # A mesh with explicit axes may shard the rows, if each device has equally many of
+    # each block; it must not shard the tokens, which come after the rows in a block.
     here = jax.typeof(x).sharding
     axes = (here.spec[0],) if isinstance(here.spec[0], str) else here.spec[0] or ()
     devices = math.prod(here.mesh.shape[axis] for axis in axes)
@@ -322,7 +324,7 @@ def join_blocks(x: jax.Array, shape: tuple[int, int], chunk_size: int) -> jax.Ar
 
 
 def _number_of_blocks(batch: int, length: int, chunk_size: int) -> tuple[int, int]:
-    """How often B and T are cut, T first."""
+    """The number of blocks along B and T; T is divided first."""
     down = math.ceil(batch / chunk_size)
     across = math.ceil(length / max(1, chunk_size // max(1, batch)))
     return max(1, down), max(1, across)

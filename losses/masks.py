@@ -1,7 +1,7 @@
-"""Which tokens and sequences a loss is for.
+"""Which tokens and sequences a loss applies to.
 
 `high_entropy_mask` and `off_policy_sequence_mask` are meant as `weights` of a policy
-loss: what they leave out gives no gradient, and denominators stay those of the mask.
+loss: what they exclude gives no gradient, and denominators stay those of the mask.
 `overlong_mask` is a mask, taken before the tokens are counted.
 """
 
@@ -17,16 +17,16 @@ from jaxrl_reason.losses._policy import policy_batch
 def high_entropy_mask(
     entropy: ArrayLike, mask: ArrayLike, *, fraction: float | jax.Array = 0.2
 ) -> jax.Array:
-    """The tokens of highest entropy: those at which a chain of thought forks.
+    """The tokens of highest entropy, where a chain of thought branches.
 
     The max(1, floor(fraction N)) unmasked tokens of highest entropy, N the unmasked
     tokens of the mini-batch. arXiv 2506.01939: the policy gradient on the top fifth
-    alone, still divided by all tokens. Call it once with the whole mini-batch, as the
+    only, still divided by all tokens. Call it once with the whole mini-batch, as the
     threshold is that of the batch, and pass it as `weights`.
 
     Public libraries differ: TRL keeps what is at or above a quantile of the rows of
     each device, so ties and interpolation change the number. Here exactly that number
-    is chosen and the earlier of equals goes first.
+    is chosen, and of equals the earlier one.
 
     Args:
       entropy: [B, T] of the policy; a constant.
@@ -63,22 +63,22 @@ def off_policy_sequence_mask(
     *,
     delta: float | jax.Array,
 ) -> jax.Array:
-    """Leaves out bad sequences that the policy has moved far away from.
+    """Excludes sequences of negative advantage that the policy has moved far away from.
 
     keep_i = not (A_i < 0 and (1/n_i) sum_t m_it (sampler - policy)_it > delta), the
     mean being over log-probs. DeepSeek-V3.2, arXiv 2512.02556, which does not publish
-    its delta (TRL suggests 0.5). Good sequences are always kept. The loss is still
-    divided by all sequences: pass the result as `weights`.
+    its delta (TRL suggests 0.5). Sequences with A_i >= 0 are always kept. The loss is
+    still divided by all sequences: pass the result as `weights`.
 
     Args:
       logprobs: [B, T] of the policy being trained; taken as a constant.
       sampler_logprobs: [B, T] as reported by the sampler; a constant.
       advantages: [B], or [B, T] whose mean over a sequence's tokens is taken.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
-      delta: highest mean log-ratio of a bad sequence, >= 0.
+      delta: highest mean log-ratio of a sequence with A_i < 0, >= 0.
 
     Returns:
-      [B] bool, True for sequences to keep and for rows that are masked as a whole.
+      [B] bool, True for sequences to keep and for fully masked rows.
 
     Raises:
       ValueError: shapes differ, or `delta` < 0.
@@ -92,7 +92,7 @@ def off_policy_sequence_mask(
       [ True False]
     """
     _checks.number("delta", delta, at_least=0)
-    # The sampler's log-probs in the old ones' place.
+    # The sampler's log-probs in place of the old ones.
     batch = policy_batch(logprobs, sampler_logprobs, advantages, mask)
     away = jax.lax.stop_gradient(-row_means(batch.log_ratio, batch.mask))
     bad = jnp.sum(batch.advantages, axis=1) < 0
@@ -103,7 +103,7 @@ def overlong_mask(mask: ArrayLike, truncated: ArrayLike) -> jax.Array:
     """Takes truncated responses out of the loss.
 
     m'_it = m_it and not truncated_i. DAPO's overlong filtering, arXiv 2503.14476,
-    section 3.4. Count after it: a row that is off belongs in no denominator.
+    section 3.4. Count after it: a row that is masked out belongs in no denominator.
 
     Args:
       mask: [B, T] bool or 0/1.

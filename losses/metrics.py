@@ -1,4 +1,4 @@
-"""What to watch while training: ratios and clips, the critic, sampler against trainer.
+"""What to monitor: ratios and clip fractions, the critic, sampler against trainer.
 
 Sums over tokens come as (total, count) pairs: add both up over micro-batches and
 devices, then divide once.
@@ -20,7 +20,7 @@ from jaxrl_reason.losses._math import (
     zero_masked,
 )
 
-# Largest difference of log-probs that a mean takes in.
+# Largest log-prob difference that enters a mean.
 _FARTHEST = 1e4
 
 
@@ -34,7 +34,7 @@ def policy_metrics(
     clip_high: float | jax.Array = 0.2,
     dual_clip: float | jax.Array | None = None,
 ) -> Metrics:
-    """What to watch while a clipped objective is trained, as (total, count) pairs.
+    """Metrics of a clipped objective, as (total, count) pairs.
 
     Over unmasked tokens: `ratio` rho; `clip_frac_high` [A > 0 and rho > 1 + clip_high];
     `clip_frac_low` [A < 0 and rho < 1 - clip_low]; with a dual clip `clip_frac_dual`
@@ -103,12 +103,12 @@ def masked_total(x: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array]:
 def explained_variance(
     values: ArrayLike, returns: ArrayLike, mask: ArrayLike
 ) -> jax.Array:
-    """How much of the variance of the returns the critic foresees.
+    """The fraction of the variance of the returns that the critic explains.
 
     1 - var(G - v) / var(G) over the unmasked tokens of the batch: 1 for a perfect
-    critic, 0 for a constant one, negative for one that is worse than that. VC-PPO,
-    arXiv 2503.01491, watches it while it pretrains the critic. verl's
-    `critic/vf_explained_var` divides by var(G) + 1e-5.
+    critic, 0 for a constant one, negative for a worse one. VC-PPO, arXiv 2503.01491,
+    monitors it while pretraining the critic. verl's `critic/vf_explained_var` divides
+    by var(G) + 1e-5.
 
     Args:
       values: [B, T] of the critic.
@@ -149,8 +149,8 @@ def mean_probability(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
       mask: [B, T] bool or 0/1; what lies outside does not matter.
 
     Returns:
-      A float32 scalar, a constant; 0 for an empty mask. For a share of a batch that
-      adds up, `masked_total(exp(logprobs), mask)`.
+      A float32 scalar, a constant; 0 for an empty mask. `masked_total(exp(logprobs),
+      mask)` gives a pair that adds up over the parts of a batch.
 
     Raises:
       ValueError: shapes differ, or `logprobs` is not a floating array.
@@ -176,12 +176,12 @@ def zero_advantage_ratio(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Fraction of the groups whose rewards are all equal, and which teach nothing.
+    """Fraction of the groups whose rewards are all equal, so that they give no signal.
 
     #{g : max_g(R) = min_g(R)} / #{g : g not empty}. Skywork-OR1, arXiv 2505.22312,
     `batch/without_adv_ratio`. Found by max and min: the standard deviation of equal
-    rewards is seldom 0 in float32. `signal_fraction` counts sequences instead of
-    groups.
+    rewards is rarely exactly 0 in float32. `signal_fraction` counts sequences instead
+    of groups.
 
     Args:
       rewards: [B] one per sequence.
@@ -218,7 +218,7 @@ def lost_group_ratio(
     """Fraction of the groups with a reward that is nan or infinite.
 
     #{g : some R_i or R_ik of g is not finite} / #{g : g not empty}. `gdpo_advantages`
-    leaves such groups out; here they are seen. 0 in a healthy run.
+    leaves such groups out; this metric counts them. 0 in a healthy run.
 
     Args:
       rewards: [B] one per sequence, or [B, K] components.
@@ -310,8 +310,8 @@ def mismatch_peaks(
     """The largest difference and the largest weight between sampler and trainer.
 
     `sampler_diff_max` = max_it |sampler - old|, `sampler_weight_max` =
-    max_it exp(old - sampler), the exponent bounded to +-20, over unmasked tokens. One
-    bad token, which no mean shows, is what truncation is for.
+    max_it exp(old - sampler), the exponent clipped to +-20, over unmasked tokens. A
+    single bad token shows in no mean, but is what truncation is for.
 
     Args:
       old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
@@ -320,7 +320,7 @@ def mismatch_peaks(
 
     Returns:
       Name -> float32 scalar without gradient; over micro-batches and devices take the
-      maximum. 0 for an empty mask. A nan inside the mask shows.
+      maximum. 0 for an empty mask. A nan inside the mask is not hidden.
 
     Raises:
       ValueError: shapes differ.
@@ -341,15 +341,15 @@ def mismatch_peaks(
 
 
 def effective_sample_size(weights: ArrayLike, mask: ArrayLike) -> jax.Array:
-    """Fraction of the tokens that importance weights leave in effect.
+    """Effective sample size of importance weights, as a fraction of the tokens.
 
     ESS / n = (mean w)^2 / mean(w^2), n the unmasked tokens: 1 for equal weights, 1 / n
     when one token has all the weight. Kong 1992. verl clips the weights to [1 / cap,
     cap] first; pass what you want measured.
 
     Args:
-      weights: [B, T] >= 0, of the whole mini-batch; parts do not add up, see
-        `mismatch_metrics` for what does.
+      weights: [B, T] >= 0, of the whole mini-batch; parts do not add up, but those of
+        `mismatch_metrics` do.
       mask: [B, T] bool or 0/1; what the weights are where it is 0 does not matter.
 
     Returns:
@@ -383,6 +383,6 @@ def _difference(
     sampler = _checks.floating("sampler_logprobs", sampler_logprobs)
     mask = _checks.as_bool(mask)
     _checks.same_shape(2, old_logprobs=old, sampler_logprobs=sampler, mask=mask)
-    # An engine's -inf is as far as the -9999 that others report in its place.
+    # An engine's -inf counts like the -9999 that others report in its place.
     d = jnp.clip(jnp.where(mask, sampler - old, 0.0), -_FARTHEST, _FARTHEST)
     return jax.lax.stop_gradient(d), mask

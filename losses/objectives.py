@@ -69,8 +69,8 @@ def policy_gradient(
 ) -> jax.Array:
     """REINFORCE: the log-probability weighted by the advantage.
 
-    l = -A log pi, so that dl / dlogprobs = -A. Williams 1992. The value is no measure
-    of progress, only the gradient counts.
+    l = -A log pi, so that dl / dlogprobs = -A. Williams 1992. Only the gradient has a
+    meaning; the value does not measure progress.
 
     Args:
       logprobs: [B, T] of the policy being trained.
@@ -110,7 +110,7 @@ def value_loss(
     l = max((v - R)^2, (clip(v, v_old - c, v_old + c) - R)^2) / 2. PPO's public
     implementations (verl `compute_value_loss`, OpenRLHF `ValueLoss`); the paper,
     arXiv 1707.06347, equation 9, has no clip, as here by default. Where the clipped
-    term is the larger, the gradient is 0.
+    term is larger, the gradient is 0.
 
     Args:
       values: [B, T] of the critic being trained.
@@ -147,7 +147,8 @@ def value_loss(
     _checks.number("clip", clip, above=0)
     moved = jnp.clip(zero_masked(values - old, mask), -clip, clip)
     clipped = jnp.square(zero_masked(old + moved - targets, mask))
-    # By comparison: inside the range both are equal and the slope is the plain one's.
+    # By comparison: inside the range both are equal, and the gradient is the unclipped
+    # one's.
     return 0.5 * jnp.where(clipped > plain, clipped, plain)
 
 
@@ -182,12 +183,12 @@ def dft(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
     """Dynamic fine-tuning: the likelihood of each token, weighted by its probability.
 
     l = -sg(pi) log pi, so that dl / dlog pi = -pi. DFT, arXiv 2508.05629:
-    as a policy gradient, supervised fine-tuning pays a token 1 / pi; the weight takes
-    that out, and tokens that the policy finds unlikely no longer rule the gradient.
-    With `token_mean` it is the loss; TRL's `loss_type="dft"` is the same.
+    as a policy gradient, supervised fine-tuning rewards a token by 1 / pi; the weight
+    removes that factor, and tokens that the policy finds unlikely no longer dominate
+    the gradient. With `token_mean` it is the loss; TRL's `loss_type="dft"` is the same.
 
     Args:
-      logprobs: [B, T] of the policy being trained. What lies above 0 weighs 1.
+      logprobs: [B, T] of the policy being trained. Values above 0 get the weight 1.
       mask: [B, T] bool or 0/1, True on the tokens to be learnt.
 
     Returns:

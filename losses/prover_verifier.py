@@ -23,13 +23,13 @@ def prover_rewards(
     penalty: float | jax.Array = -2.0,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """What a prover earns for a solution, by its role.
+    """The prover's reward for a solution, by its role.
 
     "src": V' = V - mean(V) over the batch; (2c - 1)(2h - 1) V' where V' > 0, else -1.
     "cgc": V where the solution fits the role (c = h), else `penalty`. c says whether
     the solution is correct, h whether the role is the helpful one. Prover-verifier
-    games, arXiv 2407.13692. The constant of "cgc" is from a secondary source: the paper
-    was not at hand.
+    games, arXiv 2407.13692. The constant of "cgc" is from a secondary source; the paper
+    itself was not read.
 
     Args:
       scores: [B] the verifier's scores V; constants. The whole batch at once, for its
@@ -69,7 +69,7 @@ def prover_rewards(
     mean = jnp.sum(scores) / jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
     centred = scores - mean
     earned = jnp.where(fits, centred, -centred)
-    # Asked this way round, a nan is earned and seen; nan > 0 would make it a -1.
+    # With this comparison a nan stays a nan; nan > 0 would turn it into -1.
     return zero_masked(jnp.where(centred <= 0, -1.0, earned), valid)
 
 
@@ -84,9 +84,10 @@ def verifier_loss(
     """Ranks correct solutions above wrong ones and keeps the scores near 0.
 
     L = mean[-log sigmoid(V_c - V_w) + lam (V_c^2 + V_w^2) / 2] over pairs of a correct
-    and a wrong solution to one problem. arXiv 2407.13692; its lam is not known here,
-    0.01 is a choice. Trained anew from its base each round, on solutions of the base
-    prover and of the provers of all rounds before, both roles in equal numbers.
+    and a wrong solution to one problem. arXiv 2407.13692; its lam was not found, 0.01
+    is our choice. The verifier is trained again from its base each round, on solutions
+    of the base prover and of the provers of all earlier rounds, both roles in equal
+    numbers.
 
     Args:
       correct_scores: [B] scores V_c of correct solutions.
@@ -97,8 +98,7 @@ def verifier_loss(
         rows are the whole mini-batch.
 
     Returns:
-      The scalar (what this part adds to the mean) and (total, count) pairs over the
-      valid
+      The scalar (what this part adds to the mean) and (total, count) pairs over valid
       rows: `chosen_reward` V_c, `rejected_reward` V_w, `margin` and `accuracy`.
 
     Raises:

@@ -1,9 +1,9 @@
-"""From per-token values to one number: counts of a mini-batch and the five means.
+"""From per-token values to one number: counts of a mini-batch and five means.
 
 A denominator belongs to the whole mini-batch, so it is an argument and never taken
-from the rows at hand: count once with `batch_counts`, then reduce any part of the
-batch. The results are parts that add up, over micro-batches and over devices, to the
-mean over the whole.
+from the rows given: count once with `batch_counts`, then reduce any part of the batch.
+The results add up, over micro-batches and over devices, to the mean over the whole
+mini-batch.
 """
 
 import jax
@@ -31,8 +31,8 @@ def batch_counts(
     """Counts tokens, non-empty sequences and non-empty groups of a whole mini-batch.
 
     tokens = sum_it m_it, sequences = #{i : n_i > 0}, groups = #{g : N_g > 0}, with n_i
-    the tokens of sequence i and N_g those of group g. Fully masked rows count nowhere,
-    so that padding a batch with them changes nothing.
+    the tokens of sequence i and N_g those of group g. Fully masked rows are not
+    counted, so that padding a batch with them changes nothing.
 
     Args:
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
@@ -40,7 +40,7 @@ def batch_counts(
       num_groups: static number of groups, required with `group_ids`.
 
     Returns:
-      The counts, to be handed to every reduction of every part of this mini-batch.
+      The counts, to pass to every reduction of every part of this mini-batch.
 
     Raises:
       ValueError: shapes differ, or only one of `group_ids` and `num_groups` is given.
@@ -164,14 +164,14 @@ def fixed_length_mean(
     """Mean over non-empty sequences of each sequence's sum divided by one constant.
 
     L = 1/N sum_i (1/length) sum_t m_it x_it. Dr. GRPO, arXiv 2503.20783: with the same
-    divisor for all, a long wrong answer is not punished less per token than a short
+    divisor for all, a long wrong answer is not penalised less per token than a short
     one.
 
     Args:
       x: [B, T] per-token values.
       mask: [B, T] bool or 0/1.
       counts: `batch_counts` of the whole mini-batch.
-      length: tokens, > 0; the generation limit, the same for the whole training. Never
+      length: tokens, > 0; the generation limit, the same throughout training. Never
         the width of a batch, which changes from batch to batch.
 
     Returns:
@@ -217,7 +217,7 @@ def prompt_mean(
       A float32 scalar: what this part adds to the mean.
 
     Raises:
-      ValueError: shapes differ, or `counts` was taken without these groups.
+      ValueError: shapes differ, or `counts` was made without these groups.
 
     Example:
       >>> import jax.numpy as jnp

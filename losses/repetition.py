@@ -1,8 +1,8 @@
 """Penalties for repeated n-grams of tokens, per sequence or per token.
 
-n-grams are compared exactly and not by a hash: names of 2-grams are made of pairs of
-tokens by one sort, names of 4-grams of pairs of those names, and so on, which takes
-T log T log n and arrays of [B, T] alone.
+n-grams are compared exactly, not by a hash: one sort numbers the pairs of tokens
+(2-grams), another the pairs of those numbers (4-grams), and so on, which takes time T
+log T log n and only arrays of shape [B, T].
 """
 
 import jax
@@ -16,18 +16,18 @@ from jaxrl_reason.losses._math import whole
 def repetition_penalty(
     tokens: ArrayLike, mask: ArrayLike, *, n: int, penalty: float | jax.Array
 ) -> jax.Array:
-    """A penalty that grows with the fraction of n-grams that were there before.
+    """A penalty that grows with the fraction of repeated n-grams.
 
     r_i = penalty (1 - unique n-grams / n-grams); 0 for a response shorter than n.
     Demystifying Long CoT, arXiv 2502.03373, and open-r1, which splits the text at
-    white space; here the tokens count. An n-gram is n neighbouring unmasked tokens: one
-    that a masked token interrupts is none.
+    white space; here n-grams are of tokens. An n-gram is n adjacent unmasked tokens;
+    one that a masked token interrupts does not count.
 
     Args:
       tokens: [B, T] int; what they are where the mask is 0 does not matter.
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
       n: static, >= 1.
-      penalty: what a response of nothing but repetition approaches, finite and <= 0.
+      penalty: the limit for a response that only repeats itself, finite and <= 0.
 
     Returns:
       [B] float32 constants in [penalty, 0].
@@ -56,19 +56,19 @@ def token_repetition_penalty(
     n: int = 40,
     penalty: float | jax.Array = -0.05,
 ) -> jax.Array:
-    """A penalty on every token of an n-gram that was there before: the dense form.
+    """A penalty on every token of a repeated n-gram: the dense form.
 
-    r_it = penalty if token t is part of an n-gram that began earlier in the response as
-    well, else 0; the first occurrence costs nothing, and a token of several repeated
-    n-grams pays once. Demystifying Long CoT, arXiv 2502.03373: n = 40 and
-    -0.05, discounted with its own gamma of 0.99 while correctness has gamma 1: two
-    calls of `discounted_returns`, added up.
+    r_it = penalty if token t is part of an n-gram that also occurred earlier in the
+    response, else 0; the first occurrence is free, and a token in several repeated
+    n-grams is penalised once. Demystifying Long CoT, arXiv 2502.03373: n = 40 and
+    -0.05, discounted with its own gamma of 0.99 while correctness has gamma 1: the sum
+    of two calls of `discounted_returns`.
 
     Args:
       tokens: [B, T] int; what they are where the mask is 0 does not matter.
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
       n: static, >= 1.
-      penalty: of one token, finite and <= 0.
+      penalty: per token, finite and <= 0.
 
     Returns:
       [B, T] float32 constants, zero outside the mask.
@@ -126,7 +126,7 @@ def _repeated_ngrams(
 
 
 def _pair_names(first: jax.Array, second: jax.Array) -> jax.Array:
-    """One number for each pair: equal within a row exactly where both parts are."""
+    """One number per pair: within a row, equal exactly where both parts are equal."""
     keys = (first, second, _positions(first))
     first, second, at = jax.lax.sort(keys, dimension=1, num_keys=2)
     new = (first[:, 1:] != first[:, :-1]) | (second[:, 1:] != second[:, :-1])
@@ -135,16 +135,16 @@ def _pair_names(first: jax.Array, second: jax.Array) -> jax.Array:
 
 
 def _in_order(at: jax.Array, x: jax.Array) -> jax.Array:
-    """x, sorted by the positions that its entries came from."""
+    """x, sorted by the original positions of its entries."""
     ordered: jax.Array = jax.lax.sort((at, x), dimension=1, num_keys=1)[1]
     return ordered
 
 
 def _positions(x: jax.Array) -> jax.Array:
-    # The zeros make it split as x is, which a sort asks of all its arrays.
+    # The zeros give it the sharding of x, which a sort requires of all its arrays.
     return jnp.zeros_like(x) + jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
 
 
 def _shifted(x: jax.Array, by: int) -> jax.Array:
-    """x[:, t + by]; past the end anything, no complete n-gram reaches there."""
+    """x[:, t + by]; arbitrary past the end, where no complete n-gram reaches."""
     return jnp.pad(x[:, by:], ((0, 0), (0, by)))

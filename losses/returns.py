@@ -1,7 +1,7 @@
 """Returns and advantages over time: discounted sums and GAE.
 
-Tokens outside the mask (padding, a tool's output) are stepped over: values, rewards and
-discounts of the masked tokens play no part, so inserting them changes nothing else.
+Tokens outside the mask (padding, a tool's output) are skipped: their values and rewards
+are not used and they are not discounted, so inserting them changes nothing else.
 """
 
 import struct
@@ -65,8 +65,8 @@ def discounted_returns(
       rewards: [B, T] token rewards; those outside the mask are ignored.
       mask: [B, T] bool or 0/1.
       gamma: discount per unmasked token, in [0, 1].
-      bootstrap: [B] what is expected after the last token of a response that was cut
-        off, 0 for one that ended; 0 for all if left out.
+      bootstrap: [B] the expected return after the last token of a truncated response, 0
+        for one that ended; 0 for all if left out.
 
     Returns:
       [B, T] float32, constants, zero outside the mask.
@@ -99,7 +99,7 @@ def gae(
     lam: float | jax.Array = 1.0,
     bootstrap: ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Generalised advantage estimates and the value targets that belong to them.
+    """Generalised advantage estimates and their value targets.
 
     delta_t = r_t + gamma v_{t'} - v_t, A_t = delta_t + gamma lam A_{t'}, target_t =
     A_t + v_t, with t' the next token inside the mask; after the last v = bootstrap and
@@ -109,11 +109,11 @@ def gae(
     Args:
       rewards: [B, T] token rewards.
       values: [B, T]; v_t is the value of the state before token t.
-      mask: [B, T] bool or 0/1; what lies outside is stepped over.
+      mask: [B, T] bool or 0/1; tokens outside it are skipped.
       gamma: discount per unmasked token, in [0, 1].
       lam: in [0, 1], a scalar or [B], one per sequence.
-      bootstrap: [B] the critic's value of the state after the last token of a response
-        that was cut off, 0 for one that ended; 0 for all if left out.
+      bootstrap: [B] the critic's value of the state after the last token of a truncated
+        response, 0 for one that ended; 0 for all if left out.
 
     Returns:
       Advantages [B, T] and value targets [B, T], float32 constants, zero outside the

@@ -22,15 +22,16 @@ def cosine_length_reward(
     exceed_penalty: float | None = None,
     exceed_margin: float = 0.0,
 ) -> jax.Array:
-    """A reward that goes from one value to another along half a cosine of the length.
+    """A reward that goes from one value to another as half a cosine of the length.
 
     r(n) = long + (short - long) / 2 (1 + cos(pi min(n / max_length, 1))), where
     (short, long) is `correct_range` or `wrong_range`; `exceed_penalty` instead where
     n + exceed_margin >= max_length. Demystifying Long CoT, arXiv 2502.03373, section
     4.2; the ranges are those of its code, with a penalty of -10 and a margin of 16.
     TRL: (1, 0.5), (-1, -0.5), no penalty. The ranges are named by the length because a
-    minimum and a maximum swap places for wrong answers. open-r1 counts characters and
-    does not stop the cosine, so that twice the limit earns the value of an empty text.
+    minimum and a maximum would swap for wrong answers. open-r1 counts characters and
+    does not stop the cosine at the limit, so that twice the limit gets the reward of an
+    empty text.
 
     Args:
       lengths: response lengths in tokens, any shape.
@@ -86,13 +87,13 @@ def kimi_length_reward(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Rewards answers shorter than others of their group, if they are right.
+    """Rewards right answers that are shorter than others of their group.
 
     lam_i = 1/2 - (n_i - min_g n) / (max_g n - min_g n); reward lam_i for a right
     answer, min(0, lam_i) for a wrong one; 0 where all lengths of the group are equal.
     Kimi k1.5, arXiv 2501.12599, section 2.3.3; added to the reward of correctness with
     a weight, after a warm-up without it. open-r1's `len_reward` takes the extremes over
-    whatever it is handed, and counts characters.
+    all answers that it is given, and counts characters.
 
     Args:
       lengths: [B] response lengths in tokens.
@@ -119,10 +120,10 @@ def kimi_length_reward(
     _checks.same_shape(1, lengths=lengths, correct=right, group_ids=ids)
     stats = statistics(lengths, ids, num_groups, valid)
     low, high = stats.low[stats.groups.ids], stats.high[stats.groups.ids]  # [B] each
-    spread = stats.groups.member & (high != low)
-    width = jnp.where(spread, high - low, 1.0)
-    lam = 0.5 - jnp.where(spread, lengths - low, 0.0) / width
-    return jnp.where(spread, jnp.where(right, lam, jnp.minimum(lam, 0.0)), 0.0)
+    differ = stats.groups.member & (high != low)
+    width = jnp.where(differ, high - low, 1.0)
+    lam = 0.5 - jnp.where(differ, lengths - low, 0.0) / width
+    return jnp.where(differ, jnp.where(right, lam, jnp.minimum(lam, 0.0)), 0.0)
 
 
 def difficulty_reward(
@@ -132,10 +133,10 @@ def difficulty_reward(
     scores: Sequence[float],
     soft: bool = False,
 ) -> jax.Array:
-    """Part of the reward for part of the tests, hard tests worth more.
+    """Partial reward for passing part of the tests; hard tests are worth more.
 
-    Tests are in levels, 0 the easiest; level l is worth s_l, sum_l s_l = 1. Strict: s_l
-    is earned if all tests of level l and of all easier levels pass. Soft:
+    Tests are grouped in levels, 0 the easiest; level l is worth s_l, sum_l s_l = 1.
+    Strict: s_l is earned if all tests of level l and of all easier levels pass. Soft:
     s_l (passed tests of l / tests of l). MiMo-7B, arXiv 2505.07608. The scores that it
     used are not published.
 
@@ -143,12 +144,12 @@ def difficulty_reward(
       passed: [..., K] bool or 0/1, one per test.
       levels: [..., K] int in [0, L) from `difficulty_levels`; a test with any other
         level, such as -1 for padding, does not count.
-      scores: L worths, >= 0, that sum to 1.
-      soft: the soft scheme.
+      scores: the worth of each of the L levels, >= 0, sum 1.
+      soft: whether to use the soft scheme.
 
     Returns:
-      [...] float32 constants in [0, 1]. A level without tests earns nothing and blocks
-      no other, so that a problem without tests has the reward 0.
+      [...] float32 constants in [0, 1]. A level without tests is worth nothing and
+      blocks no other, so that a problem without tests has the reward 0.
 
     Raises:
       ValueError: shapes differ, or the scores are negative or do not sum to 1.
@@ -185,20 +186,20 @@ def difficulty_reward(
 
 
 def difficulty_levels(pass_rates: ArrayLike, *, edges: Sequence[float]) -> jax.Array:
-    """Puts tests into levels by the fraction of earlier programs that passed them.
+    """Sorts tests into levels by the fraction of earlier programs that passed them.
 
     level = #{e in edges : rate < e}, so that 0 is the easiest. MiMo-7B, arXiv
     2505.07608, groups by pass rate; its thresholds are not published.
 
     Args:
       pass_rates: [..., K] in [0, 1], of a reference model's samples.
-      edges: L - 1 pass rates in falling order.
+      edges: L - 1 pass rates in decreasing order.
 
     Returns:
       [..., K] int32 in [0, L).
 
     Raises:
-      ValueError: the edges do not fall, or are outside [0, 1].
+      ValueError: the edges do not decrease, or are outside [0, 1].
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""Credit for the turns of a conversation: a whole turn is one action.
+"""Advantages for the turns of a conversation: a whole turn is one action.
 
-Turns are runs of the policy's own tokens between what a tool or a user says, which the
-mask leaves out; or they are given by ids.
+Turns are runs of the policy's own tokens, separated by those of a tool or a user, which
+are masked; or they are given by ids.
 """
 
 import jax
@@ -16,8 +16,9 @@ from jaxrl_reason.losses.returns import value_at_end
 def turn_starts(mask: ArrayLike, turn_ids: ArrayLike | None = None) -> jax.Array:
     """The first token of each turn.
 
-    Without ids a turn is a run of unmasked tokens. With them it ends where the id of
-    the next unmasked token is another one, so that turns may touch and may have holes.
+    Without ids a turn is a run of unmasked tokens. With ids it ends where the id of the
+    next unmasked token differs, so that turns may be adjacent and may contain masked
+    tokens.
 
     Args:
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
@@ -80,13 +81,13 @@ def turn_gae(
     Args:
       rewards: [B, T] token rewards; those outside the mask are ignored.
       values: [B, T]; v_t is the value of the state before token t.
-      mask: [B, T] bool or 0/1; what lies outside is stepped over.
+      mask: [B, T] bool or 0/1; tokens outside it are skipped.
       turn_ids: [B, T] int; left out, a turn is a run of unmasked tokens. See
         `turn_starts`.
       gamma: discount per turn, in [0, 1].
       lam: in [0, 1].
       bootstrap: [B] the critic's value of the state after the last turn of a
-        conversation that was cut off, 0 for one that ended; 0 for all if left out.
+        truncated conversation, 0 for one that ended; 0 for all if left out.
 
     Returns:
       Advantages [B, T], zero outside the mask; value targets [B, T], zero but on the
@@ -147,7 +148,7 @@ def turn_gae(
         advantage = jnp.where(first, advantage, before)
         return advantage, advantage
 
-    _, spread = jax.lax.scan(forward, none, (at_first, starts.T))
-    advantages = jax.lax.stop_gradient(zero_masked(spread.T, mask))
+    _, per_token = jax.lax.scan(forward, none, (at_first, starts.T))
+    advantages = jax.lax.stop_gradient(zero_masked(per_token.T, mask))
     targets = zero_masked(advantages + values, starts)
     return advantages, targets, starts

@@ -1,1 +1,1 @@
-"""Losses that bring a student's distribution to a teacher's."""
+"""Losses that move a student's distribution towards a teacher's."""

@@ -1,8 +1,8 @@
 """Divergences between the next-token distributions of a student and a teacher.
 
 Over the whole vocabulary, over the K tokens of a support, and from hidden states
-without ever holding the logits of all tokens. All are per token: a reduction, or
-`gkd_loss` and `sdpo_loss`, makes a loss of them.
+without storing the logits of all tokens. All are per token: a reduction, or `gkd_loss`
+and `sdpo_loss`, turns them into a loss.
 """
 
 import math
@@ -27,9 +27,9 @@ def generalized_jsd(
     With teacher p = softmax(teacher_logits / tau), student q = softmax(logits / tau)
     and the mixture m = beta p + (1 - beta) q:
     D_beta = beta KL(p || m) + (1 - beta) KL(q || m). GKD, arXiv 2306.13649, equation 1.
-    The ends of the range are not its limits, which are 0, but the divergences whose
-    gradients it tends to, as in TRL: beta = 0 is the forward KL(p || q), beta = 1 the
-    reverse KL(q || p).
+    At the ends of the range D_beta tends to 0; there, as in TRL, the functions return
+    the divergences whose gradients it tends to: beta = 0 is the forward KL(p || q),
+    beta = 1 the reverse KL(q || p).
 
     Args:
       logits: [..., V] of the student.
@@ -39,8 +39,8 @@ def generalized_jsd(
 
     Returns:
       [...] float32 >= 0, in nats; differentiable in `logits`. A token that both
-      distributions forbid (-inf) counts 0; one that only the other side forbids makes a
-      forward or reverse KL infinite.
+      distributions forbid (-inf) counts 0; one that only one of them forbids can make
+      the forward or reverse KL infinite.
 
     Raises:
       ValueError: shapes differ, `beta` is not in [0, 1], or `temperature` <= 0.
@@ -80,9 +80,9 @@ def top_k_jsd(
 
     The log-probs are those of the full distributions at the same K tokens, for example
     the K likeliest of the student or of the teacher. With `tail` the rest of the
-    vocabulary is one further token of probability 1 - sum_k p_k, which bounds the
-    divergence over V from below; without, both are renormalised over the K. SDPO,
-    arXiv 2601.20802, with K = 100 of the student and a tail (read in TRL's
+    vocabulary is one more token of probability 1 - sum_k p_k, which gives a lower bound
+    on the divergence over V; without it, both are renormalised over the K. SDPO, arXiv
+    2601.20802, with K = 100 of the student and a tail (read in TRL's
     `experimental/sdpo`, August 2026).
 
     Args:
@@ -127,11 +127,11 @@ def chunked_jsd(
     temperature: float | jax.Array = 1.0,
     chunk_size: int = 1024,
 ) -> jax.Array:
-    """`generalized_jsd` from hidden states, without ever holding all logits.
+    """`generalized_jsd` from hidden states, without storing all logits.
 
     As `chunked_logprobs`: blocks of at most `chunk_size` tokens one after the other,
-    whose logits are computed again in the backward pass. The two models may differ in
-    width; they share the vocabulary.
+    whose logits are recomputed in the backward pass. The two models may differ in
+    hidden size; they share the vocabulary.
 
     Args:
       hidden: [B, T, D] of the student, after the final norm.

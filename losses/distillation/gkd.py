@@ -1,4 +1,4 @@
-"""Generalised knowledge distillation: whole distributions, token by token."""
+"""Generalised knowledge distillation: full distributions, token by token."""
 
 import jax
 from jax.typing import ArrayLike
@@ -20,9 +20,9 @@ def gkd_loss(
 
     L = 1/N sum_i 1/n_i sum_t m_it D_it, D the divergence of teacher and student at the
     token: `chunked_jsd`, `generalized_jsd` or `top_k_jsd`. GKD, arXiv 2306.13649,
-    section 3.1; the sequences may be the student's own, the teacher's or a data set's,
-    a mixture of them by the paper's lambda. The sampling is not differentiated. TRL
-    averages over all tokens instead, which is `token_mean`.
+    section 3.1; the sequences may be the student's own, the teacher's or a dataset's,
+    mixed by the paper's lambda. The sampling is not differentiated. TRL averages over
+    all tokens instead, which is `token_mean`.
 
     Args:
       divergence: [B, T], differentiable; what it holds where the mask is 0 does not
@@ -54,7 +54,7 @@ def gkd_loss(
 
 
 def check_counts(counts: Counts) -> None:
-    """Refuses denominators that were not counted by `batch_counts`."""
+    """Raises if the denominators were not counted by `batch_counts`."""
     if not isinstance(counts, Counts):
         raise ValueError(
             f"counts must come from batch_counts, got {type(counts).__name__}"

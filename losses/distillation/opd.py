@@ -1,4 +1,4 @@
-"""On-policy distillation: the student samples, a teacher judges every token."""
+"""On-policy distillation: the student samples, a teacher scores every token."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ def distillation_advantages(
     coef: float | jax.Array = 1.0,
     outcome_advantages: ArrayLike | None = None,
 ) -> jax.Array:
-    """A token's advantage: how much likelier the teacher finds it than the student.
+    """A token's advantage: its log-prob under the teacher minus that of the student.
 
     A_t = coef (log pi_teacher(y_t) - log pi_old(y_t)) + A_outcome: minus the k1
     estimate of the reverse KL(pi || pi_teacher), without discount, so that a policy
     gradient with these advantages is one step down that KL. MiniLLM, arXiv 2306.08543;
-    with outcome advantages beside it, MiMo-V2-Flash, arXiv 2601.02780. Not normalised:
-    the size is the signal.
+    with outcome advantages added, MiMo-V2-Flash, arXiv 2601.02780. Not normalised: the
+    size is the signal.
 
     Args:
       old_logprobs: [B, T] of the student that sampled, by the trainer.
@@ -76,14 +76,14 @@ def select_teacher(
     2601.02780 (multi-teacher on-policy distillation).
 
     Args:
-      teacher_logprobs: [K, B, T] of K teachers; what a teacher says of sequences that
-        are not its own does not matter.
+      teacher_logprobs: [K, B, T] of K teachers; a teacher's values for sequences of
+        other teachers do not matter.
       teacher_ids: [B] int in [0, K).
       mask: [B, T] bool or 0/1.
 
     Returns:
-      [B, T] float32 constants, zero outside the mask; nan for a sequence whose id names
-      no teacher.
+      [B, T] float32 constants, zero outside the mask; nan for a sequence whose id is
+      not in [0, K).
 
     Raises:
       ValueError: shapes do not fit.
@@ -126,8 +126,8 @@ def opd_loss(
     gradient sg(d) grad logprobs: on policy unbiased estimates, token by token, of
     KL(pi || pi_teacher) and its gradient. MiniLLM, arXiv 2306.08543; MiMo-V2-Flash,
     arXiv 2601.02780, whose weights are `masked_importance_weights` between trainer and
-    sampler. Here the student of d is the one that is trained, so there is no old
-    policy; to clip against one, take `distillation_advantages` and any policy loss.
+    sampler. The student of d is the policy being trained, so there is no old policy; to
+    clip against one, use `distillation_advantages` and any policy loss.
 
     Args:
       logprobs: [B, T] of the student for tokens that it sampled.

@@ -1,4 +1,4 @@
-"""SDPO: the policy is its own teacher where it reads what went right or wrong."""
+"""SDPO: the policy with feedback in its context is its own teacher."""
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,16 @@ def sdpo_loss(
     has_teacher: ArrayLike | None = None,
     ratio_cap: float | jax.Array | None = 2.0,
 ) -> tuple[jax.Array, Metrics]:
-    """SDPO: distil the policy that has read the feedback into the one that has not.
+    """SDPO: distils the policy conditioned on feedback into the policy without it.
 
     D_t compares pi(. | x, y_<t) with the self-teacher sg pi(. | x, feedback, y_<t),
-    where the feedback is a successful response to the same prompt or what the
-    environment said; w_t = min(sg exp(logprobs - old_logprobs), ratio_cap);
-    L = token_mean(w D) over the sequences that have a teacher. Self-distillation policy
-    optimisation, arXiv 2601.20802: D is `top_k_jsd` with K = 100 and a tail, and the
-    teacher a moving average of the policy. SDFT, arXiv 2601.19897, is the same with a
-    demonstration as feedback. The cap and the tail were read in TRL's
-    `experimental/sdpo` (August 2026), not in the paper.
+    where the feedback is a successful response to the same prompt or a message of the
+    environment; w_t = min(sg exp(logprobs - old_logprobs), ratio_cap); L = token_mean(w
+    D) over the sequences that have a teacher. Self-distillation policy optimisation,
+    arXiv 2601.20802: D is `top_k_jsd` with K = 100 and a tail, and the teacher a moving
+    average of the policy. SDFT, arXiv 2601.19897, is the same with a demonstration as
+    feedback. The cap and the tail were read in TRL's `experimental/sdpo` (August 2026),
+    not in the paper.
 
     Args:
       divergence: [B, T] of `top_k_jsd`, `generalized_jsd` or `chunked_jsd`,
@@ -45,9 +45,8 @@ def sdpo_loss(
       old_logprobs: [B, T] of the policy that sampled.
       mask: [B, T] bool or 0/1.
       counts: `batch_counts` of the whole mini-batch: of `mask & has_teacher[:, None]`
-        to average over what is distilled.
-      has_teacher: [B] bool or 0/1, sequences that there was feedback for; all if left
-        out.
+        to average over the tokens that are distilled.
+      has_teacher: [B] bool or 0/1, sequences with feedback; all if left out.
       ratio_cap: the largest weight, > 0; None for weights of 1.
 
     Returns:

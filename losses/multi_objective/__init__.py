@@ -1,1 +1,1 @@
-"""One loss, one gradient or one advantage out of several objectives."""
+"""One loss, gradient or advantage from several objectives."""

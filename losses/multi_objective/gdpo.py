@@ -1,4 +1,4 @@
-"""GDPO: several rewards, each normalised inside its group before they are added."""
+"""GDPO: several rewards, each normalised inside its group before they are summed."""
 
 from functools import partial
 
@@ -25,9 +25,9 @@ def gdpo_advantages(
 
     Z_ik = (R_ik - mean_g(R_k)) / (std_g(R_k) + eps), S_i = sum_k w_k Z_ik, A_i = S_i /
     (std(S) + eps) over the batch. GDPO, arXiv 2601.05242: GRPO on the summed reward
-    cannot tell [1, 0] from [0, 1]. The batch's mean, which the paper takes from S, is 0
-    whatever the rewards; it is not computed, so that groups without signal keep an
-    exact 0. The defaults are TRL's `multi_objective_aggregation="normalize_then_sum"`.
+    cannot tell [1, 0] from [0, 1]. The batch's mean, which the paper subtracts from S,
+    is always 0; it is not computed, so that groups without signal keep an exact 0. The
+    defaults are TRL's `multi_objective_aggregation="normalize_then_sum"`.
 
     Args:
       reward_components: [B, K] K rewards per sequence; the whole batch.
@@ -67,7 +67,7 @@ def gdpo_advantages(
             f"weights must have shape [{count}], one per component, "
             f"got {list(weights.shape)}"
         )
-    # A reward that is no number costs its group, not the batch.
+    # A reward that is not finite excludes its group, not the batch.
     broken = jnp.any(~jnp.isfinite(rewards), axis=1)  # [B]
     groups = read_groups(group_ids, num_groups, valid, reward_components=broken)
     lost = groups.total(broken.astype(jnp.int32)) > 0  # [num_groups]

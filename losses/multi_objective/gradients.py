@@ -1,6 +1,6 @@
-"""One gradient from several: PCGrad and MGDA, on lists of gradient pytrees.
+"""One gradient from several: PCGrad and MGDA, for lists of gradient pytrees.
 
-Both look only at the scalar products of the gradients, a K x K matrix, and end in a
+Both need only the inner products of the gradients, a K x K matrix, and return a
 weighted sum of them: K backward passes and no copy of a gradient.
 """
 
@@ -23,18 +23,18 @@ def pcgrad(
     key: jax.Array | None = None,
     eps: float | jax.Array = 1e-8,
 ) -> Any:
-    """Gradient surgery: each gradient loses what points against another one.
+    """Gradient surgery: each gradient loses its component against a conflicting one.
 
     h_i = g_i; for j != i in random order, where h_i . g_j < 0: h_i -= (h_i . g_j) /
-    (|g_j|^2 + eps) g_j, with the g_j as they came; the result is sum_i h_i. PCGrad,
+    (|g_j|^2 + eps) g_j, with the original g_j; the result is sum_i h_i. PCGrad,
     arXiv 2001.06782, algorithm 1. `eps` is LibMTL's; it is not scaled, so that
-    gradients of a norm below 1e-4 are projected in part only.
+    gradients with a norm below 1e-4 are only partly projected.
 
     Args:
-      gradients: K pytrees of one structure, gradients of losses (to be minimised).
+      gradients: K pytrees of one structure, gradients of losses to minimise.
       key: order of the projections; consumed. Needed from three gradients on, where the
         order matters.
-      eps: >= 0; with 0 a gradient of zeros is not projected on.
+      eps: >= 0; with 0, no projection onto a gradient of zeros.
 
     Returns:
       A pytree like one gradient, of the same types; constants.
@@ -60,10 +60,9 @@ def pcgrad_coefficients(
     key: jax.Array | None = None,
     eps: float | jax.Array = 1e-8,
 ) -> jax.Array:
-    """What `pcgrad` makes of each gradient, as a combination of all.
+    """Each of `pcgrad`'s projected gradients, as a combination of all gradients.
 
-    h_i = sum_j c_ij g_j, before the sum over i; c is the identity where nothing
-    conflicts.
+    h_i = sum_j c_ij g_j, before the sum over i; c is the identity if none conflict.
 
     Args:
       gradients: K pytrees of one structure.
@@ -110,22 +109,22 @@ def pcgrad_coefficients(
 
 
 def mgda_weights(gradients: Gradients, *, iterations: int = 250) -> jax.Array:
-    """The shortest vector in the convex hull of the gradients: MGDA.
+    """MGDA: the minimum-norm vector in the convex hull of the gradients.
 
     min_w |sum_k w_k g_k|^2, w_k >= 0, sum_k w_k = 1. Its direction d lowers every loss
     (d . g_k >= |d|^2), and d = 0 at a Pareto-stationary point. arXiv 1810.04650. Two
     gradients: w_1 = clip((g_2 - g_1) . g_2 / |g_1 - g_2|^2, 0, 1). More: each iteration
     moves weight between the pair of gradients that gains most, by an exact line search.
-    LibMTL sets 0.999 and 0.001 in place of 1 and 0. Gradients of very different norms
-    give nearly all weight to the shortest; divide them by their norms first where that
-    is not wanted.
+    LibMTL uses 0.999 and 0.001 in place of 1 and 0. With gradients of very different
+    norms nearly all weight goes to the shortest; divide them by their norms first to
+    avoid that.
 
     Args:
       gradients: K pytrees of one structure.
       iterations: static, >= 1; used from three gradients on.
 
     Returns:
-      [K] float32 constants on the simplex. Equal gradients share their weight.
+      [K] float32 constants on the simplex. Equal gradients get equal weights.
 
     Raises:
       ValueError: the list is empty, structures differ, or `iterations` < 1.
@@ -226,7 +225,7 @@ def _dot(one: Any, other: Any) -> jax.Array:
 
 
 def _products(gradients: Gradients) -> jax.Array:
-    """[K, K] scalar products."""
+    """[K, K] inner products."""
     trees = _checked(gradients)
     size = len(trees)
     upper = {
@@ -237,7 +236,7 @@ def _products(gradients: Gradients) -> jax.Array:
 
 
 def _shortest(products: jax.Array, iterations: int) -> jax.Array:
-    """argmin of w' G w on the simplex, by the best exchange between two weights."""
+    """argmin of w' G w on the simplex, by the best transfer between two weights."""
     size = products.shape[0]
     largest = jnp.max(jnp.diagonal(products))
     scaled = products / jnp.where(largest == 0, 1.0, largest)
@@ -247,7 +246,7 @@ def _shortest(products: jax.Array, iterations: int) -> jax.Array:
 
     def exchange(_: int, weights: jax.Array) -> jax.Array:
         slope = jnp.sum(scaled * weights[None, :], axis=1)
-        fall = slope[:, None] - slope[None, :]  # what a move from i to j lowers
+        fall = slope[:, None] - slope[None, :]  # the decrease by a move from i to j
         best = jnp.where(curve > 0, fall / jnp.where(curve > 0, curve, 1.0), 0.0)
         step = jnp.clip(best, 0.0, weights[:, None])
         gain = step * fall - 0.5 * step**2 * curve

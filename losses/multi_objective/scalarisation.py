@@ -1,8 +1,8 @@
 """One loss from several: fixed weights, Tchebycheff, DWA, uncertainty weighting.
 
-Each objective has a loss; these functions make one number, or the weights of a sum, of
-K such numbers. They cost one backward pass. Those that compare gradients need K: see
-`jaxrl_reason.losses.gradient_conflicts`.
+Each objective has a loss; these functions turn K such numbers into one number or into
+the weights of a sum. They cost one backward pass. Methods that compare gradients need
+K: see `jaxrl_reason.losses.multi_objective.gradients`.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def weighted_sum(losses: Losses, weights: Losses) -> jax.Array:
 def tchebycheff(
     losses: Losses, weights: Losses, *, ideal: ArrayLike = 0.0
 ) -> jax.Array:
-    """The worst of the weighted distances from an ideal point.
+    """The largest weighted distance from an ideal point.
 
     L = max_k w_k (L_k - z_k). Every Pareto optimum is its minimum for some weights, but
     only the worst objective has a gradient at a time.
@@ -53,7 +53,7 @@ def tchebycheff(
     Args:
       losses: [K], or a list of K scalars; differentiable.
       weights: [K], > 0; constants.
-      ideal: z, [K] or one for all: losses that cannot be beaten; constants.
+      ideal: z, [K] or one for all: lower bounds of the losses; constants.
 
     Returns:
       A float32 scalar. Objectives that tie share the gradient.
@@ -78,7 +78,7 @@ def smooth_tchebycheff(
     ideal: ArrayLike = 0.0,
     mu: float | jax.Array = 0.1,
 ) -> jax.Array:
-    """A smooth bound of `tchebycheff` from above.
+    """A smooth upper bound of `tchebycheff`.
 
     L = mu log sum_k exp(w_k (L_k - z_k) / mu), at most mu log K above the maximum.
     arXiv 2402.19078. LibMTL's STCH works on log(L / nadir) after a first epoch and
@@ -110,15 +110,15 @@ def smooth_tchebycheff(
 def dwa_weights(
     losses: Losses, previous_losses: Losses, *, temperature: float | jax.Array = 2.0
 ) -> jax.Array:
-    """Dynamic weight average: more weight to what falls more slowly.
+    """Dynamic weight average: more weight for losses that decrease more slowly.
 
     w_k = L_k(t-1) / L_k(t-2), lambda_k = K softmax(w / T)_k. arXiv 1803.10704, equation
     7. Losses are averages over an epoch. In the first two epochs the weights are 1:
     pass the same losses twice.
 
     Args:
-      losses: [K], or a list of K numbers, > 0: those of the last epoch, t-1.
-      previous_losses: [K], > 0: those of the epoch before it, t-2.
+      losses: [K], or a list of K numbers, > 0: of the last epoch, t-1.
+      previous_losses: [K], > 0: of the epoch before it, t-2.
       temperature: T > 0; large values make the weights equal.
 
     Returns:
@@ -140,23 +140,23 @@ def dwa_weights(
         _vector("previous_losses", previous_losses),
     )
     _checks.same_shape(1, losses=last, previous_losses=before)
-    # A loss that comes from 0 has grown without bound; a softmax of inf would be nan.
+    # A loss that was 0 has an infinite ratio; a softmax of inf would be nan.
     largest = float(jnp.finfo(jnp.float32).max)
     growth = jnp.clip(last / before, -largest, largest) / temperature
     return jax.lax.stop_gradient(last.shape[0] * jax.nn.softmax(growth))
 
 
 def uncertainty_weighting(losses: Losses, log_variances: Losses) -> jax.Array:
-    """Weights by learnt variances: a loss that stays large is taken to be noisy.
+    """Weights from learnt variances: a loss that stays large is treated as noisy.
 
     L = sum_k (L_k exp(-s_k) + s_k) / 2. arXiv 1705.07115, s the log of a variance;
-    LibMTL begins at -0.5. d/ds_k = (1 - L_k exp(-s_k)) / 2, so the optimum is s_k =
+    LibMTL starts at -0.5. d/ds_k = (1 - L_k exp(-s_k)) / 2, so the optimum is s_k =
     log L_k, which needs L_k > 0: a policy loss, which may be negative, has none. Below
-    s = -20 the exponential goes on as a straight line, so that it can be left again.
+    s = -20 the exponential continues as a straight line, so that s can rise again.
 
     Args:
       losses: [K], or a list of K scalars, > 0; differentiable.
-      log_variances: [K] s, differentiable, a parameter of the training.
+      log_variances: [K] s, differentiable; trained parameters.
 
     Returns:
       A float32 scalar.

@@ -29,12 +29,12 @@ def cispo(
 
     w = sg(clip(exp(logprobs - old_logprobs), ratio_low, ratio_high)),
     l = -w A logprobs, so that dl / dlogprobs = -w A on every token. MiniMax-M1,
-    arXiv 2506.13585, equations 4 and 5. The value is no measure of progress. The
-    paper has no lower bound and does not publish its upper one.
+    arXiv 2506.13585, equations 4 and 5. The value does not measure progress. The paper
+    has no lower bound and does not publish its upper one.
 
-    Public libraries differ: the bounds here are those of the ratio itself, as TRL's
-    `epsilon_high` (ScaleRL: 5.0); verl's bounds are 1 - clip_ratio_low and
-    1 + clip_ratio_high.
+    Public libraries differ: the bounds here are on the ratio itself, as TRL's
+    `epsilon_high` (ScaleRL: 5.0); verl's bounds are 1 - clip_ratio_low and 1 +
+    clip_ratio_high.
 
     Args:
       logprobs: [B, T] of the policy being trained.
@@ -85,10 +85,10 @@ def cispo_loss(
     """CISPO: REINFORCE weighted by the clipped ratio, averaged over tokens.
 
     rho = exp(logprobs - old_logprobs), l = -sg(clip(rho, ratio_low, ratio_high)) A
-    logprobs, L = token_mean(w l), and the optional terms reduced alike. MiniMax-M1,
-    arXiv 2506.13585, equation 4: no lower bound, no KL; the upper bound is not
-    published (ScaleRL, arXiv 2510.13786, uses 5 in TRL's reading). Every token keeps a
-    gradient, of a bounded size. Advantages: `grpo_advantages`, with DAPO's dynamic
+    logprobs, L = token_mean(w l), plus the optional terms, reduced likewise.
+    MiniMax-M1, arXiv 2506.13585, equation 4: no lower bound, no KL; the upper bound is
+    not published (ScaleRL, arXiv 2510.13786, uses 5 according to TRL). Every token
+    keeps a gradient of bounded size. Advantages: `grpo_advantages`, with DAPO's dynamic
     sampling and length penalty.
 
     Args:
@@ -102,7 +102,7 @@ def cispo_loss(
 
     Returns:
       The scalar and the metrics, as `ppo_loss`; the clip fractions are those of the
-      weights, whatever the advantage's sign.
+      weights, for either sign of the advantage.
 
     Raises:
       ValueError: as `ppo_loss`.
@@ -138,6 +138,6 @@ def cispo_loss(
 def _check_ratio_bounds(
     ratio_low: float | jax.Array, ratio_high: float | jax.Array
 ) -> None:
-    """Refuses distances from 1 where ratios are asked for."""
+    """Raises if a bound is a distance from 1 instead of a ratio."""
     _checks.number("ratio_low", ratio_low, at_least=0, at_most=1)
     _checks.number("ratio_high", ratio_high, at_least=1)

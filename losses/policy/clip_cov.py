@@ -1,7 +1,7 @@
-"""Clip-Cov: no gradient at a few tokens through which entropy falls.
+"""Clip-Cov: no gradient for a few of the tokens that lower the entropy most.
 
 As in KL-Cov the tokens are chosen once, with the whole mini-batch (`clip_cov_tokens`),
-and each micro-batch's loss is given its part as `selected`.
+and the loss of each micro-batch gets its part as `selected`.
 """
 
 import jax
@@ -44,14 +44,14 @@ def clip_cov_tokens(
     clip_low: float | jax.Array = 1.0,
     clip_high: float | jax.Array = 1.0,
 ) -> jax.Array:
-    """Tokens drawn from a band of covariance, whose gradient Clip-Cov takes away.
+    """Tokens drawn from a band of covariance, whose gradient Clip-Cov removes.
 
     Of the N unmasked tokens of the mini-batch, those with low < `token_covariance` <
-    high that PPO's clip leaves alone are eligible; max(1, floor(fraction N)) of them
+    high that PPO's clip does not affect are eligible; max(1, floor(fraction N)) of them
     are drawn uniformly without replacement, or all if there are fewer.
-    arXiv 2505.22617. The number that a token draws depends on the key and on its place
-    among the unmasked tokens: padding does not change the choice. verl chooses inside
-    each micro-batch, with a generator that has no seed of its own.
+    arXiv 2505.22617. A token's random number depends on the key and on its position
+    among the unmasked tokens, so that padding does not change the choice. verl chooses
+    inside each micro-batch, with no seed of its own.
 
     Args:
       logprobs: [B, T] of the policy, the whole mini-batch; a constant.
@@ -102,10 +102,10 @@ def clip_cov(
     """Clip-Cov: the clipped surrogate, without a few tokens of high covariance.
 
     l = `clipped_surrogate`, and 0 on the selected tokens. arXiv 2505.22617: fraction
-    2e-4, band (1, 5). Its scripts put both clips at 1, so that PPO's almost never acts.
+    2e-4, band (1, 5). Its scripts set both clips to 1, so that PPO's almost never acts.
 
-    Public libraries differ: verl chooses inside each micro-batch, with a generator that
-    has no seed of its own.
+    Public libraries differ: verl chooses inside each micro-batch, with no seed of its
+    own.
 
     Args:
       logprobs: [B, T] of the policy being trained.
@@ -120,8 +120,8 @@ def clip_cov(
       clip_low: >= 0, see `clipped_surrogate`.
       clip_high: >= 0.
       selected: [B, T] bool or 0/1, this part of what `clip_cov_tokens` gave for the
-        whole mini-batch. Left out: drawn among the rows given, which must then be the
-        whole mini-batch.
+        whole mini-batch. If left out, they are drawn from the rows given, which must
+        then be the whole mini-batch.
 
     Returns:
       [B, T] float32, zero outside the mask.
@@ -170,12 +170,12 @@ def clip_cov_loss(
     entropy_coef: float | jax.Array = 0.0,
     weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Clip-Cov: no gradient at a few tokens of high covariance, averaged over tokens.
+    """Clip-Cov: no gradient for a few tokens of high covariance; mean over tokens.
 
     rho = exp(logprobs - old_logprobs),
     l = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)), and 0 on the selected
-    tokens; L = token_mean(w l), and the optional terms reduced alike. arXiv 2505.22617:
-    fraction 2e-4, band (1, 5); its scripts put both clips at 1. Advantages:
+    tokens; L = token_mean(w l), plus the optional terms, reduced likewise. arXiv
+    2505.22617: fraction 2e-4, band (1, 5); its scripts set both clips to 1. Advantages:
     `grpo_advantages` with `group_signal` as filter.
 
     Args:
@@ -190,7 +190,7 @@ def clip_cov_loss(
       clip_low: the ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.
       selected: [B, T], this part of what `clip_cov_tokens` gave for the mini-batch;
-        left out, the rows given must be the whole mini-batch and `key` be given.
+        if left out, the rows given must be the whole mini-batch and `key` is needed.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:
         the optional terms, see `ppo_loss`.
 
@@ -257,7 +257,7 @@ def _draw_tokens(
 
 
 def _check_band(low: float | jax.Array, high: float | jax.Array) -> None:
-    """Refuses a band of covariance that no token can be in."""
+    """Raises if no token can be in the band of covariance."""
     _checks.number("low", low)
     if not isinstance(low, jax.core.Tracer):
         _checks.number(

@@ -48,7 +48,7 @@ def dapo_loss(
 
     rho = exp(logprobs - old_logprobs),
     l = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)),
-    L = sum_it m_it w_it l_it / sum_it m_it, and the optional terms reduced alike.
+    L = sum_it m_it w_it l_it / sum_it m_it, plus the optional terms, reduced likewise.
     arXiv 2503.14476, equations 8, 10 and 12: clip 0.2 below and 0.28 above.
     Advantages: `grpo_advantages`.
 
@@ -101,7 +101,7 @@ def soft_overlong_penalty(
 
     R(n) = 0 for n <= max_length - cache_length, -1 for n > max_length, and
     (max_length - cache_length - n) / cache_length between. DAPO, arXiv 2503.14476,
-    equation 13; added to the reward of correctness.
+    equation 13; added to the correctness reward.
 
     Args:
       lengths: response lengths in tokens (not characters), any shape.

@@ -1,4 +1,4 @@
-"""Decoupled PPO: three policies, for samples of a policy that lags behind."""
+"""Decoupled PPO: three policies, for samples from an older policy."""
 
 import jax
 from jax.typing import ArrayLike
@@ -41,14 +41,14 @@ def decoupled_ppo_loss(
     entropy_coef: float | jax.Array = 0.0,
     weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Decoupled PPO: the clip is about a recent policy, the weight to the sampler's.
+    """Decoupled PPO: the clip is relative to a recent policy, the weight to the old.
 
     rho = pi / prox, u = sg(prox / mu), l = u max(-A rho, -A clip(rho, 1 - clip_low,
-    1 + clip_high)), L = token_mean(w l), and the optional terms reduced alike. mu drew
-    the tokens, perhaps several versions ago; prox (`old_logprobs`) is the policy at the
-    start of the update. Hilton et al., arXiv 2110.00641; AReaL, arXiv 2505.24298
+    1 + clip_high)), L = token_mean(w l), plus the optional terms, reduced likewise. mu
+    drew the tokens, perhaps several versions ago; prox (`old_logprobs`) is the policy
+    at the start of the update. Hilton et al., arXiv 2110.00641; AReaL, arXiv 2505.24298
     (equation number not checked; computed as AReaL's code does, May 2026): tokens with
-    u > weight_cap get no gradient and stay in the denominator, or u is cut down to it
+    u > weight_cap get no gradient and stay in the denominator, or u is truncated to it
     (`truncate`). With `importance_weights` as `weights`, `ppo_loss` is the same.
 
     Args:
@@ -57,7 +57,7 @@ def decoupled_ppo_loss(
       counts: `batch_counts` of the whole mini-batch.
       sampler_logprobs: [B, T] of mu, as each token's own sampler reported them.
       weight_cap: largest u, finite and > 0.
-      truncate: cut larger u down to the cap; else their tokens are left out.
+      truncate: truncate larger u to the cap; else their tokens are left out.
       clip_low: the ratio to prox is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio to prox is clipped above at 1 + clip_high; >= 0.
       dual_clip: bound > 1 of the ratio to prox where A < 0; None for none.
@@ -65,8 +65,9 @@ def decoupled_ppo_loss(
         the optional terms, see `ppo_loss`.
 
     Returns:
-      The scalar and the metrics, as `ppo_loss`, about prox. And `behaviour_weight`, the
-      mean of u, and `behaviour_capped`, the fraction of tokens beyond the cap.
+      The scalar and the metrics, as `ppo_loss`, relative to prox. And
+      `behaviour_weight`, the mean of u, and `behaviour_capped`, the fraction of tokens
+      beyond the cap.
 
     Raises:
       ValueError: as `ppo_loss` and `importance_weights`.
@@ -88,9 +89,9 @@ def decoupled_ppo_loss(
     )
     check_clip(clip_low, clip_high, dual_clip)
     both = (old_logprobs, sampler_logprobs, batch.mask)
-    cut = importance_weights(*both, cap=weight_cap)  # [B, T]
+    truncated = importance_weights(*both, cap=weight_cap)  # [B, T]
     kept = masked_importance_weights(*both, low=0.0, high=weight_cap)  # [B, T]
-    behaviour = cut if truncate else kept
+    behaviour = truncated if truncate else kept
 
     ratio = bounded_exp(batch.log_ratio)  # [B, T]
     a = batch.advantages  # [B, T]
@@ -99,6 +100,6 @@ def decoupled_ppo_loss(
     metrics = {
         **ratio_metrics(batch, clip_low, clip_high, dual_clip),
         "behaviour_weight": metric_total(behaviour, batch.mask),
-        "behaviour_capped": metric_total(kept != cut, batch.mask),
+        "behaviour_capped": metric_total(kept != truncated, batch.mask),
     }
     return total_loss(mean_over_tokens, objective, metrics, batch.mask, terms)

@@ -1,4 +1,4 @@
-"""DPPO: a trust region in the probability of the token, not in its ratio."""
+"""DPPO: a trust region on the token's probability instead of its ratio."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,8 @@ def binary_tv(logprobs: ArrayLike, old_logprobs: ArrayLike) -> jax.Array:
     """Total variation between "this token" and "any other" under two policies.
 
     D = |mu - pi|, pi and mu the probabilities of the sampled token. arXiv 2602.04879
-    (v3), equation 13. It bounds the total variation of the whole distributions from
-    below.
+    (v3), equation 13. It is a lower bound on the total variation of the full
+    distributions.
 
     Args:
       logprobs: log pi, any shape; a constant.
@@ -50,7 +50,7 @@ def binary_tv(logprobs: ArrayLike, old_logprobs: ArrayLike) -> jax.Array:
       0.25
     """
     new, old = _probabilities(logprobs, old_logprobs)
-    # As a product: the difference of two exponentials loses digits where they agree.
+    # As a product: a difference of two exponentials loses digits where they agree.
     gap = jnp.where(new == old, 0.0, jnp.abs(new - old))
     return -jnp.exp(jnp.maximum(new, old)) * jnp.expm1(-gap)
 
@@ -59,8 +59,8 @@ def binary_kl(logprobs: ArrayLike, old_logprobs: ArrayLike) -> jax.Array:
     """KL divergence between "this token" and "any other" under two policies.
 
     D = mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi)), pi and mu the probabilities
-    of the sampled token. arXiv 2602.04879 (v3), equation 14. It bounds KL(mu || pi) of
-    the whole distributions from below. Public code adds 1e-8 to both parts of the
+    of the sampled token. arXiv 2602.04879 (v3), equation 14. It is a lower bound on
+    KL(mu || pi) of the full distributions. Public code adds 1e-8 to both parts of the
     second fraction; here it is exact, so that D is infinite at pi = 1.
 
     Args:
@@ -99,12 +99,13 @@ def dppo_mask(
     delta_low: float | jax.Array = 0.2,
     delta_high: float | jax.Array = 0.2,
 ) -> jax.Array:
-    """The tokens that DPPO learns from: those that do not leave the trust region.
+    """The tokens that DPPO trains on: those that do not leave the trust region.
 
     M = 0 where A > 0, rho > 1 and D > delta_high, and where A < 0, rho < 1 and
     D > delta_low; else 1. arXiv 2602.04879 (v3), equation 12, which has one delta;
-    verl, SkyRL and prime-rl have one for each sign. A token on its way back is never
-    masked. As `weights` of `cispo_loss` with `ratio_high=20` it gives verl's loss.
+    verl, SkyRL and prime-rl have one for each sign. A token that moves back towards mu
+    is never masked. As `weights` of `cispo_loss` with `ratio_high=20` it gives verl's
+    loss.
 
     Args:
       logprobs, old_logprobs, advantages, mask, divergence, delta_low, delta_high: as in
@@ -139,11 +140,11 @@ def dppo(
     delta_low: float | jax.Array = 0.2,
     delta_high: float | jax.Array = 0.2,
 ) -> jax.Array:
-    """DPPO: the ratio times the advantage, where the token stays in the trust region.
+    """DPPO: ratio times advantage, for tokens that stay in the trust region.
 
     rho = exp(logprobs - old_logprobs), l = -M rho A, M of `dppo_mask`. arXiv 2602.04879
-    (v3), equation 12. verl's form, -A sg(min(rho, 20)) M logprobs, has another value
-    and, up to a ratio of 20, the same gradient.
+    (v3), equation 12. verl's form, -A sg(min(rho, 20)) M logprobs, has a different
+    value and, up to a ratio of 20, the same gradient.
 
     Args:
       logprobs, old_logprobs, advantages, mask, divergence, delta_low, delta_high: as in
@@ -189,18 +190,18 @@ def dppo_loss(
     entropy_coef: float | jax.Array = 0.0,
     weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """DPPO: a trust region in the token's probability, averaged over tokens.
+    """DPPO: a trust region on the token's probability, averaged over tokens.
 
-    rho = pi / mu, l = -M rho A + pull_coef (log rho)^2, L = token_mean(w l), and the
-    optional terms reduced alike. M = 0 where A > 0, rho > 1 and D(mu, pi) > delta_high,
-    and where A < 0, rho < 1 and D > delta_low; else 1. arXiv 2602.04879 (v3), equations
-    12 to 14: a ratio of 2 is much for a likely token and nothing for a rare one. delta
-    0.15 to 0.2 with `binary_tv`, 0.05 with `binary_kl` (appendices C and E). mu is the
-    policy that sampled, as its own engine reported it (section 5.2: a region about
-    recomputed log-probs failed): hand it over as `sampler_logprobs`. Equation 12 sums
-    over a response's tokens; the mean over all is verl's default. prime-rl's default
-    loss is this with `pull_coef=1e-3`, the pull of Kimi K2.5 (`log_ratio_pull`).
-    Advantages: `grpo_advantages`.
+    rho = pi / mu, l = -M rho A + pull_coef (log rho)^2, L = token_mean(w l), plus the
+    optional terms, reduced likewise. M = 0 where A > 0, rho > 1 and D(mu, pi) >
+    delta_high, and where A < 0, rho < 1 and D > delta_low; else 1. arXiv 2602.04879
+    (v3), equations 12 to 14: a ratio of 2 is a large change for a likely token and a
+    negligible one for a rare token. delta 0.15 to 0.2 with `binary_tv`, 0.05 with
+    `binary_kl` (appendices C and E). mu is the policy that sampled, as its own engine
+    reported it (section 5.2: a region around recomputed log-probs failed): pass it as
+    `sampler_logprobs`. Equation 12 sums over a response's tokens; the mean over all is
+    verl's default. prime-rl's default loss is this with `pull_coef=1e-3`, the squared
+    log-ratio of Kimi K2.5 (`log_ratio_pull`). Advantages: `grpo_advantages`.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
@@ -212,16 +213,17 @@ def dppo_loss(
       delta_high: largest D of a token that is pushed up, >= 0.
       sampler_logprobs: [B, T] as the sampler reported them, for mu; `old_logprobs`
         where they are left out.
-      pull_coef: weight of the squared log-ratio, >= 0, on masked tokens too.
+      pull_coef: coefficient of the squared log-ratio, >= 0, also on tokens that M
+        masks.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:
         the optional terms, see `ppo_loss`.
 
     Returns:
-      The scalar and the metrics, as `ppo_loss`, all with mu in the old policy's place;
-      the clip fractions are of tokens that M leaves out. And `divergence`, the mean D.
+      The scalar and the metrics, as `ppo_loss`, all with mu in place of the old policy;
+      the clip fractions are of tokens that M masks. And `divergence`, the mean D.
 
     Raises:
-      ValueError: as `ppo_loss`, or `divergence` is no function.
+      ValueError: as `ppo_loss`, or `divergence` is not a function.
 
     Example:
       >>> import jax.numpy as jnp
@@ -258,7 +260,7 @@ def dppo_loss(
 def _probabilities(
     logprobs: ArrayLike, old_logprobs: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Both log-probs as constants, none above 0."""
+    """Both log-probs as constants, at most 0."""
     new = jax.lax.stop_gradient(_checks.floating("logprobs", logprobs))
     old = jax.lax.stop_gradient(_checks.floating("old_logprobs", old_logprobs))
     _checks.same_shape(new.ndim, logprobs=new, old_logprobs=old)
@@ -271,7 +273,7 @@ def _leaving(
     delta_low: float | jax.Array,
     delta_high: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """[B, T]: tokens beyond the region below and above, and their divergence."""
+    """[B, T]: tokens that leave the region below or above, and the divergence."""
     log_ratio, a = jax.lax.stop_gradient(batch.log_ratio), batch.advantages
     new = jax.lax.stop_gradient(batch.logprobs)
     d = jax.lax.stop_gradient(divergence(new, new - log_ratio))

@@ -42,10 +42,10 @@ def dr_grpo_loss(
 
     rho = exp(logprobs - old_logprobs),
     l = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)),
-    L = 1/N sum_i (1/length) sum_t w_it l_it, N the sequences of the mini-batch, and the
-    optional terms reduced alike. "Understanding R1-Zero-Like Training",
-    arXiv 2503.20783. Advantages: `dr_grpo_advantages`; only both together are the
-    method. The gradient is smaller than GRPO's by about the mean length over `length`.
+    L = 1/N sum_i (1/length) sum_t w_it l_it, N the sequences of the mini-batch, plus
+    the optional terms, reduced likewise. "Understanding R1-Zero-Like Training", arXiv
+    2503.20783. Advantages: `dr_grpo_advantages`; only both together are the method. The
+    gradient is smaller than GRPO's by about the mean length over `length`.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.

@@ -1,4 +1,4 @@
-"""GiGPO: credit for a step from others that met the same state."""
+"""GiGPO: step advantages from other episodes that visited the same state."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def gigpo_advantages(
     eps: float | jax.Array = 1e-6,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """The episode's advantage in its group, plus each step's among equal states.
+    """The episode's advantage in its group, plus each step's among steps in its state.
 
     A = A_E(i) + weight A_S(i, k). A_E = R_i - mean_g(R) over the episodes of one task;
     A_S = G_ik - mean(G) over all steps of the group that were taken in the same
@@ -36,8 +36,8 @@ def gigpo_advantages(
     are divided by their group's standard deviation. GiGPO, arXiv 2505.10978 (v3),
     equations 3 and 5 to 8, read in a summary of the paper and in its authors' code;
     gamma 0.95 and weight 1 are theirs, and so is no division by default. A state that
-    was met once has A_S = 0; the authors leave the only episode of a task its raw
-    reward, here A_E is 0.
+    was visited once has A_S = 0; the authors' code keeps the raw reward of a task's
+    only episode, here its A_E is 0.
 
     Args:
       rewards: [B] of each episode; a row is an episode, with S steps of the policy.

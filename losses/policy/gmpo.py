@@ -36,19 +36,19 @@ def gmpo(
 
     d = logprobs - old_logprobs; where A > 0: d' = min(d, clip_high), where A < 0:
     d' = max(d, -clip_low), and l_it = -A_it exp((1/n_i) sum_s m_is d'_is). The bounds
-    are those of the log-ratio. arXiv 2507.20673. The reduction that belongs to it is
-    `sequence_mean`: dL / dlogprobs_it = -A_i exp(...) m_it / (n_i N) on tokens that are
-    not clipped, 0 on those that are. `token_mean` would weigh a response by its length.
+    are those of the log-ratio. arXiv 2507.20673. Its reduction is `sequence_mean`: dL /
+    dlogprobs_it = -A_i exp(...) m_it / (n_i N) on tokens that are not clipped, 0 on
+    those that are. `token_mean` would weight a response by its length.
 
-    Public libraries differ: verl divides by the rows at hand instead of the
-    mini-batch's and bounds no ratio. Here the mean of d' is bounded to +-20, beyond
-    which the gradient is 0.
+    Public libraries differ: verl divides by the rows given instead of the mini-batch's
+    and bounds no ratio. Here the mean of d' is clipped to +-20, beyond which the
+    gradient is 0.
 
     Args:
       logprobs: [B, T] of the policy being trained; a row is a whole sequence.
       old_logprobs: [B, T] at the start of the update; a constant.
       advantages: [B], or [B, T] with the same number on all tokens of a sequence as in
-        the paper; a constant. Numbers that differ weigh each token's own gradient.
+        the paper; a constant. Values that differ weight each token's own gradient.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
       clip_low: the log-ratio is clipped below at -clip_low; >= 0.
       clip_high: the log-ratio is clipped above at clip_high; >= 0.
@@ -96,7 +96,7 @@ def gmpo_loss(
 
     d = logprobs - old_logprobs; where A > 0: d' = min(d, clip_high), where A < 0:
     d' = max(d, -clip_low); l_it = -A_it exp((1/n_i) sum_s m_is d'_is),
-    L = sequence_mean(w l), and the optional terms reduced alike. arXiv 2507.20673:
+    L = sequence_mean(w l), plus the optional terms, reduced likewise. arXiv 2507.20673:
     log-ratios clipped at +-0.4, no KL. Advantages: `grpo_advantages`. A weight per
     sequence multiplies its loss; a weight per token multiplies that token's own
     gradient.
@@ -147,7 +147,7 @@ def _clip_log_ratio(
     clip_low: float | jax.Array,
     clip_high: float | jax.Array,
 ) -> jax.Array:
-    """The log-ratio with the bound that can act, by the advantage's sign."""
+    """The log-ratio, clipped on the side that the advantage's sign selects."""
     below = jnp.where(log_ratio > clip_high, clip_high, log_ratio)
     above = jnp.where(log_ratio < -clip_low, -clip_low, log_ratio)
     return jnp.where(advantages < 0, above, below)

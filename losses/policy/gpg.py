@@ -1,4 +1,4 @@
-"""GPG: plain policy gradient that undoes the dilution by groups without signal."""
+"""GPG: plain policy gradient, corrected for the groups without signal."""
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,10 @@ def gpg_advantages(
 
     A_i = alpha (R_i - mean_g(R)), alpha = B / (B - M), B the sequences of the batch and
     M those in groups of equal rewards. GPG, arXiv 2504.02546, with F_norm = 1: the
-    gradient is that of the groups with signal alone. The paper's code divides the loss
-    by (B - M) / B + 1e-5 instead. verl counts rewards other than 0 for B - M: wrong
-    answers dilute, all-right groups do not, and with rewards of +1 and -1 its alpha is
-    always 1.
+    gradient is that of only the groups with signal. The paper's code divides the loss
+    by (B - M) / B + 1e-5 instead. verl counts rewards other than 0 as B - M: wrong
+    answers dilute the gradient, all-right groups do not, and with rewards of +1 and -1
+    its alpha is always 1.
 
     Args:
       rewards: [B] one per sequence.
@@ -75,14 +75,14 @@ def gpg_loss(
 ) -> tuple[jax.Array, Metrics]:
     """GPG: plain policy gradient with a group's mean as the baseline.
 
-    l = -A log pi, L = token_mean(w l), and the optional terms reduced alike.
+    l = -A log pi, L = token_mean(w l), plus the optional terms, reduced likewise.
     arXiv 2504.02546: no ratio, no clip, no KL, no reference. Advantages:
-    `gpg_advantages`, which hold the paper's alpha, the correction for groups without
-    signal; verl counts wrong answers there instead.
+    `gpg_advantages`, which include the paper's alpha, the correction for groups without
+    signal; verl counts wrong answers instead.
 
     Args:
       logprobs, mask: [B, T], as in `ppo_loss`.
-      old_logprobs: [B, T], for the metrics alone.
+      old_logprobs: [B, T], for the metrics only.
       advantages: [B] or [B, T]; a constant.
       counts: `batch_counts` of the whole mini-batch.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:

@@ -51,8 +51,8 @@ def grpo_loss(
       clip_low: the ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.
       dual_clip: bound > 1 of the ratio where A < 0; None for none.
-      kl_coef: weight of the KL term, >= 0. Left out: the paper's 0.04 where
-        `ref_logprobs` is given, no KL term where it is not.
+      kl_coef: coefficient of the KL term, >= 0. If left out, the paper's 0.04 where
+        `ref_logprobs` is given, and no KL term where it is not.
       ref_logprobs, kl_estimator, kl_gradient, entropy, entropy_coef, weights:
         the optional terms, see `ppo_loss`.
 

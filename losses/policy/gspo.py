@@ -1,8 +1,8 @@
 """GSPO: the clipped objective on one ratio per sequence.
 
 Rows must be whole sequences. The objective gives per-token values whose `sequence_mean`
-is the published loss with the published gradient; with `token_mean` a response would
-weigh by its length, which is not the method.
+is the published loss with the published gradient; `token_mean` would weight a response
+by its length, which is not the method.
 """
 
 import jax
@@ -42,18 +42,18 @@ def gspo(
     s_it = sg(s_i) exp(logprobs_it - sg(logprobs_it)),
     l_it = max(-A_it s_it, -A_it clip(s_it, 1 - clip_low, 1 + clip_high)).
     arXiv 2507.18071, equations 13 and 14 (GSPO-token): the value of equation 5, and
-    with one advantage per sequence its gradient. The reduction that belongs to it is
-    `sequence_mean`: dL / dlogprobs_it = -A_i s_i m_it / (n_i N) where s_i is not
-    clipped. `token_mean` would weigh a response by its length.
+    with one advantage per sequence its gradient. Its reduction is `sequence_mean`: dL /
+    dlogprobs_it = -A_i s_i m_it / (n_i N) where s_i is not clipped. `token_mean` would
+    weight a response by its length.
 
-    Public libraries differ: verl bounds log s_it above at 10 and always takes its own
-    mean over sequences; TRL lets the mean over tokens be combined with it. Here
-    log s_it is bounded to +-20, beyond which the gradient is 0.
+    Public libraries differ: verl clips log s_it above at 10 and always takes its own
+    mean over sequences; TRL also allows the mean over tokens. Here log s_it is clipped
+    to +-20, beyond which the gradient is 0.
 
     Args:
       logprobs: [B, T] of the policy being trained; a row is a whole sequence.
       old_logprobs: [B, T] at the start of the update; a constant.
-      advantages: [B], or [B, T] for credit per token; a constant.
+      advantages: [B], or [B, T] for advantages per token; a constant.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
       clip_low: the sequence ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the sequence ratio is clipped above at 1 + clip_high; >= 0.
@@ -100,10 +100,10 @@ def gspo_loss(
     s_i = exp((1/n_i) sum_t m_it (logprobs - old_logprobs)_it),
     s_it = sg(s_i) exp(logprobs_it - sg(logprobs_it)),
     l = max(-A s, -A clip(s, 1 - clip_low, 1 + clip_high)),
-    L = sequence_mean(w l), and the optional terms reduced alike. arXiv 2507.18071,
+    L = sequence_mean(w l), plus the optional terms, reduced likewise. arXiv 2507.18071,
     equations 5 and 13, with the clip ranges of its section 5.1, a rollout split into 4
     mini-batches and no KL. Advantages: `grpo_advantages`. The clip fractions are far
-    above those of a clip per token, as the paper says.
+    above those of a per-token clip, as the paper says.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
@@ -115,8 +115,8 @@ def gspo_loss(
         the optional terms, see `ppo_loss`.
 
     Returns:
-      The scalar and the metrics, as `ppo_loss`, of which `ratio`, `clip_frac_low` and
-      `clip_frac_high` are of sequences: totals over the sequences and their number.
+      The scalar and the metrics, as `ppo_loss`, but `ratio`, `clip_frac_low` and
+      `clip_frac_high` are per sequence: totals over the sequences and their number.
 
     Raises:
       ValueError: as `ppo_loss`.
@@ -145,7 +145,7 @@ def gspo_loss(
 
 
 def sequence_ratio(log_ratio: jax.Array, mask: jax.Array) -> jax.Array:
-    """The ratio of each row on each of its tokens, with that token's own slope."""
+    """The ratio of each row on each of its tokens, with that token's own gradient."""
     mean = jax.lax.stop_gradient(row_means(log_ratio, mask))
     own = log_ratio - jax.lax.stop_gradient(log_ratio)
     return bounded_exp(mean[:, None] + own)
@@ -157,7 +157,7 @@ def sequence_metrics(
     clip_low: float | jax.Array,
     clip_high: float | jax.Array,
 ) -> Metrics:
-    """Those of `policy_metrics`, ratio and clip fractions of sequences."""
+    """`policy_metrics`, with ratio and clip fractions per sequence."""
     a, mask = batch.advantages, batch.mask
     return {
         **ratio_metrics(batch),

@@ -1,4 +1,4 @@
-"""Kimi K2.5: a band of the log-ratio, and a pull back to the policy that sampled."""
+"""Kimi K2.5: a band on the log-ratio, and a pull back to the policy that sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ def log_ratio_pull(
     """The squared log-ratio, which pulls the policy back to the one that sampled.
 
     l = (log pi - log pi_old)^2. Kimi K2.5, arXiv 2602.02276, the second term of
-    equation 1, weighed by its tau; prime-rl weighs it by 1e-3. Unlike a clip it acts on
-    every token, the more the further it has gone. Twice `kl_k2` to the old policy.
+    equation 1, whose coefficient is tau; prime-rl's is 1e-3. Unlike a clip it acts on
+    every token, in proportion to its log-ratio. Twice `kl_k2` to the old policy.
 
     Args:
       logprobs: [B, T] of the policy being trained.
@@ -71,11 +71,11 @@ def kimi_k2_5_loss(
 
     rho = exp(logprobs - old_logprobs),
     l = -A clip(rho, exp(log_ratio_low), exp(log_ratio_high)) + pull_coef (log rho)^2,
-    L = token_mean(w l), and the optional terms reduced alike. arXiv 2602.02276,
-    equation 1, which has the other sign; it prints Clip(rho, alpha, beta), and its text
-    says that the log-ratio lies in [alpha, beta], which is what stands here. Outside
-    the band the policy gradient is 0, whatever the advantage's sign. alpha, beta and
-    tau are not published. Advantages: `dr_grpo_advantages`.
+    L = token_mean(w l), plus the optional terms, reduced likewise. arXiv 2602.02276,
+    equation 1, which has the opposite sign; it prints Clip(rho, alpha, beta), and its
+    text says that the log-ratio lies in [alpha, beta], as here. Outside the band the
+    policy gradient is 0 for either sign of the advantage. alpha, beta and tau are not
+    published. Advantages: `dr_grpo_advantages`.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
@@ -83,13 +83,13 @@ def kimi_k2_5_loss(
       counts: `batch_counts` of the whole mini-batch.
       log_ratio_low: lower end of the band, finite and <= 0.
       log_ratio_high: upper end of the band, finite and >= 0.
-      pull_coef: weight of the squared log-ratio, >= 0, on every token.
+      pull_coef: coefficient of the squared log-ratio, >= 0, on every token.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:
         the optional terms, see `ppo_loss`.
 
     Returns:
       The scalar and the metrics, as `ppo_loss`; the clip fractions are those of the
-      band, whatever the advantage's sign. And `pull`, the squared log-ratio.
+      band, for either sign of the advantage. And `pull`, the squared log-ratio.
 
     Raises:
       ValueError: as `ppo_loss`.
@@ -115,7 +115,7 @@ def kimi_k2_5_loss(
 
     x = batch.log_ratio  # [B, T]
     below, above = x < log_ratio_low, x > log_ratio_high  # [B, T] each
-    # By comparison: the slope is whole where log-ratio and bound are equal.
+    # By comparison: the gradient is not halved where log-ratio and bound are equal.
     inside = jnp.where(below, log_ratio_low, jnp.where(above, log_ratio_high, x))
     pull = jnp.square(x)  # [B, T]
     objective = -batch.advantages * bounded_exp(inside) + pull_coef * pull

@@ -1,10 +1,10 @@
-"""KL-Cov: a penalty on the few tokens through which entropy falls.
+"""KL-Cov: a penalty on the few tokens that lower the entropy most.
 
 Entropy falls mainly through tokens of high covariance of log-prob and advantage
 (arXiv 2505.22617). They are chosen once, with the whole mini-batch (`kl_cov_tokens`),
-and each micro-batch's loss is given its part as `selected`; chosen inside a micro-batch
-they would depend on how the mini-batch is split. `clip_cov` of the same paper is in a
-module of its own.
+and the loss of each micro-batch gets its part as `selected`; chosen inside a
+micro-batch they would depend on how the mini-batch is split. `clip_cov` of the same
+paper has its own module.
 """
 
 import jax
@@ -32,7 +32,7 @@ def token_covariance(
 
     cov_t = (A_t - mean(A)) (logprobs_t - mean(logprobs)), means over the unmasked
     tokens of all rows given. arXiv 2505.22617. verl takes the means over a
-    micro-batch; give the mini-batch.
+    micro-batch; pass the mini-batch.
 
     Args:
       logprobs: [B, T] of the policy; a constant.
@@ -70,7 +70,7 @@ def kl_cov_tokens(
 
     The max(1, floor(fraction N)) unmasked tokens of highest `token_covariance`, N the
     unmasked tokens of the mini-batch. arXiv 2505.22617: 2e-3 for 7B, 2e-4 for 32B.
-    Exactly that number is chosen; the earlier of equals goes first.
+    Exactly that number is chosen; of equals the earlier one.
 
     Args:
       logprobs: [B, T] of the policy, the whole mini-batch; a constant.
@@ -110,8 +110,8 @@ def kl_cov(
     rho = exp(logprobs - old_logprobs), l = -A rho, plus
     coef |logprobs - old_logprobs| on the selected tokens. arXiv 2505.22617: fraction
     2e-3 (7B) or 2e-4 (32B), coef 1. The penalty has no gradient at ratio 1, where |.|
-    has none in the paper's code and 1 in plain JAX: the first update of a rollout is
-    REINFORCE's.
+    has gradient 0 in the paper's code and 1 in plain JAX: the first update of a rollout
+    is REINFORCE's.
 
     Public libraries differ: verl chooses inside each micro-batch; its coefficient is
     1.0 in the code, 0.1 in the settings and 1 in the recipe.
@@ -122,10 +122,10 @@ def kl_cov(
       advantages: [B, T] or [B]; a constant.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
       fraction: of the unmasked tokens, in (0, 1]; not used where `selected` is given.
-      coef: weight of the penalty, >= 0.
+      coef: coefficient of the penalty, >= 0.
       selected: [B, T] bool or 0/1, this part of what `kl_cov_tokens` gave for the whole
-        mini-batch. Left out: chosen among the rows given, which must then be the whole
-        mini-batch.
+        mini-batch. If left out, they are chosen from the rows given, which must then be
+        the whole mini-batch.
 
     Returns:
       [B, T] float32, zero outside the mask.
@@ -175,9 +175,9 @@ def kl_cov_loss(
     """KL-Cov: a penalty on the tokens of highest covariance, averaged over tokens.
 
     rho = exp(logprobs - old_logprobs), l = -A rho, plus coef |logprobs - old_logprobs|
-    on the selected tokens; L = token_mean(w l), and the optional terms reduced alike.
-    arXiv 2505.22617: no clip, fraction 2e-3 (7B) or 2e-4 (32B), coef 1. Advantages:
-    `grpo_advantages` with `group_signal` as filter.
+    on the selected tokens; L = token_mean(w l), plus the optional terms, reduced
+    likewise. arXiv 2505.22617: no clip, fraction 2e-3 (7B) or 2e-4 (32B), coef 1.
+    Advantages: `grpo_advantages` with `group_signal` as filter.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
@@ -250,5 +250,5 @@ def selected_tokens(selected: ArrayLike, mask: jax.Array) -> jax.Array:
 
 
 def _distance(log_ratio: jax.Array) -> jax.Array:
-    """|log_ratio| with the slope 0 at 0."""
+    """|log_ratio| with gradient 0 at 0."""
     return log_ratio * jax.lax.stop_gradient(jnp.sign(log_ratio))

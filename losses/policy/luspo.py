@@ -39,10 +39,10 @@ def luspo_loss(
     s_i = exp((1/n_i) sum_t m_it (logprobs - old_logprobs)_it),
     l_i = max(-A_i s_i, -A_i clip(s_i, 1 - clip_low, 1 + clip_high)) n_i,
     L = 1/N sum_i l_i, N the sequences of the mini-batch. arXiv 2602.05261 (v1),
-    equation 7, with the clip ranges of its section 5.1. The factor takes away the 1/n_i
-    of s_i's gradient: every token weighs the same, as its equation 8 says. Computed as
-    `sequence_sum_mean` of `gspo`, whose value and gradient are these; the optional
-    terms are reduced alike, so that they too grow with the length. Advantages:
+    equation 7, with the clip ranges of its section 5.1. The factor cancels the 1/n_i of
+    s_i's gradient: every token has the same weight, as in its equation 8. Computed as
+    `sequence_sum_mean` of `gspo`, which has this value and gradient; the optional terms
+    are reduced likewise, so that they too grow with the length. Advantages:
     `grpo_advantages`.
 
     Args:

@@ -1,4 +1,4 @@
-"""MaxRL: advantages that climb the likelihood of a right response."""
+"""MaxRL: advantages that approximate the likelihood gradient of a right response."""
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ def maxrl_advantages(
     """Rewards minus their group's mean, divided by that mean.
 
     A_i = (R_i - mean_g(R)) / (mean_g(R) + eps), 0 where mean_g(R) <= 0. MaxRL, arXiv
-    2602.02710 (v3), algorithm 1, which has no `eps`; SkyRL adds 1e-6, prime-rl nothing.
+    2602.02710 (v3), algorithm 1, which has no `eps`; SkyRL adds 1e-6, prime-rl none.
     For rewards of 0 and 1 and a group of n the gradient is that of sum_k=1^(n-1)
-    pass@k / k (theorem 5, read in a summary of the paper), the series of log p cut off:
-    between REINFORCE and the likelihood of a right response, a hard prompt weighing
-    about 1 / p. A right response among k right ones of n gets n / k - 1, a wrong one
-    -1. Rewards must not be negative.
+    pass@k / k (theorem 5, read in a summary of the paper), a truncated series of log p:
+    between REINFORCE and the likelihood of a right response, where a hard prompt has a
+    weight of about 1 / p. A right response among k right ones of n gets n / k - 1, a
+    wrong one -1. Rewards must not be negative.
 
     Args:
       rewards: [B] one per sequence, >= 0.

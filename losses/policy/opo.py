@@ -1,4 +1,4 @@
-"""OPO: the baseline of least variance."""
+"""OPO: the minimum-variance baseline."""
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,17 @@ def opo_advantages(
     num_groups: int,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """Rewards minus the mean of their group weighted by length.
+    """Rewards minus the length-weighted mean of their group.
 
     b_g = sum_{i in g} n_i R_i / sum_{i in g} n_i, A_i = R_i - b_g, n the length. OPO,
-    arXiv 2505.23585: the baseline of least variance where the squared norm of a
-    response's gradient grows with its length. verl's `opo` leaves a group of one its
-    raw reward; here it gets 0.
+    arXiv 2505.23585: the minimum-variance baseline if the squared norm of a response's
+    gradient is proportional to its length. verl's `opo` keeps the raw reward of a group
+    of one; here it gets 0.
 
     Args:
       rewards: [B] one per sequence.
       lengths: [B] tokens of each response, >= 0, integers or floats. Where all lengths
-        of a group are 0 its plain mean is the baseline.
+        of a group are 0, the baseline is its plain mean.
       group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
       num_groups: static.
       valid: [B] bool or 0/1; the others are left out and get 0.
@@ -48,7 +48,7 @@ def opo_advantages(
     stats = statistics(rewards, group_ids, num_groups, valid)
     lengths = _checks.constant("lengths", lengths)
     _checks.same_shape(1, rewards=stats.centred, lengths=lengths)
-    # The baseline's distance from the group's mean: 0 exactly where nothing differs.
+    # The baseline minus the group's mean: exactly 0 where all rewards are equal.
     ids, member, _ = stats.groups
     total = stats.groups.total(lengths)
     shift = stats.groups.total(lengths * stats.centred)

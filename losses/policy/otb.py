@@ -1,4 +1,4 @@
-"""OTB: for each token the baseline of least variance, from a group of responses."""
+"""OTB: a minimum-variance baseline for each token, from a group of responses."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ def sum_squared_probs(
 ) -> jax.Array:
     """The sum over the vocabulary of the squared probabilities.
 
-    sum_v p_v^2 = exp(logsumexp(2 z) - 2 logsumexp(z)), z the logits by the temperature:
-    1 where the policy is certain, 1/V where it knows nothing. For `otb_advantages`.
+    sum_v p_v^2 = exp(logsumexp(2 z) - 2 logsumexp(z)), z the logits over the
+    temperature: 1 where the policy is certain, 1/V where it is uniform. For
+    `otb_advantages`.
 
     Args:
       logits: [..., V]; a constant.
@@ -60,9 +61,9 @@ def otb_advantages(
     group that have a t-th token, W_it = sum_{j <= t} (1 - 2 p_ij + sum_v p_ijv^2): the
     squared norm of the gradient in the logits, summed from the first token on. OTB,
     arXiv 2602.07078 (read in verl's documentation and code of January 2026; equation
-    numbers not checked). Tokens are counted inside the mask, as in verl's variant for
-    several turns; masked tokens change nothing. With `weights` w each summand is
-    multiplied by w_ij^2. A group of one gets 0, where verl leaves it its return.
+    numbers not checked). Only tokens inside the mask are counted, as in verl's variant
+    for several turns; masked tokens change nothing. With `weights` w each summand is
+    multiplied by w_ij^2. A group of one gets 0, where verl keeps its return.
 
     Args:
       token_rewards: [B, T]; those outside the mask are ignored. An outcome:
@@ -73,7 +74,7 @@ def otb_advantages(
       mask: [B, T] bool or 0/1.
       num_groups: static.
       weights: [B, T] importance weights that the loss will multiply by; 1 if left out.
-      zero_tail: no baseline where a single response of the group is left: A = G there
+      zero_tail: no baseline where only one response of the group is left: A = G there
         instead of 0. verl's `handle_zero_tail`.
       valid: [B] bool or 0/1; the others are left out and get 0.
 
@@ -82,7 +83,7 @@ def otb_advantages(
       the group are equal.
 
     Raises:
-      ValueError: shapes differ, or `num_groups` is no size.
+      ValueError: shapes differ, or `num_groups` is not an integer >= 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -119,7 +120,7 @@ def otb_advantages(
         """[B] each: the n-th token of each response, where it has one."""
         stats = statistics(g, group_ids, num_groups, alive)
         ids, total = stats.groups.ids, stats.groups.total
-        # Tokens without a gradient weigh the same: their baseline is the mean.
+        # If no token has a gradient, all weights are equal: the baseline is the mean.
         w = jnp.where((total(w) == 0)[ids], 1.0, w)
         shift = total(w * stats.centred) / jnp.maximum(total(w), 1e-30)
         found = stats.centred - shift[ids]
@@ -127,7 +128,7 @@ def otb_advantages(
             found = jnp.where(stats.sizes[ids] == 1, g, found)
         return zero_masked(found, alive)
 
-    # The n-th token of each row into column n: the masked ones go behind.
+    # The n-th token of each row into column n; masked ones come last.
     order = jnp.argsort(~mask, axis=1, stable=True)
     columns = (jnp.take_along_axis(x, order, axis=1) for x in (returns, energy, mask))
     found = jax.vmap(less_baseline, in_axes=1, out_axes=1)(*columns)

@@ -17,14 +17,14 @@ def pass_at_k_advantages(
     eps: float | jax.Array = 1e-6,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """What the group's best reward would lose without each response.
+    """How much the group's best reward would drop without each response.
 
     A_i = max_j R_j - max_{j != i} R_j: the gap between the best and the second best for
     the best response, 0 for all others. Tang et al., arXiv 2503.19595 (read in a
     summary of the paper): the leave-one-out gradient of E max_k R, which is pass@k for
-    rewards of 0 and 1, k the size of the group. It is unbiased and sparse: of two right
-    responses neither gets anything. verl's `grpo_passk` divides by the group's standard
-    deviation + 1e-6, `scale=True`.
+    rewards of 0 and 1, k the size of the group. It is unbiased and sparse: if two
+    responses are right, all advantages are 0. verl's `grpo_passk` divides by the
+    group's standard deviation + 1e-6, `scale=True`.
 
     Args:
       rewards: [B] one per sequence.
@@ -61,6 +61,6 @@ def pass_at_k_advantages(
         squares = stats.groups.total(stats.centred**2)
         std = jnp.sqrt(squares / jnp.maximum(stats.sizes - 1.0, 1.0)) + eps
         gap = gap / jnp.where(squares == 0, 1.0, std)
-    # Not only the best: of a group with a nan all are nan.
+    # Of the whole group, not only its best: with one nan, all are nan.
     found = jnp.where(member & ~behind, gap[ids], 0.0)
     return jax.lax.stop_gradient(found)

@@ -59,13 +59,13 @@ def ppo_loss(
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.
       dual_clip: bound > 1 of the ratio where A < 0; None for none.
       ref_logprobs: [B, T] under the reference, a constant; needed for a KL term only.
-      kl_coef: weight of the KL term, >= 0; with a plain 0 the term is not computed.
-      kl_estimator: the value of the KL term, a name that `kl_penalty` knows; a ratio in
-        it is that to the old policy.
+      kl_coef: coefficient of the KL term, >= 0; for a plain 0 it is not computed.
+      kl_estimator: the value of the KL term, one of the names of `kl_penalty`; its
+        ratio, if any, is to the old policy.
       kl_gradient: likewise its gradient; the estimator's own if left out.
       entropy: [B, T] of the policy, for the metrics and the bonus.
-      entropy_coef: weight of the entropy bonus, finite; may be negative.
-      weights: [B, T] or [B] constants w that multiply the objective alone, such as a
+      entropy_coef: coefficient of the entropy bonus, finite; may be negative.
+      weights: [B, T] or [B] constants w that multiply only the objective, such as a
         rollout correction.
 
     Returns:

@@ -28,14 +28,14 @@ def reinforce_loss(
 ) -> tuple[jax.Array, Metrics]:
     """REINFORCE: the log-probability weighted by the advantage, averaged over tokens.
 
-    l = -A log pi, L = token_mean(w l), and the optional terms reduced alike. Williams
-    1992. There is no ratio: one update per rollout. Advantages: any,
-    such as `discounted_returns` minus a baseline. The value is no measure of progress,
-    only the gradient matters; at ratio 1 it is that of `ppo_loss`.
+    l = -A log pi, L = token_mean(w l), plus the optional terms, reduced likewise.
+    Williams 1992. It has no ratio: one update per rollout. Advantages: any, such as
+    `discounted_returns` minus a baseline. The value does not measure progress; at ratio
+    1 the gradient is that of `ppo_loss`.
 
     Args:
       logprobs, mask: [B, T], as in `ppo_loss`.
-      old_logprobs: [B, T], for the metrics alone.
+      old_logprobs: [B, T], for the metrics only.
       advantages: [B] or [B, T]; a constant.
       counts: `batch_counts` of the whole mini-batch.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:

@@ -18,15 +18,14 @@ def reinforce_pp_advantages(
     ddof: int = 1,
     eps: float | jax.Array = 1e-8,
 ) -> jax.Array:
-    """Returns from each token on, whitened over all tokens of the batch.
+    """Reward-to-go of each token, whitened over all tokens of the batch.
 
     G_t = r_t + gamma G_{t'}, t' the next unmasked token; A = (G - mean(G)) /
     sqrt(var(G) + eps) over all unmasked tokens. REINFORCE++, arXiv 2501.03262; r_t
     holds the outcome on the last token and the KL penalty on every one, see
-    `kl_in_reward`. Long responses weigh more in the statistics, and in a batch of good
-    responses some advantages are negative. A masked token inside a
-    response is stepped over; verl reset the return there until August 2026. OpenRLHF
-    divides by n, `ddof=0`.
+    `kl_in_reward`. Long responses count more in the statistics, and in a batch of good
+    responses some advantages are negative. A masked token inside a response is skipped;
+    verl reset the return there until August 2026. OpenRLHF divides by n, `ddof=0`.
 
     Args:
       token_rewards: [B, T]; those outside the mask are ignored.
@@ -71,13 +70,13 @@ def reinforce_pp_baseline_advantages(
     eps) over all unmasked tokens. REINFORCE++-baseline, arXiv 2501.03262. Since
     responses of a group differ in length, the mean over tokens is not 0, and a group
     without signal gets -mean(C) / sqrt(var(C) + eps), as in verl and OpenRLHF. verl
-    divides by n - 1 and leaves a group of one its raw reward, where here C is 0;
+    divides by n - 1 and keeps the raw reward of a group of one, where C is 0 here;
     OpenRLHF divides by n. The KL is a term of the loss (`kl_penalty`, k2).
 
     Args:
       rewards: [B] one per sequence.
       group_ids: [B] int in [0, num_groups); a sequence with any other id gets 0.
-      mask: [B, T] bool or 0/1; a fully masked row counts nowhere, not even in its
+      mask: [B, T] bool or 0/1; a fully masked row is not counted, not even in its
         group's mean.
       num_groups: static.
       ddof: 1 divides the sum of squares by n - 1, 0 by n.

@@ -13,18 +13,18 @@ def remax_advantages(
     """Rewards minus the reward of the greedy response to the same prompt.
 
     A_i = R(y_i) - R(y_greedy). ReMax, arXiv 2310.10505: one more response per prompt,
-    at temperature 0, which is scored and not trained on. verl's `remax` sums token
-    rewards with their KL penalties from each token on and takes the score alone as the
+    at temperature 0, which is scored but not trained on. verl's `remax` takes the
+    reward-to-go of token rewards with their KL penalties, and only the score as the
     baseline: `discounted_returns(token_rewards, mask) - greedy_rewards[:, None]`.
 
     Args:
       rewards: [B] one per sequence.
       greedy_rewards: [B] of the greedy response to the same prompt. With several
         samples per prompt: `greedy_rewards[group_ids]`.
-      valid: [B] bool or 0/1; the others get 0, as where either grade failed.
+      valid: [B] bool or 0/1; the others get 0, for example if either grade failed.
 
     Returns:
-      [B] float32 constants; exactly 0 where the sample is worth the greedy response.
+      [B] float32 constants; exactly 0 where both rewards are equal.
 
     Raises:
       ValueError: shapes differ.

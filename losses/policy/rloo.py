@@ -28,14 +28,15 @@ def rloo_loss(
 ) -> tuple[jax.Array, Metrics]:
     """RLOO: REINFORCE with a whole response as one action.
 
-    l = -A log pi, L = 1/N sum_it m_it w_it l_it, N the sequences of the mini-batch, and
-    the optional terms reduced alike. arXiv 2402.14740. Advantages: `rloo_advantages` of
-    rewards that hold the KL (`kl_in_reward`); with `remax_advantages` or
-    `opo_advantages` it is the loss of ReMax, arXiv 2310.10505, or OPO.
+    l = -A log pi, L = 1/N sum_it m_it w_it l_it, N the sequences of the mini-batch,
+    plus the optional terms, reduced likewise. arXiv 2402.14740. Advantages:
+    `rloo_advantages` of rewards that include the KL (`kl_in_reward`); with
+    `remax_advantages` or `opo_advantages` it is the loss of ReMax, arXiv 2310.10505, or
+    OPO.
 
     Args:
       logprobs, mask: [B, T], as in `ppo_loss`.
-      old_logprobs: [B, T], for the metrics alone.
+      old_logprobs: [B, T], for the metrics only.
       advantages: [B] or [B, T]; a constant.
       counts: `batch_counts` of the whole mini-batch.
       ref_logprobs, kl_coef, kl_estimator, kl_gradient, entropy, entropy_coef, weights:

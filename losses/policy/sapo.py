@@ -30,8 +30,8 @@ def sapo(
     rho = exp(logprobs - old_logprobs), tau = tau_positive where A > 0, else
     tau_negative, l = -A (4 / tau) sigmoid(tau (rho - 1)). arXiv 2511.20347. The
     gradient is -A rho w with w = 4 p (1 - p), p = sigmoid(tau (rho - 1)): 1 at ratio 1,
-    smaller on both sides. At ratio 1 the value is -2 A / tau and not -A: it does not
-    compare with PPO's. The paper's reduction is `sequence_mean`.
+    smaller on both sides. At ratio 1 the value is -2 A / tau and not -A: it is not
+    comparable with PPO's. The paper's reduction is `sequence_mean`.
 
     Public libraries: verl and TRL compute the same.
 
@@ -84,9 +84,9 @@ def sapo_loss(
     """SAPO: a smooth gate in place of the clip, averaged over sequences.
 
     rho = exp(logprobs - old_logprobs), tau = tau_positive where A > 0, else
-    tau_negative, l = -A (4 / tau) sigmoid(tau (rho - 1)), L = sequence_mean(w l), and
-    the optional terms reduced alike. arXiv 2511.20347: tau 1.0 and 1.05, no KL. Every
-    token keeps a gradient, of a bounded size. Advantages: `grpo_advantages`.
+    tau_negative, l = -A (4 / tau) sigmoid(tau (rho - 1)), L = sequence_mean(w l), plus
+    the optional terms, reduced likewise. arXiv 2511.20347: tau 1.0 and 1.05, no KL.
+    Every token keeps a gradient of bounded size. Advantages: `grpo_advantages`.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
@@ -132,7 +132,7 @@ def sapo_loss(
 
 def _sigmoid_gate(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """p = sigmoid(z) and 4 p (1 - p), which is 1 at z = 0."""
-    # The smaller of p and 1 - p keeps its digits, and with it the slope p (1 - p).
+    # The smaller of p and 1 - p keeps its digits, and so does the slope p (1 - p).
     small = jax.nn.sigmoid(jnp.where(z > 0, -z, z))
     return jnp.where(z > 0, 1.0 - small, small), 4.0 * small * (1.0 - small)
 

@@ -46,20 +46,20 @@ def vapo_loss(
 
     rho = exp(logprobs - old_logprobs),
     l = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)),
-    L = token_mean(w l) + positive_coef L_NLL, and the optional terms reduced alike;
-    L_NLL = -(sum over correct sequences of logprobs) / (their tokens), 0 without one.
-    arXiv 2504.05118. Advantages: `gae` with `length_adaptive_lambda` for the policy and
-    lambda 1 for the critic's targets; `value_loss` for the critic. The survey
-    arXiv 2505.00551 prints L_NLL with the other sign.
+    L = token_mean(w l) + positive_coef L_NLL, plus the optional terms, reduced
+    likewise; L_NLL = -(sum over correct sequences of logprobs) / (their tokens), 0
+    without one. arXiv 2504.05118. Advantages: `gae` with `length_adaptive_lambda` for
+    the policy and lambda 1 for the critic's targets; `value_loss` for the critic. The
+    survey arXiv 2505.00551 prints L_NLL with the opposite sign.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`.
       advantages: [B] or [B, T]; a constant.
       counts: `batch_counts` of the whole mini-batch.
-      correct: [B] bool or 0/1, the sequences to be imitated.
+      correct: [B] bool or 0/1, the sequences to imitate.
       positive_counts: `batch_counts(mask & correct[:, None])` of the whole mini-batch:
         the tokens of its correct sequences.
-      positive_coef: weight of L_NLL, >= 0; with a plain 0 it is not computed.
+      positive_coef: coefficient of L_NLL, >= 0; for a plain 0 it is not computed.
       clip_low: the ratio is clipped below at 1 - clip_low; >= 0.
       clip_high: the ratio is clipped above at 1 + clip_high; >= 0.
       dual_clip: bound > 1 of the ratio where A < 0; None for none.
@@ -68,7 +68,7 @@ def vapo_loss(
 
     Returns:
       The scalar and the metrics, as `ppo_loss`, and `positive_nll` over the tokens of
-      correct sequences, unless its weight is 0.
+      correct sequences, unless its coefficient is 0.
 
     Raises:
       ValueError: as `ppo_loss`.
@@ -117,8 +117,8 @@ def length_adaptive_lambda(
 
     lam_i = 1 - 1 / (alpha l_i), clipped to [0, 1]: the weights of the temporal
     differences, 1 / (1 - lam), sum to alpha l. VAPO, arXiv 2504.05118, for the policy's
-    advantages; the critic's targets keep lambda 1. The paper leaves lengths below
-    1 / alpha = 20 tokens open, where the formula is negative: here they get 0.
+    advantages; the critic's targets keep lambda 1. Below 1 / alpha = 20 tokens the
+    formula is negative, which the paper does not discuss: here they get 0.
 
     Args:
       lengths: tokens of each response, any shape; [B] for `gae`. Integers or floats; 0
@@ -126,7 +126,7 @@ def length_adaptive_lambda(
       alpha: finite and > 0.
 
     Returns:
-      float32 constants in [0, 1], the shape of `lengths`, rising with the length.
+      float32 constants in [0, 1], the shape of `lengths`, increasing with the length.
 
     Raises:
       ValueError: `alpha` <= 0.
@@ -139,5 +139,5 @@ def length_adaptive_lambda(
     """
     _checks.number("alpha", alpha, above=0)
     horizon = alpha * _checks.constant("lengths", lengths)
-    # Cut before the division: from a horizon of 1 down lambda is 0.
+    # Clip before the division: for a horizon of at most 1, lambda is 0.
     return jax.lax.stop_gradient(1.0 - 1.0 / jnp.maximum(horizon, 1.0))

@@ -37,7 +37,8 @@ def vespo(
 
     W_i = prod_t (pi / mu)_it, phi(W) = W^c1 exp(c2 (1 - W)), l_it = -sg(phi(W_i)) A_it
     logprobs_it. arXiv 2602.10693 (v3), appendix I and the kernel of section 3: phi(1) =
-    1, it falls on both sides and is no mean over the length. log W is bounded to +-20.
+    1, it decreases on both sides, and W is not normalised by length. log W is clipped
+    to +-20.
 
     Args:
       logprobs, old_logprobs, advantages, mask, kernel_positive, kernel_negative: as in
@@ -84,10 +85,10 @@ def vespo_loss(
     """VESPO: REINFORCE weighted by a kernel of the response's ratio, over tokens.
 
     W_i = prod_t (pi / mu)_it, phi(W) = W^c1 exp(c2 (1 - W)),
-    l_it = -sg(phi(W_i)) A_it logprobs_it, L = token_mean(w l), and the optional terms
-    reduced alike. arXiv 2602.10693 (v3), appendix I, with (c1, c2) of section 4.1:
+    l_it = -sg(phi(W_i)) A_it logprobs_it, L = token_mean(w l), plus the optional terms,
+    reduced likewise. arXiv 2602.10693 (v3), appendix I, with (c1, c2) of section 4.1:
     (2, 3) where A >= 0, (3, 2) where A < 0. The paper leaves the mean open; that over
-    tokens is TRL's (July 2026). Every response keeps a gradient of a bounded size.
+    tokens is TRL's (July 2026). Every response keeps a gradient of bounded size.
     Advantages: `grpo_advantages`.
 
     Args:
@@ -102,7 +103,7 @@ def vespo_loss(
         the optional terms, see `ppo_loss`.
 
     Returns:
-      The scalar and the metrics, as `ppo_loss`, all with mu in the old policy's place;
+      The scalar and the metrics, as `ppo_loss`, all with mu in place of the old policy;
       the clip fractions are 0, as nothing is clipped. And `phi`, the weight of a token.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What losses on pairs share: checks, what is valid, the mean over the mini-batch."""
+"""Shared by the losses on pairs: checks, valid rows, the mean over the mini-batch."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ def read_pairs(
     *,
     names: tuple[str, str] = ("policy_chosen", "policy_rejected"),
 ) -> Pairs:
-    """Checks two arrays [B] and zeroes what is not valid."""
+    """Checks two arrays [B] and zeroes the rows that are not valid."""
     good = _checks.floating(names[0], chosen)
     bad = _checks.floating(names[1], rejected)
     _checks.same_shape(1, **{names[0]: good, names[1]: bad})
@@ -49,7 +49,7 @@ def minus_reference(
 def per_token(
     pairs: Pairs, chosen_lengths: ArrayLike, rejected_lengths: ArrayLike
 ) -> Pairs:
-    """Divided by the responses' lengths; a response of no tokens has 0."""
+    """Divided by the responses' lengths; a response without tokens has 0."""
     return pairs._replace(
         chosen=divide("chosen_lengths", pairs.chosen, chosen_lengths, pairs.valid),
         rejected=divide(
@@ -70,7 +70,7 @@ def logistic(
     beta: float | jax.Array,
     label_smoothing: float | jax.Array = 0.0,
 ) -> tuple[jax.Array, Metrics]:
-    """DPO's loss of two implicit rewards, beta times what `pairs` holds."""
+    """DPO's loss of two implicit rewards, beta times those of `pairs`."""
     good, bad = beta * pairs.chosen, beta * pairs.rejected
     # log_sigmoid is finite at any argument; log(sigmoid(x)) is not.
     right = (1.0 - label_smoothing) * jax.nn.log_sigmoid(good - bad)
@@ -81,7 +81,7 @@ def logistic(
 def mean(
     losses: jax.Array, pairs: Pairs, rewards: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, Metrics]:
-    """What this part adds to the mean over all pairs, and the metrics of its pairs."""
+    """This part's contribution to the mean over all pairs, and its pairs' metrics."""
     good, bad = (jax.lax.stop_gradient(x) for x in rewards)
     values = {
         "chosen_reward": good,
@@ -102,9 +102,9 @@ def denominator(
 ) -> jax.Array:
     """The rows of the whole mini-batch, at least 1.
 
-    Without a count the rows at hand are the mini-batch, all of them. A mask says that
-    they are not, so it must come with the count: whoever fills micro-batches up to a
-    static size cannot forget it.
+    Without a count all rows given are the mini-batch. A mask says that they are not, so
+    it must come with the count: a caller that pads micro-batches to a static size
+    cannot forget it.
     """
     if count is None:
         if mask is not None:

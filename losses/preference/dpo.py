@@ -1,8 +1,8 @@
 """DPO and its variants: robust to wrong labels, normalised by length, with an NLL term.
 
 D = (log pi(w) - log ref(w)) - (log pi(l) - log ref(l)) for a chosen response w and a
-rejected one l. Each function returns the mean over pairs with its metrics; where the
-rows are a part of a mini-batch, `num_pairs` is the number of pairs of the whole.
+rejected one l. Each function returns the mean over pairs with its metrics; if the rows
+are part of a mini-batch, `num_pairs` is the number of pairs in all of it.
 """
 
 import jax
@@ -38,14 +38,13 @@ def dpo_loss(
       ref_chosen: [B] under the reference; a constant.
       ref_rejected: [B] likewise.
       beta: > 0; the paper's 0.1.
-      label_smoothing: fraction e of pairs taken to be labelled wrongly, in [0, 0.5).
+      label_smoothing: assumed fraction e of wrongly labelled pairs, in [0, 0.5).
       valid: [B] bool or 0/1, False on rows that are not pairs; needs `num_pairs`.
       num_pairs: pairs of the whole mini-batch, `count_pairs` of it. Left out, these
         rows are the whole mini-batch.
 
     Returns:
-      The scalar (what this part adds to the mean) and (total, count) pairs over the
-      valid
+      The scalar (what this part adds to the mean) and (total, count) pairs over valid
       rows: `chosen_reward` and `rejected_reward`, beta (log pi - log ref); `margin`,
       their difference; `accuracy`, [margin > 0].
 
@@ -80,7 +79,7 @@ def robust_dpo_loss(
     valid: ArrayLike | None = None,
     num_pairs: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Robust DPO: DPO's loss without the bias that wrong labels give it.
+    """Robust DPO: DPO's loss without the bias of wrong labels.
 
     L = mean[(-(1 - e) log sigmoid(beta D) + e log sigmoid(-beta D)) / (1 - 2e)].
     arXiv 2403.00409: if a fraction e of the labels is flipped, its expectation is the
@@ -131,7 +130,7 @@ def length_normalised_dpo_loss(
     valid: ArrayLike | None = None,
     num_pairs: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """DPO on log-ratios per token, so that a long response does not weigh more.
+    """DPO on log-ratios per token, so that long responses do not count more.
 
     L = mean[-log sigmoid(beta (d_w / |w| - d_l / |l|))], d = log pi - log ref. Tulu 3,
     arXiv 2411.15124, equation 6. The same as `dpo_loss` of `average_logprobs`.
@@ -143,7 +142,7 @@ def length_normalised_dpo_loss(
       ref_rejected: [B] likewise.
       chosen_lengths: [B] tokens |w| of the chosen responses.
       rejected_lengths: [B] tokens |l| of the rejected ones.
-      beta: > 0; Tulu 3's 5, fifty times DPO's, for the difference is one per token.
+      beta: > 0; Tulu 3's 5, fifty times DPO's, since the difference is per token.
       valid: [B] bool or 0/1; needs `num_pairs`.
       num_pairs: pairs of the whole mini-batch; these rows if left out.
 
@@ -183,8 +182,9 @@ def irpo_loss(
     """IRPO: DPO and the likelihood of the chosen response.
 
     L = mean[-log sigmoid(beta D) - alpha log pi(w) / |w|]. arXiv 2404.19733, equation
-    1: iterated with the policy of the round before as the reference. DPO alone lowers
-    the likelihood of both responses; the second term holds that of the chosen one.
+    1: iterated, with the policy of the previous round as the reference. DPO alone
+    lowers the likelihood of both responses; the second term keeps up that of the chosen
+    one.
 
     Args:
       policy_chosen: [B] `sequence_logprobs`, sums, under the policy.
@@ -193,13 +193,13 @@ def irpo_loss(
       ref_rejected: [B] likewise.
       chosen_lengths: [B] tokens |w| of the chosen responses.
       beta: > 0; the paper's 0.1.
-      alpha: weight of the second term, >= 0; the paper's 1.
+      alpha: coefficient of the second term, >= 0; the paper's 1.
       valid: [B] bool or 0/1; needs `num_pairs`.
       num_pairs: pairs of the whole mini-batch; these rows if left out.
 
     Returns:
-      The scalar and the metrics, as `dpo_loss`, and `nll`, that of the chosen responses
-      a token.
+      The scalar and the metrics, as `dpo_loss`, and `nll`, per token of the chosen
+      responses.
 
     Raises:
       ValueError: as `dpo_loss`, or `alpha` < 0.

@@ -22,8 +22,8 @@ def hinge_loss(
     """Hinge loss of the difference of implicit rewards: RSO, after SLiC.
 
     L = mean[max(0, 1 - beta D)]. RSO, arXiv 2309.06657; SLiC-HF, arXiv 2305.10425, has
-    no reference (give zeros). Pairs with beta D >= 1 have no gradient; at beta D = 1
-    the slope is 0, not the half that `jnp.maximum` gives.
+    no reference (pass zeros). Pairs with beta D >= 1 have no gradient; at beta D = 1 it
+    is 0, not half the slope as with `jnp.maximum`.
 
     Args:
       policy_chosen: [B] `sequence_logprobs` under the policy.

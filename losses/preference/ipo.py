@@ -22,9 +22,9 @@ def ipo_loss(
     """IPO: squared distance of the log-ratio difference from a fixed margin.
 
     L = mean[(D - 1/(2 beta))^2]. arXiv 2310.12036, equation 17, beta its tau. Where DPO
-    drives D to infinity on a pair that is always labelled alike, IPO stops at the
+    drives D to infinity on a pair that always has the same label, IPO stops at the
     margin. OpenRLHF takes sums (`sequence_logprobs`), as here; TRL takes token means:
-    pass `average_logprobs` for that, and beta means something else.
+    pass `average_logprobs` for that, which changes the meaning of beta.
 
     Args:
       policy_chosen: [B] `sequence_logprobs` (or `average_logprobs`) under the policy.

@@ -1,4 +1,4 @@
-"""NCA on pairs: both implicit rewards held near 0, the chosen one pulled up."""
+"""NCA on pairs: keeps both implicit rewards near 0 and raises the chosen one."""
 
 import jax
 from jax.typing import ArrayLike
@@ -18,12 +18,12 @@ def nca_loss(
     valid: ArrayLike | None = None,
     num_pairs: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """NCA for pairs: each implicit reward is held near 0, the chosen one pulled up.
+    """NCA for pairs: keeps both implicit rewards near 0 and raises the chosen one.
 
     L = mean[-log sigmoid(r_w) - log sigmoid(-r_w) / 2 - log sigmoid(-r_l) / 2], r =
     beta (log pi - log ref). arXiv 2402.05369. DPO fixes only the difference and lets
-    both likelihoods fall; here the reward of the chosen response has a minimum of its
-    own, at log 2.
+    both likelihoods fall; here the term of the chosen response has its own minimum, at
+    a reward of log 2.
 
     Args:
       policy_chosen: [B] `sequence_logprobs` under the policy.

@@ -10,8 +10,8 @@ from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import Metrics, metric_total, zero_masked
 from jaxrl_reason.losses.preference import _pairs
 
-# Nearest to 0 that an average log-prob may come before its odds are taken: there
-# 1 - exp(a) still has its digits, and the log-odds are 13.8.
+# Upper bound of an average log-prob before its odds are taken: there 1 - exp(a) still
+# has its digits, and the log-odds are 13.8.
 _HIGHEST_AVERAGE = -1e-6
 
 
@@ -36,9 +36,9 @@ def orpo_loss(
     Args:
       policy_chosen: [B] `sequence_logprobs`, sums, of the chosen responses.
       policy_rejected: [B] likewise, of the rejected ones.
-      chosen_lengths: [B] tokens; ones if the log-probs are averages already.
+      chosen_lengths: [B] tokens; ones if the log-probs are already averages.
       rejected_lengths: [B] tokens.
-      lam: weight of the penalty, >= 0; the paper's 0.1.
+      lam: coefficient of the penalty, >= 0; the paper's 0.1.
       valid: [B] bool or 0/1; needs `num_pairs`.
       num_pairs: pairs of the whole mini-batch; these rows if left out.
 
@@ -77,8 +77,8 @@ def orpo_loss(
 def _log_odds(average: jax.Array) -> jax.Array:
     """log(p / (1 - p)) of p = exp(average), the average clipped below 0."""
     a = jnp.where(average > _HIGHEST_AVERAGE, _HIGHEST_AVERAGE, average)
-    # Two forms of log(1 - exp(a)), each where it keeps its digits and each on
-    # arguments of its own, so that no inf enters a gradient.
+    # Two forms of log(1 - exp(a)), each where it keeps its digits and each on its own
+    # arguments, so that no inf enters a gradient.
     near = a > -math.log(2.0)
     close = jnp.log(-jnp.expm1(jnp.where(near, a, -1.0)))
     far = jnp.log1p(-jnp.exp(jnp.where(near, -1.0, a)))

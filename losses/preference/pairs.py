@@ -1,4 +1,4 @@
-"""What the losses on pairs take: log-probs of responses and the number of pairs."""
+"""The inputs of losses on pairs: log-probs of responses and the number of pairs."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from jaxrl_reason.losses._math import zero_masked
 def sequence_logprobs(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
     """Log-probability of each response: the sum over its tokens.
 
-    log pi(y | x) = sum_t m_t log pi(y_t | x, y_<t). DPO, arXiv 2305.18290, means this
-    sum, the end token included.
+    log pi(y | x) = sum_t m_t log pi(y_t | x, y_<t). DPO, arXiv 2305.18290, uses this
+    sum, including the end token.
 
     Args:
       logprobs: [B, T] of the policy or of the reference.
@@ -20,7 +20,7 @@ def sequence_logprobs(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
 
     Returns:
       [B] float32, differentiable; 0 for a row without tokens, which is not a response:
-      leave it out with `valid`.
+      exclude it with `valid`.
 
     Raises:
       ValueError: shapes differ, or `logprobs` is not an array of floats.
@@ -38,9 +38,9 @@ def sequence_logprobs(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
 def average_logprobs(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
     """Mean log-probability of each response's tokens.
 
-    sum_t m_t log pi_t / sum_t m_t. What SimPO, ORPO and length-normalised DPO compare,
-    and what TRL hands to IPO. With it in place of `sequence_logprobs`, beta has another
-    meaning.
+    sum_t m_t log pi_t / sum_t m_t. SimPO, ORPO and length-normalised DPO compare these,
+    and TRL passes them to IPO. In place of `sequence_logprobs` they change the meaning
+    of beta.
 
     Args:
       logprobs: [B, T] of the policy or of the reference.
@@ -75,7 +75,7 @@ def count_pairs(valid: ArrayLike) -> jax.Array:
       An int32 scalar.
 
     Raises:
-      ValueError: `valid` has not one axis.
+      ValueError: `valid` does not have exactly one axis.
 
     Example:
       >>> import jax.numpy as jnp

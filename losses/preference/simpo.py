@@ -19,7 +19,7 @@ def simpo_loss(
     valid: ArrayLike | None = None,
     num_pairs: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """SimPO: the average log-prob is the reward, with a margin to be won by.
+    """SimPO: the average log-prob is the reward, with a target margin.
 
     L = mean[-log sigmoid(beta log pi(w)/|w| - beta log pi(l)/|l| - gamma)]. SimPO,
     arXiv 2405.14734, equation 6. TRL and the paper's code set gamma as a fraction of
@@ -28,7 +28,7 @@ def simpo_loss(
     Args:
       policy_chosen: [B] `sequence_logprobs`, sums, of the chosen responses.
       policy_rejected: [B] likewise, of the rejected ones.
-      chosen_lengths: [B] tokens |w|; ones if the log-probs are averages already.
+      chosen_lengths: [B] tokens |w|; ones if the log-probs are already averages.
       rejected_lengths: [B] tokens |l|.
       beta: > 0; the paper's code 2.5.
       gamma: target margin, >= 0; 0.55 beta = 1.375.
@@ -37,8 +37,7 @@ def simpo_loss(
         rows are the whole mini-batch.
 
     Returns:
-      The scalar (what this part adds to the mean) and (total, count) pairs over the
-      valid
+      The scalar (what this part adds to the mean) and (total, count) pairs over valid
       rows: `chosen_reward` and `rejected_reward`, beta times the average log-prob;
       `margin`, their difference without gamma; `accuracy`, [margin > 0].
 

@@ -1,1 +1,1 @@
-"""Rewards and losses of the steps and tokens of a response."""
+"""Process rewards: rewards and losses for the steps and tokens of a response."""

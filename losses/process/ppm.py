@@ -22,17 +22,17 @@ def pairwise_ranking_loss(
     L = mean over steps of -(1 / (|W| |L|)) sum_{w, l} log sigmoid(r_w - r_l).
     rStar-Math, arXiv 2501.04519, equation 4: per step the two candidates of highest Q
     that lead to a right answer, and the two of lowest Q that lead to a wrong one. With
-    fewer candidates the factor is that of those which exist; a step that lacks one side
-    counts nowhere.
+    fewer candidates the factor counts those that exist; a step without candidates on
+    one side is not counted.
 
     Args:
       chosen_scores: [S, W] scores of the good candidates of S steps, tanh outputs in
         the paper; or [W] for one step.
       rejected_scores: [S, L] of the bad ones; or [L].
-      chosen_mask: [S, W] (or [W]) bool or 0/1, False on empty places; needs
+      chosen_mask: [S, W] (or [W]) bool or 0/1, False on padding; needs
         `num_steps`.
       rejected_mask: [S, L] (or [L]), likewise.
-      num_steps: steps with a pair in the whole mini-batch, `count_steps` of it. Left
+      num_steps: steps with a pair in the whole mini-batch, `count_steps` of it. If left
         out, these steps are the whole mini-batch.
 
     Returns:
@@ -85,7 +85,7 @@ def count_steps(chosen_mask: ArrayLike, rejected_mask: ArrayLike) -> jax.Array:
       An int32 scalar.
 
     Raises:
-      ValueError: the masks do not have one number of steps.
+      ValueError: the masks differ in their number of steps.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,7 +104,7 @@ def _step_mask(name: str, scores: jax.Array, mask: ArrayLike | None) -> jax.Arra
 
 
 def _step_pairs(good: jax.Array, bad: jax.Array) -> jax.Array:
-    """Two masks -> [S, W, L] bool, which pairs there are."""
+    """Two masks -> [S, W, L] bool, True on pairs that exist."""
     if good.ndim not in (1, 2) or good.shape[:-1] != bad.shape[:-1]:
         raise ValueError(
             "chosen and rejected must have shapes [S, W] and [S, L], or [W] and [L], "

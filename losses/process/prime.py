@@ -1,4 +1,4 @@
-"""PRIME: process rewards implied by a language model trained on outcomes alone."""
+"""PRIME: process rewards implied by a language model trained only on outcomes."""
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,11 @@ def implicit_process_rewards(
     *,
     beta: float | jax.Array = 0.05,
 ) -> jax.Array:
-    """The reward of each token that a model trained on outcomes implies.
+    """The reward of each token implied by a model trained on outcomes.
 
     r_t = beta (log phi(y_t) - log ref(y_t)). Implicit process rewards, arXiv
-    2412.01981; PRIME, arXiv 2502.01456, beta 0.05. phi is a language model that begins
-    as the policy and is trained by `implicit_prm_loss`.
+    2412.01981; PRIME, arXiv 2502.01456, beta 0.05. phi is a language model that is
+    initialised from the policy and trained by `implicit_prm_loss`.
 
     Args:
       logprobs: [B, T] of phi; differentiable, for its own loss.
@@ -67,11 +67,11 @@ def implicit_prm_loss(
     *,
     beta: float | jax.Array = 0.05,
 ) -> tuple[jax.Array, Metrics]:
-    """What trains the implicit process reward: its sum must predict the outcome.
+    """Loss of the implicit process reward model: its sum must predict the outcome.
 
     L = mean_i[-y_i log sigmoid(s_i) - (1 - y_i) log sigmoid(-s_i)], s_i = sum_t m_it
     r_it. PRIME, arXiv 2502.01456. Rows whose outcome is not known (the
-    grader failed, the response was truncated) are left out by masking them whole.
+    grader failed, the response was truncated) are excluded by masking them fully.
 
     Args:
       logprobs: [B, T] of phi, the model being trained.
@@ -125,7 +125,7 @@ def prime_advantages(
     outcome_coef: float | jax.Array = 1.0,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """PRIME: returns of token rewards and the outcome, both minus the others' mean.
+    """PRIME: token reward-to-go plus outcome, each minus the others' mean.
 
     A_t = c_p sum_{s >= t} gamma^(s-t) (r_s - mean_{j != i} rbar_j) + c_o (o_i -
     mean_{j != i} o_j), rbar_j the mean token reward of response j, over the other
@@ -142,8 +142,8 @@ def prime_advantages(
       gamma: discount from one unmasked token to the next, in [0, 1].
       process_coef: c_p, finite.
       outcome_coef: c_o, finite.
-      valid: [B] bool or 0/1; the others are left out of the means and get 0. All rows
-        that have tokens are valid if left out.
+      valid: [B] bool or 0/1; the others are left out of the means and get 0. By default
+        all rows that have tokens are valid.
 
     Returns:
       [B, T] float32 constants, zero outside the mask and in groups of one, which have
@@ -187,7 +187,7 @@ def prime_advantages(
 
 
 def _mean_of_others(x: jax.Array, groups: Groups) -> tuple[jax.Array, jax.Array]:
-    """Mean over the other members of one's group, and who has others: [B], [B]."""
+    """Mean over the other members of each row's group, and which rows have any."""
     sizes = groups.total(jnp.ones_like(x))
     others = sizes[groups.ids] - 1
     total = groups.total(x)[groups.ids] - x

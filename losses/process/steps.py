@@ -1,14 +1,14 @@
-"""Credit for the steps of a response from an explicit process reward model.
+"""Rewards and advantages of steps, scored by an explicit process reward model.
 
 S steps per response: `step_scores` [B, S], the index of each step's last token
-`step_ends` [B, S], and `step_mask` [B, S], True on steps that exist. Rows need not have
-equally many. A step belongs to the tokens up to its end:
+`step_ends` [B, S], and `step_mask` [B, S], True on steps that exist. Rows may differ in
+their number of steps. A step belongs to the tokens up to its end:
 
-- an end on a masked token (a tool's output) stands for the last unmasked token before
-  it; a step with no unmasked token at or before its end is left out;
-- a negative end is no step; one beyond the row stands for its last token.
+- an end on a masked token (a tool's output) refers to the last unmasked token before
+it; a step with no unmasked token at or before its end is left out;
+- a negative end is no step; one beyond the row refers to its last token.
 
-What the arrays hold under the masks does not matter.
+What the arrays hold where the masks are 0 does not matter.
 """
 
 import jax
@@ -27,7 +27,7 @@ def rewards_at_steps(
 
     r_t = sum of p_j over the steps j with e_j = t. Token rewards for
     `discounted_returns` or `gae`: the usual use of a process reward model (Let's Verify
-    Step by Step, arXiv 2305.20050). Their sum pays for more steps; `step_score_gains`
+    Step by Step, arXiv 2305.20050). Their sum rewards more steps; `step_score_gains`
     and `min_future_step_scores` do not. Add the outcome with `rewards_at_end`.
 
     Args:
@@ -37,7 +37,7 @@ def rewards_at_steps(
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
 
     Returns:
-      [B, T] float32 constants, zero outside the mask; scores that meet add up.
+      [B, T] float32 constants, zero outside the mask; scores on the same token add up.
 
     Raises:
       ValueError: shapes differ, or `step_ends` are not integers.
@@ -54,15 +54,15 @@ def rewards_at_steps(
 
 
 def step_score_gains(step_scores: ArrayLike, step_mask: ArrayLike) -> jax.Array:
-    """What each step adds to the score of the one before.
+    """The difference of each step's score from that of the previous step.
 
     d_j = p_j - p_{j-1}, p_0 = 0. Potential-based shaping (Ng, Harada and Russell 1999):
     the gains of all steps sum to the last score, however many there are, so that idle
-    steps earn nothing. Hand them to `rewards_at_steps`.
+    steps get no reward. Pass them to `rewards_at_steps`.
 
     Args:
       step_scores: [B, S], steps in their order.
-      step_mask: [B, S] bool or 0/1; other steps are stepped over.
+      step_mask: [B, S] bool or 0/1; other steps are skipped.
 
     Returns:
       [B, S] float32 constants, zero outside the mask.
@@ -91,12 +91,13 @@ def step_score_gains(step_scores: ArrayLike, step_mask: ArrayLike) -> jax.Array:
 def min_future_step_scores(
     step_scores: ArrayLike, step_ends: ArrayLike, step_mask: ArrayLike, mask: ArrayLike
 ) -> jax.Array:
-    """The lowest score among the steps that are still to end.
+    """The lowest score among the current and later steps.
 
     G_t = min of p_j over the steps j with e_j >= t, 0 after the last. PURE,
     arXiv 2504.15275: a response is worth as much as its worst step, and good steps
-    cannot make up for it. PURE's own code reaches the minimum by weights softmin(p) of
-    the scores as token rewards, and so gives about 0 to the steps after the worst one.
+    cannot make up for it. PURE's own code approximates the minimum by token rewards,
+    the scores weighted by softmin(p), and so gives about 0 to the steps after the worst
+    one.
 
     Args:
       step_scores: [B, S] score p_j of each step.
@@ -105,8 +106,8 @@ def min_future_step_scores(
       mask: [B, T] bool or 0/1, True on tokens that the policy produced.
 
     Returns:
-      [B, T] float32 constants, zero outside the mask. They are returns: take a baseline
-      from them, such as `whiten` does.
+      [B, T] float32 constants, zero outside the mask. They are returns: subtract a
+      baseline, for example by `whiten`.
 
     Raises:
       ValueError: shapes differ, or `step_ends` are not integers.
@@ -199,7 +200,7 @@ def process_supervision_advantages(
 def _steps(
     step_scores: ArrayLike, step_ends: ArrayLike, step_mask: ArrayLike, mask: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Scores, the unmasked token at or before each end, which steps count, the mask."""
+    """Scores, the unmasked token at or before each end, the valid steps, the mask."""
     scores = _checks.constant("step_scores", step_scores)
     ends = _checks.integers("step_ends", step_ends)
     on, mask = _checks.as_bool(step_mask), _checks.as_bool(mask)
@@ -218,13 +219,13 @@ def _steps(
 
 
 def _latest(on: jax.Array) -> jax.Array:
-    """[B, N] bool -> index of the last True at or before each place, or -1."""
+    """[B, N] bool -> index of the last True at or before each position, or -1."""
     places = jnp.broadcast_to(jnp.arange(on.shape[1])[None, :], on.shape)
     return jax.lax.cummax(jnp.where(on, places, -1), axis=1)
 
 
 def _place(x: jax.Array, at: jax.Array, on: jax.Array, mask: jax.Array) -> jax.Array:
-    """Steps [B, S] -> tokens [B, T], added up; `at` is T where there is no step."""
+    """Sums steps [B, S] into tokens [B, T]; `at` is T where there is no step."""
     zeros = jnp.zeros(mask.shape[1], x.dtype)
     return jax.vmap(lambda i, y: zeros.at[i].add(y, mode="drop"))(
         at, zero_masked(x, on)

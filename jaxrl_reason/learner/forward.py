@@ -71,6 +71,35 @@ def logprobs_of(
     return logprobs
 
 
+def squared_probs_of(
+    model: Transformer, temperature: float
+) -> Callable[[Params, TrainBatch], jax.Array]:
+    """f(params, batch) -> sum_v p_v^2 at each response token, [Q, T] float32.
+
+    log sum_v p_v^2 = 2 log p(y) - log q(y), q the same logits at half the temperature
+    and y any token, here the one that was sampled. So two log-probs are all it takes:
+    no logits are held, and a head that a mesh splits is no case of its own.
+    """
+
+    def squared_probs(params: Params, batch: TrainBatch) -> jax.Array:
+        hidden = model.apply(  # [M, S, D]
+            {"params": params},
+            batch.tokens,
+            batch.positions,
+            batch.segment_ids,
+            batch.branch_ids,
+        )
+        head = unembedding(model, params)
+        targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S]
+        at, at_half = (
+            head_logprobs(model.constrain)(hidden, head, targets, temperature=t)[0]
+            for t in (temperature, temperature / 2)
+        )
+        return unpack(jnp.exp(2 * at - at_half), batch)
+
+    return squared_probs
+
+
 def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.Array:
     """Values of the states before each response token, [Q, T] float32."""
     values = model.apply(  # [M, S]

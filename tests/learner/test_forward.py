@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reason.learner.forward import critic_values, policy_logprobs
+from jaxrl_reason.learner.forward import (
+    critic_values,
+    policy_logprobs,
+    squared_probs_of,
+)
 from jaxrl_reason.learner.packing import PackingShape, pack_sequences
-from jaxrl_reason.losses import batch_counts, grpo_loss, sequence_mean
-from jaxrl_reason.models import ValueModel
+from jaxrl_reason.losses import (
+    batch_counts,
+    grpo_loss,
+    sequence_mean,
+    sum_squared_probs,
+)
+from jaxrl_reason.models import ValueModel, unembedding
 from tests.rl.helpers import (
     CONFIG,
     VOCAB,
@@ -117,6 +126,30 @@ def test_packed_loss_and_gradient_equal_those_of_single_rows(results):
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert max(np.abs(x).max() for x in jax.tree.leaves(apart[2])) > 0.01
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 30.0])
+def test_squared_probs_without_logits_are_those_of_the_logits(params, sharpness):
+    """Of two log-probs, against all logits of plain rows; certain tokens too."""
+    scale = params["final_norm"]["scale"] * sharpness
+    params = {**params, "final_norm": {"scale": scale}}
+    batch, plan = packed(TOGETHER)
+    found = jax.jit(squared_probs_of(tiny_model(), TEMPERATURE))(params, batch)
+    apart, rows = packed(APART)
+    inputs = (apart.tokens, apart.positions, apart.segment_ids)
+    hidden = jax.jit(tiny_model().apply)({"params": params}, *inputs)
+    logits = hidden @ unembedding(tiny_model(), params)
+    squares = sum_squared_probs(logits, temperature=TEMPERATURE)  # [B, S]
+    for row, start, tokens, one in zip(
+        squares[rows.slot],
+        apart.starts[rows.slot],
+        RESPONSES,
+        found[plan.slot],
+        strict=True,
+    ):
+        n = len(tokens)
+        np.testing.assert_allclose(one[:n], row[start : start + n], rtol=3e-5)
+    assert (squares.max() > 0.99) == (sharpness > 1)
 
 
 def test_sequences_that_see_their_neighbours_would_differ(params, results):

@@ -19,6 +19,7 @@ VALUES = RNG.normal(size=(B, T)).astype(np.float32)
 ADVANTAGES = RNG.normal(size=B).astype(np.float32)
 REWARD_MODEL = -RNG.uniform(0.1, 2.0, (B, T)).astype(np.float32)
 COMPONENT = np.array([1, 1, 0, 1, 0, 0, 1, 0], np.float32)
+SQUARES = np.random.default_rng(4).uniform(0.1, 1.0, (B, T)).astype(np.float32)
 GREEDY = np.repeat(np.array([1, 0], np.float32), 4)
 TRUNCATED = np.array([1, 0, 0, 0, 1, 0, 0, 0], bool)
 EXPERIENCE = Experience(
@@ -34,6 +35,7 @@ EXPERIENCE = Experience(
         "values": VALUES,
         "reward_components": np.stack([REWARDS, COMPONENT], axis=1),
         "greedy_rewards": GREEDY,
+        "squared_probs": SQUARES,
         "reward_logprobs": REWARD_MODEL,
     },
 )

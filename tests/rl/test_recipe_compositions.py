@@ -17,6 +17,7 @@ from tests.rl.recipe_arrays import (
     REWARD_MODEL,
     REWARDS,
     SELECTED,
+    SQUARES,
     TRUNCATED,
     VALUES,
     B,
@@ -62,6 +63,7 @@ CLAIMS = {
     "remax": float((PLAIN * MASK).sum()) / B,
     "prime": tokens(clipped(0.2, 0.2)),
     "gdpo": rows(clipped(0.2, 0.2)),
+    "otb": tokens(clipped(0.2, 0.2)),
     "pcgrad": rows(clipped(0.2, 0.2)),
     "mgda": rows(clipped(0.2, 0.2)),
     "cispo": tokens(np.minimum(ratio(), 5.0) * PLAIN),
@@ -106,6 +108,18 @@ def lambda_returns(lam: np.ndarray) -> np.ndarray:
     return out
 
 
+def least_variance() -> np.ndarray:
+    """OTB by its definition: per group and token a weighted mean of the returns."""
+    energy = np.cumsum((1 - 2 * np.exp(OLD) + SQUARES).clip(0) * MASK, axis=1)
+    out = np.zeros((B, T))
+    for first in (0, 4):
+        for t in range(T):
+            rows_left = [i for i in range(first, first + 4) if MASK[i, t]]
+            w, g = energy[rows_left, t], REWARDS[rows_left]
+            out[rows_left, t] = g - (w * g).sum() / w.sum() if rows_left else 0.0
+    return out
+
+
 CENTRED = REWARDS - group_mean(REWARDS)
 KL_ROWS = ((OLD - REF) * MASK).sum(1)
 MINUS_KL = REWARDS - 0.001 * KL_ROWS
@@ -145,6 +159,7 @@ ESTIMATES = {
     "logic_rl": whitened(per_token(REWARDS)),
     "rloo": (MINUS_KL - group_mean(MINUS_KL)) * 4 / 3,
     "opo": REWARDS - BASE,
+    "otb": least_variance(),
     "gpg": CENTRED,  # both groups have signal
     "remax": REWARDS - GREEDY,
     "prime": PROCESS_TO_GO + per_token((REWARDS - group_mean(REWARDS)) * 4 / 3),

@@ -7,17 +7,22 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # Before jax is imported: tests run on the CPU unless somebody asks for a device.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nine tenths of the suite's time is compilation, and code that runs once need not be
-# quick: unoptimised machine code takes a third of the time. Subprocesses inherit it.
+# Most of the suite's time is compilation, and code that runs once need not be quick:
+# unoptimised, on one thread and by the older emitters XLA compiles a loss in a sixth of
+# the time. Subprocesses inherit it. XLA aborts at a flag that it does not know, so the
+# last two are for the jaxlib in which they were tried.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-    ).strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+    if version("jaxlib").startswith("0.10."):
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
 import jax
 import pytest

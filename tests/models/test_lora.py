@@ -32,7 +32,7 @@ from tests.models.numpy_transformer import TINY, VARIANTS, forward, tokens_of
 MODEL = Transformer(replace(VARIANTS["everything"], mlp_dim=44))
 SETTINGS = LoraSettings(rank=3, alpha=4.5)
 TOKENS = tokens_of(2, 7)
-OUT = jax.random.normal(jax.random.key(5), (2, 7, TINY.hidden_size))
+OUT = np.random.default_rng(5).normal(size=(2, 7, TINY.hidden_size)).astype("f")
 
 
 def hidden(params: Params) -> jax.Array:
@@ -65,7 +65,7 @@ def drawn(shapes: Params, *, b: float = 0.2) -> Params:
         name = path[-1].key
         size = b if name.endswith("_lora_b") else 0.2
         x = size * rng.standard_normal(x.shape) + (name == "scale")
-        return jnp.asarray(x, jnp.float32)
+        return jnp.asarray(x.astype(np.float32))
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -54,7 +54,7 @@ from jaxrl_reason.sharding import (
     parts_of,
 )
 from jaxrl_reason.weights import HFConfig, Pretrained, load_pretrained, read_hf_config
-from tests.packaging.test_doctests import PUBLIC_MODULES, PUBLIC_PACKAGES
+from tests.packaging.modules import PUBLIC_MODULES, PUBLIC_PACKAGES
 from tests.serving.engine_helpers import Nowhere, engine_at
 from tests.weights.cases import CASES, write_folder
 
@@ -97,7 +97,7 @@ def tried_by(source: str) -> set[str]:
 
 
 def has_example(package: Any, name: str) -> bool:
-    """Whether a docstring that test_doctests runs among the fast tests tries it."""
+    """Whether an example that is run among the fast tests tries it."""
     value = getattr(package, name)
     if getattr(value, "__module__", "") not in PUBLIC_MODULES:
         return False
@@ -147,7 +147,7 @@ SETTINGS = SamplingSettings(max_new_tokens=4, eos_token_ids=(1,))
 
 def drawn_params() -> Params:
     rng = np.random.default_rng(0)
-    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype)  # noqa: E731
+    draw = lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype))  # noqa: E731
     return jax.tree.map(draw, abstract_params(MODEL))
 
 

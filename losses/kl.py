@@ -182,7 +182,8 @@ def kl_penalty(
     logprobs = _checks.floating("logprobs", logprobs)
     ref, mask = _reference(ref_logprobs), _checks.as_bool(mask)
     _checks.same_shape(2, logprobs=logprobs, ref_logprobs=ref, mask=mask)
-    d = zero_masked(logprobs - ref, mask)
+    # Finite, so that an estimate less itself is 0.
+    d = jnp.clip(zero_masked(logprobs - ref, mask), -_FARTHEST, _FARTHEST)
     log_ratio = jnp.zeros_like(d)
     for name in (estimator, gradient):
         if name in _WITH_RATIO:
@@ -238,6 +239,9 @@ def kl_in_reward(
         rewards = rewards_at_end(rewards, mask)
     rewards = _checks.broadcast_to_tokens("rewards", rewards, mask)
     return jax.lax.stop_gradient(rewards - coef * penalty)
+
+
+_FARTHEST = 1e15  # its square is finite
 
 
 def _reference(ref_logprobs: ArrayLike) -> jax.Array:

@@ -206,6 +206,7 @@ def dft(logprobs: ArrayLike, mask: ArrayLike) -> jax.Array:
     """
     logprobs, mask = _checks.floating("logprobs", logprobs), _checks.as_bool(mask)
     _checks.same_shape(2, logprobs=logprobs, mask=mask)
-    logprobs = zero_masked(logprobs, mask)
+    # Where log pi is -inf, pi log pi is 0 like its limit.
+    logprobs = jnp.maximum(zero_masked(logprobs, mask), -1e30)
     weight = jax.lax.stop_gradient(jnp.exp(jnp.minimum(logprobs, 0.0)))
     return zero_masked(-weight * logprobs, mask)

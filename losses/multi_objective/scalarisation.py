@@ -203,6 +203,8 @@ def _losses_and_weights(losses: Losses, weights: Losses) -> tuple[jax.Array, jax
 
 def _distances(losses: Losses, weights: Losses, ideal: ArrayLike) -> jax.Array:
     values, weights = _losses_and_weights(losses, weights)
+    if isinstance(ideal, int | float | str):
+        _checks.number("ideal", ideal)
     point = _checks.constant("ideal", ideal)
     if point.ndim == 0:
         point = jnp.broadcast_to(point, values.shape)

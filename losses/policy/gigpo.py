@@ -77,6 +77,7 @@ def gigpo_advantages(
        [-0.75 -0.5  -0.5 ]]
     """
     _checks.number("weight", weight, at_least=0)
+    _checks.number("eps", eps, at_least=0)
     groups = _checks.static_size("num_groups", num_groups)
     number = _checks.static_size("num_states", num_states)
     mask, states = _checks.as_bool(mask), _checks.integers("state_ids", state_ids)

@@ -228,7 +228,8 @@ def covariance_terms(
     logprobs: jax.Array, advantages: jax.Array, mask: jax.Array
 ) -> jax.Array:
     """`token_covariance` on checked arrays."""
-    logprobs = jax.lax.stop_gradient(logprobs)
+    # One log-prob of -inf must not take the mean, and so all tokens, with it.
+    logprobs = jnp.maximum(jax.lax.stop_gradient(logprobs), -1e4)
     tokens = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
     centred = advantages - jnp.sum(advantages) / tokens
     return zero_masked(centred * (logprobs - jnp.sum(logprobs) / tokens), mask)

@@ -15,6 +15,7 @@ from jaxrl_reason.serving import EngineError
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
+from jaxrl_reason.train.settings_checks import check_flags
 from jaxrl_reason.train.train_settings import TrainSettings
 
 DESCRIPTION = """Train a model.
@@ -73,9 +74,11 @@ def read_settings(
     tree = {} if found.config is None else read_config(found.config)
     default = starting_point(tree.pop("preset", found.preset), tree)
     command = TrainCommand(default, found.preset, found.config)
-    return tyro.cli(
+    settings = tyro.cli(
         TrainCommand, args=argv, default=command, description=description, prog=prog
     ).settings
+    check_flags(settings, default)
+    return settings
 
 
 def starting_point(preset: str | None, tree: dict[str, object]) -> TrainSettings:

@@ -5,6 +5,7 @@ What depends on the questions or the model's files is checked by `build_run_setu
 by the stage, before anything is trained.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaxrl_reason.offline.offline_recipes import OFFLINE
@@ -15,6 +16,42 @@ from jaxrl_reason.train.methods import build_method, kind_of
 
 if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
+
+
+# Groups of settings that only some runs read, and which.
+_READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
+    "dapo": ("the method dapo", lambda s: s.method == "dapo"),
+    "game": ("the game", lambda s: kind_of(s.method) == "game"),
+    "offline": (
+        "offline methods, reward models and the game",
+        lambda s: kind_of(s.method) in ("rounds", "reward_model", "game"),
+    ),
+    "sft": ("runs with sft.updates", lambda s: s.sft.updates > 0),
+    "sft_optimizer": ("runs with sft.updates", lambda s: s.sft.updates > 0),
+    "countdown": ("the task countdown", lambda s: s.task.source == "countdown"),
+    "traces": ("the task countdown", lambda s: s.task.source == "countdown"),
+    "arithmetic": ("the task arithmetic", lambda s: s.task.source == "arithmetic"),
+}
+
+
+def check_flags(settings: "TrainSettings", start: "TrainSettings") -> None:
+    """Refuses flags of a group that this run does not read.
+
+    A preset or a file may hold such settings, which belong to another method.
+
+    Args:
+      settings: with the flags.
+      start: without them.
+
+    Raises:
+      ValueError: a flag would change nothing; the message names its group.
+    """
+    for group, (readers, is_read) in _READ_BY.items():
+        if getattr(settings, group) != getattr(start, group) and not is_read(settings):
+            raise ValueError(
+                f"--{group}.* is for {readers}, got it with --method "
+                f"{settings.method} --task.source {settings.task.source}"
+            )
 
 
 def check_settings(settings: "TrainSettings") -> None:

@@ -172,6 +172,19 @@ OWN = "--task my.jsonl"
             f"{OWN} --task.algebra --reward x.py:f",
             "task.algebra must be off where a reward of your own judges",
         ),
+        # Flags of a group that the run does not read.
+        (
+            "--method gspo --dapo.clip-high 0.3",
+            "--dapo.* is for the method dapo, got it with --method gspo",
+        ),
+        ("--game.rounds 3", "--game.* is for the game, got it with --method dapo"),
+        ("--offline.rounds 3", "--offline.* is for offline methods, reward models and"),
+        ("--sft.examples-per-update 3", "--sft.* is for runs with sft.updates, got it"),
+        (
+            f"{OWN} --countdown.max-value 9",
+            "--countdown.* is for the task countdown, got it with --method dapo "
+            "--task.source my.jsonl",
+        ),
     ],
 )
 def test_a_contradiction_is_refused_when_the_settings_are_read(flags, said, capsys):
@@ -193,6 +206,8 @@ def test_a_contradiction_is_refused_when_the_settings_are_read(flags, said, caps
         "--rl.max-new-tokens 8 --dapo.no-soft-overlong",
         "--rl.max-new-tokens 8 --method grpo",
         "--method remax --rl.group-size 1",
+        # A preset's own settings of DAPO are no flags.
+        "--preset smollm2-arithmetic --method grpo",
         "--method rft --rl.group-size 1",
         "--method open_reasoner_zero --critic-learning-rate 1e-5",
         f"{OWN} --sft.updates 5 --task.response said",

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from jaxrl_reason.rl.rollouts import Rollouts
 
 
+# f(params, micro-batch, frozen) -> log-probs [Q, T], inputs of the loss by name.
+PolicyForward = Callable[
+    [Any, TrainBatch, Mapping[str, Any]], tuple[jax.Array, Mapping[str, jax.Array]]
+]
+
+
 @dataclass(frozen=True, eq=False)
 class FrozenModel:
     """A model that is not trained, its parameters on the mesh.
@@ -128,6 +134,21 @@ class ComponentLearner:
 
     def coefficients(self, controls: Mapping[str, float]) -> Mapping[str, float]:
         """Scalars that the loss gets by keyword in this step; they are traced."""
+        return {}
+
+    def policy_forward(self) -> PolicyForward | None:
+        """The policy's pass in an update, where its loss reads more than log-probs.
+
+        The gradient goes through all that it gives. None leaves `policy_logprobs`.
+        """
+        return None
+
+    def frozen_params(self, state: "RLState") -> Mapping[str, Any]:
+        """Parameters by name that its `policy_forward` is handed as `frozen`.
+
+        Args:
+          state: before the updates of the step.
+        """
         return {}
 
     def minibatch_inputs(

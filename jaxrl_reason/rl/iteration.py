@@ -216,8 +216,12 @@ def update_policy(
         if name in experience.inputs:
             inputs[name] = experience.inputs[name]
     given: dict[str, Any] = {}
+    frozen: dict[str, Any] = {}
     for component in learner.components:
         given |= component.coefficients(state.controls)
+        frozen |= component.frozen_params(state)
+    if frozen:
+        given["frozen"] = frozen
     if learner.lora is not None:
         given["base"] = state.base
 

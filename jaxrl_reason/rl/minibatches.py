@@ -28,6 +28,7 @@ from jaxrl_reason.learner.update import (
 )
 from jaxrl_reason.losses import Counts
 from jaxrl_reason.models import LoraSettings, Transformer
+from jaxrl_reason.rl.components import PolicyForward
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Pairs
@@ -221,10 +222,11 @@ def build_update(
     temperature: float,
     num_groups: int,
     lora: LoraSettings | None = None,
+    forward: PolicyForward | None = None,
 ) -> Callable[..., tuple[TrainState, Any]]:
     """The policy's jitted step, of one objective or of several."""
     objective = policy_objective(
-        model, method, temperature=temperature, num_groups=num_groups
+        model, method, temperature=temperature, num_groups=num_groups, forward=forward
     )
     if lora is not None:
         objective = lora_objective(objective, lora)
@@ -248,21 +250,39 @@ def build_update(
 
 
 def policy_objective(
-    model: Transformer, method: Method, *, temperature: float, num_groups: int
+    model: Transformer,
+    method: Method,
+    *,
+    temperature: float,
+    num_groups: int,
+    forward: PolicyForward | None = None,
 ) -> Objective:
-    """The method's policy loss on a packed micro-batch of M rows, C slots each."""
-    names = [name for name in method.all_loss_inputs if name != "entropy"]
+    """The method's policy loss on a packed micro-batch of M rows, C slots each.
+
+    `forward` of a component takes the place of `policy_logprobs`; it alone reads the
+    parameters `frozen`.
+    """
+    names = method.all_loss_inputs
 
     def objective(
-        params: Params, batch: TrainBatch, counts: Counts, **given: Any
+        params: Params,
+        batch: TrainBatch,
+        counts: Counts,
+        frozen: Mapping[str, Any] | None = None,
+        **given: Any,
     ) -> tuple[jax.Array, Metrics]:
-        logprobs, entropy = policy_logprobs(model, params, batch, temperature)
+        found: Mapping[str, jax.Array]  # [Q, T] each
+        if forward is None:
+            logprobs, entropy = policy_logprobs(model, params, batch, temperature)
+            found = {"entropy": entropy}
+        else:
+            logprobs, found = forward(params, batch, frozen or {})
         inputs: dict[str, Any] = {}
-        if "entropy" in method.loss_inputs:
-            inputs["entropy"] = entropy  # [Q, T]
         for name in names:
             if name == "group_ids":
                 inputs |= {name: batch.group_ids, "num_groups": num_groups}
+            elif name in found:
+                inputs[name] = found[name]  # differentiable
             else:
                 inputs[name] = batch[name]  # [Q, T] or [Q]
         return method.loss(

@@ -257,6 +257,13 @@ def build_rl_learner(
         {name: x for name, x in own.items() if x is not None},
         tuple(teachers),
     )
+    components = tuple(component.build(setup) for component in method.components)
+    forwards = [f for c in components if (f := c.policy_forward()) is not None]
+    if len(forwards) > 1:
+        raise ValueError(
+            f"one component at most may replace the policy's pass, got {len(forwards)} "
+            f"in {method.name!r}"
+        )
     return RLLearner(
         task=task,
         method=method,
@@ -276,8 +283,9 @@ def build_rl_learner(
             temperature=temperature,
             num_groups=plan.groups_per_minibatch,
             lora=lora,
+            forward=forwards[0] if forwards else None,
         ),
-        components=tuple(component.build(setup) for component in method.components),
+        components=components,
         lora=build_lora(model, lora, batch_sharding, settings.seed),
     )
 

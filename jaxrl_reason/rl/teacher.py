@@ -1,21 +1,31 @@
-"""Frozen models that say how likely they find each token that the policy sampled.
+"""Frozen models of any size, with the policy's vocabulary, that judge its tokens.
 
-They may be of any size; the vocabulary is the policy's. What they say is an input of
-the advantages, so a teacher may stand beside any reward and any loss.
+A `Teacher` says how likely it finds each token that was sampled: an input of the
+advantages, so it may stand beside any reward and any loss. A `TeacherDivergence`
+compares its distribution over the whole vocabulary with the policy's, token by token:
+an input of the loss, through which the gradient goes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 
+from jaxrl_reason.learner.distillation import make_hidden_scorer, policy_divergence
 from jaxrl_reason.learner.forward import logprobs_of
+from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.losses import select_teacher
-from jaxrl_reason.models import Transformer
-from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
+from jaxrl_reason.models import Transformer, unembedding
+from jaxrl_reason.rl.components import (
+    Component,
+    ComponentLearner,
+    FrozenModel,
+    LearnerSetup,
+    PolicyForward,
+)
 from jaxrl_reason.rl.method import Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, score_sequences
 from jaxrl_reason.rl.rollouts import Rollouts
@@ -49,15 +59,12 @@ class Teacher(Component):
         Raises:
           ValueError: there is no teacher, or one that cannot read the policy's tokens.
         """
-        if not setup.teachers:
-            raise ValueError("a method with a teacher needs one, got none")
+        _check_teachers(setup)
         if len(setup.teachers) > 1 and self.choose is None:
             raise ValueError(
                 f"several teachers need `choose`, which says whose each prompt is, "
                 f"got {len(setup.teachers)} without it"
             )
-        for teacher in setup.teachers:
-            _check_teacher(teacher.model, setup)
         scorers = tuple(
             make_scorer(logprobs_of(teacher.model, setup.settings.temperature))
             for teacher in setup.teachers
@@ -110,6 +117,98 @@ class TeacherScores(ComponentLearner):
         gap = np.where(mask, experience.old_logprobs - logprobs, 0.0)
         row = {"teacher/kl": float(gap.sum() / max(mask.sum(), 1))}
         return state, {"teacher_logprobs": logprobs}, row
+
+
+@dataclass(frozen=True)
+class TeacherDivergence(Component):
+    """A teacher's whole distributions beside the policy's: the loss's `divergence`.
+
+    Each mini-batch has a forward pass of the teacher of its own, whose hidden states
+    [K, M, S, E] are all that is kept of it; `chunked_jsd` compares the two at the
+    temperature of the rollouts. The model is handed to `build_rl_learner`.
+
+    Attributes:
+      beta: of `generalized_jsd`.
+    """
+
+    name: ClassVar[str] = "teacher"
+    loss_inputs: ClassVar[tuple[str, ...]] = ("divergence",)
+    reads_teachers: ClassVar[bool] = True
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta must be in [0, 1], got {self.beta}")
+
+    def build(self, setup: LearnerSetup) -> "TeacherStates":
+        """The jitted forward pass.
+
+        Raises:
+          ValueError: there is not one teacher, or it cannot read the policy's tokens.
+        """
+        _check_teachers(setup)
+        if len(setup.teachers) > 1:
+            raise ValueError(
+                f"whole distributions are compared with one teacher's, "
+                f"got {len(setup.teachers)}"
+            )
+        (teacher,) = setup.teachers
+
+        def forward(
+            params: Params, batch: TrainBatch, frozen: Mapping[str, Any]
+        ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+            return policy_divergence(
+                setup.model,
+                params,
+                batch,
+                unembedding(teacher.model, frozen["teacher"]),
+                beta=self.beta,
+                temperature=setup.settings.temperature,
+            )
+
+        return TeacherStates(teacher, make_hidden_scorer(teacher.model), forward)
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherStates(ComponentLearner):
+    """The compiled pieces of a teacher whose distributions are read.
+
+    Attributes:
+      teacher: the frozen model.
+      states: its forward pass, to hidden states; jitted.
+      forward: the policy's pass, with the divergence.
+    """
+
+    name: ClassVar[str] = "teacher"
+    teacher: FrozenModel
+    states: Callable[..., jax.Array]
+    forward: PolicyForward
+
+    def policy_forward(self) -> PolicyForward:
+        """With the divergence from the teacher."""
+        return self.forward
+
+    def frozen_params(self, state: "RLState") -> Mapping[str, Any]:
+        """The teacher's, for its output head."""
+        return {"teacher": self.teacher.params}
+
+    def minibatch_inputs(
+        self,
+        learner: "RLLearner",
+        state: "RLState",
+        batch: TrainBatch,
+        num_active: Any,
+        update: int,
+    ) -> dict[str, jax.Array]:
+        """The teacher's hidden states, in the columns of the policy's rows."""
+        return {"teacher_hidden": self.states(self.teacher.params, batch, num_active)}
+
+
+def _check_teachers(setup: LearnerSetup) -> None:
+    if not setup.teachers:
+        raise ValueError("a method with a teacher needs one, got none")
+    for teacher in setup.teachers:
+        _check_teacher(teacher.model, setup)
 
 
 def _check_teacher(teacher: Transformer, setup: LearnerSetup) -> None:

@@ -1,7 +1,7 @@
 """A method by its name: which recipe it is, and what kind of training that takes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from jaxrl_reason.game.game_settings import PROVER_VERIFIER
@@ -16,6 +16,7 @@ from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes import RECIPES
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.recipes.dr_grpo import dr_grpo
+from jaxrl_reason.rl.recipes.gkd import gkd
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.recipes.ppo import ppo
@@ -24,7 +25,16 @@ from jaxrl_reason.rl.rollouts import with_format_reward
 Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
 
 # Built with the run's own settings; the other recipes are built as published.
-_OWN = ("dapo", "grpo", "dr_grpo", "ppo", "opd")
+_OWN = ("dapo", "grpo", "dr_grpo", "ppo")
+# Distilled from a teacher, where every value of `RECIPES` learns from rewards alone and
+# is built from nothing but a length limit.
+DISTILLED: Mapping[str, Callable[[], Method]] = {"opd": opd, "gkd": gkd}
+# Those whose teacher is a model that the run names.
+TAUGHT = tuple(
+    name
+    for name, build in DISTILLED.items()
+    if any(component.reads_teachers for component in build().components)
+)
 _EXAMPLES = ("sft", "light_r1_sft")
 REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
     "bradley_terry": bradley_terry,
@@ -35,7 +45,7 @@ REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
 
 def method_names() -> list[str]:
     """What may be asked for by name, in the order of the kinds."""
-    rl = [*_OWN, *(name for name in RECIPES if name not in _OWN)]
+    rl = [*_OWN, *(name for name in RECIPES if name not in _OWN), *DISTILLED]
     return [*rl, *OFFLINE, *REWARD_MODELS, PROVER_VERIFIER.name]
 
 
@@ -48,7 +58,7 @@ def kind_of(name: str) -> Kind:
     Raises:
       ValueError: there is no such method.
     """
-    if name in _OWN or name in RECIPES:
+    if name in _OWN or name in RECIPES or name in DISTILLED:
         return "rl"
     if name in _EXAMPLES:
         return "examples"
@@ -68,7 +78,7 @@ def build_method(
     """A method of the RL loop.
 
     Args:
-      name: of `RECIPES`.
+      name: of `RECIPES` or `DISTILLED`.
       max_new_tokens: the length limit of a response.
       dapo_settings: the parts of DAPO, for that method alone.
     """
@@ -76,8 +86,8 @@ def build_method(
         "dapo": lambda: dapo(dapo_settings, max_new_tokens=max_new_tokens),
         "dr_grpo": lambda: dr_grpo(length=max_new_tokens),
         "grpo": grpo,
-        "opd": opd,
         "ppo": ppo,
+        **DISTILLED,
     }
     build = own.get(name, lambda: RECIPES[name].build(max_new_tokens))
     return build()

@@ -12,7 +12,7 @@ from jaxrl_reason.offline.offline_recipes import OFFLINE
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.rl_learner import check_lora, check_method
-from jaxrl_reason.train.methods import build_method, kind_of
+from jaxrl_reason.train.methods import TAUGHT, build_method, kind_of
 
 if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
@@ -216,10 +216,10 @@ def check_files(settings: "TrainSettings") -> None:
 def check_rewards(settings: "TrainSettings") -> None:
     """Where the rewards come from: one place, which the method asks."""
     kind, method = kind_of(settings.method), settings.method
-    if (method == "opd") != (settings.teacher is not None):
+    if (method in TAUGHT) != (settings.teacher is not None):
         raise ValueError(
-            f"opd, and no other method, needs a teacher, got {settings.teacher} with "
-            f"{method}"
+            f"{' and '.join(TAUGHT)}, and no other method, need a teacher, got "
+            f"{settings.teacher} with {method}"
         )
     if settings.reward_model is not None and kind != "rl":
         raise ValueError(f"reward_model is for RL, got it with {method}")

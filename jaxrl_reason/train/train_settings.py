@@ -71,9 +71,9 @@ class TrainSettings:
         training one.
       reward: a reward of your own, my_file.py:my_function, in place of right and
         wrong (docs/train.md).
-      teacher: a model whose log-probs of the sampled tokens the policy learns
-        from, for opd: a folder, a .gguf file or a hub id; of any size, with the
-        policy's vocabulary.
+      teacher: a model that the policy learns from, for opd by its log-probs of the
+        sampled tokens, for gkd by its whole distributions: a folder, a .gguf file or
+        a hub id; of any size, with the policy's vocabulary.
       reward_model: folder of a run that trained a reward model on the same model and
         task; its scores are the rewards.
       format_reward: added to the reward of a response that keeps the task's

@@ -1,4 +1,4 @@
-"""`jaxrl-reason train --method opd`: a policy and a teacher that are read."""
+"""`jaxrl-reason train` by opd and gkd: a policy and a teacher that are read."""
 
 import dataclasses
 import json
@@ -56,10 +56,17 @@ def test_the_policy_learns_from_a_teacher_of_another_size(folder):
     assert all(row["teacher/kl"] > 0 for row in rows)
 
 
+def test_whole_distributions_are_learned_from_it(folder):
+    gkd = ["--method", "gkd", "--rl.steps", "1"]
+    main(["train", *TINY, *gkd, "--teacher", "teacher", "--run-dir", "run"])
+    (row,) = read_metrics(folder / "run" / "metrics.jsonl")
+    assert row["policy/teacher_divergence"] > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("", "opd, and no other method, needs a teacher, got None with opd"),
+        ("", "opd and gkd, and no other method, need a teacher, got None with opd"),
         ("--teacher teacher --method grpo", "got teacher with grpo"),
         ("--teacher nowhere", "nowhere: there is no such folder"),
         ("--teacher teacher --model 1x32", "a policy that is read"),

@@ -1,26 +1,40 @@
 """A teacher of another size judges every token that the policy samples."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.toys import toy_setup
 from experiments.toys.toy_setup import one_device
 from experiments.toys.toy_tasks import EndlessProblems
-from jaxrl_reason.losses import token_logprobs
+from jaxrl_reason.learner.forward import logprobs_of
+from jaxrl_reason.learner.update import make_scorer
+from jaxrl_reason.losses import (
+    batch_counts,
+    generalized_jsd,
+    gkd_loss,
+    token_logprobs,
+)
 from jaxrl_reason.models import Transformer, unembedding
+from jaxrl_reason.rl.collect import SampleFn
 from jaxrl_reason.rl.components import FrozenModel
 from jaxrl_reason.rl.iteration import rl_iteration, score_rollouts
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.minibatches import RolloutBatch
+from jaxrl_reason.rl.recipes.gkd import gkd
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
+from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from tests.rl.helpers import (
     CONFIG,
     OPTIMIZER,
@@ -43,16 +57,35 @@ def teacher(seed: int = 0) -> FrozenModel:
     return FrozenModel(Transformer(WIDER), toy_setup.random_params(WIDER, seed))
 
 
+@cache
+def sampler() -> SampleFn:
+    """The same one for all learners here: it takes longest to compile."""
+    sampling = SamplingSettings(
+        max_new_tokens=ONE_UPDATE.max_new_tokens,
+        eos_token_ids=LuckyTask().eos_token_ids,
+        temperature=ONE_UPDATE.temperature,
+    )
+    return make_sampler(tiny_model(), sampling, ONE_UPDATE.group_size)
+
+
+@cache
+def scorer() -> Callable[..., jax.Array]:
+    return make_scorer(logprobs_of(tiny_model(), ONE_UPDATE.temperature))
+
+
+@cache
 def learner(method: Method, *teachers: FrozenModel) -> RLLearner:
-    return build_rl_learner(
+    pieces = build_rl_learner(
         tiny_model(),
         LuckyTask(),
         method,
         ONE_UPDATE,
         SLOWER,
         one_device(),
+        sample=sampler(),
         teachers=teachers,
     )
+    return dataclasses.replace(pieces, score=scorer())
 
 
 def run(pieces: RLLearner, steps: int) -> list[Row]:
@@ -62,6 +95,30 @@ def run(pieces: RLLearner, steps: int) -> list[Row]:
         state, row, _ = rl_iteration(pieces, state, problems, PhaseTimer())
         rows.append(row)
     return rows
+
+
+def padded(rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Prompt and response, a row each: tokens [B, S], starts [B], mask [B, T]."""
+    _, g, t = rollouts.tokens.shape
+    starts = np.repeat(rollouts.prompt_lengths, g)
+    prompts = np.repeat(rollouts.prompt_tokens, g, axis=0)
+    responses, lengths = rollouts.tokens.reshape(-1, t), rollouts.lengths.reshape(-1)
+    tokens = np.zeros((len(starts), prompts.shape[1] + t), np.int32)
+    for row, prompt, response, n in zip(
+        tokens, prompts, responses, starts, strict=True
+    ):
+        row[:n], row[n : n + t] = prompt[:n], response
+    return tokens, starts, np.arange(t) < lengths[:, None]
+
+
+def plain_logits(model: Transformer, params: Any, rollouts: Rollouts) -> jax.Array:
+    """[B, T, V] of the response tokens, nothing packed."""
+    tokens, starts, mask = padded(rollouts)
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    hidden = model.apply({"params": params}, tokens, positions, np.ones_like(tokens))
+    columns = starts[:, None] - 1 + np.arange(mask.shape[1])
+    logits = hidden @ unembedding(model, params)
+    return jnp.take_along_axis(logits, columns[..., None], axis=1)
 
 
 def in_order(pieces: RLLearner, rollouts: Rollouts) -> RolloutBatch:
@@ -100,22 +157,12 @@ def test_the_scores_are_the_teachers() -> None:
     experience = score_rollouts(pieces, state, batch)
     (component,) = pieces.components
     _, found, row = component.before_advantages(pieces, state, batch, experience)
-    rollouts = collected.rollouts
-    prompts = np.repeat(rollouts.prompt_tokens, ONE_UPDATE.group_size, axis=0)
-    starts = np.repeat(rollouts.prompt_lengths, ONE_UPDATE.group_size)
-    responses = rollouts.tokens.reshape(len(prompts), -1)
-    for i, (prompt, n) in enumerate(zip(prompts, starts, strict=True)):
-        length = int(experience.lengths[i])
-        tokens = np.concatenate([prompt[:n], responses[i, :length]])[None]
-        positions, segments = np.arange(tokens.size)[None], np.ones_like(tokens)
-        hidden = model.model.apply(
-            {"params": model.params}, tokens, positions, segments
-        )
-        logits = hidden @ unembedding(model.model, model.params)
-        every = token_logprobs(logits[:, :-1], tokens[:, 1:])[0]
-        np.testing.assert_allclose(
-            found["teacher_logprobs"][i, :length], every[n - 1 :], atol=1e-5
-        )
+    logits = plain_logits(model.model, model.params, collected.rollouts)
+    tokens = collected.rollouts.tokens.reshape(experience.mask.shape)
+    every = np.asarray(token_logprobs(logits, tokens))
+    np.testing.assert_allclose(
+        found["teacher_logprobs"][experience.mask], every[experience.mask], atol=1e-5
+    )
     gap = (experience.old_logprobs - found["teacher_logprobs"])[experience.mask]
     assert row["teacher/kl"] == pytest.approx(gap.mean(), abs=1e-6)
 
@@ -146,6 +193,53 @@ def test_each_prompt_has_the_teacher_that_is_chosen() -> None:
 def test_rewards_may_count_beside_the_teacher() -> None:
     rows = run(learner(opd(outcome=True, coef=0.1), teacher()), 2)
     assert all(np.isfinite(row["policy/loss"]) for row in rows)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_gkd_is_the_divergence_of_all_logits(beta: float) -> None:
+    """Loss and gradient of a step, packed and in chunks, are those written plainly."""
+    frozen = teacher()
+    pieces = learner(gkd(beta=beta), frozen)
+    state = init_rl_state(pieces, first_policy())
+    problems = EndlessProblems(ONE_UPDATE.prompts_per_step)
+    _, row, collected = rl_iteration(pieces, state, problems, PhaseTimer())
+    rollouts = collected.rollouts
+    teachers = plain_logits(frozen.model, frozen.params, rollouts)
+    mask = padded(rollouts)[2]
+
+    @jax.jit
+    def loss(params: Any) -> jax.Array:
+        logits = plain_logits(tiny_model(), params, rollouts)
+        each = generalized_jsd(logits, teachers, beta=beta)
+        return gkd_loss(each, mask, batch_counts(mask))[0]
+
+    value, slope = jax.value_and_grad(loss)(first_policy().params)
+    assert row["policy/loss"] == pytest.approx(float(value), rel=1e-5)
+    assert row["policy/grad_norm"] == pytest.approx(
+        float(optax.tree.norm(slope)), rel=1e-4
+    )
+
+
+def test_gkd_brings_the_student_to_its_teacher() -> None:
+    rows = run(learner(gkd(), teacher()), 15)
+    distances = [row["policy/teacher_divergence"] for row in rows]
+    assert np.mean(distances[-3:]) < 0.5 * np.mean(distances[:2])
+
+
+def test_gkd_has_nothing_to_learn_of_itself() -> None:
+    policy = FrozenModel(tiny_model(), jax.tree.map(np.array, first_policy().params))
+    (row,) = run(learner(gkd(), policy), 1)
+    assert abs(row["policy/teacher_divergence"]) < 1e-6
+    assert row["policy/grad_norm"] < 1e-4
+
+
+def test_gkd_has_one_teacher_and_a_beta_between_its_ends() -> None:
+    with pytest.raises(ValueError, match="a method with a teacher needs one, got none"):
+        learner(gkd())
+    with pytest.raises(ValueError, match="compared with one teacher's, got 2"):
+        learner(gkd(), teacher(0), teacher(1))
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\], got 1.5"):
+        gkd(beta=1.5)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -158,9 +158,7 @@ def check_clip(
     clip_high: float | jax.Array,
     dual_clip: float | jax.Array | None = None,
 ) -> None:
-    """Raises for bounds on the wrong side of 1; a traced bound has no value and
-    passes.
-    """
+    """Raises for bounds on the wrong side of 1; a traced bound passes."""
     bounds = {"clip_low": clip_low, "clip_high": clip_high}
     if dual_clip is not None:
         bounds["dual_clip"] = dual_clip

@@ -1,4 +1,4 @@
-"""A game on disk after each of its rounds: it goes on as if nobody had stopped it."""
+"""Checkpoints of a game after each round; a resumed game continues unchanged."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 
-# Of arrays that belong to the prover's surplus; a number before / is that of the pool.
+# Prefix of arrays of the prover's surplus; a number before / is an index in the pool.
 _SURPLUS = "surplus"
 
 
 class SavedGame(NamedTuple):
-    """What a checkpoint of a game holds.
+    """The contents of a game's checkpoint.
 
     Attributes:
       state: of the game.
-      over: whether sneaky solutions had ceased to convince.
+      over: whether sneaky solutions no longer convinced.
     """
 
     state: GameState
@@ -34,12 +34,12 @@ def save_game(
     over: bool,
     fingerprint: Mapping[str, Any],
 ) -> None:
-    """Saves all that the next round depends on, the pool of solutions included.
+    """Saves all that the next round depends on, including the pool of solutions.
 
     Args:
-      checkpoints: of the game; a checkpoint has the number of the prover's steps.
+      checkpoints: of the game; a checkpoint's number is that of the prover's steps.
       state: after at least one round.
-      problems: the stream that the prover learns from.
+      problems: the stream of the prover's problems.
       over: whether the game has ended before its last round.
       fingerprint: settings that a resumed game must share.
     """
@@ -79,9 +79,9 @@ def resume_game(
     Args:
       checkpoints: of the game; those after the chosen one are moved aside.
       fingerprint: settings that the checkpoint must share.
-      game: the pieces; its base gives the verifier's shapes.
-      prover: a fresh state of the same run, for shapes and shardings.
-      problems: moved to where the checkpoint left it.
+      game: of the run; its base gives the verifier's shapes.
+      prover: an initial state of the same run, for shapes and shardings.
+      problems: moved to the position in the checkpoint.
       step: of the checkpoint, the newest if None.
     """
     models = {"policy": prover.policy, "verifier": game.base, **prover.models}

@@ -1,4 +1,4 @@
-"""Results of a round of the prover-verifier game (host side, NumPy)."""
+"""Metrics of a round of the prover-verifier game (on the host, NumPy)."""
 
 import numpy as np
 
@@ -13,11 +13,11 @@ def game_metrics(
     helpful_scores: np.ndarray,
     sneaky_scores: np.ndarray,
 ) -> Row:
-    """Results of a round, on solutions that the verifier has not seen.
+    """Metrics of a round, on solutions that the verifier has not seen.
 
     Args:
       helpful: groups of the helpful role.
-      sneaky: of the sneaky role, to the same problems.
+      sneaky: groups of the sneaky role, for the same problems.
       helpful_scores: [P, G] of the round's verifier.
       sneaky_scores: [P, G].
 
@@ -59,14 +59,14 @@ def game_metrics(
 def _contest(
     a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray
 ) -> tuple[int, int, int]:
-    """Pairs within a problem: a above b, equal, all; [P, G] each."""
+    """Numbers of pairs within a problem: a above b, equal, all; [P, G] each."""
     there = in_a[:, :, None] & in_b[:, None, :]
     above, equal = a[:, :, None] > b[:, None, :], a[:, :, None] == b[:, None, :]
     return int((above & there).sum()), int((equal & there).sum()), int(there.sum())
 
 
 def no_longer_convinces(row: Row, settings: GameSettings) -> bool:
-    """The stop rule: sneaky wrong solutions do not score like right ones any more.
+    """The stop rule: sneaky wrong solutions no longer score like right ones.
 
     False where there was nothing to compare.
 

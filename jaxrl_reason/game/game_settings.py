@@ -1,21 +1,21 @@
-"""How the prover-verifier game is played, and what its source leaves open."""
+"""Settings of the prover-verifier game, and what is not published."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class GameSettings:
-    """How the game is played.
+    """Settings of the game.
 
     Attributes:
-      rounds: at most.
+      rounds: the largest number of rounds.
       steps_per_round: RL steps of the prover against one verifier.
       max_pairs: pairs of a right and a wrong solution per problem, for the verifier.
       kind: of `prover_rewards`, "src" or "cgc".
       penalty: of "cgc".
       stop_fraction: the game stops when at most this fraction of the sneaky wrong
-        solutions convinces as much as right helpful ones to the same problem.
-      seed: of the verifier's pairs and their order.
+        solutions scores as high as right helpful ones to the same problem.
+      seed: for the verifier's pairs and their order.
     """
 
     rounds: int = 4
@@ -47,7 +47,7 @@ class GameRecipe:
     Attributes:
       name: for tables and logs.
       sources: arXiv ids.
-      settings: what is published is set, the rest is as `not_published` says.
+      settings: the published ones, and for the rest those of `not_published`.
       not_published: what the sources do not give, and what is done here instead.
       not_built: parts that are not here.
     """

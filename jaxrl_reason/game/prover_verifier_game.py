@@ -41,14 +41,14 @@ ScoreRollouts = Callable[[Rollouts], np.ndarray]
 
 @dataclass(frozen=True)
 class Game:
-    """The pieces of a game.
+    """The learners, the problems and the settings of a game.
 
     Attributes:
       prover: RL learner over a `RoleTask`, with any method; its `rewards` are not used.
       verifier: learner of a reward model, usually with the method `verifier`.
       base: the verifier that every round starts from; not changed.
-      problems: the verifier learns from solutions to these; twice their number must be
-        a multiple of the prover's `prompts_per_step`.
+      problems: the verifier is trained on solutions to these; twice their number must
+        be a multiple of the prover's `prompts_per_step`.
       settings: of the game.
     """
 
@@ -73,10 +73,10 @@ class Game:
 
 @dataclass(frozen=True)
 class GameState:
-    """What a game carries from round to round.
+    """The state of a game between rounds.
 
     Attributes:
-      prover: one policy for both roles.
+      prover: state of the one policy for both roles.
       pool: solutions on the host, without roles: of the base prover, then of each
         round's helpful and sneaky prover, all to the same problems.
       verifier: of the last round, None before the first.
@@ -92,7 +92,7 @@ class GameState:
 def start_game(game: Game, prover: RLState) -> GameState:
     """Samples the base prover's solutions.
 
-    It has not learnt roles yet; only its solutions in the helpful role are used.
+    The base has not learnt the roles; only its solutions in the helpful role are used.
     """
     prover, helpful, _ = sample_solutions(game, prover, PhaseTimer())
     return GameState(prover, (helpful,))
@@ -101,13 +101,13 @@ def start_game(game: Game, prover: RLState) -> GameState:
 def play_game(
     game: Game, state: GameState, problems: Iterator[Sequence[Any]], timer: PhaseTimer
 ) -> tuple[GameState, list[Row]]:
-    """Rounds until the last one or until sneaky solutions no longer convince.
+    """Plays rounds until the last one or until sneaky solutions no longer convince.
 
     Args:
-      game: the pieces.
+      game: to play.
       state: of `start_game`, or after some rounds.
       problems: batches of `prompts_per_step` problems in roles: a `RoleStream`.
-      timer: gets the seconds of each phase.
+      timer: records the seconds of each phase.
 
     Returns:
       The state and one row per round.
@@ -127,19 +127,19 @@ def game_round(
     """One round: train the verifier, train the prover against it, sample solutions.
 
     Args:
-      game: the pieces.
+      game: to play.
       state: its prover is donated.
       problems: as in `play_game`.
-      timer: gets the seconds of each phase.
+      timer: records the seconds of each phase.
 
     Returns:
-      The state, the round's row (of the verifier's training in the group
-      `verifier`, and `game_metrics`), and one row per RL step.
+      The state, the round's row (the verifier's training in the group `verifier`, and
+      `game_metrics`), and one row per RL step.
 
     Raises:
       NoSignalError: no problem has both a right and a wrong solution.
     """
-    # The verifier, from its base, on what all provers so far have written.
+    # Train the verifier from its base, on the solutions of all provers so far.
     with timer("verifier"):
         verifier, found = train_verifier(game, state)
     row = {
@@ -147,7 +147,7 @@ def game_round(
         for name, value in found.items()
     }
 
-    # The prover, in both roles, against that verifier.
+    # Train the prover in both roles against that verifier.
     def score(rollouts: Rollouts) -> np.ndarray:
         return reward_model_scores(game.verifier, verifier.params, rollouts)
 
@@ -157,7 +157,7 @@ def game_round(
         prover, step, _ = rl_iteration(learner, prover, problems, timer)
         steps.append(step)
 
-    # What it writes now: the record of this round, and data of the next verifier.
+    # Its new solutions: the metrics of this round, and data for the next verifier.
     prover, helpful, sneaky = sample_solutions(game, prover, timer)
     row |= game_metrics(helpful, sneaky, score(helpful), score(sneaky))
     state = GameState(
@@ -170,7 +170,7 @@ def game_round(
 
 
 def train_verifier(game: Game, state: GameState) -> tuple[TrainState, Row]:
-    """A verifier from the base on the pool as it is."""
+    """Trains a verifier from the base on the current pool."""
     seed = round_seed(game.settings.seed, state.round_index)
     comparisons = verifier_comparisons(
         state.pool, max_pairs=game.settings.max_pairs, seed=seed
@@ -189,11 +189,11 @@ def against(
 ) -> RLLearner:
     """The prover's learner with rewards from a verifier; nothing is recompiled.
 
-    The verifier sees prompts without the role, and the batch whose mean the scores are
-    centred on is all that one call of `rewards` gets: both roles of all its problems.
+    The verifier gets prompts without the role. Scores are centred by the mean over all
+    that one call of `rewards` gets: both roles of all its problems.
     """
     task = prover.task
-    assert isinstance(task, RoleTask)  # of every Game
+    assert isinstance(task, RoleTask)  # checked by Game
 
     def rewards(rollouts: Rollouts) -> np.ndarray:
         shape = rollouts.correct.shape
@@ -213,10 +213,11 @@ def against(
 def sample_solutions(
     game: Game, prover: RLState, timer: PhaseTimer
 ) -> tuple[RLState, Rollouts, Rollouts]:
-    """Solutions to the game's problems: of the helpful role and of the sneaky one.
+    """Samples solutions to the game's problems in the helpful and in the sneaky role.
 
     Returns:
-      The state, which counts the draw, and both roles' groups without roles.
+      The state, in which the draw is counted, and the groups of both roles, without
+      roles.
     """
     asked = with_roles(game.problems)
     p = game.prover.settings.prompts_per_step
@@ -226,7 +227,7 @@ def sample_solutions(
     ]
     both = concatenate(learner)
     task = game.prover.task
-    assert isinstance(task, RoleTask)  # of every Game
+    assert isinstance(task, RoleTask)  # checked by Game
     plain, helpful = without_roles(both, task), is_helpful(both)
     return (
         replace(prover, draws=prover.draws + 1),

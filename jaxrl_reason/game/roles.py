@@ -1,7 +1,7 @@
-"""Two roles of one policy, told apart by the prompt: helpful and sneaky.
+"""Two roles of one policy, given in the prompt: helpful and sneaky.
 
 Every problem becomes two, one per role, so that a group of samples has one problem and
-one role. The role is in the problem's number: even is helpful, odd is sneaky.
+one role. The problem's number encodes the role: even is helpful, odd is sneaky.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.tasks.task import Graded, TaskWrapper
 
-_MOST = 2**31  # sampling keys take 32 bits of a problem's number
+_MOST = 2**31  # sampling keys use 32 bits of a problem's number
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class RoleProblem:
     """A problem in one of the roles.
 
     Attributes:
-      problem: what is asked.
-      helpful: the role: helpful, else sneaky.
+      problem: the problem itself.
+      helpful: whether the role is helpful, not sneaky.
     """
 
     problem: Any
@@ -31,7 +31,7 @@ class RoleProblem:
 
     @property
     def problem_id(self) -> int:
-        """Twice the problem's number, and one more for the sneaky role."""
+        """Twice the problem's number, plus one for the sneaky role."""
         number = self.problem.problem_id
         if not 0 <= number < _MOST:
             raise ValueError(f"problem_id must be in [0, 2**31), got {number}")
@@ -42,7 +42,7 @@ class RoleProblem:
 class RoleTask(TaskWrapper):
     """A task whose prompts begin with the tokens of a role.
 
-    A sneaky response is graded as ever; it is meant to be wrong.
+    A sneaky response is graded as usual, though it is meant to be wrong.
 
     Attributes:
       helpful: tokens before the prompt of the helpful role.
@@ -64,12 +64,12 @@ class RoleTask(TaskWrapper):
     def grade(
         self, problem: RoleProblem, response_text: str, truncated: bool
     ) -> Graded:
-        """As the task does."""
+        """Grades as the task does."""
         return self.task.grade(problem.problem, response_text, truncated)
 
 
 def with_roles(problems: Sequence[Any]) -> list[RoleProblem]:
-    """Every problem as a helpful one and a sneaky one, side by side."""
+    """Every problem as a helpful one followed by a sneaky one."""
     return [RoleProblem(p, helpful) for p in problems for helpful in (True, False)]
 
 
@@ -94,7 +94,7 @@ class RoleStream:
         return self.problems.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position."""
+        """Moves the stream to a position."""
         self.problems.set_state(state)
 
 
@@ -106,8 +106,8 @@ def is_helpful(rollouts: Rollouts) -> np.ndarray:
 def without_roles(rollouts: Rollouts, task: RoleTask) -> Rollouts:
     """Prompts and problem numbers as they were without roles.
 
-    What a verifier is shown: with the role before it the best score would be read off
-    the prompt.
+    These are the verifier's inputs: with the role in the prompt it could score by the
+    role alone.
     """
     helpful = is_helpful(rollouts)
     role_lengths = np.where(helpful, len(task.helpful), len(task.sneaky))

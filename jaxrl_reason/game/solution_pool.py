@@ -1,4 +1,4 @@
-"""Solutions of several provers to the same problems: what a verifier learns from."""
+"""Solutions of several provers to the same problems: a verifier's training data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,10 +28,10 @@ def verifier_comparisons(
 ) -> list[Comparison]:
     """Right solutions against wrong ones to the same problem, of all provers together.
 
-    Provers contribute equally many solutions to a problem, and within a problem each
-    right solution, and each wrong one, is used about equally often. A truncated
-    response is a wrong solution here: otherwise a sneaky prover could run into the
-    limit without the verifier ever having seen it.
+    Each prover contributes the same number of solutions to a problem, and within a
+    problem all right solutions are used about equally often, and so are all wrong ones.
+    A truncated response counts as a wrong solution: otherwise the verifier would never
+    be trained on responses at the limit, which a sneaky prover could exploit.
 
     Raises:
       ValueError: the provers have solutions to different problems.

@@ -1,10 +1,10 @@
-"""From packed rows to one row of scalars per sequence: what the losses are given.
+"""From packed rows to one row of scalars per sequence, the inputs of the losses.
 
-Under a mesh the output head is gathered once, not once per chunk of tokens. Left to
-the compiler, a loop over chunks gathers a head that is split along D in every turn, and
-sums its gradient over the devices in every turn. Here each device gathers the head
-before its loop and sums its own gradient inside it; one reduce-scatter after the loop,
-which is the gather's transpose, gives every device its part.
+On a mesh the output head is gathered once, not once per chunk of tokens. Left to the
+compiler, a loop over chunks gathers a head sharded along D in every iteration, and sums
+its gradient over the devices in every iteration. Here each device gathers the head
+before its loop and accumulates its own gradient inside it; one reduce-scatter after the
+loop, the transpose of the gather, gives every device its part.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ Logprobs = Callable[..., tuple[jax.Array, jax.Array]]
 def unpack(per_column: jax.Array, batch: TrainBatch) -> jax.Array:
     """Gathers [M, S] scalars of packed rows into response order, [Q, T].
 
-    Column `starts + t` of a row holds what belongs to response token t. The gather
-    stays inside a row, so rows may lie on different devices. Entries outside the mask
-    hold whatever stood in the row.
+    Column `starts + t` of a row belongs to response token t. The gather stays inside a
+    row, so rows may be on different devices. Entries outside the mask are arbitrary
+    values of the row.
     """
     (m, s), (q, t) = per_column.shape, batch.mask.shape
     columns = batch.starts.reshape(m, -1, 1) + jnp.arange(t)[None, None, :]  # [M, C, T]
@@ -42,9 +42,9 @@ def policy_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs and entropies of the response tokens, both [Q, T] float32.
 
-    Of the tempered distribution, as the sampler reports them; logits are never held
-    for more than a chunk of tokens, and a head that the model's mesh splits is gathered
-    once.
+    They are those of the distribution at the sampling temperature, as the sampler
+    reports them; logits are never stored for more than a chunk of tokens, and a head
+    that the mesh shards is gathered once.
     """
     hidden = model.apply(  # [M, S, D]
         {"params": params},
@@ -63,7 +63,7 @@ def policy_logprobs(
 def logprobs_of(
     model: Transformer, temperature: float
 ) -> Callable[[Params, TrainBatch], jax.Array]:
-    """f(params, batch) -> the log-probs of `policy_logprobs` alone, [Q, T]."""
+    """f(params, batch) -> only the log-probs of `policy_logprobs`, [Q, T]."""
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
         return policy_logprobs(model, params, batch, temperature)[0]
@@ -113,21 +113,22 @@ def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.A
 
 
 def head_logprobs(constrain: object) -> Logprobs:
-    """`chunked_logprobs` for a model's constrainer, gathering a split head once.
+    """`chunked_logprobs` for a model's constrainer, gathering a sharded head once.
 
-    A batch or sequence axis that is split stays split: each device loops over chunks of
-    its own tokens, so `chunk_size` counts the tokens of one device. A vocabulary that
-    is split over other devices (`tensor`) stays split too, and only sums and maxima
-    travel between those. A vocabulary that the mesh does not divide is padded first;
-    the padding has no part in the softmax.
+    A sharded batch or sequence axis stays sharded: each device loops over chunks of its
+    own tokens, so `chunk_size` counts the tokens of one device. A vocabulary that is
+    sharded over other devices (`tensor`) stays sharded too, and only sums and maxima
+    are communicated between them. A vocabulary that the mesh does not divide is padded
+    first; the padding does not enter the softmax.
 
     Args:
-      constrain: of a `Transformer`; anything but a `Constrainer` means no mesh.
+      constrain: that of a `Transformer`; if it is not a `Constrainer`, there is no
+        mesh.
 
     Returns:
-      A function with the arguments and results of `chunked_logprobs`, and that function
-      itself where no mesh splits the tokens or the vocabulary, or where one splits D
-      over devices that all see the same tokens.
+      A function with the arguments and results of `chunked_logprobs`; it is that
+      function itself if no mesh shards the tokens or the vocabulary, or if one shards D
+      over devices that all have the same tokens.
     """
     if not isinstance(constrain, Constrainer):
         return chunked_logprobs
@@ -177,13 +178,13 @@ def _gathered_once(
                 part = jax.lax.all_gather(part, axes, axis=dimension, tiled=True)
         return part
 
-    # Without check_vma a copy's gradient is split first and what is left of it summed
-    # over further devices (`data`) then; and the loop may start from zeros, which
-    # would count as the same on all devices.
+    # Without check_vma a copy's gradient is scattered first and the remainder is then
+    # summed over further devices (`data`); and the loop may start from zeros, which
+    # would otherwise count as replicated.
     local = partial(jax.shard_map, mesh=constrain.mesh, check_vma=False)
-    # One copy a device, stacked along D.
+    # One copy per device, stacked along D.
     copies = local(gather, in_specs=head, out_specs=PartitionSpec(of_tokens, kept))
-    # Axes that split no tokens, `tensor` as a rule, are left to the compiler.
+    # Axes that do not shard tokens, usually `tensor`, are left to the compiler.
     loop = local(
         partial(chunked_logprobs, **settings),
         in_specs=(rows, PartitionSpec(of_tokens), rows),

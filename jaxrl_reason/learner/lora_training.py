@@ -1,7 +1,7 @@
-"""Training low-rank factors on a frozen base: what the loop needs for it.
+"""Training low-rank factors on a frozen base.
 
-The policy's `TrainState` holds the factors alone, so gradients, moments, checkpoints
-and donated buffers are theirs. The base is an argument of every compiled function that
+The policy's `TrainState` holds only the factors, and so do gradients, moments,
+checkpoints and donated buffers. The base is an argument of every compiled function that
 reads it; it is never copied and never a constant.
 """
 
@@ -34,11 +34,11 @@ Params = Any
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """The factors' settings, and what makes fresh ones on the mesh.
+    """The factors' settings, and a function that initialises them on the mesh.
 
     Attributes:
       settings: rank and scale of the factors.
-      start: makes fresh factors on the mesh.
+      start: initialises factors on the mesh.
     """
 
     settings: LoraSettings
@@ -51,7 +51,7 @@ def build_lora(
     batch_sharding: BatchSharding,
     seed: int,
 ) -> LoraAdapter | None:
-    """The adapter of a run that has one; nothing is compiled yet.
+    """The adapter of a run with LoRA; nothing is compiled yet.
 
     Raises:
       ValueError: the rank does not fit the model, or the mesh does not divide it.
@@ -71,14 +71,14 @@ def build_lora(
 def init_policy_state(
     lora: LoraAdapter | None, policy: TrainState, optimizer: OptimizerSettings
 ) -> TrainState:
-    """What a run trains, at update 0: the policy, copied, or fresh factors."""
+    """The trained state at update 0: a copy of the policy, or new factors."""
     if lora is None:
         return init_state(policy.params, optimizer.build(), copy=True)
     return init_state(lora.start(), optimizer.build())
 
 
 def lora_objective(objective: Objective, settings: LoraSettings) -> Objective:
-    """The objective as one of the factors alone, the base given by keyword.
+    """The objective as a function of the factors, with the base as a keyword argument.
 
     `make_update` passes it on from `update(state, batch, num_active, base=...)`: an
     argument of the compiled step, neither differentiated nor donated.

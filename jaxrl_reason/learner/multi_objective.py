@@ -1,7 +1,7 @@
-"""One optimiser step for several objectives: K gradients of a mini-batch, combined.
+"""One optimiser step for several objectives, whose K gradients are combined.
 
-The gradients of each objective are added up over the micro-batches first, so the
-conflict that is looked at is one of whole mini-batches, and splitting changes nothing.
+The gradients of each objective are first summed over the micro-batches, so conflicts
+are those of whole mini-batches and do not depend on the micro-batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,24 +40,24 @@ def make_multi_objective_update(
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A jitted step (state, batch, num_active) -> (state, metrics), as `make_update`.
+    """Makes a jitted step (state, batch, num_active) -> (state, metrics).
 
-    Every objective has its own forward and backward pass over the micro-batches. The
-    state is donated.
+    As `make_update`, but every objective has its own forward and backward pass over the
+    micro-batches. The state is donated.
 
     Args:
       objectives: K functions (params, batch, counts) -> (part of the loss, metrics).
       combine: (losses [K], gradients, update number) -> weights [K] of the gradients;
-        what the step is given after `num_active` follows.
+        arguments of the step after `num_active` are appended.
       optimizer: applied once, to the combined gradient.
       num_groups: of the mini-batch.
       of_minibatch: as in `make_update`, for every objective.
 
     Returns:
-      The step. Metrics of the objectives are added up: a mean over objectives. `loss`
-      is the weighted sum; `loss_k` and `weight_k` belong to objective k;
-      `gradient_conflict_fraction` is that of the pairs of gradients that point against
-      each other.
+      The step. Metrics of the objectives are added up, which gives a mean over
+      objectives. `loss` is the weighted sum; `loss_k` and `weight_k` belong to
+      objective k; `gradient_conflict_fraction` is the fraction of pairs of gradients
+      with a negative inner product.
 
     Raises:
       ValueError: there are no objectives.
@@ -113,11 +113,11 @@ def make_uncertainty_update(
     The parameters of the state are {"model": ..., "log_variances": [K]}, as
     `init_uncertainty_state` makes them; the optimiser trains both. For losses > 0, such
     as negative log-likelihoods, value and ranking losses: for a policy loss, which may
-    be negative, s would fall for ever. Where a loss is not > 0 its s_k stays, and the
-    metric `positive_loss_fraction` falls below 1.
+    be negative, s would decrease without bound. If a loss is not > 0, its s_k does not
+    change, and the metric `positive_loss_fraction` is below 1.
 
-    The variances see the losses of the whole mini-batch: added to each micro-batch's
-    loss instead, s_k / 2 would count once per micro-batch.
+    The variances are trained on the losses of the whole mini-batch: added to each
+    micro-batch's loss, s_k / 2 would count once per micro-batch.
 
     Raises:
       ValueError: there are no objectives.
@@ -137,7 +137,7 @@ def make_uncertainty_update(
         )
         s = state.params["log_variances"]
         weights, slope = jax.grad(uncertainty_weighting, argnums=(0, 1))(losses, s)
-        # Asked this way round, a nan is not taken for a loss that is not positive.
+        # With this comparison a nan does not count as a loss that is not positive.
         rest = losses <= 0
         grads = {
             "model": combine_gradients(gradients, weights),
@@ -158,9 +158,9 @@ def init_uncertainty_state(
     *,
     log_variance: float = -0.5,
 ) -> TrainState:
-    """A state at update 0 around parameters and K log-variances.
+    """A state at update 0 for parameters and K log-variances.
 
-    LibMTL's begin at -0.5.
+    LibMTL's start at -0.5.
 
     >>> state = init_uncertainty_state({"w": jnp.zeros(2)}, optax.sgd(0.1), 3)
     >>> state.params["log_variances"].tolist()
@@ -173,9 +173,9 @@ def init_uncertainty_state(
 
 
 def advantage_objectives(objective: Objective, num_objectives: int) -> list[Objective]:
-    """K objectives out of one: the k-th sees `advantages[..., k]` of the batch.
+    """K objectives from one: the k-th uses `advantages[..., k]` of the batch.
 
-    For K rewards whose advantages [.., K] are made apart, each centred on its own: the
+    For K rewards whose advantages [..., K] are computed and centred separately: the
     policy loss of each is an objective.
     """
 
@@ -239,7 +239,7 @@ def _check_objectives(objectives: Sequence[Objective]) -> None:
 
 
 def _conflicts(gradients: Sequence[Params]) -> Metrics:
-    """Pairs of gradients with a negative product, and the number of pairs."""
+    """Pairs of gradients with a negative inner product, and all pairs."""
     places = [(i, j) for j in range(len(gradients)) for i in range(j)]
     against = [optax.tree.vdot(gradients[i], gradients[j]) < 0 for i, j in places]
     number = sum((x.astype(jnp.float32) for x in against), jnp.zeros(()))

@@ -1,7 +1,7 @@
-"""How K gradients of one mini-batch are weighed: functions for `multi_objective`.
+"""Weights of K gradients of one mini-batch: functions for `multi_objective`.
 
-PCGrad and MGDA end in a weighted sum of the gradients, as fixed, averaged and learnt
-weights do; so a way to join objectives is a function to K weights.
+PCGrad and MGDA result in a weighted sum of the gradients, as fixed, averaged and learnt
+weights do; so a method of combining objectives is a function that returns K weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ def fixed_weights(*weights: float) -> Combine:
 
 
 def pcgrad_weights(*, seed: int = 0) -> Combine:
-    """PCGrad (arXiv 2001.06782): gradients without what conflicts with another.
+    """PCGrad (arXiv 2001.06782): gradients without their conflicting components.
 
-    The order of the projections follows from the seed and the update's number, so a
-    resumed run has the same.
+    The order of the projections depends on the seed and the update's number, so it is
+    the same in a resumed run.
     """
 
     def combine(
         losses: jax.Array, gradients: Sequence[Params], step: jax.Array
     ) -> jax.Array:
-        key = None  # two gradients have no order
+        key = None  # for two gradients the order does not matter
         if len(gradients) > 2:
             key = jax.random.fold_in(jax.random.key(seed), step)
         return jnp.sum(pcgrad_coefficients(gradients, key=key), axis=0)
@@ -49,9 +49,9 @@ def pcgrad_weights(*, seed: int = 0) -> Combine:
 
 
 def shortest_weights(*, iterations: int = 250) -> Combine:
-    """MGDA (arXiv 1810.04650): the shortest vector in the gradients' convex hull.
+    """MGDA (arXiv 1810.04650): the minimum-norm vector in the gradients' convex hull.
 
-    The weights sum to 1, where those of a plain sum are 1 each.
+    The weights sum to 1; those of a plain sum are 1 each.
     """
 
     def combine(
@@ -65,13 +65,13 @@ def shortest_weights(*, iterations: int = 250) -> Combine:
 def given_weights(
     losses: jax.Array, gradients: Sequence[Params], step: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """Weights [K] handed to each update as its last argument, as DWA's."""
+    """Weights [K] passed to each update as its last argument, as DWA's."""
     return jnp.asarray(weights, jnp.float32)
 
 
 @dataclass
 class DynamicWeightAverage:
-    """DWA's weights (arXiv 1803.10704), on the host: one call of `end_epoch` per epoch.
+    """DWA's weights (arXiv 1803.10704) on the host: call `end_epoch` once per epoch.
 
     Attributes:
       num_objectives: K.
@@ -100,11 +100,11 @@ class DynamicWeightAverage:
         return np.asarray(dwa_weights(last, before, temperature=self.temperature))
 
     def end_epoch(self, losses: Sequence[float]) -> None:
-        """Notes the mean losses of the epoch.
+        """Records the mean losses of the epoch.
 
         Raises:
-          ValueError: there are not K of them, or one is not > 0: growth by a factor
-            means nothing for a policy loss.
+          ValueError: there are not K of them, or one is not > 0: a ratio of policy
+          losses has no meaning.
         """
         found = [float(x) for x in losses]
         if len(found) != self.num_objectives or not all(x > 0 for x in found):

@@ -1,11 +1,11 @@
-"""Sequences packed into rows of a fixed width, a prompt's tokens once per row.
+"""Sequences packed into rows of a fixed width, with a prompt's tokens once per row.
 
 Responses to one prompt share its tokens: the row holds the prompt's first n - 1 tokens
 once (the trunk), then for each response a branch, which is the prompt's last token and
-the response. A branch attends to the trunk and to itself, and counts its positions on
-from the trunk, so every token sees exactly what it sees in a row of its own. The last
-prompt token stands in every branch because each response's first token is predicted
-there: so the column before a response token predicts it, in every layout.
+the response. A branch attends to the trunk and to itself, and its positions continue
+those of the trunk, so every token attends to exactly what it attends to in a separate
+row. The last prompt token is in every branch because it predicts the first token of
+each response: so in every layout the column before a response token predicts it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from flax import struct
 
 @struct.dataclass
 class TrainBatch:
-    """Packed sequences and what the losses need of them.
+    """Packed sequences and the inputs of the losses.
 
     M rows of width S hold up to C sequences each; the Q = M * C slots, row after row
-    and some of them empty, are the B axis of the losses. A leading axis of
-    micro-batches may stand before every shape.
+    and some of them empty, are the B axis of the losses. Every array may have a leading
+    axis of micro-batches.
 
-    What an objective reads of each sequence stands in `inputs` by name: [Q, T] per
-    token or [Q] per sequence, `old_logprobs` and `advantages` for example.
+    What an objective reads of each sequence is in `inputs` by name: [Q, T] per token or
+    [Q] per sequence, for example `old_logprobs` and `advantages`.
 
     Attributes:
       tokens: [M, S] prompt and response, sequence after sequence.
       positions: [M, S] rotary positions, 0 at each prompt's start.
       segment_ids: [M, S] 0 is padding.
-      starts: [Q] column of its row whose state predicts a slot's first response token.
+      starts: [Q] column of the row whose state predicts a slot's first response token.
       mask: [Q, T] True on response tokens that count in the loss.
       group_ids: [Q] group in the mini-batch, 0 .. num_groups - 1.
-      branch_ids: [M, S] 0 is what a segment's branches share.
+      branch_ids: [M, S] 0 for what a segment's branches share.
       inputs: what an objective reads of each sequence, by name.
     """
 
@@ -51,7 +51,7 @@ class TrainBatch:
         """An input by its name.
 
         Raises:
-          ValueError: the batch was made without it.
+          ValueError: the batch does not have it.
         """
         if name not in self.inputs:
             raise ValueError(
@@ -61,7 +61,7 @@ class TrainBatch:
         return self.inputs[name]
 
     def with_inputs(self, **inputs: Array) -> "TrainBatch":
-        """The batch with more inputs, or with others in their place."""
+        """The batch with inputs added or replaced."""
         return self.replace(inputs={**self.inputs, **inputs})  # type: ignore[attr-defined]
 
 
@@ -71,8 +71,8 @@ class PackingShape:
 
     Attributes:
       rows: rows of a micro-batch.
-      width: tokens of a row.
-      slots: the most sequences in a row.
+      width: tokens per row.
+      slots: the largest number of sequences in a row.
     """
 
     rows: int
@@ -87,20 +87,19 @@ class PackingShape:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each of B sequences went: micro-batch, row and slot, and its columns.
+    """The position of each of B sequences: micro-batch, row, slot and columns.
 
-    What a batch of micro-batches holds of the sequences is `x[plan.micro, plan.slot]`.
+    For an array x of a batch of micro-batches, `x[plan.micro, plan.slot]` is [B, ...].
 
     Attributes:
       shape: of a micro-batch.
-      num_micro: micro-batches allocated, a static number; the first `num_active` hold
-        sequences.
-      num_active: micro-batches that hold sequences.
+      num_micro: number of micro-batches allocated; static.
+      num_active: number of micro-batches that hold sequences; they come first.
       micro: [B] micro-batch of each sequence.
       row: [B] row in it.
-      slot: [B] slot of the micro-batch, of which each row has `shape.slots`.
-      column: [B] first column of the sequence's own tokens.
-      trunk: [B] first column of the tokens that it shares.
+      slot: [B] slot in the micro-batch; each row has `shape.slots`.
+      column: [B] first column of the sequence's own tokens in its row.
+      trunk: [B] first column of the tokens that it shares with others.
       segment: [B] number of its prompt in the row, from 1.
     """
 
@@ -115,7 +114,7 @@ class Packing:
     segment: np.ndarray
 
     def place(self, values: np.ndarray) -> np.ndarray:
-        """[B, ...] -> [K, Q, ...], zeros (False) in empty slots."""
+        """[B, ...] -> [K, Q, ...], with zeros (False) in empty slots."""
         lead = (self.num_micro, self.shape.rows * self.shape.slots)
         out = np.zeros(lead + values.shape[1:], values.dtype)
         out[self.micro, self.slot] = values
@@ -133,18 +132,18 @@ def plan_packing(
     """Packs sequences into rows, longest first, each into the fullest row that fits.
 
     Prompts with the most tokens come first, and a row that already holds a sequence's
-    shared tokens comes before others.
+    shared tokens is preferred.
 
     Args:
       lengths: [B] tokens of each sequence (prompt and response).
       shape: of one micro-batch.
       num_micro: micro-batches to allocate, so that shapes stay static.
-      shared: [B] how many of them a row holds once for all sequences of a prompt;
+      shared: [B] how many of them a row holds only once for all sequences of a prompt;
         zeros if left out.
-      prompt_ids: [B] which sequences those are; none shares with another if left out.
+      prompt_ids: [B] the prompt of each sequence; nothing is shared if left out.
 
     Raises:
-      ValueError: a sequence is wider than a row, or the rows do not suffice.
+      ValueError: a sequence is wider than a row, or there are too few rows.
     """
     if lengths.size and lengths.max() > shape.width:
         raise ValueError(
@@ -195,7 +194,7 @@ def plan_packing(
 def packing_order(
     own: np.ndarray, shared: np.ndarray, prompt_ids: np.ndarray
 ) -> np.ndarray:
-    """Prompt after prompt, those with the most tokens first; their longest first.
+    """Prompt by prompt, those with the most tokens first, each with its longest first.
 
     >>> packing_order(np.array([1, 4, 2, 9]), np.zeros(4, int), np.array([7, 7, 7, 3]))
     array([3, 1, 2, 0])
@@ -203,7 +202,7 @@ def packing_order(
     _, prompt = np.unique(prompt_ids, return_inverse=True)
     total = np.bincount(prompt, weights=own)
     np.maximum.at(together := np.zeros_like(total), prompt, shared)
-    # Sorted by the last key first; prompts of one size stay together.
+    # The last key is the primary one; prompts of equal size stay together.
     return np.lexsort((-own, prompt, -(total + together)[prompt]))
 
 
@@ -227,23 +226,24 @@ def pack_sequences(
       num_micro: micro-batches to allocate, K.
       response_width: T.
       group_ids: [B] group of each sequence; zeros if left out.
-      loss_rows: [B] bool, False takes a sequence out of the loss; all True if left out.
-      prompt_ids: [B], equal where prompts are the same: their tokens then stand once a
-        row. No tokens are shared if left out.
+      loss_rows: [B] bool, False leaves a sequence out of the loss; all True by default.
+      prompt_ids: [B], equal where prompts are the same: a row then holds their tokens
+        once. No tokens are shared if left out.
 
     Returns:
       The batch, every field with a leading axis K, and the map from sequences to slots.
 
     Raises:
       ValueError: a prompt is empty, a response or a sequence is too long, prompts of
-        one id are of unequal length, or the rows do not suffice.
+        one id differ in length, or there are too few rows.
     """
     sizes = np.array([len(r) for r in responses], int)  # [B]
     starts = np.array([len(p) for p in prompts], int)  # [B]
     if starts.min(initial=1) < 1:
         raise ValueError("a prompt must hold at least one token, got an empty one")
     if sizes.max(initial=0) > response_width:
-        # Cut off, the end of a response would silently never be trained on.
+        # If it were truncated, the end of a response would silently never be trained
+        # on.
         raise ValueError(
             f"a response must have at most {response_width} tokens, "
             f"got one of {sizes.max()}"

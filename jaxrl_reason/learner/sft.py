@@ -25,7 +25,7 @@ Params = Any
 Example = tuple[Sequence[int], Sequence[int]]
 
 
-# May be 0 until a learner is built: no stage, or a size that follows from the data.
+# May be 0 until a learner is built: no stage, or a size taken from the data.
 _LEFT_OPEN = ("updates", "row_width", "max_response")
 
 
@@ -33,18 +33,18 @@ _LEFT_OPEN = ("updates", "row_width", "max_response")
 class SFTSettings:
     """Sizes of the supervised stage.
 
-    An update takes `examples_per_update` examples, packed into as many micro-batches as
-    they need. Small ones fit a core's cache, which counts for more on a CPU than large
-    matrix products.
+    An update uses `examples_per_update` examples, packed into as many micro-batches as
+    they need. Small micro-batches fit into a core's cache, which matters more on a CPU
+    than large matrix products.
 
     Attributes:
-      updates: optimiser steps; 0 is no supervised stage.
-      examples_per_update: prompts and responses of one of them.
-      rows_per_micro_batch: packed rows that lie in memory at once.
-      row_width: tokens of a row; 0 is the longest prompt and response.
-      slots_per_row: the most examples in a row.
-      max_response: the longest response in tokens; 0 is that of the data.
-      seed: of the order of the examples.
+      updates: optimiser steps; 0 for no supervised stage.
+      examples_per_update: prompts with responses per update.
+      rows_per_micro_batch: packed rows per micro-batch.
+      row_width: tokens per row; 0 for the longest prompt plus response.
+      slots_per_row: the largest number of examples in a row.
+      max_response: the longest response in tokens; 0 for the longest in the data.
+      seed: for the order of the examples.
     """
 
     updates: int = 1200
@@ -65,14 +65,14 @@ class SFTSettings:
 
     @property
     def shape(self) -> PackingShape:
-        """Of a micro-batch."""
+        """The shape of a micro-batch."""
         return PackingShape(
             self.rows_per_micro_batch, self.row_width, self.slots_per_row
         )
 
     @property
     def num_micro(self) -> int:
-        """Micro-batches for the worst case, one example per row."""
+        """The number of micro-batches in the worst case, one example per row."""
         return -(-self.examples_per_update // self.rows_per_micro_batch)
 
 
@@ -92,12 +92,12 @@ def sft_objective(model: Transformer) -> Objective:
 
 @dataclass(frozen=True)
 class SFTLearner:
-    """The compiled pieces of the supervised stage.
+    """The compiled functions of the supervised stage.
 
     Attributes:
-      settings: sizes.
-      batch_sharding: where batches live.
-      learning_rate: number of updates made -> the rate.
+      settings: of the stage.
+      batch_sharding: sharding of batches.
+      learning_rate: number of updates -> learning rate.
       update: f(state, micro-batches, num_active) -> (state, metric pairs); jitted.
     """
 
@@ -145,8 +145,8 @@ def sft_update(
 ) -> tuple[TrainState, Any, int]:
     """One update on a batch of examples; (state, metric pairs, tokens trained on).
 
-    The state is donated. The pairs stay on the device, so that the next batch is
-    packed while this one is trained on.
+    The state is donated. The pairs stay on the device, so that the next batch can be
+    packed during this update.
     """
     batch, plan = pack_examples(learner.settings, examples)
     tokens = sum(len(p) + len(r) for p, r in examples)

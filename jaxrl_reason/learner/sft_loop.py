@@ -22,11 +22,11 @@ def train_sft(
     """Runs supervised updates up to `settings.updates`.
 
     Args:
-      learner: the compiled pieces.
-      state: donated.
-      examples: update number -> its examples; a function of the number alone, so that
-        a resumed run sees the same ones.
-      hooks: where to write.
+      learner: the compiled functions.
+      state: to start from; donated.
+      examples: update number -> its examples; a function of only the number, so that a
+        resumed run gets the same ones.
+      hooks: of the run.
     """
     step, last = int(state.step), learner.settings.updates
     pending: list[Any] = []
@@ -36,7 +36,7 @@ def train_sft(
             state, pairs, n = sft_update(learner, state, examples(step))
         step, tokens = step + 1, tokens + n
         pending.append(pairs)
-        # Reading the metrics waits for the device, so it happens now and then only.
+        # Reading the metrics waits for the device, so it is done only now and then.
         if step % hooks.log_every == 0 or step == last:
             row = mean_row(pending)
             seconds = time.perf_counter() - start
@@ -59,7 +59,7 @@ def train_sft(
 
 
 def mean_row(pending: Sequence[Any]) -> Row:
-    """Mean over updates of their finished metrics; a name may be absent in some."""
+    """Mean over updates of their metrics; a name may be missing in some."""
     rows = [finish_metrics(pairs, "sft") for pairs in jax.device_get(list(pending))]
     names = {name for row in rows for name in row}
     values = {name: [row[name] for row in rows if name in row] for name in names}
@@ -67,7 +67,7 @@ def mean_row(pending: Sequence[Any]) -> Row:
 
 
 def save_sft(hooks: Hooks, state: TrainState) -> None:
-    """Saves the state of the supervised stage; its examples follow from the step."""
+    """Saves the state of the supervised stage; its examples depend only on the step."""
     hooks.checkpoints.save(int(state.step), state, fingerprint=hooks.fingerprint)
 
 

@@ -22,7 +22,7 @@ class TrainState:
     Attributes:
       params: the model's parameters.
       opt_state: of optax.
-      step: [] int32, updates made.
+      step: [] int32, number of updates.
     """
 
     params: Params
@@ -38,13 +38,13 @@ class OptimizerSettings:
 
     Attributes:
       learning_rate: the peak.
-      warmup_updates: updates over which the rate rises to it.
-      decay_updates: updates over which it then falls; 0 for never.
-      final_fraction: of the peak, at the end of the decay.
-      b1: AdamW's decay of the mean of the gradients.
-      b2: AdamW's decay of the mean of their squares.
-      weight_decay: AdamW's.
-      max_grad_norm: the gradient is scaled down to this global norm.
+      warmup_updates: updates over which the rate rises to the peak.
+      decay_updates: updates over which it then decays; 0 for no decay.
+      final_fraction: the rate at the end of the decay, as a fraction of the peak.
+      b1: AdamW's decay rate of the first moment.
+      b2: AdamW's decay rate of the second moment.
+      weight_decay: AdamW's weight decay.
+      max_grad_norm: the global norm at which the gradient is clipped.
     """
 
     learning_rate: float = 3e-4
@@ -72,7 +72,7 @@ class OptimizerSettings:
             )
 
     def schedule(self) -> optax.Schedule:
-        """Learning rate of each update."""
+        """The learning rate of each update."""
         if self.decay_updates:
             main = optax.cosine_decay_schedule(
                 self.learning_rate, self.decay_updates, alpha=self.final_fraction
@@ -81,7 +81,8 @@ class OptimizerSettings:
             main = optax.constant_schedule(self.learning_rate)
         if not self.warmup_updates:
             return main
-        # One update in, not zero: the first update of a run must move parameters.
+        # Starts at one update, not at zero: the first update must change the
+        # parameters.
         ramp = optax.linear_schedule(
             self.learning_rate / (self.warmup_updates + 1),
             self.learning_rate,
@@ -102,17 +103,17 @@ class OptimizerSettings:
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, *, copy: bool = False
 ) -> TrainState:
-    """A state at update 0 around parameters, all of it on their mesh if they have one.
+    """A state at update 0 for parameters, all of it on their mesh if they have one.
 
-    An optimiser makes its counters on the first device. Left there, the first update
-    compiles once for them and once more for its own results, and a checkpoint of them
-    restores onto one device of a mesh, which no update takes.
+    An optimiser creates its counters on the first device. Left there, the first update
+    compiles once for them and again for its own results, and their checkpoint restores
+    to one device of a mesh, which an update does not accept.
 
     Args:
-      params: parameters, of a policy that begins a new stage for example.
-      optimizer: makes the moments.
-      copy: the state gets its own copy of the parameters, so that it may be donated
-        while they live on as a baseline or a reference.
+      params: parameters, for example of a policy that starts a new stage.
+      optimizer: initialises the moments.
+      copy: whether the state gets its own copy of the parameters, so that it can be
+        donated while they are kept as a baseline or a reference.
     """
     if copy:
         shardings = jax.tree.map(lambda x: x.sharding, params)
@@ -120,7 +121,7 @@ def init_state(
         params = copied(params)
     state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
     first = jax.tree.leaves(params)[0]
-    # Traced parameters lie nowhere yet.
+    # Traced parameters have no device yet.
     if isinstance(first, jax.core.Tracer) or not on_mesh(first):
         return state
     whole = NamedSharding(first.sharding.mesh, PartitionSpec())
@@ -128,7 +129,7 @@ def init_state(
 
 
 def on_mesh(x: Any) -> bool:
-    """Whether an array lies on a mesh."""
+    """Whether an array is on a mesh."""
     return isinstance(getattr(x, "sharding", None), NamedSharding)
 
 
@@ -157,7 +158,7 @@ def init_model_state(
     mesh: jax.sharding.Mesh,
     rules: ShardingRules,
 ) -> TrainState:
-    """A state at update 0 of a model's new parameters, made in their shardings."""
+    """A state at update 0 with new, sharded parameters of a model."""
     target = jax.tree.map(
         lambda x: x.sharding, abstract_state(model, optimizer, mesh, rules)
     )
@@ -178,7 +179,7 @@ def abstract(tree: Any) -> Any:
 def init_value_state(
     policy: TrainState, optimizer: OptimizerSettings, batch_sharding: BatchSharding
 ) -> TrainState:
-    """The policy's transformer, copied, under a scalar head of zeros."""
+    """A copy of the policy's transformer with a scalar head of zeros."""
     backbone = init_state(policy.params, optimizer.build(), copy=True).params
     embedding = backbone["embedding"]
     head = batch_sharding.replicate(jnp.zeros(embedding.shape[1:], embedding.dtype))

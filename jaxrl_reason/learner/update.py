@@ -1,9 +1,9 @@
 """One optimiser step over any number of micro-batches, compiled once.
 
 The batch is allocated for the worst case and the loop runs over the active
-micro-batches only: short responses cost less, and nothing is compiled again. The loss
-of a micro-batch is its part of the mini-batch's loss (losses take the counts of the
-whole mini-batch), so gradients are summed, never averaged.
+micro-batches only: short responses cost less, and nothing is recompiled. The loss of a
+micro-batch is its part of the mini-batch's loss (losses take the counts of the whole
+mini-batch), so gradients are summed, never averaged.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Objective = Callable[..., tuple[jax.Array, Metrics]]
 
 
 def micro_batch(batch: TrainBatch, k: jax.Array) -> TrainBatch:
-    """Micro-batch k of a batch whose fields lead with [K]."""
+    """Micro-batch k of a batch whose arrays have a leading axis [K]."""
     return jax.tree.map(
         lambda x: jax.lax.dynamic_index_in_dim(x, k, 0, keepdims=False), batch
     )
@@ -65,9 +65,9 @@ def accumulate_gradients(
 def apply_gradients(
     state: TrainState, grads: Params, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser update; a gradient that is not finite leaves the state as it was.
+    """One optimiser update; a gradient that is not finite leaves the state unchanged.
 
-    Finiteness is looked at before clipping, which would spread one inf over all.
+    It is checked before clipping, which would turn one inf into nan everywhere.
     """
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
@@ -92,11 +92,11 @@ def make_update(
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A jitted step (state, batch [K, ...], num_active, **named) -> (state, metrics).
+    """Makes a jitted step (state, batch [K, ...], num_active) -> (state, metrics).
 
     The state is donated. Metrics are (total, count) pairs over the mini-batch. The
-    objective is handed by keyword what the step is, and what `of_minibatch` makes of
-    the whole batch.
+    objective gets by keyword the keyword arguments of the step and the results of
+    `of_minibatch` for the whole batch.
     """
 
     def update(
@@ -116,7 +116,7 @@ def make_update(
 def make_scorer(
     score: Callable[[Params, TrainBatch], jax.Array],
 ) -> Callable[[Params, TrainBatch, jax.Array], jax.Array]:
-    """A jitted forward pass (params, batch [K, ...], num_active) -> [K, Q, T].
+    """Makes a jitted forward pass (params, batch [K, ...], num_active) -> [K, Q, T].
 
     `score` gives [Q, T] for one micro-batch; rows past `num_active` are zero.
     """

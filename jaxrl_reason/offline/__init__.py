@@ -1,1 +1,1 @@
-"""Offline training: pairs, rounds of samples, the loop around them."""
+"""Offline training: on pairs and on rounds of samples, with its loop."""

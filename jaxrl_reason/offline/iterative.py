@@ -1,7 +1,7 @@
 """Rounds of sampling and offline training: iterative DPO, RFT and STaR.
 
-A round samples with the current policy, grades, chooses what to learn from, and trains
-with a fresh optimiser. Call it again with another `round_index` for the next one.
+A round samples with the current policy, grades, selects the training data, and trains
+with a new optimiser. Call it again with another `round_index` for the next one.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -56,7 +56,7 @@ def iterative_dpo_round(
     max_length_ratio: float | None = None,
     reference: Params | None = None,
 ) -> tuple[TrainState, Row, Rollouts]:
-    """One round of iterative DPO (IRPO, arXiv 2404.19733, has four of them).
+    """One round of iterative DPO (IRPO, arXiv 2404.19733, has four).
 
     Args:
       sampler: task and sampler.
@@ -64,7 +64,7 @@ def iterative_dpo_round(
       policy: of the previous round; it samples, training starts from it, and it is not
         changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_index: >= 0, another each round: fixes what is sampled and paired.
+      round_index: >= 0, different for each round: fixes what is sampled and paired.
       max_pairs: pairs of a right and a wrong response per prompt, IRPO's 10.
       max_length_ratio: of the responses of a pair, None for no bound.
       reference: parameters of the frozen reference; the policy's own if left out.
@@ -77,10 +77,10 @@ def iterative_dpo_round(
     Raises:
       NoSignalError: no prompt has both a right and a wrong complete response.
     """
-    # Sample with the policy of the round before, and grade.
+    # Sample with the policy of the previous round, and grade.
     rollouts = sample_round(sampler, policy.params, problems, draw=2 * round_index)
 
-    # Pairs of a right and a wrong response; neither truncated.
+    # Pairs of a right and a wrong response, neither truncated.
     places = build_pairs(
         rollouts.correct,
         rollouts.truncated,
@@ -119,15 +119,15 @@ def rft_round(
     Args:
       sampler: task and sampler.
       learner: of supervised training.
-      optimizer: that the learner was built with.
+      optimizer: that of the learner.
       policy: samples; not changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_index: >= 0, another each round.
+      round_index: >= 0, different for each round.
       start: the model to train, not changed; the policy if left out. RFT's paper trains
-        the pretrained model, on the original data and what was kept.
-      max_per_prompt: responses per prompt, so that easy ones do not fill the data.
+        the pretrained model, on the original data and the kept responses.
+      max_per_prompt: responses per prompt, so that easy ones do not dominate the data.
       epochs: over all examples.
-      original: examples to train on besides.
+      original: further examples to train on.
       signature: of a response's text; of equal ones the first is kept. RFT's is
         `equation_signature`.
 
@@ -166,23 +166,23 @@ def star_round(
     original: Sequence[Example] = (),
     signature: Callable[[str], Hashable] = str,
 ) -> tuple[TrainState, Row, Rollouts]:
-    """One round of STaR (arXiv 2203.14465): the base model learns right responses.
+    """One round of STaR (arXiv 2203.14465): trains the base model on right responses.
 
     Problems without a right response are sampled again with the answer in the prompt;
-    what is right then is learnt with the prompt that has no hint.
+    right responses to these are trained on with the prompt without the hint.
 
     Args:
       sampler: task and sampler; `prompt_width` must hold the hinted prompts.
       learner: of supervised training.
-      optimizer: that the learner was built with.
-      policy: of the previous round; samples; not changed.
+      optimizer: that of the learner.
+      policy: of the previous round, which samples; not changed.
       base: the model that every round trains; not changed.
       problems: P problems, a multiple of the sampler's `prompts_per_call`.
-      round_index: >= 0, another each round.
+      round_index: >= 0, different for each round.
       hint: problem -> prompt tokens with the answer; None for no rationalisation.
       max_per_prompt: responses per prompt; the paper samples one.
       epochs: over all examples.
-      original: examples to train on besides.
+      original: further examples to train on.
       signature: of a response's text; of equal ones the first is kept.
 
     Returns:
@@ -197,7 +197,7 @@ def star_round(
     hinted: list[Example] = []
     lost = needs_hint(rollouts.correct, rollouts.truncated, failed=rollouts.failed)
     if hint is not None and lost.any():
-        # All problems again, so that the sampler need not be compiled once more.
+        # All problems again, so that the sampler is not recompiled.
         task = HintedTask(sampler.task, hint)
         again = sample_round(
             sampler, policy.params, problems, draw=2 * round_index + 1, task=task
@@ -223,7 +223,7 @@ def star_round(
 
 
 def round_seed(seed: int, round_index: int) -> int:
-    """A seed for each round, not that of the next run's round before.
+    """A seed for each round, which no round of a run with another seed shares.
 
     >>> round_seed(0, 1) == round_seed(1, 0)
     False
@@ -241,7 +241,7 @@ def train_on_examples(
     epochs: int,
     seed: int,
 ) -> tuple[TrainState, Row]:
-    """Some supervised epochs in random order; the state is donated.
+    """Supervised epochs in random order; the state is donated.
 
     Raises:
       ValueError: there are no examples, or `epochs` < 1.
@@ -264,7 +264,7 @@ def train_on_examples(
 
 
 def no_data_message(rollouts: Rollouts, wanted: str) -> str:
-    """What a round without anything to learn from saw."""
+    """The text of the error of a round without training data."""
     return (
         f"a round must have a prompt with {wanted} complete response, got none of "
         f"{len(rollouts.problem_ids)} ({rollouts.correct.mean():.0%} of the responses "
@@ -280,7 +280,7 @@ def _learnable(
     seed: int,
     signature: Callable[[str], Hashable],
 ) -> list[Example]:
-    """Right and complete responses that differ, at most so many per prompt."""
+    """Distinct right and complete responses, at most `max_per_prompt` each."""
     texts = response_texts(rollouts, sampler.task.tokenizer)
     kept = deduplicate_and_cap(
         correct_and_complete(

@@ -1,9 +1,8 @@
 """Offline systems as values: fine-tuning, preference methods, rounds of samples.
 
-`OFFLINE["irpo"].run` is the function that trains, its published settings bound;
-`OFFLINE["irpo"].method` the loss on pairs that `build_preference_learner` takes,
-where there is one. Learning rates, batches and epochs belong to a run: take them from
-`settings`.
+`OFFLINE["irpo"].run` is the training function with its published settings bound;
+`OFFLINE["irpo"].method` is the loss on pairs for `build_preference_learner`, if there
+is one. Learning rates, batches and epochs belong to a run: take them from `settings`.
 
 Example:
   >>> from jaxrl_reason.offline.offline_recipes import OFFLINE
@@ -43,13 +42,13 @@ _RUN = "learning rate, batch, epochs: not in our sources"
 
 @dataclass(frozen=True)
 class OfflineRecipe:
-    """A published way to train on examples or pairs.
+    """A published method of training on examples or pairs.
 
     Attributes:
       name: for tables and logs.
       sources: arXiv ids.
-      run: the function that trains, its published arguments bound.
-      method: the loss on pairs, None where examples are learnt.
+      run: the training function with its published arguments bound.
+      method: the loss on pairs, None for training on examples.
       settings: of a run, as published, by name.
       not_published: what the sources do not give, and what is done here instead.
     """

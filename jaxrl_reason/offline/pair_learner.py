@@ -1,4 +1,4 @@
-"""Compiled pieces over packed pairs: of preference training and of reward models."""
+"""Compiled functions on packed pairs, for preference training and reward models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ MethodT = TypeVar("MethodT")
 
 @dataclass(frozen=True)
 class PairLearner(Generic[MethodT]):
-    """The compiled pieces of a learner over pairs or comparisons.
+    """The compiled functions of a learner on pairs or comparisons.
 
     Attributes:
       settings: sizes of a batch.
-      method: the loss and what it takes.
-      batch_sharding: puts batches on the mesh.
-      optimizer: of every training that starts.
+      method: the loss and its inputs.
+      batch_sharding: places batches on the mesh.
+      optimizer: of each training run.
       score: (params, batch, num_active) -> a number per response token.
       update: (state, batch, num_active) -> the next state and the metrics.
     """
@@ -52,11 +52,11 @@ def build_pair_learner(
     Args:
       per_token: (params, batch) -> [Q, T], a number per response token.
       objective: the method's loss on a packed micro-batch.
-      method: what the objective was made of.
+      method: the method of the objective.
       settings: sizes of a batch.
-      optimizer: of every training that starts.
-      batch_sharding: puts batches on the mesh.
-      context_length: of the model.
+      optimizer: of each training run.
+      batch_sharding: places batches on the mesh.
+      context_length: the model's.
 
     Returns:
       The learner.

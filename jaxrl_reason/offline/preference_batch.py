@@ -1,7 +1,7 @@
 """Pairs of responses packed into rows, both halves of a pair in one row.
 
-A loss on pairs needs both responses in one micro-batch. Side by side in one row they
-are also on one device, and rows stay full: a pair takes two adjacent slots.
+A loss on pairs needs both responses in one micro-batch. Adjacent in one row, they are
+also on one device, and rows stay full: a pair takes two adjacent slots.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from jaxrl_reason.learner.packing import Packing, PackingShape, TrainBatch, plan
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt, the response to prefer and the other one; token ids, ends included.
+    """A prompt with a chosen and a rejected response; token ids, EOS tokens included.
 
     Attributes:
-      prompt: of both.
+      prompt: of both responses.
       chosen: the better response.
-      rejected: the other one.
+      rejected: the worse one.
     """
 
     prompt: Sequence[int]
@@ -31,18 +31,18 @@ class Pair:
 class PreferenceSettings:
     """Sizes of preference training; lengths in tokens.
 
-    An update takes up to `pairs_per_update` pairs, packed into as many micro-batches as
+    An update uses up to `pairs_per_update` pairs, packed into as many micro-batches as
     they need. A row holds at least one pair: the prompt twice and both responses.
 
     Attributes:
-      pairs_per_update: pairs of an optimiser step.
+      pairs_per_update: pairs per optimiser step.
       epochs: passes over the pairs.
-      rows_per_micro_batch: rows in memory at once.
-      row_width: tokens of a row.
-      pairs_per_row: the most pairs in a row.
-      max_prompt: the longest prompt.
-      max_response: the longest response.
-      seed: of the order of pairs.
+      rows_per_micro_batch: packed rows per micro-batch.
+      row_width: tokens per row.
+      pairs_per_row: the largest number of pairs in a row.
+      max_prompt: the longest prompt in tokens.
+      max_response: the longest response in tokens.
+      seed: for the order of the pairs.
     """
 
     pairs_per_update: int = 64
@@ -69,14 +69,14 @@ class PreferenceSettings:
 
     @property
     def shape(self) -> PackingShape:
-        """Of a micro-batch; the slots 2i and 2i + 1 of a row are a pair."""
+        """The shape of a micro-batch; slots 2i and 2i + 1 of a row are a pair."""
         return PackingShape(
             self.rows_per_micro_batch, self.row_width, 2 * self.pairs_per_row
         )
 
     @property
     def num_micro(self) -> int:
-        """Micro-batches for the worst case, one pair per row."""
+        """The number of micro-batches in the worst case, one pair per row."""
         return -(-self.pairs_per_update // self.rows_per_micro_batch)
 
 
@@ -109,11 +109,11 @@ def plan_together(settings: PreferenceSettings, lengths: np.ndarray) -> Packing:
     """Places N groups of k sequences, each group in adjacent slots of one row.
 
     Args:
-      settings: sizes; `pairs_per_row` groups go into a row.
+      settings: sizes; a row holds `pairs_per_row` groups.
       lengths: [N, k] tokens of each sequence.
 
     Returns:
-      The map of N * k sequences, group by group.
+      The plan for N * k sequences, group by group.
     """
     k = lengths.shape[1]
     shape = replace(settings.shape, slots=k * settings.pairs_per_row)
@@ -141,7 +141,7 @@ def lay_out(
     sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
     group_ids: np.ndarray,
 ) -> TrainBatch:
-    """Writes prompts and responses where the plan says; leading axis K."""
+    """Writes prompts and responses to the positions of the plan; leading axis K."""
     starts = np.array([len(prompt) for prompt, _ in sequences], int)
     sizes = np.array([len(response) for _, response in sequences], int)
     shape = plan.shape
@@ -164,7 +164,7 @@ def lay_out(
 
 
 def check_pairs(settings: PreferenceSettings, pairs: Sequence[Pair]) -> None:
-    """Refuses what does not fit or cannot be learnt from; names the pair."""
+    """Raises for a pair that does not fit or has no signal; names the pair."""
     if len(pairs) > settings.pairs_per_update:
         raise ValueError(
             f"an update must have at most pairs_per_update = "
@@ -178,7 +178,7 @@ def check_pairs(settings: PreferenceSettings, pairs: Sequence[Pair]) -> None:
     for i, pair in enumerate(pairs):
         for name, limit in limits.items():
             if not 1 <= len(getattr(pair, name)) <= limit:
-                # Cut off, its end would silently never be trained on.
+                # If it were truncated, its end would silently never be trained on.
                 raise ValueError(
                     f"{name} must have 1 to {limit} tokens, "
                     f"got {len(getattr(pair, name))} in pair {i}"

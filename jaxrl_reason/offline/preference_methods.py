@@ -1,4 +1,4 @@
-"""A preference method is a value: which loss on pairs, its settings, what it needs.
+"""A preference method as a value: a loss on pairs, its settings and its inputs.
 
 The functions build the published ones from `jaxrl_reason.losses`; a method of your own
 is `PreferenceMethod("mine", my_loss, {"beta": 0.2})` in your file.
@@ -35,8 +35,8 @@ class PreferenceMethod:
         **settings, valid=, num_pairs=) -> (scalar, metrics), everything [B] and the
         log-probs sums over tokens; the scalar is the micro-batch's part of the mean
         over pairs.
-      settings: what the loss is handed by keyword.
-      needs_reference: the loss takes the log-probs of a reference.
+      settings: keyword arguments of the loss.
+      needs_reference: whether the loss takes the log-probs of a reference.
       lengths: which of chosen_lengths and rejected_lengths it takes.
     """
 
@@ -65,7 +65,7 @@ def dpo(*, beta: float = 0.1, label_smoothing: float = 0.0) -> PreferenceMethod:
 
 
 def robust_dpo(*, beta: float = 0.1, label_smoothing: float = 0.1) -> PreferenceMethod:
-    """Robust DPO (arXiv 2403.00409): unbiased when so many labels are flipped."""
+    """Robust DPO (arXiv 2403.00409): unbiased for this fraction of flipped labels."""
     settings = {"beta": beta, "label_smoothing": label_smoothing}
     return PreferenceMethod("robust_dpo", robust_dpo_loss, settings)
 
@@ -114,7 +114,7 @@ def simpo(*, beta: float = 2.5, gamma: float = 1.375) -> PreferenceMethod:
 
 
 def orpo(*, lam: float = 0.1) -> PreferenceMethod:
-    """ORPO (arXiv 2403.07691 eq. 6 and 7): no reference, no supervised stage before."""
+    """ORPO (arXiv 2403.07691 eq. 6 and 7): no reference, no prior supervised stage."""
     return PreferenceMethod(
         "orpo", orpo_loss, {"lam": lam}, needs_reference=False, lengths=LENGTHS
     )

@@ -1,7 +1,7 @@
 """Offline preference training: one optimiser step per batch of pairs.
 
 The reference is frozen, so its log-probs are computed once per batch, before the first
-update. Where it is the policy at the start, no second model is ever held in memory.
+update. If it is the initial policy, no second model is kept in memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ Params = Any
 
 @dataclass(frozen=True)
 class PairBatch:
-    """One update's pairs on the host, packed, with the reference's log-probs.
+    """The packed pairs of one update on the host, with the reference's log-probs.
 
     Attributes:
       batch: the packed pairs.
-      num_active: micro-batches that hold pairs.
+      num_active: number of micro-batches that hold pairs.
     """
 
     batch: TrainBatch
@@ -80,7 +80,7 @@ def preference_objective(
 
     Args:
       logprobs: (params, batch) -> [Q, T] of the response tokens.
-      method: the loss and what it takes.
+      method: the loss and its inputs.
     """
 
     def objective(
@@ -117,7 +117,7 @@ def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def likelihoods(policy: tuple[jax.Array, jax.Array], valid: jax.Array) -> Metrics:
-    """Log-probs of whole responses: DPO's margin may rise while both of them fall."""
+    """Log-probs of whole responses; both may fall while DPO's margin rises."""
     names = ("chosen_logprob", "rejected_logprob")
     pairs = jnp.sum(valid, dtype=jnp.float32)
     return {
@@ -131,15 +131,15 @@ def prepare_pairs(
     pairs: Sequence[Pair],
     reference: Params | None,
 ) -> PairBatch:
-    """Packs the pairs of one update and looks at them with the reference, once.
+    """Packs the pairs of one update and computes the reference's log-probs, once.
 
     Args:
-      learner: the compiled pieces.
+      learner: the compiled functions.
       pairs: at most `pairs_per_update`.
       reference: parameters; None for a method that needs none.
 
     Raises:
-      ValueError: the pairs do not fit, or a reference is needed and absent.
+      ValueError: the pairs do not fit, or a needed reference is missing.
     """
     batch, plan = pack_pairs(learner.settings, pairs)
     if learner.method.needs_reference:
@@ -169,14 +169,14 @@ def train_on_pairs(
     pairs: Sequence[Pair],
     reference: Params | None = None,
 ) -> tuple[TrainState, Row]:
-    """Some epochs over the pairs, in batches of nearly equal size and random order.
+    """Trains for some epochs on the pairs, in shuffled batches of nearly equal size.
 
     Args:
-      learner: the compiled pieces.
-      state: donated.
+      learner: the compiled functions.
+      state: to start from; donated.
       pairs: at least one.
-      reference: parameters of the frozen reference; those of `state` at the start if
-        left out, and then no copy of them is made.
+      reference: parameters of the frozen reference; the initial ones of `state` if left
+        out, without a copy.
 
     Returns:
       The state, and the metrics over all updates with the number of `updates` and
@@ -189,7 +189,8 @@ def train_on_pairs(
         raise ValueError("pairs must hold at least one pair, got none")
     rng = np.random.default_rng(learner.settings.seed)
     frozen = state.params if reference is None else reference
-    # All batches before the first update, which changes and donates the parameters.
+    # Prepare all batches before the first update, which changes and donates the
+    # parameters.
     prepared = [
         prepare_pairs(learner, [pairs[i] for i in places], frozen)
         for places in even_batches(len(pairs), learner.settings.pairs_per_update, rng)
@@ -205,10 +206,10 @@ def train_on_pairs(
 
 
 def even_batches(number: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Places 0 .. number - 1 in random order, in the fewest batches of at most `size`.
+    """Indices 0 .. number - 1, shuffled, in the fewest batches of at most `size`.
 
-    Their sizes differ by one at most: a small last batch would weigh its few examples
-    as much as a full one weighs its many.
+    Their sizes differ by at most one: a small last batch would give its few examples as
+    much weight as a full one gives to many.
 
     >>> [len(b) for b in even_batches(10, 4, np.random.default_rng(0))]
     [4, 3, 3]

@@ -10,7 +10,7 @@ from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row
 
-# (policy, index of the round) -> policy, metrics, what was sampled. The policy is kept.
+# (policy, round index) -> policy, metrics, rollouts. The given policy is not donated.
 OneRound = Callable[[TrainState, int], tuple[TrainState, Row, Rollouts]]
 
 
@@ -22,15 +22,15 @@ def train_rounds(
     rounds: int,
     done: int = 0,
 ) -> TrainState:
-    """Runs rounds `done` to `rounds - 1`, or until an interrupt is asked for.
+    """Runs rounds `done` to `rounds - 1`, or until an interrupt is requested.
 
     Args:
       one_round: a round with all but policy and index bound, e.g. a
         `functools.partial` of `iterative_dpo_round` behind a lambda.
-      policy: of the round before.
-      hooks: where to write; row and checkpoint i + 1 are of round i.
-      rounds: of the whole run.
-      done: rounds that are behind it, from `resume_rounds`.
+      policy: of the previous round.
+      hooks: of the run; row and checkpoint i + 1 are those of round i.
+      rounds: number of rounds in the whole run.
+      done: number of finished rounds, from `resume_rounds`.
 
     Returns:
       The policy after the last round.
@@ -57,7 +57,7 @@ def train_rounds(
 
 
 def save_round(hooks: Hooks, policy: TrainState, done: int) -> None:
-    """Saves the policy after `done` rounds; the rest of a round follows from that."""
+    """Saves the policy after `done` rounds, which determines the rounds to come."""
     hooks.checkpoints.save(done, policy, fingerprint=hooks.fingerprint)
 
 
@@ -67,7 +67,7 @@ def resume_rounds(
     policy: TrainState,
     step: int | None = None,
 ) -> tuple[TrainState, int]:
-    """The policy of a checkpoint, and how many rounds it has behind it.
+    """The policy of a checkpoint, and the number of finished rounds.
 
     Args:
       checkpoints: of the rounds; those after the chosen one are moved aside.

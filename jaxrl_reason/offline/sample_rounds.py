@@ -1,4 +1,4 @@
-"""Sampling and grading of the offline rounds, and what to train on of it."""
+"""Sampling and grading of the offline rounds, and the training data from them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class RoundSettings:
     IRPO (arXiv 2404.19733) has 30 samples per prompt.
 
     Attributes:
-      prompts_per_call: prompts that are sampled at once.
-      group_size: responses to a prompt.
+      prompts_per_call: number of prompts that are sampled at once.
+      group_size: responses per prompt.
       prompt_width: of padded prompts.
       max_new_tokens: the longest response.
-      temperature: of the sampling.
-      seed: of the samples.
+      temperature: sampling temperature.
+      seed: for sampling.
     """
 
     prompts_per_call: int = 24
@@ -58,10 +58,10 @@ class RoundSampler:
     """A task with its compiled sampler.
 
     Attributes:
-      task: prompts and grades.
+      task: makes prompts and grades responses.
       sample: the compiled sampler.
       settings: how a round samples.
-      batch_sharding: where prompts live.
+      batch_sharding: sharding of the prompts.
     """
 
     task: Task
@@ -114,14 +114,14 @@ def sample_round(
     """Samples and grades G responses to each problem, `prompts_per_call` at a time.
 
     Args:
-      sampler: the compiled pieces.
+      sampler: the compiled functions.
       params: of the policy.
-      problems: P problems, no two the same, a multiple of `prompts_per_call`.
+      problems: P distinct problems, a multiple of `prompts_per_call`.
       draw: with the seed, the problem and the sample it fixes the randomness.
-      task: in place of the sampler's own.
+      task: used in place of the sampler's own.
 
     Raises:
-      ValueError: P is no multiple of `prompts_per_call`.
+      ValueError: P is not a multiple of `prompts_per_call`.
     """
     s = sampler.settings
     if not problems or len(problems) % s.prompts_per_call:
@@ -150,7 +150,7 @@ def sample_round(
 
 @dataclass(frozen=True)
 class HintedTask(TaskWrapper):
-    """A task whose prompts give the answer away: STaR's rationalisation.
+    """A task whose prompts contain the answer: STaR's rationalisation.
 
     Attributes:
       hint: problem -> prompt tokens with the answer.
@@ -182,7 +182,7 @@ def response_texts(rollouts: Rollouts, tokenizer: Tokenizer) -> list[list[str]]:
 
 
 def as_pairs(rollouts: Rollouts, places: PreferencePairs) -> list[Pair]:
-    """The pairs that `build_pairs` found, as tokens."""
+    """The pairs of `build_pairs`, as tokens."""
     found = zip(
         places.prompt.tolist(),
         places.chosen.tolist(),
@@ -208,7 +208,7 @@ def as_examples(rollouts: Rollouts, kept: np.ndarray) -> list[Example]:
 
 
 def round_metrics(rollouts: Rollouts) -> Row:
-    """What the sampled responses say about the policy that a round started with."""
+    """Metrics of a round's initial policy from its sampled responses."""
     judged = ~rollouts.failed
     return {
         "reward/accuracy": float(rollouts.correct.sum() / max(1, judged.sum())),

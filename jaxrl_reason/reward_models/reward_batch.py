@@ -1,8 +1,8 @@
 """Good and bad responses to one prompt, packed side by side for a ranking loss.
 
-As in `preference_batch` all responses of a comparison stand in one row, so they are in
-one micro-batch and on one device; a comparison takes W + L adjacent slots, of which
-some may be empty.
+As in `preference_batch` all responses of a comparison are in one row, so they are in
+one micro-batch and on one device; a comparison takes W + L adjacent slots, some of
+which may be empty.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from jaxrl_reason.offline.preference_batch import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prompt, responses to rank above and responses to rank below; token ids.
+    """A prompt with chosen and rejected responses; token ids.
 
     Attributes:
       prompt: of all of them.
@@ -35,7 +35,7 @@ class Comparison:
 
 
 def as_comparisons(pairs: Sequence[Pair]) -> list[Comparison]:
-    """Pairs as comparisons of one response with one."""
+    """Pairs as comparisons of one response with another."""
     return [Comparison(p.prompt, [p.chosen], [p.rejected]) for p in pairs]
 
 
@@ -67,7 +67,7 @@ def pack_comparisons(
     sizes = np.array([len(response) for response in members])
     lengths = np.where(sizes > 0, starts + sizes, 0)
     plan = plan_together(settings, lengths.reshape(-1, k))
-    # Slots without a response hold no sequence.
+    # Slots without a response are empty.
     there = np.flatnonzero(sizes)
     plan = replace(
         plan,
@@ -81,7 +81,7 @@ def pack_comparisons(
 
 
 def _slots(comparison: Comparison, candidates: tuple[int, int]) -> list[Sequence[int]]:
-    """The W + L responses, [] where there is none."""
+    """The W + L responses, [] for an empty slot."""
     out: list[Sequence[int]] = []
     for side, size in zip(
         (comparison.chosen, comparison.rejected), candidates, strict=True
@@ -95,7 +95,7 @@ def check_comparisons(
     comparisons: Sequence[Comparison],
     candidates: tuple[int, int],
 ) -> None:
-    """Refuses what does not fit or cannot be learnt from; names the comparison."""
+    """Raises for a comparison that does not fit or has no signal; names it."""
     if not 1 <= len(comparisons) <= settings.pairs_per_update:
         raise ValueError(
             f"an update must have 1 to pairs_per_update = {settings.pairs_per_update} "

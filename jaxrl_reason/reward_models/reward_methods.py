@@ -1,4 +1,4 @@
-"""A ranking method is a value: which loss on scores, its settings, its head.
+"""A ranking method as a value: a loss on scores, its settings and its head.
 
 The functions build the published ones from `jaxrl_reason.losses`; one of your own is
 `RankingMethod("mine", my_loss)` in your file.
@@ -24,8 +24,8 @@ class RankingMethod:
       loss: f(chosen_scores [S, W], rejected_scores [S, L], *, chosen_mask,
         rejected_mask, num_steps) -> (scalar, metrics); S comparisons, the scalar is the
         micro-batch's part of the mean over the `num_steps` of the mini-batch.
-      candidates: (W, L), at most so many responses on the two sides of a comparison.
-      tanh: scores are tanh of the head, in [-1, 1].
+      candidates: (W, L), the largest number of responses on each side of a comparison.
+      tanh: whether scores are the tanh of the head, in [-1, 1].
     """
 
     name: str
@@ -39,7 +39,7 @@ class RankingMethod:
 
 
 def bradley_terry() -> RankingMethod:
-    """-log sigmoid(r_w - r_l) a pair: the usual reward model."""
+    """-log sigmoid(r_w - r_l) per pair: the usual reward model."""
     return RankingMethod("bradley_terry", pairwise_ranking_loss)
 
 
@@ -62,7 +62,7 @@ def _verifier_loss(
 
 
 def verifier(*, lam: float = 0.01) -> RankingMethod:
-    """The verifier of the prover-verifier game (arXiv 2407.13692): a penalty as well.
+    """The verifier of the prover-verifier game (arXiv 2407.13692), with a penalty.
 
     >>> verifier().candidates
     (1, 1)
@@ -82,15 +82,15 @@ def process_preference() -> RankingMethod:
 
 @dataclass(frozen=True)
 class RankingRecipe:
-    """A published reward model: method, settings, and what the sources leave open.
+    """A published reward model: method, settings, and what is not published.
 
     Attributes:
       name: for tables and logs.
       sources: arXiv ids.
       method: how it is trained.
-      settings: as published, of the data as well.
+      settings: as published, including those of the data.
       not_published: what the sources do not give, and what is done here instead.
-      not_built: learner of the system that are not here.
+      not_built: parts of the system that are not here.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Scorers of responses: a transformer with a scalar head, trained to rank.
+"""Reward models: a transformer with a scalar head, trained to rank responses.
 
-The score of a response is the head's value at its last token. The same model read at
-every token is a process reward model: `score_tokens` gives its score after each.
+The score of a response is the head's value at its last token. Evaluated at every token,
+the same model is a process reward model: `score_tokens` gives its score after each.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,8 +48,8 @@ def build_reward_model_learner(
       model: the reward model.
       method: the loss on scores and the head.
       settings: sizes; its pairs are comparisons, of W + L responses each.
-      optimizer: of every training that starts.
-      batch_sharding: puts batches on the mesh.
+      optimizer: of each training run.
+      batch_sharding: places batches on the mesh.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, a comparison does
@@ -81,7 +81,7 @@ def token_scores(
 ) -> jax.Array:
     """The head's value after each response token, [Q, T] float32.
 
-    A critic's values are those before each token: one column to the left.
+    A critic's values are those before each token, one column to the left.
     """
     after = replace(batch, starts=batch.starts + 1)
     values = critic_values(model, params, after)
@@ -89,7 +89,7 @@ def token_scores(
 
 
 def last_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """[B, T] scores after each token -> [B] those of whole responses.
+    """[B, T] scores after each token -> [B] scores of whole responses.
 
     The last token is the mask's last True; 0 for a row without tokens.
 
@@ -97,7 +97,7 @@ def last_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> print(last_scores(scores, jnp.array([[1, 1, 0], [1, 0, 0]], bool)))
     [2. 4.]
     """
-    later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # unmasked tokens from here on
+    later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # unmasked tokens left
     return jnp.sum(jnp.where(mask & (later == 1), scores, 0.0), axis=1)
 
 
@@ -107,7 +107,7 @@ def ranking_objective(
     """The method's loss on a packed micro-batch of comparisons.
 
     Args:
-      scores: (params, batch) -> [Q, T] after each response token.
+      scores: (params, batch) -> [Q, T], scores after each response token.
       method: the loss and the number of candidates.
     """
     chosen, k = method.candidates[0], sum(method.candidates)
@@ -136,13 +136,13 @@ def train_on_comparisons(
     *,
     seed: int | None = None,
 ) -> tuple[TrainState, Row]:
-    """Some epochs over the comparisons, in batches of nearly equal size, shuffled.
+    """Trains for some epochs on the comparisons, in shuffled batches of similar size.
 
     Args:
-      learner: the compiled pieces.
-      state: donated.
+      learner: the compiled functions.
+      state: to start from; donated.
       comparisons: at least one.
-      seed: of the order; that of the settings if left out.
+      seed: for the order; that of the settings if left out.
 
     Returns:
       The state, and the metrics of the last epoch, with the number of `updates` of all
@@ -176,9 +176,9 @@ def train_on_comparisons(
 def score_tokens(
     learner: PairLearner[RankingMethod], params: Params, rollouts: Rollouts
 ) -> np.ndarray:
-    """Scores after each token of sampled responses, [P, G, T]; 0 past their ends.
+    """Scores after each token of sampled responses, [P, G, T]; 0 past the end.
 
-    Always batches of one shape, so any number of rollouts compiles once.
+    Batches have a fixed shape, so any number of rollouts compiles once.
 
     Raises:
       ValueError: a prompt or a response is longer than the settings say, or empty.
@@ -201,7 +201,7 @@ def score_tokens(
     rows_of_tokens = rollouts.tokens.reshape(-1, t)
     responses = [x[:n] for x, n in zip(rows_of_tokens, lengths, strict=True)]
     shape = replace(s.shape, slots=sum(learner.method.candidates) * s.pairs_per_row)
-    # So many always fit: packing leaves at most one row with fewer than a row holds.
+    # This many always fit: packing leaves at most one row with fewer than a row holds.
     size = max(1, s.num_micro * shape.rows - 1)
     size *= min(shape.slots, shape.width // (s.max_prompt + s.max_response))
     out = np.zeros((p * g, max(t, s.max_response)), np.float32)

@@ -1,4 +1,4 @@
-"""Preference data of single steps, from a tree search with Q values, on the host.
+"""Preference data for single steps from a tree search with Q values, on the host.
 
 rStar-Math (arXiv 2501.04519) trains its process preference model on it: of the
 candidates for one step, those of highest Q that lead to a right answer against those of
@@ -19,10 +19,10 @@ class SearchStep:
     Attributes:
       prefix: tokens of the steps before it, without the question.
       tokens: of the step itself.
-      q: mean outcome of the rollouts through it, in [-1, 1] in the paper.
-      leads_right: some rollout through it ended in a right answer.
-      leads_wrong: some ended in a wrong one.
-      final: it gives the answer.
+      q: mean outcome of the rollouts through the step, in [-1, 1] in the paper.
+      leads_right: whether a rollout through it ended in a right answer.
+      leads_wrong: whether a rollout through it ended in a wrong one.
+      final: whether it gives the answer.
     """
 
     prefix: Sequence[int]
@@ -46,23 +46,23 @@ def step_comparisons(
     positives: int = 2,
     negatives: int = 2,
 ) -> list[Comparison]:
-    """A comparison for every step of one problem that has both sides.
+    """A comparison for every step of one problem that has good and bad candidates.
 
-    Steps with one prefix compete: the prompt is question and prefix, the responses are
-    the steps. Steps that give the answer compete whatever their prefixes: the prompt is
-    the question, the responses are whole solutions. A step on right and on wrong paths
-    is on one side at most.
+    Steps with the same prefix are compared: the prompt is the question and the prefix,
+    the responses are the steps. Steps that give the answer are compared across
+    prefixes: the prompt is the question, the responses are whole solutions. A step on
+    both right and wrong paths is on at most one side.
 
     Args:
       question: prompt tokens.
       steps: nodes of the search, in any order.
-      positives: at most so many of highest Q on paths to a right answer; 2 in the
-        paper.
-      negatives: at most so many of lowest Q on paths to a wrong one.
+      positives: the largest number of steps of highest Q on paths to a right answer; 2
+        in the paper.
+      negatives: the largest number of steps of lowest Q on paths to a wrong one.
 
     Returns:
-      The comparisons, in the order in which their prefixes first appear, the answers
-      last. A step without one of the sides makes none.
+      The comparisons, in the order in which their prefixes first appear, with the
+      answers last. There is none where one side is empty.
 
     Raises:
       ValueError: `positives` or `negatives` < 1.
@@ -105,9 +105,9 @@ def pick_sides(
 ) -> tuple[list[SearchStep], list[SearchStep]]:
     """The steps of highest Q on right paths and those of lowest Q on wrong ones.
 
-    Picked in turns, so that steps on paths of both kinds serve both sides. A pick that
-    would put a positive's Q at or below a negative's is not made; of equal Q the first
-    step goes first.
+    The sides pick in turns, so that steps on paths of both kinds go to both sides. A
+    pick that would put a positive's Q at or below a negative's is not made; ties go to
+    the first step.
     """
     good: list[SearchStep] = []
     bad: list[SearchStep] = []
@@ -126,7 +126,7 @@ def _take(
     limit: int,
     sign: int,
 ) -> None:
-    """Moves the first step that is on no side to `own`, if it may go there."""
+    """Moves the first unpicked step to `own`, if its Q allows it."""
     taken = {id(s) for s in own + other}
     free = [s for s in ranked if id(s) not in taken]
     if len(own) < limit and free:

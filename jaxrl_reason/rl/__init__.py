@@ -1,1 +1,1 @@
-"""Reinforcement learning: the iteration, its methods, its loops."""
+"""Reinforcement learning: the iteration, the methods and the training loops."""

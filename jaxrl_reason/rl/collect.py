@@ -1,4 +1,4 @@
-"""Sample, grade, keep the groups that carry signal, refill; and what was collected."""
+"""Samples and grades groups, keeps those with signal, and refills the batch."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class NoSignalError(RuntimeError):
-    """Dynamic sampling found too few groups with signal within its bound."""
+    """Dynamic sampling found too few groups with signal in `max_rounds` rounds."""
 
 
 class GraderError(RuntimeError):
@@ -35,14 +35,14 @@ class GraderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Collected:
-    """One batch of groups to train on and what it took to get it.
+    """One batch of groups to train on, and the sampling that produced it.
 
     Attributes:
       rollouts: [P, ...] the batch, oldest groups first.
-      fresh: all groups sampled now, before the filter.
+      fresh: all groups sampled in this step, before the filter.
       surplus: groups with signal that are kept for the next step.
-      rounds: of sampling.
-      accepted: how many of the fresh groups had signal.
+      rounds: how many rounds of sampling it took.
+      accepted: number of fresh groups with signal.
     """
 
     rollouts: Rollouts
@@ -69,19 +69,20 @@ def sample_groups(
     """Samples G responses per problem and grades them; rewards are still zero.
 
     Args:
-      task: gives prompts and grades responses.
-      sample: the jitted sampler, or a rollout engine, which is handed the parameters.
+      task: makes prompts and grades responses.
+      sample: the jitted sampler, or a rollout engine, which gets the parameters.
       params: of the policy.
-      problems: P problems, no two the same.
+      problems: P distinct problems.
       group_size: G.
       prompt_width: Tp.
       seed: of the run.
-      draw: which rollout of the run this is; with the seed, the problem and the sample
-        it fixes the randomness, whatever the mesh or the order.
-      policy_step: the step whose policy it is; recorded with the groups, unless an
-        engine says that it drew them with another.
-      batch_sharding: puts prompts and keys on the mesh.
-      timer: gets the seconds of "rollout" and "grade", of "weight_sync" with an engine.
+      draw: the number of this rollout in the run; with the seed, the problem and the
+        sample it fixes the randomness, independent of the mesh and the order.
+      policy_step: the step of the policy; recorded with the groups, unless an engine
+        reports that it sampled them with another.
+      batch_sharding: places prompts and keys on the mesh.
+      timer: records the seconds of "rollout", "grade" and, with an engine,
+        "weight_sync".
     """
     prompts, lengths = pad_prompts(
         [task.prompt_tokens(problem) for problem in problems],
@@ -100,7 +101,7 @@ def sample_groups(
     with timer("grade"):
         grades = grade_rows(task, problems, done, group_size)  # [3, P * G]
     versions = np.full(len(problems), policy_step, np.int64)  # [P]
-    if done.policy_version is not None:  # of a group drawn with several, the oldest
+    if done.policy_version is not None:  # of a group sampled with several, the oldest
         versions = np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
     return Rollouts(
         problem_ids=ids,
@@ -123,8 +124,8 @@ def grade_rows(
 ) -> np.ndarray:
     """[3, P * G] bool: correct, format_ok, failed of every response.
 
-    A grader that raises has failed on that response: it is counted, logged once a
-    round, and the batch goes on without it.
+    A grader that raises has failed on that response, which is counted, logged once per
+    round and left out of the batch's statistics.
 
     Raises:
       GraderError: the grader raised on every response.
@@ -135,7 +136,7 @@ def grade_rows(
         text = task.tokenizer.decode(done.tokens[i, :n].tolist())
         try:
             found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
-        except Exception as error:  # a user's grader may raise anything
+        except Exception as error:  # a user's grader may raise any exception
             errors.append(error)
             found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
         out[:, i] = found.correct, found.format_ok, found.failed
@@ -151,7 +152,7 @@ def grade_rows(
 
 
 def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
-    """Adds the method's rewards; one that is not finite counts as a failed grade.
+    """Adds the method's rewards; a reward that is not finite counts as a failed grade.
 
     Raises:
       ValueError: the rewards are not of shape [P, G], or [P, G, R] for R components.
@@ -185,14 +186,15 @@ def collect_groups(
 ) -> Collected:
     """Fills a batch of `num_prompts` groups.
 
-    With dynamic sampling only groups with some right and some wrong answers count, and
-    rounds go on until the batch is full (arXiv 2503.14476 Algorithm 1); what is left
-    over starts the next step's batch. If only a fraction of the batch must have signal,
-    rounds go on until it does, or `max_rounds` are over. Else one round is the batch.
+    With dynamic sampling only groups with both right and wrong answers count, and
+    sampling continues until the batch is full (arXiv 2503.14476 Algorithm 1); surplus
+    groups start the next step's batch. If only a fraction of the batch must have
+    signal, it continues until that is reached or `max_rounds` are used up. Otherwise
+    one round is the batch.
 
     Raises:
       NoSignalError: `max_rounds` rounds did not fill the batch of dynamic sampling, or
-        found no group with signal where a fraction must have it.
+      found no group with signal although a fraction must have it.
     """
     filter_ = method.dynamic_sampling
     only_signal = filter_ is not None and filter_.fraction == 1
@@ -215,7 +217,7 @@ def collect_groups(
         full = len(signal) >= num_prompts and int(signal.sum()) >= needed
     if not full and (only_signal or not signal.any()):
         raise NoSignalError(no_signal_message(concatenate(fresh), accepted, needed))
-    # Groups without signal make room for those with it, the newest first.
+    # Groups with signal replace those without, the newest of these first.
     without = np.flatnonzero(~signal)
     excess = max(0, len(signal) - num_prompts)
     dropped = without[max(0, len(without) - excess) :]
@@ -232,7 +234,7 @@ def collect_groups(
 
 
 def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
-    """What was sampled, and what to change."""
+    """The text of the error: what was sampled, and what to change."""
     right = (fresh.correct | fresh.failed).all(axis=1).mean()
     wrong = (~fresh.correct).all(axis=1).mean()
     advice = (
@@ -251,7 +253,7 @@ def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
 def rollout_metrics(collected: Collected) -> Row:
     """Rewards, lengths and group fractions over all fresh samples, before the filter.
 
-    Right and wrong are fractions of the responses that could be judged.
+    Right and wrong are fractions of the responses that could be graded.
     """
     fresh, surplus = collected.fresh, collected.surplus
     sampled = len(fresh.problem_ids)

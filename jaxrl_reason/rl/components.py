@@ -1,9 +1,9 @@
-"""Optional components of a method, and when an iteration asks what of them.
+"""Optional components of a method, and the hooks through which an iteration calls them.
 
-A critic, an implicit reward model, a greedy baseline, a rollout correction, a choice
-of tokens, a controller of coefficients: each is a `Component` in `Method.components`,
-in a file of its own that holds its inputs, its update and its metrics. The loop knows
-none of them by name.
+A critic, an implicit reward model, a greedy baseline, a rollout correction, a token
+selection, a controller of coefficients: each is a `Component` in `Method.components`,
+in its own file with its inputs, its update and its metrics. The loop knows none of them
+by name.
 """
 
 from abc import ABC, abstractmethod
@@ -36,11 +36,11 @@ PolicyForward = Callable[
 
 @dataclass(frozen=True, eq=False)
 class FrozenModel:
-    """A model that is not trained, its parameters on the mesh.
+    """A model that is not trained, with its parameters on the mesh.
 
     Attributes:
       model: the transformer.
-      params: what it is applied with.
+      params: its parameters.
     """
 
     model: Transformer
@@ -49,15 +49,15 @@ class FrozenModel:
 
 @dataclass(frozen=True)
 class LearnerSetup:
-    """What a component may build its pieces from.
+    """What a component is built from.
 
     Attributes:
-      model: the policy's.
-      task: gives the EOS tokens.
-      settings: sizes of the run.
-      batch_sharding: puts batches on the mesh.
-      optimizer: the policy's.
-      own_optimizers: those of components that have another, by the component's name.
+      model: the policy's model.
+      task: has the EOS tokens.
+      settings: of the run.
+      batch_sharding: places batches on the mesh.
+      optimizer: the policy's optimiser settings.
+      own_optimizers: those of components that have their own, by component name.
       teachers: frozen models beside the policy.
     """
 
@@ -75,21 +75,21 @@ class LearnerSetup:
 
 
 class ComponentLearner:
-    """A component with its compiled pieces: the hooks of an iteration, in their order.
+    """A component with its compiled functions: the hooks of an iteration, in order.
 
-    Each does nothing unless a component overrides it. What a component learns lies in
-    `RLState.models` under its name, numbers that it carries lie in `RLState.controls`;
-    checkpoints hold both.
+    Each does nothing unless a component overrides it. A model that a component trains
+    is in `RLState.models` under its name, numbers that it keeps between steps are in
+    `RLState.controls`; checkpoints hold both.
     """
 
     name: ClassVar[str] = ""
 
     def init_model(self, policy: TrainState) -> TrainState | None:
-        """The model that it trains, at update 0; None if it trains none."""
+        """The model that the component trains, at update 0; None if it trains none."""
         return None
 
     def init_controls(self) -> Mapping[str, float]:
-        """The numbers that it carries from step to step, before the first."""
+        """The numbers that the component keeps between steps, before the first."""
         return {}
 
     def extend_rollouts(
@@ -98,12 +98,12 @@ class ComponentLearner:
         sample: Callable[..., "Rollouts"],
         rollouts: "Rollouts",
     ) -> "Rollouts":
-        """Samples more than the groups of a round.
+        """Samples in addition to the groups of a round.
 
         Args:
           learner: of the run.
           sample: f(sample=sampler, group_size=G) -> rollouts to the same problems.
-          rollouts: the round's groups, graded; they have no rewards yet.
+          rollouts: the round's graded groups, before their rewards are computed.
         """
         return rollouts
 
@@ -114,7 +114,7 @@ class ComponentLearner:
         batch: "RolloutBatch",
         experience: "Experience",
     ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
-        """What the estimator, and the loss by keyword, may look at besides.
+        """Additional inputs of the advantage estimator and, by keyword, of the loss.
 
         Returns:
           The state; arrays for `Experience.inputs`; metrics.
@@ -129,11 +129,11 @@ class ComponentLearner:
         experience: "Experience",
         estimate: "Advantages",
     ) -> "tuple[RLState, Row]":
-        """Its own update, before those of the policy; the state and metrics."""
+        """The component's own update, before the policy's: state and metrics."""
         return state, {}
 
     def coefficients(self, controls: Mapping[str, float]) -> Mapping[str, float]:
-        """Scalars that the loss gets by keyword in this step; they are traced."""
+        """Scalars passed to the loss by keyword in this step; they are traced."""
         return {}
 
     def policy_forward(self) -> PolicyForward | None:
@@ -163,7 +163,7 @@ class ComponentLearner:
 
         Args:
           learner: of the run.
-          state: whose policy is the one before this update.
+          state: its policy is the one before this update.
           batch: the mini-batch, on the mesh.
           num_active: its micro-batches that hold sequences.
           update: number of the mini-batch in this step.
@@ -171,19 +171,19 @@ class ComponentLearner:
         return {}
 
     def next_controls(self, controls: Mapping[str, float], row: Row) -> Row:
-        """The numbers that it carries, after a step with these metrics."""
+        """The numbers that the component keeps, after a step with these metrics."""
         return {}
 
 
 class Component(ABC):
-    """An optional part of a method; a frozen dataclass of functions and settings.
+    """An optional part of a method: a frozen dataclass of functions and settings.
 
     Attributes:
       name: of its model in `RLState.models`, of its metrics and its optimiser.
-      loss_inputs: what it gives the loss by keyword.
-      needs_reference: it reads the log-probs of a frozen reference.
-      trains_model: it has a model with an optimiser beside the policy.
-      reads_teachers: it takes the frozen models of `build_rl_learner`.
+      loss_inputs: names of what it passes to the loss by keyword.
+      needs_reference: whether it reads the log-probs of a frozen reference.
+      trains_model: whether it trains a model with an optimiser besides the policy.
+      reads_teachers: whether it uses the frozen models of `build_rl_learner`.
     """
 
     name: ClassVar[str] = ""
@@ -194,4 +194,4 @@ class Component(ABC):
 
     @abstractmethod
     def build(self, setup: LearnerSetup) -> ComponentLearner:
-        """Its jitted pieces; nothing is compiled yet."""
+        """Builds its jitted functions; nothing is compiled yet."""

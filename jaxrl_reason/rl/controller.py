@@ -20,12 +20,12 @@ State = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Controller(Component, ComponentLearner):
-    """Coefficients that move from step to step, an entropy bonus say.
+    """Coefficients that change from step to step, such as that of an entropy bonus.
 
     Attributes:
-      start: its state before the first step, by name; an advantage estimator finds the
-        state in `Experience.inputs`, and so do the metrics of the step.
-      loss_coefficients: state -> what the loss is handed by keyword, as scalars that
+      start: its state before the first step, by name; the state is in
+        `Experience.inputs` for the advantage estimator, and in the metrics of the step.
+      loss_coefficients: state -> scalars that are passed to the loss by keyword; they
         are traced.
       follow: f(state, metrics of the step) -> state of the next step.
     """
@@ -36,11 +36,11 @@ class Controller(Component, ComponentLearner):
     follow: Callable[[State, State], State]
 
     def build(self, setup: LearnerSetup) -> "Controller":
-        """Nothing to compile."""
+        """Returns the controller itself: there is nothing to compile."""
         return self
 
     def init_controls(self) -> State:
-        """The start."""
+        """The state before the first step."""
         return self.start
 
     def before_advantages(
@@ -55,7 +55,7 @@ class Controller(Component, ComponentLearner):
         return state, {name: np.asarray(x, np.float32) for name, x in own.items()}, {}
 
     def coefficients(self, controls: State) -> State:
-        """Of the loss in this step."""
+        """The loss's coefficients in this step."""
         return self.loss_coefficients(self._own(controls))
 
     def next_controls(self, controls: State, row: Row) -> Row:
@@ -69,11 +69,11 @@ class Controller(Component, ComponentLearner):
 def entropy_controller(
     *, target: float = 0.2, step: float = 1e-4, low: float = 0.0, high: float = 0.005
 ) -> Controller:
-    """Skywork-OR1's weight of the entropy bonus (arXiv 2505.22312), from 0 on.
+    """Skywork-OR1's entropy coefficient (arXiv 2505.22312), which starts at 0.
 
     The entropy is measured as the released code does, -mean(old log-probs) of the batch
-    just trained on, so the weight lags by one step. The loss must take `entropy_coef`
-    and have `entropy` among its inputs.
+    just trained on, so the coefficient lags by one step. The loss must take
+    `entropy_coef` and have `entropy` among its inputs.
     """
 
     def follow(state: State, row: State) -> State:
@@ -97,15 +97,15 @@ def entropy_controller(
 def kl_controller(
     *, start: float, target: float, horizon: float, num_samples: int
 ) -> Controller:
-    """The adaptive weight of a KL in the reward (arXiv 1909.08593).
+    """The adaptive coefficient of a KL in the reward (arXiv 1909.08593).
 
     It follows `policy/reference_kl_k1`, the mean of old minus reference log-prob over
     the tokens; an advantage estimator reads `Experience.inputs["kl_coef"]`.
 
     Args:
-      start: the first weight.
+      start: the first coefficient.
       target: of the KL, in nats per token.
-      horizon: samples over which the weight may change by a fifth.
+      horizon: samples over which the coefficient may change by a fifth.
       num_samples: responses per step.
     """
 

@@ -1,4 +1,4 @@
-"""A critic: a value model with an optimiser of its own."""
+"""A critic: a value model with its own optimiser."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,9 +37,9 @@ ValueLoss = Callable[..., jax.Array]
 
 @dataclass(frozen=True)
 class Critic(Component):
-    """Values for the estimator, and a value model that learns the returns.
+    """A value model that is trained on the returns and gives the estimator its values.
 
-    An estimator reads `experience["values"]` [B, T] and gives the targets back in
+    An estimator reads `experience["values"]` [B, T] and returns the targets in
     `Advantages.returns`.
 
     With `RLSettings.bootstrap_truncated` it also gives `bootstrap` [B], the value after
@@ -54,7 +54,7 @@ class Critic(Component):
     value_loss: ValueLoss
 
     def build(self, setup: LearnerSetup) -> "CriticLearner":
-        """Its own mini-batches, so that it may make more updates than the policy."""
+        """Has its own mini-batches, so it may make more updates than the policy."""
         plan, optimizer = setup.settings.critic_plan(), setup.optimizer_of(self.name)
         model = ValueModel(setup.model.config, setup.model.constrain)
         return CriticLearner(
@@ -73,11 +73,11 @@ class Critic(Component):
 
 @dataclass(frozen=True)
 class CriticLearner(ComponentLearner):
-    """The compiled pieces of a critic; its mini-batches need not be the policy's.
+    """The compiled functions of a critic; its mini-batches need not be the policy's.
 
     Attributes:
       plan: shapes of its mini-batches.
-      optimizer: its optimiser's settings.
+      optimizer: its optimiser settings.
       batch_sharding: where batches live.
       bootstrap_truncated: whether the values after truncated responses are asked for.
       values: params, batch -> values; jitted.
@@ -93,7 +93,7 @@ class CriticLearner(ComponentLearner):
     update: Callable[..., tuple[TrainState, Any]]
 
     def init_model(self, policy: TrainState) -> TrainState:
-        """The policy's transformer under a head of zeros."""
+        """The policy's transformer with a value head of zeros."""
         return init_value_state(policy, self.optimizer, self.batch_sharding)
 
     def before_advantages(
@@ -129,7 +129,7 @@ class CriticLearner(ComponentLearner):
         experience: Experience,
         estimate: Advantages,
     ) -> "tuple[RLState, Row]":
-        """One optimiser step per mini-batch towards the returns of the estimate."""
+        """One optimiser step per mini-batch, on the returns of the estimate."""
         minibatches = batch.minibatches
         if self.plan != learner.plan:
             order = batch.rng.permutation(len(batch.rollouts.problem_ids))
@@ -145,7 +145,7 @@ class CriticLearner(ComponentLearner):
         )
         row = finish_metrics(pairs, self.name)
         of_tokens = returns[experience.mask].astype(np.float64)
-        if of_tokens.size and of_tokens.var() > 1e-12:  # more than rounding
+        if of_tokens.size and of_tokens.var() > 1e-12:  # more than rounding error
             explained = explained_variance(values, returns, experience.mask)
             row["critic/explained_variance"] = float(explained)
         return replace(state, models={**state.models, self.name: critic}), row

@@ -1,4 +1,4 @@
-"""A greedy baseline: one greedy response to a prompt, graded and not trained on."""
+"""A greedy baseline: one greedy response per prompt, graded but not trained on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GreedyBaseline(Component):
-    """One greedy response per prompt beside the group (ReMax, arXiv 2310.10505).
+    """One greedy response per prompt besides the group (ReMax, arXiv 2310.10505).
 
     An estimator reads `experience["greedy_rewards"]` [B], the reward of the greedy
     response to the same prompt.
@@ -27,7 +27,7 @@ class GreedyBaseline(Component):
     name: ClassVar[str] = "greedy"
 
     def build(self, setup: LearnerSetup) -> "GreedySampler":
-        """A second sampler, of temperature 0."""
+        """Builds a second sampler with temperature 0."""
         settings = SamplingSettings(
             max_new_tokens=setup.settings.max_new_tokens,
             eos_token_ids=setup.task.eos_token_ids,
@@ -53,7 +53,7 @@ class GreedySampler(ComponentLearner):
         sample: Callable[..., Rollouts],
         rollouts: Rollouts,
     ) -> Rollouts:
-        """Adds `greedy_rewards` [P, G], the same for all of a group."""
+        """Adds `greedy_rewards` [P, G], equal within a group."""
         greedy = sample(sample=self.sample, group_size=1)
         baseline = greedy_rewards(learner.method, greedy, rollouts)
         repeated = np.repeat(baseline[:, None], rollouts.lengths.shape[1], axis=1)
@@ -64,8 +64,7 @@ class GreedySampler(ComponentLearner):
 def greedy_rewards(method: Method, greedy: Rollouts, rollouts: Rollouts) -> np.ndarray:
     """[P] rewards of the greedy responses.
 
-    One that nobody could judge is no baseline: the mean of the prompt's samples stands
-    in for it.
+    If one could not be graded, the mean of the prompt's samples replaces it.
     """
     found = compute_rewards(method, greedy)
     samples = compute_rewards(method, rollouts).rewards.mean(axis=1)

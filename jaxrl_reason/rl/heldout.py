@@ -1,4 +1,4 @@
-"""Held-out accuracy: greedy, and the mean over k samples. Touches no training state."""
+"""Held-out accuracy: greedy, and the mean over k samples. Changes no training state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
 
-# Evaluation draws from its own stream: no training draw has this number.
+# Evaluation has its own random stream: no rollout of the training has this number.
 EVALUATION_DRAW = 2**31
 
-# (model, settings, samples per prompt) -> the sampler, as `make_sampler` makes it.
+# (model, settings, samples per prompt) -> a sampler, as `make_sampler` returns it.
 MakeSampler = Callable[[Transformer, SamplingSettings, int], SampleFn]
 
 
@@ -26,14 +26,14 @@ class HeldoutEvaluation:
     """A compiled evaluation: problems in chunks of one static shape.
 
     Attributes:
-      task: prompts and grades.
-      problems: that training never sees.
+      task: makes prompts and grades responses.
+      problems: problems that are not trained on.
       sample: the compiled sampler.
-      num_samples: responses to a problem.
-      chunk: problems that are sampled at once.
+      num_samples: responses per problem.
+      chunk: number of problems that are sampled at once.
       prompt_width: of padded prompts.
       seed: of the samples.
-      batch_sharding: where prompts live.
+      batch_sharding: sharding of the prompts.
     """
 
     task: Task
@@ -46,7 +46,7 @@ class HeldoutEvaluation:
     batch_sharding: BatchSharding
 
     def run(self, params: Any) -> Rollouts:
-        """Graded responses to all problems, in order; the last chunk may be padded."""
+        """Samples and grades responses to all problems, in order, in padded chunks."""
         parts = []
         for start in range(0, len(self.problems), self.chunk):
             part = list(self.problems[start : start + self.chunk])
@@ -101,7 +101,7 @@ def build_heldout_evaluation(
     )
     sample = make(model, settings, num_samples)
     chunk = max(1, min(batch_size // num_samples, len(problems)))
-    # Whole shares for every device; the last chunk is padded anyway.
+    # A multiple of the devices; the last chunk is padded anyway.
     chunk = -(-chunk // batch_sharding.num_shards) * batch_sharding.num_shards
     return HeldoutEvaluation(
         task, problems, sample, num_samples, chunk, prompt_width, seed, batch_sharding
@@ -111,7 +111,7 @@ def build_heldout_evaluation(
 def samples_for_people(
     task: Task, rollouts: Rollouts, problems: Mapping[int, Any], count: int
 ) -> list[dict[str, Any]]:
-    """The first response to each of the first `count` prompts, as text with its grade.
+    """The first response to each of the first `count` prompts, as graded text.
 
     Args:
       task: decodes and grades.

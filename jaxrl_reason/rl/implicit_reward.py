@@ -1,7 +1,7 @@
-"""A second language model that learns rewards of tokens from outcomes (PRIME).
+"""A second language model that learns token rewards from outcomes (PRIME).
 
-It begins as the policy and has an optimiser of its own. The log-ratio between it and
-the frozen reference is the reward of a token (arXiv 2412.01981, 2502.01456).
+It is initialised from the policy and has its own optimiser. The log-ratio between it
+and the frozen reference is the reward of a token (arXiv 2412.01981, 2502.01456).
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Params = Any
 
 @dataclass(frozen=True)
 class ImplicitReward(Component):
-    """A reward model that learns before the advantages are made.
+    """A reward model that is updated before the advantages are computed.
 
     An estimator reads `experience["reward_logprobs"]` [B, T], its log-probs.
 
@@ -45,7 +45,7 @@ class ImplicitReward(Component):
     loss: LossFn
 
     def build(self, setup: LearnerSetup) -> "ImplicitRewardLearner":
-        """Trained on the policy's mini-batches: what is out of its loss is out here."""
+        """Uses the policy's mini-batches, so both losses leave out the same rows."""
         optimizer, settings = setup.optimizer_of(self.name), setup.settings
         update = make_update(
             implicit_reward_objective(setup.model, self.loss, settings.temperature),
@@ -57,10 +57,10 @@ class ImplicitReward(Component):
 
 @dataclass(frozen=True)
 class ImplicitRewardLearner(ComponentLearner):
-    """The compiled pieces of an implicit reward model.
+    """The compiled functions of an implicit reward model.
 
     Attributes:
-      optimizer: its optimiser's settings.
+      optimizer: its optimiser settings.
       update: one optimiser step; jitted.
     """
 
@@ -69,7 +69,7 @@ class ImplicitRewardLearner(ComponentLearner):
     update: Callable[..., tuple[TrainState, Any]]
 
     def init_model(self, policy: TrainState) -> TrainState:
-        """The policy, copied."""
+        """A copy of the policy."""
         return init_state(policy.params, self.optimizer.build(), copy=True)
 
     def before_advantages(
@@ -79,7 +79,7 @@ class ImplicitRewardLearner(ComponentLearner):
         batch: RolloutBatch,
         experience: Experience,
     ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
-        """Trains it on the outcomes, then asks it for the rewards."""
+        """Trains it on the outcomes, then computes the rewards with it."""
         model, pairs = run_updates(
             self.update,
             state.models[self.name],

@@ -34,16 +34,16 @@ def rl_iteration(
     """One step: roll out, score, estimate advantages, update several times.
 
     Args:
-      learner: the compiled pieces.
-      state: of the run; its policy and what components train are donated.
+      learner: the compiled functions.
+      state: of the run; its policy and the models of components are donated.
       problems: batches of `prompts_per_step` problems.
-      timer: gets the seconds of each phase.
+      timer: records the seconds of each phase.
 
     Returns:
       The new state, the step's metrics, and what was collected.
 
     Raises:
-      NoSignalError: dynamic sampling did not fill the batch within its bound.
+      NoSignalError: dynamic sampling did not fill the batch in `max_rounds` rounds.
     """
     s, method = learner.settings, learner.method
 
@@ -60,8 +60,8 @@ def rl_iteration(
     rollouts = collected.rollouts
     row = rollout_metrics(collected)
     with timer("train"):
-        # Mini-batches of whole groups, packed, in an order that follows from the seed
-        # and the step. Responses out of the loss stay in the group statistics.
+        # Packed mini-batches of whole groups, in an order fixed by the seed and the
+        # step. Responses left out of the loss stay in the group statistics.
         in_loss = ~rollouts.failed  # [P, G]
         if method.loss_rows is not None:
             in_loss = in_loss & method.loss_rows(rollouts)
@@ -71,8 +71,8 @@ def rl_iteration(
         minibatches = learner.plan.pack(rollouts, order, loss_rows)
         batch = RolloutBatch(rollouts, loss_rows, minibatches, rng)
 
-        # Old log-probs: the policy before its first update. Reference log-probs, and
-        # what components add (values, rewards of tokens), where the method reads them.
+        # Old log-probs: the policy before its first update. Reference log-probs and the
+        # inputs of components (values, token rewards), if the method reads them.
         experience = score_rollouts(learner, state, batch)
         for component in learner.components:
             state, more, metrics = component.before_advantages(
@@ -82,14 +82,14 @@ def rl_iteration(
             row |= metrics
         estimate = jax.device_get(learner.advantages(experience))
 
-        # The updates of other models: a critic's, towards the returns.
+        # The updates of other models, such as a critic's on the returns.
         for component in learner.components:
             state, metrics = component.after_advantages(
                 learner, state, batch, experience, estimate
             )
             row |= metrics
 
-        # Several updates per rollout: from the second on, ratios differ from 1.
+        # Several updates per rollout: from the second update on, ratios differ from 1.
         row |= {"policy/learning_rate": 0.0, "policy/updates": 0}
         if state.step >= s.value_pretraining_steps:
             state, metrics = update_policy(learner, state, batch, experience, estimate)
@@ -139,7 +139,7 @@ def draw_groups(
 
 
 def model_params(learner: RLLearner, state: RLState) -> Any:
-    """What the model is applied with: the policy's parameters, LoRA on its base."""
+    """The parameters to apply the model with; with LoRA, the factors on their base."""
     if learner.lora is None or state.base is None:
         return state.policy.params
     return with_lora(state.base, state.policy.params, learner.lora.settings)
@@ -148,10 +148,10 @@ def model_params(learner: RLLearner, state: RLState) -> Any:
 def score_rollouts(
     learner: RLLearner, state: RLState, batch: RolloutBatch
 ) -> Experience:
-    """Forward passes over the rollouts: what every advantage estimator may look at.
+    """Forward passes over the rollouts, for the inputs of the advantage estimator.
 
-    Old log-probs are those of the policy before its first update. Where the settings
-    take the sampler's, only those of an earlier policy's groups are computed.
+    Old log-probs are those of the policy before its first update. If the settings use
+    the sampler's, only those of groups from an earlier policy are recomputed.
     """
     rollouts, put = batch.rollouts, learner.batch_sharding
     p, g, t = rollouts.tokens.shape
@@ -187,7 +187,7 @@ def score_rollouts(
 def rescore_stale(
     learner: RLLearner, state: RLState, params: Any, rollouts: Rollouts
 ) -> np.ndarray:
-    """[B, T] the sampler's log-probs; computed anew where an earlier policy sampled."""
+    """[B, T] the sampler's log-probs; recomputed where an earlier policy sampled."""
     old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.tokens.shape[-1]))
     stale = np.flatnonzero(rollouts.policy_step != state.step)
     if stale.size:
@@ -207,7 +207,7 @@ def update_policy(
     experience: Experience,
     estimate: Advantages,
 ) -> tuple[RLState, Row]:
-    """One optimiser step of the policy per mini-batch, on what its loss reads."""
+    """One optimiser step of the policy per mini-batch."""
     advantages = np.asarray(estimate.advantages)  # [B], [B, T] or [B, T, K]
     if advantages.ndim == 1:
         advantages = np.where(experience.mask, advantages[:, None], 0.0)
@@ -255,17 +255,16 @@ def update_policy(
 def probability_metrics(
     experience: Experience, rollouts: Rollouts, step: int, *, mismatch: bool
 ) -> Row:
-    """What the old log-probs say of the policy, and of the sampler.
+    """Metrics of the policy and of the sampler from the old log-probs.
 
     `entropy_sampled` is the mean of -log p over the tokens of the batch, an estimate of
-    the entropy that needs no pass over the vocabulary; `reference_kl_k1` the mean of
+    the entropy that needs no pass over the vocabulary; `reference_kl_k1` is the mean of
     old minus reference log-prob.
 
-    How far the sampler's log-probs are from the trainer's: the means of
+    The difference between the sampler's and the trainer's log-probs: the means of
     `losses.mismatch_metrics` and the largest difference; the effective sample size
     mean(u)^2 / mean(u^2) of the weights u = old / sampler, 1 when they agree. All over
-    the groups sampled in this step: those of an earlier one were sampled with other
-    parameters.
+    the groups sampled in this step: earlier ones were sampled with other parameters.
     """
     mask, old = np.asarray(experience.mask), np.asarray(experience.old_logprobs)
     row = {

@@ -1,4 +1,4 @@
-"""What a method is: a value that says which functions the loop calls with what."""
+"""A method: a value that holds the functions that the loop calls."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from jaxrl_reason.rl.components import Component
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, signed_accuracy
 
 LossFn = Callable[..., tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]]
-# What the loop itself can hand a loss by keyword; components give more.
+# What the loop itself can pass to a loss by keyword; components can add more.
 LOSS_INPUTS = ("entropy", "ref_logprobs", "sampler_logprobs", "group_ids", "correct")
 
 
 @struct.dataclass
 class Experience:
-    """What an advantage estimator may look at: B = P * G sequences, T tokens.
+    """The inputs of an advantage estimator: B = P * G sequences, T tokens.
 
-    The fields are those of every method. What else there is stands in `inputs` by name:
-    of the loop `sampler_logprobs` [B, T], `correct` [B], `ref_logprobs` [B, T] if the
-    method has a reference and `reward_components` [B, R] if it has several rewards; of
-    a component what it says, the critic's `values` [B, T] for example.
+    The fields exist for every method. Other arrays are in `inputs` by name: from the
+    loop `sampler_logprobs` [B, T], `correct` [B], `ref_logprobs` [B, T] if the method
+    has a reference and `reward_components` [B, R] if it has several rewards; from
+    components what they document, for example the critic's `values` [B, T].
 
     Attributes:
       rewards: [B] shaped sequence rewards.
       lengths: [B] response tokens.
-      truncated: [B] stopped by the length limit.
+      truncated: [B] True where the length limit stopped the response.
       mask: [B, T] True on response tokens.
-      group_ids: [B] which prompt a response answers.
+      group_ids: [B] the prompt of each response.
       old_logprobs: [B, T] at the start of the update.
-      num_groups: prompts.
-      inputs: what else there is, by name.
+      num_groups: number of prompts.
+      inputs: other arrays, by name.
     """
 
     rewards: Array
@@ -50,7 +50,7 @@ class Experience:
         """An input by its name.
 
         Raises:
-          ValueError: neither the loop nor a component gives it for this method.
+          ValueError: neither the loop nor a component provides it for this method.
         """
         if name not in self.inputs:
             raise ValueError(
@@ -66,7 +66,7 @@ class Advantages:
 
     Attributes:
       advantages: [B], [B, T] or [B, T, K].
-      returns: [B, T] what a critic is to say.
+      returns: [B, T] targets of a critic.
     """
 
     advantages: Array
@@ -77,7 +77,7 @@ Estimator = Callable[[Experience], Advantages]
 
 
 def grouped(estimator: Callable[..., jax.Array]) -> Estimator:
-    """An estimator (rewards, group_ids, *, num_groups) -> [B] for the loop."""
+    """Adapts an estimator (rewards, group_ids, *, num_groups) -> [B] to the loop."""
 
     def advantages(x: Experience) -> Advantages:
         return Advantages(estimator(x.rewards, x.group_ids, num_groups=x.num_groups))
@@ -86,10 +86,10 @@ def grouped(estimator: Callable[..., jax.Array]) -> Estimator:
 
 
 def groups_with_signal(rollouts: Rollouts) -> np.ndarray:
-    """[P] bool: some judged answers right and some wrong.
+    """[P] bool: some graded answers right and some wrong.
 
-    The filter of dynamic sampling (arXiv 2503.14476 eq. 11) looks at accuracy, not at
-    the shaped reward.
+    The filter of dynamic sampling (arXiv 2503.14476 eq. 11) uses the accuracy, not the
+    shaped reward.
     """
     judged = ~rollouts.failed  # [P, G]
     right, wrong = rollouts.correct & judged, ~rollouts.correct & judged
@@ -101,10 +101,10 @@ class DynamicSampling:
     """Sample more until enough groups carry signal (arXiv 2503.14476 Algorithm 1).
 
     Attributes:
-      keep_groups: f(Rollouts) -> [P] bool, the groups that count as having signal.
-      fraction: of the batch that must have signal. 1 keeps no other groups, and the
-        surplus starts the next step's batch; below 1 groups without signal fill the
-        rest.
+      keep_groups: f(Rollouts) -> [P] bool, which groups have signal.
+      fraction: of the batch that must have signal. With 1 no other groups are kept, and
+        the surplus starts the next step's batch; below 1, groups without signal fill
+        the rest.
     """
 
     keep_groups: Callable[[Rollouts], np.ndarray] = groups_with_signal
@@ -117,11 +117,11 @@ class DynamicSampling:
 
 @dataclass(frozen=True)
 class CombinedGradients:
-    """K gradients of one mini-batch, an objective each, combined for one update.
+    """The gradients of K objectives of one mini-batch, combined for one update.
 
     Attributes:
-      combine: weighs the gradients of K objectives, one for each `[..., k]` of the
-        advantages [B, T, K]; K passes over each mini-batch (`objective_weights`).
+      combine: weights the gradients of K objectives, one for each `[..., k]` of the
+        advantages [B, T, K]; takes K passes over each mini-batch (`objective_weights`).
       num_objectives: K.
     """
 
@@ -142,19 +142,19 @@ class Method:
       loss: f(logprobs, old_logprobs, advantages, mask, counts, **inputs) -> (scalar,
         metrics), everything [B, T]; the scalar is the micro-batch's part.
       advantages: f(Experience) -> Advantages; traced once.
-      rewards: f(Rollouts) -> [P, G] on the host, before the group filter; or the
-        components [P, G, R] of which the reward is the sum.
+      rewards: f(Rollouts) -> [P, G] on the host, before the group filter; or components
+        [P, G, R], whose sum is the reward.
       loss_inputs: which of entropy, ref_logprobs, sampler_logprobs, group_ids (with
         num_groups) and correct ([B], with the positive_counts of the mini-batch) the
-        loss is handed by keyword; those of components need not be named.
+        loss gets by keyword; those of components need not be named.
       needs_reference: advantages read ref_logprobs (KL in the reward).
-      min_group_size: 1 where the advantages do not come from comparing a group.
-      dynamic_sampling: which groups are kept and how many of them are looked for; one
-        round as it comes if left out.
+      min_group_size: 1 if the advantages do not compare the responses of a group.
+      dynamic_sampling: which groups are kept and how many are needed; one unfiltered
+        round if left out.
       loss_rows: f(Rollouts) -> [P, G] bool, which responses count in the loss; the
-        others stay in the statistics of their group.
+        others stay in their group's statistics.
       components: a critic, a reward model, ... (`jaxrl_reason.rl.components`).
-      gradients: several objectives, their gradients combined.
+      gradients: how the gradients of several objectives are combined.
     """
 
     name: str
@@ -186,7 +186,7 @@ class Method:
 
     @property
     def uses_reference(self) -> bool:
-        """Whether a frozen reference model has to be kept."""
+        """Whether a frozen reference model is needed."""
         return (
             self.needs_reference
             or "ref_logprobs" in self.loss_inputs
@@ -195,13 +195,13 @@ class Method:
 
     @property
     def all_loss_inputs(self) -> tuple[str, ...]:
-        """What the loss is handed by keyword: the loop's inputs, then components'."""
+        """The keyword inputs of the loss: the loop's, then those of components."""
         given = (name for c in self.components for name in c.loss_inputs)
         return (*self.loss_inputs, *given)
 
 
 def not_truncated(rollouts: Rollouts) -> np.ndarray:
-    """[P, G]: responses that ended by themselves; the others are out of the loss.
+    """[P, G]: responses that ended by themselves; the others are left out of the loss.
 
     For `Method.loss_rows`: overlong filtering (arXiv 2503.14476).
     """

@@ -39,12 +39,12 @@ Params = Any
 
 @dataclass(frozen=True)
 class Minibatch:
-    """One optimiser step's sequences: packed, and where they came from.
+    """The packed sequences of one optimiser step, and their origin.
 
     Attributes:
       index: [N] rows of the [B, T] arrays.
       batch: packed; a leading axis of micro-batches.
-      plan: where each sequence went.
+      plan: the position of each sequence in the packed batch.
     """
 
     index: np.ndarray
@@ -58,7 +58,7 @@ class MinibatchPlan:
 
     Attributes:
       num_minibatches: U.
-      groups_per_minibatch: P / U, group ids are 0 .. P/U - 1 inside each.
+      groups_per_minibatch: P / U; group ids are 0 .. P/U - 1 inside each.
       shape: of a micro-batch.
       num_micro: K, enough for the longest responses.
     """
@@ -80,8 +80,8 @@ class MinibatchPlan:
     ) -> "MinibatchPlan":
         """Allocates for the worst case: every sequence `max_sequence` tokens long.
 
-        Best fit leaves at most one row with fewer sequences than always fit, so this
-        many rows are enough for any lengths.
+        Best fit leaves at most one row with fewer sequences than a row always holds, so
+        this number of rows suffices for any lengths.
         """
         if num_prompts % num_minibatches:
             raise ValueError(
@@ -108,7 +108,7 @@ class MinibatchPlan:
 
         Args:
           rollouts: P groups.
-          groups: of each mini-batch, numbers of its groups.
+          groups: the group numbers of each mini-batch.
           loss_rows: [B] bool, False where a response does not count in the loss.
         """
         g, t = rollouts.tokens.shape[1:]
@@ -142,7 +142,7 @@ class RolloutBatch:
       rollouts: P groups.
       loss_rows: [B] bool, False where a response does not count in the loss.
       minibatches: of the policy.
-      rng: that drew their order, for whoever splits the rollouts otherwise.
+      rng: the generator that drew their order, for components with other mini-batches.
     """
 
     rollouts: Rollouts
@@ -166,16 +166,16 @@ def run_updates(
     Args:
       update: (state, batch, num_active, **given) -> (state, metrics), of
         `make_update`.
-      state: donated.
+      state: the trained state; donated.
       minibatches: packed sequences.
       inputs: arrays [B, ...] of the whole batch that the objective reads.
-      batch_sharding: puts batches on the mesh.
-      more_inputs: f(state, batch, num_active, number of the mini-batch), for inputs
-        that need the current state.
-      **given: of each update.
+      batch_sharding: places batches on the mesh.
+      more_inputs: f(state, batch, num_active, mini-batch number), for inputs that need
+        the current state.
+      **given: keyword arguments of each update.
 
     Returns:
-      The state and the metrics of all updates, added up.
+      The state and the summed metrics of all updates.
     """
     found: list[Pairs] = []
     for i, m in enumerate(minibatches):
@@ -197,11 +197,12 @@ def score_sequences(
     minibatches: list[Minibatch],
     batch_sharding: BatchSharding,
 ) -> np.ndarray:
-    """Runs a forward pass over mini-batches; [B, T] in the order of the rollouts.
+    """Forward passes over mini-batches: [B, T] in the order of the rollouts.
 
     Rows of the rollouts that are in no mini-batch are zero.
 
-    All are started before the first result is read, so that the device does not wait.
+    All passes are dispatched before the first result is read, so that the device does
+    not wait.
     """
     started = [
         scorer(params, batch_sharding.put_micro_batches(m.batch), m.plan.num_active)
@@ -224,7 +225,7 @@ def build_update(
     lora: LoraSettings | None = None,
     forward: PolicyForward | None = None,
 ) -> Callable[..., tuple[TrainState, Any]]:
-    """The policy's jitted step, of one objective or of several."""
+    """The policy's jitted step, for one objective or several."""
     objective = policy_objective(
         model, method, temperature=temperature, num_groups=num_groups, forward=forward
     )
@@ -299,7 +300,7 @@ def policy_objective(
 
 
 def positive_counts(num_groups: int) -> Callable[[TrainBatch], dict[str, Any]]:
-    """f(mini-batch) -> `positive_counts`: the counts of its right responses."""
+    """f(mini-batch) -> `positive_counts`, the counts of its right responses."""
 
     def of_minibatch(batch: TrainBatch) -> dict[str, Any]:
         right = replace(batch, mask=batch.mask & batch["correct"][..., None])

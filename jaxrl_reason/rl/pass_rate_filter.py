@@ -1,4 +1,4 @@
-"""Pass rates: of rollouts, and of all problems under the model of now."""
+"""Pass rates: of rollouts, and of all problems under the current model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from jaxrl_reason.rl.rollouts import Rollouts
 
 
 def pass_rates(rollouts: Rollouts) -> PassRates:
-    """Right answers and judged answers of each group, in its order.
+    """Numbers of right and of graded answers in each group, in order.
 
-    A response on which the grader failed counts as none: neither right nor wrong.
+    A response on which the grader failed is not counted: it is neither right nor wrong.
     """
     judged = ~rollouts.failed
     correct = (rollouts.correct & judged).sum(axis=1)
@@ -25,11 +25,11 @@ def measure_pass_rates(
 ) -> PassRates:
     """Pass rates of a model on problems, G samples each.
 
-    The sampler is the one of the training, at its shapes, so that nothing is compiled;
-    its random numbers are those of evaluations and disturb no training.
+    It uses the training's sampler at its shapes, so that nothing is compiled; its
+    random numbers are those of evaluations, so that training is unaffected.
 
     Args:
-      learner: of the run; its settings give G, the length limit and the temperature.
+      learner: of the run; its settings have G, the length limit and the temperature.
       params: of the policy.
       problems: at least one.
     """
@@ -50,10 +50,10 @@ def measure_pass_rates(
 def keep_by_pass_rate(
     problems: Sequence[Any], rule: Rule
 ) -> Callable[[RLLearner, RLState], list[int]]:
-    """For `Stage.prepare`: the ids that a rule keeps by the policy's own pass rates.
+    """For `Stage.prepare`: ids of problems, filtered by the policy's pass rates.
 
-    Skywork-OR1 drops before each stage what the model always solves
-    (arXiv 2505.22312): `keep_by_pass_rate(problems, not_solved)`.
+    Before each stage Skywork-OR1 drops the problems that the model always solves (arXiv
+    2505.22312): `keep_by_pass_rate(problems, not_solved)`.
 
     Args:
       problems: of the stage.

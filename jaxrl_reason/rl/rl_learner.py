@@ -1,4 +1,4 @@
-"""What an RL run is built of: settings, state and the compiled pieces."""
+"""The settings, the state and the compiled functions of an RL run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from jaxrl_reason.tasks.task import Task
 
 Params = Any
 OLD_LOGPROBS = ("trainer", "sampler")
-# Component -> settings that are 0 or False where a method is without it.
+# Component -> settings that must be 0 or False for a method without it.
 COMPONENT_SETTINGS = {
     "critic": (
         "critic_updates_per_rollout",
@@ -42,41 +42,41 @@ COMPONENT_SETTINGS = {
 class RLSettings:
     """Sizes of an RL run; lengths in tokens.
 
-    `updates_per_rollout` mini-batches of whole groups are made of one rollout, each one
-    optimiser step, so the ratio leaves 1 after the first and clipping acts. A critic
-    may make another number of updates, and may learn alone in the first steps (value
-    pretraining, arXiv 2503.01491); 0 updates of its own are as many as the policy's.
+    One rollout is split into `updates_per_rollout` mini-batches of whole groups, each
+    for one optimiser step, so that after the first step ratios differ from 1 and
+    clipping acts. A critic may make another number of updates (0: as many as the
+    policy), and may be trained alone in the first steps (value pretraining, arXiv
+    2503.01491).
 
-    `old_logprobs` says whose are the old log-probs of the ratios: "trainer" computes
-    them by a forward pass of their own; "sampler" takes those that came with the
-    rollouts, which saves the pass and is as exact where the sampler multiplies as the
-    trainer does (our samplers, unless their cache is narrower than the model). Groups
-    that an earlier policy sampled are computed in either case. The metrics of the
+    `old_logprobs` is the source of the old log-probs in the ratios: "trainer" computes
+    them by a separate forward pass; "sampler" uses those that came with the rollouts,
+    which saves the pass and is as exact if the sampler computes in the trainer's
+    precision (ours do, unless their cache has a smaller dtype than the model). Groups
+    sampled by an earlier policy are recomputed in either case. The metrics of the
     sampler's mismatch need the pass.
 
-    `prompt_width` and `row_width` may be 0 until a learner is built: whoever builds it
-    knows the prompts.
+    `prompt_width` and `row_width` may be 0 until a learner is built, when the prompts
+    are known.
 
     Attributes:
       steps: total RL steps.
-      prompts_per_step: P, prompts of a step, each with a group of responses.
-      group_size: G, responses of a group, which are compared with each other.
-      updates_per_rollout: optimiser steps that a step's responses are split into;
-        divides prompts_per_step.
-      critic_updates_per_rollout: those of a critic; 0 is as many as the policy's.
-      value_pretraining_steps: first steps in which a critic learns alone.
+      prompts_per_step: P, prompts per step, each with a group of responses.
+      group_size: G, responses per prompt, which are compared with each other.
+      updates_per_rollout: optimiser steps per RL step; divides prompts_per_step.
+      critic_updates_per_rollout: those of a critic; 0 for as many as the policy's.
+      value_pretraining_steps: first steps, in which only the critic is trained.
       bootstrap_truncated: let a response that the limit cut off end in the critic's
         value of the state after its last token, in place of its reward.
-      prompt_width: the longest prompt; 0 is that of the data.
-      max_new_tokens: the longest response; one that it cuts off is wrong.
-      temperature: of the sampling.
-      max_rounds: rounds of sampling after which a step that still lacks groups with
-        signal gives up.
-      rows_per_micro_batch: packed rows that lie in memory at once in training.
-      row_width: tokens of a row; 0 is twice the longest prompt and response.
-      slots_per_row: the most sequences in a row.
-      seed: of the order of the problems and of the samples.
-      old_logprobs: whose log-probs the ratios start from, trainer or sampler.
+      prompt_width: the longest prompt; 0 for the longest in the data.
+      max_new_tokens: the longest response; a truncated one counts as wrong.
+      temperature: sampling temperature.
+      max_rounds: rounds of sampling after which a step gives up if it still lacks
+        groups with signal.
+      rows_per_micro_batch: packed rows per micro-batch in training.
+      row_width: tokens per row; 0 for twice the longest prompt plus response.
+      slots_per_row: the largest number of sequences in a row.
+      seed: for the order of the problems and for sampling.
+      old_logprobs: source of the old log-probs, trainer or sampler.
     """
 
     steps: int = 30
@@ -120,7 +120,7 @@ class RLSettings:
 
     @property
     def sequences(self) -> int:
-        """B, sequences trained on in a step."""
+        """B, the sequences trained on in a step."""
         return self.prompts_per_step * self.group_size
 
     def plan(self) -> MinibatchPlan:
@@ -145,17 +145,17 @@ class RLSettings:
 
 @struct.dataclass
 class RLState:
-    """Everything that an RL run carries from step to step.
+    """All state that an RL run keeps from step to step.
 
     Attributes:
-      policy: what is trained.
-      models: what components train, by their names.
-      reference: frozen parameters, of a method with a reference.
-      surplus: groups with signal that the last batch had no room for.
-      step: RL steps made.
-      draws: rollouts made so far.
-      controls: numbers that components carry.
-      base: frozen parameters under a policy of low-rank factors.
+      policy: the trained policy and its optimiser.
+      models: the models that components train, by component name.
+      reference: frozen parameters, if the method has a reference.
+      surplus: groups with signal that did not fit into the last batch.
+      step: RL steps done.
+      draws: rollouts sampled so far.
+      controls: numbers that components keep between steps.
+      base: frozen parameters, if the policy consists of low-rank factors.
     """
 
     policy: TrainState
@@ -172,23 +172,23 @@ class RLState:
 
 @dataclass(frozen=True)
 class RLLearner:
-    """The compiled pieces of a run, built once by `build_rl_learner`.
+    """The compiled functions of a run, built once by `build_rl_learner`.
 
     Attributes:
-      task: prompts and grades.
+      task: makes prompts and grades responses.
       method: the algorithm.
-      settings: sizes.
+      settings: of the run.
       plan: shapes of the policy's mini-batches.
-      batch_sharding: where batches live.
-      optimizer: of the policy.
-      learning_rate: updates of the policy made -> the rate.
-      loss_inputs: names of what the loss is handed by keyword.
+      batch_sharding: sharding of batches.
+      optimizer: of the policy's updates.
+      learning_rate: number of policy updates -> learning rate.
+      loss_inputs: names of what the loss gets by keyword.
       sample: the sampler of rollouts.
       score: params, batch -> log-probs [B, T]; jitted.
       advantages: the method's, jitted.
       update: one optimiser step of the policy; jitted.
       components: the method's components, built.
-      lora: where low-rank factors are trained.
+      lora: the adapter, if low-rank factors are trained.
     """
 
     task: Task
@@ -222,10 +222,10 @@ def build_rl_learner(
 ) -> RLLearner:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
-    A critic and an implicit reward model have the policy's optimiser settings where
-    they are given none. `sample` draws the rollouts, with the settings' temperature,
-    group size and limit; left out, it is the plain sampler. With `lora`, low-rank
-    factors are trained and the policy's own parameters stay as they are. `teachers`
+    A critic and an implicit reward model use the policy's optimiser settings unless
+    they get their own. `sample` draws the rollouts, with the settings' temperature,
+    group size and length limit; by default it is the plain sampler. With `lora`,
+    low-rank factors are trained and the policy's own parameters are frozen. `teachers`
     are for a method with a `Teacher`.
 
     Raises:
@@ -296,7 +296,7 @@ def check_fit(
     settings: RLSettings,
     batch_sharding: BatchSharding,
 ) -> None:
-    """Refuses settings that the model, the mesh or the method cannot follow."""
+    """Raises for settings that do not fit the model, the mesh or the method."""
     batch_sharding.check_rows(settings.plan().shape.rows)
     check_batch(
         batch_sharding.mesh,
@@ -316,15 +316,15 @@ def check_fit(
 
 
 def check_method(method: Method, settings: RLSettings) -> None:
-    """Refuses settings that the method cannot follow.
+    """Raises for settings that do not fit the method.
 
     Args:
       method: any.
       settings: of the run.
 
     Raises:
-      ValueError: groups are too small to be compared, or there is no critic for what
-        is asked of it.
+      ValueError: groups are too small, or the settings are those of a critic that the
+      method does not have.
     """
     if settings.group_size < method.min_group_size:
         raise ValueError(
@@ -342,7 +342,7 @@ def check_method(method: Method, settings: RLSettings) -> None:
 
 
 def check_lora(method: Method, sample: SampleFn | None) -> None:
-    """Refuses what low-rank factors cannot be trained with."""
+    """Raises for methods and samplers that do not work with LoRA."""
     more = [c.name for c in method.components if c.trains_model]
     if method.gradients is not None:
         more.append("several gradients")
@@ -359,11 +359,11 @@ def check_lora(method: Method, sample: SampleFn | None) -> None:
 
 
 def init_rl_state(learner: RLLearner, policy: TrainState) -> RLState:
-    """The state of step 0 around a policy, whose optimiser starts anew.
+    """The state at step 0 for a policy, with a new optimiser.
 
-    Components start their models from the policy; a reference is the policy itself,
-    kept only if the method asks for one. With LoRA the policy is the base, shared and
-    never donated, and what starts is its factors.
+    Components initialise their models from the policy; the reference is the policy
+    itself, kept only if the method needs one. With LoRA the policy is the base, shared
+    and never donated, and the trained state is its factors.
     """
     models = {c.name: c.init_model(policy) for c in learner.components}
     controls: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""The loops around the steps: logging, evaluation, checkpoints, leaving when asked.
+"""The loop around the steps: logging, evaluation, checkpoints, interrupts.
 
-A loop returns when its steps are done or when an interrupt was requested; either way
-the last thing it did was to save a checkpoint that the next run goes on from.
+A loop returns when its steps are done or an interrupt was requested; in both cases it
+has just saved a checkpoint from which the next run can continue.
 """
 
 import time
@@ -35,29 +35,29 @@ class ProblemBatches(Protocol):
         """JSON-able position of the stream."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position."""
+        """Moves the stream to a position."""
 
 
 @runtime_checkable
 class AdaptiveBatches(ProblemBatches, Protocol):
-    """A source that goes by the outcomes so far, which its state then holds."""
+    """A stream that depends on the outcomes so far, which its state then includes."""
 
     def observe(
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> Row:
-        """Takes the outcomes of a step; returns numbers for the step's row.
+        """Receives the outcomes of a step; returns metrics for the step's row.
 
         Args:
           problem_ids: [N] of all groups sampled in the step, before any filter.
           num_correct: [N] right answers.
-          num_samples: [N] answers that could be judged; 0 if the grader always failed.
+          num_samples: [N] answers that could be graded; 0 if the grader always failed.
         """
 
 
 def train_rl(
     learner: RLLearner, state: RLState, problems: ProblemBatches, hooks: Hooks
 ) -> RLState:
-    """Runs RL iterations up to `settings.steps`, from wherever the state is."""
+    """Runs RL iterations up to `settings.steps`, from the state's step."""
     timer = PhaseTimer()
     with CompileCounter() as compiles:
         while state.step < learner.settings.steps and not hooks.interrupt.requested:
@@ -68,7 +68,7 @@ def train_rl(
                         learner, state, problems, timer
                     )
             except NoSignalError:
-                save_rl(hooks, state, problems)  # nothing learnt so far is lost
+                save_rl(hooks, state, problems)  # keep what was learnt so far
                 raise
             row |= timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
@@ -93,14 +93,14 @@ def train_rl(
 
 
 def tell_source(problems: ProblemBatches, fresh: Rollouts) -> Row:
-    """Tells a source that learns what became of its problems; its part of the row."""
+    """Passes the outcomes to an adaptive stream; returns its part of the row."""
     if not isinstance(problems, AdaptiveBatches):
         return {}
     return problems.observe(*pass_rates(fresh))
 
 
 def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
-    """Sampled and trained tokens of one step, and a second; prompts do not count."""
+    """Sampled and trained tokens, per step and per second, without prompts."""
     sampled, learnt = float(fresh.lengths.sum()), float(trained.lengths.sum())
     return {
         "rollout/tokens": sampled,
@@ -111,7 +111,7 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
 
 
 def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
-    """Saves all that the next step depends on; the reference follows from the start."""
+    """Saves all that the next step depends on; the reference is the initial policy."""
     hooks.checkpoints.save(
         state.step,
         {"policy": state.policy, **state.models},
@@ -132,13 +132,13 @@ def resume_rl(
     problems: ProblemBatches,
     step: int | None = None,
 ) -> RLState:
-    """Continues from a checkpoint: the same tokens, batches and updates as without it.
+    """Continues from a checkpoint with the tokens, batches and updates of one long run.
 
     Args:
       checkpoints: of the RL stage; those after the chosen one are moved aside.
       fingerprint: settings that the checkpoint must share.
-      state: a fresh state of the same run, for shapes and shardings.
-      problems: moved to where the checkpoint left it.
+      state: an initial state of the same run, for shapes and shardings.
+      problems: moved to the position in the checkpoint.
       step: of the checkpoint, the newest if None.
     """
     models = {"policy": state.policy, **state.models}

@@ -1,4 +1,4 @@
-"""A rollout correction: weights for what the sampler and the trainer disagree on."""
+"""A rollout correction: weights for the mismatch between sampler and trainer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ Weights = Callable[..., jax.Array]
 
 @dataclass(frozen=True)
 class RolloutCorrection(Component):
-    """The loss's `weights` [B, T], once per rollout.
+    """Computes the loss's `weights` [B, T], once per rollout.
 
     Attributes:
       weights: f(old_logprobs, sampler_logprobs, mask) -> [B, T].
@@ -32,10 +32,10 @@ class RolloutCorrection(Component):
     weights: Weights
 
     def build(self, setup: LearnerSetup) -> "CorrectionWeights":
-        """The jitted function.
+        """Builds the jitted function.
 
         Raises:
-          ValueError: the old log-probs are the sampler's, so that nothing differs.
+          ValueError: the old log-probs are the sampler's, so that there is no mismatch.
         """
         if setup.settings.old_logprobs == "sampler":
             raise ValueError(
@@ -73,15 +73,15 @@ class CorrectionWeights(ComponentLearner):
 def with_importance_weights(
     method: Method, weights: Weights = importance_weights
 ) -> Method:
-    """Any method, its objective weighed by a rollout correction.
+    """A method with its objective weighted by a rollout correction.
 
     `weights` is a function of (old_logprobs, sampler_logprobs, mask), such as
     `importance_weights` (TIS) or `masked_importance_weights` (MIS, IcePop) of
     `jaxrl_reason.losses`, their settings bound with `functools.partial`. It multiplies
-    the objective alone; denominators stay.
+    only the objective; denominators do not change.
 
     Raises:
-      ValueError: the method has weights already.
+      ValueError: the method already has weights.
 
     Example:
       >>> from jaxrl_reason.rl.recipes.grpo import grpo

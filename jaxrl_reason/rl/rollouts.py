@@ -1,8 +1,8 @@
-"""Rollouts, groups of graded responses on the host, and rewards as functions of them.
+"""Rollouts (groups of graded responses on the host), and rewards computed from them.
 
-Training sees the same sequences packed into rows of a fixed width (see `packing`), so
-that no matrix product is spent on padding; the losses see them unpacked again, one
-sequence a row of scalars.
+For training the sequences are packed into rows of a fixed width (see `packing`), so
+that little computation is spent on padding; for the losses they are unpacked again, one
+row of scalars per sequence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from flax import struct
 
 from jaxrl_reason.losses import soft_overlong_penalty
 
-_EXTRAS = "extras/"  # before the names of extras in a checkpoint
+_EXTRAS = "extras/"  # prefix of extras in a checkpoint
 
 
 @struct.dataclass
@@ -34,12 +34,12 @@ class Rollouts:
       truncated: [P, G] bool, stopped by the limit.
       correct: [P, G] bool, the accuracy, before any shaping.
       format_ok: [P, G] bool.
-      failed: [P, G] bool, the grader failed (not: the answer is wrong).
+      failed: [P, G] bool, the grader failed; says nothing about the answer.
       rewards: [P, G] float, shaped.
       policy_step: [P] int, the step whose policy sampled the group.
-      extras: [P, G, ...] what only some methods have, by name: `reward_components` that
-        add up to `rewards`, or what a component of the method adds. Estimators see it
-        too.
+      extras: [P, G, ...] arrays that only some methods have, by name:
+        `reward_components`, whose sum is `rewards`, or what a component of the method
+        adds. Estimators can read them.
     """
 
     problem_ids: np.ndarray
@@ -77,7 +77,7 @@ class Rollouts:
 
 
 def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
-    """Groups of several rollouts one after the other, oldest first."""
+    """The groups of several rollouts in sequence, oldest first."""
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
@@ -95,14 +95,14 @@ def binary_accuracy(rollouts: Rollouts) -> np.ndarray:
 
 
 def formatted_accuracy(rollouts: Rollouts) -> np.ndarray:
-    """1 for a right answer in the task's format, else 0."""
+    """1 for a right answer in the task's format, otherwise 0."""
     return (rollouts.correct & rollouts.format_ok).astype(np.float32)
 
 
 def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
-    """Adds `weight` to the reward of every response that keeps the task's format.
+    """Adds `weight` to the reward of every response in the task's format.
 
-    Rewards with components get one component more.
+    Rewards with components get one more component.
     """
 
     def shaped(rollouts: Rollouts) -> np.ndarray:
@@ -115,11 +115,11 @@ def with_format_reward(rewards: Rewards, weight: float) -> Rewards:
 
 
 def check_overlong_cache(cache_length: int, max_length: int) -> None:
-    """Refuses a cache before the limit that leaves no length without penalty.
+    """Raises for an overlong cache that leaves no length without penalty.
 
     The penalty begins at L_max - L_cache (DAPO, arXiv 2503.14476 eq. 13). A cache as
-    large as the limit punishes the first token already: a run then learns to say
-    nothing.
+    large as the limit penalises even the first token: a run then learns empty
+    responses.
 
     Args:
       cache_length: L_cache, tokens before the limit.
@@ -166,8 +166,8 @@ def accuracy_and_format(rollouts: Rollouts) -> np.ndarray:
 def without_failed(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
     """[P, G]: where grading failed, the mean of the group's other values (or 0).
 
-    So a response that nobody could judge neither helps nor harms: its own advantage is
-    0 and the baseline of its group stays that of the others.
+    So a response that could not be graded has no effect: its own advantage is 0 and its
+    group's baseline is that of the others.
     """
     counted = (~failed).sum(axis=1, keepdims=True)
     total = np.where(failed, 0, values).sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What a run in stages is built of: the stages, their pieces, where it stands."""
+"""Stages, their compiled functions, and the position of a run in them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,20 +27,20 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-      name: for the bar and the checkpoints, another for each stage of a run.
-      settings: sizes of the stage; its `steps` are those of the stage alone.
+      name: for the progress bar and the checkpoints; unique in the run.
+      settings: of the stage; its `steps` are those of this stage only.
       method: built for the stage's length limit.
-      optimizer: of the policy. Moments and the count of updates, which the schedule
-        goes by, come from the stage before.
+      optimizer: of the policy. Moments and the number of updates, which drives the
+        schedule, come from the previous stage.
       problems: what `prepare` returned (None without it) -> the stage's problems, in
-        batches of `prompts_per_step`. Called anew at a resume.
-      prepare: f(learner, state), called once before the stage with its compiled pieces
-        and the state that it starts from; for example `keep_by_pass_rate`. What it
-        returns lies in every checkpoint of the stage: JSON, lists and no tuples.
+        batches of `prompts_per_step`. Called again on resume.
+      prepare: f(learner, state), called once before the stage with its compiled
+        functions and its initial state; for example `keep_by_pass_rate`. Its result is
+        saved in every checkpoint of the stage as JSON, so use lists, not tuples.
       critic_optimizer: of a critic; the policy's if left out.
-      fresh_optimizer: start the optimisers at update 0 without moments.
-      fresh_reference: the policy that the stage starts from becomes the reference, for
-        it and the stages after. Otherwise the model that the run started from stays.
+      fresh_optimizer: reset the optimisers to update 0 without moments.
+      fresh_reference: the stage's initial policy becomes the reference, for it and
+        later stages. Otherwise the reference does not change.
     """
 
     name: str
@@ -56,26 +56,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagedRun:
-    """Stages and the compiled pieces of each, built once by `build_stages`.
+    """Stages and the compiled functions of each, built once by `build_stages`.
 
-    In `learner` the settings' `steps` are the step of the run that a stage ends with.
+    In `learner` the settings' `steps` is the last step of the stage, counted in the
+    run.
 
     Attributes:
       stages: in their order.
-      learner: the compiled pieces of each.
+      learner: the compiled functions of each.
     """
 
     stages: tuple[Stage, ...]
     learner: tuple[RLLearner, ...]
 
     def first_step(self, index: int) -> int:
-        """Steps of the run before a stage."""
+        """The number of steps before a stage."""
         return self.learner[index].settings.steps - self.stages[index].settings.steps
 
     def fingerprint(self, index: int, common: Mapping[str, Any]) -> dict[str, Any]:
-        """What a checkpoint of a stage depends on: its settings and those before.
+        """The settings that a checkpoint depends on: of this stage and earlier ones.
 
-        Stages to come may still be changed.
+        Later stages may still be changed.
         """
         done = {s.name: _fingerprint(s) for s in self.stages[: index + 1]}
         return {**common, "stage": self.stages[index].name, "stages": done}
@@ -83,13 +84,13 @@ class StagedRun:
 
 @dataclass(frozen=True)
 class InStage:
-    """Where a run in stages stands.
+    """The position of a run in stages.
 
     Attributes:
       index: of the stage, from 0.
       state: of the loop.
       problems: of the stage.
-      dropped: surplus groups of the stage before that this one cannot use.
+      dropped: surplus groups of the previous stage that this one cannot use.
     """
 
     index: int
@@ -99,13 +100,13 @@ class InStage:
 
 
 class StageProblems:
-    """A stage's problems, their state saved with what the stage was prepared with."""
+    """A stage's problems; their state includes the result of `Stage.prepare`."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def open(self, prepared: Any) -> Self:
-        """Makes the source from what `Stage.prepare` returned."""
+        """Opens the stream with the result of `Stage.prepare`."""
         self._prepared = prepared
         self._source = self._stage.problems(prepared)
         return self
@@ -119,17 +120,17 @@ class StageProblems:
     def observe(
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> Row:
-        """Tells the source, if it learns."""
+        """Passes outcomes to the stream, if it is adaptive."""
         if not isinstance(self._source, AdaptiveBatches):
             return {}
         return self._source.observe(problem_ids, num_correct, num_samples)
 
     def get_state(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-able state of the stream."""
         return {"prepared": self._prepared, "source": self._source.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Makes the source anew, without preparing again, and moves it there."""
+        """Opens the stream again, without calling `prepare`, and moves it there."""
         self.open(state["prepared"])._source.set_state(state["source"])
 
 
@@ -139,11 +140,11 @@ def build_stages(
     stages: Sequence[Stage],
     batch_sharding: BatchSharding,
 ) -> StagedRun:
-    """Builds every stage's pieces, so that what does not fit shows before the first.
+    """Builds the functions of every stage, so that errors appear before the first.
 
     Raises:
-      ValueError: no stages, two of one name, a fresh reference for a method without
-        one, or settings that `build_rl_learner` refuses.
+      ValueError: no stages, two of the same name, a fresh reference for a method
+      without one, or settings that `build_rl_learner` rejects.
     """
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
@@ -174,7 +175,7 @@ def build_stages(
 def _fingerprint(stage: Stage) -> dict[str, Any]:
     names = ("settings", "optimizer", "critic_optimizer", "fresh_optimizer")
     plain = {name: to_plain(getattr(stage, name)) for name in names}
-    # How long to look for signal may be changed when there was none.
+    # `max_rounds` may be changed after a run that found no signal.
     del plain["settings"]["max_rounds"]
     return plain | {
         "fresh_reference": stage.fresh_reference,

@@ -1,7 +1,7 @@
-"""Runs in stages: length limit, group size, method or data change on the way.
+"""Runs in stages, between which length limit, group size, method or data change.
 
-Steps are numbered through the whole run, and so are rollouts, so that no stage draws
-another's random numbers. Checkpoints lie in one folder and say which stage they are of.
+Steps and rollouts are numbered through the whole run, so that no two stages use the
+same random numbers. Checkpoints are in one folder and name their stage.
 """
 
 from collections.abc import Mapping
@@ -30,13 +30,13 @@ def train_stages(
 
     Args:
       run: of `build_stages`.
-      initial_policy: to start from; lives on, as the reference where one is asked.
-      hooks: of the run; its fingerprint is what the stages share. Evaluations should
-        be alike in all stages, or their curves do not compare.
-      now: where `resume_stages` found the run; the first stage's start if None.
+      initial_policy: to start from; it is kept as the reference if one is needed.
+      hooks: of the run; its fingerprint is what the stages share. Evaluate in the same
+        way in all stages, or the curves are not comparable.
+      now: the position from `resume_stages`; the start of the first stage if None.
 
     Returns:
-      The state after the last step made. Rows have `run/stage`, from 1, and the
+      The state after the last step. Rows of metrics have `run/stage`, from 1, and the
       first of a stage `groups/surplus_dropped`.
     """
     if now is None:
@@ -58,10 +58,10 @@ def resume_stages(
     initial_policy: TrainState,
     step: int | None = None,
 ) -> InStage:
-    """Goes on from a checkpoint in whichever stage it was saved.
+    """Continues from a checkpoint, in the stage in which it was saved.
 
     Args:
-      run: of the same stages, those to come excepted.
+      run: of the same stages; later ones may differ.
       checkpoints: of the run; those after the chosen one are moved aside.
       fingerprint: settings that the stages share.
       initial_policy: the policy that the run started from.
@@ -73,7 +73,7 @@ def resume_stages(
     """
     names = [stage.name for stage in run.stages]
     saved = checkpoints.fingerprint(step).get("stage")
-    # Of an unknown stage: restoring says what differs.
+    # An unknown stage: `restore` reports what differs.
     index = names.index(saved) if saved in names else 0
     problems = StageProblems(run.stages[index])
     shapes = init_rl_state(run.learner[index], initial_policy)
@@ -90,12 +90,12 @@ def begin_stage(
     initial_policy: TrainState,
     checkpoints: CheckpointFolder,
 ) -> InStage:
-    """Carries a run into a stage: models, optimisers, surplus, counters, data.
+    """Moves a run to a stage: models, optimisers, surplus, counters, data.
 
     Args:
       run: of `build_stages`.
       index: of the stage.
-      before: the state at the end of the stage before; None at the first.
+      before: the state at the end of the previous stage; None at the first.
       initial_policy: the policy that the run started from.
       checkpoints: of the run; a fresh reference is saved in `references` beside them.
     """
@@ -119,7 +119,7 @@ def begin_stage(
 
 
 def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
-    """What learns, carried into a stage; what it needs for the first time is made.
+    """Carries trained models into a stage and initialises those that are new in it.
 
     Returns:
       Fields of RLState: policy, models and controls.
@@ -130,7 +130,7 @@ def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
     models = dict(fresh.models)
     for name in fresh.models.keys() & before.models.keys():
         old = before.models[name]
-        # A new optimiser around the old parameters has the form of the stage's own.
+        # A new optimiser for the old parameters has the structure that the stage needs.
         renewed = replace(fresh.models[name], params=old.params)
         models[name] = renewed if stage.fresh_optimizer else old
     return {
@@ -147,12 +147,12 @@ def carry_models(run: StagedRun, index: int, before: RLState) -> dict[str, Any]:
 def fit_surplus(
     surplus: Rollouts | None, learner: RLLearner
 ) -> tuple[Rollouts | None, int]:
-    """Surplus groups in the shapes of another stage, and how many are dropped.
+    """Surplus groups in the shapes of another stage, and the number that is dropped.
 
-    Groups are padded to a longer limit, and cut to a shorter one if only padding goes;
-    the stage's method rewards them anew. Dropped are groups of another size, groups too
-    long, all of them if the method does not refill, and the oldest of those that would
-    fill a batch alone: every step must sample.
+    Groups are padded to a longer limit, or trimmed to a shorter one if that removes
+    only padding; the stage's method recomputes their rewards. Groups of another size
+    and groups that are too long are dropped, all of them if the method does not refill,
+    and the oldest if they would fill a batch alone: every step must sample.
     """
     if surplus is None:
         return None, 0
@@ -182,7 +182,7 @@ def stage_reference(
     initial_policy: TrainState,
     checkpoints: CheckpointFolder,
 ) -> Params | None:
-    """The frozen model of a stage: of the last refresh, else the initial_policy one."""
+    """The reference of a stage: of the last refresh, or else the initial policy."""
     if not run.learner[index].method.uses_reference:
         return None
     refreshed = [j for j in range(1, index + 1) if run.stages[j].fresh_reference]
@@ -195,7 +195,7 @@ def stage_reference(
 
 
 def stage_hooks(run: StagedRun, now: InStage, hooks: Hooks) -> Hooks:
-    """The hooks of a run for one stage: its fingerprint, and rows that name it."""
+    """The hooks of a run for one stage, with its fingerprint and number."""
     first, dropped = run.first_step(now.index) + 1, now.dropped
     index, more = now.index, hooks.annotate
 
@@ -213,6 +213,6 @@ def _references(run: StagedRun, checkpoints: CheckpointFolder) -> CheckpointFold
 
 
 def _of_width(x: np.ndarray, width: int) -> np.ndarray:
-    """[..., N] -> [..., width], padded with zeros or cut on the right."""
+    """[..., N] -> [..., width], padded with zeros or trimmed on the right."""
     x = x[..., :width]
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])

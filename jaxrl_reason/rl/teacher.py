@@ -1,9 +1,9 @@
-"""Frozen models of any size, with the policy's vocabulary, that judge its tokens.
+"""Frozen models of any size, with the policy's vocabulary, that score its tokens.
 
-A `Teacher` says how likely it finds each token that was sampled: an input of the
-advantages, so it may stand beside any reward and any loss. A `TeacherDivergence`
-compares its distribution over the whole vocabulary with the policy's, token by token:
-an input of the loss, through which the gradient goes.
+A `Teacher` gives a log-prob for each sampled token: an input of the advantages, so it
+works with any reward and any loss. A `TeacherDivergence` compares its distribution over
+the whole vocabulary with the policy's, token by token: an input of the loss, through
+which the gradient flows.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,11 +42,11 @@ class Teacher(Component):
     """Teachers score each rollout (`distillation_advantages`).
 
     An estimator reads `experience["teacher_logprobs"]` [B, T], at the temperature of
-    the rollouts. The models are handed to `build_rl_learner`.
+    the rollouts. The models are passed to `build_rl_learner`.
 
     Attributes:
-      choose: f(Rollouts) -> [P] int, which of several teachers a prompt has; the first
-        one if left out.
+      choose: f(Rollouts) -> [P] int, the teacher of each prompt; the first one if left
+        out.
     """
 
     name: ClassVar[str] = "teacher"
@@ -54,10 +54,11 @@ class Teacher(Component):
     choose: Callable[[Rollouts], np.ndarray] | None = None
 
     def build(self, setup: LearnerSetup) -> "TeacherScores":
-        """The jitted forward passes.
+        """Builds the jitted forward passes.
 
         Raises:
-          ValueError: there is no teacher, or one that cannot read the policy's tokens.
+          ValueError: there is no teacher, or one with another vocabulary or a context
+          that is too short.
         """
         _check_teachers(setup)
         if len(setup.teachers) > 1 and self.choose is None:
@@ -75,11 +76,11 @@ class Teacher(Component):
 
 @dataclass(frozen=True, eq=False)
 class TeacherScores(ComponentLearner):
-    """The compiled pieces of the teachers.
+    """The compiled functions of the teachers.
 
     Attributes:
       choose: of the component.
-      scorers: a forward pass each; jitted.
+      scorers: one jitted forward pass per teacher.
       params: of each teacher.
     """
 
@@ -95,7 +96,7 @@ class TeacherScores(ComponentLearner):
         batch: RolloutBatch,
         experience: Experience,
     ) -> "tuple[RLState, dict[str, np.ndarray], Row]":
-        """Each sequence's log-probs under its teacher, and how far the policy is."""
+        """Each sequence's log-probs under its teacher, and the KL to it as a metric."""
         scored = [
             score_sequences(scorer, params, batch.minibatches, learner.batch_sharding)
             for scorer, params in zip(self.scorers, self.params, strict=True)
@@ -112,7 +113,7 @@ class TeacherScores(ComponentLearner):
             logprobs = np.asarray(
                 select_teacher(np.stack(scored), ids, experience.mask)
             )
-        # Sequences out of the loss are in no mini-batch and were scored by nobody.
+        # Sequences left out of the loss are in no mini-batch, so they have no scores.
         mask = experience.mask & batch.loss_rows[:, None]
         gap = np.where(mask, experience.old_logprobs - logprobs, 0.0)
         row = {"teacher/kl": float(gap.sum() / max(mask.sum(), 1))}

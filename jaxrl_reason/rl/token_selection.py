@@ -1,4 +1,4 @@
-"""A choice of tokens, made once per mini-batch with the policy of now."""
+"""Token selection, once per mini-batch with the current policy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class TokenSelection(Component):
     choose: Callable[..., jax.Array]
 
     def build(self, setup: LearnerSetup) -> "TokenSelector":
-        """The jitted choice."""
+        """Builds the jitted selection."""
 
         def select(logprobs: jax.Array, batch: TrainBatch, key: jax.Array) -> jax.Array:
             shape = batch.mask.shape  # [K, Q, T]
@@ -44,7 +44,7 @@ class TokenSelection(Component):
 
 @dataclass(frozen=True)
 class TokenSelector(ComponentLearner):
-    """The jitted choice (logprobs, batch [K, ...], key) -> [K, Q, T].
+    """The jitted selection (logprobs, batch [K, ...], key) -> [K, Q, T].
 
     Attributes:
       select: f(logprobs, batch, key) -> the chosen tokens.
@@ -61,7 +61,7 @@ class TokenSelector(ComponentLearner):
         num_active: Any,
         update: int,
     ) -> dict[str, jax.Array]:
-        """Chosen with the whole mini-batch and the policy of now."""
+        """Selects tokens from the whole mini-batch with the current policy."""
         key = jax.random.key(learner.settings.seed)
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), update)
         logprobs = learner.score(model_params(learner, state), batch, num_active)

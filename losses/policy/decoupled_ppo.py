@@ -41,7 +41,7 @@ def decoupled_ppo_loss(
     entropy_coef: float | jax.Array = 0.0,
     weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Decoupled PPO: the clip is relative to a recent policy, the weight to the old.
+    """Decoupled PPO: clips around a recent policy and corrects for an older sampler.
 
     rho = pi / prox, u = sg(prox / mu), l = u max(-A rho, -A clip(rho, 1 - clip_low,
     1 + clip_high)), L = token_mean(w l), plus the optional terms, reduced likewise. mu

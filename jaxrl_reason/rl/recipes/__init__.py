@@ -1,10 +1,9 @@
 """Published systems, one frozen value each: a method, its settings, its sources.
 
-A recipe is nothing but a composition: `RECIPES["vapo"].build(max_new_tokens)` is a
-`Method` like one of your own, and `dataclasses.replace` makes a variant of it. Each
-module of this folder holds what belongs to one published method, beside its recipes;
-`RECIPES` finds every `Recipe` that stands in one, so a file here is all it takes to add
-one.
+A recipe is only a composition: `RECIPES["vapo"].build(max_new_tokens)` is a `Method`
+like one of your own, and `dataclasses.replace` makes a variant of it. Each module of
+this folder holds one published method and its recipes; `RECIPES` collects every
+`Recipe` in them, so adding one takes only a file here.
 
 Example:
   >>> from jaxrl_reason.rl.recipes import RECIPES
@@ -14,10 +13,10 @@ Example:
   >>> dapo.build(20480).dynamic_sampling.fraction
   1.0
 
-`RECIPES` are those of the RL loop; `OFFLINE` of `jaxrl_reason.offline.offline_recipes`
-those that learn from examples or pairs, `STAGED` of `staged_recipes` the runs whose
-settings change on the way; rStar-Math's `PPM` is in `reward_models.reward_methods`, the
-prover-verifier game in `game.game_settings`.
+`RECIPES` are those of the RL loop; `OFFLINE` in `jaxrl_reason.offline.offline_recipes`
+are those that learn from examples or pairs, `STAGED` in `staged_recipes` the runs whose
+settings change between stages; rStar-Math's `PPM` is in `reward_models.reward_methods`,
+the prover-verifier game in `game.game_settings`.
 """
 
 import importlib
@@ -29,7 +28,7 @@ from jaxrl_reason.rl.recipes.recipe import Recipe
 
 
 def _found() -> Iterator[Recipe]:
-    """Every recipe of every module, alone or in a tuple, a file after the other."""
+    """Every recipe of every module, single or in a tuple, file by file."""
     for module in pkgutil.iter_modules(__path__):
         names = vars(importlib.import_module(f"{__name__}.{module.name}"))
         for value in names.values():

@@ -1,4 +1,4 @@
-"""CISPO (arXiv 2506.13585): the ratio is a capped weight, no token is clipped."""
+"""CISPO (arXiv 2506.13585): the ratio is a capped weight; no token is clipped."""
 
 from functools import partial
 

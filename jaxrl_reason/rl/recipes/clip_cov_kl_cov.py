@@ -1,4 +1,4 @@
-"""KL-Cov and Clip-Cov (arXiv 2505.22617): tokens of high covariance held back."""
+"""KL-Cov and Clip-Cov (arXiv 2505.22617): restrain tokens of high covariance."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ def _most_covariant(
     mask: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
-    """KL-Cov's tokens: nothing is drawn, and no ratio is looked at."""
+    """KL-Cov's tokens, which depend on neither the key nor the ratio."""
     return kl_cov_tokens(logprobs, advantages, mask, fraction=2e-3)
 
 
@@ -71,7 +71,7 @@ def _drawn(
     mask: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
-    """Clip-Cov's tokens."""
+    """Clip-Cov's tokens, drawn at random."""
     return clip_cov_tokens(
         logprobs,
         old_logprobs,

@@ -1,4 +1,4 @@
-"""DAPO and the rungs of its ablation (arXiv 2503.14476)."""
+"""DAPO and the steps of its ablation (arXiv 2503.14476)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,24 +18,25 @@ from jaxrl_reason.rl.rollouts import signed_accuracy, soft_overlong_rewards
 
 @dataclass(frozen=True)
 class DapoSettings:
-    """DAPO's four parts, each a switch of its own (arXiv 2503.14476, section 3).
+    """DAPO's four parts, each with its own switch (arXiv 2503.14476, section 3).
 
     Decoupled clip: `clip_high` above `clip_low` (equal bounds switch it off). Dynamic
-    sampling. Token-level loss (off: every sequence weighs the same, as in GRPO).
-    Overlong shaping: filtering takes truncated responses out of the loss, the soft
+    sampling. Token-level loss (off: every sequence has the same weight, as in GRPO).
+    Overlong shaping: filtering leaves truncated responses out of the loss, the soft
     penalty lowers the reward over the last `overlong_cache` tokens before the limit.
-    Both at once contradict each other beyond the limit: filtering removes the loss of
-    exactly those responses that the penalty marks with -1.
+    The two contradict each other beyond the limit: filtering removes the loss of
+    exactly those responses to which the penalty gives -1.
 
     Attributes:
-      clip_low: a token's ratio counts down to 1 less this.
-      clip_high: a token's ratio counts up to 1 plus this.
-      dynamic_sampling: train only on groups with signal; sample until there are enough.
-      token_level_loss: every token weighs the same.
-      overlong_filtering: responses that the limit cuts off do not count in the loss.
+      clip_low: a token's ratio is clipped below at 1 minus this.
+      clip_high: a token's ratio is clipped above at 1 plus this.
+      dynamic_sampling: train only on groups with signal, and sample until there are
+        enough.
+      token_level_loss: average over all tokens, so that each has the same weight.
+      overlong_filtering: leave truncated responses out of the loss.
       soft_overlong: lower the reward of responses near the limit.
-      overlong_cache: tokens before the limit over which it falls by up to 1; fewer
-        than the limit has.
+      overlong_cache: tokens before the limit over which it falls by up to 1; fewer than
+        the limit.
     """
 
     clip_low: float = 0.2
@@ -58,7 +59,7 @@ def dapo(settings: DapoSettings, *, max_new_tokens: int) -> Method:
     """DAPO (arXiv 2503.14476 eq. 8-13); `max_new_tokens` is the L_max of eq. 13.
 
     Args:
-      settings: its parts.
+      settings: which parts are on, and their settings.
       max_new_tokens: the length limit of a response.
 
     Raises:
@@ -147,7 +148,7 @@ DAPO = replace(
 )
 
 
-# From naive GRPO up; the last is DAPO as the ladder ends.
+# From naive GRPO to DAPO.
 DAPO_LADDER = (
     _recipe("dapo_0_naive_grpo", _NAIVE),
     _recipe("dapo_1_overlong_filtering", _FILTERING),

@@ -1,4 +1,4 @@
-"""AReaL's decoupled PPO (arXiv 2505.24298): three policies, for samples that lag."""
+"""AReaL's decoupled PPO (arXiv 2505.24298): three policies, for stale samples."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""DeepSeek-V3.2's GRPO (arXiv 2512.02556): unbiased KL, bad far sequences left out."""
+"""DeepSeek-V3.2's GRPO (arXiv 2512.02556): unbiased KL, off-policy sequence mask."""
 
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ def masked_grpo_loss(
     delta: float,
     **terms: Any,
 ) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
-    """`grpo_loss` without the bad sequences that the policy has moved away from."""
+    """`grpo_loss` with `off_policy_sequence_mask` as its weights."""
     keep = off_policy_sequence_mask(
         logprobs, sampler_logprobs, advantages, mask, delta=delta
     )

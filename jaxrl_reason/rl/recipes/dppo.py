@@ -1,4 +1,4 @@
-"""DPPO (arXiv 2602.04879): a trust region in the token's probability."""
+"""DPPO (arXiv 2602.04879): a trust region on the token's probability."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ def _method(name: str) -> Method:
         loss=LOSSES[name],
         advantages=grouped(grpo_advantages),
         rewards=binary_accuracy,
-        # The region is about the policy that sampled, as its own engine reports it.
+        # The region is around the policy that sampled, as its own engine reports it.
         loss_inputs=("entropy", "sampler_logprobs"),
     )
 

@@ -1,4 +1,4 @@
-"""GPG (arXiv 2504.02546): REINFORCE on groups, enough of which have signal."""
+"""GPG (arXiv 2504.02546): REINFORCE on batches with enough groups with signal."""
 
 from jaxrl_reason.losses import gpg_advantages, gpg_loss
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped

@@ -11,7 +11,7 @@ from jaxrl_reason.rl.rollouts import binary_accuracy, with_format_reward
 def grpo(*, clip: float = 0.2, kl_coef: float = 0.001) -> Method:
     """GRPO (arXiv 2402.03300); the KL coefficient is DeepSeek-R1's (2501.12948).
 
-    `kl_coef=0` keeps no reference model.
+    With `kl_coef=0` there is no reference model.
     """
     loss = partial(grpo_loss, clip_low=clip, clip_high=clip)
     if kl_coef == 0:

@@ -1,4 +1,4 @@
-"""Kimi K2.5's policy loss (arXiv 2602.02276): a band of the log-ratio and a pull."""
+"""Kimi K2.5's policy loss (arXiv 2602.02276): a band on the log-ratio and a pull."""
 
 from functools import partial
 

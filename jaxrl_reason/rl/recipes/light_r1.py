@@ -9,9 +9,9 @@ from jaxrl_reason.rl.rollouts import formatted_accuracy
 
 
 def _light_r1(max_new_tokens: int) -> Method:
-    """GRPO's advantages under PPO's loss with a KL term, as verl ran it in early 2025.
+    """GRPO's advantages with PPO's loss and a KL term, as in verl in early 2025.
 
-    Right in the task's format counts 1, anything else 0.
+    A right answer in the task's format gets 1, anything else 0.
     """
     return Method(
         name="light_r1",

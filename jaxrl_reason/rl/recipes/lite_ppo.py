@@ -1,4 +1,4 @@
-"""Lite PPO (arXiv 2508.08221): the std of the batch, the mean over tokens."""
+"""Lite PPO (arXiv 2508.08221): the batch's std and the mean over tokens."""
 
 from functools import partial
 

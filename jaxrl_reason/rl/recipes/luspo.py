@@ -1,4 +1,4 @@
-"""LUSPO (arXiv 2602.05261): GSPO times the length of the response."""
+"""LUSPO (arXiv 2602.05261): GSPO with each loss times the response's length."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""MaxRL (arXiv 2602.02710): the likelihood of a right response, by its series."""
+"""MaxRL (arXiv 2602.02710): a truncated series of a right response's likelihood."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""MiMo (arXiv 2505.07608): DAPO's clip and sampling, a pool of easy problems."""
+"""MiMo (arXiv 2505.07608): DAPO's clip and sampling, and a pool of easy problems."""
 
 from functools import partial
 

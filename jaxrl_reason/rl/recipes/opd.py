@@ -20,18 +20,18 @@ def opd(
     outcome: bool = False,
     choose: Callable[[Rollouts], np.ndarray] | None = None,
 ) -> Method:
-    """The student samples, the teacher's log-ratio of each token is its advantage.
+    """The student samples; a token's log-ratio to the teacher is its advantage.
 
     A_t = coef (log pi_teacher - log pi_old), with `outcome` plus GRPO's advantage of
-    the rewards; the objective is REINFORCE's, averaged over tokens. A step is one
-    update in the papers; several per rollout have no ratio to correct them.
-    `with_importance_weights(opd(), masked_importance_weights)` weighs tokens as
-    MiMo-V2-Flash does. The teachers are handed to `build_rl_learner`.
+    the rewards; the objective is REINFORCE's, averaged over tokens. In the papers a
+    step is one update; with several per rollout no ratio corrects them.
+    `with_importance_weights(opd(), masked_importance_weights)` weights tokens as
+    MiMo-V2-Flash does. The teachers are passed to `build_rl_learner`.
 
     Args:
-      coef: weight of the teacher, >= 0.
-      outcome: whether rewards count too; groups of one will do without.
-      choose: f(Rollouts) -> [P], which of several teachers a prompt has.
+      coef: coefficient of the teacher's term, >= 0.
+      outcome: whether rewards count too; without, groups of one are allowed.
+      choose: f(Rollouts) -> [P], the teacher of each prompt, if there are several.
 
     Example:
       >>> from jaxrl_reason.rl.recipes.opd import opd

@@ -1,4 +1,4 @@
-"""Open-Reasoner-Zero (arXiv 2503.24290): PPO with gamma and lambda of 1, no KL."""
+"""Open-Reasoner-Zero (arXiv 2503.24290): PPO with gamma 1, lambda 1 and no KL."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 
 
 def finished_accuracy(rollouts: Rollouts) -> np.ndarray:
-    """1 for a right answer of a response that ended by itself, else 0."""
+    """1 for a right answer in a response that ended by itself, else 0."""
     return (rollouts.correct & ~rollouts.truncated).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""pass@k as the objective (arXiv 2503.19595): credit for the best of a group alone."""
+"""pass@k as the objective (arXiv 2503.19595): only a group's best gets an advantage."""
 
 from jaxrl_reason.losses import pass_at_k_advantages, rloo_loss
 from jaxrl_reason.rl.method import Method, grouped

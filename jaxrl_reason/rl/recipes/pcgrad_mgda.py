@@ -24,7 +24,7 @@ from jaxrl_reason.rl.rollouts import accuracy_and_format
 
 
 def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
-    """Advantages [B, T, K] of each reward on its own, for `Method.gradients`."""
+    """Advantages [B, T, K] of each reward separately, for `Method.gradients`."""
 
     def advantages(x: Experience) -> Advantages:
         found = component_advantages(
@@ -40,7 +40,7 @@ def by_component(estimator: Callable[..., jax.Array]) -> Estimator:
 
 
 def _gradients_of_rewards(name: str, combine: Combine) -> Method:
-    """GRPO on each reward, their gradients combined: one backward pass per reward."""
+    """GRPO on each reward with combined gradients: one backward pass per reward."""
     return Method(
         name=name,
         loss=partial(grpo_loss, clip_low=0.2, clip_high=0.2),

@@ -23,7 +23,7 @@ from jaxrl_reason.rl.rollouts import binary_accuracy
 def rewards_minus_kl(x: Experience, coef: float) -> jax.Array:
     """[B, T]: the sequence reward on the last token, k1 to the reference on each.
 
-    A `kl_controller` of the method moves `coef`, unless it is 0.
+    A `kl_controller` of the method adjusts `coef`, unless it is 0.
     """
     rewards = rewards_at_end(rewards_seen(x), x.mask)
     if not coef:
@@ -43,9 +43,10 @@ def ppo(
 ) -> Method:
     """PPO with a critic (arXiv 1707.06347) and GAE (1506.02438).
 
-    The defaults are verl's. `kl_coef` puts the k1 penalty against the reference into
-    the token rewards (arXiv 1909.08593); 0 keeps no reference model. A `controller`
-    with a "kl_coef" moves that weight from step to step (`kl_controller`).
+    The defaults are verl's. `kl_coef` subtracts the k1 penalty against the reference
+    from the token rewards (arXiv 1909.08593); with 0 there is no reference model. A
+    `controller` with a "kl_coef" adjusts that coefficient at each step
+    (`kl_controller`).
     """
     if controller is not None and not kl_coef:
         raise ValueError(f"a controller needs a kl_coef > 0, got {kl_coef}")

@@ -1,4 +1,4 @@
-"""PRIME (arXiv 2502.01456): token rewards that a second model learns."""
+"""PRIME (arXiv 2502.01456): token rewards learnt by a second model."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What a recipe is: a published system as one value."""
+"""A recipe: a published system as one value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from jaxrl_reason.rl.method import Method
 
 @dataclass(frozen=True)
 class Published:
-    """Settings as the sources give them; None where they do not.
+    """Settings as given by the sources; None for those that they do not give.
 
     Attributes:
       learning_rate: of the policy.
-      critic_learning_rate: of the critic, where there is one.
+      critic_learning_rate: of the critic, if there is one.
       prompts: P, prompts per rollout.
       group_size: G, responses per prompt; of several stages the first.
       updates: optimiser steps per rollout.
-      critic_updates: those of the critic, where they differ.
-      value_pretraining_steps: rollouts from which the critic alone learns, at first.
+      critic_updates: those of the critic, if they differ.
+      value_pretraining_steps: first rollouts, on which only the critic is trained.
       max_new_tokens: response limit in tokens, one per stage.
       temperature: of the rollouts.
       clip: (low, high) of the ratio, as distances from 1 unless the objective says
         otherwise.
-      kl_coef: weight of the KL to the reference, 0 for none.
-      notes: whatever else the source gives.
+      kl_coef: coefficient of the KL to the reference, 0 for none.
+      notes: other settings that the source gives.
     """
 
     learning_rate: float | None = None
@@ -42,13 +42,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Composition:
-    """What a method is made of, for the docs: a choice in each column.
+    """The parts of a method, for the tables of the docs.
 
     Attributes:
       advantages: of the whole batch.
       objective: per token.
       reduction: to one number.
-      extras: whatever the loop does besides.
+      extras: what else the loop does.
     """
 
     advantages: str
@@ -73,11 +73,11 @@ class Recipe:
         take from `settings`.
       settings: as published.
       not_published: what the sources do not give, and what is done here instead.
-      not_built: parts of the system that `build` does not hold.
-      title: as its authors call it; empty for a variant that has no row of its own.
-      family: the table of methods that its row stands in.
-      made_of: that row's columns.
-      anchor: the section of its page, where that holds more than one method.
+      not_built: parts of the system that `build` does not include.
+      title: its authors' name for it; empty for a variant without its own row.
+      family: the table of methods that holds its row.
+      made_of: the columns of that row.
+      anchor: the section of its page, if the page has more than one method.
     """
 
     name: str
@@ -100,5 +100,5 @@ class Recipe:
 
     @property
     def module(self) -> str:
-        """The module that it is written in, and its page under docs/losses/methods."""
+        """The name of its module, and of its page under docs/losses/methods."""
         return self.build.__module__.rpartition(".")[2]

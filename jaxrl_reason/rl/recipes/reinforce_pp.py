@@ -57,7 +57,7 @@ REINFORCE_PP = Recipe(
 
 
 def reinforce_pp_baseline(x: Experience) -> Advantages:
-    """REINFORCE++-baseline: the group's mean off, whitened over all tokens."""
+    """REINFORCE++-baseline: minus the group's mean, whitened over all tokens."""
     found = reinforce_pp_baseline_advantages(
         x.rewards, x.group_ids, x.mask, num_groups=x.num_groups
     )
@@ -100,8 +100,8 @@ REINFORCE_PP_BASELINE = Recipe(
 def logic_rewards(rollouts: Rollouts) -> np.ndarray:
     """Logic-RL's totals (arXiv 2502.14768): right 3, wrong -0.5, bad format -3.
 
-    Its -1 for an answer that cannot be read is not told apart from a wrong one: a task
-    that does, grades by `jaxrl_reason.grading.logic_reward`.
+    An unreadable answer, -1 there, counts as a wrong one here; a task that
+    distinguishes them can grade with `jaxrl_reason.grading.logic_reward`.
     """
     answers = np.where(rollouts.correct, 3.0, -0.5)
     return np.where(rollouts.format_ok, answers, -3.0).astype(np.float32)

@@ -10,7 +10,7 @@ from jaxrl_reason.rl.rollouts import binary_accuracy
 
 
 def rloo(kl_coef: float) -> Estimator:
-    """RLOO (arXiv 2402.14740) on sequence rewards that hold the KL of all tokens."""
+    """RLOO (arXiv 2402.14740) on sequence rewards that include the KL of all tokens."""
 
     def advantages(x: Experience) -> Advantages:
         rewards = jnp.sum(rewards_minus_kl(x, kl_coef), axis=1)
@@ -53,7 +53,7 @@ RLOO = Recipe(
 
 
 def opo(x: Experience) -> Advantages:
-    """OPO (arXiv 2505.23585): the group's mean weighted by length as the baseline."""
+    """OPO (arXiv 2505.23585): the group's length-weighted mean as the baseline."""
     found = opo_advantages(x.rewards, x.lengths, x.group_ids, num_groups=x.num_groups)
     return Advantages(found)
 

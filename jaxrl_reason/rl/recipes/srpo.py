@@ -11,7 +11,7 @@ from jaxrl_reason.rl.rollouts import binary_accuracy, with_format_reward
 
 
 def grpo_without_truncated(x: Experience) -> Advantages:
-    """GRPO's advantages, 0 for responses that the limit stopped (SRPO, 2504.14286).
+    """GRPO's advantages, 0 for truncated responses (SRPO, 2504.14286).
 
     Their tokens stay in the denominators, unlike those of overlong filtering.
     """

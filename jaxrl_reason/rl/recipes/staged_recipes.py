@@ -1,7 +1,8 @@
-"""Published systems that train in stages or choose their problems as they go.
+"""Published systems that train in stages or select problems during training.
 
-A `StagedRecipe` says what changes from stage to stage; `scaled_stages` builds stages of
-it at other sizes. Single-stage settings (clip, KL, batch) are in its `recipe`.
+A `StagedRecipe` holds what changes from stage to stage; `scaled_stages` builds its
+stages at other sizes. Settings that do not change (clip, KL, batch) are in its
+`recipe`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ from jaxrl_reason.rl.stage_parts import Stage
 
 @dataclass(frozen=True)
 class PublishedStage:
-    """One stage as the sources give it; None where they do not.
+    """One stage as given by the sources; None for what they do not give.
 
     Attributes:
       name: unique in its recipe.
@@ -45,7 +46,7 @@ class PublishedStage:
       group_size: G.
       learning_rate: of the policy.
       steps: rollouts of this stage.
-      keep: which problems, by the policy's pass rates at the stage's start.
+      keep: which problems to keep, by the policy's pass rates at the stage's start.
     """
 
     name: str
@@ -64,8 +65,8 @@ class StagedRecipe:
     Attributes:
       recipe: the method, its settings and its sources.
       stages: in their order.
-      stream: (problems, *, batch_size, seed) -> the source of every stage.
-      data_filter: which problems, by a fixed model's pass rates before the run.
+      stream: (problems, *, batch_size, seed) -> the stream of every stage.
+      data_filter: which problems to keep, by a fixed model's pass rates before the run.
       not_published: what the sources do not give, and what is done here instead.
     """
 
@@ -77,7 +78,7 @@ class StagedRecipe:
 
     @property
     def name(self) -> str:
-        """Of the recipe."""
+        """The recipe's name."""
         return self.recipe.name
 
 
@@ -92,13 +93,13 @@ def scaled_stages(
 ) -> tuple[Stage, ...]:
     """The stages of a recipe at other sizes.
 
-    What changes from stage to stage stays: group sizes and learning rates keep the
-    published ratio to the first stage's, filters and streams are the recipe's. The
-    rest, steps included, is that of `settings`.
+    What changes from stage to stage is kept: group sizes and learning rates have the
+    published ratio to those of the first stage, filters and streams are the recipe's.
+    The rest, including the steps, comes from `settings`.
 
     Args:
       staged: the recipe. Its `data_filter` needs a fixed model's pass rates: apply it
-        to the problems before (`kept_ids`, `with_ids`).
+        to the problems first (`kept_ids`, `with_ids`).
       settings: of the first stage; `row_width` must hold the longest limit.
       optimizer: of the first stage.
       problems: one set per stage.
@@ -106,7 +107,7 @@ def scaled_stages(
       critic_optimizer: for a method with a critic.
 
     Raises:
-      ValueError: `problems` or `limits` are not one per stage.
+      ValueError: there is not one entry of `problems` and of `limits` per stage.
     """
     count = len(staged.stages)
     if len(problems) != count or len(limits) != count:
@@ -141,7 +142,7 @@ def scaled_stages(
 
 
 def _ratio_to_first(staged: StagedRecipe, index: int, name: str) -> float:
-    """A published setting of a stage over that of the first; 1 if not published."""
+    """A published setting of a stage divided by the first's; 1 if unpublished."""
     first, own = (getattr(staged.stages[k], name) for k in (0, index))
     return own / first if own and first else 1.0
 
@@ -153,7 +154,7 @@ def _open(
     seed: int,
     kept: list[int] | None,
 ) -> ProblemBatches:
-    """A stage's stream over the problems kept for it; all of them if None."""
+    """A stage's stream over the problems kept for it, or over all if that is None."""
     own = problems if kept is None else with_ids(problems, kept)
     return stream(own, batch_size=settings.prompts_per_step, seed=seed)
 

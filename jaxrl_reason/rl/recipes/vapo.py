@@ -1,4 +1,4 @@
-"""VAPO (arXiv 2504.05118): VC-PPO with a lambda that grows with the length."""
+"""VAPO (arXiv 2504.05118): VC-PPO with a lambda that increases with the length."""
 
 from functools import partial
 

@@ -22,7 +22,7 @@ def decoupled_gae(
     """GAE twice over the same values: one lambda for the policy, one for the critic.
 
     VC-PPO, arXiv 2503.01491. `actor_lambda` is a function of the response lengths [B]
-    and gives a number or [B]. The policy's advantages are whitened over the batch.
+    that returns a scalar or [B]. The policy's advantages are whitened over the batch.
     """
 
     def advantages(x: Experience) -> Advantages:

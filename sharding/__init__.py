@@ -1,4 +1,4 @@
-"""Meshes, logical-axis rules and where arrays live. Knows no model."""
+"""Meshes, logical-axis rules and the shardings of arrays. Knows no model."""
 
 if __name__ == "sharding":
     raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")

@@ -22,15 +22,16 @@ def make_mesh(
     device is the mesh with every size 1.
 
     Args:
-      data: how many copies of the parameters see different sequences.
-      fsdp: over how many devices each copy's parameters are spread; these devices
-        also see different sequences.
-      tensor: over how many devices heads, hidden units and the vocabulary are spread.
+      data: number of copies of the parameters, which process different sequences.
+      fsdp: number of devices over which each copy's parameters are sharded; these also
+        process different sequences.
+      tensor: number of devices over which heads, hidden units and the vocabulary are
+        sharded.
       devices: the devices to use, all of them. By default the first
         ``data * fsdp * tensor`` of `jax.devices()`.
 
     Returns:
-      A mesh with the axes ``("data", "fsdp", "tensor")``, sharded automatically.
+      A mesh with the axes ``("data", "fsdp", "tensor")``, all of type Auto.
 
     Raises:
       ValueError: a size is below 1, or the sizes do not multiply to the number of
@@ -55,7 +56,7 @@ def make_mesh(
         devices = available[:needed]
     elif needed != len(devices):
         raise ValueError(f"{wanted}, but {len(devices)} were given")
-    # Automatic axes: the compiler spreads what the rules do not pin down.
+    # Automatic axes: the compiler shards what the rules do not constrain.
     return jax.make_mesh(
         sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices
     )
@@ -73,8 +74,8 @@ def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mes
       The mesh.
 
     Raises:
-      ValueError: an axis is unknown or named twice, a size is no whole number, or
-        `make_mesh` refuses the sizes.
+      ValueError: an axis is unknown or named twice, a size is not an integer, or
+      `make_mesh` rejects the sizes.
 
     Example:
       >>> dict(parse_mesh("fsdp=1").shape)

@@ -59,7 +59,7 @@ def state_shardings(
 
     A state holds the parameters, and an optimiser's state holds trees that mirror them
     (the moments of AdamW). An array whose path ends with a parameter's path and that
-    has the parameter's rank is split like that parameter. Everything else (counters,
+    has the parameter's rank is sharded like that parameter. Everything else (counters,
     random keys, the factored moments and one-element placeholders of Adafactor) is
     replicated.
 

@@ -1,7 +1,7 @@
-"""Rules from logical axes (what a dimension means) to mesh axes (where it is split).
+"""Rules from logical axes (what a dimension means) to mesh axes (how it is sharded).
 
-And the two things that a step does by them: batches are put on the mesh, activations
-are pinned to it.
+Also their two uses in a step: batches are placed on the mesh, and activations are
+constrained to it.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ Constrain = Callable[[jax.Array, LogicalAxes], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class ShardingRules:
-    """Which mesh axes split each logical axis.
+    """Which mesh axes shard each logical axis.
 
-    A value is the name of a mesh axis, a tuple of names (split over their product),
-    or None (not split). Changing the strategy changes the rules, never the model.
+    A value is the name of a mesh axis, a tuple of names (sharded over their product),
+    or None (not sharded). Changing the strategy changes the rules, never the model.
 
     Attributes:
       batch: sequences B of a batch.
@@ -35,9 +35,9 @@ class ShardingRules:
       kv_heads: key and value heads K.
       head_dim: size H of a head.
       mlp: hidden units of the feed-forward block.
-      vocab: tokens V of the embedding and the output head. Where the mesh does not
-        divide V, these two are not split along it, and their products are made with
-        zeros behind them (`pad_vocab`).
+      vocab: tokens V of the embedding and the output head. If the mesh does not divide
+        V, these two are not sharded along it, and their products are padded with zeros
+        (`pad_vocab`).
       layers: stacked layers L of a scanned parameter.
 
     Example:
@@ -74,13 +74,13 @@ class ShardingRules:
                 )
 
     def mesh_axes(self, axis: str | None) -> tuple[str, ...]:
-        """The mesh axes that split one logical axis.
+        """The mesh axes that shard one logical axis.
 
         Args:
-          axis: a logical axis, or None for a dimension that is never split.
+          axis: a logical axis, or None for a dimension that is never sharded.
 
         Returns:
-          Names of mesh axes, empty where the dimension is not split.
+          Names of mesh axes, empty if the dimension is not sharded.
 
         Raises:
           ValueError: the logical axis is unknown.
@@ -103,8 +103,8 @@ class ShardingRules:
           One entry for each dimension.
 
         Raises:
-          ValueError: a logical axis is unknown, or two of them are split over the
-            same mesh axis.
+          ValueError: a logical axis is unknown, or two of them are sharded over the
+          same mesh axis.
         """
         taken: dict[str, str | None] = {}
         entries: list[MeshAxes] = []
@@ -124,7 +124,7 @@ class ShardingRules:
         """`spec` on a mesh.
 
         Args:
-          mesh: any mesh that has the axes that the rules name.
+          mesh: any mesh with the axes that the rules name.
           axes: one logical axis, or None, for each dimension.
 
         Returns:
@@ -138,14 +138,14 @@ class ShardingRules:
         return NamedSharding(mesh, self.spec(axes))
 
     def split(self, mesh: Mesh, axis: str | None) -> int:
-        """Into how many parts a mesh splits one logical axis.
+        """The number of parts into which a mesh splits one logical axis.
 
         Args:
           mesh: the mesh.
           axis: a logical axis or None.
 
         Returns:
-          The product of the sizes of its mesh axes, 1 where it is not split.
+          The product of the sizes of its mesh axes, 1 if it is not sharded.
 
         Raises:
           ValueError: the logical axis is unknown, or the mesh lacks an axis.
@@ -160,13 +160,13 @@ class ShardingRules:
         return math.prod(mesh.shape[name] for name in names)
 
     def constrainer(self, mesh: Mesh) -> "Constrainer":
-        """A function that pins arrays inside a jitted function to these rules."""
+        """A function that constrains arrays in a jitted function to these rules."""
         return Constrainer(mesh, self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constrainer:
-    """Pins an array to the rules: ``constrain(x, ("batch", "sequence", None))``.
+    """Constrains an array to the rules: ``constrain(x, ("batch", "sequence", None))``.
 
     Compares and hashes by value, so that a model holding one is a valid static
     argument of `jax.jit`.
@@ -180,7 +180,7 @@ class Constrainer:
     rules: ShardingRules
 
     def __call__(self, x: jax.Array, axes: LogicalAxes) -> jax.Array:
-        """Returns `x`, its value unchanged, sharded as the rules say.
+        """Returns `x` with the same values, sharded according to the rules.
 
         Args:
           x: any array.
@@ -199,22 +199,22 @@ class Constrainer:
 
 
 def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
-    """Returns `x` as it is: the constrainer of a model that has no mesh."""
+    """Returns `x` unchanged: the constrainer of a model without a mesh."""
     del axes
     return x
 
 
 def parts_of(constrain: Constrain, axis: str | None) -> int:
-    """Into how many parts a model's mesh splits one logical axis; 1 without a mesh."""
+    """The number of parts of a logical axis on a model's mesh; 1 without a mesh."""
     return constrain.split(axis) if isinstance(constrain, Constrainer) else 1
 
 
 def pad_vocab(constrain: Constrain, x: jax.Array, axes: LogicalAxes) -> jax.Array:
-    """Lays zeros behind a vocabulary that a mesh does not divide, and splits it.
+    """Pads a vocabulary that a mesh does not divide with zeros, and shards it.
 
-    A parameter holds the vocabulary as it is, so that a checkpoint or an export knows
-    of no mesh; its product with hidden states is made in equal shares all the same.
-    Logits of the zeros are for the caller to mask.
+    A parameter holds the vocabulary without padding, so that checkpoints and exports do
+    not depend on the mesh; its product with hidden states is still sharded evenly. The
+    caller masks the logits of the padding.
 
     Args:
       constrain: of a model.
@@ -222,7 +222,7 @@ def pad_vocab(constrain: Constrain, x: jax.Array, axes: LogicalAxes) -> jax.Arra
       axes: its logical axes, ``vocab`` among them.
 
     Returns:
-      `x` with V rounded up to a multiple of the parts; `x` itself where they divide V.
+      `x` with V rounded up to a multiple of the parts; `x` itself if they divide V.
 
     Example:
       >>> pad_vocab(no_constraint, jnp.ones((5, 2)), ("vocab", "embed")).shape
@@ -247,7 +247,7 @@ def checked_sharding(
 ) -> NamedSharding:
     """`ShardingRules.sharding` of an array of known shape.
 
-    A vocabulary that the mesh does not divide is not split.
+    A vocabulary that the mesh does not divide is not sharded.
 
     Args:
       mesh: the mesh.
@@ -290,11 +290,11 @@ def checked_sharding(
 
 @dataclasses.dataclass(frozen=True)
 class BatchSharding:
-    """Puts packed batches on a mesh: rows over the batch axes, micro-batches whole.
+    """Places packed batches on a mesh: rows over the batch axes, micro-batches whole.
 
     Attributes:
       mesh: of the devices.
-      rules: which logical axes lie on which of its axes.
+      rules: from logical axes to mesh axes.
     """
 
     mesh: Mesh
@@ -302,24 +302,24 @@ class BatchSharding:
 
     @property
     def num_shards(self) -> int:
-        """Over how many devices the rows of a batch are split."""
+        """The number of devices over which the rows of a batch are sharded."""
         return self.rules.split(self.mesh, "batch")
 
     def check_rows(self, rows: int) -> None:
-        """Refuses rows that the mesh does not divide."""
+        """Raises for a number of rows that the mesh does not divide."""
         check_batch(self.mesh, self.rules, rows, "rows of a micro-batch")
 
     def put_micro_batches(self, batch: Tree) -> Tree:
-        """[K, M, ...] arrays onto the devices, M split over the batch axes."""
+        """Places arrays [K, M, ...] with M sharded over the batch axes."""
         spec = PartitionSpec(None, self.rules.batch)
         return jax.device_put(batch, NamedSharding(self.mesh, spec))
 
     def replicate(self, x: Any) -> Any:
-        """Arrays that every device holds whole."""
+        """Replicates arrays on every device."""
         return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec()))
 
     def put_batch(self, x: Any) -> Any:
-        """[B, ...] arrays with B split over the batch axes (prompts, keys)."""
+        """Places arrays [B, ...] (prompts, keys) with B sharded over the batch axes."""
         spec = PartitionSpec(self.rules.batch)
         return jax.device_put(x, NamedSharding(self.mesh, spec))
 
@@ -327,7 +327,7 @@ class BatchSharding:
 def check_batch(
     mesh: Mesh, rules: ShardingRules, batch_size: int, name: str = "batch"
 ) -> None:
-    """Refuses a batch that the mesh does not divide.
+    """Raises for a batch that the mesh does not divide.
 
     Args:
       mesh: the mesh.

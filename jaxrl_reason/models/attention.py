@@ -1,9 +1,9 @@
-"""Attention: where a token stands, who sees whom, and the softmax.
+"""Attention: rotary positions, masks and the softmax.
 
-Whole rows (training, prefill) go through `self_attention`, one token per row over
-caches (decoding) through `cached_attention`. Both scale their queries and make scores
-ready for the softmax by `mask_scores`; the masks of both are made by `layer_masks`. So
-another scale, a soft cap, a sink or another window is a change of this file.
+Whole rows (training, prefill) use `self_attention`, one token per row with caches
+(decoding) `cached_attention`. Both scale their queries and prepare scores for the
+softmax with `mask_scores`; the masks of both come from `layer_masks`. So another scale,
+a soft cap, a sink or another window is a change in this file only.
 """
 
 import functools
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.rope_scaling import RopeScaling
 
-# Finite, so that a row with nothing to attend to (padding) gives a plain average and
-# finite gradients instead of nan.
+# Finite, so that a row with nothing to attend to (padding) gives an average and finite
+# gradients instead of nan.
 MASKED = -1e30
 
 # Cosines and sines.
 RopeTable = tuple[jax.Array, jax.Array]
-# One for each kind of layer: every layer of a kind has the same window.
+# One per kind of layer; layers of a kind have the same window.
 Masks = tuple[jax.Array, ...]
 
 
@@ -39,10 +39,10 @@ def rope_table(
     Source: arXiv 2104.09864, equation 15.
 
     Args:
-      positions: [...] whole numbers.
+      positions: [...] integers.
       head_dim: H, even.
       base: base of the frequencies.
-      scaling: how the frequencies are stretched to a longer context.
+      scaling: how the frequencies are scaled to a longer context.
 
     Returns:
       Cosines and sines, each [..., H/2] float32, times the scaling's
@@ -62,11 +62,11 @@ def rope_table(
 
 
 def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
-    """Rotate each pair of a head's halves by its position times its frequency.
+    """Rotates each pair of dimensions by its position times its frequency.
 
-    The pair of dimension i is i + H/2 (the half-split order of published checkpoints),
-    not its neighbour as in the paper; the two orders differ by a permutation of the
-    weights.
+    Dimension i is paired with i + H/2 (the half-split order of published checkpoints),
+    not with its neighbour as in the paper; the two orders differ by a permutation of
+    the weights.
 
     Args:
       x: [B, S, N, H].
@@ -76,7 +76,7 @@ def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
       [B, S, N, H] in the type of x, rotated in float32.
     """
     cos, sin = (part[:, :, None, None, :] for part in table)  # [B, S, 1, 1, H/2]
-    # The halves, and the halves swapped: nothing is concatenated.
+    # The halves, and the halves swapped, without a concatenation.
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)  # [B, S, N, 2, H/2]
     sign = jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 2, 1)
     turned = halves * cos + halves[..., ::-1, :] * (sin * sign)
@@ -89,9 +89,9 @@ def attention_mask(
     """Which columns each column attends to.
 
     Args:
-      segment_ids: [B, S] whole numbers; 0 is padding.
-      branch_ids: [B, S] whole numbers, where a segment has branches: columns of
-        branch 0 are seen by all of their segment, others by their branch only.
+      segment_ids: [B, S] integers; 0 is padding.
+      branch_ids: [B, S] integers, if segments have branches: columns of branch 0 are
+        visible to all of their segment, others only to their branch.
 
     Returns:
       [B, S, S] bool: same non-zero segment, key column <= query column, and a key
@@ -110,16 +110,16 @@ def attention_mask(
 def layer_masks(
     config: TransformerConfig, mask: jax.Array, ages: jax.Array
 ) -> tuple[Masks, list[int]]:
-    """What is left of a mask inside the sliding window of each layer.
+    """The mask of each layer: the given mask within the layer's sliding window.
 
     Args:
-      config: says which layers have a window, and how long it is.
-      mask: [..., T] bool, what a token sees without one.
-      ages: of the same rank, query position - key position.
+      config: has the layers with a window, and its length.
+      mask: [..., T] bool, what a token attends to without a window.
+      ages: query position minus key position, of the same rank.
 
     Returns:
-      One mask [..., T] for each kind of layer, made once for all layers of the kind;
-      and the kind of each layer, L numbers.
+      One mask [..., T] per kind of layer, shared by all layers of the kind, and the
+      kind of each layer, L numbers.
 
     >>> config = TransformerConfig(
     ...     vocab_size=8, hidden_size=4, num_layers=3, num_heads=2, num_kv_heads=1,
@@ -141,7 +141,7 @@ def layer_masks(
 
 
 def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """What the softmax is taken of: the score where the mask is True.
+    """The input of the softmax: the score where the mask is True.
 
     Args:
       scores: [..., T] float32.
@@ -155,13 +155,13 @@ def self_attention(
 ) -> jax.Array:
     """Grouped-query attention: head n reads key-value head n // (N/K).
 
-    The queries of one key-value head are laid side by side, so that every product is
-    a plain batched matrix product; a five-dimensional einsum lowers to one several
-    times slower on a CPU.
+    The queries of one key-value head are placed next to each other, so that every
+    product is a plain batched matrix product; on a CPU a five-dimensional einsum is
+    several times slower.
 
     Args:
       q: [B, S, N, H].
-      k: [B, T, K, H]; T is S, or more where earlier columns are read too.
+      k: [B, T, K, H]; T is S, or more if earlier columns are read too.
       v: [B, T, K, H].
       mask: [B, S, T] bool, True where attended.
 
@@ -185,7 +185,7 @@ def self_attention(
 
 
 class CachedColumns(Protocol):
-    """Keys and values of T columns, however they lie in memory."""
+    """Keys and values of T columns, in any memory layout."""
 
     def scores(self, q: jax.Array) -> jax.Array:
         """q [B, K, R, H] times the keys: [B, K, R, T] float32."""
@@ -204,7 +204,7 @@ def cached_attention(
     Args:
       q: [B, K, R, H]; R = N/K query heads read each key-value head.
       caches: the columns that each row reads.
-      masks: [B or 1, T] bool for each of them, True where attended.
+      masks: [B or 1, T] bool for each cache, True where attended.
 
     Returns:
       [B, K, R, H] float32; scores and softmax in float32.

@@ -19,24 +19,25 @@ class TransformerConfig:
       num_heads: query heads N.
       num_kv_heads: key and value heads K; divides num_heads.
       head_dim: size H of one head; even, since rotary positions pair its halves.
-      mlp_dim: inner size of the gated feed-forward layer.
-      context_length: the largest number of positions the model is meant for.
+      mlp_dim: hidden size of the gated feed-forward layer.
+      context_length: the largest number of positions that the model supports.
       rope_theta: base of the rotary frequencies.
-      rope_scaling: how they are stretched to a longer context, None for not at all.
+      rope_scaling: how they are scaled to a longer context; None for no scaling.
       norm_eps: added to the mean square in every RMS norm.
-      qk_norm: RMS norm over each query and key head before rotation (Qwen3).
-      attention_bias: biases on the query, key and value products (Qwen2.5).
-      attention_output_bias: a bias on attention's output product too.
-      sliding_window: a token attends to at most this many of its sequence's last
-        tokens, itself among them; None for all (Mistral 7B 0.1: 4096).
-      full_attention_layers: layers, from 0, that have no sliding window; ascending.
+      qk_norm: RMS norm of each query and key head before rotation (Qwen3).
+      attention_bias: biases on the query, key and value projections (Qwen2.5).
+      attention_output_bias: a bias on the output projection too.
+      sliding_window: a token attends to at most this many of the latest tokens,
+        including itself; None for all (Mistral 7B 0.1: 4096).
+      full_attention_layers: layers, counted from 0, without the sliding window;
+        ascending.
       tie_embeddings: the output head is the embedding, transposed.
       dtype: type of activations and products, "float32" or "bfloat16".
-      param_dtype: type the parameters are kept in.
+      param_dtype: type of the stored parameters.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
         keeps the input of each block, "dots" keeps the matrix products.
-      scan_unroll: layers per iteration of the loop over them; more takes longer to
-        compile and saves copies (a tenth of a training step of a three-layer model).
+      scan_unroll: layers per iteration of the scan; more takes longer to compile but
+        saves copies (a tenth of a training step of a three-layer model).
 
     Raises:
       ValueError: a value breaks a rule; the message names field, rule and value.

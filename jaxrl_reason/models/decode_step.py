@@ -1,4 +1,4 @@
-"""Decoding: prompts are read once, then one token at a time of many responses.
+"""Decoding: prompts are prefilled once, then many responses get one token at a time.
 
 The samples of a prompt share its keys and values.
 """
@@ -15,7 +15,7 @@ from jaxrl_reason.models.layers import Attend, Block, RMSNorm
 from jaxrl_reason.models.params import DecodeParams, Params
 from jaxrl_reason.models.transformer import Transformer
 
-# Sums in float32, whatever the numbers are.
+# Accumulates in float32 for every input type.
 product = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
@@ -41,15 +41,15 @@ def prefill(
     lengths: jax.Array,
     common: PrefixCache | None = None,
 ) -> tuple[jax.Array, PrefixCache]:
-    """Read right-padded prompts once.
+    """Prefills right-padded prompts.
 
     Args:
       model: the transformer.
       params: its parameters.
       tokens: [P, Tp] token ids, each prompt from column 0.
       lengths: [P] tokens of each prompt, from 1 to Tp.
-      common: the cache of one row without padding that all prompts begin with;
-        `tokens` and `lengths` are then of what follows, and so is the result.
+      common: the cache of the tokens that all prompts begin with, one row without
+        padding; `tokens`, `lengths` and the result are then of what follows.
 
     Returns:
       The hidden state [P, D] of each prompt's last token, and the cache.
@@ -92,7 +92,7 @@ class ResponseCache:
     """Keys and values of the responses so far, one entry per layer.
 
     Every response starts at column 0, so all rows write the same column at each step,
-    whatever the lengths of their prompts.
+    independent of the lengths of their prompts.
 
     Attributes:
       keys: L arrays [B, K, T, H], already rotated; B = P*G, prompts then samples.
@@ -116,7 +116,7 @@ def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:
 
 @flax.struct.dataclass
 class PromptColumns:
-    """A prompt's keys and values, which all samples of it read.
+    """A prompt's keys and values, read by all of its samples.
 
     Attributes:
       keys: [P, K, Tp, H].
@@ -130,7 +130,7 @@ class PromptColumns:
         """q [B, K, R, H] times the keys: [B, K, R, Tp] float32."""
         prompts, kv_heads, size, head = self.keys.shape
         rows, _, group, _ = q.shape
-        # The queries of a prompt's samples side by side: [P, K, G*R, H].
+        # The queries of a prompt's samples next to each other: [P, K, G*R, H].
         q = q.reshape(prompts, -1, kv_heads, group, head).swapaxes(1, 2)
         q = q.reshape(prompts, kv_heads, -1, head)
         scores = product("pkqh,pkth->pkqt", q, self.keys)  # [P, K, G*R, Tp]
@@ -168,8 +168,9 @@ class ResponseColumns:
             heads = (q[:, :, i] for i in range(q.shape[2]))
             return jnp.stack([product("bkh,bkth->bkt", x, keys) for x in heads], 2)
 
-        # A CPU multiplies a matrix of a few rows up to five times slower than it does
-        # the same rows as vectors. An accelerator would read the keys once for each.
+        # On a CPU, a product with a matrix of a few rows is up to five times slower
+        # than products with the same rows as vectors. An accelerator would read the
+        # keys once for each vector.
         return jax.lax.platform_dependent(
             q,
             self.keys,
@@ -191,15 +192,15 @@ def decode_step(
     prefix: PrefixCache,
     cache: ResponseCache,
 ) -> tuple[jax.Array, ResponseCache]:
-    """Feed one token of every response.
+    """Feeds one token of every response.
 
     Args:
       model: the transformer.
       params: its parameters, from `decode_params`.
-      tokens: [B] the tokens of this column; B = P*G, prompts then samples.
-      column: scalar, how many response tokens came before these.
+      tokens: [B] tokens of this column; B = P*G, prompts then samples.
+      column: scalar, the number of response tokens before these.
       prefix: the prompts' cache.
-      cache: the responses' cache; its column `column` is written.
+      cache: the responses' cache; column `column` is written.
 
     Returns:
       Hidden states [B, D] after the final norm, and the cache.
@@ -207,10 +208,10 @@ def decode_step(
     c = model.config
     rows, prompts = tokens.shape[0], prefix.lengths.shape[0]
     samples = rows // prompts  # G
-    # Of each row's position: cosines and sines, each [B, 1, H/2].
+    # Cosines and sines of each row's position, each [B, 1, H/2].
     cos, sin = (jnp.repeat(x[column], samples, axis=0) for x in params.rope)
-    # Of its prompt and of its own response a row sees what is there, unless its layer
-    # has a window.
+    # A row attends to its prompt and its own response, within the layer's window if it
+    # has one.
     places, size = jnp.arange(prefix.keys[0].shape[2])[None], cache.keys[0].shape[2]
     lengths = prefix.lengths[:, None]  # [P, 1]
     shared, kinds = layer_masks(c, places < lengths, lengths + column - places)
@@ -249,10 +250,11 @@ def through_layers(
       params: its parameters, from `decode_params`.
       tokens: [B].
       rope: cosines and sines of the tokens' positions, each [B, 1, H/2].
-      attend: what does the attending; it is told the layer.
+      attend: the attention function; it gets the layer.
 
     Returns:
-      Hidden states [B, D] after the final norm, and what each layer hands back.
+      Hidden states [B, D] after the final norm, and what `attend` returned in each
+      layer.
     """
     c = model.config
     block = Block(c, model.constrain)

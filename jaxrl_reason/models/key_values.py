@@ -1,4 +1,4 @@
-"""Keys and values as a batch sampler stores them: in blocks, and maybe in few bits."""
+"""Keys and values as a batch sampler stores them: in blocks, optionally in int8."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 CACHE_DTYPES = ("float32", "bfloat16", "int8")
 # A CPU's product of a few rows with a wider matrix first copies the matrix into blocks;
-# one of this width is read as it lies, three times as fast.
+# one of this width is read in place, three times as fast.
 CPU_BLOCK = 16
 
 
@@ -18,9 +18,9 @@ class KeyValues:
 
     Attributes:
       keys: [n, K, T/b, H, b], already rotated: the columns in blocks of b.
-      values: [n, K, H/c, T, c]: each head in blocks of c numbers.
-      key_scales: [n, K, T] float32 to multiply int8 keys by, else None.
-      value_scales: the same of the values.
+      values: [n, K, H/c, T, c]: each head in blocks of c dimensions.
+      key_scales: [n, K, T] float32 scales of int8 keys, else None.
+      value_scales: the same for the values.
     """
 
     keys: jax.Array
@@ -45,7 +45,7 @@ class KeyValues:
         """
         rows = self._by_row(q.astype(jnp.float32))  # [n, K, Q, H], Q = B/n * R
         n, kv_heads, blocks, head, _ = self.keys.shape
-        # A product per block: left to einsum, the blocks would be gathered into a copy.
+        # One product per block: einsum would gather the blocks into a copy.
         shape = (n, kv_heads, blocks, rows.shape[2], head)
         rows = jnp.broadcast_to(rows[:, :, None], shape)  # [n, K, blocks, Q, ...]
         keys = self.keys.astype(rows.dtype)
@@ -67,7 +67,7 @@ class KeyValues:
         return self._by_query(context, weights.shape[2])
 
     def _by_row(self, x: jax.Array) -> jax.Array:
-        """[B, K, R, m] -> [n, K, B/n*R, m]: a cache row's queries side by side."""
+        """[B, K, R, m] -> [n, K, B/n*R, m]: the queries of a cache row together."""
         rows, batch = self.values.shape[0], x.shape[0]
         # [n, B/n, K, R, m] -> [n, K, B/n, R, m]
         x = x.reshape(rows, batch // rows, *x.shape[1:]).swapaxes(1, 2)
@@ -82,7 +82,7 @@ class KeyValues:
 
 
 def round_up(size: int, block: int) -> int:
-    """The columns of whole blocks that hold `size`.
+    """`size` rounded up to whole blocks.
 
     >>> round_up(20, 16), round_up(20, 0)
     (32, 20)
@@ -103,10 +103,10 @@ def block_sizes(shape: tuple[int, ...], block: int) -> tuple[int, int]:
 def quantize(
     keys: jax.Array, values: jax.Array, dtype: str, blocks: tuple[int, int]
 ) -> KeyValues:
-    """Keys and values [n, K, T, H] as they are stored, T to whole blocks.
+    """Keys and values [n, K, T, H] in stored form, T padded to whole blocks.
 
     int8 has one scale per row, head and column: the largest magnitude of the H numbers
-    over 127.
+    divided by 127.
     """
     room = [(0, 0)] * 4
     room[2] = (0, round_up(keys.shape[2], blocks[0]) - keys.shape[2])
@@ -140,9 +140,9 @@ def _to_int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def update_slice(cached: KeyValues, new: KeyValues, row: Any, column: Any) -> KeyValues:
-    """`cached` with `new` laid over it from a row and a column on.
+    """`cached` with `new` written into it, starting at a row and a column.
 
-    `new` has blocks of as many columns, or is one column.
+    `new` has blocks of the same size, or is one column.
     """
 
     def put(x: Any, y: Any, at: tuple[Any, ...]) -> Any:
@@ -158,9 +158,9 @@ def update_slice(cached: KeyValues, new: KeyValues, row: Any, column: Any) -> Ke
 
 
 def roll(cached: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues:
-    """A ring buffer of more columns: the oldest first, and room behind the newest.
+    """A larger ring buffer: the oldest columns first, free space after the newest.
 
-    The step that goes with it is the old size.
+    Its step is the old size.
     """
 
     def roll_one(x: jax.Array | None, axis: int) -> Any:

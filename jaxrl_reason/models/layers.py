@@ -1,4 +1,4 @@
-"""The parts of a transformer block. Every array declares its logical axes here."""
+"""The parts of a transformer block, which declare each array's logical axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,37 +11,37 @@ from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.sharding import Constrain
 
-# (q [B, S, N, H], k [B, S, K, H], v, what differs by layer)
-# -> (context [B, S, N, H], whatever to keep)
+# (q [B, S, N, H], k [B, S, K, H], v, per-layer input)
+# -> (context [B, S, N, H], per-layer output)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 HEADS = ("batch", "sequence", "heads", None)
 ROWS = ("batch", "sequence", None)
-# What the low-rank factors a and b of a matrix are called beside it, after its name.
+# Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")
 
 
 def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
-    """A normal initialiser that carries the logical axes of its array."""
+    """A normal initialiser with the logical axes of its array."""
     return nn.with_logical_partitioning(nn.initializers.normal(stddev), axes)
 
 
 def project(
     module: nn.Module, name: str, matrix: jax.Array, rows: jax.Array
 ) -> jax.Array:
-    """x w, or x w + (x a) b where low-rank factors lie beside the matrix.
+    """x w, or x w + (x a) b if there are low-rank factors for the matrix.
 
-    The factors are read, never declared: `models/lora.py` makes them. The product a b
-    is not formed, so neither is a gradient of its size.
+    The factors are only read here; `models/lora.py` creates them. The product a b is
+    never formed, and so is no gradient of its size.
 
     Args:
-      module: that declares the matrix.
+      module: the one that declares the matrix.
       name: of the matrix.
       matrix: [in, out..] or [in.., out].
       rows: [n, in] x.
 
     Returns:
-      [n, out] in the type of the rows.
+      [n, out] in the type of `rows`.
     """
     size = rows.shape[1]
     y = rows @ matrix.astype(rows.dtype).reshape(size, -1)  # [n, out]
@@ -64,7 +64,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise x [..., D]; the result has the type of x."""
+        """Normalises x [..., D]; the result has the type of x."""
         init = nn.with_logical_partitioning(nn.initializers.ones, (None,))
         scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.param_dtype))
         wide = x.astype(jnp.float32)  # [..., D]
@@ -75,18 +75,18 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections, optional norms and rotary positions around an `attend` function."""
+    """Projections, optional norms, rotary positions and an `attend` function."""
 
     config: TransformerConfig
     constrain: Constrain
 
     def setup(self) -> None:
-        """Declare the parameters."""
+        """Declares the parameters."""
         c = self.config
         dtype = jnp.dtype(c.param_dtype)
         into = normal(c.hidden_size**-0.5, "embed", "heads", "head_dim")
         kv_into = normal(c.hidden_size**-0.5, "embed", "kv_heads", "head_dim")
-        # Smaller by the depth, so that the residual stream keeps its scale.
+        # Scaled down with the depth, so that the residual stream keeps its scale.
         out_std = (c.num_heads * c.head_dim * 2 * c.num_layers) ** -0.5
         out = normal(out_std, "heads", "head_dim", "embed")
         kv_shape = (c.hidden_size, c.num_kv_heads, c.head_dim)
@@ -123,10 +123,10 @@ class Attention(nn.Module):
     def __call__(
         self, x: jax.Array, rope: RopeTable, attend: Attend, of_layer: Any
     ) -> tuple[jax.Array, Any]:
-        """Attend from x [B, S, D].
+        """Attention of x [B, S, D].
 
         Returns:
-          The result [B, S, D], and what `attend` wants kept.
+          The result [B, S, D], and the second result of `attend`.
         """
         c = self.config
         heads = {}
@@ -162,7 +162,7 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply to x [B, S, D]."""
+        """Applies the layer to x [B, S, D]."""
         c = self.config
         dtype = jnp.dtype(c.param_dtype)
         into = normal(c.hidden_size**-0.5, "embed", "mlp")
@@ -170,8 +170,8 @@ class GatedMLP(nn.Module):
         gate = self.param("gate", into, (c.hidden_size, c.mlp_dim), dtype)
         up = self.param("up", into, (c.hidden_size, c.mlp_dim), dtype)
         down = self.param("down", out, (c.mlp_dim, c.hidden_size), dtype)
-        # Two dimensions: with three, XLA's CPU backend transposes the gradients of the
-        # inner activations with strided reads, which doubles the time of the layer.
+        # In two dimensions: with three, XLA's CPU backend transposes the gradients of
+        # the hidden activations with strided reads, which doubles the layer's time.
         rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
         inner = jax.nn.silu(project(self, "gate", gate, rows))  # [B*S, F]
         inner *= project(self, "up", up, rows)
@@ -179,7 +179,7 @@ class GatedMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each after a norm, each added to x."""
+    """One pre-norm layer: attention and feed-forward, each added to x."""
 
     config: TransformerConfig
     constrain: Constrain
@@ -188,16 +188,16 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, rope: RopeTable, attend: Attend, of_layer: Any
     ) -> tuple[jax.Array, Any]:
-        """One layer of x [B, S, D].
+        """Applies the layer to x [B, S, D].
 
         Args:
           x: [B, S, D].
           rope: cosines and sines of each token's position, each [B, S, H/2].
-          attend: what does the attending.
-          of_layer: what differs by layer, handed to `attend`.
+          attend: the attention function.
+          of_layer: per-layer input of `attend`.
 
         Returns:
-          The result [B, S, D], and what `attend` wants kept.
+          The result [B, S, D], and the second result of `attend`.
         """
         c = self.config
         with jax.named_scope("attention"):

@@ -1,8 +1,8 @@
-"""Low-rank factors beside the matrices of a frozen transformer (LoRA).
+"""Low-rank factors for the matrices of a frozen transformer (LoRA).
 
 A matrix w [in, out] acts as w + s a b with a [in, r] and b [r, out]; only a and b are
-trained. `with_lora` lays the factors beside their matrices, and the layers that find
-them there add s (x a) b to x w. Nothing else of the model knows of them.
+trained. `with_lora` adds the factors to the tree next to their matrices, and layers
+that find them there add s (x a) b to x w. The rest of the model does not know them.
 """
 
 import math
@@ -16,8 +16,8 @@ from jaxrl_reason.models.layers import FACTORS
 from jaxrl_reason.models.params import Params, abstract_params, param_axes
 from jaxrl_reason.models.transformer import Transformer
 
-# Each matrix, the part of the block it lies in, and how many of its axes (after the
-# layers) are multiplied by the input.
+# Each matrix, its part of the block, and how many of its axes (after the layers) are
+# input axes.
 _MATRICES = {
     "query": ("attention", 1),
     "key": ("attention", 1),
@@ -32,7 +32,7 @@ LORA_TARGETS = tuple(_MATRICES)
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Which matrices get factors, how wide, and how much they count.
+    """Which matrices get factors, their rank and their scale.
 
     Source: arXiv 2106.09685, section 4.1; rank stabilised: arXiv 2312.03732.
 
@@ -69,18 +69,18 @@ class LoraSettings:
 
     @property
     def scale(self) -> float:
-        """s, what the product a b is multiplied by."""
+        """s, the scale of the product a b."""
         root = math.sqrt(self.rank) if self.rank_stabilized else self.rank
         return self.alpha / root
 
 
 def abstract_lora(model: Transformer, settings: LoraSettings) -> Params:
-    """The factors with a jax.ShapeDtypeStruct for every array; computes nothing.
+    """The factors' tree with a jax.ShapeDtypeStruct per array; computes nothing.
 
-    Float32 whatever the matrices are, for small steps to add up.
+    They are float32 for all types of matrices, so that small steps add up.
 
     Raises:
-      ValueError: the rank is more than a side of one of the matrices.
+      ValueError: the rank is larger than a side of one of the matrices.
     """
     factors: Params = {}
     layers = abstract_params(model)["layers"]
@@ -103,7 +103,7 @@ def abstract_lora(model: Transformer, settings: LoraSettings) -> Params:
 def lora_axes(model: Transformer, settings: LoraSettings) -> Params:
     """The same tree with a tuple of logical axis names (or None) for every array.
 
-    Those of the matrix, and None for the rank.
+    They are those of the matrix, and None for the rank.
     """
     factors: Params = {}
     layers = param_axes(model)["layers"]
@@ -116,7 +116,7 @@ def lora_axes(model: Transformer, settings: LoraSettings) -> Params:
 
 
 def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Params:
-    """Fresh factors: a normal with variance 1 / in, b zero, so that a b is zero.
+    """Initial factors: a normal with variance 1 / in, b zero, so that a b is zero.
 
     Can be traced, as `init_params` can.
 
@@ -127,7 +127,7 @@ def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Par
 
     Returns:
       {"attention": {"query_lora_a": [L, D, r], "query_lora_b": [L, r, N, H], ...},
-      "mlp": ...}, float32; the layers stacked as those of the model are.
+      "mlp": ...}, float32; layers are stacked as in the model.
 
     Raises:
       ValueError: as `abstract_lora`.
@@ -153,14 +153,14 @@ def init_lora(model: Transformer, settings: LoraSettings, key: jax.Array) -> Par
 
 
 def with_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
-    """Parameters for the model: those of the base, with s b and a beside its matrices.
+    """Parameters for the model: the base's, with a and s b next to its matrices.
 
     No array of the base is copied or read. Differentiable in the factors.
 
     Args:
       base: parameters of a transformer.
       factors: of `init_lora`, trained or not.
-      settings: those that the factors were made with.
+      settings: those of the factors.
     """
     layers = dict(base["layers"])
     last = {target + FACTORS[1] for target in settings.targets}
@@ -171,15 +171,15 @@ def with_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
 
 
 def merge_lora(base: Params, factors: Params, settings: LoraSettings) -> Params:
-    """A plain tree with w + s a b for w: to export, or to sample at the old cost.
+    """A plain tree with w + s a b for w, for export or for sampling at the base's cost.
 
-    The sum is made in float32 and kept in the type of w; in bfloat16 a product that is
-    smaller than half a step of w is lost.
+    The sum is computed in float32 and stored in the type of w; in bfloat16 a product
+    that is smaller than half a unit in the last place of w is lost.
 
     Args:
       base: parameters of a transformer.
       factors: of `init_lora`, trained or not.
-      settings: those that the factors were made with.
+      settings: those of the factors.
 
     Returns:
       Parameters of the same shapes and types as the base. Arrays without factors are

@@ -1,7 +1,7 @@
-"""Parameters of a model: made, described, and read, all from one declaration.
+"""Parameters of a model: initialised, described and read, from one declaration.
 
-The declaration is the modules' own: each array has its shape, type, initialiser and
-logical axes where it is used. Everything here derives from it.
+The declaration is in the modules: each array's shape, type, initialiser and logical
+axes stand where it is used. Everything here derives from it.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ Params = dict[str, Any]
 
 
 def _boxed(model: Model, key: jax.Array) -> Params:
-    # One token only, which no mesh divides, so its activations are not constrained.
+    # Only one token, which no mesh divides, so its activations are not constrained.
     model = model.clone(constrain=no_constraint)
     dummy = jnp.zeros((1, 1), dtype=jnp.int32)
     return dict(model.init(key, dummy, dummy, dummy)["params"])
@@ -33,14 +33,14 @@ def _is_box(leaf: Any) -> bool:
 
 
 def _unbox(tree: Any) -> Any:
-    # Only the value: placing arrays on a mesh is the caller's business.
+    # Only the value: the caller places arrays on a mesh.
     return jax.tree.map(lambda box: box.value, tree, is_leaf=_is_box)
 
 
 def init_params(model: Model, key: jax.Array) -> Params:
-    """Fresh parameters as a plain tree of dicts and arrays.
+    """Initial parameters as a plain tree of dicts and arrays.
 
-    Can be traced: under jit with out_shardings every array is made where it belongs.
+    Can be traced: under jit with out_shardings every array is created in its sharding.
 
     Args:
       model: a Transformer or ValueModel.
@@ -61,7 +61,7 @@ def init_params(model: Model, key: jax.Array) -> Params:
 
 
 def abstract_params(model: Model) -> Params:
-    """The same tree with a jax.ShapeDtypeStruct for every array; computes nothing."""
+    """The same tree with a jax.ShapeDtypeStruct per array; computes nothing."""
     return dict(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
 
 
@@ -72,7 +72,7 @@ def param_axes(model: Model) -> Params:
 
 
 def unembedding(model: Transformer, params: Params) -> jax.Array:
-    """The output head [D, V] in the compute type; tied: the embedding, transposed."""
+    """The output head [D, V] in the compute type; if tied, the transposed embedding."""
     tied = model.config.tie_embeddings
     head = params["embedding"].T if tied else params["head"]
     return jnp.asarray(head, dtype=jnp.dtype(model.config.dtype))
@@ -80,18 +80,18 @@ def unembedding(model: Transformer, params: Params) -> jax.Array:
 
 @flax.struct.dataclass
 class DecodeParams:
-    """What every step reads, made once before the loop.
+    """The parameters that every decode step reads, prepared once before the loop.
 
-    Slicing parameters into layers inside a loop copies them, and cosines made inside it
-    are made again for every head.
+    Slicing parameters into layers inside a loop copies them, and cosines computed
+    inside it are computed again for every head.
 
     Attributes:
       layers: L trees of one block's parameters.
       embedding: [V, D].
-      head: [D, V], or None where the embedding is the head.
+      head: [D, V], or None if the embedding is the head.
       final_norm: the last norm's parameters.
       rope: cosines and sines of every response column, each [T, P, 1, H/2].
-      vocab_size: static, V less the padding that a mesh may ask for.
+      vocab_size: static, V without the padding that a mesh may need.
     """
 
     layers: tuple[Params, ...]
@@ -105,7 +105,7 @@ class DecodeParams:
 def decode_params(
     model: Transformer, params: Params, prompt_lengths: jax.Array, size: int
 ) -> DecodeParams:
-    """Slice a model's parameters for `decode_step`, in the compute type.
+    """Slices a model's parameters for `decode_step`, in the compute type.
 
     Args:
       model: the transformer.
@@ -131,7 +131,7 @@ def decode_params(
     )
 
 
-# One program for all layers: in one program of its own each, slicing a model of thirty
+# One program for all layers: with one program per layer, slicing a model of thirty
 # layers takes longer to compile than the step that reads them.
 @partial(jax.jit, static_argnums=2)
 def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
@@ -142,7 +142,7 @@ def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
 
 def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
     """Logits [B, V] float32 of hidden states [B, D]; -inf where V has padding."""
-    # A tied head is transposed inside the product: as an array of its own it would be
+    # A tied head is transposed inside the product: as a separate array it would be
     # another copy of the largest parameter.
     if params.head is None:
         equation, head = "bd,vd->bv", params.embedding

@@ -1,4 +1,4 @@
-"""How published models stretch rotary positions to longer contexts than they saw."""
+"""How published models scale rotary positions beyond their training context."""
 
 import math
 from dataclasses import dataclass, fields
@@ -42,13 +42,13 @@ class LinearScaling:
     attention_factor = 1.0
 
     def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
-        """The frequencies [H/2] that take the place of the given ones."""
+        """The frequencies [H/2] that replace the given ones."""
         return frequencies / self.factor
 
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Long waves are slowed by a factor, short ones kept, and those between blended.
+    """Low frequencies divided by a factor, high ones kept, and a blend between.
 
     wavelength = 2 pi / frequency; turns = original_max_position_embeddings / wavelength
     s = clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
@@ -57,11 +57,10 @@ class Llama3Scaling:
     The scaling of Llama 3.1 and its successors, as their published code has it.
 
     Attributes:
-      factor: how much the longest waves are slowed.
-      low_freq_factor: at or below this many turns in the original context, slowed
-        in full
-        (low_freq_factor of config.json).
-      high_freq_factor: at or above this many, kept (high_freq_factor).
+      factor: divisor of the lowest frequencies.
+      low_freq_factor: frequencies with at most this many turns in the original context
+        are divided by the full factor.
+      high_freq_factor: frequencies with at least this many turns are kept.
       original_max_position_embeddings: tokens of the context before scaling.
 
     Raises:
@@ -86,7 +85,7 @@ class Llama3Scaling:
     attention_factor = 1.0
 
     def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
-        """The frequencies [H/2] that take the place of the given ones."""
+        """The frequencies [H/2] that replace the given ones."""
         turns = self.original_max_position_embeddings * frequencies / (2 * math.pi)
         keep = (turns - self.low_freq_factor) / (
             self.high_freq_factor - self.low_freq_factor
@@ -97,7 +96,7 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class YarnScaling:
-    """YaRN: a ramp over the pairs between kept and slowed, and warmer attention.
+    """YaRN: a ramp over the dimension pairs, and an attention temperature.
 
     i(turns) = H ln(original_max_position_embeddings / (2 pi turns)) / (2 ln base)
     r_i = clip((i - i(beta_fast)) / (i(beta_slow) - i(beta_fast)), 0, 1)
@@ -108,12 +107,12 @@ class YarnScaling:
 
     Attributes:
       factor: how many times longer the context becomes.
-      original_max_position_embeddings: tokens of the context before scaling.
-      beta_fast: pairs with more turns in it are kept (beta_fast of config.json).
-      beta_slow: pairs with fewer are slowed in full (beta_slow).
+        original_max_position_embeddings: tokens of the context before scaling.
+      beta_fast: pairs with more turns in that context are kept.
+      beta_slow: pairs with fewer turns are divided by the full factor.
       attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and
         1 for a factor of at most 1.
-      truncate: the ramp's ends are rounded outwards to whole pairs (truncate).
+      truncate: round the ramp's ends outwards to whole pairs.
 
     Raises:
       ValueError: a value is not > 0 and finite.
@@ -138,7 +137,7 @@ class YarnScaling:
         _check(self, *names)
 
     def stretch(self, frequencies: jax.Array, base: float) -> jax.Array:
-        """The frequencies [H/2] that take the place of the given ones."""
+        """The frequencies [H/2] that replace the given ones."""
         head_dim = 2 * frequencies.shape[0]
 
         def pair_of(turns: float) -> float:
@@ -150,7 +149,7 @@ class YarnScaling:
         low, high = pair_of(self.beta_fast), pair_of(self.beta_slow)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
-        # The last bound is that of the public implementations: H - 1, although there
+        # The upper bound is that of the public implementations: H - 1, although there
         # are only H/2 pairs.
         low, high = max(low, 0), min(high, head_dim - 1)
         width = high - low or 0.001

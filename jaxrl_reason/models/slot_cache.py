@@ -1,14 +1,14 @@
-"""One token for each of S slots, each at a column of its own.
+"""Decodes one token for each of S slots, each at its own column.
 
 A sequence enters a slot when another has left it, so slots are at different columns of
-their responses. Every step still writes one and the same column of the cache, `step`
-modulo T: the columns are a ring buffer, and what a slot may read is known from their
-age. Keys are rotated before they are stored, so their order in memory does not matter.
-A slot needs no clearing: what is older than its sequence is masked.
+their responses. Every step still writes a single column of the cache, `step` modulo T:
+the columns are a ring buffer, and a column's age tells whether a slot may read it. Keys
+are rotated before they are stored, so their order in memory does not matter. A slot
+needs no clearing: what is older than its sequence is masked.
 
 Neighbouring slots form prompt groups. The slots of a group read the same prompt, whose
-keys and values lie in memory once per group; nothing is gathered while decoding. What
-all prompts begin with lies in memory once.
+keys and values are in memory once per group; nothing is gathered while decoding. The
+common prefix of all prompts is in memory once.
 """
 
 from dataclasses import replace
@@ -34,14 +34,14 @@ from jaxrl_reason.models.transformer import Transformer
 
 @flax.struct.dataclass
 class SlotCache:
-    """What S slots in N prompt groups read, one entry per layer.
+    """The cache of S slots in N prompt groups, one entry per layer.
 
     Attributes:
       common: L entries of one row, Tc columns that all prompts begin with; or none.
       prompts: L entries of N rows, Tp columns that follow them.
       responses: L entries of S rows, T columns, a ring buffer.
       prompt_lengths: [N] tokens of each group's whole prompt.
-      step: scalar, how many columns were ever written.
+      step: scalar, the number of columns written so far.
     """
 
     common: tuple[KeyValues, ...]
@@ -65,7 +65,7 @@ def empty_slots(
     block: int,
     common: PrefixCache | None = None,
 ) -> SlotCache:
-    """A cache of zeros behind what all prompts begin with.
+    """A cache of zeros after the common prefix of all prompts.
 
     Args:
       model: the transformer.
@@ -73,9 +73,9 @@ def empty_slots(
       slots_per_group: S / N.
       sizes: prompt columns Tp and response columns T, each rounded up to blocks.
       dtype: one of CACHE_DTYPES.
-      block: columns of a block, and numbers of one where it divides H; 0 for one
-        block of all.
-      common: one row without padding, if prompts have a beginning in common.
+      block: columns per block, and dimensions per block if it divides H; 0 for a single
+        block.
+      common: the cache of the common prefix, one row without padding, if there is one.
     """
     c = model.config
 
@@ -91,7 +91,8 @@ def empty_slots(
     def common_columns() -> tuple[KeyValues, ...]:
         if common is None:
             return ()
-        # One block: all slots multiply with it at once, so there is no copy to save.
+        # A single block: all slots multiply with it at once, so there is no copy to
+        # avoid.
         blocks = block_sizes(common.keys[0].shape, 0)
         pairs = zip(common.keys, common.values, strict=True)
         return tuple(quantize(keys, values, dtype, blocks) for keys, values in pairs)
@@ -114,15 +115,15 @@ def slot_step(
     columns: jax.Array,
     cache: SlotCache,
 ) -> tuple[jax.Array, SlotCache]:
-    """Feed one token of every slot.
+    """Feeds one token of every slot.
 
     Args:
       model: the transformer.
       params: its parameters, from `decode_params` for prompt length 0, so that
-        `rope` [positions, 1, 1, H/2] holds every position there can be.
+        `rope` [positions, 1, 1, H/2] holds every possible position.
       tokens: [S] tokens.
-      columns: [S] how many response tokens came before each.
-      cache: what the slots read; the ring buffer's next column is written.
+      columns: [S] the number of response tokens before each.
+      cache: of the slots; the ring buffer's next column is written.
 
     Returns:
       Hidden states [S, D] after the final norm, and the cache.
@@ -130,7 +131,7 @@ def slot_step(
     c = model.config
     slots, groups = tokens.shape[0], cache.prompt_lengths.shape[0]
     lengths = jnp.repeat(cache.prompt_lengths, slots // groups)  # [S]
-    # Of each slot's position: cosines and sines, each [S, 1, H/2].
+    # Cosines and sines of each slot's position, each [S, 1, H/2].
     cos, sin = (x[lengths + columns, 0] for x in params.rope)
     # scalar: the column that this step writes
     place = cache.step % cache.responses[0].size
@@ -160,16 +161,16 @@ def _masks(
     columns: jax.Array,
     place: jax.Array,
 ) -> tuple[list[tuple[jax.Array, ...]], list[int]]:
-    """What each slot sees of each part: [S, Tc] if there is one, [S, Tp], [S, T].
+    """What each slot attends to in each part: [S, Tc] if it exists, [S, Tp], [S, T].
 
-    Once for each kind of layer, and the kind of each layer.
+    One per kind of layer, and the kind of each layer.
     """
     size, common = cache.responses[0].size, cache.common_size
     positions = jnp.arange(common + cache.prompts[0].size)[None]  # [1, Tc + Tp]
     ages = (lengths + columns)[:, None] - positions  # [S, Tc + Tp]
     prompts, kinds = layer_masks(config, positions < lengths[:, None], ages)
     ages = ((place - jnp.arange(size)) % size)[None]  # [1, T]
-    # What is older belongs to the slot's last sequence.
+    # Older columns belong to the slot's previous sequence.
     own, _ = layer_masks(config, ages <= columns[:, None], ages)  # [S, T]
     parts = [
         (prompt[:, :common], prompt[:, common:], response)

@@ -21,13 +21,12 @@ KeysValues = tuple[jax.Array, jax.Array]
 
 
 class Transformer(nn.Module):
-    """Tokens in, hidden states out; the losses turn those into log-probs.
+    """Tokens in, hidden states out; the losses turn these into log-probs.
 
     Args:
       config: shape and numerics.
       constrain: called on activations as constrain(x, logical axes).
-      output_head: whether an untied output head is declared at all (a value model
-        has no use for one).
+      output_head: whether to declare an untied output head (a value model needs none).
     """
 
     config: TransformerConfig
@@ -51,7 +50,7 @@ class Transformer(nn.Module):
             block = nn.remat(
                 Block,
                 policy=saved if c.remat == "dots" else None,
-                # Guards against a merge that cannot happen inside a scan.
+                # Not needed inside a scan.
                 prevent_cse=False,
                 static_argnums=3,  # attend
             )
@@ -88,8 +87,8 @@ class Transformer(nn.Module):
           positions: [B, S] position of each token in its own sequence.
           segment_ids: [B, S]; 0 is padding. A token attends to earlier columns (and
             itself) of its own segment only.
-          branch_ids: [B, S], where several continuations of one text stand in one
-            segment: 0 is the text, the others see it and themselves.
+          branch_ids: [B, S], if segments hold several continuations of one text: 0 is
+            the text; the others attend to it and to themselves.
 
         Returns:
           [B, S, D] in the compute type, after the final norm. Finite but meaningless
@@ -112,8 +111,8 @@ class Transformer(nn.Module):
     ) -> tuple[jax.Array, KeysValues | None]:
         """The same hidden states, with keys and values, each [L, B, S, K, H].
 
-        `past` is keys and values, each [L, Tc, K, H], of Tc tokens that come before
-        all rows, at positions from 0 on. Nothing is handed back with keep=False.
+        `past` is keys and values, each [L, Tc, K, H], of Tc tokens that precede all
+        rows, at positions from 0 on. With keep=False no keys and values are returned.
         """
         c = self.config
         with jax.named_scope("embed"):
@@ -150,8 +149,8 @@ class ValueModel(nn.Module):
     """The transformer with a scalar head in place of the vocabulary.
 
     Its parameters are {"backbone": a transformer's, "value_head": [D]}, so a policy
-    with a tied head can be its starting point. The head starts at zero: the first
-    values are 0, not noise.
+    with a tied head can initialise it. The head starts at zero: the first values are 0,
+    not noise.
     """
 
     config: TransformerConfig

@@ -1,1 +1,1 @@
-"""What a run leaves: folder, checkpoints, metrics, plots, report. No algorithms."""
+"""The outputs of a run: folder, checkpoints, metrics, plots, report. No algorithms."""

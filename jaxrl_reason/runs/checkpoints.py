@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent, and that notice when a file was damaged.
+"""Checkpoints that are complete or absent, and that detect damaged files.
 
-Orbax writes and reads the arrays. It restores a file with a flipped bit without a
-word, so every file's size and SHA-256 stand in a manifest that is checked first.
+Orbax writes and reads the arrays. It restores a file with a flipped bit without an
+error, so a manifest records every file's size and SHA-256 and is checked first.
 
     <path>/00000020/state/         arrays, written by orbax
                     arrays.npz     host arrays (surplus rollouts, for example)
@@ -27,16 +27,16 @@ from jaxrl_reason.runs.monitor import versions
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is absent, damaged, or of another model."""
+    """A checkpoint is missing, damaged or of another model."""
 
 
 class Restored(NamedTuple):
-    """What `CheckpointFolder.restore` gives back.
+    """The result of `CheckpointFolder.restore`.
 
     Attributes:
-      state: tree of arrays, on the devices that were asked for.
-      extra: the JSON object given to `save`.
-      arrays: name -> host array, as given to `save`.
+      state: tree of arrays, in the requested shardings.
+      extra: the JSON object that was saved.
+      arrays: name -> host array, as saved.
       step: the step of this checkpoint.
     """
 
@@ -47,14 +47,14 @@ class Restored(NamedTuple):
 
 
 class CheckpointFolder:
-    """Saves and restores the state of a run, one folder a step.
+    """Saves and restores the state of a run, one folder per step.
 
-    One process writes; others may read meanwhile. Works with one JAX process (all of
-    its devices), not yet with several hosts.
+    One process writes; others may read at the same time. Works with one JAX process
+    (all of its devices), not yet with several hosts.
 
     Args:
-      path: folder of the checkpoints; made at the first save.
-      keep: how many of the newest are kept.
+      path: folder of the checkpoints; created at the first save.
+      keep: how many of the newest checkpoints are kept.
 
     Raises:
       ValueError: keep is below 1.
@@ -67,10 +67,10 @@ class CheckpointFolder:
         self.keep = keep
 
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, ascending. Their files are not read here."""
+        """Steps with a checkpoint, ascending; does not read their files."""
         if not self.path.is_dir():
             return []
-        # A kill between the two moves of `save` over an existing step: undo the first.
+        # Undo the first of the two moves of `save` if it was killed between them.
         for old in self.path.glob(".old-*"):
             folder = self.path / old.name.removeprefix(".old-")
             if not folder.exists():
@@ -86,16 +86,17 @@ class CheckpointFolder:
         fingerprint: Mapping[str, Any] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
     ) -> Path:
-        """Saves a checkpoint; it is on the disk when this returns.
+        """Saves a checkpoint; it is on disk when this returns.
 
-        Written beside and moved into place, so a kill leaves all of it or nothing. A
-        checkpoint of the same step is replaced; the oldest beyond `keep` go.
+        It is written to a temporary folder and moved into place, so a kill leaves all
+        of it or nothing. A checkpoint of the same step is replaced; the oldest beyond
+        `keep` are deleted.
 
         Args:
           step: updates or iterations done, >= 0.
           state: tree of arrays, on one device or sharded over many.
           extra: JSON object with the rest of the loop's state (tuples become lists).
-          fingerprint: JSON object with the settings that a restore must agree on.
+          fingerprint: JSON object with the settings that a restore must match.
           arrays: name -> host array, for what does not belong in JSON.
 
         Returns:
@@ -134,21 +135,21 @@ class CheckpointFolder:
         fingerprint: Mapping[str, Any],
         step: int | None = None,
     ) -> Restored:
-        """Restores a checkpoint after checking that it is the right one and whole.
+        """Restores a checkpoint after checking its settings and its files.
 
         Args:
-          abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted
-            (none: the first device). They need not be those it was saved with.
-          fingerprint: settings of this run; equal to those given to `save`.
-          step: which one; the newest if None.
+          abstract_state: tree of `jax.ShapeDtypeStruct` with the wanted shardings
+            (none: the first device). They need not be the saved ones.
+          fingerprint: settings of this run; must equal the saved ones.
+          step: of the checkpoint; the newest if None.
 
         Returns:
           The state, the extra, the host arrays and the step.
 
         Raises:
-          CheckpointError: no checkpoint, other settings (saved and asked values are
-            named), a damaged file (named, with the newest intact older step), or
-            other arrays than asked for.
+          CheckpointError: there is no checkpoint, settings differ (the error names both
+          values), a file is damaged (the error names it and the newest intact older
+          step), or the arrays are not those requested.
         """
         step = self._choose(step)
         folder = self._folder(step)
@@ -169,37 +170,37 @@ class CheckpointFolder:
         return Restored(state, extra, arrays, step)
 
     def fingerprint(self, step: int | None = None) -> dict[str, Any]:
-        """Settings a checkpoint was saved with (of the newest if step is None)."""
+        """The settings of a checkpoint (of the newest if step is None)."""
         return dict(self._manifest(self._choose(step))["fingerprint"])
 
     def damage(self, step: int) -> list[str]:
-        """Reads every file of a checkpoint and says what is wrong with it.
+        """Reads every file of a checkpoint and reports what is wrong with it.
 
         Args:
           step: a step of `steps()`.
 
         Returns:
-          One line a fault, starting with the file's name; empty if it is whole.
+          One line per fault, starting with the file's name; empty if it is intact.
         """
         return manifest.find_damage(self._folder(step), step)
 
     def newest_intact(self, before: int | None = None) -> int | None:
-        """Newest step without damage (below `before` if given), or None."""
+        """The newest undamaged step (below `before` if given), or None."""
         for step in reversed(self.steps()):
             if (before is None or step < before) and not self.damage(step):
                 return step
         return None
 
     def drop_after(self, step: int) -> list[int]:
-        """Moves checkpoints after a step to `<path>/dropped/`, for a run going back.
+        """Moves checkpoints after a step to `<path>/dropped/`, for a run that rewinds.
 
-        Otherwise the next restore would take a newer one that the run has left.
+        Otherwise the next restore would use a newer one, which the run has abandoned.
 
         Args:
           step: the last one to keep.
 
         Returns:
-          The steps moved.
+          The moved steps.
         """
         self._remove_leftovers()
         moved = [found for found in self.steps() if found > step]
@@ -266,13 +267,13 @@ class CheckpointFolder:
     def _prune(self, current: int) -> None:
         for step in self.steps()[: -self.keep]:
             if step != current:
-                # Renamed first: a kill while deleting must not leave half of it.
+                # Renamed first: a kill during the deletion must not leave half of it.
                 going = self.path / f".tmp-{step:08d}-old"
                 os.rename(self._folder(step), going)
                 shutil.rmtree(going)
 
     def _remove_leftovers(self) -> None:
-        self.steps()  # takes back what a kill left half moved
+        self.steps()  # undoes a move that was interrupted
         if self.path.is_dir():
             for pattern in (".tmp-*", ".old-*"):
                 for leftover in self.path.glob(pattern):

@@ -1,4 +1,4 @@
-"""Wall seconds of a run's stages, over all the processes that worked on it."""
+"""Wall seconds of a run's stages, over all processes of the run."""
 
 import contextlib
 import json
@@ -10,12 +10,12 @@ from jaxrl_reason.runs.files import atomic_write
 
 
 class StageClock:
-    """Adds up the seconds of stages and keeps them in a file of the run's folder.
+    """Adds up the seconds of stages in a file of the run's folder.
 
-    What a killed process did after its last whole stage is not counted.
+    The time of a killed process after its last finished stage is not counted.
 
     Args:
-      path: of the JSON file; a resumed run goes on from what stands there.
+      path: of the JSON file; a resumed run continues from its contents.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Counts a block as part of a stage, also when the block raises."""
+        """Counts a block as part of a stage, also if the block raises."""
         start = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Files that are whole or absent after a kill, and checks that they stay whole."""
+"""Files that are complete or absent after a kill, and their checksums."""
 
 import hashlib
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def atomic_write(path: str | Path, text: str) -> None:
-    """Writes a text file in one move: readers see the old one or the new one.
+    """Writes a text file atomically: readers see the old one or the new one.
 
     Args:
       path: the file; its folder must exist.
-      text: what it is to hold, written as UTF-8.
+      text: its contents, written as UTF-8.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -23,8 +23,8 @@ def atomic_write(path: str | Path, text: str) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Puts a folder's list of names on the disk (what a rename changes)."""
-    if os.name == "nt":  # Windows has no handle on a folder and needs none
+    """Flushes a folder's entries to disk (which a rename changes)."""
+    if os.name == "nt":  # Windows has no folder handles and needs none
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -34,7 +34,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Puts every file and folder under `folder` on the disk, itself included."""
+    """Flushes every file and folder under `folder`, and itself, to disk."""
     for name in list_files(folder):
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())

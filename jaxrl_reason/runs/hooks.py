@@ -1,4 +1,4 @@
-"""Where a loop writes, what it asks, and how often."""
+"""Hooks of a loop: its log, checkpoints, evaluations and interrupts."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -16,21 +16,21 @@ Params = Any
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where a loop writes, what it asks, and how often.
+    """The outputs of a loop, what it checks, and how often.
 
     Attributes:
-      log: one row a step (the supervised loop: one every `log_every` updates).
-      checkpoints: of this stage.
-      fingerprint: settings that a resumed run must share.
-      progress: the bar.
-      interrupt: asked after every step.
-      save_every: steps between checkpoints.
-      evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
-      evaluate_every: steps between evaluations; the last step is always evaluated.
-      show_samples: gets (step, rollouts) at every evaluation.
-      log_every: supervised updates between rows.
-      annotate: RL step -> what else its row says.
-      profile: traces one step.
+    log: gets one row per step (the supervised loop: one per `log_every` updates).
+    checkpoints: of this stage.
+    fingerprint: settings that a resumed run must share.
+    progress: the progress bar.
+    interrupt: checked after every step.
+    save_every: steps between checkpoints.
+    evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
+    evaluate_every: steps between evaluations; the last step is always evaluated.
+    show_samples: gets (step, rollouts) at every evaluation.
+    log_every: supervised updates between rows.
+    annotate: RL step -> further columns of its row.
+    profile: traces one step.
     """
 
     log: MetricsLog
@@ -47,7 +47,7 @@ class Hooks:
     profile: StepProfile | None = None
 
     def profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
-        """Around the work of a step: traces it if it is the one to profile."""
+        """Context of a step: traces it if it is the one to profile."""
         return contextlib.nullcontext() if self.profile is None else self.profile(step)
 
     def due(self, step: int, last: int) -> bool:

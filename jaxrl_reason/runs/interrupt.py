@@ -1,4 +1,4 @@
-"""Stopping a run with Ctrl-C without losing it."""
+"""Stopping a run with Ctrl-C without losing its state."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class GracefulInterrupt:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish that the loop can ask for.
+    """Turns the first Ctrl-C (or SIGTERM) into a flag that the loop checks.
 
-    The loop looks at `requested` after each step, saves, and leaves with a word on how
-    to resume. A second signal raises KeyboardInterrupt at once. Only the main thread
-    may handle signals: in another thread this does nothing, and `requested` stays
-    False.
+    The loop checks `requested` after each step, saves, and returns with a message on
+    how to resume. A second signal raises KeyboardInterrupt at once. Only the main
+    thread may handle signals: in another thread this does nothing, and `requested`
+    stays False.
 
     Args:
-      message: printed to the standard error at the first signal.
+      message: printed to standard error at the first signal.
 
     >>> with GracefulInterrupt() as interrupt:
     ...     for step in range(3):
@@ -42,7 +42,7 @@ class GracefulInterrupt:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            # None: set by something that is not Python, which cannot be put back.
+            # None: set by something other than Python, which cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 

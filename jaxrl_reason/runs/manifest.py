@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what its files were when they were written."""
+"""The manifest of a checkpoint: its files at the time of writing."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from jaxrl_reason.runs.files import file_sha256, list_files
 
 NAME = "manifest.json"
 _FORMAT = 1
-# Left in folders by desktops that were asked to show them.
+# Files that desktops leave in folders that they show.
 _IGNORED_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -38,13 +38,13 @@ def read(folder: Path, step: int) -> dict[str, Any]:
 
     Args:
       folder: of the checkpoint.
-      step: that the manifest must be written for.
+      step: the step that the manifest must be for.
 
     Returns:
       The JSON object.
 
     Raises:
-      ValueError: absent, damaged or of another format; the message says which.
+      ValueError: missing, damaged or of another format; the message says which.
     """
     try:
         manifest = json.loads((folder / NAME).read_text("utf-8"))
@@ -64,14 +64,14 @@ def read(folder: Path, step: int) -> dict[str, Any]:
 
 
 def find_damage(folder: Path, step: int) -> list[str]:
-    """Reads every file of a checkpoint and says what is wrong with it.
+    """Reads every file of a checkpoint and reports what is wrong with it.
 
     Args:
       folder: of the checkpoint.
       step: that the manifest must be written for.
 
     Returns:
-      One line a fault, starting with the file's name; empty if it is whole.
+      One line per fault, starting with the file's name; empty if it is intact.
     """
     try:
         expected = read(folder, step)["files"]
@@ -94,7 +94,7 @@ def find_damage(folder: Path, step: int) -> list[str]:
 
 
 def as_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the value as JSON gives it back, so that compared values agree."""
+    """The value after a round trip through JSON, so that comparisons agree."""
     try:
         result = json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
@@ -114,7 +114,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(saved: Any, asked: Any) -> list[str]:
-    """Names the fields in which two JSON objects differ.
+    """The fields in which two JSON objects differ.
 
     >>> differences({"model": {"width": 64}}, {"model": {"width": 128}})
     ['model.width: saved 64, asked 128']

@@ -1,7 +1,7 @@
-"""What a run measures: one JSON object a step, TensorBoard and trackers beside it.
+"""A run's metrics: one JSON object per step, TensorBoard and trackers.
 
-The loop measures in (total, count) pairs, because pairs add up over micro-batches,
-devices and updates where means do not. They are divided once, here, on the host.
+The loop keeps metrics as (total, count) pairs, because pairs add up over micro-batches,
+devices and updates while means do not. They are divided once, here, on the host.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ from jaxrl_reason.runs.trackers import Trackers
 Row = dict[str, float]
 Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
-# JSON has no nan and no inf. Their names are kept under this key of the row.
+# JSON has no nan or inf: their names are stored under this key of the row.
 NON_FINITE_KEY = "non_finite"
 
 
 def add_metrics(first: Pairs, second: Pairs) -> dict[str, tuple[Any, Any]]:
     """Adds (total, count) pairs of the same name.
 
-    A name found on one side only is taken over as it is.
+    A name on only one side is copied.
 
     Args:
       first: name -> (total, count), scalars.
@@ -50,16 +50,16 @@ def add_metrics(first: Pairs, second: Pairs) -> dict[str, tuple[Any, Any]]:
 
 
 def finish_metrics(metrics: Pairs, group: str = "") -> Row:
-    """Divides (total, count) pairs, once, on the host, and gives them their group.
+    """Divides (total, count) pairs once, on the host, and adds the group's name.
 
-    A count of 0 means that nothing was measured: the name is left out, rather than
+    A count of 0 means that nothing was measured: the name is left out instead of being
     reported as 0 or nan.
 
     Args:
       metrics: name -> (total, count), scalars.
-      group: what they are of ("policy", "critic"), a section in dashboards; the names
-        stay bare without one. The losses' `clip_frac_low` is written as
-        `clip_fraction_low`, like every other fraction of a row.
+      group: "policy" or "critic" for example, a section in dashboards; none for names
+        without a prefix. The losses' `clip_frac_low` is written as `clip_fraction_low`,
+        like every other fraction of a row.
 
     Returns:
       "group/name" -> total / count.
@@ -81,8 +81,8 @@ def finish_metrics(metrics: Pairs, group: str = "") -> Row:
 class PhaseTimer:
     """Adds up the wall seconds of named phases.
 
-    JAX returns before the device has finished: a phase should end with reading its
-    result (`jax.block_until_ready`), or its time lands in the next phase.
+    JAX returns before the device has finished: a phase should end by waiting for its
+    result (`jax.block_until_ready`), or its time counts in the next phase.
 
     >>> timer = PhaseTimer()
     >>> with timer("rollout"):
@@ -96,7 +96,7 @@ class PhaseTimer:
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Times the block; blocks of one name add up, also when one fails."""
+        """Times the block; blocks with the same name add up, also if one fails."""
         start = time.perf_counter()
         try:
             yield
@@ -105,26 +105,25 @@ class PhaseTimer:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
 
     def take(self) -> dict[str, float]:
-        """Returns `time/<phase>_s` of every phase and starts from zero."""
+        """Returns `time/<phase>_s` of every phase and resets them to zero."""
         row = {f"time/{phase}_s": spent for phase, spent in self.seconds.items()}
         self.seconds = {}
         return row
 
 
 class MetricsLog:
-    """Appends one row a step to `<run_dir>/<name>.jsonl`, TensorBoard and trackers.
+    """Appends one row per step to `<run_dir>/<name>.jsonl`, TensorBoard and trackers.
 
-    A row is on the disk when `write` returns, so that a killed run keeps every step it
-    has finished. A line that was torn by the kill is cut off when the file is opened
-    again. Steps rise: a run that goes back to an earlier step calls
-    `truncate_after` first.
+    A row is on disk when `write` returns, so that a killed run keeps every finished
+    step. A partial last line is removed when the file is opened again. Steps must
+    increase: a run that goes back to an earlier step calls `truncate_after` first.
 
     Args:
-      run_dir: folder of the run; made if absent.
+      run_dir: folder of the run; created if missing.
       tensorboard: also write TensorBoard events to `<run_dir>/tensorboard/<name>`.
-      name: file name without the ending; another name keeps, say, the rows of the
-        supervised stage apart.
-      trackers: get every row too, as stage `name`; not closed here.
+      name: file name without the extension; the supervised stage, for example, has
+        another name for its rows.
+      trackers: also get every row, as stage `name`; not closed here.
     """
 
     def __init__(
@@ -141,22 +140,22 @@ class MetricsLog:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         self._tensorboard = None
         if tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import, so only here
+            from tensorboardX import SummaryWriter  # slow to import
 
-            # Tells TensorBoard to forget points that a resumed run writes again.
+            # Tells TensorBoard to discard points that a resumed run writes again.
             purge = None if self.last_step is None else self.last_step + 1
             folder = Path(run_dir) / "tensorboard" / name
             self._tensorboard = SummaryWriter(str(folder), purge_step=purge)
 
     def write(self, step: int, row: Mapping[str, ArrayLike]) -> None:
-        """Appends a row; on the disk when this returns.
+        """Appends a row, which is on disk when this returns.
 
         Args:
-          step: above every step written before.
+          step: greater than every earlier step.
           row: name -> number. nan and inf are allowed.
 
         Raises:
-          ValueError: the step does not rise, or a value is not one number.
+          ValueError: the step does not increase, or a value is not a single number.
         """
         step = int(step)
         if self.last_step is not None and step <= self.last_step:
@@ -193,10 +192,10 @@ class MetricsLog:
 def read_metrics(path: str | Path) -> list[Row]:
     """Reads the rows of a metrics file, oldest first.
 
-    A last line torn by a kill is left out. nan and inf come back as they were written.
+    A partial last line is skipped. nan and inf are restored.
 
     Args:
-      path: a `metrics.jsonl`; an absent file has no rows.
+      path: a `metrics.jsonl`; a missing file has no rows.
 
     Returns:
       The rows, each with its "step".
@@ -211,17 +210,17 @@ def read_metrics(path: str | Path) -> list[Row]:
 
 
 def truncate_after(path: str | Path, step: int) -> int:
-    """Takes the rows after a step out of a metrics file, for a resumed run.
+    """Removes the rows after a step from a metrics file, for a resumed run.
 
-    They are not lost: they go to the end of `<name>.dropped.jsonl` beside the file.
-    The file is replaced in one move, so a kill leaves the old file or the new one.
+    They are not lost: they are appended to `<name>.dropped.jsonl` in the same folder.
+    The file is replaced atomically, so a kill leaves the old file or the new one.
 
     Args:
-      path: a `metrics.jsonl`; an absent file is left absent.
+      path: a `metrics.jsonl`; may be missing.
       step: the last step to keep.
 
     Returns:
-      How many rows were taken out.
+      The number of removed rows.
     """
     path = Path(path)
     rows = read_metrics(path)
@@ -274,7 +273,7 @@ def _decode(line: bytes) -> Row:
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Row], int]:
-    """Returns the rows and how many bytes of the file they fill."""
+    """The rows, and the number of bytes of the file that they fill."""
     rows: list[Row] = []
     size = 0
     lines: Iterable[bytes] = data.splitlines(keepends=True)
@@ -284,7 +283,7 @@ def _parse(data: bytes, path: Path) -> tuple[list[Row], int]:
                 raise ValueError("torn")
             rows.append(_decode(line))
         except ValueError as error:
-            if size + len(line) < len(data):  # not the last line: no kill did this
+            if size + len(line) < len(data):  # not the last line, so not from a kill
                 raise ValueError(
                     f"{path}, line {number} is not a row of metrics: {line[:60]!r}"
                 ) from error
@@ -294,7 +293,7 @@ def _parse(data: bytes, path: Path) -> tuple[list[Row], int]:
 
 
 def _repair(path: Path) -> int | None:
-    """Cuts a torn last line off and returns the last whole row's step."""
+    """Removes a partial last line and returns the step of the last complete row."""
     if not path.exists():
         return None
     data = path.read_bytes()

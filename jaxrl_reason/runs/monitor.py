@@ -1,4 +1,4 @@
-"""What a run costs: compilations, memory; and what it ran on."""
+"""The compilations, the memory and the software versions of a run."""
 
 import contextlib
 import importlib.metadata
@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import jax.monitoring
 
-# Sent around every request for an executable, also one that the persistent
-# compilation cache answers, so a warm cache does not hide a step that recompiles.
+# Recorded for every request for an executable, also one that the persistent compilation
+# cache answers, so a warm cache does not hide recompilations.
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 _PACKAGES = (
@@ -32,8 +32,8 @@ _PACKAGES = (
 class CompileCounter:
     """Counts XLA compilations in this process while it is open.
 
-    After the first steps a training loop compiles nothing; a count that goes on rising
-    says that some shape or static argument changes from step to step.
+    After the first steps a training loop compiles nothing; a count that keeps rising
+    means that some shape or static argument changes from step to step.
 
     >>> with CompileCounter() as counter:
     ...     mark = counter.count
@@ -62,13 +62,13 @@ class CompileCounter:
         return self._names[mark:]
 
     def start(self) -> None:
-        """Listens (again)."""
+        """Starts (or restarts) counting."""
         if not self._open:
             jax.monitoring.register_event_duration_secs_listener(self._listen)
             self._open = True
 
     def close(self) -> None:
-        """Stops listening; the counts stay. May be called twice."""
+        """Stops counting; the counts stay. May be called twice."""
         if self._open:
             jax.monitoring.unregister_event_duration_listener(self._listen)
             self._open = False
@@ -87,11 +87,11 @@ class CompileCounter:
 
 
 def peak_memory_bytes() -> int:
-    """Largest memory this process has held so far (resident set), in bytes.
+    """The peak memory of this process so far (resident set), in bytes.
 
-    0 where the system does not say (Windows).
+    0 if the system does not report it (Windows).
     """
-    # Linux hands ru_maxrss of the parent down to a new program, VmHWM it does not.
+    # On Linux a new program inherits ru_maxrss from its parent, but not VmHWM.
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -106,12 +106,12 @@ def peak_memory_bytes() -> int:
 
 
 def _maxrss_unit(system: str) -> int:
-    """Bytes in a unit of ru_maxrss: macOS counts bytes, the others kilobytes."""
+    """Bytes per unit of ru_maxrss: bytes on macOS, kilobytes elsewhere."""
     return 1 if system == "darwin" else 1024
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result may depend on."""
+    """Versions of Python and of the packages that a result may depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("jaxrl_reason", *_PACKAGES):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Pictures of runs: four curves of one run, and several runs beside each other."""
+"""Plots of runs: four panels of one run, and a comparison of several runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jaxrl_reason.runs.metrics_log import Row
 
-# The colours of Okabe and Ito, which the colour-blind tell apart too.
+# The colours of Okabe and Ito, which colour-blind people can distinguish too.
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _PURPLE, _SKY, _GREY = "#CC79A7", "#56B4E9", "#666666"
 _STYLE: dict[str, Any] = {"linewidth": 2.0, "solid_capstyle": "round"}
 _BOLD: dict[str, Any] = {"linewidth": 3.0, "solid_capstyle": "round", "zorder": 5}
-_DPI = 150  # 1500 dots wide: sharp at a README's 1000
-_FEW = 20  # up to this many rows are drawn as they are
+_DPI = 150  # 1500 pixels wide: sharp at a README's 1000
+_FEW = 20  # up to this many rows are drawn unsmoothed
 
 
 def plot_run(
@@ -30,7 +30,7 @@ def plot_run(
     length_limit: int | None = None,
     clip_range: tuple[float, float] | None = None,
 ) -> Path:
-    """Draws one run: reward and accuracy, entropy, length, clipped tokens over steps.
+    """Plots one run: reward and accuracy, entropy, length, clipped tokens over steps.
 
     Columns that are missing, and values that are nan, are left out.
 
@@ -38,9 +38,9 @@ def plot_run(
       rows: of `read_metrics`.
       path: the picture (.png).
       title: above the four panels.
-      baseline: held-out accuracy of the fine-tuned model, in [0, 1].
-      length_limit: largest number of tokens of a response.
-      clip_range: (clip_low, clip_high), named in the last panel's legend.
+      baseline: held-out accuracy before RL, in [0, 1].
+      length_limit: the largest number of tokens of a response.
+      clip_range: (clip_low, clip_high), for the last panel's legend.
 
     Returns:
       The path.
@@ -76,19 +76,19 @@ def plot_comparison(
     baseline: float | None = None,
     title: str = "",
 ) -> Path:
-    """Draws held-out accuracy of several methods and seeds, by step and by wall time.
+    """Plots held-out accuracy of several methods and seeds, by step and by wall time.
 
     A thin line is one seed, a bold one the mean of a method's seeds. Steps of a
-    supervised control mean something else, so by step it is a band: from its worst to
-    its best seed at the end of its time.
+    supervised control are not comparable, so by step it is a band from its worst to its
+    best seed at the end of its training.
 
     Args:
       runs: method -> list of (seed, rows). A row with "heldout/accuracy" is a point.
         Its time is the sum so far of "time/step_s" (or "time/sft_s"), without
-        "time/evaluate_s": evaluation is no training.
+        "time/evaluate_s": evaluation is not training.
       path: the picture (.png).
-      controls: the same for further supervised training.
-      baseline: held-out accuracy before, in [0, 1].
+      controls: the same for runs of further supervised training.
+      baseline: held-out accuracy before training, in [0, 1].
       title: above the two panels.
 
     Returns:
@@ -151,7 +151,7 @@ def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) ->
     panel.set_ylabel("mean reward, fraction right")
     _line(panel, rows, "reward/mean", "reward of the samples", _SKY)
     if len(_column(rows, "heldout/accuracy")[0]):
-        # The fine-tuned model is where the curve starts: much may happen in few steps.
+        # The curve starts at the fine-tuned model: much may happen in a few steps.
         start = [] if baseline is None else [{"step": 0, "heldout/accuracy": baseline}]
         steps, values = _column([*start, *rows], "heldout/accuracy")
         panel.plot(
@@ -177,7 +177,7 @@ def _panel_length(panel: Axes, rows: Sequence[Row], limit: int | None) -> None:
 
 
 def _line(panel: Axes, rows: Sequence[Row], name: str, label: str, colour: str) -> None:
-    """Draws a column: smoothed over a few steps, the raw one faint behind."""
+    """Plots a column, smoothed over a few steps, with the raw values faint behind."""
     steps, values = _column(rows, name)
     if not len(steps):
         return
@@ -190,12 +190,12 @@ def _line(panel: Axes, rows: Sequence[Row], name: str, label: str, colour: str) 
 
 
 def _reach(count: int) -> int:
-    """How many neighbours on each side a smoothed value is the mean of."""
+    """The number of neighbours on each side in the mean of a smoothed value."""
     return max(1, count // 30)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window, cut off at the ends."""
+    """Mean over a centred window, shorter at the ends."""
     half = _reach(len(values))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -240,7 +240,7 @@ def _seeds(
         return
     for curve in curves:
         panel.plot(*curve.T, color=colour, linewidth=0.9, alpha=0.5)
-    # The mean, where every seed has been measured.
+    # The mean, where every seed has a value.
     low = max(curve[0, 0] for curve in curves)
     high = min(curve[-1, 0] for curve in curves)
     grid = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
@@ -275,7 +275,7 @@ def _cycle(colours: Sequence[str]) -> list[str]:
 def _figure(
     rows: int, columns: int, height: float, title: str
 ) -> tuple[Figure, list[Axes]]:
-    # Not pyplot, which would choose a backend for the whole program.
+    # Not pyplot, which would select a backend for the whole program.
     figure = Figure(figsize=(10, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
@@ -285,7 +285,7 @@ def _figure(
 
 
 def _finish(panel: Axes, unit: str, *, whole: bool = True, legend: bool = True) -> None:
-    """Labels, grid, legend; the axis of values starts at 0, or below."""
+    """Adds labels, grid and legend; the value axis starts at 0 or below."""
     panel.set_xlabel(unit)
     ticks = MaxNLocator(7, integer=whole, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
     panel.xaxis.set_major_locator(ticks)

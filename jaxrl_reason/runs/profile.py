@@ -1,4 +1,4 @@
-"""A trace of one step, for xprof: what ran when, on the host and on the devices."""
+"""A trace of one step for xprof, of the host and the devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import jax
 
 @dataclass(frozen=True)
 class StepProfile:
-    """Traces one step of a loop; the others run as they are.
+    """Traces one step of a loop; the others run normally.
 
     Attributes:
-      step: to trace. The first ones compile, so a later one shows the usual step.
-      path: folder; the trace goes to `plugins/profile/<time>/` below it.
+      step: the step to trace. The first ones compile, so a later one is more typical.
+      path: folder; the trace is written to `plugins/profile/<time>/` in it.
 
     Raises:
       ValueError: step is below 1.
@@ -29,7 +29,7 @@ class StepProfile:
 
     @contextlib.contextmanager
     def __call__(self, step: int) -> Iterator[None]:
-        """Traces the block if it is the step; it should wait for its results."""
+        """Traces the block at that step; the block should wait for its results."""
         if step != self.step:
             yield
             return

@@ -1,4 +1,4 @@
-"""What the console shows while a run goes: a bar, or plain lines in a log file."""
+"""Progress of a run on the console: a bar, or plain lines in a log file."""
 
 import math
 import time
@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-# What is shown, in this order: the label, and the names it is looked for under. A row
-# of metrics has the longer ones, the shorter ones are for calling `update` by hand.
+# The numbers shown, in order: a label and the possible names in a row. Rows of metrics
+# have the long names; the short ones are for calls of `update` by hand.
 _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "loss",
@@ -33,16 +33,17 @@ _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 class TrainingProgress:
-    """Shows how a run goes: step, reward, right answers, length, entropy, time left.
+    """Shows the progress: step, reward, right answers, length, entropy, time left.
 
-    In a terminal a bar that stays in place; elsewhere (a log file, a pipe) a plain line
-    every `interval` seconds, and one at the end of each stage. A number that is absent,
-    None or nan is left out; the held-out accuracy stays until there is a newer one.
+    In a terminal it is a bar that stays in place; elsewhere (a log file, a pipe) a
+    plain line every `interval` seconds and at the end of each stage. A number that is
+    missing, None or nan is left out; the held-out accuracy stays until there is a newer
+    one.
 
     Args:
       interval: seconds between plain lines.
-      console: where to; the standard output if None.
-      clock: seconds, rising (replaced in tests).
+      console: to write to; the standard output if None.
+      clock: returns seconds, increasing (replaced in tests).
 
     >>> with TrainingProgress(console=Console(force_terminal=False)) as progress:
     ...     progress.stage("RL", total=1)
@@ -71,12 +72,12 @@ class TrainingProgress:
         self._reset(0)
 
     def stage(self, name: str, total: int | None = None, start: int = 0) -> None:
-        """Begins a stage (sft, RL, evaluation) and ends the one before.
+        """Starts a stage (sft, RL, evaluation) and ends the previous one.
 
         Args:
           name: its title.
           total: its last step, if known.
-          start: steps done before (by the run that is resumed).
+          start: steps already done (by the resumed run).
         """
         self._end_stage()
         self._name, self._total = name, total
@@ -89,23 +90,23 @@ class TrainingProgress:
     def update(
         self, step: int, row: Mapping[str, Any] | None = None, **numbers: Any
     ) -> None:
-        """Shows a step that has been done.
+        """Shows a finished step.
 
         Args:
           step: steps done in this stage, counted from the run's start.
-          row: a row of metrics; names that are not shown are passed over.
+          row: a row of metrics; names that are not shown are ignored.
           **numbers: the same by hand: reward, accuracy, heldout, length, entropy,
             tokens_per_second, loss.
         """
         now = self._clock()
         if self._first is None:
-            # The first step compiles: the time left is reckoned from its end.
+            # The first step compiles: the time left is estimated from its end on.
             self._first = (now, step)
         self._step = step
         self._shown = self._describe({**(row or {}), **numbers})
         if self._live is not None:
             self._live.show(step, self._shown, self._time(now))
-        elif step != self._total and (  # the last comes with the end of the stage
+        elif step != self._total and (  # the last line comes at the end of the stage
             self._printed_at is None or now - self._printed_at >= self._interval
         ):
             self._print_line(now)
@@ -147,7 +148,7 @@ class TrainingProgress:
         for kind, form, names in _SHOWN:
             found = (_number(numbers.get(name)) for name in names)
             number = next((n for n in found if n is not None), None)
-            if kind == "heldout":  # measured now and then, shown all the time
+            if kind == "heldout":  # measured now and then, shown always
                 number = self._heldout = self._heldout if number is None else number
             if number is not None:
                 shown.append(form.format(number))
@@ -174,13 +175,13 @@ class TrainingProgress:
         self._printed_at = now
 
     def _print(self, text: str) -> None:
-        # No markup, no colours of numbers, no wrapping: a log line stays one line.
+        # No markup, no number colours, no wrapping: a log line stays one line.
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
 
 
 class _Bar:
-    """A bar for the stage that goes, with its numbers on a line below."""
+    """A bar for the current stage, with its numbers on a line below."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -218,7 +219,7 @@ class _Bar:
         self._bar.update(task.id, completed=step, count=self._count, time=time_text)
 
     def end(self, took: str) -> None:
-        """Takes the stage's bar away and leaves a line about it above."""
+        """Removes the stage's bar and prints a line about the stage above."""
         if not self._bar.tasks:
             return
         task = self._bar.tasks[0]
@@ -236,7 +237,7 @@ class _Bar:
 
 
 def _number(value: Any) -> float | None:
-    """A float, or None for what cannot be shown as a number."""
+    """A float, or None if it cannot be shown as a number."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -245,7 +246,7 @@ def _number(value: Any) -> float | None:
 
 
 def _clock_text(seconds: float) -> str:
-    """Writes 75 seconds as 1:15 and 4000 as 1:06:40."""
+    """Formats 75 seconds as 1:15 and 4000 as 1:06:40."""
     minutes, second = divmod(round(max(seconds, 0.0)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,13 +1,13 @@
-"""The folder of a run: what was run, what came out, and room for the rest.
+"""The folder of a run: its settings, its results and its other files.
 
 runs/<name>/
     config.json      settings, versions, command, git revision, devices
-    metrics.jsonl    one row a step (metrics.py)
+    metrics.jsonl    one row per step (metrics_log.py)
     tensorboard/     the same for TensorBoard
     samples/         prompts, answers, rewards: JSON lines and a page to read
     checkpoints/     (checkpoints.py)
     curves.png       (plots.py)
-    report.json      the outcome, with report.md to read (run_report.py)
+    report.json      the results, with report.md to read (run_report.py)
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from jaxrl_reason.runs.monitor import versions
 
 
 class RunFolderError(ValueError):
-    """A run folder holds another run, holds none, or is in use."""
+    """A run folder has another run, has no run, or is in use."""
 
 
 class RunFolder:
-    """Paths of a run, and the lock that keeps a second process out.
+    """The paths of a run, and a lock against a second process.
 
-    Made by `open_run`. The lock goes when the process ends, however it ends.
+    Created by `open_run`. The lock is released when the process ends, in any way.
 
     Args:
       path: the folder, which must exist.
@@ -60,7 +60,7 @@ class RunFolder:
         return config
 
     def lock(self) -> None:
-        """Keeps other processes out.
+        """Locks the folder against other processes.
 
         Raises:
           RunFolderError: another process has the folder.
@@ -71,8 +71,8 @@ class RunFolder:
             return
         handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            # Unlike flock, not handed down to forked grader processes, which may
-            # outlive a killed run.
+            # Unlike flock, not inherited by forked grader processes, which may outlive
+            # a killed run.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(handle, 32).decode(errors="replace").strip()
@@ -85,7 +85,7 @@ class RunFolder:
         self._lock = handle
 
     def close(self) -> None:
-        """Lets other processes in. May be called twice."""
+        """Releases the lock. May be called twice."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -104,23 +104,23 @@ def open_run(
     resume: bool = False,
     argv: Sequence[str] | None = None,
 ) -> RunFolder:
-    """Makes the folder of a new run, or opens that of a run to go on with.
+    """Creates the folder of a new run, or opens that of a run to resume.
 
-    A new run writes config.json. A resumed one leaves what stands there and adds to
-    its "resumed" list when, by which command and with what versions it went on.
+    A new run writes config.json. A resumed one keeps it and adds the time, the command
+    and the versions to its "resumed" list.
 
     Args:
-      path: the folder; made if absent.
+      path: the folder; created if missing.
       settings: dataclass or mapping; stored as nested JSON.
-      resume: go on with the run that is there.
+      resume: continue the run in the folder.
       argv: command line; this process's if None.
 
     Returns:
       The folder, locked against other processes.
 
     Raises:
-      RunFolderError: not empty and not to be resumed, or to be resumed and not a run,
-        or in use.
+      RunFolderError: the folder is not empty without `resume`, is not a run with
+      `resume`, or is in use.
     """
     folder = RunFolder(path)
     if resume and not folder.config_path.is_file():
@@ -150,7 +150,7 @@ def open_run(
 
 
 def to_plain(value: Any) -> Any:
-    """Turns settings into what JSON can hold.
+    """Turns settings into JSON values.
 
     Dataclasses and mappings become objects, sequences lists, functions and classes
     their names, nan and inf their names, anything else its text.
@@ -181,7 +181,7 @@ def to_plain(value: Any) -> Any:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the checkout this package runs from, or None if it is installed.
+    """The commit of this package's checkout, or None if it is installed.
 
     Returns:
       {"revision": hash, "changed": whether tracked files differ from it}.
@@ -198,7 +198,7 @@ def git_revision() -> dict[str, Any] | None:
         ).stdout.strip()
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        # An environment inside somebody's repository is not a checkout of ours.
+        # An environment inside another repository is not a checkout of this one.
         git("ls-files", "--error-unmatch", "__init__.py")
         changed = git("status", "--porcelain", "--untracked-files=no")
         return {"revision": git("rev-parse", "HEAD"), "changed": bool(changed)}

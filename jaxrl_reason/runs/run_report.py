@@ -1,4 +1,4 @@
-"""The outcome of a run: report.json with fixed keys, report.md to read."""
+"""The report of a run: report.json with fixed keys, report.md to read."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from jaxrl_reason.runs.run_folder import to_plain
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to. The fields are the keys of report.json.
+    """The results of a run. The fields are the keys of report.json.
 
     Accuracies are fractions of right answers; None is "not measured".
 
@@ -21,19 +21,19 @@ class Report:
       name: of the run.
       method: of RL ("dapo", "grpo", ...).
       seed: of the run.
-      finished: all steps were done (False: somebody stopped it before).
+      finished: whether all steps were done (False: the run was stopped earlier).
       steps: RL iterations done.
       heldout_problems: problems in the held-out evaluation.
-      heldout_accuracy_before: greedy answers before RL.
-      heldout_accuracy_rl: greedy answers after RL.
-      heldout_samples: samples a problem for the two that follow.
-      heldout_temperature: at which they were drawn.
+      heldout_accuracy_before: of greedy answers before RL.
+      heldout_accuracy_rl: of greedy answers after RL.
+      heldout_samples: samples per problem for the two averages.
+      heldout_temperature: of these samples.
       heldout_avg_before: mean accuracy over the samples, before RL.
       heldout_avg_rl: the same after RL.
-      wall_seconds: stage -> seconds.
-      rollout_tokens_per_second: sampled tokens over the seconds of the rollouts.
-      train_tokens_per_second: trained tokens over the seconds of the updates.
-      peak_memory_bytes: largest resident memory of the process.
+      wall_seconds: stage -> wall seconds.
+      rollout_tokens_per_second: sampled tokens per second of the rollouts.
+      train_tokens_per_second: trained tokens per second of the updates.
+      peak_memory_bytes: peak resident memory of the process.
       compiles_after_warm_up: XLA compilations after the second step.
       settings: of the run.
       versions: of Python and packages.
@@ -65,12 +65,12 @@ class Report:
 def write_report(run_dir: str | Path, report: Report) -> Path:
     """Writes report.json and report.md into a run's folder.
 
-    `wall_seconds_total` and `heldout_gain_points` (percentage points of
-    greedy accuracy that RL added) are worked out and stand in report.json too.
+    `wall_seconds_total` and `heldout_gain_points` (percentage points of greedy accuracy
+    gained by RL) are computed and added to report.json.
 
     Args:
       run_dir: folder of the run.
-      report: the outcome.
+      report: the results.
 
     Returns:
       report.json.
@@ -144,7 +144,7 @@ def _accuracy_table(report: Report) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Writes seconds as people do.
+    """Formats seconds for people.
 
     >>> duration(8.26), duration(257), duration(7384)
     ('8.3 s', '4 min 17 s', '2 h 03 min')
@@ -168,7 +168,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As to_plain, but None for nan and inf: the key stands for a number."""
+    """As to_plain, but None for nan and inf: the value must be a number."""
     plain = to_plain(value)
     if plain in ("nan", "inf", "-inf") and not isinstance(value, str):
         return None

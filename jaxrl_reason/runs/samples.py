@@ -8,7 +8,7 @@ from typing import Any
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import to_plain
 
-# Shown in a place of their own on the page; any other field is listed below them.
+# These have their own place on the page; other fields are listed below them.
 _KNOWN = ("prompt", "answer", "reward", "parsed", "correct", "length", "truncated")
 
 
@@ -23,11 +23,11 @@ def write_samples(
     Args:
       run_dir: folder of the run.
       step: the step the samples are from.
-      samples: one mapping a sample. Fields with a place on the page, all optional:
+      samples: one mapping per sample. Fields with their own place, all optional:
         prompt, answer (texts), reward (number), parsed (what the grader read), correct
         (true or false), length (tokens), truncated (stopped by the limit). Any other
         field is listed under its name.
-      label: tells files of one step apart ("heldout", say).
+      label: distinguishes files of one step ("heldout", for example).
 
     Returns:
       The page (`.md`).
@@ -87,7 +87,7 @@ def _entry(number: int, sample: Mapping[str, Any]) -> list[str]:
 
 
 def _block(text: Any) -> list[str]:
-    """Fences a text, with a fence longer than any run of backticks inside."""
+    """Fences a text with more backticks than any run of them inside."""
     text = str(text)
     longest = run = 0
     for character in text:

@@ -1,8 +1,8 @@
-"""Experiment trackers beside metrics.jsonl: Weights & Biases, Trackio, MLflow.
+"""Experiment trackers besides metrics.jsonl: Weights & Biases, Trackio, MLflow.
 
-A tracker is a copy for people to look at. metrics.jsonl is the record, so a tracker
-that fails is left out for the rest of the process and never stops a run. Each package
-is an extra and is imported when a run asks for it.
+A tracker is a copy for viewing; metrics.jsonl is the record. So a tracker that fails is
+disabled for the rest of the process and never stops a run. Each package is an extra and
+is imported only when a run uses it.
 """
 
 import importlib
@@ -21,27 +21,28 @@ _LOG = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What a run tells an experiment tracker."""
+    """An experiment tracker, as a run uses it."""
 
     def start(self, config: Mapping[str, Any], name: str, run_id: str | None) -> str:
-        """Begins a run, or goes on with one.
+        """Starts or resumes a run.
 
         Args:
           config: settings, versions and command, as nested JSON.
           name: of the run.
-          run_id: what an earlier process was given for this run; None for a new one.
+          run_id: the id that an earlier process got for this run; None for a new one.
 
         Returns:
-          The id under which a later process finds the run again.
+          The id with which a later process can resume the run.
         """
 
     def log(self, step: int, row: Mapping[str, float], stage: str) -> None:
-        """Takes a row.
+        """Logs a row.
 
         Args:
           step: of the stage.
           row: "group/name" -> number; nan and inf are allowed.
-          stage: name of the log ("metrics" for RL steps, "sft"): each counts its own.
+          stage: name of the log ("metrics" for RL steps, "sft"); each has its own
+            steps.
         """
 
     def finish(self) -> None:
@@ -49,14 +50,14 @@ class Tracker(Protocol):
 
 
 class _Wandb:
-    """Weights & Biases. `WANDB_MODE=offline` keeps a run here for `wandb sync`.
+    """Weights & Biases. `WANDB_MODE=offline` keeps a run locally for `wandb sync`.
 
-    W&B's own step must rise over a whole run, so every row carries the step of its
-    stage ("step", "sft/step"), and charts are drawn over that.
+    W&B's own step must increase over a whole run, so every row has the step of its
+    stage ("step", "sft/step"), which is the x-axis of the charts.
 
     Args:
       project: of W&B.
-      folder: where its files go, in `wandb/`.
+      folder: for its files, in `wandb/`.
     """
 
     def __init__(self, project: str, folder: Path) -> None:
@@ -90,7 +91,7 @@ class _Wandb:
 class _Trackio:
     """Trackio, which keeps runs on this machine (`TRACKIO_DIR`); `trackio show`.
 
-    Trackio finds a run again by its name, so the name gets an ending of its own.
+    Trackio resumes a run by its name, so the name gets a unique suffix.
 
     Args:
       project: of Trackio.
@@ -165,11 +166,11 @@ TRACKERS: Mapping[str, Callable[[str, Path], Tracker]] = {
 
 
 class Trackers:
-    """The trackers of a run, made by `open_trackers`.
+    """The trackers of a run, created by `open_trackers`.
 
-    What each was told stands in a file: the run's id, under which the next process goes
-    on, and the last step of each stage. Steps that a resumed run repeats are not sent
-    again, since no tracker can take a row back.
+    A file records for each the run's id, with which the next process resumes, and the
+    last step of each stage. Steps that a resumed run repeats are not sent again, since
+    a tracker cannot remove rows.
 
     Args:
       path: of the file.
@@ -184,7 +185,7 @@ class Trackers:
             self._told = json.loads(path.read_text("utf-8"))
 
     def start(self, config: Mapping[str, Any], name: str) -> None:
-        """Begins or goes on; see `Tracker.start`."""
+        """Starts or resumes; see `Tracker.start`."""
         for kind, tracker in list(self._trackers.items()):
             told = self._told.get(kind, {"id": None, "steps": {}})
             run_id = self._attempt(kind, tracker.start, config, name, told["id"])
@@ -193,7 +194,7 @@ class Trackers:
         self._save()
 
     def log(self, step: int, row: Mapping[str, float], stage: str) -> None:
-        """Sends a row to every tracker that has not had this step of the stage."""
+        """Sends a row to every tracker that does not have this step yet."""
         for kind, tracker in list(self._trackers.items()):
             steps = self._told[kind]["steps"]
             if step > steps.get(stage, -1):
@@ -217,7 +218,7 @@ class Trackers:
     def _attempt(self, kind: str, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except Exception as error:  # whatever a tracker does, the run goes on
+        except Exception as error:  # the run continues after any error
             _LOG.warning(
                 "tracker %s failed and is left out from here on: %s: %s",
                 *(kind, type(error).__name__, error),
@@ -233,18 +234,18 @@ class Trackers:
 def open_trackers(
     kinds: Sequence[str], run_dir: str | Path, *, project: str = "jaxrl_reason"
 ) -> Trackers:
-    """Starts the trackers of a run, or goes on with those it had.
+    """Starts or resumes the trackers of a run.
 
     Args:
       kinds: "wandb", "trackio", "mlflow".
       run_dir: folder of the run, with its config.json; gets `trackers.json`.
-      project: where the trackers put the run.
+      project: of the trackers.
 
     Returns:
       The trackers, for `MetricsLog`; leaving the `with` block ends their runs.
 
     Raises:
-      ValueError: no such tracker, or its package is not installed.
+      ValueError: a tracker is unknown, or its package is not installed.
     """
     folder = Path(run_dir)
     for kind in kinds:

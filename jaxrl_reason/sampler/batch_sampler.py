@@ -1,4 +1,4 @@
-"""Continuous batching: slots that take the next sequence as soon as one has ended."""
+"""Continuous batching: a slot takes the next sequence as soon as its own has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from jaxrl_reason.sampler.slot_state import Slots, allowed_cache_lengths, compil
 from jaxrl_reason.sampler.stops import StopCheck
 from jaxrl_reason.sharding import parts_of
 
-# (row of the completions, tokens new since the last call, whether it has ended)
+# (row of the completions, new tokens since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]
 
 
 @dataclass
 class _Run:
-    """One call's state on the host."""
+    """The state of one call, on the host."""
 
     params: DecodeParams
     prompts: Prompts
@@ -41,23 +41,23 @@ class _Run:
     out: Completions
     stops: Sequence[StopCheck]
     on_tokens: OnTokens | None
-    seen: np.ndarray  # [B] tokens of each response that were looked at
-    columns: np.ndarray  # [S] tokens that each slot's sequence has
+    seen: np.ndarray  # [B] tokens of each response that were checked
+    columns: np.ndarray  # [S] number of tokens of each slot's sequence
 
 
 class BatchSampler:
-    """Draws the responses that `make_sampler`'s sampler draws, with less waiting.
+    """Draws the same responses as the sampler of `make_sampler`, with less waiting.
 
-    A response depends on its prompt and key only: slots, groups, widths and order
-    change nothing but the last digits of the log-probs. (A sum in another order can
-    move a draw that lies within rounding of a token's border; so can another batch size
-    of the plain sampler.)
+    A response depends only on its prompt and key: slots, groups, widths and order
+    change only the last digits of the log-probs. (A sum in another order can change a
+    draw that is within rounding of a token's boundary; so can another batch size of the
+    plain sampler.)
 
     Args:
       model: the policy.
       settings: how to draw.
       num_samples: G.
-      batch: how to spend memory and time.
+      batch: how to use memory and time.
 
     Raises:
       ValueError: settings, model and num_samples do not fit together.
@@ -99,7 +99,7 @@ class BatchSampler:
         self._reader = PromptReader(model, batch)
         size = width + settings.max_new_tokens
         self._cache_lengths = allowed_cache_lengths(batch, settings.max_new_tokens)
-        # Compiled by parts: see decode_params.
+        # Compiled in parts: see decode_params.
         self._decode_params = partial(
             decode_params, model, prompt_lengths=jnp.zeros(1, jnp.int32), size=size
         )
@@ -121,8 +121,8 @@ class BatchSampler:
           prompt_tokens: [P, Tp] ids, right-padded.
           prompt_lengths: [P] tokens of each prompt.
           keys: [P*G] from `sampling_keys`.
-          stops: what ends responses beside the settings' EOS tokens; see
-            `stop_strings` and `stop_sequences`. A response keeps what stopped it.
+          stops: what ends responses besides the settings' EOS tokens; see
+            `stop_strings` and `stop_sequences`. A response includes what stopped it.
           on_tokens: called with each response's new tokens as they are drawn.
 
         Returns:
@@ -151,11 +151,11 @@ class BatchSampler:
         return run.out
 
     def warm_up(self, params: Params, keys: jax.Array) -> None:
-        """Compile everything a call can need; draws nothing.
+        """Compiles all that a call can need; draws nothing.
 
         Args:
-          params: of the shapes to come.
-          keys: [P*G], as the calls to come have them.
+          params: of the later calls' shapes.
+          keys: [P*G], of the later calls' type.
         """
         batch, programs = self.batch, self._programs
         prompts = keys.shape[0] // self.num_samples
@@ -232,7 +232,7 @@ class BatchSampler:
             run.slots = self._programs.refill(run.slots, mask, keys)
 
     def _enough(self, scheduler: SlotScheduler, active: int) -> int:
-        """The number of active slots below which the host has something to do."""
+        """The number of active slots below which the host has work to do."""
         if scheduler.waiting:
             return max(1, active - max(1, int(self.batch.refill_fraction * active)) + 1)
         now = len(scheduler.requests)
@@ -240,7 +240,7 @@ class BatchSampler:
         return active if smaller >= active else smaller + 1
 
     def _room(self, run: _Run, occupied: list[int]) -> int:
-        """The steps for which the cache has columns; it grows when there are none."""
+        """The steps for which the cache has columns; grows it if there are none."""
         oldest = int(run.columns[occupied].max())
         size = run.slots.cache_length
         if oldest == size < self._cache_lengths[-1]:
@@ -266,7 +266,7 @@ class BatchSampler:
                 run.columns = run.columns[order]
 
     def _harvest(self, run: _Run, occupied: list[int]) -> None:
-        """Take finished responses out of their slots; stop and report the others."""
+        """Takes finished responses out of their slots; stops and reports the others."""
         state, active = run.slots, np.asarray(run.slots.active)
         run.columns = np.array(state.columns)  # [S]
         watched = run.stops or run.on_tokens

@@ -1,4 +1,4 @@
-"""From logits to one drawn token per row: keys, filters, and an inverse CDF."""
+"""From logits to one drawn token per row: keys, filters and an inverse CDF."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.sampler.settings import SamplingSettings
 
-# Large vocabularies are drawn from in two stages, a block and then a token inside it,
+# Sampling from a large vocabulary has two stages, a block and then a token inside it,
 # so that no cumulative sum runs over the whole vocabulary.
 BLOCK = 256
 
@@ -15,16 +15,16 @@ BLOCK = 256
 def sampling_keys(
     seed: int, step: int | jax.Array, prompt_ids: jax.Array, num_samples: int
 ) -> jax.Array:
-    """One key per response, from what it is and never from where it lies.
+    """One key per response, independent of its position in the batch.
 
-    Keys depend on seed, step, prompt id and sample id only. So a prompt gets the same
-    responses in any batch, at any place, on any mesh; the same prompt id twice in one
-    step gets the same responses twice.
+    Keys depend only on seed, step, prompt id and sample id. So a prompt gets the same
+    responses in any batch, at any position and on any mesh; the same prompt id twice in
+    one step gets the same responses twice.
 
     Args:
       seed: the run's seed.
       step: the rollout's number in the run.
-      prompt_ids: [P] whole numbers, one per prompt of the data set.
+      prompt_ids: [P] integers, one per prompt of the dataset.
       num_samples: G.
 
     Returns:
@@ -48,7 +48,7 @@ def next_tokens(
     column: jax.Array,
     settings: SamplingSettings,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw one token per row, and say how likely it was.
+    """Draws one token per row, and returns its log-prob.
 
     Args:
       logits: [B, V] float32 of the model.
@@ -76,8 +76,8 @@ def next_tokens(
     else:
         tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]  # [B]
-    # A CPU that takes exponentials while it sums them is ten times slower than one that
-    # sums those in memory, which the draw has made already.
+    # On a CPU, taking exponentials inside the sum is ten times slower than summing
+    # those in memory, which the draw has already computed.
     total = jax.lax.platform_dependent(  # [B]
         logits, cpu=_log_total, default=partial(jax.nn.logsumexp, axis=-1)
     )
@@ -85,14 +85,14 @@ def next_tokens(
 
 
 def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
-    """Set the logits of tokens that may not be drawn to minus infinity.
+    """Sets the logits of tokens that may not be drawn to minus infinity.
 
-    Tokens tied with the last one kept are kept too. A filter that is off adds nothing
-    to the program.
+    Tokens tied with the last one kept are kept too. A filter that is off adds no
+    operations.
 
     Args:
       logits: [B, V] float32, already divided by the temperature.
-      settings: whose top_k, top_p and min_p apply, in this order.
+      settings: its top_k, top_p and min_p apply, in this order.
 
     Returns:
       [B, V] float32.
@@ -103,7 +103,7 @@ def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     if settings.top_p < 1:
         ordered = jnp.sort(logits, axis=-1, descending=True)  # [B, V]
         mass = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)  # [B, V]
-        # Tokens before the mass is reached, and the one that reaches it.
+        # Tokens up to and including the one that reaches the mass.
         count = jnp.sum(mass < settings.top_p, axis=-1, keepdims=True)
         count = jnp.minimum(count, logits.shape[-1] - 1)  # [B, 1]
         logits = _mask_below(logits, jnp.take_along_axis(ordered, count, axis=-1))
@@ -120,7 +120,7 @@ def _mask_below(logits: jax.Array, smallest: jax.Array) -> jax.Array:
 def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     """The index i with sum(w[:i]) <= uniform * sum(w) < sum(w[:i+1]).
 
-    Never an index of zero weight, whatever the rounding.
+    Never an index of zero weight, despite rounding.
 
     Args:
       weights: [B, n] float32, >= 0, not all zero in a row.
@@ -132,15 +132,15 @@ def inverse_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     sums = jnp.cumsum(weights, axis=-1)  # [B, n]
     total = sums[:, -1:]  # [B, 1]
     index = jnp.sum(sums <= uniform[:, None] * total, axis=-1)  # [B]
-    # uniform * total can round up to total: then the last index that adds weight.
+    # uniform * total can round up to total: then take the last index that adds weight.
     return jnp.minimum(index, jnp.sum(sums < total, axis=-1)).astype(jnp.int32)
 
 
 def draw(logits: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Draw one token per row with probability proportional to exp(logits).
+    """Draws one token per row with probability proportional to exp(logits).
 
     Args:
-      logits: [B, V] float32; minus infinity never comes out.
+      logits: [B, V] float32; tokens with minus infinity are never drawn.
       uniforms: [B, 2] float32 in [0, 1): one for the block, one inside it.
 
     Returns:

@@ -1,24 +1,23 @@
-"""What prompts begin with in common: most often the template and worked examples."""
+"""The common prefix of prompts: usually the template and worked examples."""
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-# Fewer tokens cost a step as much, by another product, as they save.
+# Below this, the extra product costs a step as much as the prefix saves.
 WORTH_SHARING = 16
 
 
 def common_prefix(
     prompts: Iterable[Sequence[int]], at_least: int = WORTH_SHARING
 ) -> tuple[int, ...]:
-    """The longest beginning of all prompts from which every one goes on.
+    """The longest common prefix of all prompts after which each has more tokens.
 
     Args:
       prompts: token ids of each prompt.
-      at_least: tokens; a shorter beginning is none.
+      at_least: in tokens; a shorter prefix counts as none.
 
     Returns:
-      The ids for `BatchSettings.common_prefix`; none for fewer than two prompts,
-      which have nothing to share.
+      The ids for `BatchSettings.common_prefix`; empty for fewer than two prompts.
 
     >>> common_prefix([[5, 6, 7, 8], [5, 6, 9]], at_least=1)
     (5, 6)
@@ -28,7 +27,7 @@ def common_prefix(
     rows = list(prompts)
     if len(rows) < 2:
         return ()
-    # Without each one's last token; strict=False ends with the shortest.
+    # Without the last token of each; strict=False stops at the shortest.
     columns = zip(*(row[:-1] for row in rows), strict=False)
     alike = takewhile(lambda column: len(set(column)) == 1, columns)
     shared = tuple(column[0] for column in alike)
@@ -36,10 +35,10 @@ def common_prefix(
 
 
 class SharedSoFar:
-    """The common prefix of the prompts of all calls; it only gets shorter.
+    """The common prefix of the prompts of all calls; it can only get shorter.
 
-    A sampler is compiled for one prefix, so calls whose prompts happen to have more in
-    common keep the one they have.
+    A sampler is compiled for one prefix, so calls whose prompts share more keep the
+    current one.
 
     >>> shared = SharedSoFar(at_least=1)
     >>> shared([[5, 6, 7], [5, 6, 8]]), shared([[5, 6, 7, 8]]), shared([[5, 7]])
@@ -51,7 +50,7 @@ class SharedSoFar:
         self._shared: tuple[int, ...] | None = None
 
     def __call__(self, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-        """Take in a call's prompts; one alone, as the first, says nothing."""
+        """Adds a call's prompts; a single prompt in the first call gives no prefix."""
         rows = list(prompts)
         if self._shared is not None:
             rows.append([*self._shared, -1])  # no token, so that it is not dropped

@@ -1,4 +1,4 @@
-"""Reading prompts, a few at once and ahead of the sequences that need them."""
+"""Prefilling prompts, a few at once and ahead of the sequences that need them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from jaxrl_reason.models.key_values import round_up
 from jaxrl_reason.sampler.settings import BatchSettings
 from jaxrl_reason.sharding import parts_of
 
-# A prefill reads about this many tokens at once: enough for a product's full speed.
+# A prefill processes about this many tokens at once: enough for full matmul speed.
 PREFILL_TOKENS = 512
 
 
@@ -28,13 +28,13 @@ class PromptReader:
     def __init__(self, model: Transformer, batch: BatchSettings) -> None:
         self.batch, self.parts = batch, parts_of(model.constrain, "batch")
         self.prefill = jax.jit(partial(prefill, model))
-        self._most_prompts = 1  # of a call so far: what a prefill has rows for
+        self._most_prompts = 1  # most prompts of a call so far, the rows of a prefill
 
     def start(self, params: Params, tokens: Any, lengths: Any) -> "Prompts":
-        """Take in one call's prompts, tokens [P, Tp] and lengths [P].
+        """Starts one call with its prompts, tokens [P, Tp] and lengths [P].
 
         Raises:
-          ValueError: a length does not fit, or a prompt has another beginning.
+          ValueError: a length does not fit, or a prompt has another prefix.
         """
         limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
         if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
@@ -48,7 +48,7 @@ class PromptReader:
         return Prompts(self, params, tokens[:, size:], lengths - size, common)
 
     def _check_beginning(self, tokens: Any, lengths: Any) -> int:
-        """The size of `common_prefix`, if all prompts begin with it and go on."""
+        """The size of `common_prefix`; raises if a prompt does not extend it."""
         common = np.array(self.batch.common_prefix, tokens.dtype)  # [Tc]
         size = common.size
         begins = (tokens[:, :size] == common[: tokens.shape[1]]).all(axis=1)  # [P]
@@ -68,10 +68,10 @@ class PromptReader:
         return jax.tree.map(lambda x: x[:1], cache)
 
     def run(self, *arguments: Any) -> tuple[Any, PrefixCache]:
-        """Prefill, and wait for it; the arguments are those of `prefill`.
+        """Prefills and waits for the result; the arguments are those of `prefill`.
 
-        On a mesh of CPU devices the collectives of programs in flight together have
-        been seen to wait for each other; there is nothing to gain by overlapping.
+        On a mesh of CPU devices, collectives of programs in flight at the same time
+        were seen to deadlock; overlapping them would gain nothing.
         """
         return jax.block_until_ready(self.prefill(*arguments))
 
@@ -80,9 +80,10 @@ class PromptReader:
         return next(width for width in self.batch.own_widths if width >= length)
 
     def rows(self, width: int) -> int:
-        """The prompts of a prefill."""
+        """The number of prompts per prefill."""
         most = max(1, min(self.batch.num_groups, PREFILL_TOKENS // width))
-        # Even shares: 32 prompts by at most 9 are four times 8, not 9, 9, 9 and 5 of 9.
+        # Even batches: 32 prompts, at most 9 at once, are four times 8, not 9, 9, 9 and
+        # 5.
         times = -(-self._most_prompts // most)
         return round_up(-(-self._most_prompts // times), self.parts)
 
@@ -92,11 +93,11 @@ class Prompts:
     """One call's prompts.
 
     Attributes:
-      reader: what compiled their prefills.
+      reader: holds the compiled prefills.
       params: the model's parameters.
-      tokens: [P, n] of each what follows the common beginning.
-      lengths: [P] of it.
-      common: the cache of that beginning, if there is one.
+      tokens: [P, n] of each prompt what follows the common prefix.
+      lengths: [P] of these.
+      common: the cache of that prefix, if there is one.
     """
 
     reader: PromptReader
@@ -107,14 +108,14 @@ class Prompts:
     _read: dict[int, Any] = field(default_factory=dict)
 
     def order(self) -> list[int]:
-        """All prompts, those of the same width side by side."""
+        """All prompts, grouped by width."""
         widths = [self.reader.width(length) for length in self.lengths]
         return sorted(range(len(widths)), key=widths.__getitem__)
 
     def get(self, prompt: int, ahead: Sequence[int]) -> tuple[Any, PrefixCache, int]:
-        """What a prefill gave for a prompt: hidden states, cache, and its row there.
+        """The result of a prompt's prefill: hidden states, cache, and its row in them.
 
-        A prompt that is not read yet is read together with those of `ahead` that have
+        A prompt without a prefill is prefilled together with those of `ahead` that have
         the same width.
         """
         if prompt not in self._read:
@@ -128,11 +129,11 @@ class Prompts:
         return self._read[prompt]
 
     def retain(self, prompts: Collection[int]) -> None:
-        """Forget all others; a prefill's arrays go with the last of its prompts."""
+        """Drops all others; a prefill is freed with the last of its prompts."""
         self._read = {p: self._read[p] for p in self._read if p in prompts}
 
     def read(self, prompts: Sequence[int], width: int) -> tuple[Any, PrefixCache]:
-        """Prefill some prompts of one width; rows to spare hold one token."""
+        """Prefills some prompts of one width; unused rows hold one token."""
         rows = self.reader.rows(width)
         # [rows, width] and [rows]
         tokens, lengths = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)

@@ -1,4 +1,4 @@
-"""What may stand in for the sampler: an engine with a copy of the weights."""
+"""Replacements of the sampler: engines with their own copy of the weights."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,20 +9,20 @@ from jaxrl_reason.sampler.settings import Completions
 
 @runtime_checkable
 class RolloutEngine(Protocol):
-    """A sampler that keeps its own copy of the policy, in another process say.
+    """A sampler with its own copy of the policy, for example in another process.
 
-    It is called as every sampler is, so it fits wherever one does. Beside that it is
-    handed the parameters, with the step whose policy they are, before it draws; and its
-    completions say with which version each response was drawn. Our own samplers are
-    functions of the parameters: they need no hand-over and leave the version out.
+    It is called like every sampler, so it fits wherever one does. In addition it gets
+    the parameters, with the step of their policy, before it draws, and its completions
+    name the version that drew each response. Our own samplers are functions of the
+    parameters: they need no update and leave the version out.
     """
 
     def update_weights(self, params: Any, version: int) -> None:
-        """Take the policy's parameters, if they are not those it has.
+        """Takes the policy's parameters, if they are not those it has.
 
         Args:
-          params: of the policy, whole in this process.
-          version: the step whose policy it is, >= 0.
+          params: of the policy, all of them in this process.
+          version: the step of this policy, >= 0.
         """
 
     def __call__(
@@ -32,10 +32,10 @@ class RolloutEngine(Protocol):
         prompt_lengths: jax.Array,
         keys: jax.Array,
     ) -> Completions:
-        """Draw G responses to each of P prompts.
+        """Draws G responses to each of P prompts.
 
         Args:
-          params: those handed over last.
+          params: those of the last update.
           prompt_tokens: [P, Tp] ids, right-padded.
           prompt_lengths: [P] tokens of each prompt.
           keys: [P*G] from `sampling_keys`.

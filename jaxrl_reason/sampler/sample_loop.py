@@ -1,4 +1,4 @@
-"""Prefill once per prompt, then one token per step for all responses."""
+"""Prefills once per prompt, then draws one token per step for all responses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from jaxrl_reason.sampler.next_tokens import next_tokens
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
 
 # The cache grows in up to this many stages, so that early steps do not read empty
-# columns. Every stage is compiled on its own: short ones are not worth it.
+# columns. Every stage is compiled separately: short ones are not worth it.
 STAGES = 4
 SHORTEST_STAGE = 32
 
@@ -28,7 +28,7 @@ class _State:
     """The loop's state; `column` is the next response column to fill."""
 
     column: jax.Array  # scalar
-    last: jax.Array  # [B] tokens of the column before
+    last: jax.Array  # [B] tokens of the previous column
     ended: jax.Array  # [B] bool
     tokens: jax.Array  # [T, B]
     logprobs: jax.Array  # [T, B]
@@ -93,8 +93,8 @@ def sample(
 
     for end in stage_ends(size):
         if end == 1:
-            break  # One token needs no step.
-        # [B, K, T, H]: room for the tokens that are fed up to the stage's end.
+            break  # A single token needs no step.
+        # [B, K, T, H]: room for the tokens fed up to the stage's end.
         more = end - 1 - state.cache.keys[0].shape[2]
         grow = partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, more), (0, 0)))
         state = replace(state, cache=jax.tree.map(grow, state.cache))
@@ -123,7 +123,7 @@ def check_sampling(
     *,
     prompt_width: int = 1,
 ) -> None:
-    """Refuse what cannot be sampled.
+    """Raises for settings that cannot be sampled with.
 
     Raises:
       ValueError: prompt_width + max_new_tokens is more than context_length, a token
@@ -169,7 +169,7 @@ def _append(
     keys: jax.Array,
     settings: SamplingSettings,
 ) -> _State:
-    """Draw the token of one column from hidden states [B, D] and record it."""
+    """Draws the token of one column from hidden states [B, D] and records it."""
     with jax.named_scope("head"):
         logits = decode_logits(params, hidden)  # [B, V]
     with jax.named_scope("draw"):
@@ -198,15 +198,15 @@ def pad_prompts(
     multiple_of: int | None = None,
     limit: str = "",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as one array, padded on the right with zeros.
+    """Prompts as one array, right-padded with zeros.
 
     Args:
       prompts: token ids.
       problem_ids: of the problems, for the error.
-      longest: tokens that a prompt may have.
-      multiple_of: the width is the least multiple of this that holds every prompt, at
-        most `longest`; None for `longest` itself.
-      limit: where `longest` comes from, for the error.
+      longest: largest number of tokens of a prompt.
+      multiple_of: the width is the smallest multiple of this that holds every prompt,
+        at most `longest`; None for `longest` itself.
+      limit: the origin of `longest`, for the error.
 
     Returns:
       [P, W] ids and [P] lengths, int32.

@@ -1,4 +1,4 @@
-"""What to sample, and what comes back."""
+"""Settings of the samplers, and their results."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -13,11 +13,12 @@ from jaxrl_reason.models.key_values import CACHE_DTYPES, CPU_BLOCK
 class SamplingSettings:
     """How responses are drawn.
 
-    The filters apply in the order top-k, top-p, min-p, each to what the last one left.
+    The filters apply in the order top-k, top-p, min-p, each to the result of the
+    previous one.
 
     Attributes:
       max_new_tokens: the longest response T, its EOS token included.
-      eos_token_ids: ids that end a response; several are allowed, none is too.
+      eos_token_ids: ids that end a response; any number, also none.
       temperature: divides the logits; 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.
       top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
@@ -68,7 +69,7 @@ class SamplingSettings:
 
 @flax.struct.dataclass
 class TopLogprobs:
-    """The likeliest tokens at each place, likeliest first; 0 after the end.
+    """The likeliest tokens at each position, likeliest first; 0 after the end.
 
     Attributes:
       tokens: [B, T, k] int32.
@@ -84,15 +85,15 @@ class Completions:
     """Sampled responses; row p*G + g is sample g of prompt p.
 
     Attributes:
-      tokens: [B, T] int32, the EOS token included, 0 after it. Only `lengths` says
+      tokens: [B, T] int32, the EOS token included, 0 after it. Only `lengths` tells
         where a response ends: 0 may also be a token.
       logprobs: [B, T] float32, log-probability of each token under the tempered,
         unfiltered distribution (greedy: temperature 1); 0 after the end.
       lengths: [B] int32, tokens of each response, the EOS token included.
-      truncated: [B] bool, True where the limit stopped the response.
-      top_logprobs: the likeliest tokens, where the settings ask for them.
-      policy_version: [B] int, the step whose policy drew each response, where a
-        `RolloutEngine` drew it; None where the parameters were an argument.
+      truncated: [B] bool, True where the length limit stopped the response.
+      top_logprobs: the likeliest tokens, if the settings ask for them.
+      policy_version: [B] int, the step whose policy drew each response, if a
+        `RolloutEngine` drew it; None if the parameters were an argument.
     """
 
     tokens: jax.Array
@@ -105,33 +106,33 @@ class Completions:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How a batch sampler spends memory and time; the tokens do not depend on it.
+    """How a batch sampler uses memory and time; the tokens do not depend on it.
 
-    Only a cache narrower than the model changes what comes back.
+    Only a cache with a smaller dtype than the model's changes the results.
 
     Attributes:
-      slots: S, the sequences decoded side by side.
+      slots: S, the number of sequences decoded at the same time.
       slots_per_group: neighbouring slots that share a prompt's keys and values; divides
-        `slots`. Large groups read prompts less often, and wait longer for the last
-        of their sequences before they take another prompt.
-      prompt_widths: the widths that prompts are padded to, ascending; each is
-        compiled once, the last one is the longest prompt.
-      common_prefix: tokens that every prompt begins with and goes on from; they are
-        read once per call and stored once. See `common_prefix`.
-      steps: the most tokens a slot draws before the host looks at it.
-      refill_fraction: the fraction of the slots that must be free before the host is
-        called early, while sequences wait; 0 calls at the first.
-      shrink_to: slot counts, descending multiples of slots_per_group, that a run
-        shrinks to as its last sequences end; each is compiled once.
-      cache_lengths: response columns, ascending, that the cache has while no sequence
-        in the slots is longer; each is compiled once for each slot count.
-      cache_dtype: how keys and values are kept: "float32", "bfloat16" or "int8"
+        `slots`. Larger groups read prompts less often, but wait longer for the last of
+        their sequences before they take another prompt.
+      prompt_widths: the widths that prompts are padded to, ascending; each is compiled
+        once; the last one limits the prompts.
+      common_prefix: tokens that every prompt begins with, followed by others; they are
+        prefilled once per call and stored once. See `common_prefix`.
+      steps: the largest number of tokens that a slot draws before the host checks it.
+      refill_fraction: the fraction of the slots that must be free for the host to be
+        called early while sequences wait; 0 calls it at the first free slot.
+      shrink_to: slot counts, descending multiples of slots_per_group, to which a call
+        shrinks as its last sequences end; each is compiled once.
+      cache_lengths: response columns of the cache, ascending; it has the first that
+        holds all sequences in the slots; each is compiled once per slot count.
+      cache_dtype: the type of stored keys and values: "float32", "bfloat16" or "int8"
         (one scale per head and column).
-      cache_block: columns, and numbers of a head, that stand together in memory, as
-        suits the device's matrix products; 0 for all of them, None for 16 where
-        JAX's default backend is a CPU, else 0. Rings are whole blocks.
-      top_logprobs: how many of the likeliest tokens to report beside each drawn
-        one; 0 reports none and costs nothing.
+      cache_block: columns, and dimensions of a head, that are contiguous in memory, to
+        suit the device's matrix products; 0 for all of them, None for 16 if JAX's
+        default backend is a CPU, else 0. Ring buffers are whole blocks.
+      top_logprobs: how many of the likeliest tokens to report with each drawn one; 0
+        reports none and costs nothing.
 
     Raises:
       ValueError: a value breaks a rule; the message names field, rule and value.
@@ -199,18 +200,18 @@ class BatchSettings:
 
     @property
     def block(self) -> int:
-        """The block of the cache, 0 for one of all."""
+        """The block of the cache, 0 for a single block."""
         if self.cache_block is not None:
             return self.cache_block
         return CPU_BLOCK if jax.default_backend() == "cpu" else 0
 
     @property
     def own_widths(self) -> tuple[int, ...]:
-        """The widths of what follows `common_prefix`."""
+        """The widths of the prompts without `common_prefix`."""
         widths = (width - len(self.common_prefix) for width in self.prompt_widths)
         return tuple(width for width in widths if width > 0)
 
     @property
     def num_groups(self) -> int:
-        """How many prompt groups the slots form."""
+        """The number of prompt groups that the slots form."""
         return self.slots // self.slots_per_group

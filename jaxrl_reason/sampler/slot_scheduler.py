@@ -1,4 +1,4 @@
-"""Which sequence goes into which slot: the host's side of a batch sampler."""
+"""Which sequence goes into which slot: the host side of a batch sampler."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ class SlotScheduler:
     """Requests in slots; request p*G + g is sample g of prompt p.
 
     Neighbouring slots form prompt groups, which read one prompt each. A free slot takes
-    a sample of its group's prompt. A group without a sequence takes a prompt that
-    nobody reads yet, else the one with the most samples left for each group that reads
-    it, so that groups end their work at about the same time.
+    a sample of its group's prompt. A group without a sequence takes a prompt that no
+    group reads yet, or else the one with the most samples left per group that reads it,
+    so that groups finish at about the same time.
 
     Args:
-      order: prompts in the order they are to be begun.
+      order: prompts in the order in which to start them.
       num_samples: G, samples per prompt.
       groups: N.
-      width: slots of a group.
+      width: slots per group.
 
     >>> scheduler = SlotScheduler([0, 1], num_samples=2, groups=1, width=2)
     >>> scheduler.assign()
@@ -47,15 +47,15 @@ class SlotScheduler:
         return [s for s, request in enumerate(self.requests) if request != FREE]
 
     def free(self, slot: int) -> None:
-        """Take the request out of a slot."""
+        """Takes the request out of a slot."""
         self.requests[slot] = FREE
 
     def waiting_prompts(self) -> set[int]:
-        """The prompts of which a sample still waits for a slot."""
+        """The prompts with samples that still wait for a slot."""
         return {*self.unread, *self._left}
 
     def assign(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Fill free slots.
+        """Fills free slots.
 
         Returns:
           The groups that take a prompt, [(group, prompt)], and the slots that take a
@@ -78,14 +78,14 @@ class SlotScheduler:
         return installs, fresh
 
     def groups_needed(self) -> int:
-        """The groups that the requests fill when a prompt's stand side by side."""
+        """The number of groups that the requests need when grouped by prompt."""
         return len(self._packed())
 
     def shrink(self, groups: int) -> tuple[list[int], list[int]]:
-        """Move the requests into `groups` groups, at least `groups_needed`.
+        """Moves the requests into `groups` groups, at least `groups_needed`.
 
         Returns:
-          The slots and the groups to take from, one for each that is left.
+          The old slot and the old group of each remaining slot and group.
         """
         packed = self._packed()
         active = {slot for slots in packed for slot in slots}
@@ -100,7 +100,7 @@ class SlotScheduler:
         return order, sources
 
     def _packed(self) -> list[list[int]]:
-        """The slots with a request, a prompt's in groups as full as may be."""
+        """The slots with a request, by prompt, in groups as full as possible."""
         by_prompt: dict[int, list[int]] = {}
         for slot in self.occupied():
             by_prompt.setdefault(self._prompts[slot // self.width], []).append(slot)

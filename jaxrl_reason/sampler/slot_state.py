@@ -1,4 +1,4 @@
-"""The device's side of a batch sampler: slots that are filled, stepped and shrunk."""
+"""The device side of a batch sampler: slots that are filled, stepped and shrunk."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,19 +28,19 @@ from jaxrl_reason.sampler.settings import (
 
 @flax.struct.dataclass
 class Slots:
-    """What S slots in N prompt groups hold.
+    """The contents of S slots in N prompt groups.
 
     Attributes:
       active: [S] whether a slot still draws.
-      ended: [S] whether its last sequence drew an EOS token.
-      columns: [S] tokens its sequence has drawn.
+      ended: [S] whether the slot's last sequence drew an EOS token.
+      columns: [S] number of tokens that its sequence has drawn.
       keys: [S] raw random keys.
-      hidden: [S, D] what the next token is drawn from.
+      hidden: [S, D] hidden state that the next token is drawn from.
       tokens: [S, T] tokens drawn so far.
       logprobs: [S, T] their log-probs.
-      top_logprobs: [S, T, k] each, or None.
+      top_logprobs: arrays [S, T, k], or None.
       prompt_hidden: [N, D] the hidden state of a group's last prompt token.
-      cache: what the slots read.
+      cache: the keys and values that the slots read.
     """
 
     active: jax.Array
@@ -56,7 +56,7 @@ class Slots:
 
     @property
     def cache_length(self) -> int:
-        """The response columns that the cache has."""
+        """The number of response columns of the cache."""
         return self.cache.responses[0].size
 
 
@@ -69,7 +69,7 @@ def empty(
 ) -> Slots:
     """Slots without a sequence.
 
-    `key_size` is the numbers of a raw key, `common` what all prompts begin with.
+    `key_size` is the size of a raw key, `common` the cache of the common prefix.
     """
     size, slots, dtype = settings.max_new_tokens, batch.slots, model.config.dtype
     kept = (slots, size, batch.top_logprobs)  # [S, T, k]
@@ -97,7 +97,7 @@ def empty(
 
 
 def allowed_cache_lengths(batch: BatchSettings, max_new_tokens: int) -> list[int]:
-    """The response columns that the cache may have, whole blocks, the last one for T.
+    """The numbers of response columns that the cache may have, in whole blocks.
 
     >>> batch = BatchSettings(8, (4,), cache_lengths=(30, 32, 64), cache_block=0)
     >>> allowed_cache_lengths(batch, 50)
@@ -118,7 +118,7 @@ def install(
     *,
     block: int,
 ) -> Slots:
-    """Give a group one of the prompts that a prefill read."""
+    """Gives a group one of the prompts of a prefill."""
     cache = state.cache
     dtype = str(cache.prompts[0].values.dtype)
     blocks = block_sizes(prefix.keys[0].shape, block)
@@ -142,7 +142,7 @@ def install(
 
 
 def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
-    """Start sequences in the slots where fresh [S] holds, with raw keys [S, n]."""
+    """Starts sequences in the slots where `fresh` [S] is True, with raw keys [S, n]."""
     width = fresh.shape[0] // state.prompt_hidden.shape[0]
     hidden = jnp.repeat(state.prompt_hidden, width, axis=0)  # [S, D]
     return replace(
@@ -156,12 +156,12 @@ def refill(state: Slots, fresh: jax.Array, keys: jax.Array) -> Slots:
 
 
 def release(state: Slots, stopped: jax.Array) -> Slots:
-    """Stop the slots where stopped [S] holds."""
+    """Stops the slots where `stopped` [S] is True."""
     return replace(state, active=state.active & ~stopped)
 
 
 def shrink(state: Slots, slots: jax.Array, groups: jax.Array) -> Slots:
-    """The state of fewer slots and groups, in the order named."""
+    """The state of fewer slots and groups, in the given order."""
     cache = state.cache
     hidden, prompts, lengths = jax.tree.map(
         lambda x: x[groups], (state.prompt_hidden, cache.prompts, cache.prompt_lengths)
@@ -199,7 +199,7 @@ def advance(
     settings: SamplingSettings,
     key_impl: str,
 ) -> Slots:
-    """Draw up to `steps` tokens per active slot; stop when fewer than `enough` are."""
+    """Draws up to `steps` tokens per slot, while at least `enough` are active."""
 
     def going(carry: tuple[jax.Array, Slots]) -> jax.Array:
         return (carry[0] < steps) & (jnp.sum(carry[1].active) >= enough)
@@ -220,14 +220,14 @@ def advance(
 def _draw(
     params: DecodeParams, state: Slots, settings: SamplingSettings, key_impl: str
 ) -> Slots:
-    """Draw the next token of every active slot and record it."""
+    """Draws the next token of every active slot and records it."""
     keys = jax.random.wrap_key_data(state.keys, impl=key_impl)  # [S]
     with jax.named_scope("head"):
         logits = decode_logits(params, state.hidden)  # [S, V]
     with jax.named_scope("draw"):
         tokens, logprobs = next_tokens(logits, keys, state.columns, settings)  # [S]
     size = settings.max_new_tokens
-    # [S, T]: where a active slot writes its token
+    # [S, T]: where an active slot writes its token
     here = (jnp.arange(size)[None] == state.columns[:, None]) & state.active[:, None]
     top = state.top_logprobs
     if top is not None:
@@ -259,15 +259,15 @@ def top_logprobs(logits: jax.Array, settings: SamplingSettings, count: int) -> A
 
 @flax.struct.dataclass
 class Programs:
-    """The compiled functions of a batch sampler; states are given away, not copied.
+    """The compiled functions of a batch sampler; they donate their states.
 
     Attributes:
-      empty: makes a state of free slots.
-      install: puts prompts into it.
-      refill: gives free slots to new sequences.
+      empty: returns a state of free slots.
+      install: gives groups their prompts.
+      refill: starts new sequences in free slots.
       release: frees slots.
-      shrink: goes on with fewer slots.
-      widen: goes on with a longer ring.
+      shrink: reduces the number of slots.
+      widen: enlarges the ring buffer.
       advance: draws tokens.
     """
 
@@ -283,7 +283,7 @@ class Programs:
 def compiled(
     model: Transformer, settings: SamplingSettings, batch: BatchSettings
 ) -> Programs:
-    """Compile on first use what a batch sampler runs."""
+    """The functions of a batch sampler, each compiled on first use."""
     fixed = partial(advance, model=model, settings=settings)
     return Programs(
         empty=jax.jit(partial(empty, model, settings, batch), static_argnums=0),

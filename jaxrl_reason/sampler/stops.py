@@ -1,13 +1,13 @@
-"""Ends of a response that are not one token: token sequences and strings."""
+"""Stopping a response at token sequences or strings."""
 
 from collections.abc import Callable, Sequence
 
-# (tokens so far, how many of them were checked before) -> the length to stop at
+# (tokens so far, how many of them were checked before) -> length to stop at
 StopCheck = Callable[[Sequence[int], int], int | None]
 
 
 def stop_sequences(sequences: Sequence[Sequence[int]]) -> StopCheck:
-    """Stop behind the first of these token sequences.
+    """Stops after the first of these token sequences.
 
     Raises:
       ValueError: a sequence is empty.
@@ -31,14 +31,14 @@ def stop_sequences(sequences: Sequence[Sequence[int]]) -> StopCheck:
 def stop_strings(
     decode: Callable[[Sequence[int]], str], strings: Sequence[str]
 ) -> StopCheck:
-    """Stop at the first token with which the text contains one of these strings.
+    """Stops at the first token with which the text contains one of these strings.
 
-    The text is what `decode` makes of all tokens, since a string may begin in one
-    token and end in another.
+    All tokens are decoded together, since a string may begin in one token and end in
+    another.
 
     Args:
       decode: token ids to text.
-      strings: what to stop at; not empty ones.
+      strings: what to stop at; none may be empty.
 
     Raises:
       ValueError: a string is empty.

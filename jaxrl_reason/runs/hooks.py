@@ -19,18 +19,18 @@ class Hooks:
     """The outputs of a loop, what it checks, and how often.
 
     Attributes:
-    log: gets one row per step (the supervised loop: one per `log_every` updates).
-    checkpoints: of this stage.
-    fingerprint: settings that a resumed run must share.
-    progress: the progress bar.
-    interrupt: checked after every step.
-    save_every: steps between checkpoints.
-    evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
-    evaluate_every: steps between evaluations; the last step is always evaluated.
-    show_samples: gets (step, rollouts) at every evaluation.
-    log_every: supervised updates between rows.
-    annotate: RL step -> further columns of its row.
-    profile: traces one step.
+      log: gets one row per step (the supervised loop: one per `log_every` updates).
+      checkpoints: of this stage.
+      fingerprint: settings that a resumed run must share.
+      progress: the progress bar.
+      interrupt: checked after every step.
+      save_every: steps between checkpoints.
+      evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
+      evaluate_every: steps between evaluations; the last step is always evaluated.
+      show_samples: gets (step, rollouts) at every evaluation.
+      log_every: supervised updates between rows.
+      annotate: RL step -> further columns of its row.
+      profile: traces one step.
     """
 
     log: MetricsLog

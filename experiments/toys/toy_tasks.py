@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxrl_reason.tasks.task import Graded, Task
+from jaxrl_reason.tasks.task import Graded, Step, Task
 
 PAD, END, FIRST_DIGIT = 0, 1, 2
 
@@ -87,6 +87,14 @@ class CountDown:
         steps = -np.diff(digits)
         fair = ((steps >= 1) & (steps <= self.max_step)).all()
         return Graded(bool(fair) and digits[-1] == 0, True, " ".join(words))
+
+    def steps(self, problem: Toy, response_text: str) -> list[Step]:
+        """Each token is a step, taken at the digit that stands before it."""
+        words = [str(self.start(problem)), *response_text.split()]
+        ends = np.cumsum([len(word) + 1 for word in words[1:]]) - 1
+        return [
+            Step(int(end), word) for end, word in zip(ends, words[:-1], strict=True)
+        ]
 
     def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
         now, out = self.start(problem), list[int]()

@@ -7,7 +7,7 @@ by name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,13 +96,15 @@ class ComponentLearner:
         self,
         learner: "RLLearner",
         sample: Callable[..., "Rollouts"],
+        problems: Sequence[Any],
         rollouts: "Rollouts",
     ) -> "Rollouts":
-        """Samples in addition to the groups of a round.
+        """Samples in addition to the groups of a round, or reads more off them.
 
         Args:
           learner: of the run.
           sample: f(sample=sampler, group_size=G) -> rollouts to the same problems.
+          problems: P of them, one of each group.
           rollouts: the round's graded groups, before their rewards are computed.
         """
         return rollouts

@@ -1,8 +1,8 @@
 """A greedy baseline: one greedy response per prompt, graded but not trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class GreedySampler(ComponentLearner):
         self,
         learner: "RLLearner",
         sample: Callable[..., Rollouts],
+        problems: Sequence[Any],
         rollouts: Rollouts,
     ) -> Rollouts:
         """Adds `greedy_rewards` [P, G], equal within a group."""

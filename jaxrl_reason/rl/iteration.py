@@ -134,7 +134,7 @@ def draw_groups(
     )
     rollouts = sample(sample=learner.sample, group_size=learner.settings.group_size)
     for component in learner.components:
-        rollouts = component.extend_rollouts(learner, sample, rollouts)
+        rollouts = component.extend_rollouts(learner, sample, problems, rollouts)
     return rollouts
 
 

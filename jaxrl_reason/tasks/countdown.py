@@ -1,5 +1,7 @@
 """Countdown: reach a target with + - * / and each given number exactly once."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +13,7 @@ import numpy as np
 from jaxrl_reason.grading.countdown_grader import grade
 from jaxrl_reason.grading.formats import think_answer_format
 from jaxrl_reason.tasks.countdown_search import attempts
-from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.tasks.task import Graded, Step
 from jaxrl_reason.text.symbols import END_ANSWER, SymbolTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -295,3 +297,47 @@ class CountdownTask:
             format_ok=think_answer_format(response_text, opened=True),
             parsed=verdict.parsed,
         )
+
+    def steps(self, problem: Problem, response_text: str) -> list[Step]:
+        """The moves of a response, and the rest of it as one step more.
+
+        A move, `7 + 5 = 12`, takes two numbers away and puts its result in their place;
+        a step ends with its move. The state is what numbers are left, in any order. A
+        move that takes what is not left begins anew with the puzzle's numbers; one that
+        takes what never was there changes nothing. Results are taken as they stand.
+
+        Args:
+          problem: the puzzle.
+          response_text: what came after the prompt.
+
+        Returns:
+          At least one step.
+
+        Example:
+          >>> task = CountdownTask.with_symbols(CountdownSettings())
+          >>> puzzle = Problem((3, 4, 5), 35, "( 3 + 4 ) * 5", 0)
+          >>> text = "3 + 4 = 7 , 7 + 5 = 12 : 35 low 4 + 5 = 9 , 3 * 9 = 27"
+          >>> for step in task.steps(puzzle, text):
+          ...     print(step.end, step.state)
+          9 ('3', '4', '5')
+          22 ('5', '7')
+          41 ('12',)
+          54 ('3', '9')
+          54 ('27',)
+        """
+        every = Counter(map(str, problem.numbers))
+        left, found = every, []
+        for move in _MOVE.finditer(response_text):
+            found.append(Step(move.end(), tuple(sorted(left.elements()))))
+            first, second, result = move.groups()
+            taken = Counter((first, second))
+            if not taken <= left and taken <= every:
+                left = every
+            if taken <= left:
+                left = left - taken + Counter((result,))
+        found.append(Step(len(response_text), tuple(sorted(left.elements()))))
+        return found
+
+
+# No number of a puzzle has more digits; without a bound a long one takes n^2 steps.
+_MOVE = re.compile(r"(\d{1,9})\s*[-+*/]\s*(\d{1,9})\s*=\s*(\d{1,9})")

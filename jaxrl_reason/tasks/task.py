@@ -1,7 +1,8 @@
 """What the training loop needs of any task."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -57,6 +58,32 @@ class Task(Protocol[ProblemT_contra]):
         self, problem: ProblemT_contra, response_text: str, truncated: bool
     ) -> Graded:
         """Judge a response; `truncated` says that the length limit stopped it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a response: an action, and where it was taken.
+
+    Attributes:
+      end: characters of the response up to the step's end.
+      state: what the step was taken in; equal states compare equal.
+      reward: of the step itself, beside the verdict on the response.
+    """
+
+    end: int
+    state: Hashable
+    reward: float = 0.0
+
+
+@runtime_checkable
+class SteppedTask(Protocol):
+    """A task whose responses consist of steps, for methods that credit those.
+
+    A `Task` with one function more.
+    """
+
+    def steps(self, problem: Any, response_text: str) -> Sequence[Step]:
+        """The steps in their order, at least one; the last has the rest of the text."""
 
 
 @dataclass(frozen=True)

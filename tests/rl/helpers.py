@@ -29,7 +29,7 @@ from jaxrl_reason.rl.rl_learner import (
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.tasks.task import Graded, Step
 
 VOCAB = 12
 ENDS = (1, 2)
@@ -66,6 +66,13 @@ class LuckyTask:
         first = response_text.split()[0]
         lucky = int(first) in LUCKY
         return Graded(lucky and not truncated, not truncated, first)
+
+    def steps(self, problem: Toy, response_text: str) -> list[Step]:
+        """Each token is a step, and its state the token before."""
+        words = response_text.split()
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        before = ["", *words[:-1]]
+        return [Step(int(end), word) for end, word in zip(ends, before, strict=True)]
 
 
 CONFIG = TransformerConfig(

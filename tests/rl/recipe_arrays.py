@@ -20,6 +20,11 @@ ADVANTAGES = RNG.normal(size=B).astype(np.float32)
 REWARD_MODEL = -RNG.uniform(0.1, 2.0, (B, T)).astype(np.float32)
 COMPONENT = np.array([1, 1, 0, 1, 0, 0, 1, 0], np.float32)
 SQUARES = np.random.default_rng(4).uniform(0.1, 1.0, (B, T)).astype(np.float32)
+STATES = np.array(  # rows 0 to 3 are one group; -1 is no step
+    [[0, 1, 2], [0, 2, -1], [0, -1, -1], [1, 0, 2]] * 2, np.int32
+)
+STEPS = np.minimum(np.arange(T) // 2, (STATES >= 0).sum(1)[:, None] - 1)
+STEP_REWARDS = np.where(STATES == 2, 0.5, 0.0).astype(np.float32)
 GREEDY = np.repeat(np.array([1, 0], np.float32), 4)
 TRUNCATED = np.array([1, 0, 0, 0, 1, 0, 0, 0], bool)
 EXPERIENCE = Experience(
@@ -37,6 +42,9 @@ EXPERIENCE = Experience(
         "greedy_rewards": GREEDY,
         "squared_probs": SQUARES,
         "reward_logprobs": REWARD_MODEL,
+        "state_ids": STATES,
+        "step_ids": STEPS,
+        "step_rewards": STEP_REWARDS,
     },
 )
 COUNTS = batch_counts(MASK, GROUPS, num_groups=2)

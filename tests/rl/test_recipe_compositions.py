@@ -18,6 +18,9 @@ from tests.rl.recipe_arrays import (
     REWARDS,
     SELECTED,
     SQUARES,
+    STATES,
+    STEP_REWARDS,
+    STEPS,
     TRUNCATED,
     VALUES,
     B,
@@ -64,6 +67,7 @@ CLAIMS = {
     "prime": tokens(clipped(0.2, 0.2)),
     "gdpo": rows(clipped(0.2, 0.2)),
     "otb": tokens(clipped(0.2, 0.2)),
+    "gigpo": rows(clipped(0.2, 0.2) + 0.01 * k3()),
     "pcgrad": rows(clipped(0.2, 0.2)),
     "mgda": rows(clipped(0.2, 0.2)),
     "cispo": tokens(np.minimum(ratio(), 5.0) * PLAIN),
@@ -120,6 +124,24 @@ def least_variance() -> np.ndarray:
     return out
 
 
+def steps_among_equals() -> np.ndarray:
+    """GiGPO by its definition: the episode's advantage plus that of each step."""
+    episode, of_steps = REWARDS - group_mean(REWARDS), np.zeros(STATES.shape)
+    gains = np.zeros(STATES.shape)
+    for i, states in enumerate(STATES):
+        n, later = (states >= 0).sum(), 0.0
+        for k in reversed(range(n)):
+            later = STEP_REWARDS[i, k] + REWARDS[i] * (k == n - 1) + 0.95 * later
+            gains[i, k] = later
+    for first in (0, 4):
+        for state in (0, 1, 2):
+            met = np.zeros(STATES.shape, bool)
+            met[first : first + 4] = STATES[first : first + 4] == state
+            of_steps[met] = gains[met] - gains[met].mean()
+    out = episode[:, None] + np.take_along_axis(of_steps, STEPS, axis=1)
+    return np.where(MASK, out, 0.0)
+
+
 CENTRED = REWARDS - group_mean(REWARDS)
 KL_ROWS = ((OLD - REF) * MASK).sum(1)
 MINUS_KL = REWARDS - 0.001 * KL_ROWS
@@ -160,6 +182,7 @@ ESTIMATES = {
     "rloo": (MINUS_KL - group_mean(MINUS_KL)) * 4 / 3,
     "opo": REWARDS - BASE,
     "otb": least_variance(),
+    "gigpo": steps_among_equals(),
     "gpg": CENTRED,  # both groups have signal
     "remax": REWARDS - GREEDY,
     "prime": PROCESS_TO_GO + per_token((REWARDS - group_mean(REWARDS)) * 4 / 3),

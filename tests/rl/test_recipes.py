@@ -39,6 +39,7 @@ OBJECTIVES = {
 MORE = {
     "critic": {"critic/loss", "critic/grad_norm", "critic/skipped_update_fraction"},
     "vapo": {"policy/positive_nll"},
+    "gigpo": {"steps/mean", "steps/shared_state_fraction"},
     "sapo": {"policy/gate"},
     "dppo": {"policy/divergence"},
     "dppo_kl": {"policy/divergence"},
@@ -86,6 +87,7 @@ def test_only_recipes_with_a_kl_term_keep_a_reference() -> None:
     assert with_reference == {
         *("deepseekmath", "r1_zero", "light_r1", "deepscaler", "intellect_2", "ppo"),
         "deepseek_v3_2",
+        "gigpo",
         *("reinforce_pp", "reinforce_pp_baseline", "logic_rl", "rloo", "prime"),
     }
     for name in with_reference:

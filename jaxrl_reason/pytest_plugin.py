@@ -3,9 +3,9 @@
     def test_my_loss(loss_evidence):
         loss_evidence(my_loss)
 
-asserts that every law holds, as `jaxrl_reason.testing.check_loss`, and with
-`--loss-report DIR` writes a page about the loss to `DIR/my_loss/`. Nothing of the
-library is imported before a test asks for the fixture.
+asserts that every law holds, like `jaxrl_reason.testing.check_loss`, and with
+`--loss-report DIR` writes a page about the loss to `DIR/my_loss/`. The library is not
+imported before a test uses the fixture.
 """
 
 from collections.abc import Callable

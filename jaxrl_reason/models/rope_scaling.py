@@ -107,7 +107,7 @@ class YarnScaling:
 
     Attributes:
       factor: how many times longer the context becomes.
-        original_max_position_embeddings: tokens of the context before scaling.
+      original_max_position_embeddings: tokens of the context before scaling.
       beta_fast: pairs with more turns in that context are kept.
       beta_slow: pairs with fewer turns are divided by the full factor.
       attention_factor: multiplies cosines and sines; None is 0.1 ln(factor) + 1, and

@@ -1,11 +1,11 @@
-"""Laws for a policy loss of your own, and the evidence for it on one page.
+"""Laws for a policy loss of your own, and evidence for it on one page.
 
 `check_loss(my_loss)` in a test takes seconds and names the law that is broken. The
 command `python -m jaxrl_reason.testing my_file.py:my_loss --out report/` checks the
-same laws and writes a page that can be given to others.
+same laws and writes a page to share.
 
-A loss is one of JAX or of torch. The repository's own battery, over all losses and with
-references, is larger.
+The loss is written in JAX or torch. The repository's own battery, over all losses and
+with references, is larger.
 """
 
 from jaxrl_reason.testing.arrays import INPUTS, random_arrays

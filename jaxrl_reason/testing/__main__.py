@@ -1,8 +1,7 @@
 """`python -m jaxrl_reason.testing my_file.py:my_loss --out report/`.
 
-Writes `index.html`, a page about the loss that needs nothing from outside, and
-`report.json` with all its figures. Ends with status 1 where something was found against
-the loss.
+Writes `index.html`, a self-contained page about the loss, and `report.json` with all
+its numbers. Exits with status 1 if the loss fails a check.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def load_loss(place: str) -> LossFunction:
       The function.
 
     Raises:
-      ValueError: there is no such file or module, or it has no such function.
+      ValueError: the file, the module or the function does not exist.
     """
     path, colon, name = place.rpartition(":")
     if not colon or not name.isidentifier():
@@ -42,10 +41,10 @@ def load_loss(place: str) -> LossFunction:
         if not Path(path).is_file():
             raise ValueError(f"a loss must be in a file that exists, got {path}")
         spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-        assert spec is not None  # of every .py file
+        assert spec is not None  # a .py file always has one
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where its source is looked up
+        sys.modules[spec.name] = module  # inspect looks up its source here
         spec.loader.exec_module(module)
     else:
         try:
@@ -119,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes the report; gives the exit status."""
+    """Writes the report and returns the exit status."""
     given = parser().parse_args(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -1,6 +1,6 @@
-"""Arrays of a mini-batch to check a loss on, and what may be done to them.
+"""Arrays of a mini-batch to check a loss on, and their transformations.
 
-Everything is NumPy, by name, so that a loss in JAX and one in torch see the same.
+All are NumPy arrays by name, so that losses in JAX and in torch get the same.
 """
 
 from collections.abc import Collection
@@ -11,9 +11,9 @@ import numpy as np
 Arrays = dict[str, Any]
 
 ROWS, TOKENS, NUM_GROUPS = 8, 6, 3
-# What every loss is given, in this order, before the counts.
+# The arguments of every loss, in order, before the counts.
 PER_TOKEN = ("logprobs", "old_logprobs", "advantages")
-# What a loss may ask for by keyword, as a method of the training loop does.
+# What a loss may take by keyword, as in a method of the training loop.
 INPUTS = (
     "entropy",
     "ref_logprobs",
@@ -23,13 +23,13 @@ INPUTS = (
     "selected",
     "correct",
 )
-# Handed along with another input: a loss that takes the one takes the other.
+# Passed along with another input: a loss that takes one takes the other.
 COMPANIONS = {"group_ids": "num_groups", "correct": "positive_counts"}
 _LOGPROBS = "_logprobs"
 
 
 def is_input(name: str) -> bool:
-    """Whether a check can make arrays of this name."""
+    """Whether the checks can make an array of this name."""
     return name in INPUTS or (name.endswith(_LOGPROBS) and name != "old_logprobs")
 
 
@@ -38,7 +38,7 @@ def random_arrays(seed: int, inputs: Collection[str] = ()) -> Arrays:
 
     Args:
       seed: of the draw.
-      inputs: names besides those of every loss, among `INPUTS` or ending in
+      inputs: names in addition to those of every loss, among `INPUTS` or ending in
         `_logprobs`.
 
     Returns:
@@ -77,15 +77,15 @@ def random_arrays(seed: int, inputs: Collection[str] = ()) -> Arrays:
 
 
 def floats_of(arrays: Arrays) -> list[str]:
-    """Names of the arrays of numbers."""
+    """Names of the floating arrays."""
     return [name for name, x in arrays.items() if x.dtype == np.float32]
 
 
 def at_ratio_one(arrays: Arrays) -> Arrays:
-    """All log-probs equal, rows of A = 1 and -1, a hole, a row padded on the left.
+    """All log-probs equal, rows of A = 1 and -1, a hole, a left-padded row.
 
-    Nothing is selected, no row is correct and weights are 1: what these add to a loss
-    is not what the ratio does.
+    Nothing is selected, no row is correct and weights are 1, so that only the ratio
+    matters.
     """
     rows, width = arrays["mask"].shape
     mask = arrays["mask"].copy()
@@ -103,10 +103,10 @@ def at_ratio_one(arrays: Arrays) -> Arrays:
 
 
 def ladder(log_ratios: np.ndarray, sign: float, arrays: Arrays) -> Arrays:
-    """A row for each log-ratio, of one token, with the advantage `sign`.
+    """One row of one token for each log-ratio, with the advantage `sign`.
 
-    All are of one group, weights are 1, nothing is selected, and the reference and the
-    sampler agree with the old policy.
+    All rows are in one group, weights are 1, nothing is selected, and the reference and
+    the sampler agree with the old policy.
     """
     rows, width = len(log_ratios), arrays["mask"].shape[1]
     old = np.full((rows, width), -1.375, np.float32)
@@ -127,7 +127,7 @@ def ladder(log_ratios: np.ndarray, sign: float, arrays: Arrays) -> Arrays:
 
 
 def under_mask(arrays: Arrays, value: float, mask: np.ndarray | None = None) -> Arrays:
-    """`value` in every array of numbers wherever the mask is 0."""
+    """Writes `value` into every floating array where the mask is 0."""
     mask = arrays["mask"] if mask is None else mask
     return {
         name: np.where(mask, x, np.float32(value))
@@ -138,14 +138,14 @@ def under_mask(arrays: Arrays, value: float, mask: np.ndarray | None = None) -> 
 
 
 def take(arrays: Arrays, rows: Any) -> Arrays:
-    """Some rows."""
+    """A subset of the rows."""
     return {name: x[rows] for name, x in arrays.items()}
 
 
 def moved(arrays: Arrays, places: np.ndarray, rows: int, width: int) -> Arrays:
-    """The arrays in a larger batch of zeros, row i's token t at places[i, t].
+    """The arrays in a larger batch of zeros, with row i's token t at places[i, t].
 
-    The rows are the last of the larger batch, so that masked rows stand before them.
+    The rows come last in the larger batch, after masked rows.
     """
     at = np.arange(rows - len(places), rows)
 

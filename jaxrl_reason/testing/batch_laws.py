@@ -1,4 +1,4 @@
-"""Laws of the batch: how it is cut, padded, masked and ordered must not matter."""
+"""Laws of the batch: its splitting, padding, masking and order must not matter."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxrl_reason.testing.case import Broken, Case, Law
 from jaxrl_reason.testing.evaluate import Result, pairs
 
 _GARBAGE = (np.nan, np.inf, 1e6)
-# One larger shape for all that is padded: one compilation.
+# One shape for all padded batches, for a single compilation.
 _ROWS, _TOKENS = ROWS + 3, TOKENS + 2
 
 
@@ -53,7 +53,7 @@ def _check_state(case: Case) -> None:
 
 
 def _parts(case: Case, arrays: Arrays) -> list[Result]:
-    """The results of micro-batches of one row."""
+    """The results for micro-batches of one row."""
     return [case.loss.run(take(arrays, slice(i, i + 1)), arrays) for i in range(ROWS)]
 
 
@@ -72,7 +72,7 @@ def _check_order(case: Case) -> None:
 
 
 def _in_larger_batch(case: Case, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The value, and the gradient at the tokens, put at these places of their rows."""
+    """The value, and the gradient at the tokens, with the tokens at these places."""
     found = case.loss.run(moved(case.arrays, places, _ROWS, _TOKENS))
     at = np.arange(_ROWS - ROWS, _ROWS)[:, None]
     grad = found.grad[at, places]
@@ -162,7 +162,7 @@ def _check_vmap(case: Case) -> None:
 
 
 def _means(metrics: list[dict[str, tuple[float, float]]]) -> dict[str, float]:
-    """The metrics of a mini-batch: totals and counts added, then divided."""
+    """The metrics of a mini-batch: summed totals over summed counts."""
     return {
         name: sum(one[name][0] for one in metrics)
         / max(sum(one[name][1] for one in metrics), 1e-30)

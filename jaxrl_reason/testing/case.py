@@ -1,4 +1,4 @@
-"""What every law is handed: a loss, its arrays, and how results are compared."""
+"""The input of every law: a loss, its arrays, and how results are compared."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A loss on trial.
+    """A loss under test.
 
     Attributes:
-      loss: as seen from outside.
+      loss: the wrapped loss.
       seed: of the arrays.
       rtol: relative tolerance of values and gradients.
-      reference: the same in NumPy, if there is one.
-      reduction: the mean that the loss claims to take, if it says so.
+      reference: the same loss in NumPy, if there is one.
+      reduction: the mean that the loss is said to take, if given.
     """
 
     loss: Loss
@@ -38,12 +38,12 @@ class Case:
 
     @cached_property
     def arrays(self) -> Arrays:
-        """A random mini-batch, masks being prefixes."""
+        """A random mini-batch, with prefixes as masks."""
         return random_arrays(self.seed, self.loss.inputs)
 
     @cached_property
     def base(self) -> Result:
-        """What the loss gives for it."""
+        """The loss's result for it."""
         return self.loss.run(self.arrays)
 
     @cached_property
@@ -52,7 +52,7 @@ class Case:
         return at_ratio_one(self.arrays)
 
     def same(self, found: Any, wanted: Any, what: str = "") -> None:
-        """Compares numbers, relative to the largest."""
+        """Compares arrays, relative to the largest number."""
         found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
         scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-30)
         if not (np.abs(found - wanted).max(initial=0.0) <= self.rtol * scale):
@@ -68,13 +68,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Law:
-    """What must hold for every loss.
+    """A rule that every loss must obey.
 
     Attributes:
-      name: by which it is left out.
-      rule: the sentence that an error begins with.
-      check: raises `Broken` where it does not hold.
-      applies: whether it can be asked of a case.
+      name: for `skip`.
+      rule: the sentence that starts the error.
+      check: raises `Broken` if the law does not hold.
+      applies: whether it applies to a case.
     """
 
     name: str

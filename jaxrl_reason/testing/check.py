@@ -1,4 +1,4 @@
-"""`check_loss`, and the same with every verdict."""
+"""`check_loss`, and the verdicts behind it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from jaxrl_reason.testing.evaluate import (
     parameters_of,
 )
 
-# In the order in which they are tried; the first that is broken is the one named.
+# In the order in which they are tried; `check_loss` names the first broken one.
 LAWS: tuple[Law, ...] = (*batch_laws.LAWS, *ratio_laws.LAWS)
-# Without these nothing else can be asked.
+# If one of these is broken, the others cannot be tried.
 _FIRST = ("jit", "form")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a law.
+    """The result of a law.
 
     Attributes:
-      law: which.
-      holds: None where it was not tried.
+      law: the law.
+      holds: None if it was not tried.
       detail: what was found, or why it was not tried.
     """
 
@@ -45,7 +45,7 @@ def case_of(
     rtol: float = 1e-5,
     seed: int = 0,
 ) -> Case:
-    """A loss on trial, with the arguments of `check_loss`.
+    """A loss under test, with the arguments of `check_loss`.
 
     Args:
       loss: the function.
@@ -59,7 +59,7 @@ def case_of(
       The case.
 
     Raises:
-      ValueError: an input is unknown, or the loss needs more.
+      ValueError: an input is unknown, or the loss needs others.
     """
     if inputs is None:
         inputs = own_inputs(loss)
@@ -82,17 +82,17 @@ def case_of(
 
 
 def verdicts(case: Case, skip: Collection[str] = ()) -> list[Verdict]:
-    """Tries every law, in their order.
+    """Tries every law, in order.
 
     Args:
-      case: a loss on trial.
+      case: a loss under test.
       skip: names of laws to leave out.
 
     Returns:
-      One verdict a law; after a broken one of the first, the others are not tried.
+      One verdict per law; if one of the basic laws is broken, the others are not tried.
 
     Raises:
-      ValueError: a name in `skip` is of no law.
+      ValueError: a name in `skip` is not that of a law.
     """
     _check_names(skip)
     found: list[Verdict] = []
@@ -121,7 +121,7 @@ def _try(case: Case, law: Law, skip: Collection[str]) -> Verdict:
         law.check(case)
     except Broken as broken:
         return Verdict(law, False, str(broken))
-    except Exception as error:  # of the loss: the law says on which arrays
+    except Exception as error:  # raised by the loss; the law tells on which arrays
         text = str(error).strip().partition("\n")[0]
         return Verdict(law, False, f"got {type(error).__name__}: {text}")
     return Verdict(law, True)
@@ -140,36 +140,36 @@ def check_loss(
     """Checks a policy loss against the laws of this package, on random arrays.
 
     Of the batch: the parts of micro-batches add up; padding on either side, holes,
-    fully masked rows, the order of rows and what stands under the mask (nan, inf, 1e6)
-    change nothing; masks of bools, ints and floats do the same; an empty mask gives 0;
+    fully masked rows, the order of rows and masked values (nan, inf, 1e6) change
+    nothing; masks of bools, ints and floats are equivalent; an empty mask gives 0;
     bfloat16 is computed in float32; all but the log-probs are constants; metrics are
-    finite pairs that add up; calls leave nothing behind; jit and vmap change nothing.
+    finite pairs that add up; calls have no state; jit and vmap change nothing.
 
     Of the objective: finite at log-ratios of +-1e4 and at exactly 0; at ratio 1 every
-    token is pushed, up where A > 0 and down where A < 0, and not at all where A = 0; a
-    clip acts on the side that leads away from ratio 1; a pull is towards the reference
-    policy; the slope is not rounded; a nan shows.
+    token is pushed, up where A > 0, down where A < 0, and not at all where A = 0; a
+    clip acts on the side away from ratio 1; a pull is towards the reference policy; the
+    gradient is not rounded; a nan is not hidden.
 
-    Wrong in a way that is some other method, such as another denominator, only a
-    `reduction` or a `reference` can tell.
+    An error that results in another valid method, such as a different denominator, is
+    found only with a `reduction` or a `reference`.
 
     Args:
       loss: f(logprobs, old_logprobs, advantages, mask, counts, **inputs) -> (scalar,
         metrics), as `dapo_loss`; of JAX arrays, or of torch tensors in a file that
         imports torch. Bind its settings with `functools.partial`.
       inputs: names among `INPUTS`, or ending in `_logprobs`, that the loss takes by
-        keyword; with "group_ids" it gets `num_groups` too, with "correct"
-        `positive_counts`. Left out: those that it names (and the reference too).
+        keyword; with "group_ids" it also gets `num_groups`, with "correct"
+        `positive_counts`. If left out, those that it (and the reference) names.
       reference: the same in NumPy, f(logprobs, old_logprobs, advantages, mask,
-        **inputs) -> float, in float64; arrays are 0 outside the mask. Where the
-        gradient is not the value's, return (value, gradient [B, T]).
+        **inputs) -> float, in float64; arrays are 0 outside the mask. If the gradient
+        is not that of the value, return (value, gradient [B, T]).
       reduction: the mean that the loss takes, such as `token_mean`.
       skip: names of laws that this method breaks on purpose.
       rtol: relative tolerance of values and gradients.
       seed: of the arrays.
 
     Raises:
-      AssertionError: a law is broken; the message names it and says by how much.
+      AssertionError: a law is broken; the message names it and the numbers.
       ValueError: a name is unknown, or a setting of the loss has no value.
 
     Example:

@@ -1,4 +1,4 @@
-"""A loss seen from outside: NumPy arrays in, value, gradient and metrics out."""
+"""A loss as a black box: NumPy arrays in, value, gradient and metrics out."""
 
 import functools
 import inspect
@@ -14,8 +14,8 @@ from jaxrl_reason.losses import Counts, batch_counts
 from jaxrl_reason.testing.arrays import COMPANIONS, NUM_GROUPS, Arrays, is_input
 
 LossFunction = Callable[..., Any]
-# These programs run a few times each: what they take is to compile them. And what a
-# loss rounds to bfloat16 is rounded, whatever the compiler makes of it elsewhere.
+# These programs run a few times each, so most of the time is compilation. And what a
+# loss rounds to bfloat16 stays rounded, whatever the compiler does elsewhere.
 _OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_allow_excess_precision": False,
@@ -25,7 +25,7 @@ ARGUMENTS = ("logprobs", "old_logprobs", "advantages", "mask", "counts")
 
 
 class Result(NamedTuple):
-    """What a loss gives for a mini-batch or a part of one.
+    """The result of a loss for a mini-batch or a part of one.
 
     Attributes:
       value: [].
@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Loss(Protocol):
-    """A loss of JAX or torch. Counts are those of `whole`, else of the arrays."""
+    """A loss in JAX or torch. Counts are those of `whole`, or else of the arrays."""
 
     function: LossFunction
     name: str
@@ -47,7 +47,7 @@ class Loss(Protocol):
     framework: str
 
     def outline(self, arrays: Arrays) -> tuple[Any, Any]:
-        """What the function returns, as it is, and what tells two calls apart."""
+        """The function's raw result, and something that differs if two calls differ."""
         ...
 
     def run(self, arrays: Arrays, whole: Arrays | None = None) -> Result:
@@ -59,7 +59,7 @@ class Loss(Protocol):
         ...
 
     def bound(self, **settings: Any) -> "Loss":
-        """The loss with some of its keywords bound."""
+        """The loss with some keyword arguments bound."""
         ...
 
 
@@ -98,7 +98,7 @@ def pairs(metrics: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def parameters_of(function: LossFunction) -> dict[str, inspect.Parameter]:
-    """The parameters of a loss by name; none where they cannot be seen."""
+    """The parameters of a loss by name; none if they cannot be inspected."""
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def parameters_of(function: LossFunction) -> dict[str, inspect.Parameter]:
 
 
 def own_inputs(function: LossFunction) -> tuple[str, ...]:
-    """The inputs that a loss names among its parameters and nobody has bound."""
+    """The inputs among a loss's parameters that are not bound."""
     bound = set()
     inner = function
     while isinstance(inner, functools.partial):
@@ -120,7 +120,7 @@ def own_inputs(function: LossFunction) -> tuple[str, ...]:
 
 
 def needs(function: LossFunction, inputs: Collection[str]) -> list[str]:
-    """Parameters without a default that nobody hands over."""
+    """Parameters without a default that are not passed."""
     handed = {*ARGUMENTS, *inputs, *(COMPANIONS.get(name, "") for name in inputs)}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     found = list(parameters_of(function).items())
@@ -143,7 +143,7 @@ def name_of(function: LossFunction) -> str:
 
 
 def is_torch(function: LossFunction) -> bool:
-    """Whether a loss was written for torch: its file imports that, and not jax."""
+    """Whether a loss is written in torch: its file imports torch and not jax."""
     inner: Any = inspect.unwrap(function)
     while isinstance(inner, functools.partial):
         inner = inspect.unwrap(inner.func)
@@ -157,7 +157,7 @@ def is_torch(function: LossFunction) -> bool:
 
 
 def as_loss(function: LossFunction, inputs: Collection[str] | None = None) -> Loss:
-    """The loss from outside, with the inputs that it names if none are given."""
+    """The wrapped loss, by default with the inputs that it names."""
     inputs = own_inputs(function) if inputs is None else tuple(inputs)
     if is_torch(function):
         from jaxrl_reason.testing.torch_loss import TorchLoss
@@ -167,7 +167,7 @@ def as_loss(function: LossFunction, inputs: Collection[str] | None = None) -> Lo
 
 
 class JaxLoss:
-    """A loss of JAX arrays, compiled once a shape."""
+    """A loss of JAX arrays, compiled once per shape."""
 
     framework = "jax"
 
@@ -190,7 +190,7 @@ class JaxLoss:
     def scalar(
         self, logprobs: Any, arrays: Arrays, counts: dict[str, Counts]
     ) -> tuple[jax.Array, dict[str, tuple[Any, Any]]]:
-        """The value, and what of the metrics is pairs."""
+        """The value, and the metrics that are pairs."""
         value, metrics = self.output(logprobs, arrays, counts)
         return value, pairs(metrics)
 
@@ -201,7 +201,7 @@ class JaxLoss:
         return self.scalar(arrays["logprobs"], arrays, counts)[0]
 
     def outline(self, arrays: Arrays) -> tuple[Any, Any]:
-        """What the function returns while it is traced, and the program traced."""
+        """The function's result under tracing, and the traced program."""
         given = []
 
         def traced(logprobs: Any, arrays: Arrays, counts: dict[str, Counts]) -> Any:
@@ -234,5 +234,5 @@ class JaxLoss:
         return {name: np.asarray(x) for name, x in found.items()}
 
     def bound(self, **settings: Any) -> "JaxLoss":
-        """The loss with some of its keywords bound."""
+        """The loss with some keyword arguments bound."""
         return JaxLoss(functools.partial(self.function, **settings), self.inputs)

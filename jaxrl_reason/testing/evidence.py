@@ -1,4 +1,4 @@
-"""Everything that a report says about a loss, as numbers."""
+"""The contents of a report on a loss, as numbers."""
 
 import datetime
 import inspect
@@ -26,8 +26,8 @@ from jaxrl_reason.testing.published import (
 from jaxrl_reason.testing.toy import interval, learn
 
 GRADIENT_LIMIT = 1e-4  # relative, of float32 against float64
-SAME_LIMIT = 1e-5  # relative distance below which two losses are one
-_RATIOS = np.linspace(0.4007, 2.0003, 120)  # no bound of a clip is hit
+SAME_LIMIT = 1e-5  # relative distance below which two losses are the same
+_RATIOS = np.linspace(0.4007, 2.0003, 120)  # does not coincide with a clip bound
 _SIGNS = {"A > 0": 1.0, "A < 0": -1.0}
 _RESPONSES = (4, 8, 16)
 Series = dict[str, list[float]]
@@ -35,23 +35,24 @@ Series = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found out about a loss.
+    """The evidence on a loss.
 
     Attributes:
       name: of the loss.
-      source: its text, where it can be read.
+      source: its source code, if available.
       framework: jax or torch.
-      inputs: what it was given by keyword.
-      verdicts: one a law.
-      gradients: beside finite differences.
-      neighbours: published losses, the nearest first.
-      weighting: the mean that it takes, and the factor before it.
-      profiles: objective and slope of one token by ratio, for A = 1 and A = -1, of this
-        loss and of the nearest.
-      clips: the ratios `above` or `below` which the slope is 0, for A = 1 and A = -1.
-      positions: size of the gradient by token position, by length of the response.
-      curves: accuracy on the toy by seed and step, of this loss and of the nearest.
-      made: versions and settings.
+      inputs: what it gets by keyword.
+      verdicts: one per law.
+      gradients: compared with finite differences.
+      neighbours: published losses, nearest first.
+      weighting: the mean that it takes, and its factor.
+      profiles: objective and gradient of one token by ratio, for A = 1 and A = -1, of
+        this loss and of the nearest.
+      clips: the ratios `above` or `below` which the gradient is 0, for A = 1 and A =
+        -1.
+      positions: gradient size by token position, by length of the response.
+      curves: accuracy on the toy task by seed and step, of this loss and the nearest.
+      made: the versions and settings used.
       seconds: how long it took.
     """
 
@@ -82,7 +83,7 @@ class Evidence:
 
     @property
     def learned(self) -> bool:
-        """Whether the toy's accuracy has risen in every seed."""
+        """Whether the toy task's accuracy rose for every seed."""
         curves = self.curves.get(self.name)
         if curves is None or not np.isfinite(curves).all():
             return False
@@ -91,7 +92,7 @@ class Evidence:
 
     @property
     def passes(self) -> bool:
-        """Whether nothing was found against it."""
+        """Whether all checks passed."""
         return not self.broken and not self.wrong_gradients and self.learned
 
 
@@ -103,20 +104,20 @@ def gather_evidence(
     steps: int = 60,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evidence:
-    """Checks the laws, the gradients, the nearest method and the toy.
+    """Checks the laws and gradients, and runs the nearest method and the toy task.
 
     Args:
-      case: a loss on trial.
+      case: a loss under test.
       skip: names of laws to leave out.
       seeds: toy runs.
       steps: rollouts of each.
-      say: gets a word before each part.
+      say: is called with a message before each part.
 
     Returns:
-      The evidence; where the loss cannot be evaluated at all, the verdicts alone.
+      The evidence; only the verdicts if the loss cannot be evaluated at all.
 
     Raises:
-      ValueError: a name in `skip` is of no law.
+      ValueError: a name in `skip` is not that of a law.
     """
     start, loss = time.monotonic(), case.loss
     say("laws")
@@ -158,7 +159,7 @@ def gather_evidence(
 
 
 def _beside(neighbours: list[Neighbour], loss: Loss) -> dict[str, Loss]:
-    """The nearest published loss, to be shown beside this one."""
+    """The nearest published loss, for comparison with this one."""
     if not neighbours:
         return {}
     name = neighbours[0].name.partition(",")[0]
@@ -169,7 +170,7 @@ def _beside(neighbours: list[Neighbour], loss: Loss) -> dict[str, Loss]:
 
 
 def _profile(case: Case, loss: Loss) -> dict[str, Series]:
-    """One token's objective and slope in its log-prob, over the ratio."""
+    """One token's objective and its gradient in the log-prob, by ratio."""
     found = {}
     for label, sign in _SIGNS.items():
         rows = ladder(np.log(_RATIOS), sign, case.arrays)
@@ -183,10 +184,10 @@ def _profile(case: Case, loss: Loss) -> dict[str, Series]:
 
 
 def no_slope(profile: Series) -> np.ndarray:
-    """The ratios at which nothing pushes, and nothing at one beside them.
+    """The ratios at which the gradient is 0, as at a neighbouring ratio.
 
     Args:
-      profile: objective and slope of one token.
+      profile: objective and gradient of one token.
 
     Returns:
       A bool for each ratio.
@@ -200,7 +201,7 @@ def no_slope(profile: Series) -> np.ndarray:
 
 
 def _clips(case: Case, profiles: dict[str, Series]) -> dict[str, dict[str, float]]:
-    """From where on the slope is 0, to four digits behind the point."""
+    """The ratios beyond which the gradient is 0, to four decimals."""
     found: dict[str, dict[str, float]] = {}
     for label, sign in _SIGNS.items():
         found[label] = {}
@@ -218,7 +219,7 @@ def _clips(case: Case, profiles: dict[str, Series]) -> dict[str, dict[str, float
 
 
 def _edge(case: Case, sign: float, pushed: float, not_pushed: float) -> float:
-    """The ratio between two where the slope becomes 0, by halving."""
+    """The ratio between two at which the gradient becomes 0, by bisection."""
     for _ in range(12):
         middle = (pushed + not_pushed) / 2
         row = ladder(np.log([middle]), sign, case.arrays)
@@ -275,13 +276,13 @@ def _made(case: Case, seeds: int, steps: int) -> dict[str, Any]:
 
 
 def evidence_figures(evidence: Evidence) -> dict[str, Any]:
-    """The evidence as what JSON can hold; nan is null.
+    """The evidence as JSON values; nan is null.
 
     Args:
-      evidence: what `gather_evidence` found.
+      evidence: of `gather_evidence`.
 
     Returns:
-      A dict of numbers, words, lists and dicts.
+      A dict of numbers, strings, lists and dicts.
     """
     curves = {}
     for name, runs in evidence.curves.items():

@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that stands inside the page."""
+"""The plots of a report, as SVG inside the page."""
 
 import io
 import re
@@ -32,7 +32,7 @@ _STYLE: Any = {
 
 
 def profile_plot(evidence: Evidence) -> str:
-    """Objective and slope over the ratio, where the slope is 0 being shaded."""
+    """Objective and gradient by ratio, shaded where the gradient is 0."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def _shade(ax: Any, profile: Series) -> None:
 
 
 def position_plot(evidence: Evidence) -> str:
-    """Size of the gradient by token position, for responses of three lengths."""
+    """Gradient size by token position, for responses of three lengths."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ def position_plot(evidence: Evidence) -> str:
 
 
 def curve_plot(evidence: Evidence) -> str:
-    """Accuracy on the toy: mean over seeds and its interval."""
+    """Accuracy on the toy task: the mean over seeds and its interval."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -131,7 +131,7 @@ def curve_plot(evidence: Evidence) -> str:
 
 
 def _svg(figure: Any) -> str:
-    """The figure as an element of a page, with no date in it."""
+    """The figure as an element of a page, without a date."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue()

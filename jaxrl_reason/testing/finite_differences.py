@@ -1,7 +1,7 @@
 """The gradient of a loss against finite differences in float64.
 
-What stands under stop_gradient is held fixed while the log-probs move, so that a loss
-with constants inside, such as CISPO's, is compared with the derivative that it means.
+Values under stop_gradient are held fixed while the log-probs change, so that a loss
+with constants in it, such as CISPO's, is compared with the derivative that it intends.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from jaxrl_reason.testing.case import Case
 from jaxrl_reason.testing.evaluate import JaxLoss, denominators
 
 _STEP = 1e-5
-# Where a program calls another: the name of its parameter.
+# The parameters of a program that hold another program.
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 class Comparison(NamedTuple):
-    """A gradient beside finite differences.
+    """A gradient compared with finite differences.
 
     Attributes:
-      place: which arrays.
-      error: the largest difference, relative to the largest gradient; nan where there
-        are no finite differences.
-      note: why there are none.
+      place: the arrays.
+      error: the largest difference, relative to the largest gradient; nan without
+        finite differences.
+      note: why there are none, if so.
     """
 
     place: str
@@ -37,10 +37,10 @@ class Comparison(NamedTuple):
 
 
 def compare_gradients(case: Case) -> list[Comparison]:
-    """Compares at random ratios and at ratio 1.
+    """Compares the gradients at random ratios and at ratio 1.
 
     Args:
-      case: a loss on trial.
+      case: a loss under test.
 
     Returns:
       One comparison for each.
@@ -54,7 +54,7 @@ def _compare(case: Case, place: str, arrays: Arrays) -> Comparison:
     grad = case.loss.run(arrays).grad
     try:
         slope = central_differences(case.loss, arrays)
-    except Exception as error:  # a program with parts that are not followed
+    except Exception as error:  # a program with unsupported parts
         text = str(error).strip().partition("\n")[0]
         return Comparison(place, np.nan, f"{type(error).__name__}: {text[:80]}")
     scale = max(float(np.abs(slope).max()), 1e-30)
@@ -65,7 +65,7 @@ def central_differences(loss: Any, arrays: Arrays) -> np.ndarray:
     """Central differences of the value in each log-prob inside the mask, in float64.
 
     Args:
-      loss: as seen from outside.
+      loss: the wrapped loss.
       arrays: of a mini-batch.
 
     Returns:
@@ -87,7 +87,7 @@ def central_differences(loss: Any, arrays: Arrays) -> np.ndarray:
 
 
 def _jax_values(loss: JaxLoss, arrays: Arrays, moved: np.ndarray) -> np.ndarray:
-    """The values at other log-probs, by following the program step by step."""
+    """The values at other log-probs, by interpreting the program step by step."""
     counts = denominators(arrays)
 
     def value(logprobs: Any) -> Any:
@@ -107,7 +107,7 @@ def _jax_values(loss: JaxLoss, arrays: Arrays, moved: np.ndarray) -> np.ndarray:
 
 
 def _widened(x: Any) -> Any:
-    """An array of float32 as float64; any other as it is."""
+    """A float32 array as float64; any other unchanged."""
     return x.astype(np.float64) if getattr(x, "dtype", None) == np.float32 else x
 
 
@@ -118,7 +118,7 @@ def _follow(
     held: list[Any],
     fixed: Iterator[Any] | None,
 ) -> list[Any]:
-    """Runs a program in float64; constants go to `held`, or come from `fixed`."""
+    """Runs a program in float64; constants are saved to `held` or read from `fixed`."""
     known: dict[Any, Any] = {}
 
     def read(x: Any) -> Any:

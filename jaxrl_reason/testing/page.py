@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing from outside."""
+"""The report as one self-contained HTML page."""
 
 import json
 import re
@@ -81,8 +81,8 @@ def write_page(evidence: Evidence, out: Path, command: str = "") -> Path:
 
     Args:
       evidence: what `gather_evidence` found.
-      out: a folder; made where it is missing.
-      command: by which the report can be made again.
+      out: a folder; created if missing.
+      command: that reproduces the report.
 
     Returns:
       The page.
@@ -98,11 +98,11 @@ def write_page(evidence: Evidence, out: Path, command: str = "") -> Path:
 def write_loss_report(
     loss: LossFunction, folder: Path, *, skip: Collection[str] = (), **options: Any
 ) -> Path:
-    """Gathers the evidence for a loss and writes its page, in a folder of its name.
+    """Gathers the evidence for a loss and writes its page to a folder with its name.
 
     Args:
       loss: the function.
-      folder: where the loss's folder is made.
+      folder: in which to create the loss's folder.
       skip: names of laws to leave out.
       **options: as `check_loss`.
 
@@ -153,7 +153,7 @@ def _framework(evidence: Evidence) -> str:
 
 
 def summary(evidence: Evidence) -> str:
-    """The verdict in a sentence, as it stands on the page.
+    """The verdict in a sentence, as on the page.
 
     Args:
       evidence: what `gather_evidence` found.

@@ -1,4 +1,4 @@
-"""Which published loss a loss is, or is nearest to."""
+"""The published losses nearest to a loss."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ from jaxrl_reason.testing.arrays import Arrays, random_arrays
 from jaxrl_reason.testing.case import Case
 from jaxrl_reason.testing.evaluate import ARGUMENTS, JaxLoss, Loss, LossFunction, needs
 
-# Settings for which no paper gives a value. A length changes the scale alone.
+# Settings for which no paper gives a value. A length changes only the scale.
 _UNPUBLISHED = {
     "length": 8.0,
     "log_ratio_high": 0.5,
@@ -23,10 +23,10 @@ _SEEDS = (11, 12)
 
 
 class Neighbour(NamedTuple):
-    """A published loss, seen from another.
+    """A published loss, compared with another loss.
 
     Attributes:
-      name: of the published loss, with what was bound.
+      name: of the published loss, with its bound arguments.
       distance: |g - g'| / |g| of the gradients, over all tokens of some mini-batches.
       shape: the same for the best multiple of g', `scale` g'.
       scale: that multiple.
@@ -42,7 +42,7 @@ def published_losses() -> dict[str, LossFunction]:
     """Every policy loss of the library, at its paper's settings.
 
     Returns:
-      The functions by name, ready to be called with the five arguments.
+      The functions by name, to call with the five arguments.
     """
     found: dict[str, LossFunction] = {}
     for name in jaxrl_reason.losses.__all__:
@@ -57,12 +57,12 @@ def published_losses() -> dict[str, LossFunction]:
 
 
 def nearest(case: Case) -> list[Neighbour]:
-    """All published losses, the nearest first.
+    """All published losses, nearest first.
 
-    A loss that needs an input or a key which this one does not take is left out.
+    A loss that needs an input or a key that this one does not take is left out.
 
     Args:
-      case: a loss on trial.
+      case: a loss under test.
 
     Returns:
       The neighbours, by distance.
@@ -77,7 +77,7 @@ def nearest(case: Case) -> list[Neighbour]:
             continue
         try:
             other = _gradients(JaxLoss(function, inputs), batches)
-        except ValueError:  # needs more than the arguments without a default
+        except ValueError:  # needs other arguments without a default
             continue
         found.append(_neighbour(_label(name, function), own, other))
     return sorted(found, key=lambda x: (x.distance, x.shape))
@@ -89,14 +89,14 @@ def _label(name: str, function: LossFunction) -> str:
 
 
 def _batches(case: Case) -> list[Arrays]:
-    """Mini-batches at random ratios, at ratio 1 and at ratios that lie close."""
+    """Mini-batches at random ratios, at ratio 1 and at closely spaced ratios."""
     drawn = [random_arrays(seed, case.loss.inputs) for seed in _SEEDS]
     still = {**drawn[0], "logprobs": drawn[0]["old_logprobs"]}
     return [*drawn, still, _spread(drawn[0], 1), _spread(drawn[1], -1)]
 
 
 def _spread(arrays: Arrays, sign: int) -> Arrays:
-    """Log-ratios that lie close and A of one sign, so that clips are told apart."""
+    """Closely spaced log-ratios and A of one sign, to distinguish clips."""
     old = arrays["old_logprobs"]
     steps = np.linspace(-0.5, 0.5, old.size).reshape(old.shape)
     return {
@@ -121,14 +121,14 @@ def _neighbour(name: str, own: np.ndarray, other: np.ndarray) -> Neighbour:
 
 
 def weighting(case: Case) -> tuple[str, float]:
-    """The mean that a loss takes: how it weighs tokens at ratio 1.
+    """The mean that a loss takes: its weights of tokens at ratio 1.
 
     Args:
-      case: a loss on trial.
+      case: a loss under test.
 
     Returns:
-      `token_mean`, `sequence_mean` or `sequence_sum_mean`, and the factor before it; or
-      "none of these" and 0.
+      `token_mean`, `sequence_mean` or `sequence_sum_mean`, and its factor; or "none of
+      these" and 0.
     """
     mask = case.still["mask"]
     own = np.abs(case.loss.run(case.still).grad)
@@ -146,5 +146,5 @@ def weighting(case: Case) -> tuple[str, float]:
             fitting[name] = factor
     if not fitting:
         return "none of these", 0.0
-    # A sum by sequences is a multiple of the mean by tokens.
+    # `sequence_sum_mean` is a multiple of `token_mean`.
     return min(fitting.items(), key=lambda x: abs(np.log(x[1])))

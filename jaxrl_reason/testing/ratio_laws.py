@@ -1,4 +1,4 @@
-"""Laws of the objective: what a policy loss does at ratio 1 and away from it."""
+"""Laws of the objective: a policy loss at ratio 1 and away from it."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from jaxrl_reason.testing.case import Broken, Case, Law
 from jaxrl_reason.testing.evaluate import denominators, parameters_of
 
 _FAR = (0.3, 0.6, 0.9)  # log-ratios at which a clip may act
-# Log-ratios so near each other that a smooth slope has next to no curvature.
+# Log-ratios so close that a smooth gradient has almost no curvature.
 _FINE = np.linspace(0.1, 0.164, 65)
-_RUNGS = 128  # rows of every ladder: one compilation
+_RUNGS = 128  # rows of every ladder, for a single compilation
 _SIGNS = (1.0, -1.0)
 
 
@@ -24,7 +24,7 @@ def rungs(case: Case, log_ratios: np.ndarray, sign: float) -> np.ndarray:
 
 
 def _size(case: Case) -> float:
-    """The largest gradient at ratio 1, a scale for what counts as none."""
+    """The largest gradient at ratio 1, the scale for what counts as 0."""
     return float(np.abs(case.loss.run(case.still).grad).max(initial=0.0))
 
 
@@ -95,12 +95,12 @@ def _check_clip(case: Case) -> None:
 
 
 def has_bounds(case: Case) -> bool:
-    """Whether the loss has a clip of two bounds under the usual names."""
+    """Whether the loss has two clip bounds with the usual names."""
     return {"clip_low", "clip_high"} <= set(parameters_of(case.loss.function))
 
 
 def _check_bounds(case: Case) -> None:
-    """The upper bound is moved, and tokens of A > 0 must be the ones that answer."""
+    """Changes the upper bound, which must affect only tokens of A > 0."""
     near = np.array([0.02, 0.1, 0.25])
     high = parameters_of(case.loss.function)["clip_high"].default
     tight = isinstance(high, int | float) and high <= 0.01
@@ -128,7 +128,7 @@ def _check_smooth(case: Case) -> None:
         slope = rungs(case, _FINE, sign)
         bend = np.abs(np.diff(slope, 2))
         steps = int((bend > 5e-5 * np.abs(slope).max()).sum())
-        if steps > 6:  # a bound of a clip is two
+        if steps > 6:  # one clip bound gives two
             raise Broken(f"got one in {steps // 2} steps between ratios 1.1 and 1.18")
 
 

@@ -1,6 +1,6 @@
-"""A loss of torch tensors seen from outside; its gradients are autograd's.
+"""A loss of torch tensors as a black box, with gradients by autograd.
 
-The extra is `torch`, imported when the first such loss is made. Counts are those of
+Needs the extra `torch`, which is imported for the first such loss. Counts are those of
 `batch_counts`, as tensors.
 """
 
@@ -25,7 +25,7 @@ from jaxrl_reason.testing.evaluate import (
 
 
 def tensor(x: Any) -> Any:
-    """A tensor of the same type; torch knows no bfloat16 of NumPy."""
+    """A tensor of the same type; torch does not know NumPy's bfloat16."""
     torch, x = importlib.import_module("torch"), np.asarray(x)
     if x.dtype.name == "bfloat16":
         return torch.tensor(x.astype(np.float32)).to(torch.bfloat16)
@@ -33,7 +33,7 @@ def tensor(x: Any) -> Any:
 
 
 def as_tensors(counts: Counts) -> Counts:
-    """The same counts, each a tensor of int64."""
+    """The same counts as int64 tensors."""
     given = {
         field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)
     }
@@ -98,7 +98,7 @@ class TorchLoss:
 
 
 def _gradient(value: Any, leaves: list[Any]) -> list[np.ndarray]:
-    """dvalue / dleaf, 0 where the value does not depend on it."""
+    """dvalue / dleaf, 0 if the value does not depend on it."""
     if not value.requires_grad:
         return [np.zeros(x.shape) for x in leaves]
     torch = importlib.import_module("torch")
@@ -110,7 +110,7 @@ def _gradient(value: Any, leaves: list[Any]) -> list[np.ndarray]:
 
 
 def _exact_values(loss: TorchLoss, arrays: Arrays, moved: np.ndarray) -> np.ndarray:
-    """The values in float64, what is detached in the first run being held fixed."""
+    """The values in float64; what the first run detaches is held fixed."""
     torch = importlib.import_module("torch")
     overrides = importlib.import_module("torch.overrides")
     counts = denominators(arrays)
@@ -120,7 +120,7 @@ def _exact_values(loss: TorchLoss, arrays: Arrays, moved: np.ndarray) -> np.ndar
     }
 
     class Exact(overrides.TorchFunctionMode):  # type: ignore[name-defined]
-        """float() is double(), and a constant is that of the first run."""
+        """Makes float() mean double(), and replays the first run's constants."""
 
         def __init__(self, fixed: list[Any] | None) -> None:
             super().__init__()

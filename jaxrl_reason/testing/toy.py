@@ -1,10 +1,11 @@
-"""A policy of a few dozen numbers that learns to write three words by a loss.
+"""A policy of a few dozen parameters that a loss trains to write three words.
 
-The policy is a table of logits, one row for each prompt and place. A prompt has one
-right response, of 1, 2 or 4 letters and an end token. A response earns the share of the
-target that it has right before its first error. Groups of 32, advantages of GRPO, two
-updates for each rollout, so that the second sees ratios other than 1; Adam. Nothing but
-NumPy around the loss: one of torch learns by the same steps, from the same draws.
+The policy is a table of logits, one row per prompt and position. A prompt has one right
+response, of 1, 2 or 4 letters and an end token. The reward is the fraction of the
+target that is right before the first error. Groups of 32, GRPO's advantages, Adam, and
+two updates per rollout, so that the second has ratios other than 1. Apart from the loss
+it is all NumPy: a loss in torch is trained by the same steps on the same random
+numbers.
 """
 
 from typing import NamedTuple
@@ -21,11 +22,11 @@ _VOCABULARY = _LETTERS + 1
 
 
 class Curve(NamedTuple):
-    """What a toy run gave, by step.
+    """The curves of a toy run.
 
     Attributes:
-      accuracy: fraction of responses that are the target and end.
-      reward: mean reward.
+      accuracy: fraction of responses that are the target with its end token, by step.
+      reward: mean reward, by step.
     """
 
     accuracy: np.ndarray
@@ -38,10 +39,10 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def learn(loss: Loss, seed: int, steps: int = 60) -> Curve:
-    """Trains one table by a loss.
+    """Trains a table with a loss.
 
     Args:
-      loss: as seen from outside.
+      loss: the wrapped loss.
       seed: of the targets and of every draw.
       steps: rollouts.
 
@@ -85,7 +86,7 @@ def _sample(
 def _grade(
     tokens: np.ndarray, mask: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The share right before the first error, and whether all is right."""
+    """The fraction right before the first error, and whether all is right."""
     lengths = (targets > 0).sum(1) + 1  # with the end token
     agree = np.cumprod((tokens == targets) & mask, axis=1)
     reached = np.minimum(agree.sum(1), lengths)
@@ -106,7 +107,7 @@ def _batch(
     scores: np.ndarray,
     right: np.ndarray,
 ) -> Arrays:
-    """The arrays of a rollout, with what the loss asks for."""
+    """The arrays of a rollout, with the loss's inputs."""
     groups = np.repeat(np.arange(NUM_GROUPS), _GROUP)
     by_group = scores.reshape(NUM_GROUPS, _GROUP)
     centred = by_group - by_group.mean(1, keepdims=True)
@@ -136,7 +137,7 @@ def _batch(
 def _to_logits(
     slope: np.ndarray, logits: np.ndarray, tokens: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """dL/dlogits from dL/dlogprob: each token's is slope (one-hot - probabilities)."""
+    """dL/dlogits from dL/dlogprob: slope (one-hot - probabilities) for each token."""
     probabilities = np.exp(_log_softmax(logits[groups]))
     own = np.eye(_VOCABULARY)[tokens] - probabilities
     found = np.zeros_like(logits)
@@ -145,7 +146,7 @@ def _to_logits(
 
 
 class _Adam:
-    """Adam; what it steps by does not depend on the scale of a loss."""
+    """Adam, whose steps do not depend on the scale of a loss."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.mean, self.square, self.count = np.zeros(shape), np.zeros(shape), 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# The folders losses/ and sharding/ stand beside this package in a checkout and inside
-# it once installed. In a checkout, let the import system look beside it as well.
+# The folders losses/ and sharding/ are next to this package in a checkout and inside it
+# once installed. In a checkout, the import system must look in the parent folder too.
 if not (Path(__file__).parent / "losses").is_dir():
     __path__.append(str(Path(__file__).parent.parent))

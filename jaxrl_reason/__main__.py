@@ -1,6 +1,6 @@
 """`python -m jaxrl_reason`, the same as the command `jaxrl-reason`."""
 
-# Worker processes may import this file again: nothing runs then.
+# Worker processes may import this file again, which must run nothing.
 if __name__ == "__main__":
     from jaxrl_reason.cli.main import main
 

@@ -19,7 +19,7 @@ from jaxrl_reason.grading.math_verifier import MathVerifier, verifier_available
 
 
 def main(argv: Sequence[str]) -> None:
-    """Evaluates as the command line says.
+    """Runs the command with these arguments.
 
     Args:
       argv: the arguments.
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _verifier(settings: EvaluationSettings, stack: ExitStack) -> Verify | None:
-    """math-verify where the task has LaTeX answers and it is installed."""
+    """math-verify, if the task has LaTeX answers and it is installed."""
     if settings.task not in LATEX_TASKS:
         return None
     if not verifier_available():

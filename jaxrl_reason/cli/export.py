@@ -17,19 +17,19 @@ from jaxrl_reason.weights.hub import HUB_ID
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Write a model as a Hugging Face folder; a GGUF file for example.
+    """Write a model, for example a GGUF file, as a Hugging Face folder.
 
     Attributes:
       model: a Hugging Face folder, a .gguf file or a hub id.
-      out: the folder to write; absent or empty.
-      license: of the model, such as apache-2.0; a GGUF file may name its own.
+      out: the folder to write; must be new or empty.
+      license: of the model, such as apache-2.0; a GGUF file may state its own.
       name: title of the model card; the folder's name if not given.
-      base_model: hub id of the model that this one was made from, for the card;
-        if not given, that of --model, or the name of its file.
-      language: codes for the card.
-      tags: words for the card.
-      dtype: of the tensors. float32 keeps every number; bfloat16 rounds what is not
-        bfloat16 already, in half the space.
+      base_model: hub id of the model that this one is derived from, for the card; if
+        not given, that of --model, or the name of its file.
+      language: language codes for the card.
+      tags: tags for the card.
+      dtype: of the tensors. float32 is exact; bfloat16 rounds other types, in half the
+        space.
     """
 
     model: str
@@ -43,7 +43,7 @@ class ExportSettings:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Exports as the command line says.
+    """Runs the command with these arguments.
 
     Args:
       argv: the arguments.
@@ -68,7 +68,7 @@ def convert(settings: ExportSettings) -> Path:
       ValueError: as `load_pretrained`, `load_tokenizer` and `export_model`, or no
         license is known.
     """
-    # Cheap questions first: weights may take minutes.
+    # Cheap checks first: weights may take minutes.
     check_new_folder(settings.out)
     found = find_model(settings.model)
     card = _card(settings, found)

@@ -19,20 +19,19 @@ from jaxrl_reason.text.text_tokenizer import TextTokenizer
 class GenerateSettings:
     """Stream a completion of a language model.
 
-    The text goes to the standard output, one line of figures to the standard error.
+    The text goes to standard output, one line of statistics to standard error.
 
     Attributes:
       model: a Hugging Face folder, a .gguf file or a hub id.
-      prompt: what the user says; - reads it from the standard input, without the
-        newline at its end.
-      raw: complete the prompt as plain text, without the chat template; a model that
-        has none needs it (`jaxrl-reason evaluate` writes plain text for such a model by
-        itself).
+      prompt: the user's message; - reads it from standard input, without the final
+        newline.
+      raw: complete the prompt as plain text, without the chat template; needed for a
+        model without one (`jaxrl-reason evaluate` then uses plain text by itself).
       max_new_tokens: the longest completion.
       temperature: 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.
       top_p: keep the fewest most likely tokens with at least this mass.
-      seed: of the draws.
+      seed: for sampling.
       stop: strings that end the completion; they are not printed.
       dtype: of parameters, activations and products.
     """
@@ -56,7 +55,7 @@ class GenerateSettings:
         self.sampling(())
 
     def sampling(self, eos_token_ids: tuple[int, ...]) -> SamplingSettings:
-        """How to draw.
+        """The sampling settings.
 
         Args:
           eos_token_ids: of the model.
@@ -71,7 +70,7 @@ class GenerateSettings:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Generates as the command line says.
+    """Runs the command with these arguments.
 
     Args:
       argv: the arguments.
@@ -84,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def generate(settings: GenerateSettings) -> Generated:
-    """Reads the model, prints its completion.
+    """Reads the model and prints its completion.
 
     Args:
       settings: of the command.
@@ -119,14 +118,14 @@ def generate(settings: GenerateSettings) -> Generated:
 
 
 def encode_prompt(tokenizer: TextTokenizer, text: str, *, raw: bool) -> list[int]:
-    """Ids of what a user says, BOS once at the start if the model wants it.
+    """Ids of the user's message, with one BOS at the start if the model needs it.
 
-    Control tokens that the text spells stay text.
+    Control tokens in the text stay text.
 
     Args:
       tokenizer: of the model.
-      text: what the user says.
-      raw: the text itself, not a chat of one message.
+      text: the user's message.
+      raw: encode the text itself, not a chat of one message.
 
     Returns:
       The ids.

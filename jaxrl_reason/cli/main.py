@@ -1,6 +1,6 @@
 """The command `jaxrl-reason`, also `python -m jaxrl_reason`.
 
-Light: worker processes import this file again, and --help is quick.
+Imports little: worker processes import this file again, and --help must be fast.
 """
 
 import importlib
@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-# A command is the `main` of the module of its name in this folder. It takes the
-# arguments and raises what went wrong; only `run` below turns that into an exit.
+# A command is the `main` of the module with its name in this folder. It takes the
+# arguments and raises errors; only `run` below turns these into an exit.
 COMMANDS = {
     "train": "train a model, on any task, by any method",
     "evaluate": "measure a model on a benchmark",
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: the command's name and its arguments; those of this process if None.
 
     Raises:
-      SystemExit: with one sentence where the settings, the files or the model cannot
-        be used (status 1); as the command's `--help` and usage errors (0 and 2).
+      SystemExit: with one sentence if the settings, the files or the model cannot be
+      used (status 1); for the command's `--help` and usage errors (0 and 2).
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         print(f"{usage()}\n\nno command is called {name!r}", file=sys.stderr)
         raise SystemExit(2)
-    # Inside, so that Ctrl-C while JAX is imported ends like any other.
+    # Inside, so that Ctrl-C during the import of JAX is handled like any other.
     run(lambda: importlib.import_module(f"jaxrl_reason.cli.{name}").main(rest))
 
 
 def run(command: Callable[[], None]) -> None:
-    """Runs a command of a person: what goes wrong ends it with one sentence.
+    """Runs a command for a person: an error ends it with one sentence.
 
     Args:
-      command: raises what went wrong.
+      command: raises errors.
 
     Raises:
       SystemExit: as `main`.
@@ -52,20 +52,20 @@ def run(command: Callable[[], None]) -> None:
         command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has left; what Python still writes at its end must not fail.
+        # The reader has closed the pipe; Python's writes at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (ValueError, ImportError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        # No orderly end: interrupted while it compiles, JAX crashes in one. What was
-        # recorded is on the disk; the same call goes on from there.
+        # No orderly exit: JAX would crash in one if it was interrupted during a
+        # compilation. The records are on disk; the same call continues from there.
         os.write(2, b"\n")
         os._exit(130)
 
 
 def usage() -> str:
-    """What there is, a line per command."""
+    """The usage text, one line per command."""
     lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [

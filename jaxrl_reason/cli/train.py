@@ -29,7 +29,7 @@ and report.md. Ctrl-C leaves a run that `--resume must` continues.
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """What the command line says.
+    """Settings of the command besides those of the run.
 
     Attributes:
       preset: start from the settings of a study: countdown, smollm2-arithmetic or
@@ -53,9 +53,9 @@ def read_settings(
 
     Args:
       argv: the arguments.
-      preset: to start from where the arguments name none.
-      description: what --help begins with.
-      prog: what --help calls the command.
+      preset: to start from if the arguments name none.
+      description: the first paragraph of --help.
+      prog: the command's name in --help.
 
     Raises:
       ValueError: a file or a setting cannot be used.
@@ -66,7 +66,7 @@ def read_settings(
     first.add_argument("--config", type=Path)
     found = first.parse_known_args(list(argv))[0]
     if found.config is not None:
-        # A slip in the flags is told before the file is read.
+        # Errors in the flags are reported before the file is read.
         command = TrainCommand(starting_point(found.preset, {}))
         tyro.cli(
             TrainCommand, args=argv, default=command, description=description, prog=prog
@@ -82,28 +82,28 @@ def read_settings(
 
 
 def starting_point(preset: str | None, tree: dict[str, object]) -> TrainSettings:
-    """The settings of a preset, or the defaults, with those of a file over them."""
+    """The settings of a preset or the defaults, overridden by those of a file."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     return with_tree(TrainSettings() if preset is None else PRESETS[preset], tree)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains as the command line says.
+    """Runs the command with these arguments.
 
     Args:
       argv: the arguments.
 
     Raises:
       ValueError: the settings, the files or the model cannot be used, or training
-        cannot go on.
+        cannot continue.
       SystemExit: with status 130 after an interrupt.
     """
     start(read_settings(argv), "jaxrl-reason train")
 
 
 def start(settings: TrainSettings, command: str) -> None:
-    """Runs a training, or says that it has been done.
+    """Runs a training, or reports that it is finished.
 
     Raises:
       SystemExit, ValueError: as `main`.
@@ -116,7 +116,7 @@ def start(settings: TrainSettings, command: str) -> None:
         finished = run_training(settings) is not None
     except (NoSignalError, GraderError, EngineError) as error:
         raise ValueError(str(error)) from error  # a sentence, no traceback
-    except KeyboardInterrupt:  # the second one: do not even finish the step
+    except KeyboardInterrupt:  # the second one: do not finish the step
         finished = False
     if not finished:
         print(
@@ -128,12 +128,12 @@ def start(settings: TrainSettings, command: str) -> None:
 
 
 def script(argv: Sequence[str], *, preset: str, description: str) -> None:
-    """A study of `experiments/`: a preset under a name and a page of its own.
+    """A study of `experiments/`: a preset with its own name and page.
 
     Args:
       argv: of the process, the script's path first.
-      preset: what it runs.
-      description: what --help says.
+      preset: to run.
+      description: for --help.
 
     Raises:
       SystemExit: as the command `jaxrl-reason`.

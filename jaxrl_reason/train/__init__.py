@@ -1,1 +1,1 @@
-"""One way to run a training, whatever the model, the task and the method."""
+"""Training runs, for any model, task and method."""

@@ -1,4 +1,4 @@
-"""Settings as a YAML file, and back."""
+"""Settings to and from a YAML file."""
 
 import dataclasses
 import types
@@ -13,14 +13,14 @@ from jaxrl_reason.runs.files import atomic_write
 
 SettingsT = TypeVar("SettingsT")
 
-# Where and how a run is started; no part of what is run.
+# Where and how a run is started, which does not affect its results.
 _OF_THE_START = ("run_dir", "resume", "resume_step")
 
 
 def write_config(path: Path, settings: Any) -> None:
-    """Writes all settings of a run but those of its start.
+    """Writes all settings of a run except those of its start.
 
-    `read_config(path, default)` gives them again.
+    `read_config(path, default)` reads them back.
     """
     tree = to_tree(settings)
     for name in _OF_THE_START:
@@ -30,10 +30,10 @@ def write_config(path: Path, settings: Any) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a YAML file of settings says, not yet checked.
+    """The contents of a YAML file of settings, not yet checked.
 
     Raises:
-      ValueError: it cannot be read, or is no mapping.
+      ValueError: it cannot be read, or is not a mapping.
     """
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
@@ -62,16 +62,16 @@ def to_tree(value: Any) -> Any:
 def with_tree(
     settings: SettingsT, tree: Mapping[str, Any], place: str = ""
 ) -> SettingsT:
-    """The settings with the values that a tree holds.
+    """The settings with the values of a tree.
 
     Args:
       settings: a dataclass.
-      tree: its fields by name; groups are trees of their own.
+      tree: its fields by name; groups are nested trees.
       place: of the group, for messages.
 
     Raises:
-      ValueError: a name is unknown, or a value has another type than the setting; or
-        what the settings themselves refuse.
+      ValueError: a name is unknown, a value has another type than the setting, or the
+      settings themselves reject it.
 
     Example:
       >>> from jaxrl_reason.learner.state import OptimizerSettings
@@ -121,7 +121,7 @@ def as_type(wanted: Any, value: Any, where: str) -> Any:
             return float(value)  # YAML reads 1e-5 as text
         except (TypeError, ValueError):
             pass
-    # A bool is an int to Python, not to a reader.
+    # In Python a bool is an int.
     if wanted in (int, str, bool) and type(value) is wanted:
         return value
     if origin is Literal:

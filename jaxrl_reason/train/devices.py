@@ -1,4 +1,4 @@
-"""The mesh that a run asks for."""
+"""The mesh of a run."""
 
 import math
 import re
@@ -9,11 +9,11 @@ from jaxrl_reason.sharding import make_mesh, parse_mesh
 
 
 def build_mesh(sizes: str) -> jax.sharding.Mesh:
-    """The mesh asked for; a CPU is split into as many virtual devices as it takes.
+    """The requested mesh; a CPU is split into as many virtual devices as needed.
 
     Virtual devices are for tests of sharding. Two on two cores would be a quarter
-    quicker than one on both, but XLA's CPU collectives can wait for each other for ever
-    when several steps are in flight on so few threads; hence one step at a time.
+    faster than one on both, but XLA's CPU collectives can deadlock when several steps
+    are in flight on so few threads; hence one step at a time.
     """
     if sizes == "auto":
         return make_mesh(data=len(jax.devices()))

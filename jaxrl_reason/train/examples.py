@@ -18,21 +18,21 @@ from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.tasks import Problems
 from jaxrl_reason.train.train_settings import TrainSettings
 
-# Update number -> its examples; the same ones whenever it is asked.
+# Update number -> its examples; a pure function.
 Examples = Callable[[int], list[Example]]
 
 
 def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
-    """The same puzzle, its numbers in another order: another prompt, other traces.
+    """The same puzzle with its numbers in another order: a new prompt, new traces.
 
-    Few puzzles, seen often, would be learned by heart and not by calculation.
+    A few puzzles, seen often, would be memorised instead of solved.
     """
     numbers = tuple(int(n) for n in rng.permutation(problem.numbers))
     return dataclasses.replace(problem, numbers=numbers)
 
 
 def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) -> int:
-    """Tokens of the longest response to learn from; 0 where there is none."""
+    """Tokens of the longest response to train on; 0 if there is none."""
     if settings.task.source == "countdown":
         size, traces = max(settings.countdown.numbers), settings.trace_settings
         if settings.model.is_new:
@@ -46,7 +46,7 @@ def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) 
 
 
 def response_tokens(task: Task[Any], text: str) -> list[int]:
-    """Tokens of a response, ended as the task's responses end."""
+    """Tokens of a response with the task's EOS token."""
     ids = task.tokenizer.encode(text)
     ended = bool(ids) and ids[-1] in task.eos_token_ids
     return ids if ended else [*ids, task.tokenizer.eos_token_id]
@@ -55,10 +55,10 @@ def response_tokens(task: Task[Any], text: str) -> list[int]:
 def sft_examples(
     settings: TrainSettings, task: Task[Any], problems: Problems
 ) -> Examples:
-    """Problems from the stream's order, each with its response or a fresh trace.
+    """Problems in the stream's order, each with its response or a new trace.
 
     Raises:
-      ValueError: the task has no responses to learn from, or too few.
+      ValueError: the task has no responses to train on, or too few.
     """
     countdown = settings.task.source == "countdown"
     chosen = problems.train

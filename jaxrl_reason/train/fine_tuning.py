@@ -14,10 +14,10 @@ _SAVE_EVERY = 500
 
 
 def fine_tune(setup: RunSetup, session: Session) -> TrainState:
-    """The model that the next stage starts from: made or read, then fine-tuned.
+    """The initial model of the next stage: built or read, then fine-tuned.
 
-    Fine-tuning starts at update 0 or where the folder's run stopped; without updates
-    the model stays as it is.
+    Fine-tuning starts at update 0 or where the folder's run stopped; with 0 updates the
+    model is unchanged.
     """
     if setup.supervised is None:
         return setup.built.init(None)
@@ -28,16 +28,16 @@ def fine_tune(setup: RunSetup, session: Session) -> TrainState:
 def run_sft(
     setup: RunSetup, state: TrainState, session: Session, *, log_name: str
 ) -> TrainState:
-    """Supervised updates up to `sft.updates`, from a fresh state or a checkpoint.
+    """Supervised updates up to `sft.updates`, from an initial state or a checkpoint.
 
     Args:
       setup: with examples.
       state: of update 0; donated.
-      session: where to.
-      log_name: of the file of rows.
+      session: where to write.
+      log_name: name of the file of rows.
     """
     settings, run, learner = setup.settings, session.run, setup.supervised
-    assert learner is not None  # the caller's to see
+    assert learner is not None  # checked by the caller
     assert setup.examples is not None
     fingerprint = setup.sft_fingerprint()
     folder = settings.sft_from or run.path
@@ -54,7 +54,7 @@ def run_sft(
         return state
     truncate_after(run.path / f"{log_name}.jsonl", done)
     session.progress.stage("sft", updates, done)
-    evaluated = log_name != "sft"  # the main stage of its run
+    evaluated = log_name != "sft"  # the main stage of that run
 
     def evaluate(params: Any) -> Row:
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
@@ -82,7 +82,7 @@ class FineTuning:
         self.setup = setup
 
     def begin(self, policy: TrainState) -> TrainState:
-        """The policy, which has the optimiser of fine-tuning already."""
+        """The policy, which already has the optimiser of fine-tuning."""
         return policy
 
     def run(self, state: TrainState, session: Session) -> StageResult:

@@ -22,11 +22,10 @@ from jaxrl_reason.train.session import Session, StageResult
 
 
 class ProverVerifierGame:
-    """A prover in two roles by GRPO, a verifier that scores it.
+    """A prover in two roles, trained by GRPO, and a verifier that scores it.
 
-    The rows are those of the prover's RL steps; the last one of a round has
-    the round's results. A round is played to its end and saved; a game that was
-    stopped goes on from there.
+    The rows are those of the prover's RL steps; the last one of a round has the round's
+    results. A round is always finished and saved; a stopped game continues from there.
     """
 
     def __init__(self, setup: RunSetup) -> None:
@@ -61,13 +60,13 @@ class ProverVerifierGame:
         )
 
     def begin(self, policy: TrainState) -> tuple[RLState, TrainState]:
-        """The prover's state, and the verifier that every round starts from."""
+        """The prover's state, and the initial verifier of every round."""
         optimizer, places = self.setup.settings.optimizer, self.setup.batch_sharding
         base = init_value_state(policy, optimizer, places)
         return init_rl_state(self.prover, policy), base
 
     def run(self, state: tuple[RLState, TrainState], session: Session) -> StageResult:
-        """Rounds up to the last, or until sneaky solutions no longer convince."""
+        """Plays rounds to the last, or until sneaky solutions no longer convince."""
         setup, settings, run = self.setup, self.setup.settings, session.run
         prover, base = state
         game = Game(

@@ -12,11 +12,11 @@ class EvalSettings:
     """The held-out evaluation, before, during and after training.
 
     Attributes:
-      split: of countdown and arithmetic: the held-out problems; tune on
+      split: for countdown and arithmetic: the split of the held-out problems; tune on
         validation.
-      problems: how many held-out problems, at most.
+      problems: the largest number of held-out problems.
       every: steps between greedy evaluations.
-      samples: samples per problem, before and after training, beside the greedy
+      samples: samples per problem, before and after training, besides the greedy
         answer.
       temperature: of these samples.
     """
@@ -37,24 +37,23 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Who draws the rollouts: the library's samplers, or a serving engine.
+    """What draws the rollouts: the library's samplers, or a serving engine.
 
     Attributes:
-      slots: sequences decoded at once; each slot is refilled when its sequence
-        ends; 0 decodes a whole rollout at once, which suits small models and
-        short responses.
-      cache_lengths: with slots: response columns, ascending, that the cache has while
-        no sequence is longer; each is compiled once.
-      endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the
-        rollouts of training, such as http://localhost:8000; evaluations are drawn
-        here.
-      served_model: the name under which that server serves the model.
-      weights_folder: folder that the server sees under the same path; the weights
-        go through it.
-      logprobs: which log-probs the server reports: of its logits, or of what it
-        draws from.
-      version_path: path that answers with the version of the weights; empty if
-        there is none.
+      slots: sequences decoded at once; a slot is refilled when its sequence ends; 0
+        decodes a whole rollout at once, which suits small models and short responses.
+      cache_lengths: with slots: response columns of the cache, ascending; it has the
+        first that holds all current sequences; each is compiled once.
+      endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the rollouts
+        of training, such as http://localhost:8000; evaluations use the library's
+        samplers.
+      served_model: that server's name for the model.
+      weights_folder: folder that the server sees under the same path, for passing the
+        weights.
+      logprobs: the log-probs that the server reports: of its logits, or of the
+        distribution that it draws from.
+      version_path: path that returns the version of the weights; empty if there is
+        none.
     """
 
     slots: int = 128
@@ -75,11 +74,10 @@ class StageSettings:
     """A published system's stages at other sizes (docs/recipes.md).
 
     Attributes:
-      limits: max_new_tokens of each stage of a recipe in stages, such as 24 48
-        96; rl.steps are those of one stage. None: the recipe's method in one
-        stage.
-      data_filter: before the run, drop questions by the pass rates of the model
-        it starts from, as the recipe does with a fixed model.
+      limits: max_new_tokens of each stage of a recipe in stages, such as 24 48 96;
+        rl.steps are those of one stage. None: the recipe's method in a single stage.
+      data_filter: before the run, drop questions by the pass rates of the initial
+        model, as the recipe does with a fixed model.
     """
 
     limits: tuple[int, ...] = ()
@@ -92,26 +90,26 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class OfflineSettings:
-    """Rounds of sampling and learning, pairs, and the scorers that learn from them.
+    """Rounds of sampling and training, pairs, and reward models trained on them.
 
-    What is sampled has the sizes of the rl group: prompts_per_step prompts per call,
+    Sampling uses the sizes of the rl group: prompts_per_step prompts per call,
     group_size, max_new_tokens, temperature.
 
     Attributes:
-      rounds: rounds; each samples with the policy of the round before.
-      problems: questions per round; 0 is all. Rounded down to whole calls of
+      rounds: number of rounds; each samples with the policy of the previous one.
+      problems: questions per round; 0 for all. Rounded down to whole calls of
         prompts_per_step.
-      pairs: pairs to learn from instead of the policy's own samples: JSONL or parquet
+      pairs: pairs to train on instead of the policy's own samples: JSONL or parquet
         with the fields task.question, task.chosen and task.rejected.
-      steps: of a reward model: steps of a tree search to learn from instead: JSONL or
+      steps: for a reward model: steps of a tree search to train on instead: JSONL or
         parquet with task.question and `steps` (docs/train.md).
-      hint: of star: text behind the question with the {answer} in it, for questions
-        that were not solved; what is right then is learnt without it.
-      pairs_per_update: pairs (or comparisons) of an optimiser step.
-      epochs: over what a round found.
-      max_pairs: pairs of a right and a wrong response to one question, at most.
-      max_per_prompt: right responses to one question that are learnt, at most
-        (rft, star).
+      hint: for star: text after the question with the {answer} in it, for questions
+        that were not solved; right responses are then trained on without it.
+      pairs_per_update: pairs (or comparisons) per optimiser step.
+      epochs: over the data of a round.
+      max_pairs: the largest number of pairs of a right and a wrong response per
+        question.
+      max_per_prompt: the largest number of right responses per question (rft, star).
     """
 
     rounds: int = 1
@@ -142,7 +140,7 @@ class OfflineSettings:
 
     @property
     def reads_a_file(self) -> bool:
-        """Whether what is learnt comes from a file, not from samples."""
+        """Whether the training data comes from a file, not from samples."""
         return self.pairs is not None or self.steps is not None
 
 
@@ -151,12 +149,12 @@ class GameFlags:
     """The prover-verifier game (method prover_verifier).
 
     Attributes:
-      rounds: rounds, at most; the prover makes rl.steps steps in each.
-      problems: questions whose solutions the verifier learns from; twice as many
+      rounds: the largest number of rounds; the prover makes rl.steps steps in each.
+      problems: questions whose solutions the verifier is trained on; twice their number
         must be a multiple of rl.prompts_per_step.
       helpful: text before the prompt of the helpful role.
       sneaky: text before the prompt of the sneaky role.
-      kind: which rewards the prover gets (docs/prover_verifier.md).
+      kind: the prover's rewards (docs/prover_verifier.md).
     """
 
     rounds: int = 4
@@ -180,10 +178,10 @@ class ExportSettings:
     """The trained model as a Hugging Face folder.
 
     Attributes:
-      folder: write the trained model there: a Hugging Face folder with tokenizer
-        and card.
-      base_model: what the card calls the model that was trained; best a hub id.
-        --model if left out.
+      folder: where to write the trained model: a Hugging Face folder with tokenizer and
+        card.
+      base_model: the card's name for the initial model, preferably a hub id; --model if
+        left out.
       license: license of that model, for the card.
     """
 

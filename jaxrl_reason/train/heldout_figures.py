@@ -1,4 +1,4 @@
-"""Held-out figures of a run: greedy, and the mean of several samples."""
+"""Held-out accuracies of a run: greedy, and the mean of several samples."""
 
 import dataclasses
 import json
@@ -19,11 +19,11 @@ Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
 
 @dataclass(frozen=True)
 class Measured:
-    """Held-out figures with their 95% intervals, and the greedy responses.
+    """Held-out accuracies with their 95% intervals, and the greedy responses.
 
     Attributes:
       figures: by name, each with its interval.
-      responses: the greedy ones.
+      responses: the greedy responses.
     """
 
     figures: Figures
@@ -35,8 +35,8 @@ class Heldout:
     """The evaluations of a run, over the same problems.
 
     Attributes:
-      task: prompts and grades.
-      problems: that training never sees.
+      task: makes prompts and grades responses.
+      problems: problems that are not trained on.
       greedy: one greedy response per problem.
       sampled: several samples per problem.
     """
@@ -58,7 +58,7 @@ class Heldout:
         return Measured(figures, responses)
 
     def before(self, params: Any, run: RunFolder) -> Figures:
-        """The figures of the model that training starts from, measured once per run."""
+        """The accuracies of the initial model, measured once per run."""
         path = run.path / "before.json"
         if path.is_file():
             known = json.loads(path.read_text("utf-8"))
@@ -72,11 +72,11 @@ class Heldout:
     def write_samples(
         self, responses: Rollouts, run: RunFolder, step: int, *, shown: int = 0
     ) -> None:
-        """Writes greedy answers, and prints some of them."""
+        """Writes greedy answers and prints some of them."""
         by_id = {p.problem_id: p for p in self.problems}
         rows = samples_for_people(self.task, responses, by_id, len(self.problems))
         for row in rows:
-            del row["reward"]  # held-out answers are graded, not rewarded
+            del row["reward"]  # held-out answers are graded but get no rewards
         some = rows[:: max(1, len(rows) // 24)]
         page = write_samples(run.path, step, some, "held-out")
         if not shown:
@@ -88,12 +88,12 @@ class Heldout:
 
 
 def values(figures: Figures) -> dict[str, float]:
-    """The figures without their intervals."""
+    """The accuracies without their intervals."""
     return {name: found.value for name, found in figures.items()}
 
 
 def percent(accuracies: Mapping[str, float]) -> str:
-    """Accuracies as people read them.
+    """Accuracies as text.
 
     >>> percent({"greedy": 0.125, "avg_at_8": 0.25})
     '12.5% of held-out problems greedy, 25.0% avg@8'
@@ -107,7 +107,7 @@ def percent(accuracies: Mapping[str, float]) -> str:
 
 
 def intervals(before: Figures, after: Figures) -> str:
-    """A table of the figures with their intervals, for the report."""
+    """A table of the accuracies with their intervals, for the report."""
     lines = [
         "",
         "| held-out accuracy, 95% interval | before | after |",

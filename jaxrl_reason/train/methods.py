@@ -1,4 +1,4 @@
-"""A method by its name: which recipe it is, and what kind of training that takes."""
+"""A method by its name: its recipe, and its kind of training."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -24,12 +24,12 @@ from jaxrl_reason.rl.rollouts import with_format_reward
 
 Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
 
-# Built with the run's own settings; the other recipes are built as published.
+# Built with the run's settings; other recipes are built as published.
 _OWN = ("dapo", "grpo", "dr_grpo", "ppo")
 # Distilled from a teacher, where every value of `RECIPES` learns from rewards alone and
 # is built from nothing but a length limit.
 DISTILLED: Mapping[str, Callable[[], Method]] = {"opd": opd, "gkd": gkd}
-# Those whose teacher is a model that the run names.
+# Those whose teacher is a model of the run's settings.
 TAUGHT = tuple(
     name
     for name, build in DISTILLED.items()
@@ -44,13 +44,13 @@ REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
 
 
 def method_names() -> list[str]:
-    """What may be asked for by name, in the order of the kinds."""
+    """All method names, in the order of the kinds."""
     rl = [*_OWN, *(name for name in RECIPES if name not in _OWN), *DISTILLED]
     return [*rl, *OFFLINE, *REWARD_MODELS, PROVER_VERIFIER.name]
 
 
 def kind_of(name: str) -> Kind:
-    """What kind of training a method takes.
+    """The kind of training that a method needs.
 
     >>> kind_of("gspo"), kind_of("irpo"), kind_of("prover_verifier")
     ('rl', 'rounds', 'game')
@@ -80,7 +80,7 @@ def build_method(
     Args:
       name: of `RECIPES` or `DISTILLED`.
       max_new_tokens: the length limit of a response.
-      dapo_settings: the parts of DAPO, for that method alone.
+      dapo_settings: the parts of DAPO, for that method only.
     """
     own: dict[str, Callable[[], Method]] = {
         "dapo": lambda: dapo(dapo_settings, max_new_tokens=max_new_tokens),
@@ -94,7 +94,7 @@ def build_method(
 
 
 def add_format_reward(method: Method, weight: float) -> Method:
-    """Adds `weight` to the reward of a response that keeps the task's format."""
+    """Adds `weight` to the reward of a response in the task's format."""
     if not weight:
         return method
     rewards = with_format_reward(method.rewards, weight)

@@ -1,4 +1,4 @@
-"""The scores of a reward model that another run trained, as the rewards of RL."""
+"""The scores of another run's reward model as the rewards of RL."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import pair_sizes
 from jaxrl_reason.train.run_setup import RunSetup
 
-# How a policy is trained, which a reward model of the same transformer does not share.
+# Settings of a policy's training, which a reward model of the same transformer need not
+# share.
 _OF_THE_POLICY = ("lora_rank", "lora_alpha")
 
 
@@ -25,16 +26,16 @@ class ModelReward:
     """Rewards of rollouts by a trained reward model, for `Method.rewards`.
 
     Args:
-      setup: of the RL run; `reward_model` of its settings is the other run's folder.
+      setup: of the RL run; `reward_model` in its settings is the other run's folder.
 
     Raises:
-      ValueError: the folder holds no reward model, or one of another model or task.
+      ValueError: the folder has no reward model, or one of another model or task.
     """
 
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
         folder = setup.settings.reward_model
-        assert folder is not None  # the caller's to see
+        assert folder is not None  # checked by the caller
         self.checkpoints = CheckpointFolder(folder / "checkpoints" / "reward_model")
         if not self.checkpoints.steps():
             raise ValueError(
@@ -54,10 +55,10 @@ class ModelReward:
         self.params: Any = None
 
     def load(self, policy: TrainState) -> None:
-        """Reads the newest scorer.
+        """Reads the newest reward model.
 
         Args:
-          policy: gives the transformer's shapes and shardings.
+          policy: for the transformer's shapes and shardings.
         """
         places = self.setup.batch_sharding
         like = init_value_state(policy, self.setup.settings.optimizer, places)
@@ -70,13 +71,13 @@ class ModelReward:
 
 
 def check_same_model(setup: RunSetup, fingerprint: dict[str, Any]) -> None:
-    """Refuses a reward model whose transformer or tokens are others."""
+    """Raises for a reward model with another transformer or other tokens."""
     ours, theirs = (
         {**found, "model": without_policy(found["model"])}
         for found in (to_plain(setup.fingerprint()), fingerprint)
     )
     names = ["model", "model_digest"]
-    if setup.settings.model.is_new:  # its tokens are those of the questions
+    if setup.settings.model.is_new:  # its tokenizer is made from the questions
         names.append("task")
     for name in names:
         if ours.get(name) != theirs.get(name):
@@ -87,5 +88,5 @@ def check_same_model(setup: RunSetup, fingerprint: dict[str, Any]) -> None:
 
 
 def without_policy(model: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a model but for those of how its policy is trained."""
+    """Settings of a model without those of its policy's training."""
     return {name: x for name, x in model.items() if name not in _OF_THE_POLICY}

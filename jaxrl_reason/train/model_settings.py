@@ -1,4 +1,4 @@
-"""Which model a run trains: one that is read, or a new one of a given shape."""
+"""The model of a run: one that is read, or a new one of a given shape."""
 
 import re
 from dataclasses import dataclass
@@ -13,24 +13,22 @@ _SHAPE = re.compile(r"(?P<layers>\d+)x(?P<hidden_size>\d+)", re.ASCII)
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The model and how it computes.
+    """The model and its numerics.
 
     Attributes:
-      source: a Hugging Face folder, a .gguf file, a hub id; or the shape of a new
+      source: a Hugging Face folder, a .gguf file or a hub id; or the shape of a new
         model: layers x hidden size, such as 3x128.
-      head_dim: of a new model: size of a head; divides the hidden size.
-      num_kv_heads: of a new model: key and value heads; 0 is as many as query
-        heads.
-      mlp_dim: of a new model: inner size of the feed-forward layer; 0 is 3 x
-        hidden size.
-      qk_norm: of a new model: an RMS norm over each query and key head.
-      dtype: of activations and products; a CPU is slower in bfloat16.
-      remat: what the backward pass computes again: nothing, all but the matrix
-        products, or everything; each takes less memory and more time than the one
-        before.
+      head_dim: for a new model: size of a head; divides the hidden size.
+      num_kv_heads: for a new model: key and value heads; 0 for as many as query heads.
+      mlp_dim: for a new model: hidden size of the feed-forward layer; 0 for 3 x hidden
+        size.
+      qk_norm: for a new model: an RMS norm of each query and key head.
+      dtype: type of activations and products; a CPU is slower in bfloat16.
+      remat: what the backward pass recomputes: nothing, all but the matrix products, or
+        everything; each takes less memory and more time than the previous one.
       lora_rank: train low-rank factors of this rank on the frozen model, which
         takes less memory; 0 trains all parameters.
-      lora_alpha: the factors' product counts this much over the rank.
+      lora_alpha: the factors' product is scaled by this over the rank.
 
     Example:
       >>> ModelSettings("2x64").config(vocab_size=50, context_length=100).num_heads
@@ -54,24 +52,24 @@ class ModelSettings:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.is_new:
-            # What the shape cannot be is refused before anything is built.
+            # Invalid shapes raise here, before anything is built.
             self.config(vocab_size=2, context_length=1)
 
     @property
     def is_new(self) -> bool:
-        """Whether the model is a new one, given by its shape."""
+        """Whether the model is new, given by its shape."""
         return _SHAPE.fullmatch(self.source) is not None
 
     @property
     def lora(self) -> LoraSettings | None:
-        """The low-rank factors, if there are to be any."""
+        """The settings of the low-rank factors, if any."""
         return LoraSettings(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
     def config(self, vocab_size: int, context_length: int) -> TransformerConfig:
         """The settings of a new transformer.
 
         Raises:
-          ValueError: `source` is no shape, or the shape is none of a transformer.
+          ValueError: `source` is not a shape, or not a valid one.
         """
         shape = _SHAPE.fullmatch(self.source)
         if shape is None:

@@ -1,4 +1,4 @@
-"""The model of a run: read from its files, or a new one."""
+"""The model of a run: read from files, or new."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ HOW_TO_GET_SMOLLM2 = (
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model that is read lies.
+    """The files of a model that is read.
 
     Attributes:
       path: its folder or file.
       tokenizer: of the model.
-      digest: tells its files from those of others.
+      digest: identifies its files.
     """
 
     path: Path
@@ -50,9 +50,9 @@ class TeacherFiles:
 
     Attributes:
       path: its folder or file.
-      digest: tells its files from those of others.
-      batch_sharding: whose mesh holds it.
-      settings: of the policy; the teacher computes in the same type.
+      digest: identifies its files.
+      batch_sharding: its mesh holds the teacher.
+      settings: of the policy; the teacher computes in the same dtype.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class TeacherFiles:
         """Reads it onto the mesh.
 
         Raises:
-          WeightsError: its files are damaged, or of a model that is not built.
+          WeightsError: its files are damaged, or of an unsupported model.
         """
         mesh, rules = self.batch_sharding.mesh, self.batch_sharding.rules
         read = load_pretrained(
@@ -89,17 +89,17 @@ def find_teacher(
     text: str,
     batch_sharding: BatchSharding,
 ) -> TeacherFiles:
-    """The files of a teacher that can read what the policy writes.
+    """The files of a teacher with the policy's tokenizer.
 
     Args:
-      source: where the teacher is.
+      source: of the teacher.
       settings: of the policy.
       files: of the policy.
-      text: what both must read as the same tokens, a prompt for example.
-      batch_sharding: whose mesh the teacher lies on.
+      text: text that both must tokenize the same way, for example a prompt.
+      batch_sharding: its mesh holds the teacher.
 
     Raises:
-      ValueError: there is no such model, or it reads other tokens than the policy.
+      ValueError: there is no such model, or its tokenizer is not the policy's.
     """
     path = find_model(source)
     if files is None:
@@ -117,12 +117,12 @@ def find_teacher(
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A transformer on a mesh, with the way to its first parameters.
+    """A transformer on a mesh, and a function that gives its initial parameters.
 
     Attributes:
       model: the transformer.
-      init: optimiser, or None for none -> the state before the first update. To be
-        called once: parameters that were read are not kept here.
+      init: optimiser or None -> the state before the first update. Call it once:
+        parameters that were read are not kept here.
       family: model_type of a model that was read.
     """
 
@@ -132,10 +132,10 @@ class BuiltModel:
 
 
 def find_files(settings: ModelSettings) -> ModelFiles | None:
-    """The files of a model that is to be read; None for a new one.
+    """The files of a model to read; None for a new one.
 
     Raises:
-      ValueError: there is no such model, or no tokenizer that can be used.
+      ValueError: there is no such model, or no usable tokenizer.
     """
     if settings.is_new:
         return None
@@ -156,13 +156,13 @@ def build_model(
     context_length: int,
     seed: int,
 ) -> BuiltModel:
-    """Reads a model onto the mesh, or describes a new one.
+    """Reads a model onto the mesh, or sets up a new one.
 
     Args:
       settings: of the model.
       files: of `find_files`.
-      batch_sharding: whose mesh and rules hold the parameters.
-      vocab_size: of a new model's tokenizer.
+      batch_sharding: mesh and rules of the parameters.
+      vocab_size: of the tokenizer of a new model.
       context_length: of a new model.
       seed: of a new model's parameters.
     """

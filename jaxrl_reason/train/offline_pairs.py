@@ -13,7 +13,7 @@ from jaxrl_reason.train.run_setup import RunSetup
 
 
 def load_pairs(setup: RunSetup, source: str) -> list[Pair]:
-    """The pairs of a file, as the task asks their questions.
+    """The pairs of a file, with the task's prompts.
 
     Args:
       setup: of the run.
@@ -46,7 +46,7 @@ def load_pairs(setup: RunSetup, source: str) -> list[Pair]:
 
 
 def check_pair(pair: Pair, rl: RLSettings) -> None:
-    """Refuses a pair that the sizes of the run cannot hold, or with equal sides."""
+    """Raises for a pair that does not fit the run's sizes, or with equal sides."""
     longest = max(len(pair.chosen), len(pair.rejected))
     for name, length, limit in (
         ("rl.prompt_width", len(pair.prompt), rl.prompt_width),
@@ -61,12 +61,12 @@ def check_pair(pair: Pair, rl: RLSettings) -> None:
 def pair_sizes(
     setup: RunSetup, *, epochs: int, candidates: int = 2
 ) -> PreferenceSettings:
-    """Sizes for training on pairs, those of the rl group where it has them.
+    """Sizes for training on pairs, from the rl group where it has them.
 
     Args:
       setup: of the run.
       epochs: over the pairs.
-      candidates: responses of a comparison.
+      candidates: responses per comparison.
     """
     settings, rl = setup.settings, setup.settings.rl
     longest = candidates * (rl.prompt_width + rl.max_new_tokens)

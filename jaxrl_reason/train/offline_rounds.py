@@ -1,4 +1,4 @@
-"""Offline rounds: sample, choose what to learn from, train; or pairs from a file."""
+"""Offline rounds: sample, select training data, train; or pairs from a file."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from jaxrl_reason.train.tasks import hinted_prompt
 
 
 class Rounds:
-    """RFT, STaR, iterative DPO and its kin, or training on pairs from a file."""
+    """RFT, STaR, iterative DPO and its variants, or training on pairs from a file."""
 
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
@@ -44,7 +44,7 @@ class Rounds:
         self.pairs = None if offline.pairs is None else load_pairs(setup, offline.pairs)
 
     def begin(self, policy: TrainState) -> TrainState:
-        """A copy of the policy under the optimiser of a round."""
+        """A copy of the policy with the optimiser of a round."""
         optimizer = self.setup.settings.optimizer.build()
         return init_state(policy.params, optimizer, copy=True)
 
@@ -67,7 +67,7 @@ class Rounds:
         session.progress.stage(settings.method, rounds, done)
         with session.log() as log:
             hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
-            # A round takes as long as many steps: each is measured and saved.
+            # A round takes as long as many steps, so each is evaluated and saved.
             hooks = dataclasses.replace(hooks, evaluate_every=1, save_every=1)
             if self.pairs is not None:
                 hooks = dataclasses.replace(hooks, show_samples=None)
@@ -76,7 +76,7 @@ class Rounds:
         return StageResult(state.params, done, first)
 
     def one_round(self, base: TrainState) -> OneRound:
-        """(policy, index) -> the trained policy, its row and what was sampled."""
+        """(policy, index) -> the trained policy, its row and its rollouts."""
         settings = self.setup.settings
         optimizer, offline, learner = settings.optimizer, settings.offline, self.learner
         if not isinstance(learner, SFTLearner):
@@ -85,7 +85,7 @@ class Rounds:
 
                 def from_file(policy: TrainState, index: int) -> Any:
                     state = init_state(policy.params, optimizer.build(), copy=True)
-                    # The reference is the model that the run started from.
+                    # The reference is the initial model of the run.
                     return *train_on_pairs(learner, state, pairs, base.params), None
 
                 return from_file
@@ -119,7 +119,7 @@ class Rounds:
         )
 
     def build_learner(self) -> SFTLearner | PairLearner[PreferenceMethod]:
-        """What learns from a round's responses, or from pairs of them."""
+        """The learner for a round's responses, or for pairs of them."""
         setup, settings = self.setup, self.setup.settings
         if self.recipe.method is not None:
             return build_preference_learner(
@@ -129,8 +129,8 @@ class Rounds:
                 settings.optimizer,
                 setup.batch_sharding,
             )
-        # The number of updates is that of the epochs over what was found. What is
-        # learnt is what was sampled, however short the responses of fine-tuning are.
+        # The number of updates follows from the epochs and the data. The data are
+        # sampled responses, which may be longer than those of fine-tuning.
         rl, sft = settings.rl, settings.sft
         longest = max(sft.max_response, rl.max_new_tokens)
         sizes = dataclasses.replace(
@@ -144,7 +144,7 @@ class Rounds:
         )
 
     def problems(self, index: int) -> Sequence[Any]:
-        """The questions of a round, whole calls of the sampler."""
+        """The number of questions of a round, in whole calls of the sampler."""
         return round_problems(self.setup, index)
 
 
@@ -167,10 +167,10 @@ def round_sampler(setup: RunSetup) -> RoundSampler:
 
 
 def round_problems(setup: RunSetup, index: int) -> list[Any]:
-    """Questions of round `index`, a new draw for each; whole calls of the sampler.
+    """Questions of round `index`, drawn anew, in whole calls of the sampler.
 
     Raises:
-      ValueError: there are fewer than a call takes.
+      ValueError: there are fewer than one call needs.
     """
     settings, train = setup.settings, setup.problems.train
     call = settings.rl.prompts_per_step

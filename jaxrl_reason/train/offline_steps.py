@@ -17,19 +17,19 @@ from jaxrl_reason.train.run_setup import RunSetup
 def load_steps(
     setup: RunSetup, source: str, candidates: tuple[int, int]
 ) -> list[Comparison]:
-    """The comparisons of a file of searched questions.
+    """The comparisons of a file of questions with tree searches.
 
     A row has the question and `steps`, the nodes of its search: `path`, the texts of
     the steps from the first to the node's own; `q`, the mean outcome through it;
-    `leads_right` and `leads_wrong`; `final` where it gives the answer.
+    `leads_right` and `leads_wrong`; `final` if it gives the answer.
 
     Args:
       setup: of the run.
       source: JSONL or parquet.
-      candidates: at most so many good and bad steps of a comparison.
+      candidates: the largest numbers of good and bad steps per comparison.
 
     Raises:
-      ValueError: a row is not of that form, or no step has both sides.
+      ValueError: a row does not have that form, or no step has both sides.
     """
     task, field = setup.task, setup.settings.task.question
     found: list[Comparison] = []
@@ -63,8 +63,8 @@ def load_steps(
 def search_step(task: Task[Any], node: Any) -> SearchStep:
     """A node of a search as tokens.
 
-    Every text of a path is encoded by itself, so that the steps of two nodes with one
-    prefix have its tokens alike.
+    Every text of a path is encoded separately, so that two nodes with the same prefix
+    have the same prefix tokens.
     """
     path = node.get("path") if isinstance(node, Mapping) else None
     if not isinstance(path, list) or not path or not all(map(is_text, path)):
@@ -88,5 +88,5 @@ def search_step(task: Task[Any], node: Any) -> SearchStep:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text that holds something."""
+    """Whether it is non-empty text."""
     return isinstance(value, str) and bool(value)

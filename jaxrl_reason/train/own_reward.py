@@ -1,4 +1,4 @@
-"""A reward of one's own as the rewards of a method."""
+"""A user's reward function as the rewards of a method."""
 
 import dataclasses
 import math
@@ -14,20 +14,20 @@ from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
-# Rewards of a group that differ by less carry no signal.
+# Smaller differences of rewards in a group are not a signal.
 _EQUAL = 1e-6
 
 
 class FunctionRewards:
     """Rewards of rollouts by a task's function, and the means of their parts.
 
-    [P, G] of a function that returns numbers, [P, G, R] of one that returns parts; nan
-    where the function raised, gave no finite number, or other parts than for the first
-    response: the loop takes that for a grader that failed.
+    [P, G] for a function that returns numbers, [P, G, R] for one that returns parts;
+    nan where the function raised, returned a number that is not finite, or other parts
+    than for the first response: the loop treats that as a failed grader.
 
     Args:
-      task: whose function it is.
-      problems: that are trained on.
+      task: has the function.
+      problems: the training problems.
     """
 
     def __init__(self, task: RewardTask, problems: Sequence[Any]) -> None:
@@ -58,7 +58,7 @@ class FunctionRewards:
     def _score(self, problem: Any, ids: list[int]) -> Score | None:
         try:
             found = self.task.score(problem, self.task.tokenizer.decode(ids))
-        except Exception:  # a user's function may raise anything; grading has told
+        except Exception:  # a user's function may raise anything; grading has logged it
             return None
         return found if math.isfinite(found.total) else None
 
@@ -79,10 +79,10 @@ def with_own_reward(
     max_new_tokens: int,
     overlong_cache: int = 0,
 ) -> Method:
-    """The method with other rewards in place of its own: a function's or a model's.
+    """The method with the rewards of a function or a model in place of its own.
 
-    Where the method looks for groups with signal, those count whose rewards differ:
-    such a reward may tell responses apart that are all right or all wrong.
+    If the method filters groups by signal, groups whose rewards differ have signal:
+    such a reward may differ between responses that are all right or all wrong.
 
     Args:
       method: any.
@@ -101,7 +101,7 @@ def with_own_reward(
 
 
 def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:
-    """Adds DAPO's soft overlong penalty, as one part more where there are parts."""
+    """Adds DAPO's soft overlong penalty, as one more part if there are parts."""
     check_overlong_cache(cache, limit)
 
     def shaped(rollouts: Rollouts) -> np.ndarray:
@@ -118,5 +118,5 @@ def with_overlong_penalty(rewards: Rewards, limit: int, cache: int) -> Rewards:
 
 
 def rewards_differ(rollouts: Rollouts) -> np.ndarray:
-    """[P] bool: the groups whose rewards are not all the same."""
+    """[P] bool: the groups whose rewards differ."""
     return np.asarray(np.ptp(rollouts.rewards, axis=1) > _EQUAL)

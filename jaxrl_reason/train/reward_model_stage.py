@@ -1,4 +1,4 @@
-"""Training of a reward model on pairs, drawn by the policy or from a file."""
+"""Training of a reward model on pairs from the policy or from a file."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ from jaxrl_reason.train.session import Session, StageResult
 
 
 class RewardModel:
-    """A scalar head on the policy's transformer learns to rank responses.
+    """Trains a scalar head on the policy's transformer to rank responses.
 
-    A row is an epoch. Right and wrong responses to the held-out questions say how often
-    the model puts a right one first.
+    A row is an epoch. Responses to the held-out questions tell how often the model
+    ranks a right one above a wrong one.
     """
 
     def __init__(self, setup: RunSetup) -> None:
@@ -53,7 +53,7 @@ class RewardModel:
         self.sampler = round_sampler(setup)
 
     def comparisons_of_a_file(self, method: RankingMethod) -> list[Comparison] | None:
-        """Pairs or steps of a file; None where responses are sampled."""
+        """Pairs or steps of a file; None if responses are sampled."""
         offline = self.setup.settings.offline
         if offline.pairs is not None:
             return as_comparisons(load_pairs(self.setup, offline.pairs))
@@ -62,7 +62,7 @@ class RewardModel:
         return None
 
     def begin(self, policy: TrainState) -> tuple[Any, TrainState]:
-        """The policy's parameters, which draw the responses, and the reward model."""
+        """The policy's parameters, which sample the responses, and the reward model."""
         optimizer, places = self.setup.settings.optimizer, self.setup.batch_sharding
         return policy.params, init_value_state(policy, optimizer, places)
 
@@ -102,7 +102,7 @@ class RewardModel:
         return StageResult(None, done, first)
 
     def comparisons(self, params: Any) -> tuple[list[Comparison], Row]:
-        """What to learn from, and what the sampled responses say of the policy."""
+        """The training data, and metrics of the policy from the sampled responses."""
         if self.given is not None:
             return self.given, {}
         setup = self.setup
@@ -124,7 +124,7 @@ class RewardModel:
         return as_comparisons(as_pairs(rollouts, places)), round_metrics(rollouts)
 
     def heldout_responses(self, params: Any) -> Rollouts | None:
-        """Responses to held-out questions; None for fewer than one call's."""
+        """Responses to held-out questions; None if they are too few for one call."""
         call = self.setup.settings.rl.prompts_per_step
         problems = list(self.setup.problems.heldout)
         count = len(problems) // call * call
@@ -136,12 +136,12 @@ class RewardModel:
 def with_room_for(
     comparisons: Sequence[Comparison], sizes: PreferenceSettings, candidates: int
 ) -> PreferenceSettings:
-    """The sizes, larger where a comparison needs it: a prefix counts as the prompt.
+    """The sizes, enlarged for comparisons that need it: a prefix counts as the prompt.
 
     Args:
       comparisons: of a file.
       sizes: of the run.
-      candidates: responses of a comparison.
+      candidates: responses per comparison.
     """
     prompt = max((len(c.prompt) for c in comparisons), default=0)
     responses = (len(r) for c in comparisons for r in (*c.chosen, *c.rejected))
@@ -161,7 +161,7 @@ def ranking_accuracy(scores: np.ndarray, rollouts: Rollouts) -> Row:
       rollouts: graded.
 
     Returns:
-      `heldout/ranking_accuracy`, ties half; nothing where there is no such pair.
+      `heldout/ranking_accuracy`, ties half; empty if there is no such pair.
     """
     right = rollouts.correct & ~rollouts.failed
     wrong = ~rollouts.correct & ~rollouts.failed

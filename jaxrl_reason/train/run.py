@@ -1,4 +1,4 @@
-"""A run from its settings to its report: the one way that every run goes."""
+"""A run from its settings to its report, the same for every run."""
 
 import json
 import time
@@ -41,10 +41,10 @@ _STAGES: Mapping[Kind, Callable[[RunSetup], Stage]] = {
 
 
 def build_stage(setup: RunSetup) -> Stage:
-    """What trains the model after fine-tuning, nothing of it compiled yet.
+    """The stage that trains the model after fine-tuning; nothing is compiled yet.
 
     Raises:
-      ValueError: what was asked for does not fit together.
+      ValueError: the settings do not fit together.
     """
     if setup.settings.stages.limits:
         return StagedReinforcement(setup)
@@ -52,29 +52,29 @@ def build_stage(setup: RunSetup) -> Stage:
 
 
 def resumes(settings: TrainSettings) -> bool:
-    """Whether the run goes on with what its folder holds."""
+    """Whether the run resumes that of its folder."""
     if settings.resume == "auto":
         return (settings.folder / "config.json").is_file()
     return settings.resume == "must"
 
 
 def run_training(settings: TrainSettings) -> RunResult | None:
-    """The whole run; None if it was interrupted and has left a checkpoint.
+    """The whole run; None if it was interrupted and saved a checkpoint.
 
     Raises:
       ValueError: the settings, the files or the folder do not fit.
-      NoSignalError: dynamic sampling found nothing to learn from.
+      NoSignalError: dynamic sampling found no groups with signal.
       GraderError: the grader failed on every response.
     """
     started = time.perf_counter()
     if settings.export.folder is not None:
-        check_new_folder(settings.export.folder)  # not only at the end
+        check_new_folder(settings.export.folder)  # also before the end
     with ExitStack() as stack:
         verify = None
         if settings.task.algebra:
             verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
         setup = build_run_setup(settings, verify)
-        # Built before anything is trained, so that what does not fit shows now.
+        # Built before anything is trained, so that errors appear now.
         stage = build_stage(setup)
         return record_training(setup, stage, settings, started)
 
@@ -82,13 +82,13 @@ def run_training(settings: TrainSettings) -> RunResult | None:
 def record_training(
     setup: RunSetup, stage: Stage, settings: TrainSettings, started: float
 ) -> RunResult | None:
-    """The run in its folder.
+    """Runs the training in its folder.
 
     Args:
       setup: of the run.
-      stage: what trains.
-      settings: as they were given, sizes that follow from the data left open.
-      started: when the process began with it.
+      stage: the main stage.
+      settings: as given, without sizes taken from the data.
+      started: when the process started the run.
     """
     resume = resumes(settings)
     with (
@@ -117,7 +117,7 @@ def record_training(
 def train(
     setup: RunSetup, stage: Stage, session: Session, clock: StageClock
 ) -> tuple[RunResult, Measured | None] | None:
-    """Fine-tuning, the held-out figures, the stage, the figures again."""
+    """Fine-tuning, the held-out evaluation, the stage, the evaluation again."""
     method, heldout = setup.settings.method, setup.heldout
     note, interrupt = session.progress.note, session.interrupt
     measures = kind_of(method) != "reward_model"
@@ -134,7 +134,7 @@ def train(
             before = heldout.before(policy.params, session.run)
         note(f"before {method}: {percent(values(before))}")
     state = stage.begin(policy)
-    del policy  # of a large model, half of what is in memory
+    del policy  # for a large model, half of the memory
     if interrupt.requested:
         return None
     with clock(method):
@@ -155,7 +155,7 @@ def write_results(
     measured: Measured | None,
     clock: StageClock,
 ) -> None:
-    """Samples, report and curves, the exported model; and where they are."""
+    """Writes samples, report, curves and exported model, and prints where they are."""
     if measured is not None:
         setup.heldout.write_samples(measured.responses, run, result.stage.step, shown=3)
     page = write_run_report(setup, run, result, clock.seconds)
@@ -165,7 +165,7 @@ def write_results(
 
 
 def finished_report(settings: TrainSettings) -> dict[str, Any] | None:
-    """The report of a run that has made all its steps, or None."""
+    """The report of a finished run, or None."""
     path = settings.folder / "report.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What all stages of a run share, built of its settings before anything is trained."""
+"""What all stages of a run share, built from its settings before training."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -39,26 +39,26 @@ from jaxrl_reason.train.tasks import (
 )
 from jaxrl_reason.train.train_settings import TrainSettings
 
-# Sequences of an evaluation that the plain sampler decodes at once.
+# Sequences that the plain sampler decodes at once in an evaluation.
 _EVALUATION_ROWS = 512
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """The pieces of a run.
+    """What all stages of a run share.
 
     Attributes:
       settings: with every size set.
       files: of a model that was read.
-      problems: questions.
-      task: asks and grades them.
-      batch_sharding: the mesh and what lies where.
+      problems: the questions.
+      task: makes prompts and grades responses.
+      batch_sharding: the mesh and its sharding rules.
       built: the model.
       heldout: the evaluations.
-      batch: of the samplers with slots; None for the plain one.
-      examples: for fine-tuning; None where there is none.
-      supervised: the compiled pieces of fine-tuning.
-      own_reward: of a task whose responses a function of one's own judges.
+      batch: settings of the samplers with slots; None for the plain one.
+      examples: for fine-tuning; None without it.
+      supervised: the compiled functions of fine-tuning.
+      own_reward: the user's reward function, if there is one.
       teacher: of on-policy distillation.
     """
 
@@ -94,13 +94,14 @@ class RunSetup:
 
 
 def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> RunSetup:
-    """Problems, task, model and mesh; refuses what does not fit together.
+    """Builds problems, task, model and mesh; raises for what does not fit together.
 
-    The cheap comes first: weights are read when all that can be known without them is.
+    Cheap checks come first: weights are read after all that can be checked without
+    them.
 
     Args:
       settings: of the run.
-      verify: decides by algebra on answers of unequal form.
+      verify: compares answers of different form by algebra.
 
     Raises:
       ValueError: something does not fit; the message says what.
@@ -145,8 +146,8 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
         )
     context = settings.rl.prompt_width + limit
     if settings.offline.steps is not None:
-        # Sizes for the longest prefix and the longest solution, though no sequence
-        # has both.
+        # Sizes for the longest prefix plus the longest solution, though no sequence has
+        # both.
         context *= 2
     built = build_model(
         settings.model,
@@ -193,7 +194,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
 
 
 def check_questions(settings: TrainSettings, count: int) -> None:
-    """Refuses fewer questions to train on than the method draws at once."""
+    """Raises for fewer training questions than the method draws at once."""
     kind, prompts = kind_of(settings.method), settings.rl.prompts_per_step
     drawn = 0
     if kind == "rl":
@@ -209,7 +210,7 @@ def check_questions(settings: TrainSettings, count: int) -> None:
 
 
 def role_width(settings: TrainSettings, task: Task[Any]) -> int:
-    """Tokens of the longer role before a prompt, in the game; else 0."""
+    """Tokens of the longer role prefix in the game; otherwise 0."""
     if kind_of(settings.method) != "game":
         return 0
     roles = (settings.game.helpful, settings.game.sneaky)
@@ -219,7 +220,7 @@ def role_width(settings: TrainSettings, task: Task[Any]) -> int:
 def batch_settings(
     settings: TrainSettings, prompts: list[list[int]]
 ) -> BatchSettings | None:
-    """How the sampler with slots spends memory and time; None without slots."""
+    """Settings of the sampler with slots; None without slots."""
     slots, width = settings.sampler.slots, settings.rl.prompt_width
     if not slots:
         return None
@@ -227,7 +228,7 @@ def batch_settings(
     fewer = {slots * 3 // 4, slots // 2, slots // 4} - {0, slots}
     return BatchSettings(
         slots=slots,
-        # Long prompts differ much in length; short ones are not worth a compile.
+        # Long prompts vary in length; for short ones another compilation does not pay.
         prompt_widths=(half, width) if half > 64 else (width,),
         common_prefix=common_prefix(prompts),
         shrink_to=tuple(sorted(fewer, reverse=True)),

@@ -1,4 +1,4 @@
-"""Where a process of a run writes, and what a stage of a run is."""
+"""The outputs of a run's process, and the interface of a stage."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,13 +14,13 @@ from jaxrl_reason.runs.trackers import Trackers
 
 @dataclass(frozen=True)
 class Session:
-    """Where this process writes, what it shows, and whether it was asked to stop.
+    """The outputs of this process, and whether it was asked to stop.
 
     Attributes:
-      run: the folder.
-      trackers: where else its rows go.
-      progress: what is shown.
-      interrupt: whether somebody asked to stop.
+      run: the folder of the run.
+      trackers: other destinations of its rows.
+      progress: the console output.
+      interrupt: whether a stop was requested.
     """
 
     run: RunFolder
@@ -29,23 +29,22 @@ class Session:
     interrupt: GracefulInterrupt
 
     def log(self, name: str = "metrics") -> MetricsLog:
-        """The rows of a stage: a file, TensorBoard and the trackers."""
+        """The log of a stage: a file, TensorBoard and the trackers."""
         return MetricsLog(self.run.path, name=name, trackers=self.trackers)
 
     def profile(self, step: int) -> StepProfile | None:
-        """Traces that step into the run's folder; 0 is none."""
+        """Traces that step to the run's folder; 0 for none."""
         return StepProfile(step, self.run.path / "profile") if step else None
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage came to.
+    """The result of a stage.
 
     Attributes:
-      params: of the policy, as the model is applied with; None where no policy is
-        trained.
+      params: of the policy, as used by the model; None if no policy is trained.
       step: the last step (or update, or round).
-      first_step: that this process began with: 0, or of the checkpoint.
+      first_step: the first step of this process: 0, or that of the checkpoint.
     """
 
     params: Any
@@ -54,10 +53,10 @@ class StageResult:
 
 
 class Stage(Protocol):
-    """What trains the model after fine-tuning: RL, rounds, a scorer, the game."""
+    """A stage after fine-tuning: RL, rounds, a reward model, or the game."""
 
     def begin(self, policy: TrainState) -> Any:
-        """The stage's state of step 0; the policy is let go after that."""
+        """The stage's state at step 0; the caller then drops the policy."""
 
     def run(self, state: Any, session: Session) -> StageResult:
         """Trains from that state, or from where the folder's run stopped."""

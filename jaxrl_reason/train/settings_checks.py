@@ -1,8 +1,8 @@
-"""Settings that contradict each other: refused when they are read.
+"""Checks for settings that contradict each other, when they are read.
 
-Each would otherwise show minutes into a run, or never, as a flag that nothing reads.
-What depends on the questions or the model's files is checked by `build_run_setup` and
-by the stage, before anything is trained.
+Otherwise they would fail minutes into a run, or never, as a flag without effect. What
+depends on the questions or the model's files is checked by `build_run_setup` and by the
+stage, before anything is trained.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
 
 
-# Groups of settings that only some runs read, and which.
+# Groups of settings that only some runs read, and these runs.
 _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
     "dapo": ("the method dapo", lambda s: s.method == "dapo"),
     "game": ("the game", lambda s: kind_of(s.method) == "game"),
@@ -35,16 +35,16 @@ _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
 
 
 def check_flags(settings: "TrainSettings", start: "TrainSettings") -> None:
-    """Refuses flags of a group that this run does not read.
+    """Raises for flags of a group that this run does not read.
 
-    A preset or a file may hold such settings, which belong to another method.
+    A preset or a file may have such settings, for other methods.
 
     Args:
       settings: with the flags.
       start: without them.
 
     Raises:
-      ValueError: a flag would change nothing; the message names its group.
+      ValueError: a flag would have no effect; the message names its group.
     """
     for group, (readers, is_read) in _READ_BY.items():
         if getattr(settings, group) != getattr(start, group) and not is_read(settings):
@@ -55,10 +55,10 @@ def check_flags(settings: "TrainSettings", start: "TrainSettings") -> None:
 
 
 def check_settings(settings: "TrainSettings") -> None:
-    """Refuses settings that do not go together.
+    """Raises for settings that do not fit together.
 
     Args:
-      settings: of a run, each group checked by itself.
+      settings: of a run, whose groups have been checked separately.
 
     Raises:
       ValueError: two of them contradict each other; the message names both.
@@ -81,7 +81,7 @@ def check_settings(settings: "TrainSettings") -> None:
 
 
 def check_start(settings: "TrainSettings") -> None:
-    """Where the run starts and what it writes on the way."""
+    """Checks how the run starts and what it traces."""
     if settings.resume_step is not None and settings.resume == "never":
         raise ValueError("resume_step needs --resume must or auto, got never")
     last = settings.last_step
@@ -93,7 +93,7 @@ def check_start(settings: "TrainSettings") -> None:
 
 
 def check_examples(settings: "TrainSettings") -> None:
-    """Supervised fine-tuning needs responses, and traces that the task can read."""
+    """Checks that fine-tuning has responses, and traces that fit the task."""
     task, sft = settings.task, settings.sft
     if kind_of(settings.method) == "examples" and not sft.updates:
         raise ValueError(f"{settings.method} needs sft.updates >= 1, got 0")
@@ -116,7 +116,7 @@ def check_examples(settings: "TrainSettings") -> None:
 
 
 def check_trace_range(settings: "TrainSettings") -> None:
-    """Traces hold the numbers that the puzzles have.
+    """Checks that traces have the numbers of the puzzles.
 
     A puzzle may have no solution in a smaller range; a new model has no tokens for
     numbers of a larger one.
@@ -132,7 +132,7 @@ def check_trace_range(settings: "TrainSettings") -> None:
 
 
 def check_heldout(settings: "TrainSettings") -> None:
-    """The split that is measured holds puzzles."""
+    """Checks that the evaluated split has puzzles."""
     if settings.task.source != "countdown":
         return
     name = f"{settings.eval.split}_fraction"
@@ -144,7 +144,7 @@ def check_heldout(settings: "TrainSettings") -> None:
 
 
 def check_stages(settings: "TrainSettings") -> None:
-    """A published system's stages: as many limits as it has stages."""
+    """Checks that there is one limit per stage of a published system."""
     limits, recipe = settings.stages.limits, STAGED.get(settings.method)
     if not limits:
         if settings.stages.data_filter:
@@ -167,7 +167,7 @@ def check_stages(settings: "TrainSettings") -> None:
 
 
 def check_model(settings: "TrainSettings") -> None:
-    """What can be done with the kind of model and method."""
+    """Checks what the model and the method allow."""
     model, kind = settings.model, kind_of(settings.method)
     if model.lora_rank and (kind != "rl" or settings.stages.limits):
         raise ValueError(
@@ -188,7 +188,7 @@ def check_model(settings: "TrainSettings") -> None:
 
 
 def check_files(settings: "TrainSettings") -> None:
-    """Files to learn from, and hints, go with the methods that read them."""
+    """Checks that data files and hints are for methods that read them."""
     offline, method, kind = settings.offline, settings.method, kind_of(settings.method)
     from_pairs = kind == "reward_model" or (
         kind == "rounds" and OFFLINE[method].method is not None
@@ -214,7 +214,7 @@ def check_files(settings: "TrainSettings") -> None:
 
 
 def check_rewards(settings: "TrainSettings") -> None:
-    """Where the rewards come from: one place, which the method asks."""
+    """Checks that there is one source of rewards, which the method uses."""
     kind, method = kind_of(settings.method), settings.method
     if (method in TAUGHT) != (settings.teacher is not None):
         raise ValueError(
@@ -238,7 +238,7 @@ def check_rewards(settings: "TrainSettings") -> None:
 
 
 def check_unread(settings: "TrainSettings") -> None:
-    """Flags that the method's kind of run would not read."""
+    """Raises for flags that this kind of run does not read."""
     method, kind = settings.method, kind_of(settings.method)
     if settings.sampler.endpoint is not None and (
         kind != "rl" or settings.stages.limits or settings.model.lora_rank
@@ -257,7 +257,7 @@ def check_unread(settings: "TrainSettings") -> None:
 
 
 def check_rl(settings: "TrainSettings") -> None:
-    """The method of an RL run and its sizes."""
+    """Checks the method of an RL run and its sizes."""
     method, rl = rl_method(settings), settings.rl
     check_method(method, rl)
     if settings.model.lora_rank:
@@ -276,7 +276,7 @@ def check_rl(settings: "TrainSettings") -> None:
 
 
 def rl_method(settings: "TrainSettings") -> Method:
-    """The method of an RL run, at the shortest limit of its stages."""
+    """The method of an RL run, for the shortest limit of its stages."""
     limit = min(settings.stages.limits, default=settings.rl.max_new_tokens)
     return build_method(
         settings.method, max_new_tokens=limit, dapo_settings=settings.dapo
@@ -284,7 +284,7 @@ def rl_method(settings: "TrainSettings") -> Method:
 
 
 def check_rounds(settings: "TrainSettings") -> None:
-    """Rounds of samples: enough questions, and responses to compare."""
+    """Checks that rounds have enough questions, and responses to compare."""
     rl, offline, method = settings.rl, settings.offline, settings.method
     if offline.reads_a_file:
         return
@@ -302,7 +302,7 @@ def check_rounds(settings: "TrainSettings") -> None:
 
 
 def check_game(settings: "TrainSettings") -> None:
-    """The game: both roles of whole batches, groups that can be compared."""
+    """Checks that the game has both roles in whole batches, and groups to compare."""
     prompts, problems = settings.rl.prompts_per_step, settings.game.problems
     if prompts % 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Sizes that follow from the questions: whatever a run left at 0."""
+"""Sizes taken from the questions, for settings left at 0."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def fit_sizes(
     Args:
       settings: of the run.
       longest_prompt: tokens of the longest prompt.
-      longest_response: tokens of the longest response to learn from; 0 for none.
+      longest_response: tokens of the longest response to train on; 0 for none.
     """
     rl, sft = settings.rl, settings.sft
     prompt_width = rl.prompt_width or -(-longest_prompt // _WIDTH_STEP) * _WIDTH_STEP

@@ -21,11 +21,11 @@ from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
 
-KEPT = "kept_problems.json"  # ids that the data filter kept, in the run's folder
+KEPT = "kept_problems.json"  # ids kept by the data filter, in the run's folder
 
 
 class StagedReinforcement:
-    """The stages one after the other; the rollouts are the plain sampler's."""
+    """Runs the stages in sequence; rollouts come from the plain sampler."""
 
     def __init__(self, setup: RunSetup) -> None:
         self.setup = setup
@@ -35,7 +35,7 @@ class StagedReinforcement:
         self.stages = self.build(setup.problems.train)
 
     def build(self, problems: Sequence[Any]) -> StagedRun:
-        """The compiled pieces of all stages over these problems."""
+        """The compiled functions of all stages for these problems."""
         setup, settings = self.setup, self.setup.settings
         rl = dataclasses.replace(settings.rl, seed=settings.seed + settings.rl.seed)
         stages = scaled_stages(
@@ -59,13 +59,13 @@ class StagedReinforcement:
         return build_stages(setup.model, setup.task, stages, setup.batch_sharding)
 
     def begin(self, policy: TrainState) -> TrainState:
-        """The policy, which all stages may need again as the reference."""
+        """The policy, which every stage may need as the reference."""
         if self.scorer is not None:
             self.scorer.load(policy)
         return policy
 
     def run(self, state: TrainState, session: Session) -> StageResult:
-        """All stages, from the first or from where the folder's run stopped."""
+        """Runs all stages, from the first or from where the folder's run stopped."""
         setup, run = self.setup, session.run
         if setup.settings.stages.data_filter:
             self.stages = self.build(self.filtered(state, session))
@@ -90,11 +90,11 @@ class StagedReinforcement:
         return StageResult(last.policy.params, last.step, first)
 
     def filtered(self, policy: TrainState, session: Session) -> list[Any]:
-        """The problems that the recipe's filter keeps, chosen once a run."""
+        """The problems that the recipe's filter keeps, selected once per run."""
         problems, path = self.setup.problems.train, session.run.path / KEPT
         if not path.is_file():
             rule = self.recipe.data_filter
-            assert rule is not None  # of __init__
+            assert rule is not None  # checked in __init__
             rates = measure_pass_rates(
                 self.stages.learner[0], policy.params, list(problems)
             )

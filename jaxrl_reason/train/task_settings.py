@@ -1,4 +1,4 @@
-"""Which questions a run asks, where they come from and how they are answered."""
+"""The questions of a run, their source and the form of their answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,50 +6,46 @@ from typing import Annotated, Literal
 
 import tyro
 
-# Made by a program; all else is a benchmark's form of questions, or where they are.
+# Generated tasks; others are benchmarks, or the place of questions.
 GENERATED = ("countdown", "arithmetic")
 BENCHMARKS = ("gsm8k", "gsm_plus", "math500", "aime", "amc")
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The task: questions, how they are asked, which are held out.
+    """The task: questions, prompts and the held-out part.
 
     Attributes:
-      source: countdown or arithmetic, whose problems are made here; gsm8k,
+      source: countdown or arithmetic, whose problems are generated; gsm8k,
         gsm_plus, math500, aime or amc with --task.data; or questions of your own:
         a JSONL or parquet file, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
         hub:OWNER/NAME/PATH.jsonl[@REVISION].
       data: questions of a benchmark to train on: a file, tfds:... or hub:....
-      heldout: questions to measure on, of the same form; without it a part of the
+      heldout: questions to evaluate on, of the same form; by default a part of the
         others.
-      heldout_fraction: the part of the questions that is held out where there is
-        no --task.heldout.
-      data_dir: folder of TFDS's datasets, for tfds:...; TFDS_DATA_DIR if left
-        out.
-      question: field of your rows that is asked.
-      answer: field with the final answer, text or a number; not read with
-        --reward.
-      response: field with a worked response to learn from: for --sft.updates and
-        method sft.
+      heldout_fraction: the fraction of the questions that is held out without
+        --task.heldout.
+      data_dir: folder of TFDS datasets, for tfds:...; TFDS_DATA_DIR if left out.
+      question: field of your rows with the question.
+      answer: field with the final answer, text or a number; not used with --reward.
+      response: field with a worked response to train on, for --sft.updates and method
+        sft.
       chosen: field of the better response, for --offline.pairs.
       rejected: field of the worse response, for --offline.pairs.
-      instruction: stands behind each question; may be empty. Left out, it is the
-        task's own: your own questions ask for steps and `#### answer`, with
-        --reward for nothing.
-      extract: how the final answer to your own questions is found: behind the
-        last mark (#### or a box), or the last number of the last line.
-      algebra: let math-verify (extra math) decide by algebra on LaTeX answers of
-        unequal form, in training as in the evaluations; else they are right only in
-        the same normal form.
-      algebra_deadline: seconds for one such answer; one that takes longer counts as a
-        grader that failed.
-      examples: of arithmetic: sums that stand worked out before each sum.
-      style: of countdown: how a model that reads text is asked.
-      dedup: drop further copies of a question, and all copies whose answers
-        differ.
-      decontaminate: drop questions that share so many words in a row with a held-
-        out one (8 is usual); 0 drops none.
+      instruction: follows each question; may be empty. By default it is the task's own;
+        for your own questions it asks for steps and `#### answer`, and is empty with
+        --reward.
+      extract: how to find the final answer to your own questions: after the last mark
+        (#### or a box), or the last number of the last line.
+      algebra: compare LaTeX answers of different form by algebra with math-verify
+        (extra math), in training and in evaluations; otherwise they must have the same
+        normal form.
+      algebra_deadline: seconds per such answer; a longer one counts as a failed grader.
+      examples: for arithmetic: number of worked sums before each sum.
+      style: for countdown: the style of the prompt for a text model.
+      dedup: drop duplicate questions, and all copies whose answers differ.
+      decontaminate: drop questions that share this many consecutive words with a
+        held-out one (8 is usual); 0 drops none.
 
     Example:
       >>> TaskSettings("my/questions.jsonl").short_name
@@ -104,12 +100,12 @@ class TaskSettings:
 
     @property
     def is_generated(self) -> bool:
-        """Whether its problems are made by a program."""
+        """Whether its problems are generated."""
         return self.source in GENERATED
 
     @property
     def short_name(self) -> str:
-        """For folders and titles."""
+        """The name for folders and titles."""
         if self.source in (*GENERATED, *BENCHMARKS):
             return self.source
         return Path(self.source.partition("@")[0]).stem or "task"

@@ -1,4 +1,4 @@
-"""The task of a run: its questions, those held out, and examples to learn from."""
+"""The task of a run: training and held-out questions, and worked examples."""
 
 import dataclasses
 import string
@@ -39,13 +39,13 @@ _STEPS = (
 
 @dataclass(frozen=True)
 class Problems:
-    """What a run asks.
+    """The questions of a run.
 
     Attributes:
-      train: to train on.
-      heldout: that training never sees.
-      responses: problem_id -> a worked response to learn from, of those in `train`.
-      dropped: how many were left out of `train`, by the rule that dropped them.
+      train: questions to train on.
+      heldout: questions that are not trained on.
+      responses: problem_id -> a worked response to train on, for those in `train`.
+      dropped: how many were left out of `train`, by rule.
     """
 
     train: Sequence[Any]
@@ -55,7 +55,7 @@ class Problems:
 
 
 def load_problems(settings: TrainSettings) -> Problems:
-    """Makes or reads the questions of a run.
+    """Generates or reads the questions of a run.
 
     Raises:
       ValueError: a file cannot be read, or too few questions are left.
@@ -73,13 +73,13 @@ def load_problems(settings: TrainSettings) -> Problems:
 
 
 def spread_over(problems: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, from the whole of a set that is in some order."""
+    """At most `most` problems, evenly spaced over an ordered set."""
     chosen = np.linspace(0, len(problems) - 1, min(most, len(problems)))
     return [problems[int(i)] for i in chosen]
 
 
 def read_problems(settings: TrainSettings) -> Problems:
-    """Questions of a benchmark's or of one's own files."""
+    """Questions from a benchmark's files or the user's own."""
     task = settings.task
     source = task.data if task.data is not None else task.source
     responses: dict[int, str] = {}
@@ -87,7 +87,7 @@ def read_problems(settings: TrainSettings) -> Problems:
     if task.heldout is not None:
         heldout = read_questions(settings, task.heldout, len(train), {})
     else:
-        # The same part whatever the run's seed, so that runs compare.
+        # The same part for every seed, so that runs are comparable.
         order = np.random.default_rng(0).permutation(len(train)).tolist()
         count = max(1, round(task.heldout_fraction * len(train)))
         if count >= len(train):
@@ -102,7 +102,7 @@ def read_problems(settings: TrainSettings) -> Problems:
 def read_questions(
     settings: TrainSettings, source: str, first_id: int, responses: dict[int, str]
 ) -> list[Question]:
-    """The questions of one source; fills in their worked responses by their number."""
+    """The questions of one source; adds their worked responses by number."""
     task = settings.task
     own = partial(
         row_questions,
@@ -134,7 +134,7 @@ def read_questions(
 
 
 def clean(settings: TrainSettings, problems: Problems) -> Problems:
-    """The problems without copies, contradictions and what resembles the held out."""
+    """The problems without duplicates, contradictions and contamination."""
     train, dropped = list(problems.train), {}
     if settings.task.dedup:
         found = deduplicate([q.question for q in train], [q.answer for q in train])
@@ -155,12 +155,12 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
 
 
 def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
-    """For a new model: a token for each character that the questions hold.
+    """For a new model: one token for each character in the questions.
 
     Args:
       problems: of the run.
-      answer: field of the answer, which counts even where a reward does not read it:
-        the run that fine-tunes and the run that goes on have one vocabulary.
+      answer: field of the answer, whose characters count even if a reward does not read
+        it: a fine-tuning run and the run that continues it share a vocabulary.
     """
 
     def text(question: Question) -> str:
@@ -173,12 +173,12 @@ def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
 
 
 def hinted_prompt(task: Task[Any], problem: Question, hint: str) -> list[int]:
-    """Tokens of a prompt that gives the answer away, for STaR's second try.
+    """Tokens of a prompt with the answer, for STaR's second try.
 
     Args:
-      task: asks.
+      task: makes the prompt.
       problem: with its answer.
-      hint: stands behind the question, with {answer} in it.
+      hint: follows the question, with {answer} in it.
     """
     told = problem.question + hint.replace("{answer}", problem.answer)
     return task.prompt_tokens(dataclasses.replace(problem, question=told))
@@ -187,12 +187,12 @@ def hinted_prompt(task: Task[Any], problem: Question, hint: str) -> list[int]:
 def extract_before_end(
     tokenizer: Tokenizer, extract: Callable[[str], str | None], text: str
 ) -> str | None:
-    """The final answer of a response whose end token has a text of its own.
+    """The final answer of a response whose EOS token is written out as text.
 
     Args:
-      tokenizer: one of characters, which writes its end token out.
+      tokenizer: of characters; it decodes its EOS token to text.
       extract: finds the answer.
-      text: of the response, that of the end token at its end.
+      text: of the response, ending with that of the EOS token.
     """
     return extract(without_end(text, tokenizer))
 
@@ -203,13 +203,13 @@ def build_task(
     tokenizer: Tokenizer | None,
     verify: Verify | None = None,
 ) -> Task[Any]:
-    """How the problems are asked and graded.
+    """The task that makes prompts for the problems and grades responses.
 
     Args:
       settings: of the run.
       problems: of `load_problems`.
-      tokenizer: of the model; None for a new one, which gets one that suits the task.
-      verify: decides by algebra on answers of unequal form, as a `MathVerifier` does.
+      tokenizer: of the model; None for a new one, which gets the task's.
+      verify: compares answers of different form by algebra, as a `MathVerifier` does.
     """
     task = _base_task(settings, problems, tokenizer)
     if tokenizer is None and isinstance(task, QuestionTask):

@@ -27,7 +27,7 @@ from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.settings_checks import check_settings
 from jaxrl_reason.train.task_settings import TaskSettings
 
-# What only spends memory and time, or says how long to go on.
+# What only affects memory, time and the number of steps.
 _PACKING = ("rows_per_micro_batch", "row_width", "slots_per_row")
 _NOT_IN_A_FINGERPRINT = {
     "rl": ("max_rounds", *_PACKING),
@@ -40,47 +40,43 @@ _NOT_IN_A_FINGERPRINT = {
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """A run: which model, on which task, by which method, with which sizes.
+    """A run: its model, its task, its method and its sizes.
 
-    `--help` lists the settings by group; docs/train.md goes through them.
+    `--help` lists the settings by group; docs/train.md explains them.
 
     Attributes:
-      method: what trains the model: a recipe of docs/recipes.md (dapo, grpo,
+      method: the training method: a recipe of docs/recipes.md (dapo, grpo,
         gspo, vapo, ...), an offline one (sft, rft, star, dpo, irpo, ...), a
         reward model (bradley_terry, verifier, ppm) or the game (prover_verifier).
-      seed: of the parameters, the order of questions and all samples; the stages'
-        own seeds are added to it.
-      name: of the run, for its folder; the task's if left out.
+      seed: for the parameters, the order of questions and all sampling; the stages' own
+        seeds are added to it.
+      name: of the run, for its folder; the task's name if left out.
       run_dir: folder of the run; runs/<name>-<method>-seed<seed> if left out.
-      resume: never: start; a folder with a run is refused. must: go on from the
-        newest checkpoint. auto: whichever applies, which a script that is put
-        back into a queue needs.
-      resume_step: go on from this step's checkpoint instead of the newest.
-      mesh: sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto spreads
-        the rows over all devices there are. A CPU is split into as many virtual
-        devices as asked.
-      dataset_dir: where countdown's problems are prepared once and kept.
-      trackers: wandb, trackio and mlflow, to which every row goes too; each is an
-        extra of the package.
-      tracker_project: where the trackers put the run.
-      profile: the step of which a trace for xprof is written to `profile/` of the
-        run's folder; 0 for none. The first steps compile.
+      resume: never: start a new run; the folder must not have one. must: continue from
+        the newest checkpoint. auto: either, as needed by a script that is requeued.
+      resume_step: continue from this step's checkpoint instead of the newest.
+      mesh: sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto shards the
+        rows over all available devices. A CPU is split into virtual devices as needed.
+      dataset_dir: cache of countdown's prepared problems.
+      trackers: wandb, trackio or mlflow, which also get every row; each is an extra of
+        the package.
+      tracker_project: project of the trackers.
+      profile: the step to trace for xprof, to `profile/` in the run's folder; 0 for
+        none. The first steps compile.
       save_every: steps between checkpoints.
-      keep: how many checkpoints stay.
-      sft_from: folder of another run whose fine-tuned model is used instead of
-        training one.
-      reward: a reward of your own, my_file.py:my_function, in place of right and
-        wrong (docs/train.md).
-      teacher: a model that the policy learns from, for opd by its log-probs of the
-        sampled tokens, for gkd by its whole distributions: a folder, a .gguf file or
-        a hub id; of any size, with the policy's vocabulary.
+      keep: how many checkpoints to keep.
+      sft_from: folder of another run, whose fine-tuned model to use instead of training
+        one.
+      reward: your own reward, my_file.py:my_function, in place of right and wrong
+        (docs/train.md).
+      teacher: a model to distil from, for opd by its log-probs of the sampled tokens,
+        for gkd by its full distributions: a folder, a .gguf file or a hub id; of any
+        size, with the policy's vocabulary.
       reward_model: folder of a run that trained a reward model on the same model and
         task; its scores are the rewards.
-      format_reward: added to the reward of a response that keeps the task's
-        format.
-      critic_learning_rate: of a critic or an implicit reward model; 0 takes the
-        policy's.
-      cosine: let the learning rates fall by a cosine over their stage.
+      format_reward: added to the reward of a response in the task's format.
+      critic_learning_rate: of a critic or an implicit reward model; 0 for the policy's.
+      cosine: cosine decay of the learning rates over their stage.
     """
 
     method: str = "dapo"
@@ -158,13 +154,13 @@ class TrainSettings:
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept."""
+        """The folder of the run."""
         name = self.name or self.task.short_name
         return self.run_dir or Path("runs", f"{name}-{self.method}-seed{self.seed}")
 
     @property
     def last_step(self) -> int | None:
-        """The number of a finished run's last row; None where only the run can say."""
+        """The number of a finished run's last row; None if it is not known yet."""
         return {
             "rl": self.last_step_of_rl,
             "examples": self.sft.updates,
@@ -175,7 +171,7 @@ class TrainSettings:
 
     @property
     def trace_settings(self) -> TraceSettings:
-        """Of countdown's traces, their range that of the puzzles unless it was set."""
+        """Settings of countdown's traces, by default with the puzzles' range."""
         if self.traces.max_value is not None:
             return self.traces
         return dataclasses.replace(self.traces, max_value=self.countdown.max_value)
@@ -190,7 +186,7 @@ class TrainSettings:
         return self._decayed(self.optimizer, steps * self.rl.updates_per_rollout)
 
     def critic_schedule(self) -> OptimizerSettings:
-        """The optimiser of a model that learns beside the policy."""
+        """The optimiser of a model that is trained besides the policy."""
         updates = self.rl.critic_updates_per_rollout or self.rl.updates_per_rollout
         rate = self.critic_learning_rate or self.optimizer.learning_rate
         optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
@@ -198,7 +194,7 @@ class TrainSettings:
 
     @property
     def last_step_of_rl(self) -> int:
-        """RL steps, those of all stages."""
+        """The number of RL steps in all stages."""
         return self.rl.steps * max(1, len(self.stages.limits))
 
     def _decayed(self, optimizer: OptimizerSettings, updates: int) -> OptimizerSettings:
@@ -218,7 +214,7 @@ class TrainSettings:
         return found
 
     def _group(self, name: str) -> dict[str, Any]:
-        """A group of settings, as far as a checkpoint depends on it."""
+        """The settings of a group on which a checkpoint depends."""
         plain: dict[str, Any] = to_plain(getattr(self, name))
         for left_out in _NOT_IN_A_FINGERPRINT[name]:
             del plain[left_out]
@@ -230,7 +226,7 @@ class TrainSettings:
         found = {name: to_plain(getattr(self, name)) for name in names}
         rl = self._group("rl")
         if not self.cosine:
-            del rl["steps"]  # more of them may be asked for
+            del rl["steps"]  # their number may be raised
         found |= {"rl": rl, "format_reward": self.format_reward}
         if self.reward_model is not None:
             found["reward_model"] = str(self.reward_model)

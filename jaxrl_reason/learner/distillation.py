@@ -54,40 +54,44 @@ def make_hidden_scorer(
     return jax.jit(run)
 
 
-def policy_divergence(
-    model: Transformer,
-    params: Params,
-    batch: TrainBatch,
-    teacher_head: jax.Array,
-    *,
-    beta: float,
-    temperature: float,
-) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+def divergence_forward(
+    model: Transformer, teacher: Transformer, *, beta: float, temperature: float
+) -> Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]:
     """The policy's pass where a teacher's distributions are read too.
 
     Args:
       model: of the policy.
-      params: of the policy.
-      batch: a micro-batch; `teacher_hidden` [M, S, E] among its inputs stands in the
-        columns that predict the same tokens in the policy's rows.
-      teacher_head: [E, V]; a constant.
+      teacher: of the teacher, for its head.
       beta: of `generalized_jsd`.
       temperature: of both distributions.
 
     Returns:
-      Log-probs [Q, T], and by name `entropy` and `divergence`, [Q, T] each; the
-      gradient goes through all of them.
+      f(params, batch, frozen) -> log-probs [Q, T], and by name `entropy` and
+      `divergence`, [Q, T] each; the gradient goes through all of them. `teacher_hidden`
+      [M, S, E] of the batch stands in the columns that predict the same tokens in the
+      policy's rows; `frozen["teacher"]` are the teacher's parameters.
     """
-    hidden, head = hidden_states(model, params, batch), unembedding(model, params)
-    targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the token after each column
-    logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
-        hidden, head, targets, temperature=temperature
-    )
-    divergence = head_jsd(model.constrain, beta=beta, temperature=temperature)(
-        hidden, head, batch["teacher_hidden"], teacher_head
-    )  # [M, S]
-    more = {"entropy": unpack(entropy, batch), "divergence": unpack(divergence, batch)}
-    return unpack(logprobs, batch), more
+
+    def forward(
+        params: Params, batch: TrainBatch, frozen: Mapping[str, Any]
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        hidden, head = hidden_states(model, params, batch), unembedding(model, params)
+        targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the next token
+        logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
+            hidden, head, targets, temperature=temperature
+        )
+        divergence = head_jsd(model.constrain, beta=beta, temperature=temperature)(
+            hidden,
+            head,
+            batch["teacher_hidden"],
+            unembedding(teacher, frozen["teacher"]),
+        )  # [M, S]
+        return unpack(logprobs, batch), {
+            "entropy": unpack(entropy, batch),
+            "divergence": unpack(divergence, batch),
+        }
+
+    return forward
 
 
 def head_jsd(constrain: object, **settings: Any) -> Callable[..., jax.Array]:

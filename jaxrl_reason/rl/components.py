@@ -85,7 +85,7 @@ class ComponentLearner:
     name: ClassVar[str] = ""
 
     def init_model(self, policy: TrainState) -> TrainState | None:
-        """The model that the component trains, at update 0; None if it trains none."""
+        """The model that it trains or keeps, at update 0; None if there is none."""
         return None
 
     def init_controls(self) -> Mapping[str, float]:
@@ -157,8 +157,8 @@ class ComponentLearner:
         self,
         learner: "RLLearner",
         state: "RLState",
-        batch: TrainBatch,
-        num_active: Any,
+        batch: "RolloutBatch",
+        minibatch: TrainBatch,
         update: int,
     ) -> dict[str, jax.Array]:
         """Inputs of the loss that need the whole mini-batch and the current policy.
@@ -166,9 +166,9 @@ class ComponentLearner:
         Args:
           learner: of the run.
           state: its policy is the one before this update.
-          batch: the mini-batch, on the mesh.
-          num_active: its micro-batches that hold sequences.
-          update: number of the mini-batch in this step.
+          batch: of the step.
+          minibatch: the packed mini-batch, on the mesh, with its other inputs.
+          update: number of the mini-batch in `batch.minibatches`.
         """
         return {}
 
@@ -185,6 +185,7 @@ class Component(ABC):
       loss_inputs: names of what it passes to the loss by keyword.
       needs_reference: whether it reads the log-probs of a frozen reference.
       trains_model: whether it trains a model with an optimiser besides the policy.
+      keeps_params: whether it keeps a copy of the policy's parameters.
       reads_teachers: whether it uses the frozen models of `build_rl_learner`.
     """
 
@@ -192,6 +193,7 @@ class Component(ABC):
     loss_inputs: ClassVar[tuple[str, ...]] = ()
     needs_reference: ClassVar[bool] = False
     trains_model: ClassVar[bool] = False
+    keeps_params: ClassVar[bool] = False
     reads_teachers: ClassVar[bool] = False
 
     @abstractmethod

@@ -226,13 +226,11 @@ def update_policy(
         given["base"] = state.base
 
     def more_inputs(
-        policy: TrainState, minibatch: TrainBatch, num_active: Any, update: int
+        policy: TrainState, minibatch: TrainBatch, update: int
     ) -> Mapping[str, Any]:
         now, found = replace(state, policy=policy), dict[str, Any]()
         for component in learner.components:
-            found |= component.minibatch_inputs(
-                learner, now, minibatch, num_active, update
-            )
+            found |= component.minibatch_inputs(learner, now, batch, minibatch, update)
         return found
 
     done = int(state.policy.step)

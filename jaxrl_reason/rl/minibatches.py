@@ -157,7 +157,7 @@ def run_updates(
     minibatches: list[Minibatch],
     inputs: Mapping[str, np.ndarray],
     batch_sharding: BatchSharding,
-    more_inputs: Callable[[TrainState, TrainBatch, Any, int], Mapping[str, Any]]
+    more_inputs: Callable[[TrainState, TrainBatch, int], Mapping[str, Any]]
     | None = None,
     **given: Any,
 ) -> tuple[TrainState, Pairs]:
@@ -170,8 +170,8 @@ def run_updates(
       minibatches: packed sequences.
       inputs: arrays [B, ...] of the whole batch that the objective reads.
       batch_sharding: places batches on the mesh.
-      more_inputs: f(state, batch, num_active, mini-batch number), for inputs that need
-        the current state.
+      more_inputs: f(state, batch, mini-batch number), for inputs that need the current
+        state.
       **given: keyword arguments of each update.
 
     Returns:
@@ -181,12 +181,9 @@ def run_updates(
     for i, m in enumerate(minibatches):
         own = {name: m.plan.place(np.asarray(x)[m.index]) for name, x in inputs.items()}
         batch = batch_sharding.put_micro_batches(replace(m.batch, inputs=own))
-        num_active = m.plan.num_active
-        if more_inputs is not None and (
-            more := more_inputs(state, batch, num_active, i)
-        ):
+        if more_inputs is not None and (more := more_inputs(state, batch, i)):
             batch = batch_sharding.put_micro_batches(batch.with_inputs(**more))
-        state, metrics = update(state, batch, num_active, **given)
+        state, metrics = update(state, batch, m.plan.num_active, **given)
         found.append(metrics)
     return state, jax.tree.map(lambda *xs: sum(xs), *found)
 

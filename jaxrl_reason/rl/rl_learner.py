@@ -343,7 +343,7 @@ def check_method(method: Method, settings: RLSettings) -> None:
 
 def check_lora(method: Method, sample: SampleFn | None) -> None:
     """Raises for methods and samplers that do not work with LoRA."""
-    more = [c.name for c in method.components if c.trains_model]
+    more = [c.name for c in method.components if c.trains_model or c.keeps_params]
     if method.gradients is not None:
         more.append("several gradients")
     if more:

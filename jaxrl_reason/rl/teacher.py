@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.distillation import make_hidden_scorer, policy_divergence
+from jaxrl_reason.learner.distillation import divergence_forward, make_hidden_scorer
 from jaxrl_reason.learner.forward import logprobs_of
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.losses import select_teacher
-from jaxrl_reason.models import Transformer, unembedding
+from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.components import (
     Component,
     ComponentLearner,
@@ -154,19 +154,12 @@ class TeacherDivergence(Component):
                 f"got {len(setup.teachers)}"
             )
         (teacher,) = setup.teachers
-
-        def forward(
-            params: Params, batch: TrainBatch, frozen: Mapping[str, Any]
-        ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-            return policy_divergence(
-                setup.model,
-                params,
-                batch,
-                unembedding(teacher.model, frozen["teacher"]),
-                beta=self.beta,
-                temperature=setup.settings.temperature,
-            )
-
+        forward = divergence_forward(
+            setup.model,
+            teacher.model,
+            beta=self.beta,
+            temperature=setup.settings.temperature,
+        )
         return TeacherStates(teacher, make_hidden_scorer(teacher.model), forward)
 
 
@@ -197,12 +190,14 @@ class TeacherStates(ComponentLearner):
         self,
         learner: "RLLearner",
         state: "RLState",
-        batch: TrainBatch,
-        num_active: Any,
+        batch: RolloutBatch,
+        minibatch: TrainBatch,
         update: int,
     ) -> dict[str, jax.Array]:
         """The teacher's hidden states, in the columns of the policy's rows."""
-        return {"teacher_hidden": self.states(self.teacher.params, batch, num_active)}
+        num_active = batch.minibatches[update].plan.num_active
+        hidden = self.states(self.teacher.params, minibatch, num_active)
+        return {"teacher_hidden": hidden}
 
 
 def _check_teachers(setup: LearnerSetup) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.iteration import model_params
+from jaxrl_reason.rl.minibatches import RolloutBatch
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState
@@ -57,12 +58,13 @@ class TokenSelector(ComponentLearner):
         self,
         learner: "RLLearner",
         state: "RLState",
-        batch: TrainBatch,
-        num_active: Any,
+        batch: RolloutBatch,
+        minibatch: TrainBatch,
         update: int,
     ) -> dict[str, jax.Array]:
         """Selects tokens from the whole mini-batch with the current policy."""
         key = jax.random.key(learner.settings.seed)
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), update)
-        logprobs = learner.score(model_params(learner, state), batch, num_active)
-        return {"selected": self.select(logprobs, batch, key)}
+        num_active = batch.minibatches[update].plan.num_active
+        logprobs = learner.score(model_params(learner, state), minibatch, num_active)
+        return {"selected": self.select(logprobs, minibatch, key)}

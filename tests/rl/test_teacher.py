@@ -1,124 +1,42 @@
 """A teacher of another size judges every token that the policy samples."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from experiments.toys import toy_setup
-from experiments.toys.toy_setup import one_device
 from experiments.toys.toy_tasks import EndlessProblems
-from jaxrl_reason.learner.forward import logprobs_of
-from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.losses import (
     batch_counts,
     generalized_jsd,
     gkd_loss,
     token_logprobs,
 )
-from jaxrl_reason.models import Transformer, unembedding
-from jaxrl_reason.rl.collect import SampleFn
+from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.components import FrozenModel
 from jaxrl_reason.rl.iteration import rl_iteration, score_rollouts
-from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.minibatches import RolloutBatch
 from jaxrl_reason.rl.recipes.gkd import gkd
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
-from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
+from jaxrl_reason.rl.rl_learner import RLLearner, init_rl_state
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
-from jaxrl_reason.sampler import SamplingSettings, make_sampler
-from tests.rl.helpers import (
-    CONFIG,
-    OPTIMIZER,
-    SETTINGS,
-    LuckyTask,
-    first_policy,
-    tiny_model,
-)
+from jaxrl_reason.runs.metrics_log import PhaseTimer
+from tests.rl.helpers import CONFIG, first_policy, tiny_model
+from tests.rl.teacher_helpers import ONE_UPDATE, learner, padded, plain_logits, run
 
 WIDER = dataclasses.replace(CONFIG, hidden_size=24, num_layers=1, mlp_dim=40)
-ONE_UPDATE = dataclasses.replace(
-    SETTINGS, updates_per_rollout=1, group_size=8, prompts_per_step=8
-)
-SLOWER = dataclasses.replace(OPTIMIZER, learning_rate=1e-2)
 
 
 @cache
 def teacher(seed: int = 0) -> FrozenModel:
     """Wider and not as deep as the policy."""
     return FrozenModel(Transformer(WIDER), toy_setup.random_params(WIDER, seed))
-
-
-@cache
-def sampler() -> SampleFn:
-    """The same one for all learners here: it takes longest to compile."""
-    sampling = SamplingSettings(
-        max_new_tokens=ONE_UPDATE.max_new_tokens,
-        eos_token_ids=LuckyTask().eos_token_ids,
-        temperature=ONE_UPDATE.temperature,
-    )
-    return make_sampler(tiny_model(), sampling, ONE_UPDATE.group_size)
-
-
-@cache
-def scorer() -> Callable[..., jax.Array]:
-    return make_scorer(logprobs_of(tiny_model(), ONE_UPDATE.temperature))
-
-
-@cache
-def learner(method: Method, *teachers: FrozenModel) -> RLLearner:
-    pieces = build_rl_learner(
-        tiny_model(),
-        LuckyTask(),
-        method,
-        ONE_UPDATE,
-        SLOWER,
-        one_device(),
-        sample=sampler(),
-        teachers=teachers,
-    )
-    return dataclasses.replace(pieces, score=scorer())
-
-
-def run(pieces: RLLearner, steps: int) -> list[Row]:
-    state = init_rl_state(pieces, first_policy())
-    problems, rows = EndlessProblems(ONE_UPDATE.prompts_per_step), []
-    for _ in range(steps):
-        state, row, _ = rl_iteration(pieces, state, problems, PhaseTimer())
-        rows.append(row)
-    return rows
-
-
-def padded(rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Prompt and response, a row each: tokens [B, S], starts [B], mask [B, T]."""
-    _, g, t = rollouts.tokens.shape
-    starts = np.repeat(rollouts.prompt_lengths, g)
-    prompts = np.repeat(rollouts.prompt_tokens, g, axis=0)
-    responses, lengths = rollouts.tokens.reshape(-1, t), rollouts.lengths.reshape(-1)
-    tokens = np.zeros((len(starts), prompts.shape[1] + t), np.int32)
-    for row, prompt, response, n in zip(
-        tokens, prompts, responses, starts, strict=True
-    ):
-        row[:n], row[n : n + t] = prompt[:n], response
-    return tokens, starts, np.arange(t) < lengths[:, None]
-
-
-def plain_logits(model: Transformer, params: Any, rollouts: Rollouts) -> jax.Array:
-    """[B, T, V] of the response tokens, nothing packed."""
-    tokens, starts, mask = padded(rollouts)
-    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    hidden = model.apply({"params": params}, tokens, positions, np.ones_like(tokens))
-    columns = starts[:, None] - 1 + np.arange(mask.shape[1])
-    logits = hidden @ unembedding(model, params)
-    return jnp.take_along_axis(logits, columns[..., None], axis=1)
 
 
 def in_order(pieces: RLLearner, rollouts: Rollouts) -> RolloutBatch:

@@ -110,8 +110,7 @@ class SelfTeacher(Component):
     Attributes:
       demonstrate: f(Rollouts) -> what the teacher reads, a response each.
       context: f(prompt, demonstration) -> the informed prompt, token ids.
-      context_width: the longest informed prompt; 0 for prompt, response and prompt
-        again.
+      context_width: the longest informed prompt; 0 for that of `ask_again`.
       update_rate: the part of the policy in the teacher, once per rollout: 1 makes it
         the policy that sampled, 0 the first one for ever.
       beta: of `generalized_jsd`.
@@ -133,6 +132,13 @@ class SelfTeacher(Component):
         if self.context_width < 0:
             raise ValueError(f"context_width must be >= 0, got {self.context_width}")
 
+    def informed_width(self, prompt_width: int, max_new_tokens: int) -> int:
+        """The longest prompt that the teacher reads, in tokens."""
+        longest = max_new_tokens
+        if isinstance(self.demonstrate, WorkedResponses):
+            longest = self.demonstrate.longest
+        return self.context_width or 2 * prompt_width + longest
+
     def has_teacher(self, rollouts: Rollouts) -> np.ndarray:
         """[P, G] bool: the responses with a demonstration, for `Method.loss_rows`."""
         shown = self.demonstrate(rollouts)
@@ -145,7 +151,7 @@ class SelfTeacher(Component):
           ValueError: the model's context does not hold informed prompt and response.
         """
         s = setup.settings
-        width = self.context_width or 2 * s.prompt_width + s.max_new_tokens
+        width = self.informed_width(s.prompt_width, s.max_new_tokens)
         needed = width + s.max_new_tokens
         if needed > setup.model.config.context_length:
             raise ValueError(

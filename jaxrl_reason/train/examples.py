@@ -52,6 +52,20 @@ def response_tokens(task: Task[Any], text: str) -> list[int]:
     return ids if ended else [*ids, task.tokenizer.eos_token_id]
 
 
+def demonstrations(
+    settings: TrainSettings, task: Task[Any], problems: Problems
+) -> dict[int, list[int]]:
+    """The worked responses that a teacher reads, by problem id; none but for sdft."""
+    if settings.method != "sdft":
+        return {}
+    shown = problems.responses
+    return {
+        p.problem_id: response_tokens(task, shown[p.problem_id])
+        for p in problems.train
+        if p.problem_id in shown
+    }
+
+
 def sft_examples(
     settings: TrainSettings, task: Task[Any], problems: Problems
 ) -> Examples:

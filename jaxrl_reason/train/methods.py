@@ -1,7 +1,8 @@
 """A method by its name: its recipe, and its kind of training."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from jaxrl_reason.game.game_settings import PROVER_VERIFIER
@@ -20,20 +21,28 @@ from jaxrl_reason.rl.recipes.gkd import gkd
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.recipes.ppo import ppo
+from jaxrl_reason.rl.recipes.sdpo import sdft, sdpo
 from jaxrl_reason.rl.rollouts import with_format_reward
 
+# Problem id -> token ids of a worked response.
+Demonstrations = Mapping[int, Sequence[int]]
 Kind = Literal["rl", "examples", "rounds", "reward_model", "game"]
 
 # Built with the run's settings; other recipes are built as published.
 _OWN = ("dapo", "grpo", "dr_grpo", "ppo")
-# Distilled from a teacher, where every value of `RECIPES` learns from rewards alone and
-# is built from nothing but a length limit.
-DISTILLED: Mapping[str, Callable[[], Method]] = {"opd": opd, "gkd": gkd}
+# Learning from a teacher, where every value of `RECIPES` learns from rewards and is
+# built from nothing but a length limit.
+DISTILLED: Mapping[str, Callable[[Demonstrations], Method]] = {
+    "opd": lambda _: opd(),
+    "gkd": lambda _: gkd(),
+    "sdpo": lambda _: sdpo(),
+    "sdft": sdft,
+}
 # Those whose teacher is a model of the run's settings.
 TAUGHT = tuple(
     name
     for name, build in DISTILLED.items()
-    if any(component.reads_teachers for component in build().components)
+    if any(component.reads_teachers for component in build({}).components)
 )
 _EXAMPLES = ("sft", "light_r1_sft")
 REWARD_MODELS: dict[str, Callable[[], RankingMethod]] = {
@@ -73,7 +82,11 @@ def kind_of(name: str) -> Kind:
 
 
 def build_method(
-    name: str, *, max_new_tokens: int, dapo_settings: DapoSettings
+    name: str,
+    *,
+    max_new_tokens: int,
+    dapo_settings: DapoSettings,
+    demonstrations: Demonstrations = MappingProxyType({}),
 ) -> Method:
     """A method of the RL loop.
 
@@ -81,13 +94,15 @@ def build_method(
       name: of `RECIPES` or `DISTILLED`.
       max_new_tokens: the length limit of a response.
       dapo_settings: the parts of DAPO, for that method only.
+      demonstrations: of problems by their ids, for sdft only.
     """
+    if name in DISTILLED:
+        return DISTILLED[name](demonstrations)
     own: dict[str, Callable[[], Method]] = {
         "dapo": lambda: dapo(dapo_settings, max_new_tokens=max_new_tokens),
         "dr_grpo": lambda: dr_grpo(length=max_new_tokens),
         "grpo": grpo,
         "ppo": ppo,
-        **DISTILLED,
     }
     build = own.get(name, lambda: RECIPES[name].build(max_new_tokens))
     return build()

@@ -22,6 +22,7 @@ from jaxrl_reason.runs.metrics_log import MetricsLog, Row, truncate_after
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
+from jaxrl_reason.train.examples import demonstrations
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward
@@ -99,6 +100,7 @@ def run_method(
         settings.method,
         max_new_tokens=max_new_tokens,
         dapo_settings=settings.dapo,
+        demonstrations=demonstrations(settings, setup.task, setup.problems),
     )
     if rewards is not None:
         soft = settings.method == "dapo" and settings.dapo.soft_overlong

@@ -8,6 +8,7 @@ from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
+from jaxrl_reason.rl.self_teacher import SelfTeacher
 from jaxrl_reason.sampler import (
     BatchSettings,
     common_prefix,
@@ -18,9 +19,14 @@ from jaxrl_reason.sharding import BatchSharding, ShardingRules
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.devices import build_mesh
-from jaxrl_reason.train.examples import Examples, longest_response, sft_examples
+from jaxrl_reason.train.examples import (
+    Examples,
+    demonstrations,
+    longest_response,
+    sft_examples,
+)
 from jaxrl_reason.train.heldout_figures import Heldout
-from jaxrl_reason.train.methods import kind_of
+from jaxrl_reason.train.methods import DISTILLED, kind_of
 from jaxrl_reason.train.models import (
     BuiltModel,
     ModelFiles,
@@ -145,6 +151,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
             settings.teacher, settings.model, files, first, batch_sharding
         )
     context = settings.rl.prompt_width + limit
+    context = max(context, context_of_teacher(settings, task, problems))
     if settings.offline.steps is not None:
         # Sizes for the longest prefix plus the longest solution, though no sequence has
         # both.
@@ -190,6 +197,25 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
             else None
         ),
         teacher=teacher,
+    )
+
+
+def context_of_teacher(
+    settings: TrainSettings, task: Task[Any], problems: Problems
+) -> int:
+    """Tokens of the longest sequence that a policy reads as its own teacher."""
+    if settings.method not in DISTILLED:
+        return 0
+    shown = demonstrations(settings, task, problems)
+    width, limit = settings.rl.prompt_width, settings.rl.max_new_tokens
+    teachers = DISTILLED[settings.method](shown).components
+    return limit + max(
+        (
+            c.informed_width(width, limit)
+            for c in teachers
+            if isinstance(c, SelfTeacher)
+        ),
+        default=0,
     )
 
 

@@ -221,6 +221,11 @@ def check_rewards(settings: "TrainSettings") -> None:
             f"{' and '.join(TAUGHT)}, and no other method, need a teacher, got "
             f"{settings.teacher} with {method}"
         )
+    if method == "sdft" and settings.task.response is None:
+        raise ValueError(
+            f"task.response must name the field of a demonstration for sdft, got none "
+            f"of {settings.task.source}"
+        )
     if settings.reward_model is not None and kind != "rl":
         raise ValueError(f"reward_model is for RL, got it with {method}")
     if settings.reward_model is not None and settings.reward is not None:

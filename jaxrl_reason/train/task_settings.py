@@ -28,8 +28,8 @@ class TaskSettings:
       data_dir: folder of TFDS datasets, for tfds:...; TFDS_DATA_DIR if left out.
       question: field of your rows with the question.
       answer: field with the final answer, text or a number; not used with --reward.
-      response: field with a worked response to train on, for --sft.updates and method
-        sft.
+      response: field with a worked response to train on, for --sft.updates and the
+        methods sft and sdft.
       chosen: field of the better response, for --offline.pairs.
       rejected: field of the worse response, for --offline.pairs.
       instruction: follows each question; may be empty. By default it is the task's own;

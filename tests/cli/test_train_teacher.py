@@ -1,4 +1,4 @@
-"""`jaxrl-reason train` by opd and gkd: a policy and a teacher that are read."""
+"""`jaxrl-reason train` with a teacher: another model, or the policy itself."""
 
 import dataclasses
 import json
@@ -40,7 +40,9 @@ def write_model(folder, name, tokenizer=None, **sizes):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     rows = [
-        {"problem": f"{a}+{b}=", "solution": a + b} for a in range(6) for b in range(4)
+        {"problem": f"{a}+{b}=", "solution": a + b, "worked": f"That is {a + b}."}
+        for a in range(6)
+        for b in range(4)
     ]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     write_model(tmp_path, "policy")
@@ -63,9 +65,19 @@ def test_whole_distributions_are_learned_from_it(folder):
     assert row["policy/teacher_divergence"] > 0
 
 
+def test_the_policy_learns_from_itself_and_a_demonstration(folder):
+    """It reads a prompt, a longer demonstration and the prompt again."""
+    sdft = shlex.split("--method sdft --task.response worked --rl.steps 1")
+    main(["train", *TINY, *sdft, "--run-dir", "run"])
+    (row,) = read_metrics(folder / "run" / "metrics.jsonl")
+    assert row["teacher/taught_fraction"] == 1
+    assert row["policy/teacher_divergence"] > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ("--method sdft", "the field of a demonstration for sdft, got none of"),
         ("", "opd and gkd, and no other method, need a teacher, got None with opd"),
         ("--teacher teacher --method grpo", "got teacher with grpo"),
         ("--teacher nowhere", "nowhere: there is no such folder"),

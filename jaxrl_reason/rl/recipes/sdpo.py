@@ -50,7 +50,7 @@ def sdpo(
 
 
 def sdft(
-    demonstrations: Mapping[int, Sequence[int]] | None = None,
+    demonstrations: Mapping[int, Sequence[int]],
     *,
     beta: float = 1.0,
     update_rate: float = 0.05,
@@ -68,8 +68,7 @@ def sdft(
       update_rate: of the moving average, once per rollout.
       ratio_cap: of `sdpo_loss`.
       context: f(prompt, demonstration) -> what the teacher reads before the response.
-      context_width: its longest result; 0 for that of the default, with a demonstration
-        as long as a response may be.
+      context_width: its longest result; 0 for that of the default.
 
     Example:
       >>> from jaxrl_reason.rl.recipes.sdpo import sdft
@@ -77,7 +76,7 @@ def sdft(
       ('sdft', 1)
     """
     teacher = SelfTeacher(
-        demonstrate=WorkedResponses(demonstrations or {}),
+        demonstrate=WorkedResponses(demonstrations),
         context=context,
         context_width=context_width,
         update_rate=update_rate,

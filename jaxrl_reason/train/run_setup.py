@@ -208,15 +208,11 @@ def context_of_teacher(
         return 0
     shown = demonstrations(settings, task, problems)
     width, limit = settings.rl.prompt_width, settings.rl.max_new_tokens
-    teachers = DISTILLED[settings.method](shown).components
-    return limit + max(
-        (
-            c.informed_width(width, limit)
-            for c in teachers
-            if isinstance(c, SelfTeacher)
-        ),
-        default=0,
-    )
+    read = 0
+    for component in DISTILLED[settings.method](shown).components:
+        if isinstance(component, SelfTeacher):
+            read = component.informed_width(width, limit)
+    return read + limit
 
 
 def check_questions(settings: TrainSettings, count: int) -> None:

@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused() -> None:
         build_rl_learner(*pieces, lora=lora)
     narrow = learner(sdpo(context_width=3))
     state = init_rl_state(narrow, first_policy())
-    with pytest.raises(ValueError, match="at most 3 tokens .context_width., got"):
+    with pytest.raises(ValueError, match=r"at most 3 tokens \(context_width\), got"):
         rl_iteration(narrow, state, EndlessProblems(8), PhaseTimer())
     with pytest.raises(ValueError, match=r"update_rate must be in \[0, 1\], got 2"):
         sdpo(update_rate=2)

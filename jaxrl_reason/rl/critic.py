@@ -135,6 +135,10 @@ class CriticLearner(ComponentLearner):
             order = batch.rng.permutation(len(batch.rollouts.problem_ids))
             order = order.reshape(self.plan.num_minibatches, -1)
             minibatches = self.plan.pack(batch.rollouts, order, batch.loss_rows)
+        mask = np.asarray(experience.mask)
+        if estimate.value_mask is not None:
+            mask = mask & estimate.value_mask
+            minibatches = [only(m, mask) for m in minibatches]
         values, returns = experience["values"], np.asarray(estimate.returns)
         critic, pairs = run_updates(
             self.update,
@@ -144,9 +148,9 @@ class CriticLearner(ComponentLearner):
             learner.batch_sharding,
         )
         row = finish_metrics(pairs, self.name)
-        of_tokens = returns[experience.mask].astype(np.float64)
+        of_tokens = returns[mask].astype(np.float64)
         if of_tokens.size and of_tokens.var() > 1e-12:  # more than rounding error
-            explained = explained_variance(values, returns, experience.mask)
+            explained = explained_variance(values, returns, mask)
             row["critic/explained_variance"] = float(explained)
         return replace(state, models={**state.models, self.name: critic}), row
 
@@ -159,6 +163,13 @@ def one_value_more(minibatch: Minibatch) -> Minibatch:
     batch = minibatch.batch
     wider = np.pad(batch.mask, [(0, 0), (0, 0), (0, 1)])  # [K, Q, T + 1]
     return replace(minibatch, batch=replace(batch, mask=wider))
+
+
+def only(minibatch: Minibatch, mask: np.ndarray) -> Minibatch:
+    """The mini-batch with no tokens in the loss but those of a mask [B, T]."""
+    batch = minibatch.batch
+    kept = batch.mask & minibatch.plan.place(mask[minibatch.index])  # [K, Q, T]
+    return replace(minibatch, batch=replace(batch, mask=kept))
 
 
 def rewards_seen(x: Experience) -> jax.Array:

@@ -81,6 +81,7 @@ def rl_iteration(
             experience = replace(experience, inputs={**experience.inputs, **more})
             row |= metrics
         estimate = jax.device_get(learner.advantages(experience))
+        row |= {f"advantages/{name}": float(x) for name, x in estimate.metrics.items()}
 
         # The updates of other models, such as a critic's on the returns.
         for component in learner.components:

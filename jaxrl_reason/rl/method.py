@@ -67,10 +67,14 @@ class Advantages:
     Attributes:
       advantages: [B], [B, T] or [B, T, K].
       returns: [B, T] targets of a critic.
+      value_mask: [B, T] bool, the tokens that a critic learns on; all if left out.
+      metrics: what the estimator says of its work: [] by name.
     """
 
     advantages: Array
     returns: Array | None = None
+    value_mask: Array | None = None
+    metrics: Mapping[str, Array] = struct.field(default_factory=dict)
 
 
 Estimator = Callable[[Experience], Advantages]

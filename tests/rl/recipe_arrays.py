@@ -24,6 +24,8 @@ STATES = np.array(  # rows 0 to 3 are one group; -1 is no step
     [[0, 1, 2], [0, 2, -1], [0, -1, -1], [1, 0, 2]] * 2, np.int32
 )
 STEPS = np.minimum(np.arange(T) // 2, (STATES >= 0).sum(1)[:, None] - 1)
+_SO_FAR = MASK[:, None, :] & (STEPS[:, None, :] <= np.arange(3)[:, None])  # [B, S, T]
+STEP_ENDS = _SO_FAR.sum(-1) - 1
 STEP_REWARDS = np.where(STATES == 2, 0.5, 0.0).astype(np.float32)
 GREEDY = np.repeat(np.array([1, 0], np.float32), 4)
 TRUNCATED = np.array([1, 0, 0, 0, 1, 0, 0, 0], bool)
@@ -44,6 +46,7 @@ EXPERIENCE = Experience(
         "reward_logprobs": REWARD_MODEL,
         "state_ids": STATES,
         "step_ids": STEPS,
+        "step_ends": STEP_ENDS,
         "step_rewards": STEP_REWARDS,
     },
 )

@@ -19,6 +19,7 @@ from tests.rl.recipe_arrays import (
     SELECTED,
     SQUARES,
     STATES,
+    STEP_ENDS,
     STEP_REWARDS,
     STEPS,
     TRUNCATED,
@@ -67,6 +68,7 @@ CLAIMS = {
     "prime": tokens(clipped(0.2, 0.2)),
     "gdpo": rows(clipped(0.2, 0.2)),
     "otb": tokens(clipped(0.2, 0.2)),
+    "turn_ppo": tokens(clipped(0.2, 0.2)),
     "gigpo": rows(clipped(0.2, 0.2) + 0.01 * k3()),
     "pcgrad": rows(clipped(0.2, 0.2)),
     "mgda": rows(clipped(0.2, 0.2)),
@@ -142,6 +144,23 @@ def steps_among_equals() -> np.ndarray:
     return np.where(MASK, out, 0.0)
 
 
+def turn_level() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Advantages, targets and first tokens of GAE over steps, by its definition."""
+    out, targets, first = np.zeros((B, T)), np.zeros((B, T)), np.zeros((B, T), bool)
+    for i, n in enumerate(LENGTHS):
+        later, after, earned = 0.0, 0.0, np.zeros(n)
+        earned[-1] = REWARDS[i]
+        for k in np.flatnonzero(STATES[i] >= 0):
+            earned[STEP_ENDS[i, k]] += STEP_REWARDS[i, k]
+        for k in sorted(set(STEPS[i, :n]), reverse=True):
+            at = np.flatnonzero(STEPS[i, :n] == k)
+            value = VALUES[i, at[0]]
+            later = earned[at].sum() + 0.99 * after - value + 0.99 * 0.9 * later
+            after, out[i, at], first[i, at[0]] = value, later, True
+            targets[i, at[0]] = later + value
+    return out, targets, first
+
+
 CENTRED = REWARDS - group_mean(REWARDS)
 KL_ROWS = ((OLD - REF) * MASK).sum(1)
 MINUS_KL = REWARDS - 0.001 * KL_ROWS
@@ -202,6 +221,26 @@ def test_advantages_are_those_that_the_recipe_claims(name: str) -> None:
         np.testing.assert_allclose(
             estimate.returns, per_token(REWARDS), rtol=1e-5, atol=1e-6
         )
+
+
+def test_turn_ppo_asks_for_values_where_steps_begin() -> None:
+    estimate = built("turn_ppo").advantages(EXPERIENCE)
+    raw, targets, first = turn_level()
+    np.testing.assert_allclose(estimate.advantages, whitened(raw), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(estimate.returns, targets, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(estimate.value_mask, first)
+
+
+def test_gdpo_says_what_it_lost() -> None:
+    found = built("gdpo").advantages(EXPERIENCE)
+    assert found.metrics["lost_group_ratio"] == 0
+    parts = EXPERIENCE["reward_components"].copy()
+    parts[1, 0] = np.nan
+    inputs = {**EXPERIENCE.inputs, "reward_components": parts}
+    found = built("gdpo").advantages(EXPERIENCE.replace(inputs=inputs))
+    assert found.metrics["lost_group_ratio"] == 0.5
+    assert (found.advantages[:4] == 0).all()
+    assert (found.advantages[4:] != 0).any()
 
 
 def test_lambda_of_vapo_grows_with_the_length() -> None:

@@ -40,6 +40,8 @@ MORE = {
     "critic": {"critic/loss", "critic/grad_norm", "critic/skipped_update_fraction"},
     "vapo": {"policy/positive_nll"},
     "gigpo": {"steps/mean", "steps/shared_state_fraction"},
+    "turn_ppo": {"steps/mean"},
+    "gdpo": {"advantages/lost_group_ratio"},
     "sapo": {"policy/gate"},
     "dppo": {"policy/divergence"},
     "dppo_kl": {"policy/divergence"},

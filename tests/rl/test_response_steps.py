@@ -16,10 +16,15 @@ from jaxrl_reason.tasks.task import Step
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
+    EndlessProblems,
+    Recorder,
     fake_rollouts,
+    no_update,
     one_device,
+    run_steps,
     tiny_model,
     toy_learner,
+    toy_state,
 )
 from tests.rl.recipe_helpers import built
 
@@ -131,6 +136,27 @@ def test_the_toy_countdown_stands_at_the_digit_before() -> None:
     steps = CountDown().steps(Toy(3), "3 2 1 0 .")
     assert [step.state for step in steps] == ["4", "3", "2", "1", "0"]
     assert [step.end for step in steps] == [1, 3, 5, 7, 9]
+
+
+def test_a_critic_of_steps_learns_on_their_first_tokens() -> None:
+    method = built("turn_ppo")
+    _, critic = method.components
+    method = dataclasses.replace(method, components=(ResponseSteps(2), critic))
+    learner = toy_learner(method)
+    steps, critic = learner.components
+    record = Recorder(no_update)
+    critic = dataclasses.replace(critic, update=record)
+    learner = dataclasses.replace(learner, update=no_update, components=(steps, critic))
+    stream = EndlessProblems(SETTINGS.prompts_per_step)
+    _, _, (found,) = run_steps(learner, toy_state(learner), stream, 1)
+    masks = np.concatenate([args[1].mask for args, _ in record.calls])  # [K, Q, T]
+    masks = masks.reshape(-1, masks.shape[-1])
+    masks = masks[masks.any(axis=1)]
+    assert len(masks) == found.rollouts.lengths.size
+    # The first token is a step, and all others together another.
+    assert masks[:, 0].all()
+    assert masks[:, 1].sum() == (found.rollouts.lengths > 1).sum()
+    assert not masks[:, 2:].any()
 
 
 def test_what_has_no_steps_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jaxrl_reason.losses import gdpo_advantages, grpo_loss
+from jaxrl_reason.losses import gdpo_advantages, grpo_loss, lost_group_ratio
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
 from jaxrl_reason.rl.rollouts import accuracy_and_format
@@ -10,10 +10,10 @@ from jaxrl_reason.rl.rollouts import accuracy_and_format
 
 def gdpo(x: Experience) -> Advantages:
     """GDPO (arXiv 2601.05242): each reward standardised inside its group."""
-    found = gdpo_advantages(
-        x["reward_components"], x.group_ids, num_groups=x.num_groups
-    )
-    return Advantages(found)
+    of_groups = (x["reward_components"], x.group_ids)
+    found = gdpo_advantages(*of_groups, num_groups=x.num_groups)
+    lost = lost_group_ratio(*of_groups, num_groups=x.num_groups)
+    return Advantages(found, metrics={"lost_group_ratio": lost})
 
 
 def _gdpo(max_new_tokens: int) -> Method:

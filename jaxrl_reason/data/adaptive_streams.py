@@ -1,7 +1,7 @@
 """Streams of problems that adapt to the outcomes so far.
 
 After each step they `observe` the outcomes of all groups sampled in it. Their batches
-depend only on seed, position and observations, and `get_state` holds the last two: a
+depend only on seed, position and observations, and `get_state` returns the last two: a
 resumed run draws the same problems.
 """
 
@@ -16,18 +16,17 @@ from jaxrl_reason.data.strategies import EasyPool, resample_history
 
 
 class HistoryResampling:
-    """Epochs over problems that are not yet always solved: SRPO, arXiv 2504.14286.
+    """Epochs over problems that are not always solved: SRPO, arXiv 2504.14286.
 
-    At the end of an epoch the problems whose answers were all right are dropped, mixed
+    At the end of an epoch the problems whose answers were all right are dropped; mixed
     and all-wrong ones stay (`resample_history`). A problem that the epoch left out,
-    because what remained did not fill a batch or no answer could be judged, stays too.
-
+    because the remainder did not fill a batch or no answer could be graded, stays too.
     When fewer problems remain than a batch needs, all come back and the history starts
     again. The paper does not say what it does then.
 
-    Outcomes count in the epoch in which they are observed. With dynamic sampling a
-    step may draw from the next epoch before the last batch of the one before was
-    observed; its problems are dropped one epoch later then.
+    Outcomes count in the epoch in which they are observed. With dynamic sampling a step
+    may draw from the next epoch before the last batch of the previous one is observed;
+    the problems of that batch are then dropped one epoch later.
 
     Args:
       problems: with a `problem_id` each, no two the same.
@@ -86,7 +85,7 @@ class HistoryResampling:
     def observe(
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> dict[str, float]:
-        """Takes note of the outcomes of groups of this stream.
+        """Records the outcomes of groups of this stream.
 
         Args:
           problem_ids: [N].
@@ -103,13 +102,13 @@ class HistoryResampling:
         samples = np.broadcast_to(np.asarray(num_samples), len(ids)).tolist()
         correct = np.asarray(num_correct).tolist()
         for i, c, n in zip(ids, correct, samples, strict=True):
-            if n:  # nobody could judge: not visited
+            if n:  # none could be graded: not visited
                 right, total = self._history.get(i, (0, 0))
                 self._history[i] = (right + c, total + n)
         return {"data/problems_active": len(self._active)}
 
     def get_state(self) -> dict[str, Any]:
-        """Epoch, place in it, its problems and its outcomes so far, for JSON."""
+        """Epoch, position in it, its problems and its outcomes so far, for JSON."""
         return {
             **self._setup,
             "epoch": self._epoch,
@@ -131,18 +130,18 @@ class HistoryResampling:
 
 
 class EasyPoolStream:
-    """MiMo's easy-data resampling (arXiv 2505.07608): `EasyPool` beside a stream.
+    """MiMo's easy-data resampling (arXiv 2505.07608): a stream with an `EasyPool`.
 
     Each problem of a batch comes with probability `alpha` from the pool of problems
-    that were all right when last seen, else from passes over all problems as in
-    `ProblemStream`. What the passes deal out is never lost: a problem that the batch
-    holds already waits for a later one. MiMo turns this on when dynamic sampling gets
-    slow; here it is on from the start, and the pool is empty at first.
+    that were all right when last seen, otherwise from passes over all problems as in
+    `ProblemStream`. The passes skip no problem: one that is already in the batch waits
+    for a later batch. MiMo turns this on when dynamic sampling gets slow; here it is on
+    from the start, with an empty pool.
 
     Args:
       problems: with a `problem_id` >= 0 each, no two the same.
       batch_size: problems per batch, P.
-      seed: of the passes and of the draws from the pool.
+      seed: for the passes and the draws from the pool.
       alpha: probability of the pool, in [0, 1].
 
     Raises:
@@ -176,7 +175,7 @@ class EasyPoolStream:
         self._setup = {**_setup(problems, batch_size, seed), "alpha": alpha}
         self._stream = ProblemStream(problems, batch_size=batch_size, seed=seed)
         self._pool = EasyPool(seed=seed)
-        self._waiting: list[int] = []  # dealt out by the passes, not yet in a batch
+        self._waiting: list[int] = []  # drawn by the passes, not yet in a batch
 
     def __iter__(self) -> "EasyPoolStream":
         return self
@@ -191,7 +190,7 @@ class EasyPoolStream:
         return [self._problems[self._places[i]] for i in ids]
 
     def _as_usual(self, batch: list[int]) -> int:
-        """The next id of the passes that the batch does not hold."""
+        """The next id of the passes that is not in the batch."""
         while True:
             for place, i in enumerate(self._waiting):
                 if i not in batch:
@@ -201,7 +200,7 @@ class EasyPoolStream:
     def observe(
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> dict[str, float]:
-        """Puts what was always right into the pool and takes out what was not.
+        """Adds problems that were always right to the pool and removes the others.
 
         Args:
           problem_ids: [N].
@@ -212,7 +211,7 @@ class EasyPoolStream:
           `data/problems_pool`, the problems in the pool.
 
         Raises:
-          ValueError: a problem is not of this stream, or counts that are no counts.
+          ValueError: a problem is not of this stream, or the counts are invalid.
         """
         ids = _own_ids(problem_ids, self._places)
         self._pool = self._pool.updated(ids, num_correct, num_samples)
@@ -240,7 +239,7 @@ class EasyPoolStream:
 
 
 def _places(problems: ProblemSequence, batch_size: int, seed: int) -> dict[int, int]:
-    """Problem id -> position, after checking what every stream asks for."""
+    """Problem id -> position, after the checks that every stream needs."""
     if batch_size < 1 or seed < 0:
         raise ValueError(
             f"batch_size must be >= 1 and seed >= 0, got {batch_size} and {seed}"
@@ -260,7 +259,7 @@ def _places(problems: ProblemSequence, batch_size: int, seed: int) -> dict[int, 
 
 
 def _setup(problems: ProblemSequence, batch_size: int, seed: int) -> dict[str, Any]:
-    """What a state must share with its stream."""
+    """What a state must have in common with its stream."""
     return {"seed": seed, "batch_size": batch_size, "problems": len(problems)}
 
 

@@ -25,13 +25,13 @@ from jaxrl_reason.tasks.countdown import (
 
 
 def config_name(settings: CountdownSettings) -> str:
-    """Name of a configuration; it has every setting, so that no two share a folder.
+    """The name of a configuration, with every setting, so that folders are unique.
 
     Args:
       settings: which puzzles, and how they are split.
 
     Returns:
-      The name, fit for a folder.
+      The name, which is valid for a folder.
 
     Example:
       >>> config_name(CountdownSettings())
@@ -56,7 +56,7 @@ class CountdownConfig(tfds.core.BuilderConfig):
     settings: CountdownSettings
 
 
-# One object for equal settings: TFDS refuses a second one of a name it lists.
+# One object for equal settings: TFDS rejects a second one with a known name.
 @functools.lru_cache
 def countdown_config(settings: CountdownSettings) -> CountdownConfig:
     """The builder's configuration for any settings."""
@@ -66,8 +66,8 @@ def countdown_config(settings: CountdownSettings) -> CountdownConfig:
 class Countdown(tfds.core.GeneratorBasedBuilder):
     """Builder of the dataset; its rows are the fields of `Problem` and the split."""
 
-    # To be raised whenever the same settings give other puzzles: folders on disk are
-    # found by it.
+    # Increase it whenever the same settings give other puzzles: it is part of the
+    # folder's name.
     VERSION = tfds.core.Version("1.0.1")
     BUILDER_CONFIGS = [  # noqa: RUF012 (what TFDS asks for)
         countdown_config(CountdownSettings(numbers=numbers))
@@ -80,7 +80,7 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
             "target": np.int32,
             "solution": tfds.features.Text(),
             "problem_id": np.int32,
-            # So that a file in the wrong place cannot pass for another split.
+            # So that a misplaced file is not taken for another split.
             "split": tfds.features.Text(),
         }
         return tfds.core.DatasetInfo(
@@ -96,7 +96,7 @@ class Countdown(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager  # nothing is downloaded
         splits = generate_problems(self.builder_config.settings)
-        # TFDS refuses empty splits, and a fraction of 0 asks for one.
+        # TFDS rejects empty splits, and a fraction of 0 gives one.
         wanted = [name for name in SPLITS if splits[name]]
         return {name: self._generate_examples(name, splits[name]) for name in wanted}
 

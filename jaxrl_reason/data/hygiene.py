@@ -12,7 +12,7 @@ def normalized_words(text: str) -> list[str]:
       text: a prompt.
 
     Returns:
-      Its words, punctuation left on them.
+      Its words, with their punctuation.
 
     Example:
       >>> normalized_words("  Find  the\nSUM ")
@@ -45,7 +45,7 @@ def word_ngrams(text: str, n: int) -> set[str]:
 
 
 def ngram_jaccard(a: str, b: str, n: int) -> float:
-    """Shared n-grams of two texts over all of them.
+    """Shared n-grams of two texts divided by all of their n-grams.
 
     Args:
       a: a prompt.
@@ -70,12 +70,12 @@ def ngram_jaccard(a: str, b: str, n: int) -> float:
 def contaminated(
     prompts: Iterable[str], benchmark: Iterable[str], *, n: int = 8
 ) -> list[bool]:
-    """Which prompts share an n-gram of words with a benchmark.
+    """Which prompts share a word n-gram with a benchmark.
 
-    n = 8 in open-r1 and s1, 32 in Light-R1, so that prompts which are alike only in
-    places stay, 13 in older work. Texts are compared in lower case with white space
-    collapsed. One that is shorter than n words has no n-gram and would pass whatever it
-    says: it is compared as a whole.
+    n = 8 in open-r1 and s1, 13 in older work, 32 in Light-R1, which keeps prompts that
+    are similar only in parts. Texts are compared in lower case with white space
+    collapsed. A text of fewer than n words has no n-gram and would always pass: it is
+    compared as a whole.
 
     Args:
       prompts: of the training set.
@@ -83,7 +83,8 @@ def contaminated(
       n: words per n-gram, >= 1.
 
     Returns:
-      One flag per prompt, True for those to drop. Time is linear in the texts.
+      One flag per prompt, True for those to drop. Time is linear in the length of the
+      texts.
 
     Raises:
       ValueError: n < 1.
@@ -108,16 +109,16 @@ def contaminated(
 
 
 def digit_free_key(text: str) -> str:
-    """What is left of a text without signs, spaces and digits, in lower case.
+    """A text in lower case without signs, spaces and digits.
 
     Light-R1's exact match: a question with other numbers has the same key. It is
-    aggressive, short templates collide.
+    aggressive: short templates collide.
 
     Args:
       text: a prompt.
 
     Returns:
-      The key; empty for a text of numbers and signs alone.
+      The key; empty for a text of only numbers and signs.
 
     Example:
       >>> digit_free_key("Find x: 3x + 12 = 27.")
@@ -134,8 +135,8 @@ def digit_free_matches(
     Args:
       prompts: of the training set.
       benchmark: prompts that must not be trained on.
-      min_length: characters a key needs to count, >= 1; without that every prompt of
-        pure arithmetic would match every other.
+      min_length: the shortest key that counts, >= 1; otherwise every prompt of pure
+        arithmetic would match every other.
 
     Returns:
       One flag per prompt, True for those to drop.
@@ -157,10 +158,10 @@ def digit_free_matches(
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """The prompts that stay in a data set, and why the others do not.
+    """The prompts to keep in a dataset, and why the others are dropped.
 
     Attributes:
-      kept: positions to keep, rising.
+      kept: positions to keep, ascending.
       duplicates: positions of further copies with the same answer.
       conflicting: positions of all copies of prompts with more than one answer.
     """
@@ -171,11 +172,11 @@ class Deduplicated:
 
 
 def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
-    """Keeps one of each prompt, and none whose copies disagree about the answer.
+    """Keeps one copy of each prompt, and none whose copies have different answers.
 
-    Prompts are equal if they are in lower case with white space collapsed, answers if
-    they are with white space collapsed: "A" and "a" may be two answers. Bring answers
-    into one form first if 1/2 and 0.5 should agree.
+    Prompts are compared in lower case with white space collapsed, answers only with
+    white space collapsed, since "A" and "a" may be two answers. Normalise answers first
+    if 1/2 and 0.5 should be equal.
 
     Args:
       prompts: of the training set.
@@ -185,7 +186,7 @@ def deduplicate(prompts: Sequence[str], answers: Sequence[str]) -> Deduplicated:
       Positions; every position is in exactly one of the three.
 
     Raises:
-      ValueError: not one answer per prompt.
+      ValueError: there is not one answer per prompt.
 
     Example:
       >>> deduplicate(["1 + 1", "1  + 1", "Why?", "why?"], ["2", "2 ", "so", "no"])

@@ -1,7 +1,7 @@
-"""Problems chosen by how often a model solved them.
+"""Problems selected by how often a model solved them.
 
-The rules are those of `jaxrl_reason.data.strategies`: counts of right answers and of
-samples in, flags out.
+The rules are those of `jaxrl_reason.data.strategies`: from counts of right answers and
+of samples to flags.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from jaxrl_reason.data.pipeline import ProblemSequence
 from jaxrl_reason.tasks.countdown import Problem
 
-# (num_correct [P], num_samples [P]) -> [P] bool, True for what is kept.
+# (num_correct [P], num_samples [P]) -> [P] bool, True for problems to keep.
 Rule = Callable[[ArrayLike, ArrayLike], np.ndarray]
 
 
@@ -23,7 +23,7 @@ class PassRates(NamedTuple):
     Attributes:
       problem_ids: [P].
       num_correct: [P] right answers.
-      num_samples: [P] answers that could be judged.
+      num_samples: [P] answers that could be graded.
     """
 
     problem_ids: np.ndarray
@@ -35,16 +35,16 @@ def kept_ids(rates: PassRates, rule: Rule) -> list[int]:
     """Ids of the problems that a rule keeps, in their order.
 
     Args:
-      rates: of any model: a fixed one (Light-R1, MiMo) or the one in training
-        (Skywork-OR1 before each of its stages).
+      rates: of any model: a fixed one (Light-R1, MiMo) or the trained one (Skywork-OR1
+        before each of its stages).
       rule: such as `not_solved`, `mixed_outcomes`, `hard_set`, or `accuracy_band`
         with its bounds bound by `functools.partial`.
 
     Returns:
-      Whole numbers that JSON can hold.
+      Python integers, for JSON.
 
     Raises:
-      ValueError: counts that are no counts.
+      ValueError: the counts are invalid.
 
     Example:
       >>> from functools import partial
@@ -59,17 +59,17 @@ def kept_ids(rates: PassRates, rule: Rule) -> list[int]:
 
 
 def with_ids(problems: ProblemSequence, ids: Collection[int]) -> list[Problem]:
-    """The problems of certain ids, in the order of `problems`.
+    """The problems with the given ids, in the order of `problems`.
 
     Args:
-      problems: with a `problem_id` each, no two the same.
+      problems: each with a unique `problem_id`.
       ids: in any order.
 
     Returns:
-      What a stream takes for its problems.
+      Problems for a stream.
 
     Raises:
-      ValueError: an id belongs to none of the problems.
+      ValueError: an id is not that of a problem.
 
     Example:
       >>> from types import SimpleNamespace
@@ -88,5 +88,5 @@ def with_ids(problems: ProblemSequence, ids: Collection[int]) -> list[Problem]:
 
 
 def each(problems: ProblemSequence) -> Iterator[Problem]:
-    """The problems by position: a source on disk has no other way to be read."""
+    """The problems by position, the only way to read a source on disk."""
     return (problems[i] for i in range(len(problems)))

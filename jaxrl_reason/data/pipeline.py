@@ -1,4 +1,4 @@
-"""Problems from disk: prepared once, checked when opened, shuffled, resumable."""
+"""Problems from disk: prepared once, checked on opening, shuffled, resumable."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from jaxrl_reason.tasks.countdown import (
 
 
 class DatasetError(ValueError):
-    """A prepared dataset is damaged; the message names the folder and what to do."""
+    """A prepared dataset is damaged; the message names the folder and the remedy."""
 
 
 class ProblemSequence(Protocol):
@@ -36,8 +36,8 @@ class CountdownSource:
 
     Args:
       rows: the data source of TFDS.
-      split: which split the rows must be of.
-      folder: where it lies, for messages.
+      split: the split of the rows.
+      folder: its folder, for messages.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class CountdownSource:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
-        # Grain puts this into its own messages.
+        # Grain uses this in its messages.
         return f"CountdownSource({self._folder}, {self._split}, {len(self)} problems)"
 
 
 def prepare_dataset(settings: CountdownSettings, data_dir: str | Path) -> Path:
-    """Write the dataset of the settings, unless it is there already.
+    """Writes the dataset of the settings, unless it exists already.
 
-    It is written beside its place and renamed at the end, so that an interrupted run
-    leaves nothing that looks complete.
+    It is written to a temporary folder and renamed at the end, so that an interrupted
+    run leaves nothing that looks complete.
 
     Args:
       settings: which puzzles, and how they are split.
@@ -89,7 +89,7 @@ def prepare_dataset(settings: CountdownSettings, data_dir: str | Path) -> Path:
       The folder of this one.
 
     Raises:
-      DatasetError: if the folder is there and not a complete dataset.
+      DatasetError: if the folder exists but is not a complete dataset.
     """
     builder = _builder(settings, data_dir)
     return Path(builder.data_dir)
@@ -98,10 +98,10 @@ def prepare_dataset(settings: CountdownSettings, data_dir: str | Path) -> Path:
 def open_split(
     settings: CountdownSettings, data_dir: str | Path, split: str
 ) -> CountdownSource:
-    """Open a split, preparing the dataset first if need be.
+    """Opens a split, preparing the dataset first if necessary.
 
-    Every row is read once here, so that damage shows now and not in the middle of a
-    run (about 15,000 rows per second).
+    Every row is read once here, so that damage is detected now and not in the middle of
+    a run (about 15,000 rows per second).
 
     Args:
       settings: which puzzles, and how they are split.
@@ -112,7 +112,7 @@ def open_split(
       The problems, in the order of their ids.
 
     Raises:
-      ValueError: if there is no such split, or the settings leave it empty.
+      ValueError: if there is no such split, or it is empty with these settings.
       DatasetError: if a file of the dataset is missing or damaged.
     """
     if split not in SPLITS:
@@ -126,7 +126,7 @@ def open_split(
     folder = Path(builder.data_dir)
     with _damage_named(folder):
         source = CountdownSource(builder.as_data_source(split), split, folder)
-        for _ in source:  # TFDS knows how many rows there must be
+        for _ in source:  # TFDS knows the number of rows
             pass
     return source
 
@@ -145,11 +145,11 @@ def load_split(
 
 
 class ProblemStream:
-    """An endless stream of batches, in an order that the seed fixes.
+    """An endless stream of batches, in an order fixed by the seed.
 
-    Each pass over the problems has an order of its own. No batch holds a problem
-    twice: what is left at the end of a pass and does not fill a batch is left out of
-    this pass. Reads happen in the caller's thread; nothing is started.
+    Each pass over the problems has its own order. No batch has a problem twice: a
+    remainder at the end of a pass that does not fill a batch is dropped from this pass.
+    Reads happen in the caller's thread; no threads are started.
 
     Args:
       problems: what to draw from, such as `open_split(...)`, or a list.
@@ -173,7 +173,7 @@ class ProblemStream:
     def __init__(
         self, problems: ProblemSequence, *, batch_size: int, seed: int
     ) -> None:
-        # Grain takes most of a second to import: only for those who stream.
+        # Grain takes almost a second to import, so it is imported only for streams.
         import grain
 
         if batch_size < 1:
@@ -191,7 +191,7 @@ class ProblemStream:
             "problems": len(problems),
         }
         # Grain's pass n with seed s has the order of pass 0 with seed s + n: with
-        # neighbouring seeds used as they are, runs would share their orders.
+        # neighbouring seeds used directly, runs would share orders.
         shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         dataset = (
             grain.MapDataset.source(problems)
@@ -210,12 +210,12 @@ class ProblemStream:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Where the stream stands, as plain numbers that JSON can hold."""
+        """The position of the stream, as JSON-able numbers."""
         position = self._batches.get_state()["next_index"]
         return {**self._setup, "next_batch": int(position)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue exactly where `get_state` was called.
+        """Continues exactly where `get_state` was called.
 
         Args:
           state: of a stream with the same problems, batch size and seed.
@@ -236,8 +236,8 @@ class ProblemStream:
 
 
 def _builder(settings: CountdownSettings, data_dir: str | Path) -> Any:
-    """The TFDS builder of a dataset that is there and looks complete."""
-    # TFDS takes half a second to import: only for those who read datasets.
+    """The TFDS builder of a dataset that exists and looks complete."""
+    # TFDS takes half a second to import, so it is imported only for datasets.
     from jaxrl_reason.data.countdown_dataset import Countdown, countdown_config
 
     config = countdown_config(settings)
@@ -249,17 +249,17 @@ def _builder(settings: CountdownSettings, data_dir: str | Path) -> Any:
         )
 
     if not folder.exists():
-        # Settings that leave no problem fail here, before anything is written.
+        # Settings without problems fail here, before anything is written.
         generate_problems(settings)
         with _silence():
             try:
                 build().download_and_prepare()
             except OSError:
-                # Another process may have finished the same dataset meanwhile.
+                # Another process may have finished the same dataset in the meantime.
                 if not folder.exists():
                     raise
     with _damage_named(folder), _silence():
-        # A new builder, so that what was just written is read like any other.
+        # A new builder, so that the new files are read like any others.
         builder = build()
         if not builder.info.splits:
             raise OSError("dataset_info.json is missing or empty")
@@ -268,7 +268,7 @@ def _builder(settings: CountdownSettings, data_dir: str | Path) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep TFDS from printing, logging and drawing bars: a run has its own."""
+    """Silences TFDS's prints, logs and progress bars: a run has its own."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -282,7 +282,7 @@ def _silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _damage_named(folder: Path) -> Iterator[None]:
-    """Turn whatever the readers raise into one error that says what to do."""
+    """Turns all errors of the readers into one that says what to do."""
     try:
         yield
     except DatasetError:

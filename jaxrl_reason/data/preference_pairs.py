@@ -1,8 +1,8 @@
 """Pairs for iterative DPO: from graded groups to (chosen, rejected), on the host.
 
 One round of iterative DPO (IRPO, arXiv 2404.19733): sample
-N responses per prompt with the policy of the round before, grade them, build up to K
-pairs of a correct and a wrong one, train with the policy of the round before as the
+N responses per prompt with the policy of the previous round, grade them, build up to K
+pairs of a correct and a wrong one, and train with the previous round's policy as the
 reference. The paper has N = 30, K = 10 and four rounds.
 """
 
@@ -16,12 +16,12 @@ from jaxrl_reason.data.rejection_sampling import prompt_generators
 
 @dataclass(frozen=True)
 class PreferencePairs:
-    """N pairs as places in grouped rollouts [P, G].
+    """N pairs as positions in grouped rollouts [P, G].
 
     Attributes:
-      prompt: [N] place of the prompt, ascending.
-      chosen: [N] place of the correct response in its group.
-      rejected: [N] place of the wrong one.
+      prompt: [N] position of the prompt, ascending.
+      chosen: [N] position of the correct response in its group.
+      rejected: [N] position of the wrong one.
     """
 
     prompt: np.ndarray
@@ -46,24 +46,23 @@ def build_pairs(
     """Up to `max_pairs` (correct, wrong) pairs of each prompt that has both.
 
     Truncated responses are left out on both sides: most of them are wrong, and a
-    preference against them is one against length. Left out too are empty responses and
-    those whose grader failed. Within a prompt every response is used about equally
-    often; which pairs there are depends on the seed and the problem alone.
+    preference against them is one against length. Empty responses and those whose
+    grader failed are left out too. Within a prompt every response is used about equally
+    often; the pairs depend only on the seed and the problem.
 
     Args:
       correct: [P, G] bool, the accuracy.
       truncated: [P, G] bool, stopped by the length limit.
       lengths: [P, G] response tokens.
-      max_pairs: K >= 1, the most per prompt.
-      seed: >= 0; another each round.
+      max_pairs: K >= 1, the largest number per prompt.
+      seed: >= 0; different for each round.
       failed: [P, G] bool, the grader failed; none if left out.
-      problem_ids: [P] whole numbers >= 0; the prompts' positions if left out.
-      max_length_ratio: pairs of which one response is longer than this many times the
-        other are left out; >= 1, None for no bound.
+      problem_ids: [P] integers >= 0; the prompts' positions if left out.
+      max_length_ratio: pairs whose responses' lengths have a larger ratio are left out;
+        >= 1, None for no bound.
 
     Returns:
-      The pairs, those of a prompt side by side; none for prompts that are all correct
-      or all wrong.
+      The pairs, grouped by prompt; none for prompts that are all correct or all wrong.
 
     Raises:
       ValueError: shapes differ, or a setting is out of its range.
@@ -109,7 +108,7 @@ def _allowed(good: np.ndarray, bad: np.ndarray, ratio: float | None) -> np.ndarr
 def _choose(
     allowed: np.ndarray, limit: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Random combinations, each time of those used least so far."""
+    """Random combinations, each time from those used least so far."""
     left = [tuple(at) for at in rng.permutation(np.argwhere(allowed)).tolist()]
     used_good, used_bad = (np.zeros(n, int) for n in allowed.shape)
     chosen: list[tuple[int, int]] = []

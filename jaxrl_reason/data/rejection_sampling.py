@@ -1,9 +1,9 @@
 """Which sampled responses to fine-tune on: RFT and STaR, on the host.
 
 Rejection-sampling fine-tuning (RFT, arXiv 2308.01825) samples many responses per
-problem, keeps the correct ones that differ in their reasoning, and trains on them
-and the original data. STaR (arXiv 2203.14465) loops: keep the correct ones, give the
-answer as a hint where there is none, and fine-tune the base model in every round.
+problem, keeps the correct ones that differ in their reasoning, and trains on them and
+the original data. STaR (arXiv 2203.14465) iterates: keep the correct ones, give the
+answer as a hint if there is none, and fine-tune the base model in every round.
 """
 
 import re
@@ -11,17 +11,17 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-# Runs of what arithmetic is written with; one class, so the time is linear.
+# Runs of arithmetic characters; one character class, so the time is linear.
 _ARITHMETIC = re.compile(r"[0-9.,+\-*/()=×÷ ]+")
 
 
 def correct_and_complete(
     correct: np.ndarray, truncated: np.ndarray, *, failed: np.ndarray | None = None
 ) -> np.ndarray:
-    """Responses that may be learnt from.
+    """Responses to train on.
 
-    A truncated response is left out even if its answer is right: learnt from, it would
-    teach not to stop. One whose grader failed is neither right nor wrong.
+    A truncated response is left out even if its answer is right: it would teach the
+    model not to stop. One whose grader failed is neither right nor wrong.
 
     Args:
       correct: [P, G] bool, the accuracy, before any shaping of rewards.
@@ -54,20 +54,20 @@ def deduplicate_and_cap(
 ) -> np.ndarray:
     """At most `max_per_prompt` responses per prompt, no two with the same signature.
 
-    Of equal signatures the first stays. Above the cap, which keeps easy prompts from
-    filling the data, a random choice stays that depends on the seed and the problem
-    alone: the same in any batch and order.
+    Of equal signatures the first is kept. Above the cap, which keeps easy prompts from
+    dominating the data, a random subset is kept that depends only on the seed and the
+    problem: the same in any batch and order.
 
     Args:
       keep: [P, G] bool, of `correct_and_complete`.
-      signatures: P lists of G: what makes two responses the same, their text, token ids
-        (a tuple) or `equation_signature`.
+      signatures: P lists of G: what makes two responses equal, such as their text,
+        token ids (a tuple) or `equation_signature`.
       max_per_prompt: >= 1.
       seed: >= 0.
       problem_ids: [P] whole numbers >= 0; the prompts' positions if left out.
 
     Returns:
-      [P, G] bool, a part of `keep`.
+      [P, G] bool, a subset of `keep`.
 
     Raises:
       ValueError: shapes differ, or a number is out of its range.
@@ -100,13 +100,13 @@ def deduplicate_and_cap(
 def equation_signature(text: str) -> tuple[str, ...]:
     """The equations of a solution, in order, without spaces: RFT's reasoning path.
 
-    Two solutions with the same list are one path in other words.
+    Two solutions with the same list are the same path in different words.
 
     Args:
       text: of a response.
 
     Returns:
-      The runs of digits and signs that hold an =.
+      The runs of digits and signs that contain an =.
 
     Example:
       >>> equation_signature("So 2 * 3 = 6, then we add: 6+1=7.")
@@ -119,11 +119,11 @@ def equation_signature(text: str) -> tuple[str, ...]:
 def needs_hint(
     correct: np.ndarray, truncated: np.ndarray, *, failed: np.ndarray | None = None
 ) -> np.ndarray:
-    """Prompts without a response to learn from: STaR rationalises these.
+    """Prompts without a response to train on, which STaR rationalises.
 
-    They are sampled again with the answer in the prompt; what is correct then is learnt
-    with the prompt that has no hint. A prompt whose graders all failed is not among
-    them: nothing is known about it.
+    They are sampled again with the answer in the prompt; correct responses are then
+    trained on with the prompt without the hint. A prompt for which every grade failed
+    is not among them: nothing is known about it.
 
     Args:
       correct: [P, G] bool.
@@ -148,11 +148,11 @@ def needs_hint(
 def prompt_generators(
     seed: int, problem_ids: Sequence[int] | np.ndarray | None, prompts: int
 ) -> list[np.random.Generator]:
-    """One random generator per prompt, from the seed and the problem's id alone.
+    """One random generator per prompt, from only the seed and the problem's id.
 
     Args:
       seed: >= 0.
-      problem_ids: [P] whole numbers >= 0; the positions if left out.
+      problem_ids: [P] integers >= 0; the positions if left out.
       prompts: P.
 
     Returns:

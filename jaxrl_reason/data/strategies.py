@@ -1,10 +1,10 @@
-"""Which prompts to train on, by how often they were solved (host side, NumPy).
+"""Which prompts to train on, by how often they were solved (on the host, NumPy).
 
 Every rule takes counts, right answers and samples per prompt, and returns a mask, True
-for prompts to keep. Counts are compared exactly where rates would not be: 0.8 in
-float32 is above 0.8. Right means graded as right, not the shaped reward. Take metrics
-before the filter, and log the fraction that it keeps: filters move training to the edge
-of what the model can do, and hide that it gets worse.
+for prompts to keep. Counts are compared exactly, which rates are not: 0.8 in float32 is
+above 0.8. Right means graded as right, not the shaped reward. Compute metrics before
+the filter, and log the fraction that it keeps: filters move training to problems at the
+limit of the model's ability, and hide it when the model gets worse.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Published bands of the pass rate, both ends kept.
+# Published bands of the pass rate, with both ends included.
 PRIME_BAND = (0.2, 0.8)
 LIGHT_R1_BAND = (0.25, 0.625)
 
@@ -32,7 +32,7 @@ def mixed_outcomes(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray
       [P] bool.
 
     Raises:
-      ValueError: counts that are no counts.
+      ValueError: the counts are invalid.
 
     Example:
       >>> print(mixed_outcomes([0, 1, 15, 16], 16))
@@ -45,11 +45,11 @@ def mixed_outcomes(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray
 def accuracy_band(
     num_correct: ArrayLike, num_samples: ArrayLike, *, low: float, high: float
 ) -> np.ndarray:
-    """Prompts whose pass rate lies in a band: low <= correct / samples <= high.
+    """Prompts whose pass rate is in a band: low <= correct / samples <= high.
 
     PRIME filters online with [0.2, 0.8] (arXiv 2502.01456); Light-R1 keeps
     [0.25, 0.625] by the rates of its 7B model (arXiv 2503.10460; the file name in its
-    script says 0.2); MiMo drops what is solved above 0.9 (arXiv 2505.07608).
+    script says 0.2); MiMo drops those above 0.9 (arXiv 2505.07608).
 
     Args:
       num_correct: [P] right answers.
@@ -61,7 +61,7 @@ def accuracy_band(
       [P] bool.
 
     Raises:
-      ValueError: counts that are no counts, or a bound out of its range.
+      ValueError: the counts are invalid, or a bound is out of its range.
 
     Example:
       >>> low, high = LIGHT_R1_BAND
@@ -78,9 +78,9 @@ def accuracy_band(
 def hard_set(
     num_correct: ArrayLike, num_samples: ArrayLike, *, below: int = 4, of: int = 64
 ) -> np.ndarray:
-    """Prompts that are solved less often than `below` times of `of`.
+    """Prompts that are solved fewer than `below` times out of `of`.
 
-    The second step of Open-Reasoner-Zero: fewer than 4 of 64, unsolved ones included
+    The second stage of Open-Reasoner-Zero: fewer than 4 of 64, including unsolved ones
     (arXiv 2503.24290). Other numbers of samples are compared by their rate, exactly.
 
     Args:
@@ -93,7 +93,7 @@ def hard_set(
       [P] bool.
 
     Raises:
-      ValueError: counts that are no counts, or `below` and `of` out of their range.
+      ValueError: the counts are invalid, or `below` and `of` are out of their range.
 
     Example:
       >>> print(hard_set([0, 3, 4, 64], 64))
@@ -106,11 +106,11 @@ def hard_set(
 
 
 def not_solved(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray:
-    """Prompts with a wrong answer: all but those that are always solved.
+    """Prompts with a wrong answer: all except those that are always solved.
 
     The rule of SRPO's history resampling (arXiv 2504.14286), see `resample_history`;
-    all-wrong prompts stay, they may be solved later. Skywork-OR1 drops what the model
-    always solves before each stage.
+    all-wrong prompts stay, since they may be solved later. Before each stage
+    Skywork-OR1 drops the prompts that the model always solves.
 
     Args:
       num_correct: [P] right answers.
@@ -120,7 +120,7 @@ def not_solved(num_correct: ArrayLike, num_samples: ArrayLike) -> np.ndarray:
       [P] bool.
 
     Raises:
-      ValueError: counts that are no counts.
+      ValueError: the counts are invalid.
 
     Example:
       >>> print(not_solved([0, 1, 4], 4))
@@ -135,9 +135,9 @@ def resample_history(
 ) -> np.ndarray:
     """The problems of the next epoch, from all outcomes of this one.
 
-    SRPO's history resampling (arXiv 2504.14286): at the end of an epoch drop what was
-    right every time, keep mixed and all-wrong problems. It costs no extra samples,
-    unlike dynamic sampling. Several visits of a problem count together.
+    SRPO's history resampling (arXiv 2504.14286): at the end of an epoch drop the
+    problems that were always right, keep mixed and all-wrong ones. It costs no extra
+    samples, unlike dynamic sampling. Several visits of a problem count together.
 
     Args:
       problem_ids: [N] of the groups sampled in the epoch, in any order.
@@ -145,11 +145,11 @@ def resample_history(
       num_samples: [N], or one number for all.
 
     Returns:
-      [M] int64, the ids to go on with, each once, in the order of their first visit.
-      A problem that was not visited is not among them: add it, if any was left out.
+      [M] int64, the ids to keep, each once, in the order of their first visit. Problems
+      that were not visited are not among them: add those that were left out.
 
     Raises:
-      ValueError: shapes differ, or counts that are no counts.
+      ValueError: shapes differ, or the counts are invalid.
 
     Example:
       >>> print(resample_history([7, 5, 9, 7], [4, 0, 4, 2], 4))
@@ -171,19 +171,20 @@ def resample_history(
 
 @dataclass(frozen=True)
 class EasyPool:
-    """MiMo's pool of solved problems, drawn from now and then (arXiv 2505.07608).
+    """MiMo's pool of solved problems, sampled now and then (arXiv 2505.07608).
 
-    When dynamic sampling gets slow late in training because much is solved, each
-    problem of a batch comes from the pool with probability alpha = 0.1, else from the
-    training set as usual. That keeps what was learnt in sight and training stable.
+    When dynamic sampling gets slow late in training because many problems are solved,
+    each problem of a batch comes from the pool with probability alpha = 0.1, otherwise
+    from the training set as usual. This retains what was learnt and keeps training
+    stable.
 
     It is an immutable value: store its three fields in the checkpoint, and a resumed
     run makes the same draws.
 
     Attributes:
-      seed: of the draws, >= 0.
-      members: ids of the solved problems, in the order in which they came.
-      draws: how many times was drawn.
+      seed: for the draws, >= 0.
+      members: ids of the solved problems, in the order in which they were added.
+      draws: number of draws so far.
 
     Example:
       >>> pool = EasyPool(seed=0).updated([3, 5, 8], [4, 2, 4], 4)
@@ -211,7 +212,7 @@ class EasyPool:
     def updated(
         self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
     ) -> "EasyPool":
-        """The pool after a batch: always right goes in, anything else goes out.
+        """The pool after a batch: adds problems that were always right, removes others.
 
         Args:
           problem_ids: [P] of the batch.
@@ -219,10 +220,10 @@ class EasyPool:
           num_samples: [P], or one number for all.
 
         Returns:
-          The new pool; a problem without samples stays as it was.
+          The new pool; a problem without samples is unchanged.
 
         Raises:
-          ValueError: shapes differ, or counts that are no counts.
+          ValueError: shapes differ, or the counts are invalid.
         """
         correct, samples = _counts(num_correct, num_samples)
         ids = np.asarray(problem_ids, np.int64)
@@ -241,16 +242,16 @@ class EasyPool:
         return replace(self, members=tuple(members))
 
     def drawn(self, count: int, *, alpha: float = 0.1) -> tuple[np.ndarray, "EasyPool"]:
-        """Which of a batch's problems come from the pool, and which they are.
+        """Draws which of a batch's problems come from the pool.
 
         Args:
-          count: problems of the batch.
+          count: number of problems in the batch.
           alpha: probability of the pool for each, in [0, 1].
 
         Returns:
-          [count] int64, a problem's id or -1 for one to be drawn as usual, and the
-          pool to go on with. No id comes twice; once the pool is used up, the rest
-          are -1. Draw the others from problems that are not in this batch.
+          [count] int64, a problem's id or -1 for one to draw as usual, and the next
+          pool. No id occurs twice; once the pool is used up, the rest are -1. Draw the
+          others from problems that are not in this batch.
 
         Raises:
           ValueError: `count` is negative or `alpha` outside [0, 1].

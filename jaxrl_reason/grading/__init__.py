@@ -1,1 +1,1 @@
-"""Answer extraction and graders; nothing a model wrote is ever run."""
+"""Answer extraction and graders; nothing that a model wrote is ever executed."""

@@ -1,4 +1,4 @@
-"""Where the final answer of a worked solution stands, in time linear in the text."""
+"""Extraction of the final answer of a worked solution, in linear time."""
 
 import re
 
@@ -12,15 +12,15 @@ _NUMBER = re.compile(r"[0-9]++(?:[.,/][0-9]++)*+%?")
 def marked_answer(text: str) -> str | None:
     r"""The final answer of a text: what follows the last mark, `#### 5` or `\boxed{5}`.
 
-    Of both marks the later one counts, so that a correction is read and a list of
-    guesses is not. After `####` the rest of the line is the answer, whatever it is. A
-    last box that does not close is no answer, and neither is an empty one.
+    The later of the two marks counts, so that a correction counts and a list of guesses
+    does not. After `####` the rest of the line is the answer. A last box that does not
+    close, or is empty, is not an answer.
 
     Args:
       text: the response.
 
     Returns:
-      The answer without white space around it, None without one.
+      The answer without white space around it, or None.
 
     Example:
       >>> marked_answer("so 3 + 4 = 7\n#### 7")
@@ -42,14 +42,14 @@ def marked_answer(text: str) -> str | None:
 def last_number(text: str) -> str | None:
     r"""The last number of the last line that is not blank.
 
-    For models that use no mark. A weaker rule than `marked_answer`: of a line of
+    For models that use no mark. A weaker rule than `marked_answer`: in a line of
     guesses, the last one counts.
 
     Args:
       text: the response.
 
     Returns:
-      The number with its sign, None if that line holds none.
+      The number with its sign, None if that line has none.
 
     Example:
       >>> last_number("3 + 4 = 7\nThe sum is 7.\n")
@@ -70,7 +70,7 @@ def last_number(text: str) -> str | None:
 
 
 def _inside_braces(text: str, start: int) -> str:
-    """What stands in the braces that open at `start`; nothing if they never close."""
+    """The text in the braces that open at `start`; empty if they never close."""
     while start < len(text) and text[start] in " \t":
         start += 1
     if not text.startswith("{", start):

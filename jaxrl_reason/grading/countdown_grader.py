@@ -10,11 +10,11 @@ from jaxrl_reason.grading.formats import last_tagged
 
 @dataclass(frozen=True)
 class CountdownGrade:
-    """Verdict on one response.
+    """The grade of one response.
 
     Attributes:
       correct: the answer uses each number exactly once and has the target's value.
-      parsed: the text of the answer that was judged, None without one.
+      parsed: the text of the graded answer, None without one.
       reason: why it is not correct; empty if it is.
     """
 
@@ -24,18 +24,18 @@ class CountdownGrade:
 
 
 def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
-    """Judge the last `<answer>...</answer>` of a response.
+    """Grades the last `<answer>...</answer>` of a response.
 
     The answer must be an expression of unsigned integers, + - * / and ( ) that uses
     each given number exactly once and is exactly equal to the target.
 
     Args:
-      response: what the model wrote; nothing in it is ever run.
+      response: what the model wrote; nothing in it is ever executed.
       numbers: the puzzle's numbers.
       target: the value to reach.
 
     Returns:
-      The verdict with its reason. No response raises, and time is linear in it.
+      The grade with its reason. No response raises, and time is linear in its length.
 
     Example:
       >>> grade("<answer> 3 * 5 + 7 </answer>", [3, 5, 7], 22).correct
@@ -54,15 +54,15 @@ def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
 def grade_expression(
     expression: str, numbers: Sequence[int], target: int
 ) -> CountdownGrade:
-    """Judge the text of an answer by itself.
+    """Grades the text of an answer by itself.
 
     Args:
-      expression: what stands between the answer tags.
+      expression: the text between the answer tags.
       numbers: the puzzle's numbers.
       target: the value to reach.
 
     Returns:
-      The verdict, as of `grade`.
+      The grade, as from `grade`.
 
     Example:
       >>> grade_expression("3*5 + 7", [3, 5, 7], 22).correct
@@ -70,7 +70,7 @@ def grade_expression(
     """
     if len(numbers) == 0:
         return CountdownGrade(False, None, "the puzzle has no numbers")
-    # Keep a long answer out of logs: it is wrong by its length alone.
+    # Keep a long answer out of logs: its length alone makes it wrong.
     parsed = expression.strip(" \t\r\n")[:200]
     evaluation = examine(expression)
     if evaluation.value is None:
@@ -92,10 +92,10 @@ def countdown_score(
     *,
     format_score: float = 0.1,
 ) -> float:
-    """Score of TinyZero: 1 for a solution, format_score for an answer, 0 for none.
+    """TinyZero's score: 1 for a solution, format_score for an answer, 0 for none.
 
     An answer must be exact and in the grammar of `grade`; the original, which evaluates
-    Python, also takes powers, floor division, decimals and values within 1e-5.
+    Python, also accepts powers, floor division, decimals and values within 1e-5.
 
     Only the last line of the text after the first "Assistant:" (or
     `<|im_start|>assistant`) is read, and of it the last `<answer>...</answer>`; a right
@@ -105,7 +105,7 @@ def countdown_score(
       response: prompt and response together.
       numbers: the puzzle's numbers.
       target: the value to reach.
-      format_score: score of an answer that is there and wrong.
+      format_score: score of a wrong answer.
 
     Returns:
       0.0, format_score or 1.0.

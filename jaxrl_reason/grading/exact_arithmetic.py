@@ -1,27 +1,27 @@
-"""Exact arithmetic on text that a model wrote, without ever running it as code."""
+"""Exact arithmetic on text that a model wrote, without executing it as code."""
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 # An answer to a puzzle of a few numbers is far below these; they bound the size of
-# every number in the work and with it the time, whatever the text.
+# every number in the calculation, and so the time, for any text.
 MAX_CHARACTERS = 512
 MAX_DEPTH = 64
 MAX_DIGITS = 12
 
-# [0-9] and not \d: \d also takes full-width and other Unicode digits.
+# [0-9] and not \d, which also matches full-width and other Unicode digits.
 _TOKEN = re.compile(r"[ \t\r\n]*([0-9]+|[-+*/()])")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What an expression is worth, or why it is worth nothing.
+    """The value of an expression, or why it has none.
 
     Attributes:
       value: the exact value, None if the text is not an expression of the grammar.
-      numbers: the numbers written in it, left to right (empty without a value).
+      numbers: the numbers in it, from left to right (empty without a value).
       reason: why there is no value; empty if there is one.
     """
 
@@ -38,8 +38,8 @@ def exact_value(text: str) -> Fraction | None:
     """Exact value of an expression of unsigned integers, + - * / and ( ).
 
     Everything else has no value: signs, powers, floor division, decimals, leading
-    zeros, numbers side by side, equations, names, digits other than 0-9, division by
-    zero, and texts longer or deeper than any honest answer. Time is linear in the text.
+    zeros, adjacent numbers, equations, names, digits other than 0-9, division by zero,
+    and texts longer or deeper than any honest answer. Time is linear in the text.
 
     Args:
       text: the expression.
@@ -63,7 +63,7 @@ def examine(text: str) -> Examined:
       text: the expression, see `exact_value` for the grammar.
 
     Returns:
-      What was found. No text raises.
+      The result. No text raises.
 
     Example:
       >>> examine("3 * 5 + 7").numbers
@@ -129,7 +129,7 @@ def _value(tokens: list[int | str]) -> Fraction:
             waiting.pop()
             depth -= 1
         elif isinstance(token, str) and token in _PRECEDENCE:
-            # >= makes operators of equal rank work from the left.
+            # >= makes operators of equal precedence left-associative.
             while waiting and _PRECEDENCE.get(waiting[-1], 0) >= _PRECEDENCE[token]:
                 _apply(waiting.pop(), values)
             waiting.append(token)
@@ -146,7 +146,7 @@ def _value(tokens: list[int | str]) -> Fraction:
 
 
 def _apply(operator: str, values: list[Fraction]) -> None:
-    """Replace the last two values by the operator's result."""
+    """Replaces the last two values by the operator's result."""
     right = values.pop()
     left = values.pop()
     if operator == "+":

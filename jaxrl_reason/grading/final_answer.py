@@ -15,13 +15,13 @@ Verify = Callable[[str, str], bool | None]
 
 @dataclass(frozen=True)
 class AnswerGrade:
-    """Verdict on one response.
+    """The grade of one response.
 
     Attributes:
       outcome: "right", "wrong" or "failed"; a failed grade says nothing about the
         response.
-      parsed: the answer that was judged, in its normal form where it has one; None
-        if there was none.
+      parsed: the graded answer, in its normal form if it has one; None if there was
+        none.
       reason: why it is not right; empty if it is.
     """
 
@@ -41,19 +41,19 @@ def grade_final_answer(
     r"""Judge the final answer of a response; exact, and nothing in it is ever run.
 
     Numbers are compared as fractions, everything else by its normal form. What only
-    algebra could tell (`\sqrt{8}` for `2\sqrt{2}`) goes to `verify`, and is wrong
-    without one.
+    algebra could decide (`\sqrt{8}` for `2\sqrt{2}`) goes to `verify`, and is wrong
+    without it.
 
     Args:
       response: what the model wrote.
       gold: the reference answer, a number or LaTeX.
       extract: finds the answer in the response.
-      verify: decides on pairs of unequal forms.
-      leading_zeros: 025 is 25.
+      verify: decides on pairs of different form.
+      leading_zeros: whether 025 is read as 25.
 
     Returns:
-      The verdict. Failed where response or reference are no text, the reference has
-      no normal form, or `verify` could not tell.
+      The grade. It is failed if response or reference are not text, the reference has
+      no normal form, or `verify` could not decide.
 
     Example:
       >>> grade_final_answer("3 + 4 = 7\n#### 7.0", "7").outcome

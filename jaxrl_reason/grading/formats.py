@@ -1,20 +1,20 @@
-"""Where an answer stands in a response, in time linear in the text."""
+"""Tags in a response, in time linear in the text."""
 
 _WHITESPACE = " \t\r\n"
 
 
 def last_tagged(text: str, tag: str) -> str | None:
-    """Text inside the last `<tag>...</tag>`, read from the left.
+    """The text inside the last `<tag>...</tag>`, matched from the left.
 
     The same as the last match of the regex `<tag>(.*?)</tag>`, without its quadratic
-    time on texts of many opening tags.
+    time on texts with many opening tags.
 
     Args:
       text: the response.
       tag: the tag's name.
 
     Returns:
-      What stands between the tags, or None if there is no such pair.
+      The text between the tags, or None if there is no such pair.
 
     Example:
       >>> last_tagged("<answer>1</answer> no: <answer>2</answer>", "answer")
@@ -29,7 +29,7 @@ def last_tagged(text: str, tag: str) -> str | None:
             return found
         start += len(opening)
         end = text.find(closing, start)
-        # No closing tag here means none further on either: stop, do not search on.
+        # No closing tag here means none further on either, so stop searching.
         if end < 0:
             return found
         found = text[start:end]
@@ -40,16 +40,16 @@ def think_answer_format(text: str, *, opened: bool = True) -> bool:
     """Whether a response is reasoning, then an answer, in tags and nothing else.
 
     `<think> ... </think> <answer> ... </answer>`, each tag exactly once and in this
-    order, only white space before, between and after. The tags are compared letter by
-    letter; empty reasoning is not an error of format.
+    order, with only white space before, between and after. The tags must match exactly;
+    empty reasoning is allowed.
 
     Args:
       text: the response, without the prompt.
-      opened: the prompt ends with `<think>`; that one counts, and the response must
+      opened: whether the prompt ends with `<think>`; it counts, and the response must
         not open it again.
 
     Returns:
-      True if the format is kept.
+      True if the format is correct.
 
     Example:
       >>> think_answer_format("3 + 4 = 7 </think> <answer> 3 + 4 </answer>")

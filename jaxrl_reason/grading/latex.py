@@ -1,7 +1,8 @@
 r"""One form for the answers that mean the same: `\dfrac12`, `0.5`, `\left(1,2\right)`.
 
-No algebra is done here. Two answers of equal form are equal; of unequal ones, `compare`
-says which are surely different and which a computer algebra system may look at.
+No algebra is done here. Two answers with equal forms are equal; for different forms
+`compare` tells which are certainly different and which a computer algebra system must
+decide.
 """
 
 import re
@@ -11,7 +12,7 @@ from fractions import Fraction
 from jaxrl_reason.grading.latex_text import Refused, simplified
 from jaxrl_reason.grading.rationals import canonical_number
 
-# An honest answer is far shorter; this bounds the work on any other.
+# An honest answer is far shorter; this bounds the time for any other.
 MAX_CHARACTERS = 1000
 
 _OPENING, _CLOSING = {"(", "[", "\\{", "{"}, {")", "]", "\\}", "}"}
@@ -29,11 +30,11 @@ class Form:
     """An answer in its normal form.
 
     Attributes:
-      text: equal for answers of equal form; what a majority is counted over.
-      number: the answer is a rational number, written as one.
+      text: equal for answers of equal form; used for majority votes.
+      number: whether the answer is a rational number, written as one.
       brackets: "()", "[]", "(]", "[)", or "{}" for sets and bare lists, whose order
         does not matter; "" for anything else.
-      parts: what stands between the brackets.
+      parts: the parts between the brackets.
     """
 
     text: str
@@ -54,8 +55,8 @@ def normal_form(text: str, *, leading_zeros: bool = False) -> Form | None:
       leading_zeros: read 025 as 25; otherwise it is not a number.
 
     Returns:
-      The form; None if the text is empty, too long, of other than plain characters or
-      of brackets that do not match.
+      The form; None if the text is empty or too long, or has other than plain
+      characters or unmatched brackets.
 
     Example:
       >>> normal_form(r"\dfrac12") == normal_form("0.5")
@@ -79,12 +80,12 @@ def normal_form(text: str, *, leading_zeros: bool = False) -> Form | None:
 def compare(gold: Form, answer: Form) -> bool | None:
     r"""Whether two forms are equal; None if only algebra could tell.
 
-    A number is equal to the same number and to nothing else: `17 \cdot 23` is not an
-    answer where 391 is asked for, and no decimal is a surd.
+    A number is equal only to the same number: `17 \cdot 23` is not accepted for 391,
+    and no decimal for a surd.
 
     Args:
       gold: the reference.
-      answer: what is judged.
+      answer: the answer to compare.
 
     Returns:
       True, False or None.
@@ -104,7 +105,7 @@ def compare(gold: Form, answer: Form) -> bool | None:
         return None
     if len(gold.parts) != len(answer.parts):
         return False
-    if gold.brackets == "{}":  # numbers among them must agree whatever the order
+    if gold.brackets == "{}":  # numbers among them must agree in any order
         numbers = [sorted(p.text for p in f.parts if p.number) for f in (gold, answer)]
         surely = numbers[0] != numbers[1] or len(numbers[0]) == len(gold.parts)
         return False if surely else None
@@ -130,7 +131,7 @@ def _form(text: str, leading_zeros: bool) -> Form:
 
 
 def _choice(words: str) -> str:
-    """(C) and C are one choice, East and east one word."""
+    """(C) and C are the same choice, East and east the same word."""
     match = _CHOICE.fullmatch(words)
     return match[1] if match else words.casefold()
 
@@ -149,7 +150,7 @@ def _number(text: str, leading_zeros: bool) -> str | None:
         return None
     value = Fraction(top) / Fraction(bottom)
     if whole:
-        if not 0 < value < 1:  # no mixed number
+        if not 0 < value < 1:  # not a mixed number
             return None
         value += int(whole)
     value = -value if minus else value
@@ -199,7 +200,7 @@ def _signs(part: str) -> list[str]:
 
 
 def _depths(tokens: list[str]) -> list[int]:
-    """How many brackets are open after each token."""
+    """The number of open brackets after each token."""
     depth, depths = 0, []
     for token in tokens:
         depth += (token in _OPENING) - (token in _CLOSING)

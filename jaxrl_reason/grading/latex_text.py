@@ -33,8 +33,8 @@ def simplified(text: str) -> str:
       The text.
 
     Raises:
-      Refused: braces do not match or nest too deep, a command lacks its argument, or
-        two numbers stand side by side.
+      Refused: braces do not match or nest too deeply, a command lacks its argument, or
+      two numbers are adjacent.
 
     Example:
       >>> simplified(r"\left(\dfrac12 , x^2 \right)")
@@ -65,20 +65,20 @@ class _Reader:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
     def take(self) -> str:
-        """The next token, which is then behind us."""
+        """The next token, and moves past it."""
         token = self.peek()
         self.at += 1
         return token
 
     def skip_spaces(self) -> bool:
-        """Goes to the next token that is not space; whether there was any."""
+        """Skips spaces; returns whether there were any."""
         start = self.at
         while self.peek().isspace():
             self.at += 1
         return self.at > start
 
     def run(self, depth: int) -> str:
-        """Text up to the end or to a brace that closes what is around us."""
+        """The text up to the end or to the closing brace of the enclosing group."""
         if depth > MAX_DEPTH:
             raise Refused
         text = ""
@@ -87,13 +87,13 @@ class _Reader:
             token = self.peek()
             if token in ("", "}"):
                 return text
-            # Two numbers side by side are not one.
+            # Two adjacent numbers are not one.
             if spaces and token.isdigit() and text[-1:].isdigit():
                 raise Refused
             text += self.piece(text, depth)
 
     def piece(self, before: str, depth: int) -> str:
-        """Text of the next token with its arguments."""
+        """The text of the next token with its arguments."""
         token = self.peek()
         if token == "{":
             return self.group(depth)
@@ -118,7 +118,7 @@ class _Reader:
         return f"{{{inner}}}"
 
     def argument(self, depth: int) -> str:
-        """An argument in braces: a group, or else one digit or token."""
+        """An argument in braces: a group, or else a single digit or token."""
         self.skip_spaces()
         token = self.peek()
         if token == "{":

@@ -1,4 +1,4 @@
-"""Logic-RL's reward for Knights and Knaves: format and answer, from the text alone."""
+"""Logic-RL's reward for Knights and Knaves: format and answer, from the text."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 @dataclass(frozen=True)
 class LogicGrade:
-    """Verdict on one response.
+    """The grade of one response.
 
     Attributes:
       reward: the sum of the two parts: 3, -0.5, -1 or -3.
-      correct: the format is kept and everybody has the right role.
-      format_ok: every tag is there once, in order.
+      correct: whether the format is correct and everybody has the right role.
+      format_ok: whether every tag occurs once, in order.
       parsed: name -> role as answered; None if the answer could not be read.
       reason: why it is not correct; empty if it is.
     """
@@ -32,7 +32,7 @@ class LogicGrade:
 def grade_roles(
     response: str, roles: Mapping[str, str], *, opened: bool = True
 ) -> LogicGrade:
-    """Judge who is a knight and who a knave, by the rules of Logic-RL.
+    """Grades who is a knight and who is a knave, by the rules of Logic-RL.
 
     Format: +1 if each of `<think> </think> <answer> </answer>` occurs exactly once and
     in this order, else -1. Answer: +2 if everybody has the right role, -1.5 if not, -2
@@ -42,18 +42,19 @@ def grade_roles(
     `kk.py`, which looks for the response behind the first "Assistant:" of prompt and
     response together, so that a prompt that contains the word moves it.
 
-    Text between or around the tags is allowed, other than in
-    `formats.think_answer_format`. A denial around a sentence is not understood, here as
-    there: "it is false that Zoe is a knight" makes her one.
+    Text between or around the tags is allowed, unlike in `formats.think_answer_format`.
+    As in `kk.py`, a negation around a sentence is not understood: "it is false that Zoe
+    is a knight" makes her one.
 
     Args:
-      response: what the model wrote, without the prompt; nothing in it is ever run.
+      response: what the model wrote, without the prompt; nothing in it is ever
+        executed.
       roles: name -> "knight" or "knave".
-      opened: the prompt ends with `<think>`, which counts: a response that writes a
+      opened: whether the prompt ends with `<think>`, which counts: a response with a
         second one breaks the format.
 
     Returns:
-      The verdict. No response raises, and time is linear in it.
+      The grade. No response raises, and time is linear in its length.
 
     Raises:
       ValueError: `roles` is empty or has other roles.
@@ -85,13 +86,13 @@ def grade_roles(
 
 
 def tags_in_order(text: str) -> bool:
-    """Whether `<think> </think> <answer> </answer>` are there once each, in this order.
+    """Whether `<think> </think> <answer> </answer>` occur once each, in this order.
 
     Args:
-      text: the response, with the prompt's opening tag where it has one.
+      text: the response, with the prompt's opening tag if it has one.
 
     Returns:
-      True if so; what stands between and around them does not matter.
+      True if so; text between and around them does not matter.
 
     Example:
       >>> tags_in_order("<think> a </think> so <answer> b </answer>")
@@ -106,16 +107,15 @@ def tags_in_order(text: str) -> bool:
 
 
 def parse_roles(answer: str, names: tuple[str, ...]) -> dict[str, str] | None:
-    """Roles that an answer gives to all names, or None.
+    """The roles that an answer gives to all names, or None.
 
     Args:
-      answer: what stands between the answer tags.
+      answer: the text between the answer tags.
       names: everybody in the puzzle.
 
     Returns:
-      name -> "knight" or "knave", by the first sentence about each name; None if
-      anybody is left out, or roles are mentioned more or fewer times than there are
-      names.
+      name -> "knight" or "knave", by the first sentence about each name; None if a name
+      is missing, or the number of roles mentioned is not that of the names.
 
     Example:
       >>> parse_roles("(1) Zoe is a knight (2) Jack IS A KNAVE", ("Zoe", "Jack"))

@@ -1,4 +1,4 @@
-"""math-verify, behind a list of what it may read and a deadline that kills."""
+"""math-verify, with an allow-list for its input and a hard deadline."""
 
 import contextlib
 import importlib
@@ -29,10 +29,10 @@ _LETTER = re.compile(r"\\[A-Za-z]+|([A-Za-z])")
 class MathVerifier:
     """Decides by algebra whether two LaTeX answers are equal, within a deadline.
 
-    math-verify runs in one worker process. A call that takes longer than the deadline,
-    or dies, ends the worker and counts as failed; the next call gets a new worker.
-    Needs the packages of the extra "math". The worker is spawned, so a script that uses
-    this keeps its own work under `if __name__ == "__main__":`.
+    math-verify runs in one worker process. A call that exceeds the deadline or crashes
+    ends the worker and counts as failed; the next call gets a new worker. Needs the
+    packages of the extra "math". The worker is spawned, so a script that uses this must
+    have its own code under `if __name__ == "__main__":`.
 
     Args:
       deadline: seconds of wall-clock time per pair.
@@ -43,7 +43,7 @@ class MathVerifier:
 
     Raises:
       ValueError: the deadline is not above 0.
-      ImportError: the packages are absent; the message says what to install.
+      ImportError: the packages are missing; the message says what to install.
 
     Example:
       >>> verifier_available() in (True, False)
@@ -84,7 +84,7 @@ class MathVerifier:
         return verdict
 
     def close(self) -> None:
-        """End the worker."""
+        """Ends the worker."""
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
@@ -114,10 +114,10 @@ class MathVerifier:
             future = self._pool.schedule(
                 math_worker.equal, args=[gold, answer], timeout=self.deadline
             )
-            # The pool kills the worker at the deadline. Starting one takes seconds
-            # that are not the answer's, and must end some day as well.
+            # The pool kills the worker at the deadline. Starting a worker takes seconds
+            # that do not count for the answer, but must have a limit too.
             return bool(future.result(timeout=self.deadline + 60))
-        except RuntimeError:  # the pool broke: the next call makes a new one
+        except RuntimeError:  # the pool is broken: the next call makes a new one
             with contextlib.suppress(Exception):
                 self.close()
             self._pool = None
@@ -132,7 +132,7 @@ def verifier_available() -> bool:
 
 
 def verifier_version() -> str | None:
-    """Version of math-verify, None where it is absent."""
+    """The version of math-verify, None if it is not installed."""
     return importlib.metadata.version("math-verify") if verifier_available() else None
 
 

@@ -1,4 +1,4 @@
-"""What runs inside the worker process of `MathVerifier`; imported there only."""
+"""The code of `MathVerifier`'s worker process; imported only there."""
 
 import contextlib
 import importlib
@@ -8,30 +8,30 @@ MEMORY_BYTES = 4 * 2**30
 
 
 def prepare() -> None:
-    """Import what is slow to import and bound the memory, once a worker."""
+    """Imports slow packages and limits the memory, once per worker."""
     with contextlib.suppress(ImportError):  # Windows has no limits
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     importlib.import_module("math_verify")
-    # It warns of the limits that it is told to leave to us.
+    # It warns about the limits that are disabled in favour of ours.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether math-verify holds two LaTeX expressions equal.
+    """Whether math-verify considers two LaTeX expressions equal.
 
-    Its own parser of plain expressions is left out: it evaluates Python.
+    Its own parser of plain expressions is not used: it evaluates Python.
 
     Args:
       gold: the reference.
-      answer: what is judged.
+      answer: the answer to compare.
 
     Returns:
-      Its verdict; False where it cannot read the answer.
+      Its verdict; False if it cannot read the answer.
 
     Raises:
-      Exception: whatever it raises.
+      Exception: any that it raises.
     """
     checks = importlib.import_module("math_verify")
     parsed = [
@@ -39,7 +39,7 @@ def equal(gold: str, answer: str) -> bool:
             f"${text}$",
             extraction_config=[checks.LatexExtractionConfig()],
             fallback_mode="no_fallback",
-            parsing_timeout=None,  # SIGALRM; the deadline is ours
+            parsing_timeout=None,  # SIGALRM; we have our own deadline
         )
         for text in (gold, answer)
     ]

@@ -1,16 +1,16 @@
-"""Numbers that a model wrote in one canonical form, without running anything."""
+"""A canonical form of numbers that a model wrote, without executing anything."""
 
 import re
 from fractions import Fraction
 
-# Up to here fractions are reduced; a number of more digits is compared as digits, since
-# turning those into an integer takes time quadratic in their number.
+# Fractions of at most this many digits are reduced; longer numbers are compared as
+# digits, since converting them to an integer takes quadratic time.
 MAX_DIGITS = 64
-# What `shown` leaves of a text for logs.
+# The part of a text that `shown` keeps for logs.
 SHOWN = 100
 
-# [0-9] and not \d: \d also takes Arabic-Indic and other Unicode digits. The possessive
-# ++ keeps a long text from being tried again from every position.
+# [0-9] and not \d, which also matches Arabic-Indic and other Unicode digits. The
+# possessive ++ avoids retrying a long text from every position.
 _DECIMAL = re.compile(
     r"(?P<sign>[+-]?)(?:(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})++)|(?P<plain>[0-9]*+))"
     r"(?:\.(?P<decimals>[0-9]*+))?"
@@ -20,15 +20,15 @@ _DECIMAL = re.compile(
 def canonical_number(text: str, *, leading_zeros: bool = False) -> str | None:
     """The canonical text of a rational number, None if the text is not just a number.
 
-    Read are `-12`, `1,234`, `.5`, `12.50`, `3/4` and `25%` (a quarter). Equal numbers
+    Accepts `-12`, `1,234`, `.5`, `12.50`, `3/4` and `25%` (a quarter). Equal numbers
     have equal texts: lowest terms, `5/4` for 1.25. A number of more than 64 digits
-    keeps its digits, so it equals only the same decimal. Refused: exponents (`1e400`),
+    keeps its digits, so it equals only the same decimal. Rejects exponents (`1e400`),
     words, several numbers, commas that do not group by three, digits other than 0-9.
     Time is linear in the text.
 
     Args:
-      text: the text of the number alone; white space around it is dropped.
-      leading_zeros: read `025` as 25; otherwise it is refused.
+      text: the text of only the number; white space around it is dropped.
+      leading_zeros: read `025` as 25; otherwise it is rejected.
 
     Returns:
       The text, or None.
@@ -51,7 +51,7 @@ def canonical_number(text: str, *, leading_zeros: bool = False) -> str | None:
     value = _fraction(parts)
     if slash:
         divisor = _fraction(_decimal(below, leading_zeros))
-        # A fraction has two whole numbers; 1/2% is anybody's guess.
+        # A fraction has two integers; 1/2% is ambiguous.
         if not divisor or decimals or divisor.denominator > 1 or hundredth:
             return None
         value = value / divisor if value is not None else None
@@ -79,7 +79,7 @@ def shown(text: str) -> str:
 
 
 def _decimal(text: str, leading_zeros: bool) -> tuple[str, str, str] | None:
-    """Sign, digits before the point without leading zeros, digits after it."""
+    """Sign, digits before the point without leading zeros, and digits after it."""
     match = _DECIMAL.fullmatch(text)
     if match is None:
         return None

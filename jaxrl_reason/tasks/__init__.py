@@ -1,1 +1,1 @@
-"""Tasks: problems, prompts and verdicts."""
+"""Tasks: problems, prompts and grades."""

@@ -1,7 +1,7 @@
 r"""GSM8K, GSM-Plus, MATH-500, AIME and AMC as tasks.
 
-Every prompt asks for the answer in the form that is graded: `#### 72` or `\boxed{72}`
-for word problems, `\boxed{...}` for the rest. Without that mark there is no answer.
+Every prompt asks for the answer in the graded form: `#### 72` or `\boxed{72}` for word
+problems, `\boxed{...}` for the rest. Without that mark there is no answer.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ _BOX = r"Put the final answer within \boxed{}."
 
 
 def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
-    """GSM8K (arXiv 2110.14168): the answer is a whole number.
+    """GSM8K (arXiv 2110.14168): the answer is an integer.
 
     Args:
       tokenizer: of the model.
@@ -39,10 +39,10 @@ def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
 
 
 def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
-    """GSM-Plus (arXiv 2402.19255), seeds and variants asked in the same words.
+    """GSM-Plus (arXiv 2402.19255), with the same instruction for seeds and variants.
 
     The instruction says what to answer if a condition is missing. It is the same for
-    every question, since under some alone it would give them away.
+    every question, since on only some of them it would reveal the answer.
 
     Args:
       tokenizer: of the model.
@@ -61,8 +61,8 @@ def math_answers(
     Args:
       tokenizer: of the model.
       name: of the benchmark.
-      verify: a `MathVerifier`; without one only answers of the same normal form are
-        right, which is never too generous.
+      verify: a `MathVerifier`; without one only answers with the same normal form are
+        right, which never accepts a wrong answer.
 
     Returns:
       The task.
@@ -71,7 +71,7 @@ def math_answers(
 
 
 def aime(tokenizer: Tokenizer) -> QuestionTask:
-    """AIME: a whole number from 000 to 999, with or without its leading zeros.
+    """AIME: an integer from 000 to 999, with or without its leading zeros.
 
     Args:
       tokenizer: of the model.
@@ -84,12 +84,12 @@ def aime(tokenizer: Tokenizer) -> QuestionTask:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a benchmark's rows are read, asked and graded.
+    """How a benchmark's rows are read, prompted and graded.
 
     Attributes:
       questions: rows of its file -> questions.
       task: tokenizer of the model -> the task.
-      latex_task: the same with a verifier of LaTeX answers; None where answers are
+      latex_task: the same with a verifier of LaTeX answers; None if answers are
         numbers.
     """
 

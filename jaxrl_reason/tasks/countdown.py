@@ -25,8 +25,7 @@ class Problem:
     """One puzzle.
 
     Attributes:
-      numbers: the numbers to use, as the prompt lists them; ascending in the
-        data set.
+      numbers: the numbers to use, as the prompt lists them; ascending in the dataset.
       target: the value to reach.
       solution: an expression that reaches it.
       problem_id: number of the puzzle, unique over all splits.
@@ -50,14 +49,14 @@ class CountdownSettings:
       numbers: how many numbers a puzzle has; (3, 4) makes puzzles of both sizes.
       max_number: the numbers are 1..max_number.
       max_value: the largest target and the largest value of any step; all values are
-        whole, targets are at least 1 and steps at least 0.
-      max_targets: at most so many targets, drawn at random, for one set of numbers.
+        integers, targets are at least 1 and steps at least 0.
+      max_targets: the largest number of targets, drawn at random, per set of numbers.
       validation_fraction: of the puzzles, for tuning.
-      test_fraction: of the puzzles, for reported figures.
-      hold_out: "numbers" keeps all puzzles of a set of numbers in one split, so that
-        held-out puzzles have new numbers; "pairs" splits single puzzles, so that
-        they have only new targets (the weaker claim).
-      seed: seed of the draws and of the split.
+      test_fraction: of the puzzles, for reported results.
+      hold_out: "numbers" keeps all puzzles with the same numbers in one split, so that
+        held-out puzzles have new numbers; "pairs" splits single puzzles, so that only
+        their targets are new (the weaker claim).
+      seed: for the draws and the split.
     """
 
     numbers: tuple[int, ...] = (3,)
@@ -101,7 +100,7 @@ class CountdownSettings:
 def generate_problems(
     settings: CountdownSettings,
 ) -> Mapping[str, tuple[Problem, ...]]:
-    """All puzzles of the settings with a known solution each, by enumeration.
+    """All puzzles of the settings, each with a known solution, by enumeration.
 
     The same settings always give the same puzzles, ids and splits.
 
@@ -124,7 +123,7 @@ def generate_problems(
     for size in settings.numbers:
         problems = _enumerate(settings, size, next_id)
         next_id += len(problems)
-        # Every size is split by itself, so that all splits have all sizes.
+        # Every size is split separately, so that all splits have all sizes.
         for name, part in _split(settings, size, problems).items():
             splits[name] += part
     fractions = {
@@ -164,7 +163,7 @@ def _enumerate(settings: CountdownSettings, size: int, first_id: int) -> list[Pr
 def _split(
     settings: CountdownSettings, size: int, problems: list[Problem]
 ) -> dict[str, list[Problem]]:
-    """Hand out whole units (sets of numbers, or single puzzles) in random order."""
+    """Assigns whole units (sets of numbers, or single puzzles) in random order."""
     units: dict[object, list[Problem]] = {}
     for problem in problems:
         by_numbers = settings.hold_out == "numbers"
@@ -263,7 +262,7 @@ class CountdownTask:
         """The task with one token per number and one per symbol.
 
         Args:
-          settings: of the puzzles; they say how many number tokens are needed.
+          settings: of the puzzles; they determine the number tokens.
 
         Returns:
           The task. A response ends with `</answer>` or `<end>`.
@@ -278,16 +277,17 @@ class CountdownTask:
         return self.tokenizer.encode(prompt(problem, self.style))
 
     def grade(self, problem: Problem, response_text: str, truncated: bool) -> Graded:
-        """Judge a response.
+        """Grades a response.
 
         Args:
           problem: the puzzle.
           response_text: what came after the prompt.
-          truncated: the length limit stopped the response; it is never correct then.
+          truncated: whether the length limit stopped the response, which is then not
+            correct.
 
         Returns:
-          The verdict. `correct` looks at the last answer only and `format_ok` at the
-          tags only; `failed` is set if the response is not text.
+          The grade. `correct` depends only on the last answer and `format_ok` only on
+          the tags; `failed` is set if the response is not text.
         """
         if not isinstance(response_text, str):
             return Graded(correct=False, format_ok=False, parsed=None, failed=True)
@@ -299,12 +299,12 @@ class CountdownTask:
         )
 
     def steps(self, problem: Problem, response_text: str) -> list[Step]:
-        """The moves of a response, and the rest of it as one step more.
+        """The moves of a response, and the rest of it as one more step.
 
-        A move, `7 + 5 = 12`, takes two numbers away and puts its result in their place;
-        a step ends with its move. The state is what numbers are left, in any order. A
-        move that takes what is not left begins anew with the puzzle's numbers; one that
-        takes what never was there changes nothing. Results are taken as they stand.
+        A move, `7 + 5 = 12`, replaces two numbers by its result; a step ends with its
+        move. The state is the numbers left, in any order. A move with a number that is
+        no longer left starts again from the puzzle's numbers; one with a number that
+        was never there changes nothing. Results are used as written.
 
         Args:
           problem: the puzzle.
@@ -339,5 +339,6 @@ class CountdownTask:
         return found
 
 
-# No number of a puzzle has more digits; without a bound a long one takes n^2 steps.
+# No number of a puzzle has more digits; without a bound a long one takes quadratic
+# time.
 _MOVE = re.compile(r"(\d{1,9})\s*[-+*/]\s*(\d{1,9})\s*=\s*(\d{1,9})")

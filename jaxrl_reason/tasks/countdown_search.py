@@ -11,9 +11,9 @@ class Attempt:
     """One way to combine all numbers, step by step.
 
     Attributes:
-      steps: the steps in the order they are taken, such as "3 + 4 = 7".
-      expression: the same as one expression, each inner step in brackets.
-      value: what it is worth.
+      steps: the steps in order, such as "3 + 4 = 7".
+      expression: the same as one expression, with each inner step in brackets.
+      value: its value.
     """
 
     steps: tuple[str, ...]
@@ -22,7 +22,7 @@ class Attempt:
 
 
 class _Term:
-    """A number on the table: its value, how it was made, and what it is made of.
+    """An available number: its value, its steps and its parts.
 
     `parts` are the terms of the last operation, of all of them for a chain of sums or
     of products; `key` is equal for terms that differ only in the order of such parts.
@@ -40,16 +40,16 @@ class _Term:
 
 @lru_cache(maxsize=1024)
 def attempts(numbers: tuple[int, ...], max_value: int) -> tuple[Attempt, ...]:
-    """Every way to use each number once with all values whole and in 0..max_value.
+    """Every way to use each number once with all values integers in 0..max_value.
 
     The order is fixed by the positions of the numbers: first the first two numbers,
     their sum before their product, difference and quotient, and so on. Ways that differ
     only in the order of a sum's or a product's terms count once. A fixed order matters:
-    with tries in random order a greedy policy repeats one try until the length ends.
+    with tries in random order a greedy policy repeats one try until the length limit.
 
     Args:
       numbers: the puzzle's numbers, two or more.
-      max_value: the largest value allowed, steps included.
+      max_value: the largest value allowed, including steps.
 
     Returns:
       The attempts; several may have the same value.
@@ -68,7 +68,7 @@ def attempts(numbers: tuple[int, ...], max_value: int) -> tuple[Attempt, ...]:
 def _search(
     terms: tuple[_Term, ...], steps: tuple[str, ...], max_value: int
 ) -> Iterator[tuple[str, Attempt]]:
-    """Combine two terms in every way, then go on with the result in their place."""
+    """Combines two terms in every way, then recurses with the result in their place."""
     if len(terms) == 1:
         term = terms[0]
         yield term.key, Attempt(steps, term.text, term.value)
@@ -78,12 +78,12 @@ def _search(
             rest = (*terms[:i], *terms[i + 1 : j], *terms[j + 1 :])
             for step, result in _combine(left, terms[j]):
                 if result.value <= max_value:
-                    # The result comes first: the next step goes on with it.
+                    # The result comes first: the next step continues with it.
                     yield from _search((result, *rest), (*steps, step), max_value)
 
 
 def _combine(left: _Term, right: _Term) -> Iterator[tuple[str, _Term]]:
-    """Sum, product, difference and quotient that are whole and not negative."""
+    """Sum, product, difference and quotient, if integer and not negative."""
     yield _joined(left, "+", right, left.value + right.value)
     yield _joined(left, "*", right, left.value * right.value)
     if left.value >= right.value:
@@ -98,7 +98,7 @@ def _combine(left: _Term, right: _Term) -> Iterator[tuple[str, _Term]]:
 
 def _joined(left: _Term, operator: str, right: _Term, value: int) -> tuple[str, _Term]:
     """The step as text, and its result."""
-    # Few different steps and very many attempts: keep one string of each.
+    # There are few different steps but very many attempts: share their strings.
     step = sys.intern(f"{left.value} {operator} {right.value} = {value}")
     text = f"{_bracketed(left.text)} {operator} {_bracketed(right.text)}"
     if operator in "-/":
@@ -109,10 +109,10 @@ def _joined(left: _Term, operator: str, right: _Term, value: int) -> tuple[str, 
 
 
 def _parts(term: _Term, operator: str) -> list[str]:
-    """Terms that a sum (product) takes over from a sum (product) inside it."""
+    """The terms of a nested sum (product), which the outer one absorbs."""
     return term.parts if term.operator == operator else [term.key]
 
 
 def _bracketed(text: str) -> str:
-    # Always brackets, needed or not: one rule for the model to learn.
+    # Always with brackets: one rule for the model to learn.
     return f"( {text} )" if " " in text else text

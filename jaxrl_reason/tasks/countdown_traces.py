@@ -1,12 +1,13 @@
-"""Search traces to fine-tune a model on: try, check, go back, and answer.
+"""Search traces for fine-tuning: try, check, backtrack and answer.
 
-A trace is a response to the symbol prompt of Countdown. Each try is all its steps with
-their results and the target beside the last one, then `low`, `high` or `yes`:
+A trace is a response to the symbol prompt of Countdown. Each try consists of all its
+steps with their results and the target next to the last one, then `low`, `high` or
+`yes`:
 
     3 + 4 = 7 , 7 + 5 = 12 : 35 low 3 + 4 = 7 , 7 * 5 = 35 : 35 yes </think> ...
 
-The verdict is always true. Traces are imperfect on purpose in another way: most give up
-early, and answer with a try that was found wrong. A model that has learned the search
+This verdict is always true. Traces are imperfect on purpose in another way: most give
+up early, and answer with a try that was found wrong. A model that has learnt the search
 and the check from them still has to learn to use them, which is left to RL.
 """
 
@@ -27,18 +28,18 @@ class TraceSettings:
     """How the solver searches.
 
     Attributes:
-      budget_weights: weights of a budget of 1, 2, 3, ... tries.
-      random_tries: probability that a try is any combination at random; the others
-        are the next one in the fixed order of `attempts`. Random ones are right no
-        more often than those in order: if solutions only were drawn, a try out of
-        order would be known to be right, and nothing would teach the check.
-      give_up: draw the budget from the weights. False: every trace has the largest
-        budget (a control without early ends; the largest budget still ends).
-      compare: write the target beside each result before the verdict, so that the
-        check is between neighbours; a small model learns it much sooner.
+      budget_weights: sampling weights of a budget of 1, 2, 3, ... tries.
+      random_tries: probability that a try is a random combination; the others are the
+        next one in the fixed order of `attempts`. Random tries are right no more often
+        than those in order: if they were all solutions, a try out of order would be
+        known to be right, and the model would not learn the check.
+      give_up: whether to draw the budget from the weights. False: every trace has the
+        largest budget (a control without early ends; the largest budget still ends).
+      compare: write the target next to each result before the verdict, so that the
+        check compares neighbours; a small model learns it much sooner.
       separator: symbol between the steps of a try, "" for none.
-      max_value: largest value in any step; None where the puzzles' own settings give
-        it, as in a run.
+      max_value: largest value in any step; None to use that of the puzzles' settings,
+        as in a run.
     """
 
     budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
@@ -51,7 +52,7 @@ class TraceSettings:
     def __post_init__(self) -> None:
         weights = self.budget_weights
         valid = all(math.isfinite(weight) and weight >= 0 for weight in weights)
-        # A last weight of 0 would make max_tries a number that no trace reaches.
+        # With a last weight of 0 no trace would reach max_tries.
         if not weights or not valid or weights[-1] <= 0:
             raise ValueError(
                 f"budget_weights must be >= 0 and the last one > 0, got {weights}"
@@ -74,7 +75,7 @@ class TraceSettings:
         return len(self.budget_weights)
 
     def budget(self, uniform: float) -> int:
-        """Number of tries for a uniform draw from [0, 1)."""
+        """The number of tries for a uniform draw from [0, 1)."""
         if not self.give_up:
             return self.max_tries
         reached = bisect_right(self._cumulative, uniform * self._cumulative[-1])
@@ -84,15 +85,15 @@ class TraceSettings:
 def make_trace(
     problem: Problem, rng: np.random.Generator, settings: TraceSettings
 ) -> str:
-    """Write one trace for a puzzle.
+    """Writes one trace for a puzzle.
 
     Args:
       problem: the puzzle.
-      rng: source of the draws; the same state gives the same trace.
+      rng: random generator; the same state gives the same trace.
       settings: how the solver searches.
 
     Returns:
-      The response: what follows the prompt's `<think>`, up to `</answer>`.
+      The response, from after the prompt's `<think>` to `</answer>`.
 
     Raises:
       ValueError: if the puzzle has no solution within settings.max_value.
@@ -110,7 +111,7 @@ def make_trace(
         if rng.random() < settings.random_tries:
             chosen = tries.all[int(rng.random() * len(tries.all))]
         else:
-            # The order cannot end early: it holds a solution, which ends the trace.
+            # The order cannot end early: it includes a solution, which ends the trace.
             chosen = next(in_order)
         text += f"{chosen.steps} {chosen.verdict} "
         if chosen.right:
@@ -119,14 +120,14 @@ def make_trace(
 
 
 def max_trace_tokens(size: int, settings: TraceSettings) -> int:
-    """Largest number of tokens of a trace with the symbol tokenizer.
+    """The largest number of tokens of a trace with the symbol tokenizer.
 
     Args:
       size: how many numbers the puzzle has.
       settings: how the solver searches.
 
     Returns:
-      Tokens of the response, `</answer>` included, the prompt not.
+      Tokens of the response with `</answer>`, without the prompt.
 
     Example:
       >>> max_trace_tokens(3, TraceSettings())
@@ -142,15 +143,15 @@ def max_trace_tokens(size: int, settings: TraceSettings) -> int:
 
 
 def widest_trace(size: int, settings: TraceSettings, number: str) -> str:
-    """A text as long as any trace, where a word may be several tokens.
+    """A text as long as the longest trace, if a word may be several tokens.
 
     Args:
       size: how many numbers the puzzle has.
       settings: how the solver searches.
-      number: the number of most tokens; it stands wherever a trace has one.
+      number: the number with the most tokens; it stands for every number of the trace.
 
     Returns:
-      The text; it is no trace of any puzzle.
+      The text, which is not the trace of a puzzle.
 
     Example:
       >>> print(widest_trace(2, TraceSettings(budget_weights=(1.0,)), "7"))
@@ -180,7 +181,7 @@ class _Try:
 
 @dataclass(frozen=True, slots=True)
 class _Tries:
-    """What a trace of one puzzle is made of."""
+    """The parts of a trace of one puzzle."""
 
     in_order: tuple[_Try, ...]
     all: tuple[_Try, ...]
@@ -188,7 +189,7 @@ class _Tries:
 
 @lru_cache(maxsize=32768)
 def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _Tries:
-    """All tries written out once, and the first of them in the fixed order."""
+    """All tries as text, and the tries in the fixed order."""
     if settings.max_value is None:
         raise ValueError("max_value must be given to write traces, got None")
     separator = f" {settings.separator} " if settings.separator else " "

@@ -22,11 +22,11 @@ def fetch_hub_file(data: str) -> tuple[Path, dict[str, Any]]:
         revision is a branch, tag or commit and "main" if not given.
 
     Returns:
-      The file in the cache; where it came from, with the commit of the revision.
+      The file in the cache, and its origin with the commit of the revision.
 
     Raises:
-      QuestionFileError: the text has another form, or the hub cannot be reached; the
-        message says what to fetch and where to put it.
+      QuestionFileError: `data` has another form, or the hub cannot be reached; the
+      message says what to fetch and where to put it.
     """
     asked = _FORM.fullmatch(data)
     if asked is None:
@@ -64,7 +64,7 @@ def _download(data: str, repo: str, path: str, revision: str | None) -> str:
     try:
         return hub.hf_hub_download(repo, path, repo_type="dataset", revision=revision)
     except Exception as error:
-        # Whatever its version raises with no network, no access or no such file.
+        # All errors of the package without network, access or such a file.
         raise QuestionFileError(
             f"{data}: the hub gave {type(error).__name__}: {error}. "
             f"To do it by hand: {by_hand}"

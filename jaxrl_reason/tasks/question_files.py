@@ -14,7 +14,7 @@ from jaxrl_reason.tasks.question_rows import (
 )
 from jaxrl_reason.tasks.questions import Question
 
-SEED = "seed"  # kind of a question that GSM-Plus varies
+SEED = "seed"  # kind of a GSM-Plus question that is varied
 _GSM_PLUS_FIELDS = (
     "question",
     "answer",
@@ -73,22 +73,22 @@ def problem_questions(rows: Iterable[PlacedRow]) -> list[Question]:
 
 
 def gsm_plus_questions(rows: Iterable[PlacedRow]) -> list[Question]:
-    """GSM-Plus (arXiv 2402.19255): the seed questions, each before its variants.
+    """GSM-Plus (arXiv 2402.19255): the seed questions, each followed by its variants.
 
-    A row has `question`, `answer`, `perturbation_type` and, of the GSM8K question that
-    it varies, `seed_question` and `seed_answer`. The reference "None" stands for a
-    question that cannot be answered.
+    A row has `question`, `answer`, `perturbation_type` and, from the GSM8K question
+    that it varies, `seed_question` and `seed_answer`. The reference "None" means that
+    the question cannot be answered.
 
     Args:
       rows: each with its place, from any source.
 
     Returns:
-      The questions: `kind` is "seed" or the perturbation, `seed_id` leads from a
-      variant to its seed. Ids count from 0.
+      The questions: `kind` is "seed" or the perturbation, `seed_id` is the id of a
+      variant's seed. Ids count from 0.
 
     Raises:
-      QuestionFileError: a row is not of this form, or two rows give one seed question
-        different answers.
+      QuestionFileError: a row is not of this form, or two rows have different answers
+      to the same seed question.
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for place, found in rows:

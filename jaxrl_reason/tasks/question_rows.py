@@ -1,4 +1,4 @@
-"""Rows of question sets, each with the place where it stands, for messages."""
+"""Rows of question sets, each with its place, for messages."""
 
 import importlib
 import io
@@ -17,7 +17,7 @@ class QuestionFileError(ValueError):
 
 
 class NamedPlace:
-    """Adds a place to the errors of what is read there.
+    """Adds a place to errors in a block.
 
     Args:
       place: file and line, or dataset and number of the example.
@@ -36,7 +36,7 @@ class NamedPlace:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
       path: the file.
@@ -58,7 +58,7 @@ def file_rows(name: str, data: bytes) -> Iterator[PlacedRow]:
 
     Args:
       name: of the file, for messages.
-      data: what it holds.
+      data: its contents.
 
     Yields:
       Each row with its place: lines from 1, rows of parquet from 0.
@@ -71,11 +71,11 @@ def file_rows(name: str, data: bytes) -> Iterator[PlacedRow]:
 
 
 def require_rows(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
-    """The rows as they are, and an error after the last of none.
+    """The rows unchanged, with an error if there are none.
 
     Args:
       name: of the source, for the message.
-      rows: what it has.
+      rows: of the source.
 
     Yields:
       The rows.
@@ -92,17 +92,17 @@ def require_rows(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
 
 
 def text_field(row: Row, name: str) -> str:
-    """A field that must be text that can be written, or a number.
+    """A field that must be valid text or a number.
 
     Args:
       row: has the field.
       name: of the field.
 
     Returns:
-      The text; a number as Python writes it.
+      The text; a number as Python prints it.
 
     Raises:
-      ValueError: it is absent, blank or something else.
+      ValueError: it is missing, blank or something else.
     """
     value = row.get(name)
     if isinstance(value, float) and not math.isfinite(value):
@@ -117,7 +117,7 @@ def text_field(row: Row, name: str) -> str:
 
 def _jsonl_rows(name: str, data: bytes) -> Iterator[PlacedRow]:
     """The objects of the lines that are not blank."""
-    # Not splitlines of a str: it also splits at U+2028, which JSON may hold.
+    # Not str.splitlines, which also splits at U+2028, which JSON may contain.
     for line, text in enumerate(data.split(b"\n"), start=1):
         if text.strip():
             place = f"{name}, line {line}"

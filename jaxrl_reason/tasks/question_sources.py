@@ -1,4 +1,4 @@
-"""Where question sets come from: a file, a prepared TFDS dataset, the hub."""
+"""Sources of question sets: a file, a prepared TFDS dataset, the hub."""
 
 import hashlib
 import json
@@ -22,13 +22,13 @@ MakeQuestions = Callable[[Iterable[PlacedRow]], list[Question]]
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """Questions, and what tells them from others.
+    """Questions with a digest.
 
     Attributes:
       questions: in the order of their ids.
-      digest: SHA-256 of the file that they came from, or of the questions themselves
-        where there is no such file; None for those that a program made.
-      origin: "source", and what names the data there, as JSON can hold it.
+      digest: SHA-256 of their file, or of the questions themselves if there is no file;
+        None for generated ones.
+      origin: "source" and what names the data there, as JSON values.
     """
 
     questions: Sequence[Question]
@@ -39,7 +39,7 @@ class QuestionSet:
 def load_questions(
     data: str | Path, make: MakeQuestions, *, data_dir: str | Path | None = None
 ) -> QuestionSet:
-    """Reads the questions of a benchmark from wherever its rows are.
+    """Reads the questions of a benchmark from any source.
 
     `data` is one of
 
@@ -47,21 +47,21 @@ def load_questions(
     - `tfds:NAME[/CONFIG][:VERSION]/SPLIT`, a dataset that TFDS has prepared in
       ArrayRecord (or parquet) form. Nothing is downloaded or prepared here;
     - `hub:OWNER/NAME/PATH.jsonl[@REVISION]`, or `.parquet`: a file of a dataset on the
-      hub, fetched with huggingface_hub into its cache, which serves it without a
-      network from then on.
+      hub, fetched with huggingface_hub into its cache, which then works without a
+      network.
 
     Args:
-      data: which rows.
-      make: rows to questions, such as `gsm8k_questions`.
-      data_dir: the folder of TFDS's datasets; None for TFDS_DATA_DIR, or
+      data: the source of the rows.
+      make: function from rows to questions, such as `gsm8k_questions`.
+      data_dir: the folder of TFDS datasets; None for TFDS_DATA_DIR, or
         ~/tensorflow_datasets if that is not set.
 
     Returns:
       The questions.
 
     Raises:
-      QuestionFileError: nothing is there, it cannot be read or a row is not of the
-        benchmark's form; the message names the place, or what to run.
+      QuestionFileError: the source is missing or cannot be read, or a row is not of the
+      benchmark's form; the message names the place, or what to run.
     """
     name = str(data)
     is_path = isinstance(data, Path) or Path(data).exists()

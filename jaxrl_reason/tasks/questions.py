@@ -23,8 +23,8 @@ class Question:
       problem_id: number of the question, unique in its set.
       question: its text.
       answer: the reference answer.
-      kind: what sort of question it is, where a set tells sorts apart.
-      seed_id: for a variant, `problem_id` of the question it was made from.
+      kind: the kind of question, if the set distinguishes kinds.
+      seed_id: for a variant, `problem_id` of its original question.
     """
 
     problem_id: int
@@ -41,18 +41,17 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionTask:
-    """Ask a question, read the final answer, compare it with the reference.
+    """Asks a question, extracts the final answer and compares it with the reference.
 
     Attributes:
-      tokenizer: text to ids and back; one with `encode_chat` and a chat template
-        makes a chat of the prompt.
-      instruction: says how the final answer is to be marked; stands behind the
-        question.
+      tokenizer: text to ids and back; with `encode_chat` and a chat template the prompt
+        becomes a chat.
+      instruction: says how to mark the final answer; follows the question.
       name: short name, used in files and plots.
       extract: finds the final answer in a response.
-      verify: decides by algebra on answers of unequal form, see `MathVerifier`.
-      leading_zeros: 025 is 25.
-      separator: stands between question and instruction.
+      verify: compares answers of different form by algebra, see `MathVerifier`.
+      leading_zeros: whether 025 is read as 25.
+      separator: text between question and instruction.
     """
 
     tokenizer: Tokenizer
@@ -65,7 +64,7 @@ class QuestionTask:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Ids that end a response: all that the tokenizer knows."""
+        """Ids that end a response: all those of the tokenizer."""
         return all_eos_token_ids(self.tokenizer)
 
     def prompt_tokens(self, problem: Question) -> list[int]:
@@ -74,15 +73,16 @@ class QuestionTask:
         return encode_user_turn(self.tokenizer, text)
 
     def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
-        """Judge a response.
+        """Grades a response.
 
         Args:
           problem: the question.
           response_text: what came after the prompt.
-          truncated: the length limit stopped the response; it is never correct then.
+          truncated: whether the length limit stopped the response, which is then not
+            correct.
 
         Returns:
-          The verdict; `format_ok` says that a final answer was found, right or wrong.
+          The grade; `format_ok` says that a final answer was found, right or wrong.
         """
         grade = grade_final_answer(
             response_text,
@@ -100,7 +100,7 @@ class QuestionTask:
 
 
 def all_eos_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids that end a response: `eos_token_ids` where the tokenizer has several.
+    """Ids that end a response: `eos_token_ids` if the tokenizer has several.
 
     Args:
       tokenizer: of the model.
@@ -115,12 +115,12 @@ def all_eos_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:
     r"""Ids of a prompt that asks for a response to a text.
 
-    A chat of one user message where the tokenizer has a chat template, so that control
-    tokens spelled in the text stay text. Else the text, then `\n\nAnswer:`.
+    A chat of one user message if the tokenizer has a chat template, so that control
+    tokens spelled in the text stay text; otherwise the text, then `\n\nAnswer:`.
 
     Args:
       tokenizer: text to ids.
-      text: what the user says.
+      text: the user's message.
 
     Returns:
       The ids.
@@ -130,6 +130,6 @@ def encode_user_turn(tokenizer: Tokenizer, text: str) -> list[int]:
         ids: list[int] = chat.encode_chat([{"role": "user", "content": text}])
         return ids
     plain = f"{text}\n\nAnswer:"
-    # Models that begin every text with one token are lost without it.
+    # Models trained with a BOS before every text need it.
     encode = getattr(tokenizer, "encode_prompt", tokenizer.encode)
     return cast(list[int], encode(plain))

@@ -1,4 +1,4 @@
-"""A reward of one's own: a plain function of prompt, response and row."""
+"""A user's reward: a plain function of prompt, response and row."""
 
 import importlib.util
 import math
@@ -13,18 +13,18 @@ from jaxrl_reason.tasks.task import Graded, TaskWrapper, without_end
 # f(prompt, response_text, row) -> the reward, or its parts by name
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | Mapping[str, float]]
 
-CORRECT = "correct"  # among the parts, says whether the response is right
-# Responses whose score is remembered: a step asks for each twice.
+CORRECT = "correct"  # not a part: whether the response is right
+# Number of cached scores: a step needs each twice.
 _REMEMBERED = 2**16
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a reward function said of a response.
+    """A reward function's score of a response.
 
     Attributes:
       parts: of the reward, which is their sum.
-      correct: the response is right.
+      correct: whether the response is right.
     """
 
     parts: Mapping[str, float]
@@ -37,11 +37,11 @@ class Score:
 
 
 def read_score(given: Any) -> Score:
-    """The score that a function's return value stands for.
+    """The score from a function's return value.
 
-    A number is the reward, and the response is right if it is 1 or more. Of a mapping
-    the parts add up; `correct`, if it is there, says whether the response is right and
-    is no part.
+    A number is the reward, and the response is right if it is 1 or more. The values of
+    a mapping are parts that add up, except `correct`, which says whether the response
+    is right.
 
     Args:
       given: what the function returned.
@@ -51,7 +51,7 @@ def read_score(given: Any) -> Score:
 
     Raises:
       ValueError: a mapping has no part besides `correct`.
-      TypeError: it holds something that is no number.
+      TypeError: a value is not a number.
 
     Example:
       >>> read_score(0.5)
@@ -70,7 +70,7 @@ def read_score(given: Any) -> Score:
 
 
 def load_function(place: str) -> Callable[..., Any]:
-    """A function from somebody's file.
+    """A function from a user's file.
 
     Args:
       place: `path/to/file.py:name`.
@@ -79,7 +79,7 @@ def load_function(place: str) -> Callable[..., Any]:
       The function.
 
     Raises:
-      ValueError: there is no such file, or it has no such function.
+      ValueError: the file or the function does not exist.
     """
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py") or not name.isidentifier():
@@ -87,7 +87,7 @@ def load_function(place: str) -> Callable[..., Any]:
     if not Path(path).is_file():
         raise ValueError(f"reward must be of a file that is there, got {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None  # of every .py file
+    assert spec is not None  # a .py file always has one
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -100,12 +100,12 @@ def load_function(place: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class RewardTask(TaskWrapper):
-    """A task whose responses a function of one's own judges.
+    """A task whose responses are scored by a user's function.
 
     Attributes:
       function: f(prompt, response_text, row) -> float or parts by name. The prompt is
-          the question where a problem has one, else the prompt's text; the row is
-          that of the file, else the problem's fields.
+        the question if a problem has one, or else the prompt's text; the row is that of
+        the file, or else the problem's fields.
     """
 
     function: RewardFunction
@@ -116,11 +116,11 @@ class RewardTask(TaskWrapper):
         object.__setattr__(self, "_scores", scores)
 
     def score(self, problem: Any, response_text: str) -> Score:
-        """What the function says of a response; asked once for each text.
+        """The function's score of a response, called once per text.
 
         Args:
           problem: the question.
-          response_text: what came after the prompt, an end token's text left out.
+          response_text: the text after the prompt, without that of an EOS token.
 
         Returns:
           The score.
@@ -135,15 +135,16 @@ class RewardTask(TaskWrapper):
         return read_score(self.function(asked.prompt, text, fields))
 
     def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
-        """Judge a response.
+        """Grades a response.
 
         Args:
           problem: the question.
           response_text: what came after the prompt.
-          truncated: the length limit stopped the response; it is never correct then.
+          truncated: whether the length limit stopped the response, which is then not
+            correct.
 
         Returns:
-          The verdict; a reward that is not finite counts as a grader that failed.
+          The grade; a reward that is not finite counts as a failed grade.
         """
         score = self.score(problem, response_text)
         failed = not math.isfinite(score.total)
@@ -157,7 +158,7 @@ class RewardTask(TaskWrapper):
 
 @dataclass(frozen=True)
 class _Asked:
-    """A problem as a key: numbers may repeat between sets, prompts tell them apart."""
+    """A problem as a key: ids may repeat between sets, but with other prompts."""
 
     problem: Any = field(compare=False)
     task: RewardTask = field(compare=False)
@@ -171,5 +172,5 @@ class _Asked:
 
     @property
     def prompt(self) -> str:
-        """What was asked."""
+        """The text of the prompt."""
         return self.key[1]

@@ -1,4 +1,4 @@
-"""Questions of one's own: rows with any field names."""
+"""A user's own questions: rows with any field names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from jaxrl_reason.tasks.questions import Question
 
 @dataclass(frozen=True)
 class RowQuestion(Question):
-    """A question with the row it came from, for a reward that looks at other fields.
+    """A question with its row, for a reward that uses other fields.
 
-    The answer may be empty where such a reward judges without one.
+    The answer may be empty if such a reward does not need it.
 
     Attributes:
       row: all fields of the row.
@@ -36,12 +36,12 @@ def row_questions(
 
     Args:
       rows: each with its place, from any source.
-      question: name of the field that is asked.
-      answer: name of the field with the final answer; None reads none.
+      question: name of the field with the question.
+      answer: name of the field with the final answer; None for no answer.
       first_id: number of the first question.
 
     Returns:
-      The questions, numbered on from `first_id`.
+      The questions, numbered from `first_id`.
 
     Raises:
       QuestionFileError: a row lacks a field; the message names its place.

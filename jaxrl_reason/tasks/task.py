@@ -1,4 +1,4 @@
-"""What the training loop needs of any task."""
+"""The interface of a task for the training loop."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ ProblemT_contra = TypeVar("ProblemT_contra", contravariant=True)
 
 @dataclass(frozen=True)
 class Graded:
-    """Verdict of a task on one response.
+    """A task's grade of one response.
 
     Attributes:
-      correct: the response solves the problem; never true of a truncated one.
-      format_ok: the response keeps the task's format.
-      parsed: the answer that was judged, None if there was none.
-      failed: the grader could not judge, which is not the same as a wrong answer.
+      correct: whether the response solves the problem; never True if truncated.
+      format_ok: whether the response has the task's format.
+      parsed: the graded answer, None if there was none.
+      failed: whether the grader failed, which is not the same as a wrong answer.
     """
 
     correct: bool
@@ -27,7 +27,7 @@ class Graded:
 
 
 def without_end(text: str, tokenizer: Tokenizer) -> str:
-    """A response without the text of its end token, where that has one.
+    """A response without the text of its EOS token, if there is any.
 
     Args:
       text: of a response, as the tokenizer decodes it.
@@ -37,7 +37,7 @@ def without_end(text: str, tokenizer: Tokenizer) -> str:
 
 
 class Task(Protocol[ProblemT_contra]):
-    """Problems made into prompts, and responses judged."""
+    """Turns problems into prompts and grades responses."""
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ class Task(Protocol[ProblemT_contra]):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Text to ids and back, for prompts and responses alike."""
+        """Text to ids and back, for prompts and responses."""
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -57,17 +57,17 @@ class Task(Protocol[ProblemT_contra]):
     def grade(
         self, problem: ProblemT_contra, response_text: str, truncated: bool
     ) -> Graded:
-        """Judge a response; `truncated` says that the length limit stopped it."""
+        """Grades a response; `truncated` says that the length limit stopped it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a response: an action, and where it was taken.
+    """A step of a response: an action and the state in which it was taken.
 
     Attributes:
-      end: characters of the response up to the step's end.
-      state: what the step was taken in; equal states compare equal.
-      reward: of the step itself, beside the verdict on the response.
+      end: number of characters of the response up to the step's end.
+      state: in which the step was taken; equal states compare equal.
+      reward: of the step itself, besides the grade of the response.
     """
 
     end: int
@@ -77,18 +77,18 @@ class Step:
 
 @runtime_checkable
 class SteppedTask(Protocol):
-    """A task whose responses consist of steps, for methods that credit those.
+    """A task whose responses consist of steps, for methods with step advantages.
 
-    A `Task` with one function more.
+    A `Task` with one more function.
     """
 
     def steps(self, problem: Any, response_text: str) -> Sequence[Step]:
-        """The steps in their order, at least one; the last has the rest of the text."""
+        """The steps in order, at least one; the last has the rest of the text."""
 
 
 @dataclass(frozen=True)
 class TaskWrapper:
-    """A task asked in another way and graded as ever: override `prompt_tokens`.
+    """A task with other prompts and the same grades: override `prompt_tokens`.
 
     Attributes:
       task: the task inside.
@@ -116,5 +116,5 @@ class TaskWrapper:
         return self.task.prompt_tokens(problem)
 
     def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
-        """As the task inside does."""
+        """Grades as the task inside does."""
         return self.task.grade(problem, response_text, truncated)

@@ -1,4 +1,4 @@
-"""Rows of TFDS datasets on the disk: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`.
+"""Rows of TFDS datasets on disk: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`.
 
 Read as data sources (ArrayRecord, or parquet): TensorFlow is not needed.
 """
@@ -30,21 +30,20 @@ def open_tfds(
 ) -> tuple[Iterator[PlacedRow], dict[str, Any]]:
     """Opens a split of a dataset that TFDS has prepared.
 
-    Nothing is downloaded or prepared. Text comes as `str`, numbers as Python's.
+    Nothing is downloaded or prepared. Text is returned as `str`, numbers as Python's.
 
     Args:
-      data: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`; the newest version that is there if
-        none is given, and any split that TFDS reads, such as `test[:100]`.
+      data: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`; by default the newest prepared
+        version; any split that TFDS reads, such as `test[:100]`.
       data_dir: the folder of all datasets; None for TFDS_DATA_DIR, or
         ~/tensorflow_datasets if that is not set.
 
     Returns:
-      The rows, each with its number from 0 as its place; where they came from.
+      The rows, each with its number from 0 as its place, and their origin.
 
     Raises:
-      QuestionFileError: the text has another form, the dataset is not there, is
-        damaged, or is in a form that only TensorFlow reads; the message says what
-        to run.
+      QuestionFileError: `data` has another form, or the dataset is missing, damaged or
+      in a form that only TensorFlow reads; the message says what to run.
     """
     asked = _FORM.fullmatch(data)
     if asked is None:
@@ -76,8 +75,8 @@ def open_tfds(
 
 
 def _builder(asked: re.Match[str], data_dir: str | Path | None) -> Any:
-    """The builder of what is on the disk."""
-    # TFDS takes half a second to import: only for those who read its datasets.
+    """The builder of a dataset on disk."""
+    # TFDS takes half a second to import, so it is imported only for its datasets.
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.utils import file_utils
@@ -87,8 +86,8 @@ def _builder(asked: re.Match[str], data_dir: str | Path | None) -> Any:
     if data_dir is not None:
         chosen["data_dir"] = str(Path(data_dir).expanduser())
     try:
-        # Not tfds.builder: of a dataset whose code it knows it wants the version of
-        # the code, and without files it asks for them over the network.
+        # Not tfds.builder: for a dataset whose code it knows, it requires the version
+        # of the code, and without files it requests them over the network.
         return read_only_builder.builder_from_files(name, **chosen)
     except tfds.core.DatasetNotFoundError as error:
         folders = file_utils.list_data_dirs(chosen.get("data_dir"))
@@ -102,7 +101,7 @@ def _builder(asked: re.Match[str], data_dir: str | Path | None) -> Any:
 
 
 def _prepared(name: str, folders: Sequence[Any]) -> list[str]:
-    """Configurations and versions of a dataset that are on the disk."""
+    """Configurations and versions of a dataset that are on disk."""
     return [
         found.parent.relative_to(folder).as_posix()
         for folder in folders
@@ -111,7 +110,7 @@ def _prepared(name: str, folders: Sequence[Any]) -> list[str]:
 
 
 def _prepare_command(asked: re.Match[str], data_dir: str | Path | None) -> str:
-    """What prepares a dataset in a form that is read here."""
+    """The command that prepares a dataset in a readable form."""
     name = asked[0].removeprefix("tfds:").rpartition("/")[0]
     folder = "" if data_dir is None else f", data_dir='{data_dir}'"
     return (
@@ -131,18 +130,18 @@ def _rows(data: str, examples: Sequence[Any], features: Any) -> Iterator[PlacedR
 
 
 def _plain(value: Any, feature: Any) -> Any:
-    """What TFDS gives as JSON would have it; what has no such form as it is."""
+    """TFDS values as JSON values; others are unchanged."""
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, float):
-        # What was written: float32's 0.1 is 0.1, not 0.10000000149.
+        # The shortest decimal: float32's 0.1 is 0.1, not 0.10000000149.
         return float(str(np.dtype(feature.np_dtype).type(value)))
     return value
 
 
 @contextlib.contextmanager
 def _any_error_at(place: str) -> Iterator[None]:
-    """Readers raise ValueError, RuntimeError, KeyError and more for damage."""
+    """Adds a place to all errors: readers raise many types for damaged files."""
     try:
         yield
     except QuestionFileError:

@@ -1,6 +1,6 @@
 """Two-number arithmetic in words: "What is thirty-four plus eighteen?".
 
-The numbers may also stand in digits: "What is 34 plus 18?".
+The numbers may also be in digits: "What is 34 plus 18?".
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jaxrl_reason.grading.answers import last_number
 from jaxrl_reason.tasks.questions import Question, QuestionTask, encode_user_turn
 from jaxrl_reason.text.tokenizer import Tokenizer
 
-# A sum in words, and the response that an example gives to it.
+# A question in words, and the response in an example.
 Worked = tuple[str, str]
 
 SPLITS = ("train", "validation", "test")
@@ -58,21 +58,21 @@ _TENS = (
 
 @dataclass(frozen=True)
 class ArithmeticSettings:
-    """Which sums there are, and how they are split.
+    """Which questions there are, and how they are split.
 
     Every number belongs to one split, and both numbers of a question come from its
-    split: no number of a held-out question is ever seen in training.
+    split: no number of a held-out question occurs in training.
 
     Attributes:
       min_number: the smallest number.
       max_number: the largest, at most 999.
-      operations: out of "plus", "minus" (never below zero) and "times".
-      written: how the numbers stand in the question, "words" or "digits".
+      operations: from "plus", "minus" (never below zero) and "times".
+      written: how numbers are written in the question, "words" or "digits".
       num_phrases: how many ways of asking there are, 1 to 4; the first is "What is
         ... plus ...?".
       validation_fraction: of the numbers, for tuning.
-      test_fraction: of the numbers, for reported figures.
-      seed: seed of the split and of the phrases.
+      test_fraction: of the numbers, for reported results.
+      seed: for the split and the phrases.
     """
 
     min_number: int = 1
@@ -126,7 +126,7 @@ def in_words(number: int) -> str:
       The words.
 
     Raises:
-      ValueError: if it is none of these.
+      ValueError: if it is not in this range.
 
     Example:
       >>> in_words(34), in_words(807)
@@ -148,7 +148,7 @@ def in_words(number: int) -> str:
 def generate_questions(
     settings: ArithmeticSettings,
 ) -> Mapping[str, tuple[Question, ...]]:
-    """All questions of the settings: every ordered pair, in one phrase drawn for it.
+    """All questions of the settings: every ordered pair, each in one random phrase.
 
     The same settings always give the same questions, ids and splits.
 
@@ -189,11 +189,11 @@ def generate_questions(
 
 
 def worked_examples(settings: ArithmeticSettings, count: int) -> tuple[Worked, ...]:
-    """Sums of the numbers to train on, worked out in digits.
+    """Worked examples in digits, with training numbers.
 
     Args:
       settings: which sums, and how they are split.
-      count: how many; the operations take turns.
+      count: how many; the operations alternate.
 
     Returns:
       Pairs of a question in its first phrase and the response to it.
@@ -226,10 +226,10 @@ def worked_examples(settings: ArithmeticSettings, count: int) -> tuple[Worked, .
 
 @dataclass(frozen=True)
 class ArithmeticTask(QuestionTask):
-    """Sums, each behind some that are worked out.
+    """Questions, each after some worked examples.
 
     Attributes:
-      examples: earlier turns of the chat; plain text where there is no chat template.
+      examples: earlier turns of the chat; plain text without a chat template.
     """
 
     examples: tuple[Worked, ...] = ()
@@ -265,12 +265,12 @@ def arithmetic(
 ) -> ArithmeticTask:
     """The task: the answer is the last number of the response's last line.
 
-    Small models keep to no mark, so none is asked for.
+    Small models do not follow a format, so none is requested.
 
     Args:
       tokenizer: of the model.
-      instruction: stands behind the question; may be empty.
-      examples: stand before it, see `worked_examples`.
+      instruction: follows the question; may be empty.
+      examples: precede the question, see `worked_examples`.
 
     Returns:
       The task.

@@ -1,4 +1,4 @@
-"""A benchmark's questions put to a model: settings, task, records, report."""
+"""Evaluates a model on a benchmark: settings, task, records, report."""
 
 import re
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +28,7 @@ from jaxrl_reason.tasks.questions import QuestionTask
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
-# Tasks whose answers are in LaTeX, checked by algebra.
+# Tasks with LaTeX answers, which are checked by algebra.
 LATEX_TASKS = tuple(name for name, b in BENCHMARKS.items() if b.latex_task)
 
 
@@ -41,10 +41,10 @@ class EvaluationSettings:
       model: a Hugging Face folder, a .gguf file or a hub id.
       data: the benchmark's questions: a JSONL or parquet file,
         tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
-        hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic makes its own.
+        hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic generates its own.
       out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
-        second call goes on with what is there.
-      data_dir: folder of TFDS's datasets, for data of tfds:...; TFDS_DATA_DIR or
+        second call continues from its records.
+      data_dir: folder of TFDS datasets, for data of tfds:...; TFDS_DATA_DIR or
         ~/tensorflow_datasets if not given.
       greedy: one response of the most likely tokens.
       num_samples: responses per question at `temperature`, for avg@k, pass@k and maj@k;
@@ -52,10 +52,10 @@ class EvaluationSettings:
       temperature: of these samples.
       top_k: of these samples; 0 keeps all tokens.
       top_p: of these samples; 1 keeps all tokens.
-      max_new_tokens: the longest response; a longer one is wrong.
-      limit: only the first so many questions (of GSM-Plus: seeds).
-      batch_size: responses drawn at once.
-      seed: of the samples.
+      max_new_tokens: the longest response; a truncated one counts as wrong.
+      limit: use only this many questions (for GSM-Plus: seeds).
+      batch_size: number of responses sampled at once.
+      seed: for sampling.
       dtype: of activations and products.
       deadline: seconds for checking one LaTeX answer by algebra.
     """
@@ -102,7 +102,7 @@ class EvaluationSettings:
 
     @property
     def decodings(self) -> tuple[Decoding, ...]:
-        """What is asked for."""
+        """The requested decodings."""
         chosen = [Decoding()] if self.greedy else []
         n = self.num_samples
         if n:
@@ -111,7 +111,7 @@ class EvaluationSettings:
 
     @property
     def folder(self) -> Path:
-        """Where records and report go."""
+        """The folder of records and report."""
         if self.out is not None:
             return self.out
         name = re.sub(r"[^\w.-]+", "-", Path(self.model).name) or "model"
@@ -125,8 +125,8 @@ def benchmark_questions(settings: EvaluationSettings) -> QuestionSet:
       settings: of the evaluation.
 
     Returns:
-      The questions; of GSM-Plus whole families of a seed and its variants. The digest
-      is that of all, so that `limit` may be raised later.
+      The questions; for GSM-Plus whole families of a seed and its variants. The digest
+      is that of all questions, so that `limit` may be raised later.
 
     Raises:
       QuestionFileError: the data cannot be read; the message says where or why.
@@ -174,21 +174,21 @@ def evaluate(
     model_digest: str,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Collects the records that are missing, reports on all.
+    """Collects the missing records and reports on all of them.
 
     Args:
       settings: of the evaluation.
-      task: prompts and grades.
+      task: makes prompts and grades responses.
       asked: the questions, from `benchmark_questions`.
       generate: the model.
-      model_digest: tells the model from others.
-      console: where progress and tables go; the standard output if None.
+      model_digest: identifies the model.
+      console: for progress and tables; the standard output if None.
 
     Returns:
       The report, as in report.json.
     """
     console = console or Console()
-    # What a record depends on, besides question and decoding.
+    # What a record depends on besides question and decoding.
     identity = {
         "task": task.name,
         "instruction": task.separator + task.instruction,

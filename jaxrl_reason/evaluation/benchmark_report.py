@@ -29,17 +29,17 @@ def build_report(
     decodings: Sequence[Decoding],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All figures of an evaluation, as they stand in report.json.
+    """All results of an evaluation, as in report.json.
 
     Args:
-      questions: what was asked; records of other questions are left out.
+      questions: of the evaluation; records of other questions are left out.
       records: all responses to them.
-      decodings: how they were drawn; one section each.
-      about: what was evaluated; goes to the top.
+      decodings: of the responses; one section each.
+      about: what was evaluated; comes first.
 
     Returns:
-      `about`, and "results": decoding's name -> "figures" (each with value, low,
-      high, interval, count) and "responses". An undefined figure is None.
+      `about`, and "results": decoding's name -> "figures" (each with value, low, high,
+      interval, count) and "responses". Undefined values are None.
     """
     results = {}
     for decoding in decodings:
@@ -70,11 +70,11 @@ def write_benchmark_report(records: Records, report: Mapping[str, Any]) -> None:
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Shows the figures as tables, one per decoding.
+    """Prints the results as tables, one per decoding.
 
     Args:
       report: from `build_report`.
-      console: where to.
+      console: to print to.
     """
     for name, section in report["results"].items():
         table = Table(title=f"{report.get('task', '')}, {name}")

@@ -1,4 +1,4 @@
-"""Ask, sample, grade and record; skip what has been recorded already."""
+"""Samples, grades and records responses, except those already recorded."""
 
 import time
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.task import Graded
 
-# The batches of questions that the model gets at once: while there are more, responses
-# that have ended make room for others. Records are written when all of them are there.
+# The number of batches of questions that the model gets at once: finished responses
+# make room for those waiting. Records are written when all of them are finished.
 BATCHES_AT_ONCE = 4
 
 
@@ -28,16 +28,16 @@ def collect_records(
 
     Args:
       task: makes prompts and grades.
-      questions: what to ask; ids must differ.
+      questions: of the benchmark; ids must differ.
       generate: the model.
-      records: where responses go; questions that it has are skipped.
-      decodings: one pass over the questions each.
-      batch_size: responses that are drawn side by side; the model is asked for
-        BATCHES_AT_ONCE times as many, at least for one question's.
-      progress: shows how it goes.
+      records: for the responses; questions with records are skipped.
+      decodings: each is one pass over the questions.
+      batch_size: responses sampled at the same time; the model gets BATCHES_AT_ONCE
+        times as many, or at least those of one question.
+      progress: the progress bar.
 
     Raises:
-      ValueError: no question, or two of one id.
+      ValueError: there are no questions, or two with the same id.
     """
     ids = {question.problem_id for question in questions}
     if not questions or len(ids) < len(questions):
@@ -48,7 +48,7 @@ def collect_records(
     prompts = {q.problem_id: task.prompt_tokens(q) for q in questions}
     for decoding in decodings:
         todo = [q for q in questions if (decoding.name, q.problem_id) not in records]
-        # Prompts of one call are padded to the longest among them.
+        # Prompts of one call are padded to the longest of them.
         todo.sort(key=lambda question: len(prompts[question.problem_id]))
         size = max(1, BATCHES_AT_ONCE * batch_size // decoding.num_samples)
         done = len(questions) - len(todo)
@@ -73,14 +73,14 @@ def collect_records(
 
 
 def record_of(task: QuestionTask, question: Question, response: Response) -> Record:
-    """One response with its grade, as it is written down.
+    """The record of one response with its grade.
 
-    A grader that raises has failed on this response; the evaluation goes on.
+    A grader that raises has failed on this response; the evaluation continues.
 
     Args:
-      task: decodes and grades.
-      question: what was asked.
-      response: what was sampled.
+      task: decodes and grades the response.
+      question: of the response.
+      response: the sampled tokens.
 
     Returns:
       The fields of a row of records.jsonl.
@@ -109,7 +109,7 @@ def record_of(task: QuestionTask, question: Question, response: Response) -> Rec
 
 
 class _Tally:
-    """Sums for the progress bar."""
+    """Running sums for the progress bar."""
 
     def __init__(self) -> None:
         self.right = self.judged = 0

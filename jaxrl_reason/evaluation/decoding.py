@@ -1,4 +1,4 @@
-"""The model as an evaluation sees it: prompts in, rows of tokens out."""
+"""The interface of a model for evaluations: prompts in, rows of tokens out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Decoding:
-    """One way to draw responses.
+    """One way of sampling responses.
 
     Attributes:
       num_samples: responses per question.
@@ -50,12 +50,12 @@ class Decoding:
 
     @property
     def greedy(self) -> bool:
-        """Whether there is one response, of the most likely tokens."""
+        """Whether it is greedy, with one response of the most likely tokens."""
         return self.temperature == 0
 
     @property
     def name(self) -> str:
-        """Names the records; other settings have other names."""
+        """Its name in the records, unique for the settings."""
         if self.greedy:
             return "greedy"
         samples = "sample" if self.num_samples == 1 else "samples"
@@ -70,7 +70,7 @@ class Response:
 
     Attributes:
       tokens: its ids, the EOS token included if there is one.
-      truncated: the length limit stopped it.
+      truncated: whether the length limit stopped it.
     """
 
     tokens: Sequence[int]
@@ -78,7 +78,7 @@ class Response:
 
 
 class Generate(Protocol):
-    """Draws responses; the same question gets the same ones in any batch."""
+    """Samples responses; a question gets the same ones in any batch."""
 
     def __call__(
         self,

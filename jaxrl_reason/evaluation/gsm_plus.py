@@ -1,4 +1,4 @@
-"""GSM-Plus: what perturbed questions cost (arXiv 2402.19255)."""
+"""GSM-Plus: robustness to perturbed questions (arXiv 2402.19255)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from jaxrl_reason.evaluation.statistics import Estimate, bootstrap
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.questions import Question
 
-# Variants of one seed stand and fall together: seeds are what is resampled.
+# Variants of one seed are not independent, so the bootstrap resamples seeds.
 INTERVAL = "bootstrap over seeds"
 
 
@@ -18,10 +18,10 @@ def robustness(
 ) -> dict[str, Estimate]:
     """Accuracy on seeds and variants, PDR and ASP, overall and by perturbation.
 
-    PDR = 1 - accuracy(variants) / accuracy(seeds); ASP, the fraction of pairs of a seed
-    and its variant that are both right. With several responses per question, sample j
-    of the seed is paired with sample j of the variant. Failed grades are left out of
-    every sum, of the pairs as well.
+    PDR = 1 - accuracy(variants) / accuracy(seeds); ASP is the fraction of pairs of a
+    seed and its variant that are both right. With several responses per question,
+    sample j of the seed is paired with sample j of the variant. Failed grades are left
+    out of every sum and pair.
 
     Args:
       questions: seeds and their variants.
@@ -29,7 +29,7 @@ def robustness(
 
     Returns:
       "seeds", "variants", "PDR", "ASP"; "NAME", "NAME PDR", "NAME ASP" for every
-      perturbation. PDR is nan where no seed was solved.
+      perturbation. PDR is nan if no seed was solved.
     """
     variants: dict[int, list[Question]] = {}
     for question in questions:
@@ -79,13 +79,13 @@ def _estimate(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> Est
 def _drop(
     seed_right: np.ndarray, seed_count: np.ndarray, right: np.ndarray, count: np.ndarray
 ) -> np.ndarray:
-    """PDR of sums; nan where no seed is right."""
+    """PDR from sums; nan if no seed is right."""
     before = seed_right / seed_count
     return (before - right / count) / np.where(before == 0, np.nan, before)
 
 
 def _sums(seed: Sequence[Record], variants: Sequence[Sequence[Record]]) -> list[int]:
-    """What one seed adds: right and judged seeds, variants, pairs."""
+    """The sums of one seed: right and graded seeds, variants and pairs."""
     rows = [row for variant in variants for row in variant]
     pairs = [
         (first, second)

@@ -1,4 +1,4 @@
-"""Models of this library inside EleutherAI's lm-evaluation-harness (lm-eval)."""
+"""Models of this library in EleutherAI's lm-evaluation-harness (lm-eval)."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from jaxrl_reason.models import Params, Transformer, unembedding
 from jaxrl_reason.pretrained.text_generation import WIDTH_STEP
 from jaxrl_reason.tasks.questions import all_eos_token_ids
 
-# A piece of text to score: ids that are given, and ids that are scored after them.
+# A piece of text: ids that are given, and following ids that are scored.
 Piece = tuple[list[int], list[int]]
 
 
@@ -26,19 +26,19 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
     """A model for `lm_eval.simple_evaluate(model=..., tasks=[...])`.
 
     Needs lm-eval 0.4 (`pip install 'jaxrl-reason[lm-eval]'`). Generation is greedy: a
-    task that asks for sampling is refused. Chats are rendered to text, as lm-eval
-    wants it, and then read with their control tokens; text of a question that spells a
-    control token becomes one.
+    task that needs sampling raises an error. Chats are rendered to text, as lm-eval
+    requires, and then tokenized with their control tokens; a question whose text spells
+    a control token contains that token.
 
     Args:
       loaded: from `load_model`.
-      batch_size: texts that are run at once.
+      batch_size: number of texts per batch.
 
     Returns:
       An `lm_eval.api.model.LM`.
 
     Raises:
-      ImportError: lm-eval is absent.
+      ImportError: lm-eval is not installed.
       ValueError: batch_size is below 1.
     """
     if batch_size < 1:
@@ -58,7 +58,7 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
         )
 
     class JaxrlReasonLM(base.LM):
-        """Answers the three kinds of requests; each is read from `request.args`."""
+        """Handles the three kinds of requests, which are read from `request.args`."""
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             """(log-probability, whether greedy) of continuations of contexts."""
@@ -83,17 +83,17 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
         def apply_chat_template(
             self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
         ) -> str:
-            """Text of a chat."""
+            """The text of a chat."""
             chat: Any = loaded.tokenizer
             return chat.render_chat(chat_history, add_generation_prompt)
 
         @property
         def tokenizer_name(self) -> str:
-            """Names the chat template in lm-eval's cache."""
+            """The name of the chat template in lm-eval's cache."""
             return loaded.digest
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
-            """The template, if chats are asked for."""
+            """The template, if chats are requested."""
             return getattr(loaded.tokenizer, "chat_template", None)
 
     return JaxrlReasonLM()
@@ -102,29 +102,30 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
 def split_pair(loaded: PretrainedModel, context: str, continuation: str) -> Piece:
     """Ids of a context and of its continuation, encoded as one text.
 
-    Spaces that end the context belong to the continuation, as its first word has them.
+    Trailing spaces of the context belong to the continuation, whose first token
+    includes them.
 
     Args:
       loaded: the model.
-      context: what is given; may be empty.
-      continuation: what is scored.
+      context: the given text; may be empty.
+      continuation: the text to score.
 
     Returns:
-      The piece; the context is truncated on the left to what the model can hold.
+      The piece; the context is truncated on the left to the model's context length.
     """
     kept = context.rstrip()
     continuation = context[len(kept) :] + continuation
     if not kept:
         return [first_token(loaded)], _encode(loaded, continuation)
     whole = _encode(loaded, kept + continuation, begin=True)
-    # A token may reach over the border: it is scored.
+    # A token may cross the border: it is scored.
     start = min(len(_encode(loaded, kept, begin=True)), len(whole) - 1)
     room = loaded.model.config.context_length + 1 - len(whole[start:])
     return whole[:start][-max(room, 1) :], whole[start:]
 
 
 def windows(loaded: PretrainedModel, text: str) -> list[Piece]:
-    """A text in pieces of the model's context, each after the token before it.
+    """A text in pieces of the model's context length, each after the preceding token.
 
     Args:
       loaded: the model.
@@ -143,7 +144,7 @@ def windows(loaded: PretrainedModel, text: str) -> list[Piece]:
 
 
 def first_token(loaded: PretrainedModel) -> int:
-    """What stands before a text: the token that begins texts, or one that ends them.
+    """The token before a text: the BOS token, or else an EOS token.
 
     Args:
       loaded: the model.
@@ -162,8 +163,8 @@ def score_pieces(
 
     Args:
       loaded: the model.
-      pieces: what to score; together at most one token longer than the context.
-      batch_size: rows at once.
+      pieces: to score; each at most one token longer than the context.
+      batch_size: number of rows per batch.
 
     Returns:
       One pair per piece.
@@ -185,7 +186,7 @@ def score_pieces(
         tokens = np.zeros((batch_size, width + 1), np.int32)
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = row
-        # Padding stands behind what is scored, and no token sees what follows it.
+        # Padding comes after the scored tokens, and attention is causal.
         logprobs, likeliest = jax.device_get(
             _score(loaded.model, loaded.params, jnp.asarray(tokens))
         )
@@ -206,19 +207,19 @@ def generate_texts(
 
     Args:
       loaded: the model.
-      generate_of: the model's responses of up to so many tokens.
-      requests: contexts, truncated on the left to what the model can hold, with
-        lm-eval's settings, of which `until` and `max_gen_toks` (256) are read.
-      at_once: contexts passed together.
+      generate_of: limit -> the model's responses of up to that many tokens.
+      requests: contexts, truncated on the left to the model's context length, with
+        lm-eval's settings, of which `until` and `max_gen_toks` (256) are used.
+      at_once: number of contexts per call.
 
     Returns:
-      The texts before the stops, one per request.
+      The texts before the stop strings, one per request.
 
     Raises:
-      ValueError: sampling is asked for.
+      ValueError: sampling is requested.
     """
     limits = [greedy_limit(settings) for _, settings in requests]
-    # Requests of one limit share a sampler.
+    # Requests with the same limit share a sampler.
     order = sorted(range(len(requests)), key=limits.__getitem__)
     parts = [
         same[start : start + at_once]
@@ -240,13 +241,13 @@ def generate_texts(
 
 
 def greedy_limit(settings: dict[str, Any]) -> int:
-    """The most tokens of a completion.
+    """The largest number of tokens of a completion.
 
     >>> greedy_limit({"max_gen_toks": 20, "do_sample": False})
     20
 
     Raises:
-      ValueError: sampling is asked for.
+      ValueError: sampling is requested.
     """
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
         raise ValueError(f"generation must be greedy, got {settings}")
@@ -265,7 +266,7 @@ def until_stop(
 
 
 def _encode(loaded: PretrainedModel, text: str, *, begin: bool = False) -> list[int]:
-    """Ids with control tokens read, since lm-eval's chats come as text."""
+    """Ids with control tokens, since lm-eval passes chats as text."""
     tokenizer: Any = loaded.tokenizer
     if not hasattr(tokenizer, "encode_prompt"):
         return list(tokenizer.encode(text))

@@ -1,4 +1,4 @@
-"""One line per response, written as they come; a kill loses none of them."""
+"""One line per response, written immediately, so that a kill loses none."""
 
 import json
 import os
@@ -15,14 +15,14 @@ Group = tuple[str, int]  # a decoding's name and a question's id
 
 
 class EvaluationFolderError(ValueError):
-    """A folder holds the records of another evaluation, or damaged ones."""
+    """A folder has records of another evaluation, or damaged ones."""
 
 
 class Records:
     """The records of an evaluation in its folder, locked against other processes.
 
-    All responses to a question under one decoding are written together; of a question
-    whose writing was interrupted nothing is kept.
+    All responses to a question with one decoding are written together; partial records
+    of a question are dropped.
 
     folder/
         config.json     identity, settings, versions, command, when it was resumed
@@ -30,15 +30,15 @@ class Records:
         report.json     written at the end
 
     Args:
-      folder: where to; made if absent.
+      folder: of the records; created if missing.
       identity: what the responses depend on. Records are reused only if it
         is the same.
-      settings: kept for the reader.
+      settings: saved for information.
 
     Raises:
       EvaluationFolderError: the folder's records have another identity, or a line
         other than the last is damaged.
-      RunFolderError: the folder holds something else, or is in use.
+      RunFolderError: the folder has something else in it, or is in use.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Records:
         return group in self._groups
 
     def add(self, group: Group, records: Sequence[Record]) -> None:
-        """Write all responses to one question.
+        """Writes all responses to one question.
 
         Args:
           group: the decoding's name and the question's id.
@@ -83,12 +83,12 @@ class Records:
             }
             for index, record in enumerate(records)
         ]
-        # Half a surrogate pair has no UTF-8; as an escape it has.
+        # Half a surrogate pair cannot be encoded in UTF-8, but can be escaped.
         lines = (json.dumps(record) + "\n" for record in self._groups[group])
         self._file.write("".join(lines).encode())
 
     def flush(self) -> None:
-        """Put what was added on the disk."""
+        """Flushes the records to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -99,13 +99,13 @@ class Records:
           decoding: its name.
 
         Returns:
-          The records, by ids in rising order.
+          The records, with ids in ascending order.
         """
         chosen = sorted(group for group in self._groups if group[0] == decoding)
         return {group[1]: self._groups[group] for group in chosen}
 
     def close(self) -> None:
-        """Release the lock."""
+        """Releases the lock."""
         self._file.close()
         self._run.close()
 
@@ -133,13 +133,13 @@ def _check_identity(folder: Path, asked: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[Group, list[Record]]:
-    """The whole groups of a file, which afterwards holds nothing else."""
+    """The complete groups of a file; everything else is removed from it."""
     if not path.exists():
         return {}
     data = path.read_bytes()
     lines = data.split(b"\n")
     groups: dict[Group, list[Record]] = {}
-    # Whatever stands behind the last line break is incomplete.
+    # Text after the last line break is incomplete.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)

@@ -27,10 +27,10 @@ class PretrainedModel:
     """A model to evaluate.
 
     Attributes:
-      tokenizer: its tokenizer.
+      tokenizer: the model's tokenizer.
       model: the transformer.
       params: its parameters.
-      digest: tells it from other models, see `model_digest`.
+      digest: identifies the model, see `model_digest`.
     """
 
     tokenizer: Tokenizer
@@ -68,17 +68,17 @@ def make_generate(
 ) -> Generate:
     """The model's responses, by the library's batch sampler.
 
-    A question's responses depend on the seed, its id and the decoding only. There
-    may be more questions than are drawn at once: one takes the slot of another that
-    has ended. A common beginning of all prompts (a template, worked examples) is read
+    A question's responses depend only on the seed, its id and the decoding. There may
+    be more questions than are sampled at once: one takes the slot of another that has
+    ended. A common prefix of all prompts (a template, worked examples) is prefilled
     once.
 
     Args:
       loaded: the model.
       eos_token_ids: ids that end a response.
       max_new_tokens: the longest response.
-      batch_size: responses drawn side by side.
-      seed: of the samples.
+      batch_size: responses sampled at the same time.
+      seed: for sampling.
 
     Returns:
       The function.
@@ -140,8 +140,8 @@ def make_generate(
 def prompt_widths(width: int, longest: int) -> tuple[int, ...]:
     """The widths of a sampler for prompts of up to `width` tokens.
 
-    The widest doubles from 64 to `longest`, so that calls with prompts of other lengths
-    seldom need another sampler.
+    The widest doubles from 64 up to `longest`, so that calls with prompts of other
+    lengths rarely need another sampler.
 
     >>> prompt_widths(192, 10_000), prompt_widths(100, 100)
     ((64, 128, 192, 256), (64, 100))

@@ -1,4 +1,4 @@
-"""Figures of an evaluation with 95% intervals over its questions."""
+"""Statistics of an evaluation with 95% intervals over its questions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +11,19 @@ from jaxrl_reason.losses import majority_at_k, pass_at_k
 
 RESAMPLES = 2000
 WILSON, BOOTSTRAP = "Wilson", "bootstrap over questions"
-_Z = 1.959963984540054  # 97.5% of the normal distribution lie below
+_Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval.
+    """A statistic and its interval.
 
     Attributes:
-      value: the figure; nan if it is not defined.
+      value: of the statistic; nan if it is not defined.
       low: lower end of the 95% interval.
       high: upper end.
-      interval: which interval it is.
-      count: questions that it is over.
+      interval: the kind of interval.
+      count: number of questions.
     """
 
     value: float
@@ -37,11 +37,12 @@ def wilson(right: int, count: int) -> Estimate:
     """Fraction of right answers with the Wilson score interval.
 
     (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Unlike
-    p +- 1.96 standard errors it has a width where no answer, or every one, is right.
+    p +- 1.96 standard errors it has a positive width if no answer, or every answer, is
+    right.
 
     Args:
-      right: right answers.
-      count: questions, independent of each other.
+      right: number of right answers.
+      count: number of independent questions.
 
     Returns:
       The Estimate; nan without questions.
@@ -77,13 +78,13 @@ def bootstrap(
     interval: str = BOOTSTRAP,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic with the percentile interval of 2000 resamples of the rows.
+    """A statistic with its percentile interval over 2000 resamples of the rows.
 
     Args:
       statistic: sums of the columns [..., one per column] -> value [...].
-      *columns: [N] each, what a row adds to each sum.
-      interval: what to call it.
-      seed: of the resamples.
+      *columns: [N] each, the rows' summands of each sum.
+      interval: the name of the interval.
+      seed: for resampling.
 
     Returns:
       The Estimate; nan without rows. Resamples in which the statistic is not defined
@@ -139,9 +140,9 @@ def greedy_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimat
 def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estimate]:
     """avg@n, pass@k and maj@n of n responses per question.
 
-    Responses whose grade failed count neither as right nor as wrong; they take no part
-    in the vote, nor do those that the length limit stopped. A question left with
-    fewer than k is not in pass@k.
+    Responses whose grade failed count neither as right nor as wrong and do not vote;
+    truncated ones do not vote either. A question with fewer than k responses left is
+    not in pass@k.
 
     Args:
       records: question's id -> its n records, n the same for all.
@@ -167,23 +168,23 @@ def sampled_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, Estima
 
 
 def _majority(rows: Sequence[Record]) -> float:
-    """Whether the vote is right; nan without voters that could be judged."""
+    """Whether the vote is right; nan without graded voters."""
     if not rows:
         return math.nan
-    # A response that the limit stopped is never right: its answer does not vote.
+    # A truncated response is never right, so its answer does not vote.
     answers = [None if row["truncated"] else row["parsed"] for row in rows]
     return majority_at_k(answers, [row["correct"] for row in rows])
 
 
 def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float]:
-    """What kind of responses there were.
+    """Statistics of the responses.
 
     Args:
       records: question's id -> records.
 
     Returns:
-      Number of questions and responses, of failed grades, fractions of responses
-      without a final answer and of those stopped by the limit, mean length in tokens.
+      Numbers of questions, responses and failed grades, fractions of responses without
+      a final answer and of truncated ones, mean length in tokens.
     """
     rows = [row for group in records.values() for row in group]
     total = max(len(rows), 1)

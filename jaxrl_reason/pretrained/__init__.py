@@ -1,1 +1,1 @@
-"""Using real models: reading them, generating text, writing a folder with a card."""
+"""Pretrained models: reading them, generating text, writing folders with cards."""

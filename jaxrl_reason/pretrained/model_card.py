@@ -1,4 +1,4 @@
-"""Model cards: README.md with YAML in front, as model hubs read it."""
+"""Model cards: README.md with YAML front matter, as read by model hubs."""
 
 import json
 import math
@@ -12,18 +12,18 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LINES = ("name", "license", "library_name", "pipeline_tag")
 _TEXTS = ("data", "recipe", "summary", "measured")
 _LISTS = ("language", "tags")
-# What YAML calls printable, without its line breaks beyond ASCII and the byte order
-# mark. JSON's strings are YAML's double-quoted ones but for the rest.
+# YAML's printable characters, without line breaks beyond ASCII and the byte order mark.
+# With these, a JSON string is a double-quoted YAML string.
 _UNSAFE = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table of figures.
+    """One row of the table of results.
 
     Attributes:
       name: what was measured.
-      before: of the base model, None where nobody measured it.
+      before: of the base model, None if not measured.
       after: of this model.
 
     Raises:
@@ -46,21 +46,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model card says.
+    """The contents of a model card.
 
     Attributes:
       name: of the model, one line.
-      base_model: what training began with, best a hub id; None for nothing.
-      license: identifier as hubs know it: "apache-2.0", "llama3.2", "other".
+      base_model: the initial model, preferably a hub id; None for no base model.
+      license: the hub's identifier, such as "apache-2.0", "llama3.2" or "other".
       data: what the model was trained on, in Markdown.
       recipe: how it was trained, in Markdown.
-      summary: stands first, in Markdown.
-      figures: of the model before and after.
-      measured: how the figures were measured, in Markdown; they need it.
-      language: codes, "en" for example.
-      tags: words by which it is found.
-      library_name: what loads it.
-      pipeline_tag: what it is for.
+      summary: the first paragraph, in Markdown.
+      figures: results before and after training.
+      measured: how the results were measured, in Markdown; required with figures.
+      language: language codes, for example "en".
+      tags: search tags.
+      library_name: the library that loads it.
+      pipeline_tag: its task on the hub.
 
     Raises:
       ValueError: a field breaks a rule; the message names field, rule and value.
@@ -115,9 +115,9 @@ def render_card(
     r"""A model card as text: YAML between two lines of dashes, then Markdown.
 
     Args:
-      card: what it says.
+      card: its contents.
       facts: about the files, by name.
-      versions: of what made them, by name.
+      versions: of the software, by name.
 
     Returns:
       The text.
@@ -176,7 +176,7 @@ def _front_matter(card: ModelCard) -> str:
         elif field.name in ("license", "library_name", "pipeline_tag"):
             lines.append(f"{field.name}: {quote_yaml(value)}")
         elif field.name == "base_model" and value and HUB_ID.fullmatch(value):
-            # Hubs refuse what is no id of theirs; the table says it anyway.
+            # Hubs reject values that are not their ids; the table has them anyway.
             lines.append(f"{field.name}: {quote_yaml(value)}")
     return "\n".join(["---", *lines, "---"])
 

@@ -1,4 +1,4 @@
-"""A model out for people: weights, tokenizer, generation settings, model card."""
+"""Exports a model: weights, tokenizer, generation settings and model card."""
 
 import json
 from importlib.metadata import version
@@ -31,20 +31,21 @@ def export_model(
     dtype: str | None = None,
     largest_file: int = LARGEST_FILE,
 ) -> Path:
-    """Write a Hugging Face folder that needs nothing else.
+    """Writes a complete Hugging Face folder.
 
     config.json, safetensors, generation_config.json (every EOS token of the tokenizer),
     tokenizer.json and tokenizer_config.json with the chat template, and README.md.
-    config.json is written last: a folder without it is unfinished. `load_pretrained`
-    and `load_tokenizer` give the same parameters, ids, chat template and ends again.
+    config.json is written last: a folder without it is incomplete. `load_pretrained`
+    and `load_tokenizer` read back the same parameters, ids, chat template and EOS
+    tokens.
 
     Args:
-      folder: absent or empty; made.
+      folder: new or empty; created if missing.
       config: settings of the model.
       params: its parameters.
       tokenizer: of the model.
-      card: what README.md says.
-      sampling: how the model is best sampled, for generation_config.json; its end
+      card: the contents of README.md.
+      sampling: recommended sampling settings, for generation_config.json; their EOS
         tokens are added to the tokenizer's.
       family: see `export_hf`.
       dtype: see `export_hf`.
@@ -55,7 +56,7 @@ def export_model(
 
     Raises:
       ValueError: as `export_hf`; the tokenizer has ids that the model lacks; sampling
-        has biases or bans, which the file cannot say.
+      has biases or bans, which the file cannot express.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -81,7 +82,7 @@ def export_model(
     save_tokenizer(tokenizer, folder)
     facts = _facts(config, params, dtype)
     (folder / "README.md").write_text(render_card(card, facts, _versions()), "utf-8")
-    # Last: a folder without config.json is known to be unfinished.
+    # Last: a folder without config.json is incomplete.
     files = sorted(inside.iterdir(), key=lambda path: path.name == "config.json")
     for path in files:
         path.rename(folder / path.name)
@@ -90,13 +91,13 @@ def export_model(
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Raises for a folder that is not empty.
 
     Args:
       folder: where to write.
 
     Raises:
-      ValueError: it is neither absent nor empty.
+      ValueError: it exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder must be absent or empty, got {folder}")
@@ -131,7 +132,7 @@ def _check_fits(
 
 
 def _sampling_fields(sampling: SamplingSettings | None) -> dict[str, Any]:
-    """Under the names of generation_config.json; what is off is said to be off."""
+    """The settings by their names in generation_config.json, also disabled ones."""
     if sampling is None:
         return {}
     fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A model and its tokenizer, wherever they lie."""
+"""Reads a model and its tokenizer from any source."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from jaxrl_reason.weights import Pretrained, load_pretrained
 
-# Read of a weight file to tell it from another of its size.
+# The part of a weight file that distinguishes it from others of its size.
 _SAMPLE_BYTES = 2**20
 
 
@@ -30,13 +30,13 @@ def read_model(path: str, **settings: Any) -> tuple[Pretrained, TextTokenizer]:
 
 
 def model_digest(path: str | Path) -> str:
-    """Tells the files of one model from those of another.
+    """A digest of the files of a model.
 
-    Names, sizes, and of every file the first and last MiB: a file of many gigabytes is
-    not read whole.
+    It covers names, sizes, and the first and last MiB of every file: a file of many
+    gigabytes is not read completely.
 
     Args:
-      path: a file, or a folder whose files are taken, not those of its folders.
+      path: a file, or a folder; files in subfolders are ignored.
 
     Returns:
       SHA-256 in hexadecimal.

@@ -1,4 +1,4 @@
-"""One completion as text, given out while it is drawn."""
+"""A single completion as text, streamed while it is sampled."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from jaxrl_reason.text.tokenizer import ChatTokenizer
 
 # Prompts are padded to a multiple of this, so that few shapes are compiled.
 WIDTH_STEP = 64
-# Short responses pay for a short cache; each size is compiled when it is reached.
+# Short responses need only a short cache; each size is compiled when it is reached.
 CACHE_LENGTHS = (128, 512, 2048, 8192)
-# Tokens between two looks at what was drawn: few, so that text flows.
+# Tokens between two updates: few, so that the text streams smoothly.
 STEPS = 4
 
 END_TOKEN, STOP_STRING, LENGTH = "EOS token", "stop string", "length limit"
@@ -30,16 +30,15 @@ END_TOKEN, STOP_STRING, LENGTH = "EOS token", "stop string", "length limit"
 
 @dataclass(frozen=True)
 class Generated:
-    """A completion and what it took.
+    """A completion and its statistics.
 
     Attributes:
       tokens: its ids, the EOS token included.
-      text: what was given out: no control tokens, nothing from a stop string on.
-      ended: what ended it: "EOS token", "stop string" or "length limit".
-      seconds: from the call to the last token; reading the prompt and compiling
-        included.
-      first_tokens: how many were given out first.
-      first_seconds: from the call to these.
+      text: the streamed text, without control tokens and up to a stop string.
+      ended: the reason of its end: "EOS token", "stop string" or "length limit".
+      seconds: from the call to the last token, including prefill and compilation.
+      first_tokens: number of tokens in the first update.
+      first_seconds: from the call to that update.
     """
 
     tokens: tuple[int, ...]
@@ -51,7 +50,7 @@ class Generated:
 
     @property
     def figures(self) -> str:
-        """One line for people.
+        """A line of statistics.
 
         >>> Generated((5,) * 44, "", "EOS token", 5.0, 4, 3.0).figures
         '44 tokens in 5.00 s: 4 in 3.00 s, then 20.0 tokens/s; ended by EOS token'
@@ -78,7 +77,7 @@ def generate_text(
     seed: int = 0,
     on_text: Callable[[str], None] = lambda text: None,
 ) -> Generated:
-    """Complete one prompt.
+    """Completes one prompt.
 
     The tokens are those of the batch sampler for the keys of (seed, 0, 0).
 
@@ -87,11 +86,11 @@ def generate_text(
       params: its parameters.
       tokenizer: of the model.
       prompt: token ids, see `TextTokenizer.encode_chat` and `encode_prompt`.
-      settings: how to draw, and what ends the completion.
-      stop: strings that end the completion too; they are not given out.
-      seed: of the draws.
-      on_text: called with each piece of text as soon as it is known: whole
-        characters, and nothing that may still become a stop string.
+      settings: of the sampling, with the EOS tokens.
+      stop: strings that also end the completion; they are not part of the text.
+      seed: for sampling.
+      on_text: called with each piece of text as soon as it is final: whole characters,
+        and nothing that may still become a stop string.
 
     Returns:
       The completion.
@@ -134,7 +133,7 @@ def generate_text(
 
 
 class _Writer:
-    """Makes text of tokens as they come, and looks at the clock."""
+    """Turns tokens into text as they arrive, and records times."""
 
     def __init__(
         self,
@@ -166,7 +165,7 @@ class _Writer:
 
 
 class StopFilter:
-    """Text that arrives in pieces, up to the first of some strings.
+    """Passes on text that arrives in pieces, up to the first stop string.
 
     Args:
       strings: what to stop at.
@@ -182,7 +181,7 @@ class StopFilter:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """What can be given out: nothing that may yet become part of a string."""
+        """The final text, without what may still become a stop string."""
         if self.stopped:
             return ""
         text = self._held + text
@@ -195,12 +194,12 @@ class StopFilter:
         return text[: len(text) - held]
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         text, self._held = self._held, ""
         return text
 
 
 def _begun(text: str, string: str) -> int:
-    """Characters at the end of a text with which a string begins."""
+    """The number of characters at the end of a text that begin a stop string."""
     sizes = range(min(len(text), len(string) - 1), 0, -1)
     return next((size for size in sizes if text.endswith(string[:size])), 0)

@@ -1,4 +1,4 @@
-"""Rollouts from serving engines: an HTTP adapter, and a transport for the weights."""
+"""Rollouts from serving engines: an HTTP adapter and a weight transport."""
 
 from jaxrl_reason.serving.completions import ServerSampling
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError

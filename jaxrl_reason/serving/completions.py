@@ -1,4 +1,4 @@
-"""Requests to /v1/completions of an OpenAI-style server, and checks of its answers."""
+"""Requests to /v1/completions of an OpenAI-style server, and response checks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ PATH = "/v1/completions"
 LOGPROBS = ("raw", "processed")
 # A log-softmax in low precision may round to just above 0.
 ROUNDING = 1e-4
-LOWEST = -1e30  # what float32 holds
+LOWEST = -1e30  # the precision of float32
 
 
 @dataclass(frozen=True)
 class ServerSampling:
-    """How a server is asked to draw, so that its log-probs match the trainer's.
+    """How a server samples, so that its log-probs match the trainer's.
 
-    Our log-probs are of the distribution at the temperature, without filters. A server
-    reports those of the model's own distribution ("raw": no temperature, no filters) or
-    those it drew from ("processed": both). They match the trainer's at temperature 1
-    (raw; greedy too) or without filters (processed); anything else is refused. The
-    server does not say which it reports: if this setting is wrong,
-    `sampler/logprob_diff_mean` shows it.
+    The trainer's log-probs are those of the distribution at the temperature, without
+    filters. A server reports those of the model's own distribution ("raw": without
+    temperature and filters) or of the distribution that it samples from ("processed":
+    with both). They match the trainer's at temperature 1 (raw; also greedy) or without
+    filters (processed); anything else is an error. The server does not say which it
+    reports: if this setting is wrong, `sampler/logprob_diff_mean` shows it.
 
     Attributes:
-      model: the name the server serves the model under.
+      model: the server's name for the model.
       settings: limit, EOS tokens, temperature and filters.
-      vocab_size: V; ids outside [0, V) are refused.
+      vocab_size: V; ids outside [0, V) are an error.
       logprobs: "raw" or "processed".
 
     Raises:
@@ -64,10 +64,10 @@ class ServerSampling:
             )
 
     def request(self, prompt: Sequence[int], seed: int) -> dict[str, Any]:
-        """The body that asks for one response to one prompt.
+        """The body of a request for one response to one prompt.
 
-        States everything that a server might set by itself: vLLM takes what is left
-        out from the model's generation_config.json.
+        It sets everything that a server might set by itself: vLLM takes defaults from
+        the model's generation_config.json.
         """
         s = self.settings
         return {
@@ -86,18 +86,18 @@ class ServerSampling:
             "min_p": s.min_p,
             "repetition_penalty": 1.0,
             "stop_token_ids": list(s.eos_token_ids),
-            "ignore_eos": True,  # the EOS tokens are those of the settings, no other
+            "ignore_eos": True,  # only the EOS tokens of the settings
             "return_token_ids": True,
         }
 
     def response(self, answer: Any, prompt: Sequence[int]) -> "Response":
-        """The one response of an answer, checked.
+        """The single response in a server's answer, checked.
 
-        Only ids count; the answer's text is not read.
+        Only token ids are used, not the answer's text.
 
         Raises:
-          EngineError: the answer is not a response of this model under these
-            settings to this prompt.
+          EngineError: the answer is not a response of this model to this prompt with
+          these settings.
         """
         choices = answer.get("choices") if isinstance(answer, Mapping) else None
         if not isinstance(choices, list) or len(choices) != 1:
@@ -149,12 +149,12 @@ class ServerSampling:
 
 
 class Response(NamedTuple):
-    """One response: its tokens, their log-probs, whether the limit stopped it.
+    """One response: its tokens, their log-probs, and whether it is truncated.
 
     Attributes:
       tokens: ids, the EOS token included.
       logprobs: one per token.
-      truncated: the limit stopped it.
+      truncated: whether the length limit stopped it.
     """
 
     tokens: list[int]
@@ -170,7 +170,7 @@ def _logprobs(values: Any, tokens: int) -> list[float]:
         )
     for value in values:
         number = isinstance(value, float | int) and not isinstance(value, bool)
-        if not number or not LOWEST < value <= ROUNDING:  # nan neither
+        if not number or not LOWEST < value <= ROUNDING:  # also rejects nan
             raise EngineError(
                 f"token_logprobs must be finite and at most 0, got {value!r}"
             )

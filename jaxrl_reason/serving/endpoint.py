@@ -1,4 +1,4 @@
-"""JSON over HTTP with a deadline and a bounded number of tries."""
+"""JSON over HTTP with a deadline and a bounded number of attempts."""
 
 import json
 import threading
@@ -8,17 +8,17 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-SHOWN = 200  # characters of an answer that a message quotes
+SHOWN = 200  # characters of an answer quoted in an error
 CHUNK = 1 << 16
 BUSY = 429
 
 
 class EngineError(RuntimeError):
-    """A serving engine cannot be reached, refuses, or gives an unusable answer."""
+    """A serving engine cannot be reached, refuses, or returns an unusable answer."""
 
 
 class _TryAgain(Exception):
-    """What went wrong in one try that another may not meet."""
+    """An error that another attempt may not have."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Endpoint:
     """The address of a server, and how long to wait for it.
 
     After a refused or broken connection, a timeout, status 429 or a 5xx a request is
-    retried, first after `backoff_seconds`, then after twice as long, and so on. Proxies
-    of the environment are not used and redirections are not followed.
+    retried, first after `backoff_seconds`, then after twice as long, and so on. The
+    environment's proxies are not used and redirects are not followed.
 
     Attributes:
       url: http or https, without the path of an API: "http://localhost:8000".
-      timeout_seconds: of one try, for the connection and for every wait; an answer
-        that is not complete by then is given up as well.
-      tries: how often a request is sent at most.
+      timeout_seconds: of one attempt, for the connection and for every wait; it is also
+        the deadline of the complete answer.
+      tries: the largest number of attempts.
       backoff_seconds: the first pause.
       api_key: sent as a bearer token.
 
@@ -72,20 +72,20 @@ class Endpoint:
         *,
         stop: threading.Event | None = None,
     ) -> Any:
-        """Send a request, body and answer in JSON.
+        """Sends a request, with body and answer in JSON.
 
         Args:
           method: "GET" or "POST".
           path: begins with "/".
-          body: what JSON can say; None sends nothing.
-          stop: once it is set, there is no further try.
+          body: a JSON value; None sends no body.
+          stop: once it is set, there are no more attempts.
 
         Returns:
-          The answer, None where it is empty.
+          The answer, None if it is empty.
 
         Raises:
-          EngineError: no tries are left, the server refuses (another 4xx), or the
-            answer is not JSON; the message names URL and status.
+          EngineError: no attempts are left, the server refuses (another 4xx), or the
+          answer is not JSON; the message names URL and status.
         """
         stop = stop or threading.Event()
         what = f"{method} {self.url.rstrip('/')}{path}"
@@ -118,7 +118,7 @@ class Endpoint:
             ) from error
 
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
-        """One connection, one request: the status and the whole answer."""
+        """One request on a new connection: the status and the whole answer."""
         deadline = time.monotonic() + self.timeout_seconds
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.api_key is not None:
@@ -144,7 +144,7 @@ def _connect(parts: SplitResult, timeout: float) -> HTTPConnection:
 
 
 def read_whole(answer: HTTPResponse, deadline: float) -> bytes:
-    """The whole body; a server that sends a byte now and then does not hold us."""
+    """The whole body, with a deadline also for servers that send byte by byte."""
     chunks = []
     while chunk := answer.read1(CHUNK):
         chunks.append(chunk)

@@ -1,4 +1,4 @@
-"""A rollout engine behind an OpenAI-style endpoint, as vLLM serves it."""
+"""A rollout engine for an OpenAI-style endpoint, such as vLLM's."""
 
 import threading
 import weakref
@@ -20,26 +20,26 @@ from jaxrl_reason.weights import hf_tensors
 
 
 class OpenAIEngine:
-    """Draws rollouts by HTTP; a `RolloutEngine`.
+    """A `RolloutEngine` that samples by HTTP.
 
-    Each response is a separate request with a seed from its key, so that a draw does
-    not depend on other requests, if the server's draws do not.
+    Each response is a separate request with a seed from its key, so that it does not
+    depend on other requests, if the server's sampling does not.
 
     The version of a rollout is the older of those that the server reports before and
-    after it, so a server that lags is not assumed to be up to date.
+    after it, so a lagging server is not assumed to be up to date.
 
     Args:
       model: the policy, for names, shapes and limits of its weights.
       settings: how to draw.
       num_samples: G.
       endpoint: of the server.
-      served_model: the name the server serves the model under.
-      transport: sends the weights there.
-      logprobs: which log-probs the server reports, see `ServerSampling`.
-      version_path: GET answers {"weight_version": "7"}. With None the server is
+      served_model: the server's name for the model.
+      transport: sends the weights to the server.
+      logprobs: the kind of log-probs that the server reports, see `ServerSampling`.
+      version_path: a GET returns {"weight_version": "7"}. With None the server is
         assumed to have the weights that were sent last.
-      connections: requests in flight.
-      dtype: of the weights sent; None is the model's param_dtype.
+      connections: number of requests in flight.
+      dtype: of the weights sent; None for the model's param_dtype.
 
     Raises:
       ValueError: settings, model, num_samples and log-probs do not fit together.
@@ -73,14 +73,14 @@ class OpenAIEngine:
         self._leaf: weakref.ref[Any] | None = None
 
     def update_weights(self, params: Params, version: int) -> None:
-        """Send the parameters to the server, unless it has them already.
+        """Sends the parameters to the server, unless it has them already.
 
         Args:
-          params: of the policy, whole in this process.
-          version: the step whose policy it is, >= 0.
+          params: of the policy, all of them in this process.
+          version: the step of this policy, >= 0.
 
         Raises:
-          EngineError: the server did not take them. Nothing is drawn until it does.
+          EngineError: the server did not accept them. Nothing is sampled until it does.
         """
         if version < 0:
             raise ValueError(f"version must be >= 0, got {version}")
@@ -89,7 +89,7 @@ class OpenAIEngine:
         self._version = None
         tensors = hf_tensors(self.model.config, params, dtype=self.dtype)
         self.transport.send(tensors, version)
-        # An array is known again by what it is; nothing is kept alive for that.
+        # Arrays are recognised by identity, without keeping them alive.
         self._version, self._leaf = version, weakref.ref(jax.tree.leaves(params)[0])
 
     def __call__(
@@ -99,7 +99,7 @@ class OpenAIEngine:
         prompt_lengths: jax.Array,
         keys: jax.Array,
     ) -> Completions:
-        """Draw G responses to each of P prompts.
+        """Draws G responses to each of P prompts.
 
         Args:
           params: those sent last.
@@ -112,7 +112,7 @@ class OpenAIEngine:
 
         Raises:
           ValueError: the parameters were not sent, or a shape does not fit.
-          EngineError: the server fails, or its answers are not to be used.
+          EngineError: the server fails, or its answers are unusable.
         """
         if self._version is None or not self._has(params):
             raise ValueError("params must be those sent last, got others")
@@ -155,12 +155,12 @@ class OpenAIEngine:
     def _draw(
         self, prompts: Sequence[list[int]], seeds: Sequence[int]
     ) -> list[Response]:
-        """All responses in their order, or the first failure."""
+        """All responses in order, or the first failure."""
         stop = threading.Event()
         failures: list[Exception] = []
 
         def one(row: int) -> list[Response]:
-            """The response, or nothing once another request has failed."""
+            """The response, or None once another request has failed."""
             if stop.is_set():
                 return []
             prompt = prompts[row // self.num_samples]
@@ -170,7 +170,8 @@ class OpenAIEngine:
                 return [self.sampling.response(answer, prompt)]
             except Exception as error:
                 failures.append(error)
-                # Here, or this thread would begin the next before others hear of it.
+                # Here, so that this thread does not start the next before others are
+                # told.
                 stop.set()
                 raise
 
@@ -178,7 +179,7 @@ class OpenAIEngine:
             futures = [pool.submit(one, row) for row in range(len(seeds))]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-            finally:  # those under way end their try, no more
+            finally:  # requests in flight finish their attempt
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
         if failures:
@@ -187,7 +188,7 @@ class OpenAIEngine:
 
 
 def request_seeds(keys: jax.Array) -> list[int]:
-    """One seed per key, of the 31 bits that servers take.
+    """One 31-bit seed per key, as servers accept.
 
     >>> from jaxrl_reason.sampler import sampling_keys
     >>> seeds = request_seeds(sampling_keys(0, 0, jnp.arange(2), 2))
@@ -199,7 +200,7 @@ def request_seeds(keys: jax.Array) -> list[int]:
 
 
 def gather(responses: Sequence[Response], width: int, version: int) -> Completions:
-    """Completions [B, width] of single responses, all drawn with one version."""
+    """Completions [B, width] of single responses, all from one version."""
     rows = len(responses)
     arrays: dict[str, Any] = {
         "tokens": np.zeros((rows, width), np.int32),

@@ -14,32 +14,32 @@ from jaxrl_reason.weights.hf_export import LARGEST_FILE
 from jaxrl_reason.weights.safetensors_folder import INDEX, ONE_FILE
 
 Tensors = Iterable[tuple[str, np.ndarray]]
-# (folder, version) -> the POSTs that make a server read it: path and body, in order
+# (folder, version) -> the POSTs that make a server read it: paths and bodies
 ReloadRequests = Callable[[str, int], Sequence[tuple[str, dict[str, Any] | None]]]
 
 PREFIX = "version-"
 
 
 class WeightTransport(Protocol):
-    """Sends weights to a server: by files here, by NCCL or RDMA in a class of yours."""
+    """Sends weights to a server: by files here; write a class for NCCL or RDMA."""
 
     def send(self, tensors: Tensors, version: int) -> None:
-        """Return when the server has the weights, or has agreed to fetch them.
+        """Returns when the server has the weights, or has agreed to fetch them.
 
         Args:
-          tensors: name and array, one after the other; they can be read once.
-          version: which the server reports from now on, if it can.
+          tensors: an iterator of names and arrays.
+          version: that the server reports from now on, if it can.
 
         Raises:
-          EngineError: the server did not take them.
+          EngineError: the server did not accept them.
         """
 
 
 def vllm_requests(folder: str, version: int) -> list[tuple[str, dict[str, Any] | None]]:
     """Requests that make a vLLM server in development mode read a folder of weights.
 
-    The workers read the folder in place, cached prompts of the old weights are
-    forgotten, and the version is set.
+    The workers read the folder in place, cached prefixes of the old weights are
+    dropped, and the version is set.
 
     >>> [path for path, _ in vllm_requests("/weights/version-00000003", 3)]
     ['/collective_rpc', '/reset_prefix_cache', '/update_weight_version']
@@ -56,15 +56,14 @@ class FolderTransport:
     """Safetensors in a folder that the server reads, one folder per version.
 
     A folder is moved into place when it is complete, and its name is never reused: a
-    server cannot read half of it, nor mistake an old one for the new.
+    server cannot read a partial folder or mistake an old one for the new one.
 
     Args:
-      endpoint: of the server; its timeout must allow for the reading.
-      folder: which the server sees under the same path; made.
+      endpoint: of the server; its timeout must be long enough for reading the weights.
+      folder: visible to the server under the same path; created.
       requests: the POSTs that make the server read; see `vllm_requests`.
-      keep: how many of the newest folders stay.
-      largest_file: bytes of tensors in one file; one file at a time lies in the
-        host's memory.
+      keep: how many of the newest folders to keep.
+      largest_file: bytes of tensors in one file; one file at a time is in host memory.
 
     Raises:
       ValueError: keep or largest_file is below 1.
@@ -86,15 +85,15 @@ class FolderTransport:
         self.requests, self.keep, self.largest_file = requests, keep, largest_file
 
     def send(self, tensors: Tensors, version: int) -> None:
-        """Write the folder, make the server read it, remove old ones.
+        """Writes the folder, makes the server read it, and removes old ones.
 
         Raises:
-          EngineError: the server did not read it; the folder stays.
+          EngineError: the server did not read it; the folder is kept.
         """
         target = self._write(tensors, version)
         for path, body in self.requests(str(target), version):
             answer = self.endpoint.request("POST", path, body)
-            # vLLM says with status 200 that a cache could not be reset.
+            # vLLM reports with status 200 that a cache could not be reset.
             if isinstance(answer, dict) and answer.get("success") is False:
                 raise EngineError(f"POST {self.endpoint.url}{path} answered {answer}")
         self._remove_old(target)
@@ -111,7 +110,7 @@ class FolderTransport:
         return target
 
     def _remove_old(self, newest: Path) -> None:
-        """By age, not by number: a resumed run goes on from an earlier version."""
+        """By age, not by number: a resumed run continues from an earlier version."""
         found = [path for path in self.folder.glob(f"{PREFIX}*") if path != newest]
         found.sort(key=lambda path: path.stat().st_mtime)
         for path in found[: max(0, len(found) + 1 - self.keep)]:
@@ -119,12 +118,12 @@ class FolderTransport:
 
 
 def write_tensors(folder: Path, tensors: Tensors, largest_file: int) -> None:
-    """One safetensors file, or several and an index, of a stream of tensors."""
+    """Writes tensors as one safetensors file, or as several with an index."""
     from safetensors.numpy import save_file
 
     def save(name: str, part: dict[str, np.ndarray]) -> None:
         save_file(part, folder / name, metadata={"format": "pt"})
-        # The package makes files that only their owner may read.
+        # The package creates files that only their owner may read.
         shutil.copymode(folder, folder / name)
         (folder / name).chmod((folder / name).stat().st_mode & 0o666)
 

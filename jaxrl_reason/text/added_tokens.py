@@ -1,4 +1,4 @@
-"""Tokens that stand whole in a text: control tokens and added words."""
+"""Tokens that are matched as a whole in a text: control tokens and added words."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ class AddedToken:
     """A token that is found in a text before the vocabulary's model sees it.
 
     Attributes:
-      text: what stands in the text.
+      text: its spelling in the text.
       id: its id.
-      control: it steers the model (`<|im_end|>`), so that a user's text must not
-        produce it; otherwise a mere word (`<think>` of Qwen3).
-      lstrip: white space before it belongs to it.
-      rstrip: white space after it belongs to it.
-      single_word: it is found only where no letter, digit or `_` adjoins.
+      control: whether it controls the model (`<|im_end|>`), so that a user's text must
+        not produce it; otherwise it is an ordinary word (`<think>` of Qwen3).
+      lstrip: whether white space before it belongs to it.
+      rstrip: whether white space after it belongs to it.
+      single_word: whether it is found only next to no letter, digit or `_`.
     """
 
     text: str
@@ -31,7 +31,7 @@ class AddedToken:
 
 
 class Splitter:
-    """Splits a text at added tokens: the leftmost, and of those the longest.
+    """Splits a text at added tokens: the leftmost, and of these the longest.
 
     Args:
       tokens: the tokens to look for; none may be empty.
@@ -92,7 +92,7 @@ def added_tokens(spec: Mapping[str, Any]) -> list[AddedToken]:
       The tokens, in the file's order.
 
     Raises:
-      ValueError: if one lacks its id or text.
+      ValueError: if one has no id or text.
     """
     tokens = []
     for entry in spec.get("added_tokens") or []:

@@ -1,7 +1,7 @@
-"""The part of a tokenizer that knows no special token: text to ids, ids to bytes.
+"""The part of a tokenizer without special tokens: text to ids, ids to bytes.
 
-A `tokenizer.json` is read with its added tokens, its template of special tokens and its
-leading space taken out; `TextTokenizer` does these itself, so that text can never turn
+A `tokenizer.json` is read without its added tokens, its template of special tokens and
+its leading space; `TextTokenizer` handles these itself, so that text can never turn
 into a control token.
 """
 
@@ -18,15 +18,15 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Backend(Protocol):
-    """Ids of plain text."""
+    """Encodes plain text."""
 
     def encode(self, text: str, *, first: bool, inside: bool = False) -> list[int]:
         """Ids of a text between two added tokens.
 
         Args:
           text: the text.
-          first: nothing stands before it.
-          inside: it goes on from a text, so that no space is put before it.
+          first: whether it is the start of the whole text.
+          inside: whether it continues a text, so that no space is put before it.
         """
 
 
@@ -37,7 +37,7 @@ class JsonBackend:
       spec: contents of the file.
 
     Raises:
-      ValueError: if `tokenizers` refuses them.
+      ValueError: if `tokenizers` rejects them.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -78,7 +78,7 @@ class JsonBackend:
 
 
 def check_text(text: str) -> None:
-    """Refuse what no UTF-8 can hold.
+    """Raises for text that cannot be encoded in UTF-8.
 
     Args:
       text: any text.
@@ -96,14 +96,14 @@ def check_text(text: str) -> None:
 
 
 def token_table(spec: Spec) -> tuple[dict[int, bytes], bool]:
-    """Bytes that each token of the model writes.
+    """The bytes of each token of the model.
 
     Args:
       spec: contents of a tokenizer.json; its decoder must be the byte-level one or
         one of sentencepiece's kind.
 
     Returns:
-      Bytes by id, and whether a text's leading space is the tokenizer's own.
+      Bytes by id, and whether the tokenizer adds a leading space.
 
     Raises:
       ValueError: if the decoder is of another kind or the vocabulary is not a table.
@@ -137,7 +137,7 @@ def _vocabulary(spec: Spec) -> dict[str, int]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in byte-level vocabularies."""
+    """The printable character for each byte in byte-level vocabularies."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in set(printable)]
     alphabet = {chr(byte): byte for byte in printable}
@@ -150,7 +150,7 @@ _ALPHABET = _byte_alphabet()
 def _byte_level(text: str) -> bytes:
     try:
         return bytes(_ALPHABET[character] for character in text)
-    except KeyError:  # a word that was added as it stands
+    except KeyError:  # a word that was added literally
         return text.encode()
 
 
@@ -168,13 +168,13 @@ def _strips(decoder: Spec) -> bool:
 
 
 def _scheme(metaspace: Spec) -> str:
-    """When a space is put first; older files say it with a boolean."""
+    """When a leading space is added; older files have a boolean for it."""
     old = "always" if metaspace.get("add_prefix_space", True) else "never"
     return metaspace.get("prepend_scheme", old)
 
 
 def _parts(node: Spec | None, key: str) -> list[Spec]:
-    """The members of a sequence, or the one node, or nothing."""
+    """The members of a sequence, or the single node, or nothing."""
     if node is None:
         return []
     return list(node.get(key, [])) if node.get("type") == "Sequence" else [node]

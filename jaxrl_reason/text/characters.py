@@ -1,4 +1,4 @@
-"""One token a character: for toys on real text."""
+"""One token per character, for toy models on real text."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ _PAD, _END = "<pad>", "<end>"
 
 
 class CharacterTokenizer:
-    """Ids of the characters of an alphabet, padding 0 and the end 1.
+    """Ids for the characters of an alphabet, with padding 0 and EOS 1.
 
     Args:
-      alphabet: the characters that have a token; repetitions count once.
+      alphabet: the characters that have a token; duplicates count once.
 
     Raises:
       ValueError: if the alphabet is empty.
@@ -30,7 +30,7 @@ class CharacterTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of characters and two."""
+        """The number of characters plus two."""
         return len(self._words)
 
     @property
@@ -44,7 +44,7 @@ class CharacterTokenizer:
         return 1
 
     def encode(self, text: str) -> list[int]:
-        """One id a character.
+        """One id per character.
 
         Args:
           text: characters of the alphabet.
@@ -63,7 +63,7 @@ class CharacterTokenizer:
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids, `<pad>` and `<end>` included.
+        """The text of the ids, including `<pad>` and `<end>`.
 
         Args:
           ids: token ids.

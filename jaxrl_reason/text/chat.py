@@ -1,4 +1,4 @@
-"""A chat written out by its template, split at the template's control tokens."""
+"""A chat rendered by its template, split at the template's control tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from jaxrl_reason.text.tokenizer import Message
 
 @dataclass(frozen=True)
 class WrittenChat:
-    """What a template made of a chat.
+    """A rendered chat.
 
     Attributes:
-      text: all of it, for people.
+      text: the whole text, for people.
       pieces: ids of the template's control tokens, and the text between them.
     """
 
@@ -25,13 +25,13 @@ class WrittenChat:
 
 
 class ChatWriter:
-    """Writes chats so that messages cannot spell control tokens.
+    """Renders chats so that messages cannot produce control tokens.
 
     Args:
       template: Jinja source.
       spellings: of the control tokens.
-      controls: finds control tokens in what the template wrote.
-      named: what a template may read of the tokenizer: `bos_token` and so on.
+      controls: finds control tokens in rendered text.
+      named: the tokenizer's variables for templates: `bos_token` and so on.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class ChatWriter:
     def write(
         self, messages: Sequence[Message], prompt: bool, variables: Mapping[str, Any]
     ) -> WrittenChat:
-        """Write a chat.
+        """Renders a chat.
 
         Args:
           messages: mappings with "role" and "content".
-          prompt: end where the assistant begins to speak.
-          variables: what else the template reads.
+          prompt: whether to end with the start of the assistant's turn.
+          variables: other variables of the template.
 
         Returns:
           The chat.
 
         Raises:
-          ValueError: if the template refuses the messages or makes a control token
-            out of their text, a role is no plain word, a variable is one of the
-            chat's own, or a message holds more than plain JSON values.
+          ValueError: if the template rejects the messages or makes a control token from
+          their text, a role is not a plain word, a variable is one of the chat's own,
+          or a message has other than plain JSON values.
         """
         check_messages(messages)
         own = {*self._named, "messages", "add_generation_prompt"}
@@ -87,8 +87,9 @@ class ChatWriter:
 
         text = written(every=False)
         check_text(text)
-        # Marks everywhere would hide words that templates look for, `</think>` say. So
-        # they only serve to see that no control token came out of a message's parts.
+        # Marks everywhere would hide words that templates search for, such as
+        # `</think>`. So they are only used to check that no control token came from a
+        # message's parts.
         found = self._found_in(text)
         if found != self._found_in(written(every=True)):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Chat templates: messages written out as one text, by Jinja in a sandbox."""
+"""Chat templates: renders messages as one text, with Jinja in a sandbox."""
 
 import datetime
 import functools
@@ -17,14 +17,14 @@ _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Refuse what is not a chat.
+    """Raises for values that are not a chat.
 
     Args:
       messages: the chat.
 
     Raises:
-      ValueError: if there is no message, or one is no mapping or has no role of
-        letters, digits, `_`, `.` and `-`.
+      ValueError: if there is no message, or one is not a mapping or has no role of
+      letters, digits, `_`, `.` and `-`.
     """
     if isinstance(messages, str | Mapping) or not messages:
         raise ValueError(f"messages must be a list of at least one, got {messages!r}")
@@ -41,15 +41,15 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
     Args:
       template: Jinja source, as model files carry it.
-      variables: what the template may read: `messages`, `add_generation_prompt`,
-        `bos_token` and so on.
+      variables: of the template: `messages`, `add_generation_prompt`, `bos_token` and
+        so on.
 
     Returns:
       The text.
 
     Raises:
-      ValueError: if the template is faulty, breaks the sandbox's rules or refuses the
-        messages.
+      ValueError: if the template has errors, breaks the sandbox's rules or rejects the
+      messages.
 
     Example:
       >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
@@ -59,7 +59,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
     try:
         return _compiled(template).render(**variables)
-    # A template is code from a file: whatever it raises is the file's fault.
+    # A template is code from a file: all its errors are the file's.
     except (
         jinja2.TemplateError,
         ArithmeticError,
@@ -81,7 +81,7 @@ def _compiled(template: str) -> "jinja2.Template":
     from jinja2 import ext, nodes, parser, sandbox
 
     class GenerationBlock(ext.Extension):
-        """`{% generation %}...{% endgeneration %}` frames what the assistant says."""
+        """`{% generation %}...{% endgeneration %}` marks the assistant's text."""
 
         tags = {"generation"}  # noqa: RUF012 - the name is Jinja's
 
@@ -92,7 +92,7 @@ def _compiled(template: str) -> "jinja2.Template":
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    # Blocks leave no empty lines: templates are written for these two settings.
+    # Blocks leave no empty lines: templates assume these two settings.
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -101,7 +101,7 @@ def _compiled(template: str) -> "jinja2.Template":
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = _strftime_now
-    del environment.globals["lipsum"]  # a toy that reaches Python's own modules
+    del environment.globals["lipsum"]  # a Jinja extra that reaches Python's own modules
     return environment.from_string(template)
 
 
@@ -112,7 +112,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON for a model to read; Jinja's own filter writes it for HTML."""
+    """JSON for a model; Jinja's own filter escapes it for HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -24,19 +24,19 @@ def load_folder_tokenizer(
 ) -> TextTokenizer:
     """The tokenizer of a folder with tokenizer.json, or with tokenizer.model.
 
-    Read as well, where they exist: tokenizer_config.json and special_tokens_map.json
-    (names of the special tokens), chat_template.jinja, generation_config.json (every
-    EOS token), config.json (size of the vocabulary).
+    Also reads, if they exist, tokenizer_config.json and special_tokens_map.json (names
+    of the special tokens), chat_template.jinja, generation_config.json (every EOS
+    token) and config.json (size of the vocabulary).
 
     Args:
       folder: the folder.
-      vocab_size: size of the model's embedding; config.json's by default.
+      vocab_size: size of the model's embedding; by default that of config.json.
 
     Returns:
       The tokenizer.
 
     Raises:
-      ValueError: if a file is missing or faulty; the message names it.
+      ValueError: if a file is missing or invalid; the message names it.
     """
     folder = Path(folder)
     config = {
@@ -61,7 +61,7 @@ def load_folder_tokenizer(
     try:
         special_tokens = _special_tokens(folder, spec, config, template or "")
         return TextTokenizer(spec, special_tokens, template, vocab_size=size)
-    # Files of another layout fail wherever a part is not what it should be.
+    # Files of another layout fail where a part is not as expected.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
@@ -106,7 +106,7 @@ def _special_tokens(
     }
     listed = list(_listed_ends(folder))
     first = [named["eos"]] if named["eos"] is not None else []
-    # A generation config lists them all; without one known names help.
+    # A generation config lists them all; otherwise known names are used.
     ends = tuple(dict.fromkeys([*first, *listed]))
     if not listed:
         ends = find_eos_token_ids(ends, control)
@@ -138,7 +138,7 @@ def _listed_ends(folder: Path) -> Iterable[int]:
 
 
 def _adds_bos(spec: Spec, config: _Config, bos: int) -> bool:
-    """Whether every text begins with BOS: the config's word, else the template's."""
+    """Whether every text begins with BOS, by the config or else the template."""
     if config.get("add_bos_token") is not None:
         return bool(config["add_bos_token"])
     processor = spec.get("post_processor") or {}

@@ -1,7 +1,7 @@
 """The key-value part of a GGUF file.
 
-The gguf package reads it too, but keeps every element of an array as an array of its
-own, which takes seconds for a vocabulary.
+The gguf package reads it too, but keeps every element of an array as a separate array,
+which takes seconds for a vocabulary.
 """
 
 import mmap
@@ -12,7 +12,7 @@ from typing import Any
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?"}
 _NUMBERS |= {10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_DEEPEST = 4  # arrays in arrays; no file known has one
+_DEEPEST = 4  # nested arrays; no known file has them
 
 
 def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
@@ -20,7 +20,7 @@ def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
 
     Args:
       path: the file.
-      prefix: keep only keys that begin so.
+      prefix: keep only keys with this prefix.
 
     Returns:
       Values by key: numbers, booleans, strings, and lists of them.
@@ -38,7 +38,7 @@ def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads forward through a file, and refuses to read past its end."""
+    """Reads forward through a file, with an error past its end."""
 
     def __init__(self, data: mmap.mmap, path: str) -> None:
         self._data = data

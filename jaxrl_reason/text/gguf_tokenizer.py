@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file."""
+"""The tokenizer of a GGUF file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _KEYS = "tokenizer.ggml."
 def load_gguf_tokenizer(
     path: Path | str, *, vocab_size: int | None = None
 ) -> TextTokenizer:
-    """The tokenizer of a .gguf file: byte-level BPE, or of sentencepiece's kind.
+    """The tokenizer of a .gguf file: byte-level BPE or sentencepiece.
 
     Args:
       path: the file.
@@ -31,12 +31,12 @@ def load_gguf_tokenizer(
       The tokenizer, with the file's chat template.
 
     Raises:
-      ValueError: if the file is damaged, holds no tokenizer, or one of a kind that is
-        not known; the message names the file.
+      ValueError: if the file is damaged, or has no tokenizer or one of an unknown kind;
+      the message names the file.
     """
     try:
         return gguf_tokenizer(read_metadata(path, "tokenizer."), vocab_size=vocab_size)
-    # Values of other types fail wherever a part is not what it should be.
+    # Values of other types fail where a part is not as expected.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -44,10 +44,10 @@ def load_gguf_tokenizer(
 def gguf_tokenizer(
     metadata: Mapping[str, Any], *, vocab_size: int | None = None
 ) -> TextTokenizer:
-    """`load_gguf_tokenizer` of the keys and values of a file.
+    """`load_gguf_tokenizer` from the keys and values of a file.
 
     Args:
-      metadata: values by key; those that begin with `tokenizer.` are read.
+      metadata: values by key; those with the prefix `tokenizer.` are read.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
@@ -76,7 +76,7 @@ def gguf_tokenizer(
 
 
 def bos_first(spec: Spec, bos: int | None) -> Spec:
-    """The step of a tokenizer.json that puts BOS before every text.
+    """The post-processor of a tokenizer.json that adds BOS before every text.
 
     Args:
       spec: contents of the file.

@@ -1,4 +1,4 @@
-"""One loader for every kind of tokenizer, and the way back to a folder."""
+"""One loader for every kind of tokenizer, and its inverse."""
 
 import json
 from pathlib import Path
@@ -21,8 +21,8 @@ def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTo
       The tokenizer.
 
     Raises:
-      ValueError: if there is nothing at the path, or nothing that can be used; the
-        message names the file.
+      ValueError: if there is no usable tokenizer at the path; the message names the
+      file.
     """
     path = Path(path)
     if not path.exists():
@@ -42,14 +42,14 @@ def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTo
 
 
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
-    """Write tokenizer.json and tokenizer_config.json, which transformers loads.
+    """Writes tokenizer.json and tokenizer_config.json, which transformers loads.
 
-    End tokens other than the first belong into the model's generation_config.json,
-    which `load_tokenizer` reads too.
+    EOS tokens other than the first belong in the model's generation_config.json, which
+    `load_tokenizer` reads too.
 
     Args:
       tokenizer: from `load_tokenizer`.
-      folder: where to write; made if it is not there.
+      folder: where to write; created if missing.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

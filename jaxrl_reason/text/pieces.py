@@ -1,4 +1,4 @@
-"""A tokenizer.json out of sentencepiece's pieces, their scores and their kinds."""
+"""A tokenizer.json from sentencepiece's pieces, their scores and their kinds."""
 
 from collections.abc import Sequence
 
@@ -41,14 +41,14 @@ def pieces_spec(
     unigram: bool,
     add_space: bool,
 ) -> Spec:
-    """Contents of a tokenizer.json that encodes as sentencepiece does.
+    """The contents of a tokenizer.json that encodes as sentencepiece does.
 
     Args:
       pieces: the vocabulary, by id.
-      scores: score of each piece; the pair that makes the highest is merged first.
+      scores: score of each piece; the pair with the highest result is merged first.
       kinds: kind of each piece.
-      unigram: the model is a unigram one and not byte-pair encoding.
-      add_space: a text gets a leading space.
+      unigram: whether the model is unigram, not byte-pair encoding.
+      add_space: whether a text gets a leading space.
 
     Returns:
       The contents.
@@ -61,7 +61,8 @@ def pieces_spec(
         raise ValueError("sentencepiece's pieces must have an unknown one, got none")
     model: Spec = {"byte_fallback": BYTE in kinds}
     if unigram:
-        # tokenizers would read a text "<0x41>" as the byte; so low, none is chosen.
+        # tokenizers would read a text "<0x41>" as the byte; with so low a score it does
+        # not.
         low = min(scores) - 1000.0
         ranked = [
             [piece, low if kind == BYTE else score]
@@ -104,7 +105,7 @@ def _decoder(add_space: bool) -> Spec:
 def _merges(
     pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int]
 ) -> list[list[str]]:
-    """Pairs of pieces that make a piece, the best made piece first."""
+    """Pairs of pieces that merge to a piece, by descending score of the result."""
     ids = {p: i for i, p in enumerate(pieces) if kinds[i] in (NORMAL, USER_DEFINED)}
     ranked = []
     for whole, index in ids.items():

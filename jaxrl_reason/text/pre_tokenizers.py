@@ -1,4 +1,4 @@
-"""How byte-level vocabularies split a text into words, by the names that GGUF gives."""
+"""How byte-level vocabularies split a text into words, by GGUF's names."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,7 +9,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Qwen's differs in this alone: every digit stands apart.
+# Qwen's differs only in this: every digit is separate.
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -25,10 +25,10 @@ class WordRule:
 
     Attributes:
       pattern: regular expression of a word; None for GPT-2's own.
-      digits: every digit is split off first.
-      normalize: Unicode's NFC is applied first.
-      whole_words: a word that is in the vocabulary needs no merges.
-      add_bos: texts begin with BOS unless the file says otherwise.
+      digits: whether every digit is split off first.
+      normalize: whether Unicode's NFC is applied first.
+      whole_words: whether a word in the vocabulary needs no merges.
+      add_bos: whether texts begin with BOS by default.
     """
 
     pattern: str | None = None

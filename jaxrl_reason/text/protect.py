@@ -1,10 +1,10 @@
-"""Keeps literal control tokens in messages from becoming control tokens.
+"""Prevents literal control tokens in messages from becoming control tokens.
 
-A chat template writes a chat as one text, in which `<|im_end|>` from the template and
-`<|im_end|>` typed by a user look alike. So before the template runs, a mark (a
-character that occurs nowhere in the messages) is put inside every control token that
+A chat template renders a chat as one text, in which `<|im_end|>` from the template and
+`<|im_end|>` typed by a user look the same. So before the template runs, a mark (a
+character that does not occur in the messages) is inserted in every control token that
 the messages spell; the template's own stay whole and are found; then the marks are
-taken out, and what lies between the control tokens is encoded as text only.
+removed, and the text between the control tokens is encoded as text only.
 """
 
 import itertools
@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# Private characters without meaning, which templates neither trim nor test for. Last
-# plane first: nobody uses it.
+# Private-use characters, which templates neither trim nor test for. The last plane
+# first, as it is unused.
 _MARKS = (range(0x100000, 0x10FFFE), range(0xF0000, 0xFFFFE), range(0xE000, 0xF900))
 
 
 class Spellings:
-    """Finds where a text spells control tokens, or part of one at its edges.
+    """Finds control tokens spelled in a text, or parts of them at its edges.
 
     Args:
-      control: texts of the control tokens, each of at least two characters: one of a
-        single character has no inside to put a mark in.
+      control: texts of the control tokens, each of at least two characters, so that a
+        mark fits inside.
 
     Raises:
       ValueError: if a text is shorter.
@@ -42,15 +42,15 @@ class Spellings:
         self._ends = {text[middle:] for text, middle in inside}
         self._firsts = {text[0] for text in control}
         self._longest = max(map(len, control), default=1) - 1
-        # Looking ahead finds tokens that overlap as well.
+        # Lookahead also finds overlapping tokens.
         words = "|".join(map(re.escape, control))
         self._found = re.compile(f"(?={words})") if control else None
 
     def split_points(self, text: str, *, every: bool = False) -> list[int]:
-        """Places where a mark must stand, so that no control token can be whole.
+        """Positions of marks, so that no control token is whole.
 
         Args:
-          text: what is not to be trusted.
+          text: the untrusted text.
           every: also after every character that begins a control token, so that a
             template cannot join one out of parts either.
 
@@ -62,8 +62,8 @@ class Spellings:
             points = {match.start() + 1 for match in self._found.finditer(text)}
         if every:
             points |= {i + 1 for i, letter in enumerate(text) if letter in self._firsts}
-        # The beginning or the end of a token may stand at the edge of the text, and the
-        # template, or the next message, may write the rest.
+        # The start or the end of a token may be at the edge of the text, and the
+        # template, or the next message, may add the rest.
         for size in range(1, min(self._longest, len(text)) + 1):
             if text[-size:] in self._beginnings:
                 points.add(len(text) - size + 1)
@@ -73,15 +73,15 @@ class Spellings:
 
 
 class Protector:
-    """Marks control tokens in the strings of a value, and takes the marks out again.
+    """Marks control tokens in the strings of a value, and removes the marks.
 
     Args:
       spellings: of the control tokens.
-      values: everything that may hold a text in which the mark must not occur.
+      values: all values with texts in which the mark must not occur.
 
     Raises:
-      ValueError: if the values use every private character, or hold anything but
-        strings, numbers, booleans, None, and lists and mappings of them.
+      ValueError: if the values use every private-use character, or have anything other
+      than strings, numbers, booleans, None, and lists and mappings of them.
 
     Example:
       >>> protector = Protector(Spellings(["<s>"]), ["a <s> b"])
@@ -97,14 +97,15 @@ class Protector:
         self._escaped = _json_escape(self._mark)
 
     def protect(self, value: Any, *, every: bool = False) -> Any:
-        """The value, with new lists and dicts, in which no control token stands whole.
+        """The value, with new lists and dicts, in which no control token is whole.
 
         Args:
           value: strings, numbers, booleans, None, and lists and mappings of them.
           every: as for `Spellings.split_points`.
 
         Returns:
-          The marked value. Keys of mappings are marked too: templates write them.
+          The marked value. Keys of mappings are marked too, since templates render
+          them.
         """
         if isinstance(value, str):
             return self._mark_text(value, every)
@@ -121,10 +122,10 @@ class Protector:
         """The text without marks.
 
         Args:
-          text: part of what a template wrote.
+          text: part of the rendered text.
 
         Returns:
-          What it would have been had nothing been marked.
+          The text as rendered without marks.
         """
         return text.replace(self._mark, "").replace(self._escaped, "")
 
@@ -148,7 +149,7 @@ def _strings(value: Any) -> Iterable[str]:
         for item in value:
             yield from _strings(item)
     elif not (value is None or isinstance(value, bool | int | float)):
-        # The template's sandbox need not know which of an object's methods are safe.
+        # So the template's sandbox need not know which methods of objects are safe.
         kind = type(value).__name__
         raise ValueError(f"a message must hold plain JSON values, got a {kind}")
 

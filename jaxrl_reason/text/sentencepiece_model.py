@@ -25,7 +25,7 @@ _UNIGRAM, _BPE = 1, 2
 
 
 class SentencePieceBackend:
-    """Ids of plain text by the sentencepiece library itself.
+    """Encodes plain text with the sentencepiece library.
 
     Args:
       model: contents of the .model file.
@@ -39,7 +39,7 @@ class SentencePieceBackend:
 
     def encode(self, text: str, *, first: bool, inside: bool = False) -> list[int]:
         """Ids of a text between two added tokens; a space is put before each."""
-        del first, inside  # sentencepiece never spells a control token
+        del first, inside  # sentencepiece never produces a control token
         return self._processor.encode(text)
 
 
@@ -52,21 +52,21 @@ def load_sentencepiece(
 ) -> TextTokenizer:
     """The tokenizer of a .model file.
 
-    sentencepiece encodes; the tokenizer.json that `save_tokenizer` writes is made from
-    the same pieces.
+    sentencepiece encodes; `save_tokenizer` writes a tokenizer.json with the same
+    pieces.
 
     Args:
       path: the file.
-      chat_template: Jinja source; a .model file holds none.
-      add_bos: every text begins with BOS, as for Llama 2 and Mistral.
+      chat_template: Jinja source; a .model file has none.
+      add_bos: whether every text begins with BOS, as for Llama 2 and Mistral.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
 
     Returns:
       The tokenizer.
 
     Raises:
-      ValueError: if the file is no sentencepiece model, changes characters before it
-        encodes (NFKC and the like), or is neither BPE nor unigram.
+      ValueError: if the file is not a sentencepiece model, normalises characters (NFKC
+      and the like), or is neither BPE nor unigram.
     """
     content = Path(path).read_bytes()
     try:
@@ -101,7 +101,7 @@ def _parse(content: bytes) -> Any:
     proto = messages.ModelProto()
     try:
         proto.ParseFromString(content)
-    except Exception as error:  # protobuf's own error is no ValueError
+    except Exception as error:  # protobuf's own error is not a ValueError
         raise ValueError(f"a .model must be sentencepiece's, got: {error}") from error
     if not proto.pieces:
         raise ValueError("a .model must hold pieces, got none")

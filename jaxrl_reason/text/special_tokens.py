@@ -1,10 +1,10 @@
-"""Which tokens begin a text, end it and fill rows."""
+"""The BOS, EOS and padding tokens of a tokenizer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Names under which model families end a turn or a text. A GGUF names one EOS token only
-# where the model has several.
+# Names of tokens that end a turn or a text in model families. A GGUF names only one EOS
+# token, even if the model has several.
 _END_NAMES = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -17,7 +17,7 @@ _END_NAMES = (
     "</s>",
 )
 
-# Better tokens to pad with come first.
+# Preferred padding tokens come first.
 _PAD_HINTS = ("pad", "reserved", "unused", "unk")
 
 
@@ -26,11 +26,11 @@ class SpecialTokens:
     """Special ids of a model.
 
     Attributes:
-      eos_token_ids: ids that end a text, the one of the chat template first.
-      pad_token_id: fills rows; none of `eos_token_ids`.
-      bos_token_id: begins a text, None if the model knows none.
-      unk_token_id: stands for what the vocabulary lacks, None if it lacks nothing.
-      add_bos: every text begins with `bos_token_id`, not only what a template writes.
+      eos_token_ids: ids that end a text, that of the chat template first.
+      pad_token_id: for padding; not one of `eos_token_ids`.
+      bos_token_id: starts a text, None if the model has none.
+      unk_token_id: for text outside the vocabulary, None if there is none.
+      add_bos: whether every text begins with `bos_token_id`, not only rendered chats.
     """
 
     eos_token_ids: tuple[int, ...]
@@ -56,10 +56,10 @@ class SpecialTokens:
 def find_eos_token_ids(
     named: Iterable[int], control: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """Ends that a file names, then those that bear a known name.
+    """EOS tokens that a file names, then those with known names.
 
     Args:
-      named: ids that the file calls ends, the most important first.
+      named: EOS ids of the file, the most important first.
       control: ids of the control tokens by their text.
 
     Returns:
@@ -80,22 +80,22 @@ def pad_token(
     control: Mapping[str, int],
     used: str,
 ) -> int:
-    """The token to fill rows with: the file's own unless that is an EOS token.
+    """The padding token: the file's own unless that is an EOS token.
 
-    Many files pad with the EOS token; whoever masks padding by id then never learns
-    to stop.
+    Many files pad with the EOS token; a model trained with padding masked by id then
+    never learns to stop.
 
     Args:
-      named: id that the file pads with, None if it names none.
+      named: padding id of the file, None if it has none.
       eos_token_ids: ids that end a text.
       control: ids of the control tokens by their text.
-      used: the chat template: a token that it writes is taken last.
+      used: the chat template: tokens in it are chosen last.
 
     Returns:
       The id.
 
     Raises:
-      ValueError: if every control token ends a text.
+      ValueError: if every control token is an EOS token.
 
     Example:
       >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")

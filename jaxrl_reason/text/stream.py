@@ -1,4 +1,4 @@
-"""Text while it is being sampled."""
+"""Decoding text while it is being sampled."""
 
 import codecs
 
@@ -6,14 +6,14 @@ from jaxrl_reason.text.tokenizer import ChatTokenizer
 
 
 class StreamDecoder:
-    """Text of ids that arrive one by one.
+    """Decodes ids that arrive one by one.
 
-    An emoji may take several tokens; its bytes are held back until it is whole. All
-    that was given out, joined, is what `decode` makes of all ids.
+    An emoji may take several tokens; its bytes are held back until it is complete. The
+    joined output equals `decode` of all ids.
 
     Args:
-      tokenizer: whose ids they are.
-      skip_control: leave control tokens out; otherwise they are written.
+      tokenizer: of the ids.
+      skip_control: leave control tokens out; otherwise they are decoded to text.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, *, skip_control: bool = True) -> None:
@@ -23,7 +23,7 @@ class StreamDecoder:
         self._at_start = tokenizer.strips_leading_space
 
     def push(self, index: int) -> str:
-        """The characters that an id completes, often none.
+        """The characters completed by an id, often none.
 
         Args:
           index: the next id.
@@ -43,5 +43,5 @@ class StreamDecoder:
         return self._decoder.decode(new)
 
     def finish(self) -> str:
-        """What was held back, after the last id: U+FFFD for half a character."""
+        """The text held back after the last id: U+FFFD for a partial character."""
         return self._decoder.decode(b"", final=True)

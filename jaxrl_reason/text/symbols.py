@@ -1,4 +1,4 @@
-"""One token per whole number and one per symbol: the tokenizer of the toy tasks."""
+"""One token per integer and one per symbol: the tokenizer of the toy tasks."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,15 @@ _SYMBOLS = (*_TAGS, LOW, HIGH, YES, *OPERATORS, "(", ")", "=", ",", ":")
 
 
 class SymbolTokenizer:
-    """Whole numbers 0..max_number and the symbols of Countdown, one token each.
+    """The integers 0..max_number and the symbols of Countdown, one token each.
 
-    Words are separated by white space, in text and in what `decode` writes, so
+    Words are separated by white space, in text and in the output of `decode`, so
     `encode(decode(ids)) == ids` for every list of ids, and `decode(encode(text))` is
-    the text with single spaces. Character tokens would make rows several times as long.
+    the text with single spaces. With character tokens rows would be several times as
+    long.
 
     Args:
-      max_number: the largest whole number that has a token.
+      max_number: the largest integer with a token.
 
     Raises:
       ValueError: if max_number is negative.
@@ -57,7 +58,7 @@ class SymbolTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of symbols and numbers together."""
+        """The number of symbols and numbers."""
         return len(self._words)
 
     @property
@@ -77,7 +78,7 @@ class SymbolTokenizer:
           text: words, each a number 0..max_number or a symbol.
 
         Returns:
-          One id a word; no EOS token is added.
+          One id per word; no EOS token is added.
 
         Raises:
           ValueError: if a word has no token; the message names it.
@@ -93,10 +94,10 @@ class SymbolTokenizer:
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Words of the ids, joined with single spaces.
+        """The words of the ids, joined with single spaces.
 
         Args:
-          ids: token ids (padding included: it is written as `<pad>`).
+          ids: token ids (padding is decoded to `<pad>`).
 
         Returns:
           The text.

@@ -1,4 +1,4 @@
-"""The tokenizer of a real language model, wherever it was read from."""
+"""The tokenizer of a real language model, from any kind of file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +22,12 @@ _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 class TextTokenizer:
     """Text to ids and back, with control tokens kept out of text.
 
-    `load_tokenizer` makes one. Plain `encode` never yields a control token:
+    `load_tokenizer` returns one. Plain `encode` never yields a control token:
     `<|im_end|>` in a text is encoded as the characters it consists of, as it is in the
     messages of `encode_chat`. `tokenizers` does the opposite unless told otherwise.
 
-    Decoding is exact: ids that write whole characters give those characters, others
-    U+FFFD; nothing is tidied up.
+    Decoding is exact: ids of whole characters give those characters, others U+FFFD;
+    there is no clean-up.
 
     Args:
       spec: contents of a tokenizer.json.
@@ -35,10 +35,10 @@ class TextTokenizer:
       chat_template: Jinja source, None if the model has no chats.
       vocab_size: size of the model's embedding, which may exceed the number of
         tokens; ids without a token decode to U+FFFD.
-      backend: encodes plain text in place of `spec`'s model.
+      backend: encodes plain text in place of the model in `spec`.
 
     Raises:
-      ValueError: if `spec` cannot be used, or a special id is outside its vocabulary.
+      ValueError: if `spec` is unusable, or a special id is outside its vocabulary.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class TextTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids; at least the number of tokens."""
+        """The number of ids; at least the number of tokens."""
         return self._vocab_size
 
     @property
     def pad_token_id(self) -> int:
-        """Fills rows; no EOS token."""
+        """The padding id; not an EOS token."""
         return self.special_tokens.pad_token_id
 
     @property
     def eos_token_id(self) -> int:
-        """Ends a turn of the chat template, or a text."""
+        """The id that ends a turn of the chat template, or a text."""
         return self.special_tokens.eos_token_ids[0]
 
     @property
@@ -96,7 +96,7 @@ class TextTokenizer:
 
     @property
     def bos_token_id(self) -> int | None:
-        """Begins a text, None if the model knows none."""
+        """The id that starts a text, None if the model has none."""
         return self.special_tokens.bos_token_id
 
     @property
@@ -106,7 +106,7 @@ class TextTokenizer:
 
     @property
     def strips_leading_space(self) -> bool:
-        """Whether a decoded text loses one leading space, which encoding had put."""
+        """Whether decoding removes one leading space, which encoding added."""
         return self._strips
 
     def is_control(self, index: int) -> bool:
@@ -114,7 +114,7 @@ class TextTokenizer:
         return index in self._control
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes that an id writes; they need not be whole characters.
+        """The bytes of an id; they need not be whole characters.
 
         Args:
           index: a token id.
@@ -167,10 +167,10 @@ class TextTokenizer:
 
         Args:
           ids: token ids, a list or an array.
-          skip_control: leave control tokens out; otherwise they are written.
+          skip_control: leave control tokens out; otherwise they are decoded to text.
 
         Returns:
-          The text; bytes that form no character are written as U+FFFD.
+          The text; invalid bytes become U+FFFD.
 
         Raises:
           ValueError: if an id is outside the vocabulary.
@@ -187,9 +187,9 @@ class TextTokenizer:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The chat as the template writes it, for people: `encode_chat` encodes it.
+        """The chat as rendered by the template, for people: `encode_chat` encodes it.
 
-        Encoding this text would turn what users typed into control tokens.
+        Encoding this text could turn users' text into control tokens.
 
         Args:
           messages: the chat, mappings with "role" and "content".
@@ -213,9 +213,8 @@ class TextTokenizer:
         """Ids of a chat by the model's template.
 
         The template's control tokens become control tokens; those that the messages
-        spell become text. `bos_token_id` stands at the start once: repetitions are
-        dropped, and it is added where the template lacks it and every text begins with
-        it.
+        spell become text. There is one `bos_token_id` at the start: duplicates are
+        dropped, and it is added if the template lacks it and every text begins with it.
 
         Args:
           messages: the chat, mappings with "role" and "content". The role may be part
@@ -227,8 +226,8 @@ class TextTokenizer:
           The ids.
 
         Raises:
-          ValueError: if there is no template, it refuses the messages, a role is no
-            plain word, or the messages hold more than plain JSON values.
+          ValueError: if there is no template, it rejects the messages, a role is not a
+          plain word, or the messages have other than plain JSON values.
         """
         written = self._chat().write(messages, add_generation_prompt, variables)
         ids = self._encode_pieces(written.pieces)
@@ -272,8 +271,8 @@ class TextTokenizer:
         ids = self._backend.encode(text, first=first)
         if self._control.keys().isdisjoint(ids):
             return ids
-        # Some vocabularies hold their control tokens as ordinary words. Split inside
-        # every one, its text cannot be found whole.
+        # Some vocabularies have their control tokens as ordinary words. Splitting
+        # inside each of them prevents a match.
         parts = [
             piece for part in self._literals.split(text) for piece in self._pieces(part)
         ]
@@ -282,7 +281,7 @@ class TextTokenizer:
             for number, piece in enumerate(parts)
             for index in self._backend.encode(piece, first=first, inside=number > 0)
         ]
-        # What the vocabulary lacks becomes the unknown token, which does no harm.
+        # Text outside the vocabulary becomes the unknown token, which is harmless.
         found = self._control.keys() & set(ids) - {self.special_tokens.unk_token_id}
         if found:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the rest of the library needs of a tokenizer."""
+"""The interface of a tokenizer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,21 +10,21 @@ Message = Mapping[str, Any]
 class Tokenizer(Protocol):
     """Text to token ids and back.
 
-    Token ids are the truth; text is for graders and people, so nothing may rely on
-    `encode(decode(ids)) == ids` unless the tokenizer promises it.
+    Token ids are authoritative; text is for graders and people, so nothing may rely on
+    `encode(decode(ids)) == ids` unless the tokenizer guarantees it.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids; every id is in `range(vocab_size)`."""
+        """The number of token ids; every id is in `range(vocab_size)`."""
 
     @property
     def pad_token_id(self) -> int:
-        """Id that fills rows after their end."""
+        """The padding id."""
 
     @property
     def eos_token_id(self) -> int:
-        """Id that ends a text; never equal to `pad_token_id`."""
+        """The id that ends a text; never equal to `pad_token_id`."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with nothing added before or after."""
@@ -34,9 +34,9 @@ class Tokenizer(Protocol):
 
 
 class ChatTokenizer(Tokenizer, Protocol):
-    """A tokenizer of a real language model: several EOS tokens, chats, bytes.
+    """A tokenizer of a real language model, with several EOS tokens, chats and bytes.
 
-    A control token is one that no text may produce by chance: `<|im_end|>`, `<s>`.
+    A control token is one that plain text must never produce: `<|im_end|>`, `<s>`.
     """
 
     @property
@@ -45,20 +45,20 @@ class ChatTokenizer(Tokenizer, Protocol):
 
     @property
     def bos_token_id(self) -> int | None:
-        """Id that begins a text, None if the model knows none."""
+        """The id that starts a text, None if the model has none."""
 
     @property
     def strips_leading_space(self) -> bool:
-        """Whether a decoded text loses one leading space, which encoding had put."""
+        """Whether decoding removes one leading space, which encoding added."""
 
     def is_control(self, index: int) -> bool:
         """Whether an id is a control token."""
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes that an id writes; they need not be whole characters."""
+        """The bytes of an id; they need not be whole characters."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a text that begins a row; with `bos_token_id` where models want it."""
+        """Ids of a text that starts a row, with `bos_token_id` if the model needs it."""
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True

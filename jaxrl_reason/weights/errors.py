@@ -1,8 +1,8 @@
-"""The one error of reading and writing weights."""
+"""The error of reading and writing weights."""
 
 
 class WeightsError(ValueError):
-    """A file of weights is missing, damaged, hostile or of a model that is not built.
+    """A file of weights is missing, damaged, hostile or of an unsupported model.
 
     The message names the file, the tensor or field, and what was expected and found.
     """

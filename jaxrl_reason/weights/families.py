@@ -1,7 +1,7 @@
-"""Families of models, and every field of their config.json: read, fixed, of no effect.
+"""Model families, and every field of their config.json: read, fixed or ignored.
 
 A new family is an entry in this file and a case in its test, if the transformer can
-compute it. A file with a field that no table names is refused, so that nothing that
+compute it. A file with a field that is in no table is rejected, so that nothing that
 changes the model's output is silently ignored.
 """
 
@@ -22,14 +22,14 @@ class Family:
       model_type: its name there.
       architecture: the class that `architectures` names.
       reads: fields of config.json that this family reads and others do not; in another
-        family such a field may only say what its `absent` says.
-      absent: what a field means where the file is silent; a field that is in neither
-        this nor the file is refused.
-      derives_head_dim: head_dim is hidden_size / num_attention_heads if absent.
-      derives_kv_heads: num_key_value_heads is num_attention_heads if absent.
-      qk_norm: queries and keys are normalised before they are rotated.
-      biased_output: `attention_bias` is of the output product too.
-      in_gguf: `general.architecture` of GGUF files may be this name.
+        family such a field may only have the value in its `absent`.
+      absent: defaults for fields that are not in the file; a field that is in neither
+        is an error.
+      derives_head_dim: whether head_dim defaults to hidden_size / num_attention_heads.
+      derives_kv_heads: whether num_key_value_heads defaults to num_attention_heads.
+      qk_norm: whether queries and keys are normalised before rotation.
+      biased_output: whether `attention_bias` includes the output projection.
+      in_gguf: whether `general.architecture` of GGUF files may be this name.
     """
 
     model_type: str
@@ -44,7 +44,7 @@ class Family:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """`absent`, over what it is in most families."""
+        """`absent`, on top of the defaults of most families."""
         return {**_DEFAULTS, **self.absent}
 
 
@@ -68,7 +68,7 @@ MISTRAL = Family(
     "MistralForCausalLM",
     reads=frozenset({"sliding_window"}),
     absent={"sliding_window": 4096, "use_sliding_window": True},
-    in_gguf=False,  # Written as llama there.
+    in_gguf=False,  # In GGUF it is written as llama.
 )
 QWEN2 = Family(
     "qwen2",
@@ -91,7 +91,7 @@ FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3)}
 # Vision-language models: model_type, architecture, and the family of its text_config.
 MULTIMODAL = {"mistral3": ("Mistral3ForConditionalGeneration", MISTRAL)}
 
-# field of config.json -> field of TransformerConfig that takes its value as it is
+# field of config.json -> field of TransformerConfig with the same value
 COPIED = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -119,11 +119,11 @@ READ = frozenset(
     }
 )
 
-# Read in the families that say so (`Family.reads`).
+# Read only in some families (`Family.reads`).
 READ_BY_SOME = WINDOW_FIELDS | {"attention_bias"}
 
-# Fields that would change the output: only these values are supported. None (null) may
-# stand for "not set" in any of them.
+# Fields that would change the output: only these values are supported. None (null)
+# means "not set" in all of them.
 FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "mlp_bias": (False,),
@@ -144,10 +144,10 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
 }
 
-# Nothing in the forward pass reads them.
+# Not read by the forward pass.
 NO_EFFECT = frozenset(
     {
-        # How the file was made, and in which type: tensors say their own.
+        # How the file was written, and its dtype: tensors have their own.
         "_name_or_path",
         "transformers_version",
         "torch_dtype",
@@ -156,11 +156,11 @@ NO_EFFECT = frozenset(
         "transformers.js_config",
         "unsloth_fixed",
         "unsloth_version",
-        # Training from scratch, dropout, and splits of a product that change no number.
+        # Initialisation, dropout, and splits of a product that do not change results.
         "initializer_range",
         "attention_dropout",
         "pretraining_tp",
-        # What the caller's function returns, and how.
+        # What the model's function returns, and how.
         "use_cache",
         "output_attentions",
         "output_hidden_states",
@@ -182,7 +182,7 @@ NO_EFFECT = frozenset(
         "tokenizer_class",
         "sep_token_id",
         "decoder_start_token_id",
-        # Sampling settings that old files keep here; the sampler has its own.
+        # Sampling settings of old files; the sampler has its own.
         "bad_words_ids",
         "begin_suppress_tokens",
         "diversity_penalty",
@@ -209,8 +209,8 @@ NO_EFFECT = frozenset(
     }
 )
 
-# Outer fields of a vision-language model: the vision part is not built, and the text
-# part does not read them.
+# Outer fields of a vision-language model: the vision part is not supported, and the
+# text part does not read them.
 OUTER_NO_EFFECT = NO_EFFECT | {
     "vision_config",
     "vision_feature_layer",
@@ -218,7 +218,7 @@ OUTER_NO_EFFECT = NO_EFFECT | {
     "multimodal_projector_bias",
     "projector_hidden_act",
     "spatial_merge_size",
-    # Whether the head is tied is seen by the tensor that is or is not there.
+    # Whether the head is tied follows from the tensors of the file.
     "tie_word_embeddings",
     "bos_token_id",
     "eos_token_id",

@@ -30,7 +30,7 @@ COPIED = {
     "feed_forward_length": "mlp_dim",
     "context_length": "context_length",
 }
-# Read by a rule below.
+# Read by rules below.
 READ = {
     "vocab_size",
     "attention.head_count_kv",
@@ -46,7 +46,7 @@ READ = {
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
 }
-# Would change the numbers: only these values are built.
+# These would change the results: only these values are supported.
 FIXED = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -56,8 +56,8 @@ FIXED = {
     "rope.scaling.yarn_log_multiplier": (0.0,),
 }
 NO_EFFECT = {"rope.scaling.finetuned"}
-# Of a Llama 3 only the resulting factor of each pair is in the file; these are the
-# settings of all that were published.
+# For Llama 3 the file has only the resulting factor of each pair; these are the
+# settings of all published models.
 LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
@@ -66,10 +66,10 @@ LLAMA3 = {
 
 
 def read_gguf_config(file: GGUFFile) -> HFConfig:
-    """The settings of a .gguf file, or a refusal.
+    """The settings of a .gguf file.
 
     Raises:
-      WeightsError: the architecture is not built, or a key of it is not understood.
+      WeightsError: the architecture is not supported, or one of its keys is unknown.
     """
     name = file.metadata.get("general.architecture")
     if name not in ARCHITECTURES:
@@ -167,7 +167,7 @@ def _scaling(
 
 
 def _llama3(file: GGUFFile, head_dim: int, base: float) -> Llama3Scaling:
-    """The Llama 3 scaling whose factors the file holds.
+    """The Llama 3 scaling with the factors of the file.
 
     The factor of a pair is frequency / frequency'.
     """

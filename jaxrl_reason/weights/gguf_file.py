@@ -18,8 +18,8 @@ def _reader(path: Path) -> Any:
     import gguf
 
     class BoundedReader(gguf.GGUFReader):
-        # Past the end of the file the package's reader yields empty arrays; a length
-        # that no file holds would keep it looping.
+        # Past the end of the file the package's reader yields empty arrays; with an
+        # impossible length it would loop for ever.
 
         def _get(
             self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
@@ -40,7 +40,7 @@ class GGUFFile:
 
     Raises:
       WeightsError: it is missing or damaged, or a tensor has a type that the gguf
-        package does not dequantise.
+      package cannot dequantise.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class GGUFFile:
         except FileNotFoundError:
             raise WeightsError(f"{path}: the file is missing") from None
         except Exception as error:
-            # The package raises whatever its array operations raise on bad bytes.
+            # The package raises any error of its array operations on bad bytes.
             raise WeightsError(
                 f"{path}: damaged or no GGUF file: {type(error).__name__}: {error}"
             ) from error
@@ -59,7 +59,7 @@ class GGUFFile:
             name: tuple(int(size) for size in reversed(tensor.shape))
             for name, tensor in self._tensors.items()
         }
-        # Files of the llama architecture hold rotary halves pair by pair.
+        # Files of the llama architecture interleave the rotary halves.
         self.interleaved = self.metadata.get("general.architecture") == "llama"
 
     @cached_property
@@ -83,7 +83,7 @@ class GGUFFile:
         from gguf import quants
 
         tensor = self._tensors[name]
-        # Rows are whole blocks, so they can be sliced before, columns only after.
+        # Rows are whole blocks, so they are sliced before dequantising, columns after.
         rows = np.ascontiguousarray(tensor.data[index[0]])
         try:
             values = quants.dequantize(rows, tensor.tensor_type)
@@ -92,10 +92,10 @@ class GGUFFile:
         return values[(slice(None), *index[1:])]
 
     def is_recomputed(self, name: str) -> bool:
-        """Whether it is the table of rotary factors, which the config has read."""
+        """Whether it is the table of rotary factors, which is part of the config."""
         return name == ROPE_FACTORS
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Closes the file."""
         self._tensors = {}
         self._open = None

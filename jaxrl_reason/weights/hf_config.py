@@ -1,4 +1,4 @@
-"""config.json in and out: the settings of a model, and its special tokens."""
+"""Reads and writes config.json: a model's settings and special tokens."""
 
 import math
 from collections.abc import Mapping
@@ -28,14 +28,14 @@ WINDOWED, FULL = "sliding_attention", "full_attention"
 
 @dataclass(frozen=True)
 class HFConfig:
-    """What a config.json says.
+    """The contents of a config.json.
 
     Attributes:
-      model: the settings, in float32; `dataclasses.replace` what a run wants else.
+      model: the settings, in float32; use `dataclasses.replace` for others.
       family: model_type, "llama", "mistral", "qwen2" or "qwen3".
-      special: the token ids it names.
-      text_part: the file is of a model that also sees; `model` is its text part, and
-        whether the head is tied is for the tensors to say.
+      special: its special token ids.
+      text_part: whether the file is of a vision-language model; `model` is then its
+        text part, and the tensors tell whether the head is tied.
     """
 
     model: TransformerConfig
@@ -45,21 +45,21 @@ class HFConfig:
 
 
 def read_hf_config(found: Mapping[str, Any], file: Path) -> HFConfig:
-    """Read every field of a config.json, or refuse.
+    """Reads every field of a config.json.
 
     Args:
       found: the fields.
-      file: where they come from, for messages.
+      file: their file, for messages.
 
     Raises:
-      WeightsError: a field is unknown, missing, or has a value that is not built.
+      WeightsError: a field is unknown, missing, or has an unsupported value.
     """
     try:
         return _read(found, file)
     except WeightsError:
         raise
     except (ValueError, TypeError) as error:
-        # A rule of TransformerConfig or of a rope scaling, which names its own field.
+        # An error of TransformerConfig or of a rope scaling, which names its field.
         raise WeightsError(f"{file}: {error}") from error
 
 
@@ -74,8 +74,8 @@ def _read(found: Mapping[str, Any], file: Path) -> HFConfig:
         )
     family = FAMILIES[model_type]
     _check_architecture(found, family.architecture, file)
-    # null says "not set", as if the field were not there; only of sliding_window it
-    # says something else, that there is none.
+    # null means "not set", as if the field were missing; only for sliding_window it has
+    # a meaning, that there is none.
     given = {k: v for k, v in found.items() if v is not None or k == "sliding_window"}
     _check_fields(given, family, file)
     fields = {**family.defaults, **given}
@@ -127,11 +127,11 @@ def _check_architecture(
 
 
 def _check_fields(given: Mapping[str, Any], family: Family, file: Path) -> None:
-    """Every field is read, has the one value that is built, or has no effect."""
+    """Checks that every field is read, has the supported value, or has no effect."""
     for name, value in given.items():
         if name in {*COPIED, *READ, *family.reads} or name in NO_EFFECT:
             continue
-        if name in READ_BY_SOME:  # Not by this one: here it must change nothing.
+        if name in READ_BY_SOME:  # Not read by this family: it must have no effect.
             allowed: tuple[Any, ...] = (family.defaults.get(name), None)
         elif name in FIXED:
             allowed = FIXED[name]
@@ -161,11 +161,11 @@ def _derived_head_dim(fields: Mapping[str, Any], file: Path) -> int:
 
 
 def _check_values(fields: Mapping[str, Any], file: Path) -> None:
-    """Types, since JSON may say anything; TransformerConfig checks the ranges."""
+    """Checks types, since JSON may have any; TransformerConfig checks ranges."""
     for name in ("tie_word_embeddings", "attention_bias", "use_sliding_window"):
         if not isinstance(fields[name], bool):
             raise WeightsError(f"{file}: {name} must be a bool, got {fields[name]!r}")
-    for name in COPIED:  # In order: a head size may be derived from those before it.
+    for name in COPIED:  # In order: a head size may be derived from earlier fields.
         if name not in ("tie_word_embeddings", "rms_norm_eps"):
             check_size(name, fields[name], file)
     eps = fields["rms_norm_eps"]
@@ -211,7 +211,7 @@ def read_special(fields: Mapping[str, Any], file: Path) -> SpecialTokenIds:
         found = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(x, int) and not isinstance(x, bool) for x in found):
             raise WeightsError(f"{file}: {name} must hold token ids, got {value!r:.80}")
-        return tuple(x for x in found if x >= 0)  # -1 stands for none.
+        return tuple(x for x in found if x >= 0)  # -1 means none.
 
     bos, pad = (ids(name)[:1] for name in ("bos_token_id", "pad_token_id"))
     eos = ids("eos_token_id")
@@ -230,14 +230,14 @@ def hf_fields(
     Args:
       model: the settings.
       special: token ids to name.
-      family: model_type; None is the first family that can say all settings.
-      dtype: type of the tensors beside it, "float32" or "bfloat16".
+      family: model_type; None for the first family that has all settings.
+      dtype: type of the tensors, "float32" or "bfloat16".
 
     Returns:
       The fields.
 
     Raises:
-      ValueError: no family, or not the one asked for, can say these settings.
+      ValueError: no family, or not the given one, has these settings.
 
     >>> model = TransformerConfig(
     ...     vocab_size=8, hidden_size=4, num_layers=2, num_heads=2, num_kv_heads=1,
@@ -251,7 +251,7 @@ def hf_fields(
     for candidate in (FAMILIES[name] for name in candidates if name in FAMILIES):
         found = _fields_of(model, special, candidate, dtype)
         try:
-            # The writer is checked by the reader: nothing is lost, whatever is added.
+            # Check the writer with the reader: nothing may be lost.
             if _said(read_hf_config(found, here).model) == wanted:
                 return found
         except WeightsError:
@@ -264,7 +264,7 @@ def hf_fields(
 
 
 def _said(model: TransformerConfig) -> TransformerConfig:
-    """The settings without what a config.json does not say: how a run computes."""
+    """The settings without the numerics of a run, which are not in a config.json."""
     told = {*COPIED.values(), "rope_theta", "rope_scaling", "qk_norm", "attention_bias"}
     told |= {"attention_output_bias", "sliding_window", "full_attention_layers"}
     return TransformerConfig(
@@ -295,7 +295,7 @@ def _fields_of(
         found["sliding_window"] = model.sliding_window
     if "layer_types" in family.reads:
         found["use_sliding_window"] = model.sliding_window is not None
-        # The leading layers without a window, for readers that know no layer_types.
+        # The leading layers without a window, for readers without layer_types.
         found["max_window_layers"] = len(model.full_attention_layers)
         windowed = WINDOWED if model.sliding_window is not None else FULL
         found["layer_types"] = [

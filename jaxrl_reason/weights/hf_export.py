@@ -1,4 +1,4 @@
-"""A model out again: a folder that Hugging Face's libraries read."""
+"""Writes a model as a folder that Hugging Face's libraries can read."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from jaxrl_reason.weights.special_token_ids import SpecialTokenIds
 LARGEST_FILE = 4 * 10**9
 GENERATION = "generation_config.json"
 
-# A tensor still to be made: its name, its layout, its layer.
+# A tensor to create: its name, its layout, its layer.
 Planned = tuple[str, Layout, int | None]
 
 
@@ -33,26 +33,26 @@ def export_hf(
     dtype: str | None = None,
     largest_file: int = LARGEST_FILE,
 ) -> Path:
-    """Write config.json, safetensors and generation_config.json.
+    """Writes config.json, safetensors and generation_config.json.
 
-    With dtype None, importing the folder with the same param_dtype gives the same bits.
+    With dtype None, reading the folder with the same param_dtype gives the same bits.
 
     Args:
-      folder: absent or empty; made.
+      folder: new or empty; created if missing.
       config: settings of the model.
       params: its parameters.
       special: token ids to name; none if None.
-      family: model_type; None is the first family that can say the settings.
-      dtype: type of the tensors, "float32" or "bfloat16"; None is that of config.
-      largest_file: bytes of tensors in one file; above, several and an index. One
-        file at a time lies in the host's memory.
+      family: model_type; None for the first family that has the settings.
+      dtype: type of the tensors, "float32" or "bfloat16"; None for that of config.
+      largest_file: bytes of tensors in one file; more go to several files with an
+        index. One file at a time is in host memory.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: the folder holds something, no family can say the settings, the
-        parameters are not the model's, dtype is unknown, or largest_file < 1.
+      ValueError: the folder is not empty, no family has the settings, the parameters
+      are not the model's, dtype is unknown, or largest_file < 1.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -71,7 +71,7 @@ def export_hf(
     generation = {name: fields[name] for name in names if fields[name] is not None}
     _write_json(folder / GENERATION, generation)
     _write_tensors(folder, arrays, layouts, np.dtype(dtype), largest_file)
-    # Last: a folder without it is known to be unfinished.
+    # Last: a folder without it is incomplete.
     _write_json(folder / "config.json", fields)
     return folder
 
@@ -79,14 +79,14 @@ def export_hf(
 def hf_tensors(
     config: TransformerConfig, params: Params, *, dtype: str | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors under their Hugging Face names, one after the other.
+    """The tensors with their Hugging Face names, one after the other.
 
-    What an inference engine is handed when the policy has moved.
+    For passing the updated policy to an inference engine.
 
     Args:
       config: settings of the model.
       params: its parameters.
-      dtype: of the tensors; None is that of config.
+      dtype: of the tensors; None for that of config.
 
     Yields:
       Name and tensor.
@@ -110,7 +110,7 @@ def _check_arrays(arrays: dict[str, Any], layouts: list[Layout]) -> None:
 
 
 def _planned(layouts: list[Layout]) -> list[Planned]:
-    """All tensors, layer by layer, as readers of the files expect them."""
+    """All tensors, layer by layer, as readers expect them."""
     planned = [
         (layout.row.hugging_face.format(layer), layout, layer)
         for layout in layouts
@@ -133,7 +133,7 @@ def _one_layer(array: jax.Array, layer: int | None) -> np.ndarray:
     if isinstance(array, jax.Array) and {d.platform for d in array.devices()} != {
         "cpu"
     }:
-        # Sliced on the device: an array keeps the host's copy of the whole of itself.
+        # Sliced on the device: otherwise the array keeps a host copy of the whole.
         return np.asarray(array[layer])
     return np.asarray(array)[layer]
 
@@ -161,9 +161,9 @@ def _write_tensors(
         many = f"model-{i + 1:05}-of-{len(files):05}.safetensors"
         name = ONE_FILE if len(files) == 1 else many
         tensors = {planned[0]: _tensor(arrays, planned, dtype) for planned in inside}
-        # transformers asks for the format.
+        # transformers requires the format.
         save_file(tensors, folder / name, metadata={"format": "pt"})
-        # The package makes files that only their owner may read.
+        # The package creates files that only their owner may read.
         shutil.copymode(folder / GENERATION, folder / name)
         places.update(dict.fromkeys(tensors, name))
     if len(files) > 1:

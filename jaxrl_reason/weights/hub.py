@@ -1,4 +1,4 @@
-"""From what a user writes to a path: a folder, a .gguf file, or a hub id."""
+"""Resolves a user's model to a path: a folder, a .gguf file or a hub id."""
 
 import importlib
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxrl_reason.weights.errors import WeightsError
 
-# Weights, settings, tokenizer; nothing that runs, and no second copy of the weights.
+# Weights, settings, tokenizer; no code, and no second copy of the weights.
 PATTERNS = [
     "config.json",
     "generation_config.json",
@@ -24,18 +24,18 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def find_model(path: str | Path, *, revision: str | None = None) -> Path:
-    """The folder or .gguf file that a path or hub id stands for.
+    """The folder or .gguf file of a path or hub id.
 
-    A hub id is fetched with huggingface_hub into its cache, which serves it without a
-    network from then on.
+    A hub id is fetched with huggingface_hub into its cache, which then works without a
+    network.
 
     Args:
       path: a folder, a .gguf file, or "owner/name" where there is no such folder.
       revision: branch, tag or commit of a hub id.
 
     Raises:
-      WeightsError: nothing is there, or the hub cannot be reached; the message says
-        what to fetch and where to put it.
+      WeightsError: there is no such model, or the hub cannot be reached; the message
+      says what to fetch and where to put it.
     """
     local = Path(path).expanduser()
     if local.is_dir() or (local.is_file() and local.suffix == ".gguf"):
@@ -64,7 +64,7 @@ def find_model(path: str | Path, *, revision: str | None = None) -> Path:
             hub.snapshot_download(name, revision=revision, allow_patterns=PATTERNS)
         )
     except Exception as error:
-        # Whatever its version raises with no network, no access or no such model.
+        # All errors of the package without network, access or such a model.
         raise WeightsError(
             f"{name}: no such folder, and the hub gave {type(error).__name__}: "
             f"{error}. To do it by hand: {by_hand}"

@@ -1,4 +1,4 @@
-"""How an array of ours lies in the tensors of a file, derived from its declaration."""
+"""The layout of a model's array in the tensors of a file, from its declaration."""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ Index = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """One array of ours and its tensors.
+    """One array of the model and its tensors.
 
     Attributes:
       row: its row of the table of names.
-      shape: of the whole array, [L, ...] where layers are stacked.
-      dtype: what the model keeps it in.
+      shape: of the whole array, [L, ...] if layers are stacked.
+      dtype: of the model's array.
       axes: logical axes of one layer's array.
     """
 
@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def layers(self) -> int | None:
-        """How many tensors hold the array, None where one does, with no number."""
+        """The number of tensors of the array, None for one without a layer number."""
         return self.shape[0] if self.row.stacked else None
 
     @property
@@ -54,7 +54,7 @@ class Layout:
         )
 
     def tensor_index(self, index: Index) -> Index:
-        """The part of a tensor that holds index of one layer's array.
+        """The part of a tensor that contains `index` of one layer's array.
 
         Of merged axes only the first is sliced; `from_tensor` slices the others.
         """
@@ -69,12 +69,12 @@ class Layout:
     def from_tensor(
         self, part: np.ndarray, index: Index, *, interleaved: bool = False
     ) -> np.ndarray:
-        """index of one layer's array out of the part `tensor_index(index)` of a tensor.
+        """`index` of a layer's array, from the part `tensor_index(index)` of a tensor.
 
         Args:
-          part: what was read.
-          index: one slice for each of our axes.
-          interleaved: rotary halves lie pair by pair, as in GGUF's llama files.
+          part: of the tensor.
+          index: one slice for each axis of the array.
+          interleaved: whether rotary halves are interleaved, as in GGUF's llama files.
         """
         wanted = dict(zip(self.axes, index, strict=True))
         axes, shape, slices = [], [], []

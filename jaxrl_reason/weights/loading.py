@@ -1,4 +1,4 @@
-"""Arrays from tensors: checked by name and shape, read straight onto their devices."""
+"""Arrays from tensors: checked by name and shape, read directly to their devices."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from jaxrl_reason.weights.layouts import Index, Layout, by_path, layouts_of, nes
 from jaxrl_reason.weights.names import ROWS
 from jaxrl_reason.weights.tensor_source import TensorSource
 
-SHOWN = 5  # names a message lists of each kind of fault
+SHOWN = 5  # number of names that a message lists for each kind of fault
 
 
 def load_params(
     source: TensorSource, model: Transformer, shardings: Params | None = None
 ) -> Params:
-    """The parameters of a model out of a source.
+    """The parameters of a model from a source.
 
-    Only the parts that this process's devices hold are read, one array after the
-    other, so at most one array (all layers of it) lies in the host's memory.
+    Only the parts for this process's devices are read, one array after the other, so at
+    most one array (with all of its layers) is in host memory.
 
     Args:
       source: the tensors.
-      model: what they must fit.
-      shardings: the tree with a sharding for every array; None is the first device.
+      model: that they must fit.
+      shardings: the tree with a sharding for every array; None for the first device.
 
     Returns:
       The tree of `init_params`, in the model's param_dtype.
@@ -45,7 +45,7 @@ def load_params(
 
 
 def check_tensors(source: TensorSource, layouts: list[Layout]) -> None:
-    """Compare names and shapes before anything is read.
+    """Compares names and shapes before anything is read.
 
     Raises:
       WeightsError: naming the first tensors that are missing, extra or misshapen.
@@ -84,12 +84,12 @@ def check_tensors(source: TensorSource, layouts: list[Layout]) -> None:
 
 
 def layer_numbers(layout: Layout) -> list[int | None]:
-    """The layers whose tensors make up an array; [None] where it is one tensor."""
+    """The layers whose tensors make up an array; [None] if it is one tensor."""
     return [None] if layout.layers is None else list(range(layout.layers))
 
 
 def _check_tied(source: TensorSource, head: str) -> None:
-    """A head beside a tied embedding must be its copy, else one of the two is wrong."""
+    """Checks that a head with a tied embedding is its copy: else one is wrong."""
     embedding = source.name(ROWS["embedding"], None)
     shapes = [source.shapes.get(name) for name in (embedding, head)]
     same = shapes[0] == shapes[1] and len(shapes[1] or ()) == 2
@@ -106,7 +106,7 @@ def _check_tied(source: TensorSource, head: str) -> None:
 
 
 def _load_array(source: TensorSource, layout: Layout, sharding: Any) -> jax.Array:
-    # Replicas ask for the same part: it is read once. Dropped with this array.
+    # Replicas need the same part: it is read once, and dropped with this array.
     parts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
     def part(index: Index | None) -> np.ndarray:
@@ -123,7 +123,7 @@ def _load_array(source: TensorSource, layout: Layout, sharding: Any) -> jax.Arra
 
 
 def _read(source: TensorSource, layout: Layout, index: Index) -> np.ndarray:
-    """The part `index` of a whole array: layer by layer into one block."""
+    """The part `index` of a whole array, read layer by layer into one block."""
 
     def one(layer: int | None, index: Index) -> np.ndarray:
         name = source.name(layout.row, layer)

@@ -28,14 +28,14 @@ from jaxrl_reason.weights.untrusted import read_json
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model as its files say.
+    """A model read from its files.
 
     Attributes:
       config: the settings of the transformer.
       params: its parameters, a tree like that of `init_params`.
-      special: the token ids that begin, end and pad.
-      family: model_type of config.json, for the way back.
-      path: the folder or file it came from; its tokenizer lies there too.
+      special: its BOS, EOS and padding token ids.
+      family: model_type of config.json, for export.
+      path: its folder or file, which also has its tokenizer.
     """
 
     config: TransformerConfig
@@ -53,24 +53,24 @@ def load_pretrained(
     revision: str | None = None,
     **settings: Any,
 ) -> Pretrained:
-    """Read a model from a Hugging Face folder, a .gguf file or a hub id.
+    """Reads a model from a Hugging Face folder, a .gguf file or a hub id.
 
-    Every array is read straight onto its devices; the host holds one array at a time.
+    Every array is read directly to its devices; one array at a time is in host memory.
 
     Args:
       path: see `find_model`.
-      mesh: the devices; None is the first device.
-      rules: how arrays are split over the mesh, the default rules if None.
+      mesh: the devices; None for the first device.
+      rules: how arrays are sharded over the mesh, the default rules if None.
       revision: branch, tag or commit of a hub id.
-      **settings: fields of TransformerConfig that no file says and a run chooses:
-        dtype, param_dtype ("float32" if not given, whatever the file's), remat,
-        scan_unroll, and a shorter context_length.
+      **settings: fields of TransformerConfig that are not in files but chosen by a run:
+        dtype, param_dtype ("float32" by default, for every file), remat, scan_unroll,
+        and a shorter context_length.
 
     Returns:
       The model.
 
     Raises:
-      WeightsError: the files are missing, damaged, or of a model that is not built.
+      WeightsError: the files are missing, damaged, or of an unsupported model.
       ValueError: a setting is none of these, or the mesh does not divide an array.
     """
     chosen = {"dtype", "param_dtype", "remat", "scan_unroll", "context_length"}
@@ -112,7 +112,7 @@ def _open_model(path: Path) -> tuple[TensorSource, HFConfig]:
     generation = path / "generation_config.json"
     if generation.exists():
         special = read_special(read_json(generation), generation)
-        # It is what generation uses; a token it does not name is config.json's.
+        # Generation uses it; tokens that it does not name are taken from config.json.
         special = replace(
             said.special,
             **{name: value for name, value in vars(special).items() if value},

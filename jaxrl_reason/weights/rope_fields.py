@@ -1,4 +1,4 @@
-"""The rotary fields of config.json, in the old form and the new one."""
+"""The rotary fields of config.json, in the old and the new form."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
@@ -15,16 +15,16 @@ from jaxrl_reason.models import (
 from jaxrl_reason.weights.errors import WeightsError
 
 DEFAULT_BASE = 10000.0
-# rope_type -> the scaling, whose fields bear the names of config.json.
+# rope_type -> the scaling, whose fields have the names of config.json.
 SCALINGS: dict[str, type[RopeScaling]] = {
     "linear": LinearScaling,
     "llama3": Llama3Scaling,
     "yarn": YarnScaling,
 }
 KINDS = ("default", *SCALINGS)
-# Where the file is silent about it, it is the context.
+# The context is its default.
 ORIGINAL = "original_max_position_embeddings"
-# DeepSeek's two coefficients of the logarithm, of which yarn makes attention_factor.
+# DeepSeek's two coefficients of the logarithm, from which attention_factor follows.
 MSCALES = ("mscale", "mscale_all_dim")
 
 
@@ -34,8 +34,8 @@ def read_rope(
     """The base of the frequencies and their scaling.
 
     Args:
-      config: fields of config.json; rope_theta and rope_scaling, or rope_parameters
-        which holds both.
+      config: fields of config.json; rope_theta and rope_scaling, or rope_parameters,
+        which has both.
       context: max_position_embeddings.
       file: for messages.
 
@@ -96,7 +96,7 @@ def _scaling(
 
 
 def _yarn(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Fields of YarnScaling: attention_factor as given, or as the mscales say."""
+    """Fields of YarnScaling, with attention_factor as given or from the mscales."""
     found = {name: value for name, value in given.items() if name not in MSCALES}
     if not isinstance(found.get("truncate", True), bool):
         raise WeightsError(
@@ -111,7 +111,7 @@ def _yarn(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def rope_fields(model: TransformerConfig) -> dict[str, Any]:
-    """The old form, which old and new versions of transformers read."""
+    """The fields in the old form, which old and new versions of transformers read."""
     scaling = model.rope_scaling
     kinds = {scaling_type: kind for kind, scaling_type in SCALINGS.items()}
     found = scaling and {"rope_type": kinds[type(scaling)], **asdict(scaling)}

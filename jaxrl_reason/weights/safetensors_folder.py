@@ -1,4 +1,4 @@
-"""Tensors of a Hugging Face folder: one or many safetensors files and their index."""
+"""Tensors of a Hugging Face folder: safetensors files, with an index if several."""
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -13,8 +13,8 @@ from jaxrl_reason.weights.untrusted import read_json
 ONE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FLOATS = ("F32", "F16", "BF16")
-# A model that also sees keeps the language model under a name of its own; two forms
-# have been published.
+# A vision-language model has the language model under a separate prefix, in one of two
+# published forms.
 TEXT_PREFIXES = {"model.language_model.": "model.", "language_model.": ""}
 OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
 
@@ -24,12 +24,12 @@ class SafetensorsFolder:
 
     Args:
       path: the folder.
-      text_part: the folder holds a model that also sees; only its language model
+      text_part: whether the folder has a vision-language model; only its language model
         is read.
 
     Raises:
-      WeightsError: a file is missing, damaged, outside the folder, or does not hold
-        what the index says.
+      WeightsError: a file is missing, damaged, outside the folder, or does not match
+      the index.
     """
 
     interleaved = False
@@ -48,7 +48,7 @@ class SafetensorsFolder:
             raise
 
     def _open(self, file: str, wanted: set[str] | None, text_part: bool) -> None:
-        """Open one file and note its tensors; wanted is what the index says it has."""
+        """Opens one file and records its tensors; `wanted` are those in the index."""
         from safetensors import SafetensorError, safe_open
 
         path = self.path / file
@@ -78,20 +78,20 @@ class SafetensorsFolder:
             self._renamed[_plain(name) if text_part else name] = name
 
     def name(self, row: Row, layer: int | None) -> str:
-        """The name in the file; where nothing has it, the plain Hugging Face name."""
+        """The name in the file, or the plain Hugging Face name if it has none."""
         plain = row.hugging_face.format(layer)
         return self._renamed.get(plain, plain)
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """The part `index` of a tensor, in the file's type."""
+        """The part `index` of a tensor, in the file's dtype."""
         return self._files[self._places[name]].get_slice(name)[index]
 
     def is_recomputed(self, name: str) -> bool:
-        """Whether it is a table of rotary frequencies, which old files carry."""
+        """Whether it is a table of rotary frequencies, as in old files."""
         return name.endswith(".rotary_emb.inv_freq")
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Closes the files."""
         self._files.clear()
 
 
@@ -103,7 +103,7 @@ def _plain(name: str) -> str:
 
 
 def _files_of(path: Path) -> dict[str, set[str] | None]:
-    """The safetensors files of a folder, with the tensors that the index gives each."""
+    """The safetensors files of a folder, with their tensors according to the index."""
     if (path / ONE_FILE).exists():
         return {ONE_FILE: None}
     if not (path / INDEX).exists():
@@ -127,7 +127,7 @@ def _files_of(path: Path) -> dict[str, set[str] | None]:
 
 
 def _is_plain_file_name(name: Any) -> bool:
-    """Whether a name can only be a file beside the index, on any system."""
+    """Whether a name can only be a file next to the index, on any system."""
     return (
         isinstance(name, str)
         and name.endswith(".safetensors")

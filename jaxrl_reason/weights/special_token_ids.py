@@ -1,16 +1,16 @@
-"""The token ids that a model's files name."""
+"""The special token ids in a model's files."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class SpecialTokenIds:
-    """Ids that begin, end and pad a sequence.
+    """The BOS, EOS and padding ids of a model.
 
     Attributes:
-      bos_token_id: begins a text, None where the files name none.
+      bos_token_id: starts a text, None if the files have none.
       eos_token_ids: any of them ends a completion; models have several.
-      pad_token_id: fills rows, None where the files name none. May be an EOS token:
+      pad_token_id: for padding, None if the files have none. May be an EOS token:
         lengths come from counts, never from comparing ids with it.
     """
 

@@ -1,4 +1,4 @@
-"""What a file of weights offers to the loader."""
+"""The interface of a file of weights for the loader."""
 
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +14,8 @@ class TensorSource(Protocol):
 
     Args:
       path: the folder or file, for messages.
-      shapes: the shape of every tensor under the name it has in the file.
-      interleaved: rotary halves of queries and keys lie pair by pair.
+      shapes: the shape of every tensor, by its name in the file.
+      interleaved: whether rotary halves of queries and keys are interleaved.
     """
 
     path: Path
@@ -23,17 +23,17 @@ class TensorSource(Protocol):
     interleaved: bool
 
     def name(self, row: Row, layer: int | None) -> str:
-        """What the file calls a row of the table; layer is None where it has none."""
+        """The file's name for a row of the table; layer is None if it has none."""
         ...
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """The part `index` of a tensor, in a floating-point type."""
+        """The part `index` of a tensor, in a floating-point dtype."""
         ...
 
     def is_recomputed(self, name: str) -> bool:
-        """Whether a tensor holds nothing but what the model works out by itself."""
+        """Whether a tensor only has values that the model computes itself."""
         ...
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Closes the files."""
         ...

@@ -1,4 +1,4 @@
-"""JSON and sizes of files that may be hostile."""
+"""JSON and sizes from files that may be hostile."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 from jaxrl_reason.weights.errors import WeightsError
 
-# An index of a thousand files stays far below; json.loads takes several times as much
-# memory as the text.
+# An index of a thousand files is far smaller; json.loads needs several times the memory
+# of the text.
 LARGEST_JSON = 64 * 2**20
-# Far above any model, far below what takes for ever or overflows.
+# Far above any model, far below sizes that take for ever or overflow.
 LARGEST_SIZE, MOST_LAYERS = 2**26, 2**12
 
 
@@ -17,8 +17,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-      WeightsError: the file is missing, too large, no JSON, no object, or holds a
-        key twice, NaN or Infinity.
+      WeightsError: the file is missing or too large, is not JSON or not an object, or
+      has duplicate keys, NaN or Infinity.
     """
 
     def constant(name: str) -> None:
@@ -46,10 +46,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_size(name: str, value: Any, path: Path) -> None:
-    """Refuse a size that no model has; `name` is what the file calls it.
+    """Raises for a size that no model has; `name` is its name in the file.
 
     Raises:
-      WeightsError: it is no whole number, or out of range.
+      WeightsError: it is not an integer, or out of range.
     """
     largest = MOST_LAYERS if name.endswith(("layers", "block_count")) else LARGEST_SIZE
     whole = isinstance(value, int) and not isinstance(value, bool)

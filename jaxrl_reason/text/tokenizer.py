@@ -58,7 +58,7 @@ class ChatTokenizer(Tokenizer, Protocol):
         """The bytes of an id; they need not be whole characters."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a text that starts a row, with `bos_token_id` if the model needs it."""
+        """Ids of a text that starts a row, with `bos_token_id` if models need it."""
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True

@@ -16,7 +16,7 @@ from jaxrl_reason.rl.method import Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Row
-from jaxrl_reason.tasks.task import Step, SteppedTask
+from jaxrl_reason.tasks.task import Step, SteppedTask, TaskWrapper
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class ResponseSteps(Component):
           ValueError: the task has no steps.
         """
         task = setup.task
+        while isinstance(task, TaskWrapper):  # asked or graded in another way
+            task = task.task
         if not isinstance(task, SteppedTask):
             raise ValueError(
                 f"a method with steps needs a task with `steps`, got {task.name!r}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jaxrl_reason.offline.offline_recipes import OFFLINE
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.staged_recipes import STAGED
+from jaxrl_reason.rl.response_steps import ResponseSteps
 from jaxrl_reason.rl.rl_learner import check_lora, check_method
 from jaxrl_reason.train.methods import TAUGHT, build_method, kind_of
 
@@ -272,6 +273,12 @@ def check_rl(settings: "TrainSettings") -> None:
         raise ValueError(
             f"critic_learning_rate must be 0 for {settings.method}, which trains "
             f"nothing beside the policy, got {settings.critic_learning_rate}"
+        )
+    steps = any(c.name == ResponseSteps.name for c in method.components)
+    if steps and settings.task.source != "countdown":
+        raise ValueError(
+            f"{settings.method} needs a task whose responses have steps, countdown, "
+            f"got {settings.task.source}"
         )
     if rl.value_pretraining_steps >= settings.last_step_of_rl:
         raise ValueError(

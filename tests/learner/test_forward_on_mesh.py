@@ -17,11 +17,11 @@ SCRIPT = """
     import numpy as np
     from jaxrl_reason.losses import chunked_logprobs
     from jaxrl_reason.models import Transformer, abstract_params
-    from jaxrl_reason.sharding import ShardingRules, make_mesh
-    from jaxrl_reason.learner.forward import policy_logprobs
+    from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
+    from jaxrl_reason.learner.forward import policy_logprobs, squared_probs_of
     from jaxrl_reason.learner.forward import head_logprobs
     from tests.losses.jaxprs import primitives
-    from tests.rl.helpers import CONFIG
+    from tests.rl.helpers import CONFIG, random_params
     from tests.learner.test_forward import PackingShape, packed
 
     report, rng = {}, np.random.default_rng(0)
@@ -67,6 +67,13 @@ SCRIPT = """
         lambda params: policy_logprobs(model, params, batch, 1.0),
         abstract_params(model),
     )
+    params = random_params(BatchSharding(*meshes["data"]))
+    squares = [
+        jax.jit(squared_probs_of(of, 0.7))(x, batch)
+        for of, x in ((model, params), (Transformer(CONFIG), jax.device_get(params)))
+    ]
+    apart = np.abs(squares[0] - jax.device_get(squares[1]))[batch.mask]
+    report["squared_probs"] = float(apart.max())
     print(json.dumps(report))
 """
 
@@ -153,6 +160,10 @@ def test_the_compiler_alone_gathers_and_sums_in_the_loop(report: Any) -> None:
 
 def test_training_takes_this_way(report: Any) -> None:
     assert report["training"].count("shard_map") == 2
+
+
+def test_squared_probs_take_it_too(report: Any) -> None:
+    assert report["squared_probs"] <= 1e-5
 
 
 def test_without_split_tokens_nothing_changes() -> None:

@@ -12,7 +12,7 @@ from jaxrl_reason.rl.response_steps import ResponseSteps, StepReader, last_token
 from jaxrl_reason.rl.rl_learner import build_rl_learner
 from jaxrl_reason.tasks.countdown import CountdownSettings, CountdownTask, Problem
 from jaxrl_reason.tasks.questions import QuestionTask
-from jaxrl_reason.tasks.task import Step
+from jaxrl_reason.tasks.task import Step, TaskWrapper
 from tests.rl.helpers import (
     OPTIMIZER,
     SETTINGS,
@@ -157,6 +157,15 @@ def test_a_critic_of_steps_learns_on_their_first_tokens() -> None:
     assert masks[:, 0].all()
     assert masks[:, 1].sum() == (found.rollouts.lengths > 1).sum()
     assert not masks[:, 2:].any()
+
+
+def test_a_task_graded_in_another_way_has_the_steps_of_the_one_inside() -> None:
+    task = TaskWrapper(TASK)
+    learner = build_rl_learner(
+        tiny_model(), task, built("gigpo"), SETTINGS, OPTIMIZER, one_device()
+    )
+    (reader,) = learner.components
+    assert reader.steps(PUZZLE, FIRST) == TASK.steps(PUZZLE, FIRST)
 
 
 def test_what_has_no_steps_is_refused() -> None:

@@ -51,6 +51,10 @@ OWN = "--task my.jsonl"
             "LoRA is for methods that train nothing but the policy",
         ),
         (
+            "--method gigpo --task arithmetic",
+            "gigpo needs a task whose responses have steps, countdown, got arithmetic",
+        ),
+        (
             "--method vapo --rl.value-pretraining-steps 30",
             "rl.value_pretraining_steps must be below the run's steps (30), got 30",
         ),

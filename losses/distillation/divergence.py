@@ -82,8 +82,7 @@ def top_k_jsd(
     the K likeliest of the student or of the teacher. With `tail` the rest of the
     vocabulary is one more token of probability 1 - sum_k p_k, which gives a lower bound
     on the divergence over V; without it, both are renormalised over the K. SDPO, arXiv
-    2601.20802, with K = 100 of the student and a tail (read in TRL's
-    `experimental/sdpo`, August 2026).
+    2601.20802, appendix A.3: beta = 1, the student's 100 likeliest tokens and the tail.
 
     Args:
       logprobs: [..., K] of the student.

@@ -20,9 +20,10 @@ def gkd_loss(
 
     L = 1/N sum_i 1/n_i sum_t m_it D_it, D the divergence of teacher and student at the
     token: `chunked_jsd`, `generalized_jsd` or `top_k_jsd`. GKD, arXiv 2306.13649,
-    section 3.1; the sequences may be the student's own, the teacher's or a dataset's,
-    mixed by the paper's lambda. The sampling is not differentiated. TRL averages over
-    all tokens instead, which is `token_mean`.
+    section 3.1, with the mean over a sequence's tokens of equation 2; the sequences may
+    be the student's own, the teacher's or a dataset's, mixed by the paper's lambda. The
+    sampling is not differentiated. TRL averages over all tokens instead, which is
+    `token_mean`.
 
     Args:
       divergence: [B, T], differentiable; what it holds where the mask is 0 does not

@@ -28,9 +28,10 @@ def distillation_advantages(
 
     A_t = coef (log pi_teacher(y_t) - log pi_old(y_t)) + A_outcome: minus the k1
     estimate of the reverse KL(pi || pi_teacher), without discount, so that a policy
-    gradient with these advantages is one step down that KL. MiniLLM, arXiv 2306.08543;
-    with outcome advantages added, MiMo-V2-Flash, arXiv 2601.02780. Not normalised: the
-    size is the signal.
+    gradient with these advantages is one step down that KL. MiniLLM, arXiv 2306.08543,
+    the single-step term of equation 3; with outcome advantages added, MiMo-V2-Flash,
+    arXiv 2601.02780, equation 9, whose coefficient weights the outcome instead of the
+    teacher. Not normalised: the size is the signal.
 
     Args:
       old_logprobs: [B, T] of the student that sampled, by the trainer.
@@ -72,8 +73,8 @@ def select_teacher(
 ) -> jax.Array:
     """Each sequence's log-probs under the teacher of its domain.
 
-    Several teachers, one per domain, teach one student: MiMo-V2-Flash, arXiv
-    2601.02780 (multi-teacher on-policy distillation).
+    Several teachers, one per domain, teach one student: multi-teacher on-policy
+    distillation of MiMo-V2-Flash, arXiv 2601.02780, equation 5.
 
     Args:
       teacher_logprobs: [K, B, T] of K teachers; a teacher's values for sequences of
@@ -124,10 +125,11 @@ def opd_loss(
 
     d = logprobs - teacher_logprobs, L = token_mean(w l) where l has the value d and the
     gradient sg(d) grad logprobs: on policy unbiased estimates, token by token, of
-    KL(pi || pi_teacher) and its gradient. MiniLLM, arXiv 2306.08543; MiMo-V2-Flash,
-    arXiv 2601.02780, whose weights are `masked_importance_weights` between trainer and
-    sampler. The student of d is the policy being trained, so there is no old policy; to
-    clip against one, use `distillation_advantages` and any policy loss.
+    KL(pi || pi_teacher) and its gradient. MiniLLM, arXiv 2306.08543, the single-step
+    term of equation 3; MiMo-V2-Flash, arXiv 2601.02780, equations 5 to 8, with a mean
+    per response and `masked_importance_weights` between trainer and sampler as weights.
+    The student of d is the policy being trained, so there is no old policy; to clip
+    against one, use `distillation_advantages` and any policy loss.
 
     Args:
       logprobs: [B, T] of the student for tokens that it sampled.

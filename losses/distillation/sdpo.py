@@ -32,10 +32,12 @@ def sdpo_loss(
     where the feedback is a successful response to the same prompt or a message of the
     environment; w_t = min(sg exp(logprobs - old_logprobs), ratio_cap); L = token_mean(w
     D) over the sequences that have a teacher. Self-distillation policy optimisation,
-    arXiv 2601.20802: D is `top_k_jsd` with K = 100 and a tail, and the teacher a moving
-    average of the policy. SDFT, arXiv 2601.19897, is the same with a demonstration as
-    feedback. The cap and the tail were read in TRL's `experimental/sdpo` (August 2026),
-    not in the paper.
+    arXiv 2601.20802, equation 1, where D is the reverse KL: `top_k_jsd` with beta = 1,
+    the student's 100 likeliest tokens and a tail (appendix A.3). The teacher is a
+    moving average of the policy (A.2). The cap of 2 is the default of the authors'
+    repository and of TRL; the paper has PPO's clip, and caps only the weight between
+    trainer and sampler (equations 13 and 14). SDFT, arXiv 2601.19897, not read, has a
+    demonstration as feedback.
 
     Args:
       divergence: [B, T] of `top_k_jsd`, `generalized_jsd` or `chunked_jsd`,

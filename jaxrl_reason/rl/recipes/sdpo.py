@@ -72,7 +72,7 @@ def sdft(
 
     Example:
       >>> from jaxrl_reason.rl.recipes.sdpo import sdft
-      >>> sdft({0: [4, 3, 1]}).name, sdft().min_group_size
+      >>> sdft({0: [4, 3, 1]}).name, sdft({}).min_group_size
       ('sdft', 1)
     """
     teacher = SelfTeacher(

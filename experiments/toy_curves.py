@@ -9,7 +9,8 @@ of `experiments/toys/toy_setup.py`, a few seeds of it, and draws the accuracy of
 samples of each step: the mean of the seeds, a band from the worst to the best, and
 plain GRPO in grey. Preference training, RFT and STaR go in rounds
 (`experiments/toys/toy_rounds.py`) and stand alone: a round is not a step. On-policy
-distillation has a teacher (`experiments/toys/toy_teacher.py`). --runs holds the
+distillation and GKD have a teacher (`experiments/toys/toy_teacher.py`); SDPO starts
+from another fine-tuned model (`experiments/toys/toy_self_teacher.py`). --runs holds the
 accuracies as JSON, from which --draw-only draws. A method keeps its objective, its
 coefficients and its filters; learning rate, batch and length limit are the setup's, the
 same for all. The curves show that a method runs and what it does on a toy; they do not
@@ -35,6 +36,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.toys.toy_rounds import ROUNDS, run_rounds
+from experiments.toys.toy_self_teacher import (
+    SELF_TAUGHT,
+    copying,
+    self_taught_learner,
+)
 from experiments.toys.toy_setup import SETUP, ToySetup, method_learner, run_method
 from experiments.toys.toy_teacher import TAUGHT, student_learner
 from jaxrl_reason.rl.collect import NoSignalError
@@ -47,6 +53,7 @@ PLAIN_GRPO = "dapo_0_naive_grpo"
 BLUE, GREY = "#0072B2", "#888888"
 # Dynamic sampling may look longer for signal: a toy is learned to nearly 100%.
 CURVES = replace(SETUP, settings=replace(SETUP.settings, max_rounds=50))
+DISTILLED = (*TAUGHT, *SELF_TAUGHT)
 # Steps in which the critic alone learns, a tenth of VAPO's 50.
 VALUE_PRETRAINING = {"vc_ppo": 5, "vapo": 5}
 
@@ -71,7 +78,7 @@ class Options:
     """Draw from the accuracies of former runs."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - {*RECIPES, *TAUGHT, *ROUNDS})
+        unknown = sorted(set(self.only) - {*RECIPES, *DISTILLED, *ROUNDS})
         if unknown:
             raise ValueError(
                 f"only must name recipes or methods in rounds, got {', '.join(unknown)}"
@@ -85,7 +92,7 @@ class Options:
     @property
     def names(self) -> list[str]:
         """What was asked for, plain GRPO first: the others are drawn over it."""
-        names = self.only or (*RECIPES, *TAUGHT, *ROUNDS)
+        names = self.only or (*RECIPES, *DISTILLED, *ROUNDS)
         if self.draw_only and not self.only:
             names = tuple(n for n in names if (self.runs / f"{n}.json").is_file())
         return sorted(names, key=lambda name: name != PLAIN_GRPO)
@@ -114,7 +121,9 @@ def accuracies(name: str, options: Options, setup: ToySetup = CURVES) -> np.ndar
 def recipe_runs(name: str, options: Options, setup: ToySetup) -> list[list[float]]:
     """Accuracies of each step, for each seed of a recipe."""
     if name in TAUGHT:
-        learner = student_learner(setup)
+        learner = student_learner(name, setup)
+    elif name in SELF_TAUGHT:
+        learner, setup = self_taught_learner(setup), copying(setup)
     else:
         method = RECIPES[name].build(setup.settings.max_new_tokens)
         learner = method_learner(method, setup)
@@ -165,7 +174,8 @@ def draw(name: str, found: np.ndarray, plain: np.ndarray, path: Path) -> Path:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     lines = [(found, BLUE, name)]
-    if name != PLAIN_GRPO and name not in ROUNDS:
+    # Neither rounds nor another start compare with plain GRPO.
+    if name != PLAIN_GRPO and name not in (*ROUNDS, *SELF_TAUGHT):
         lines.insert(0, (plain, GREY, "GRPO"))
     for values, colour, label in lines:
         steps = np.arange(1, values.shape[1] + 1)

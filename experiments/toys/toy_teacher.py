@@ -1,10 +1,12 @@
-"""On-policy distillation on the toy: a student of the setup, a wider teacher.
+"""Distillation on the toy: a student of the setup, a wider teacher.
 
 The teacher is fine-tuned and then trained by GRPO on the toy task until it is mostly
 right. The student is only fine-tuned, and sees no reward after that: what it learns,
-the teacher's log-probs taught it.
+the teacher taught it, by its log-probs of the student's tokens (opd) or by its whole
+distributions (gkd).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -19,12 +21,14 @@ from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.components import FrozenModel
 from jaxrl_reason.rl.iteration import rl_iteration
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.recipes.gkd import gkd
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 
-TAUGHT = ("opd",)
+TAUGHT: Mapping[str, Callable[[], Method]] = {"opd": opd, "gkd": gkd}
 # Steps of GRPO that make a teacher.
 TEACHER_STEPS = 40
 
@@ -51,14 +55,14 @@ def toy_teacher(setup: ToySetup = SETUP, steps: int = TEACHER_STEPS) -> FrozenMo
 
 @cache
 def student_learner(
-    setup: ToySetup = SETUP, teacher_steps: int = TEACHER_STEPS
+    name: str, setup: ToySetup = SETUP, teacher_steps: int = TEACHER_STEPS
 ) -> RLLearner:
-    """On-policy distillation from that teacher, one update per rollout."""
+    """Distillation from that teacher, one update per rollout."""
     teacher = toy_teacher(setup, teacher_steps)
     return build_rl_learner(
         Transformer(setup.model),
         setup.task,
-        opd(),
+        TAUGHT[name](),
         replace(setup.settings, updates_per_rollout=1),
         setup.optimizer,
         one_device(),

@@ -97,6 +97,6 @@ def test_every_method_has_its_picture_on_a_page(root):
         for page in (root / "docs" / "losses" / "methods").glob("*.md")
     )
     pictures = root / "docs" / "images" / "methods"
-    for name in (*RECIPES, *ROUNDS):
+    for name in (*RECIPES, *script.DISTILLED, *ROUNDS):
         assert f"../../images/methods/{name}.png)" in pages
         assert (pictures / f"{name}.png").stat().st_size < 25_000

@@ -64,7 +64,7 @@ def sdft(
 
     Args:
       demonstrations: problem id -> token ids, with the end token.
-      beta: 0 is the forward KL, 1 the reverse one, the paper's.
+      beta: 0 is the forward KL, 1 the reverse one.
       update_rate: of the moving average, once per rollout.
       ratio_cap: of `sdpo_loss`.
       context: f(prompt, demonstration) -> what the teacher reads before the response.

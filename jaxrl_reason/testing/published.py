@@ -92,10 +92,10 @@ def _batches(case: Case) -> list[Arrays]:
     """Mini-batches at random ratios, at ratio 1 and at closely spaced ratios."""
     drawn = [random_arrays(seed, case.loss.inputs) for seed in _SEEDS]
     still = {**drawn[0], "logprobs": drawn[0]["old_logprobs"]}
-    return [*drawn, still, _spread(drawn[0], 1), _spread(drawn[1], -1)]
+    return [*drawn, still, _ratio_grid(drawn[0], 1), _ratio_grid(drawn[1], -1)]
 
 
-def _spread(arrays: Arrays, sign: int) -> Arrays:
+def _ratio_grid(arrays: Arrays, sign: int) -> Arrays:
     """Closely spaced log-ratios and A of one sign, to distinguish clips."""
     old = arrays["old_logprobs"]
     steps = np.linspace(-0.5, 0.5, old.size).reshape(old.shape)

@@ -79,7 +79,7 @@ def test_skywork_and_orz_at_their_own_sizes() -> None:
     every = np.arange(17)
     assert np.flatnonzero(mixed_outcomes(every, 16)).tolist() == list(range(1, 16))
     assert np.flatnonzero(hard_set(np.arange(65), 64)).tolist() == [0, 1, 2, 3]
-    # The same share of other numbers of samples: 1 of 16 is 4 of 64 and is out.
+    # The same fraction of other numbers of samples: 1 of 16 is 4 of 64 and is out.
     assert np.flatnonzero(hard_set(every, 16)).tolist() == [0]
     assert np.flatnonzero(accuracy_band(every, 16, low=0, high=0.9))[-1] == 14
 

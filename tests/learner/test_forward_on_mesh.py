@@ -132,7 +132,7 @@ def test_one_gather_and_one_scatter_of_the_head(report: Any) -> None:
         [("all-gather", "f32[16,26]", False), ("reduce-scatter", "f32[2,26]", False)]
         + [scalar]
     )
-    # Each copy of the parameters sums its share with the other's.
+    # Each copy of the parameters adds its partial gradient to the other's.
     assert sorted(collectives(report["data"][1])) == sorted(
         [("all-gather", "f32[16,26]", False), ("reduce-scatter", "f32[4,26]", False)]
         + [("all-reduce", "f32[4,26]", False), scalar]

@@ -96,12 +96,12 @@ def inside_shard_map(names):
     # Rows are split, what a device makes of its rows stays there, scalars are summed.
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     def local(call):
-        def share(arrays):
+        def local_call(arrays):
             out = call.function(**arrays, **call.settings)
             return jax.tree.map(
                 lambda x: jax.lax.psum(x, "data") if x.ndim == 0 else x, out
             )
-        return share
+        return local_call
     def traced(arrays):
         found = {}
         for name in names:

@@ -39,7 +39,7 @@ def test_worked_gradient() -> None:
     close(jax.grad(loss)(NEW.astype(np.float32)), EXAMPLES["ppo.dtok"])
 
 
-def test_advantages_of_a_sequence_are_spread_over_its_tokens() -> None:
+def test_advantages_of_a_sequence_are_broadcast_to_its_tokens() -> None:
     per_token = np.repeat(ADVANTAGES[:, None], 4, 1)
     close(
         clipped_surrogate(NEW, OLD, per_token, MASK),

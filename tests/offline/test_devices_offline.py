@@ -43,8 +43,8 @@ SCRIPT = """
         _, more, _ = rft_round(
             sampler, tuned, optimizer, policy, PROBLEMS, round_index=0
         )
-        spread = len(state.params["embedding"].sharding.device_set)
-        return rollouts.tokens, [row, more], (learner.update, tuned.update), spread
+        devices = len(state.params["embedding"].sharding.device_set)
+        return rollouts.tokens, [row, more], (learner.update, tuned.update), devices
 
     one = run(make_mesh(devices=jax.devices()[:1]))
     eight = run(make_mesh(data=2, fsdp=2, tensor=2), one[2])
@@ -53,7 +53,7 @@ SCRIPT = """
         "rows": [one[1], eight[1]],
         "updates": [len(update.states) for update in eight[2]],
         "gradients": [update.gradient_error() for update in eight[2]],
-        "spread": eight[3],
+        "sharded_over": eight[3],
     }))
 """
 
@@ -65,7 +65,7 @@ def found(eight_devices_run):
 
 def test_the_same_responses_are_sampled_and_learnt(found):
     assert found["same_tokens"]
-    assert found["spread"] == 8
+    assert found["sharded_over"] == 8
     for one, eight in zip(*found["rows"], strict=True):
         assert one.keys() == eight.keys()
         for name, value in one.items():

@@ -1,4 +1,4 @@
-"""Rounds of sampling and offline training raise the share of right answers."""
+"""Rounds of sampling and offline training raise the fraction of right answers."""
 
 import dataclasses
 from functools import cache, partial

@@ -66,7 +66,7 @@ SCRIPT = """
     out["layout_kept"] = same_layout(
         (fresh.policy, fresh.models["critic"]), (state.policy, state.models["critic"])
     )
-    out["spread"] = len(state.policy.params["embedding"].sharding.device_set)
+    out["sharded_over"] = len(state.policy.params["embedding"].sharding.device_set)
     out["split"] = str(state.policy.params["embedding"].sharding.shard_shape((12, 16)))
     out["rows"] = [results[name][0] for name in ("one", "eight")]
     out["surplus"] = sum(row["groups/surplus"] for row in rows)
@@ -144,8 +144,8 @@ def test_gradients_are_equal(found):
     assert max(found["gradients"]) < 1e-5
 
 
-def test_parameters_are_spread_and_stay_where_they_were(found):
-    assert found["spread"] == 8
+def test_parameters_are_sharded_and_stay_where_they_were(found):
+    assert found["sharded_over"] == 8
     assert found["split"] == "(6, 8)"
     assert found["layout_kept"]
 

@@ -109,7 +109,7 @@ def test_a_step_with_importance_weights_of_1_is_the_plain_step() -> None:
 
 def test_tokens_are_chosen_in_the_whole_mini_batch() -> None:
     # Chosen inside each micro-batch there would be one a micro-batch: with so few
-    # tokens the share rounds up to one.
+    # tokens the fraction rounds up to one.
     batches, _ = batches_of("kl_cov")
     for batch in batches:
         assert int((np.asarray(batch.mask).any((1, 2))).sum()) > 1

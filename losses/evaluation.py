@@ -157,7 +157,7 @@ def majority_at_k(
     """
     if len(answers) == 0 or len(answers) != len(correct):
         raise ValueError(
-            f"answers and correct must be equally many and not 0, "
+            f"answers and correct must have the same length, at least 1, "
             f"got {len(answers)} and {len(correct)}"
         )
     winner = majority_answer(answers)

@@ -210,7 +210,7 @@ def difficulty_levels(pass_rates: ArrayLike, *, edges: Sequence[float]) -> jax.A
     for edge in edges:
         _checks.number("edges", edge, at_least=0, at_most=1)
     if any(a <= b for a, b in itertools.pairwise(edges)):
-        raise ValueError(f"edges must fall, got {tuple(edges)!r}")
+        raise ValueError(f"edges must decrease, got {tuple(edges)!r}")
     rates = _checks.constant("pass_rates", pass_rates)
     bounds = jnp.asarray(edges, jnp.float32).reshape((1,) * rates.ndim + (-1,))
     return jnp.sum(rates[..., None] < bounds, axis=-1, dtype=jnp.int32)

@@ -120,8 +120,8 @@ def start(settings: TrainSettings, command: str) -> None:
         finished = False
     if not finished:
         print(
-            f"stopped; go on with: {command} --resume must --run-dir {settings.folder} "
-            "(and the flags of the first start)"
+            f"stopped; resume with: {command} --resume must "
+            f"--run-dir {settings.folder} (and the flags of the first start)"
         )
         sys.stdout.flush()
         raise SystemExit(130)

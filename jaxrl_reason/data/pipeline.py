@@ -291,5 +291,5 @@ def _damage_named(folder: Path) -> Iterator[None]:
         # Readers raise RuntimeError, KeyError, ParseError and more for damage.
         raise DatasetError(
             f"the dataset in {folder} is damaged ({error}); delete this folder and "
-            "start again, it is then prepared anew"
+            "start again to prepare it anew"
         ) from error

@@ -122,7 +122,7 @@ def _check_identity(folder: Path, asked: dict[str, Any]) -> None:
         saved = config["settings"]["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluationFolderError(
-            f"{folder} holds a run that is no evaluation; choose another --out"
+            f"{folder} holds a run that is not an evaluation; choose another --out"
         ) from error
     changed = differences(saved, asked)
     if changed:

@@ -125,7 +125,7 @@ def _value(tokens: list[int | str]) -> Fraction:
             while waiting and waiting[-1] != "(":
                 _apply(waiting.pop(), values)
             if not waiting:
-                raise _Refused("a bracket closes that was not opened")
+                raise _Refused("a closing bracket has no opening one")
             waiting.pop()
             depth -= 1
         elif isinstance(token, str) and token in _PRECEDENCE:

@@ -99,8 +99,8 @@ class ModelCard:
                     raise ValueError(f"{name} must not hold empty words, got {words!r}")
         if not _LICENSE.fullmatch(self.license):
             raise ValueError(
-                "license must be an identifier of small letters, digits, '.', '+' and "
-                f"'-' such as apache-2.0, got {self.license!r}"
+                "license must be an identifier of lower-case letters, digits, '.', '+' "
+                f"and '-' such as apache-2.0, got {self.license!r}"
             )
         if bool(self.figures) != bool(self.measured.strip()):
             raise ValueError(

@@ -148,7 +148,7 @@ def build_stages(
     """
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"stages must have names that differ, got {names}")
+        raise ValueError(f"stages must have different names, got {names}")
     learner, last = [], 0
     for stage in stages:
         if stage.fresh_reference and not stage.method.uses_reference:

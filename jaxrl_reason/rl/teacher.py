@@ -63,7 +63,7 @@ class Teacher(Component):
         _check_teachers(setup)
         if len(setup.teachers) > 1 and self.choose is None:
             raise ValueError(
-                f"several teachers need `choose`, which says whose each prompt is, "
+                f"several teachers need `choose`, which gives each prompt's teacher, "
                 f"got {len(setup.teachers)} without it"
             )
         scorers = tuple(

@@ -132,8 +132,8 @@ def open_run(
         raise RunFolderError(f"run folder {folder.path} is a file")
     if not resume and folder.path.is_dir() and _has_files(folder.path):
         raise RunFolderError(
-            f"run folder {folder.path} is not empty; pass --resume must to go on "
-            "with the run in it, or another --run-dir for a new one"
+            f"run folder {folder.path} is not empty; pass --resume must to "
+            "continue the run in it, or another --run-dir for a new one"
         )
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.lock()

@@ -55,8 +55,8 @@ class PromptReader:
         other = np.flatnonzero(~begins | (lengths <= size))
         if size and other.size:
             raise ValueError(
-                f"every prompt must begin with common_prefix ({size} tokens) and go "
-                f"on, got others at {other.tolist()}"
+                f"every prompt must begin with common_prefix ({size} tokens) and be "
+                f"longer, got others at {other.tolist()}"
             )
         return size
 

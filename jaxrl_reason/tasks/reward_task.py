@@ -85,7 +85,7 @@ def load_function(place: str) -> Callable[..., Any]:
     if not colon or not path.endswith(".py") or not name.isidentifier():
         raise ValueError(f"reward must be my_file.py:my_function, got {place!r}")
     if not Path(path).is_file():
-        raise ValueError(f"reward must be of a file that is there, got {path}")
+        raise ValueError(f"reward must be in a file that exists, got {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None  # a .py file always has one
     assert spec.loader is not None

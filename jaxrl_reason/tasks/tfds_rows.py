@@ -94,9 +94,9 @@ def _builder(asked: re.Match[str], data_dir: str | Path | None) -> Any:
         others = _prepared(asked["name"], folders)
         there = f" (but {', '.join(others)})" if others else ""
         raise QuestionFileError(
-            f"{asked[0]}: no such dataset lies prepared in "
+            f"{asked[0]}: no such dataset is prepared in "
             f"{', '.join(map(str, folders))}{there}, and nothing is downloaded here; "
-            f"where there is a network run `{_prepare_command(asked, data_dir)}`"
+            f"with a network, run `{_prepare_command(asked, data_dir)}`"
         ) from error
 
 

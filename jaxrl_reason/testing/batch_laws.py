@@ -173,7 +173,7 @@ def _means(metrics: list[dict[str, tuple[float, float]]]) -> dict[str, float]:
 def _check_metrics(case: Case) -> None:
     (_, metrics), _ = case.loss.outline(case.arrays)
     for name in sorted(set(metrics) - set(pairs(metrics)), key=str):
-        raise Broken(f"got {name}, which is no pair of scalars")
+        raise Broken(f"got {name}, which is not a pair of scalars")
     empty = {**case.arrays, "mask": np.zeros_like(case.arrays["mask"])}
     garbage = under_mask(case.arrays, np.nan)
     trials = {

@@ -46,8 +46,8 @@ class SpecialTokens:
             )
         if self.pad_token_id in self.eos_token_ids:
             raise ValueError(
-                f"pad_token_id must be no EOS token, or rows would end where they "
-                f"are filled, got {self.pad_token_id} among {self.eos_token_ids}"
+                f"pad_token_id must not be an EOS token, or rows would end at their "
+                f"padding, got {self.pad_token_id} among {self.eos_token_ids}"
             )
         if self.add_bos and self.bos_token_id is None:
             raise ValueError("add_bos must come with a bos_token_id, got None")
@@ -114,7 +114,7 @@ def pad_token(
     choice = [*unwritten, *free.values()]
     if not choice:
         raise ValueError(
-            "a tokenizer must have a control token to pad with that is no EOS token, "
-            f"got {sorted(control)[:20]}"
+            "a tokenizer must have a control token to pad with that is not an EOS "
+            f"token, got {sorted(control)[:20]}"
         )
     return choice[0]

@@ -104,7 +104,7 @@ def find_teacher(
     path = find_model(source)
     if files is None:
         raise ValueError(
-            f"a teacher needs a policy that is read, with the same tokenizer, got the "
+            f"a teacher needs a pretrained policy with the same tokenizer, got the "
             f"new model {settings.source}"
         )
     if load_tokenizer(path).encode(text) != files.tokenizer.encode(text):
@@ -142,7 +142,7 @@ def find_files(settings: ModelSettings) -> ModelFiles | None:
     source = settings.source
     if source.endswith(".gguf") and not Path(source).is_file():
         hint = HOW_TO_GET_SMOLLM2 if "SmolLM2" in source else ""
-        raise ValueError(f"model must be a file that is there, got {source}{hint}")
+        raise ValueError(f"model must be a file that exists, got {source}{hint}")
     path = find_model(source)
     return ModelFiles(path, load_tokenizer(path), model_digest(path))
 

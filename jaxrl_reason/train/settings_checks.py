@@ -172,14 +172,14 @@ def check_model(settings: "TrainSettings") -> None:
     model, kind = settings.model, kind_of(settings.method)
     if model.lora_rank and (kind != "rl" or settings.stages.limits):
         raise ValueError(
-            f"lora_rank must be 0 but for RL in one stage, got "
+            f"lora_rank must be 0 except for RL in one stage, got "
             f"{model.lora_rank} with {settings.method}"
         )
     if settings.export.folder is None:
         return
     if model.is_new:
         raise ValueError(
-            f"export needs a model that was read, whose tokenizer others know, got "
+            f"export needs a pretrained model, whose tokenizer others can read, got "
             f"the new one {model.source}"
         )
     if kind == "reward_model":
@@ -233,12 +233,12 @@ def check_rewards(settings: "TrainSettings") -> None:
         raise ValueError("reward and reward_model must not both be given, got both")
     if settings.task.algebra and settings.reward is not None:
         raise ValueError(
-            f"task.algebra must be off where a reward of your own judges, got it with "
+            f"task.algebra must be off with a reward of your own, got it with "
             f"{settings.reward}"
         )
     if settings.format_reward and kind != "rl":
         raise ValueError(
-            f"format_reward must be 0 but for RL, got {settings.format_reward} with "
+            f"format_reward must be 0 except for RL, got {settings.format_reward} with "
             f"{method}"
         )
 
@@ -272,7 +272,7 @@ def check_rl(settings: "TrainSettings") -> None:
     if settings.critic_learning_rate and not trains:
         raise ValueError(
             f"critic_learning_rate must be 0 for {settings.method}, which trains "
-            f"nothing beside the policy, got {settings.critic_learning_rate}"
+            f"nothing besides the policy, got {settings.critic_learning_rate}"
         )
     steps = any(c.name == ResponseSteps.name for c in method.components)
     if steps and settings.task.source != "countdown":

@@ -150,7 +150,7 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
         dropped["contaminated"] = sum(flags)
         train = [q for q, flag in zip(train, flags, strict=True) if not flag]
     if not train:
-        raise ValueError(f"questions to train on must be left, got none of {dropped}")
+        raise ValueError(f"a question to train on must be left, got none of {dropped}")
     return dataclasses.replace(problems, train=train, dropped=dropped)
 
 

@@ -52,7 +52,7 @@ class GGUFFile:
         except Exception as error:
             # The package raises any error of its array operations on bad bytes.
             raise WeightsError(
-                f"{path}: damaged or no GGUF file: {type(error).__name__}: {error}"
+                f"{path}: damaged or not a GGUF file: {type(error).__name__}: {error}"
             ) from error
         self._tensors = {tensor.name: tensor for tensor in self._open.tensors}
         self.shapes = {

@@ -137,8 +137,8 @@ def _check_fields(given: Mapping[str, Any], family: Family, file: Path) -> None:
             allowed = FIXED[name]
         else:
             raise WeightsError(
-                f"{file}: {name} is a field that is not understood, so it may not be "
-                f"passed over; got {value!r:.80}"
+                f"{file}: {name} is a field that is not understood, so it must "
+                f"not be ignored; got {value!r:.80}"
             )
         if value not in allowed:
             raise WeightsError(
@@ -180,7 +180,9 @@ def _window(
     window = fields["sliding_window"] if fields["use_sliding_window"] else None
     layers, first = fields["num_hidden_layers"], fields["max_window_layers"]
     if isinstance(first, bool) or not isinstance(first, int):
-        raise WeightsError(f"{file}: max_window_layers must be whole, got {first!r}")
+        raise WeightsError(
+            f"{file}: max_window_layers must be a whole number, got {first!r}"
+        )
     kinds = fields.get("layer_types")
     if kinds is None:
         windowed = window is not None

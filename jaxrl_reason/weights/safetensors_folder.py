@@ -112,13 +112,13 @@ def _files_of(path: Path) -> dict[str, set[str] | None]:
     index = read_json(path / INDEX)
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise WeightsError(f"{path / INDEX}: weight_map must be a filled object")
+        raise WeightsError(f"{path / INDEX}: weight_map must be a non-empty object")
     files: dict[str, set[str] | None] = {}
     tensors: dict[str, set[str]] = {}
     for tensor, file in places.items():
         if not _is_plain_file_name(file):
             raise WeightsError(
-                f"{path / INDEX}: {tensor} must lie in a .safetensors file of the same "
+                f"{path / INDEX}: {tensor} must be in a .safetensors file of the same "
                 f"folder, got {file!r}"
             )
         tensors.setdefault(file, set()).add(tensor)

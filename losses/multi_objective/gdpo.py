@@ -58,7 +58,7 @@ def gdpo_advantages(
     _checks.same_shape(2, reward_components=rewards)
     count = rewards.shape[1]
     if count == 0:
-        raise ValueError("reward_components must have a column, got 0")
+        raise ValueError("reward_components must have at least one column, got 0")
     weights = _checks.constant(
         "weights", jnp.ones(count) if weights is None else weights
     )

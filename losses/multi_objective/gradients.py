@@ -209,7 +209,7 @@ def _checked(gradients: Gradients) -> list[Any]:
     except AssertionError as error:
         structures = ", ".join(str(jax.tree.map(jnp.shape, g)) for g in gradients)
         raise ValueError(
-            f"gradients must have one structure and shapes, got {structures}"
+            f"gradients must have the same structure and shapes, got {structures}"
         ) from error
     return list(gradients)
 

@@ -67,7 +67,7 @@ def test_resume_auto_starts_goes_on_and_leaves_alone(train, whole, monkeypatch, 
         with pytest.raises(SystemExit) as stopped:
             train("queued", *flags)
     assert stopped.value.code == 130
-    assert "go on with" in capsys.readouterr().out
+    assert "resume with" in capsys.readouterr().out
     run = train("queued", *flags)
     assert numbers(run) == numbers(whole)
     train("queued", *flags)

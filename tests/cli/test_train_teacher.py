@@ -81,7 +81,7 @@ def test_the_policy_learns_from_itself_and_a_demonstration(folder):
         ("", "opd and gkd, and no other method, need a teacher, got None with opd"),
         ("--teacher teacher --method grpo", "got teacher with grpo"),
         ("--teacher nowhere", "nowhere: there is no such folder"),
-        ("--teacher teacher --model 1x32", "a policy that is read"),
+        ("--teacher teacher --model 1x32", "a pretrained policy"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder, flags, message):

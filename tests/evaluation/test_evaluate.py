@@ -214,7 +214,7 @@ def test_folders_that_hold_something_else(settings: EvaluationSettings) -> None:
     with pytest.raises(RunFolderError, match="not empty"):
         run(settings, Model())
     (settings.folder / "config.json").write_text('{"settings": {}}')
-    with pytest.raises(EvaluationFolderError, match="no evaluation"):
+    with pytest.raises(EvaluationFolderError, match="not an evaluation"):
         run(settings, Model())
 
 

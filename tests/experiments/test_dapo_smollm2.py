@@ -223,7 +223,7 @@ def test_low_rank_factors_are_added_to_their_matrices(flags, base, model, monkey
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("--model SmolLM2.gguf", "file that is there, got SmolLM2.gguf; get it by"),
+        ("--model SmolLM2.gguf", "file that exists, got SmolLM2.gguf; get it by"),
         ("--task gsm8k", "data must be given for task gsm8k, got none"),
         ("--task gsm8k --task.data no.jsonl", "no.jsonl: No such file"),
         ("--rl.group-size 1", "group_size must be >= 2 for dapo, got 1"),

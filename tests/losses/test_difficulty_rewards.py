@@ -92,7 +92,7 @@ def test_levels_by_pass_rate() -> None:
         ),
         (
             lambda: difficulty_levels(np.ones(2), edges=(0.2, 0.8)),
-            r"edges must fall, got \(0.2, 0.8\)",
+            r"edges must decrease, got \(0.2, 0.8\)",
         ),
         (
             lambda: difficulty_levels(np.ones(2), edges=(80.0,)),

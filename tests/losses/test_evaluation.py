@@ -172,9 +172,9 @@ def test_none_would_win_a_plain_vote() -> None:
 
 
 def test_majorities_refuse() -> None:
-    with pytest.raises(ValueError, match="equally many and not 0, got 2 and 1"):
+    with pytest.raises(ValueError, match="same length, at least 1, got 2 and 1"):
         majority_at_k(["A", "B"], [1])
-    with pytest.raises(ValueError, match="equally many and not 0, got 0 and 0"):
+    with pytest.raises(ValueError, match="same length, at least 1, got 0 and 0"):
         majority_at_k([], [])
     with pytest.raises(ValueError, match="sequence of answers, got 'AB'"):
         majority_answer("AB")

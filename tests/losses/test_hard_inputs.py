@@ -123,7 +123,7 @@ NO_MASKS = {
 def test_a_mask_that_is_none_is_refused(case: Case, what: str) -> None:
     b = random_batch(0, sequences=2, tokens=2)
     counts = counts_of(b)
-    with pytest.raises(ValueError, match="a mask must be of bool or 0/1, got "):
+    with pytest.raises(ValueError, match="a mask must be bool or 0/1, got "):
         case.loss(jnp.asarray(b.x), b._replace(mask=NO_MASKS[what]), counts)
 
 
@@ -134,7 +134,7 @@ def test_a_traced_mask_is_seen_by_checkify() -> None:
     checked = checkify.checkify(jax.jit(total))
     checked(MASK)[0].throw()
     for what in NO_MASKS.values():
-        assert "a mask must be of bool or 0/1" in checked(what)[0].get()
+        assert "a mask must be bool or 0/1" in checked(what)[0].get()
     # Without it a traced mask has no values to look at.
     assert jax.jit(total)(NO_MASKS["a half"]) == 3
 

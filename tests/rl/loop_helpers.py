@@ -115,7 +115,7 @@ def timeless(rows):
 
 
 def resume(learner, path, *, step=None, change=None, **options):
-    """What a new process does to go on with the run in a folder."""
+    """What a new process does to resume the run in a folder."""
     problems = stream()
     checkpoints = CheckpointFolder(path / "checkpoints", keep=9)
     state = resume_rl(checkpoints, FINGERPRINT, toy_state(learner), problems, step)

@@ -94,7 +94,7 @@ def test_the_reference_is_the_initial_policy_until_a_stage_refreshes_it(tmp_path
 
 
 def test_stages_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match=r"names that differ, got \['a', 'a'\]"):
+    with pytest.raises(ValueError, match=r"different names, got \['a', 'a'\]"):
         build_stages(
             tiny_model(),
             LuckyTask(),
@@ -103,7 +103,7 @@ def test_stages_that_cannot_be_are_refused():
         )
     with pytest.raises(ValueError, match="fresh_reference needs a method with a ref"):
         staged(toy_dapo(), fresh_reference=True)
-    with pytest.raises(ValueError, match="stages must have names"):
+    with pytest.raises(ValueError, match="must have different names"):
         staged()
     # A length limit of a later stage that the model has no room for shows at once.
     long = dataclasses.replace(SETTINGS, max_new_tokens=30, row_width=40)

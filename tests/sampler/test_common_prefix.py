@@ -68,7 +68,9 @@ def test_a_prompt_with_another_beginning_is_refused() -> None:
     lengths[1] = 2  # does not go on
     batch = replace(BATCH, common_prefix=tuple(tokens[0, :2].tolist()))
     made = make_batch_sampler(build(SMALL)[0], SETTINGS, SAMPLES, batch)
-    said = r"begin with common_prefix \(2 tokens\) and go on, got others at \[1, 3\]"
+    said = (
+        r"begin with common_prefix \(2 tokens\) and be longer, got others at \[1, 3\]"
+    )
     with pytest.raises(ValueError, match=said):
         made(build(SMALL)[1], tokens, lengths, KEYS)
     with pytest.raises(ValueError, match=said.replace("1, 3", "0")):

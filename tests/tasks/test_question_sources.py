@@ -211,7 +211,7 @@ def test_what_tfds_cannot_give(data: str, said: str, data_dir: Path) -> None:
 
 def test_a_dataset_that_is_not_prepared_is_not_downloaded(tmp_path: Path) -> None:
     said = said_of("tfds:gsm8k:1.0.0/test", tmp_path)
-    assert f"no such dataset lies prepared in {tmp_path}, and nothing is down" in said
+    assert f"no such dataset is prepared in {tmp_path}, and nothing is down" in said
     assert "tfds.builder('gsm8k:1.0.0', file_format='array_record', data_dir=" in said
     assert list(tmp_path.iterdir()) == []
 

@@ -92,7 +92,7 @@ def test_a_function_is_found_in_a_file(tmp_path):
     assert load_function(f"{path}:reward")("", "abc", {}) == 3
     for place, said in (
         (str(path), "must be my_file.py:my_function, got"),
-        (f"{tmp_path}/other.py:reward", "must be of a file that is there, got"),
+        (f"{tmp_path}/other.py:reward", "must be in a file that exists, got"),
         (f"{path}:missing", "must name a function in"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -58,7 +58,7 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.eos_token_ids == (382,)
     assert tokenizer.pad_token_id == tokenizer.control_tokens["<|endoftext|>"]
-    with pytest.raises(ValueError, match=r"no EOS token, .* got 2 among"):
+    with pytest.raises(ValueError, match=r"not be an EOS token, .* got 2 among"):
         SpecialTokens(eos_token_ids=(1, 2), pad_token_id=2)
     with pytest.raises(ValueError, match="to pad with"):
         pad_token(1, (1,), {"</s>": 1}, "")

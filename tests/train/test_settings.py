@@ -67,7 +67,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     [
         ("--method banana", "method must be one of dapo, grpo, dr_grpo, ppo"),
         ("--method gspo --stages.limits 8", "stages.limits needs a method in stages"),
-        ("--method dpo --model.lora-rank 4", "lora_rank must be 0 but for RL in one"),
+        (
+            "--method dpo --model.lora-rank 4",
+            "lora_rank must be 0 except for RL in one",
+        ),
         ("--method sft", "sft needs sft.updates >= 1, got 0"),
         ("--sft-from x", "sft_from needs sft.updates >= 1, got 0"),
         ("--offline.pairs x.jsonl", "offline.pairs needs a method that learns from"),

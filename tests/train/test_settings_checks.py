@@ -43,7 +43,7 @@ OWN = "--task my.jsonl"
         ),
         (
             "--method gspo --critic-learning-rate 1e-5",
-            "critic_learning_rate must be 0 for gspo, which trains nothing beside the "
+            "critic_learning_rate must be 0 for gspo, which trains nothing besides the "
             "policy, got 1e-05",
         ),
         (
@@ -92,7 +92,7 @@ OWN = "--task my.jsonl"
             "stages.data_filter must be off for srpo, which has none",
         ),
         # What nothing would read.
-        ("--method dpo --format-reward 0.1", "format_reward must be 0 but for RL"),
+        ("--method dpo --format-reward 0.1", "format_reward must be 0 except for RL"),
         (
             "--method rft --sampler.endpoint http://localhost:1",
             "sampler.endpoint is for RL of all parameters in one stage",
@@ -105,7 +105,7 @@ OWN = "--task my.jsonl"
             "--method bradley_terry --profile 1",
             "profile must be 0 for bradley_terry, of which no trace is written, got 1",
         ),
-        ("--export out", "export needs a model that was read"),
+        ("--export out", "export needs a pretrained model"),
         (
             "--model some/folder --method verifier --export out",
             "export needs a method that trains a policy, got verifier",
@@ -174,7 +174,7 @@ OWN = "--task my.jsonl"
         ("--task.algebra", "task.algebra is for questions with answers in LaTeX"),
         (
             f"{OWN} --task.algebra --reward x.py:f",
-            "task.algebra must be off where a reward of your own judges",
+            "task.algebra must be off with a reward of your own",
         ),
         # Flags of a group that the run does not read.
         (

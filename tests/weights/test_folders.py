@@ -239,7 +239,7 @@ def test_an_index_stays_in_its_folder(tmp_path: Path, place: Any) -> None:
     write_index(folder, **{KEY: place})
     # Were the path followed, it would be found.
     shutil.copy(folder / "0.safetensors", tmp_path / "0.safetensors")
-    with pytest.raises(WeightsError, match=f"{KEY} must lie in a .safetensors file of"):
+    with pytest.raises(WeightsError, match=f"{KEY} must be in a .safetensors file of"):
         load_pretrained(folder)
 
 
@@ -252,7 +252,7 @@ def test_an_index_that_lies(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"0.safetensors: the file is missing"):
         load_pretrained(tmp_path)
     (tmp_path / INDEX).write_text('{"weight_map": []}')
-    with pytest.raises(WeightsError, match="weight_map must be a filled object"):
+    with pytest.raises(WeightsError, match="weight_map must be a non-empty object"):
         load_pretrained(tmp_path)
 
 

@@ -97,7 +97,7 @@ def test_settings(ddof: int) -> None:
     ("parts", "change", "message"),
     [
         (PARTS[:, 0], {}, "reward_components must have 2 axes"),
-        (PARTS[:, :0], {}, "reward_components must have a column, got 0"),
+        (PARTS[:, :0], {}, "reward_components must have at least one column, got 0"),
         (PARTS, {"weights": np.ones(3)}, r"weights must have shape \[2\]"),
         (PARTS, {"ddof": 2}, "ddof must be 0 or 1, got 2"),
     ],

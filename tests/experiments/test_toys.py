@@ -15,6 +15,7 @@ from experiments.toys import (
     value_pretraining,
 )
 from experiments.toys.compare import first_row, over_steps, table
+from experiments.toys.toy_self_teacher import ShownCountDown
 from experiments.toys.toy_tasks import CountDown, EndlessProblems, Toy
 from jaxrl_reason.rl.recipes.grpo import grpo
 
@@ -167,3 +168,13 @@ def test_summaries_and_their_table():
         "| arm | x | last |\n|---|---|---|\n"
         "| an arm | 1.50 ± 0.00 (1.50, 1.50) | 3.00 ± 1.41 (4.00, 2.00) |\n"
     )
+
+
+def test_even_problems_of_the_copying_toy_show_what_is_to_be_said():
+    task, rng = ShownCountDown(), np.random.default_rng(0)
+    for number in range(20):
+        prompt, said = task.prompt_tokens(Toy(number)), task.trace(Toy(number), rng)
+        if number % 2:
+            assert len(prompt) == 1
+        else:
+            assert prompt == [prompt[0], *said, prompt[0]]

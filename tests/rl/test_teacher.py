@@ -26,6 +26,7 @@ from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.recipes.opd import opd
 from jaxrl_reason.rl.rl_learner import RLLearner, init_rl_state
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.teacher import TeacherDivergence
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from tests.rl.helpers import CONFIG, first_policy, tiny_model
 from tests.rl.teacher_helpers import ONE_UPDATE, learner, padded, plain_logits, run
@@ -180,3 +181,15 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_teacher_without_a_method_that_asks_it_is_refused() -> None:
     with pytest.raises(ValueError, match="teachers are for a method with a Teacher"):
         learner(grpo(kl_coef=0), teacher())
+
+
+@dataclasses.dataclass(frozen=True)
+class Other(TeacherDivergence):
+    name = "other"
+
+
+def test_one_component_alone_may_replace_the_policys_pass() -> None:
+    method = gkd()
+    both = dataclasses.replace(method, components=(*method.components, Other()))
+    with pytest.raises(ValueError, match="may replace the policy's pass, got 2 in"):
+        learner(both, teacher())

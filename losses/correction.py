@@ -119,18 +119,22 @@ def rejection_mask(
     mask: ArrayLike,
     *,
     kind: str = "geometric",
+    estimator: str = "k1",
     low: float | jax.Array | None = None,
     high: float | jax.Array,
 ) -> jax.Array:
     """Which sequences agree with the sampler well enough to learn from.
 
-    kind "geometric": low <= exp(mean_t log u_t) <= high (verl 0.999 and 1.001);
+    u = pi_old / mu as in `importance_weights`. With the estimator "k1" u itself is
+    tested: kind "geometric": low <= exp(mean_t log u_t) <= high (verl 0.999 and 1.001);
     "sequence": low <= prod_t u_t <= high; "worst": low <= u_t <= high for every token
     of the row (a veto by outliers, 1e-4 to 100); "token": the same for each token on
-    its own; "k3": mean_t (u_t - 1 - log u_t) <= high (0.001 to 0.01). u = pi_old / mu
-    as in `importance_weights`; means over the tokens.
-    verl `rollout_corr_helper.py`, seq_mean_k1, seq_sum_k1 and seq_mean_k3; there the
-    thresholds of k1 bound mu / pi_old, so its "0.5_5.0" is low=0.2, high=2.0 here.
+    its own. "k2", (log u)^2 / 2, and "k3", u - 1 - log u, estimate KL(mu || pi_old) and
+    have no lower bound: kind "geometric" is then mean_t k_t <= high (0.001 to 0.01 for
+    k3), "sequence" sum_t k_t <= high, "worst" max_t k_t <= high, "token" k_t <= high.
+    verl `rollout_corr_helper.py`, where these are seq_mean, seq_sum, seq_max and token;
+    there the thresholds of k1 bound mu / pi_old, so its "0.5_5.0" is low=0.2, high=2.0
+    here.
 
     What it does to denominators is the caller's choice. `mask & accepted[:, None]`
     before `batch_counts` takes the rows out of them, as in verl; `weights * accepted[:,
@@ -141,8 +145,9 @@ def rejection_mask(
       old_logprobs: [B, T] of the policy at the start of the update, by the trainer.
       sampler_logprobs: [B, T] as the sampler reported them.
       mask: [B, T] bool or 0/1; what the arrays hold where it is 0 does not matter.
-      kind: "geometric", "sequence", "worst", "token" or "k3".
-      low: the lower bound, >= 0; none with kind "k3".
+      kind: "geometric", "sequence", "worst" or "token".
+      estimator: "k1", "k2" or "k3".
+      low: the lower bound, >= 0; None with "k2" and "k3".
       high: the upper bound, finite and >= `low`.
 
     Returns:
@@ -150,7 +155,8 @@ def rejection_mask(
       False outside the mask. A nan keeps its row: it is not hidden.
 
     Raises:
-      ValueError: shapes differ, `kind` is unknown, or a bound is out of its range.
+      ValueError: shapes differ, `kind` or `estimator` is unknown, or a bound is out of
+        its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,30 +166,35 @@ def rejection_mask(
       >>> print(rejection_mask(old, sampler, jnp.ones((2, 2)), low=0.9, high=1.1))
       [ True False]
     """
-    _checks.one_of("kind", kind, ("geometric", "sequence", "worst", "token", "k3"))
-    if kind == "k3":
+    _checks.one_of("kind", kind, ("geometric", "sequence", "worst", "token"))
+    _checks.one_of("estimator", estimator, ("k1", "k2", "k3"))
+    if estimator != "k1":
         _checks.number("high", high, at_least=0)
         if low is not None:
-            raise ValueError(f"low must be None with kind 'k3', got {low!r}")
+            raise ValueError(
+                f"low must be None with the estimator {estimator!r}, got {low!r}"
+            )
     elif low is None:
         raise ValueError(f"low must be a number with kind {kind!r}, got None")
     else:
         _check_band(low, high)
-    floor = 0.0 if low is None else low
     log_weights, mask = _log_weights(old_logprobs, sampler_logprobs, mask, "token")
-    lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
-    if kind in ("worst", "token"):
-        weights = bounded_exp(log_weights)
-        outside = mask & ((weights < floor) | (weights > high))  # [B, T]
-        return mask & ~outside if kind == "token" else ~jnp.any(outside, axis=1)
-    if kind == "k3":
-        # k3's argument is log mu - log pi_old; outside the mask it is 0 and so is k3.
-        rejected = jnp.sum(k3(-log_weights), axis=1) / lengths > high
+    if estimator == "k1":
+        found = log_weights
+    elif estimator == "k2":
+        found = 0.5 * jnp.square(log_weights)
     else:
-        exponent = jnp.sum(log_weights, axis=1)
-        ratio = bounded_exp(exponent / lengths if kind == "geometric" else exponent)
-        rejected = (ratio < floor) | (ratio > high)
-    return ~rejected | ~jnp.any(mask, axis=1)
+        found = k3(-log_weights)  # whose argument is log mu - log pi_old
+    if kind in ("geometric", "sequence"):
+        found = jnp.sum(found, axis=1, keepdims=True)  # 0 outside the mask
+    if kind == "geometric":
+        found = found / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    if estimator == "k1":
+        found = bounded_exp(found)
+    # By what is outside: a nan is outside of no band.
+    outside = found > high if low is None else (found < low) | (found > high)
+    outside = mask & outside  # [B, T]
+    return mask & ~outside if kind == "token" else ~jnp.any(outside, axis=1)
 
 
 def normalize_weights(
@@ -223,7 +234,7 @@ def normalize_weights(
     _checks.number("mean", mean, at_least=0)
     weights, mask = _checks.constant("weights", weights), _checks.as_bool(mask)
     _checks.same_shape(2, weights=weights, mask=mask)
-    mean = _checks.constant("mean", mean)
+    mean = _checks.constant("mean", mean).astype(weights.dtype)
     return zero_masked(weights, mask) / jnp.where(mean == 0, 1.0, mean)
 
 

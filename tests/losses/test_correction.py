@@ -101,10 +101,10 @@ def test_worked_rejection(name: str) -> None:
     # A bound just below each row's statistic rejects it, one just above keeps it.
     for row, value in enumerate(expected):
         for factor, kept in ((0.999, value == 0), (1.001, True)):
-            band = {"high": value * factor}
-            if name != "k3":
-                band["low"] = 0.0
-            accepted = rejection_mask(OLD, SAMPLER, MASK, kind=name, **band)
+            band = {"high": value * factor, "low": 0.0, "kind": name}
+            if name == "k3":
+                band |= {"kind": "geometric", "estimator": "k3", "low": None}
+            accepted = rejection_mask(OLD, SAMPLER, MASK, **band)
             assert bool(accepted[row]) is kept
             if name != "k3" and factor < 1:
                 low = {"low": value * factor, "high": 1e9}
@@ -129,9 +129,31 @@ def test_rejection_is_the_references(seed: int) -> None:
     for kind, high in (("geometric", 1.2), ("sequence", 1.6), ("k3", 0.1)):
         value = ref.row_statistic(kind, *arrays)
         low = None if kind == "k3" else 0.8
-        accepted = rejection_mask(*arrays, kind=kind, low=low, high=high)
+        how = {"estimator": "k3"} if kind == "k3" else {"kind": kind}
+        accepted = rejection_mask(*arrays, **how, low=low, high=high)
         expected = (value <= high) & (value >= (low or 0.0))
         np.testing.assert_array_equal(accepted, expected | ~b.mask.any(1))
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("kind", ["token", "geometric", "sequence", "worst"])
+def test_rejection_by_estimates_of_the_divergence(kind: str, estimator: str) -> None:
+    """verl's token, seq_mean, seq_sum and seq_max of k2 and k3."""
+    b = random_batch(3)
+    log_u = np.where(b.mask, np.asarray(b.old, np.float64) - b.ref, 0.0)
+    tokens = {"k2": log_u**2 / 2, "k3": np.expm1(log_u) - log_u}[estimator]
+    values = {
+        "token": tokens,
+        "geometric": tokens.sum(1) / np.maximum(b.mask.sum(1), 1),
+        "sequence": tokens.sum(1),
+        "worst": tokens.max(1),
+    }[kind]
+    high = float(np.median(values[values > 0])) * 1.001  # not a value itself
+    how = {"kind": kind, "estimator": estimator, "high": high}
+    accepted = rejection_mask(b.old, b.ref, b.mask, **how)
+    expected = (values <= high) & (b.mask if kind == "token" else True)
+    np.testing.assert_array_equal(accepted, expected)
+    assert 0 < expected.sum() < expected.size
 
 
 @every_kind
@@ -168,7 +190,7 @@ def test_agreement_changes_nothing(name: str) -> None:
     np.testing.assert_array_equal(WEIGHTS[name](OLD, OLD, MASK), UNMASKED)
     for kind in ("geometric", "sequence"):
         assert rejection_mask(OLD, OLD, MASK, kind=kind, low=1.0, high=1.0).all()
-    assert rejection_mask(OLD, OLD, MASK, kind="k3", high=0.0).all()
+    assert rejection_mask(OLD, OLD, MASK, estimator="k3", high=0.0).all()
 
 
 def test_rows_without_tokens_are_kept_and_weigh_nothing() -> None:
@@ -355,14 +377,18 @@ ARRAYS = OLD, SAMPLER, MASK
             "low must be a number with kind 'geometric', got None",
         ),
         (
-            lambda: rejection_mask(*ARRAYS, kind="k3", low=0.1, high=1.1),
-            "low must be None with kind 'k3', got 0.1",
+            lambda: rejection_mask(*ARRAYS, estimator="k3", low=0.1, high=1.1),
+            "low must be None with the estimator 'k3', got 0.1",
         ),
         (
-            lambda: rejection_mask(*ARRAYS, kind="k3", high=-1.0),
+            lambda: rejection_mask(*ARRAYS, estimator="k3", high=-1.0),
             "high must be finite and >= 0, got -1.0",
         ),
         (lambda: rejection_mask(*ARRAYS, kind="k1", high=1.0), "kind must be one of"),
+        (
+            lambda: rejection_mask(*ARRAYS, estimator="geometric", high=1.0),
+            "estimator must be one of k1, k2, k3, got 'geometric'",
+        ),
         (
             lambda: normalize_weights(OLD, MASK, mean=-1.0),
             "mean must be finite and >= 0, got -1.0",

@@ -98,6 +98,11 @@ def mean_over_tokens(x: jax.Array, mask: jax.Array, counts: Counts) -> jax.Array
     return total / jnp.maximum(counts.tokens, 1).astype(jnp.float32)
 
 
+def share(part: jax.Array, count: jax.Array, like: jax.Array) -> jax.Array:
+    """One number of things over another, 0 over 0, in the type of an array."""
+    return part.astype(like.dtype) / jnp.maximum(count, 1).astype(like.dtype)
+
+
 def row_means(x: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, T] -> [B]: each row's mean over its tokens, 0 for a row without any."""
     return jnp.sum(zero_masked(x, mask), axis=1) / at_least_one(jnp.sum(mask, axis=1))
@@ -162,7 +167,7 @@ class Statistics(NamedTuple):
     """Rewards relative to their group's mean."""
 
     groups: Groups
-    sizes: jax.Array  # [num_groups] float32
+    sizes: jax.Array  # [num_groups] in the type of the rewards
     low: jax.Array  # [num_groups] smallest reward; inf where empty
     high: jax.Array  # [num_groups] largest reward; -inf where empty
     signal: jax.Array  # [num_groups] bool, two rewards differ
@@ -197,13 +202,17 @@ def statistics(
     ids, member, number = groups
     low = jax.ops.segment_min(jnp.where(member, rewards, jnp.inf), ids, number)
     high = jax.ops.segment_max(jnp.where(member, rewards, -jnp.inf), ids, number)
-    sizes = groups.total(jnp.ones(ids.shape, jnp.float32))
+    sizes = groups.total(jnp.ones(ids.shape, rewards.dtype))
     signal = (sizes > 1) & (high != low)
     # Subtract the group's minimum first: the mean of the rest is exactly 0 for equal
     # rewards and loses no digits to a common offset.
     rewards = rewards - jnp.where(sizes > 0, low, 0.0)[ids]
     mean = groups.total(rewards) / jnp.maximum(sizes, 1.0)
-    centred = jnp.where(member & signal[ids], rewards - mean[ids], 0.0)
+    apart = member & signal[ids]
+    centred = jnp.where(apart, rewards - mean[ids], 0.0)
+    # And less the mean of that, which is what rounding left of a sum of many.
+    mean = groups.total(centred) / jnp.maximum(sizes, 1.0)
+    centred = jnp.where(apart, centred - mean[ids], 0.0)
     return Statistics(groups, sizes, low, high, signal, centred)
 
 

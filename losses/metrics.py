@@ -16,6 +16,7 @@ from jaxrl_reason.losses._math import (
     metric_total,
     moments,
     read_groups,
+    share,
     statistics,
     zero_masked,
 )
@@ -205,7 +206,7 @@ def zero_advantage_ratio(
     stats = statistics(rewards, group_ids, num_groups, valid)
     filled = stats.sizes > 0
     silent = jnp.sum(filled & ~stats.signal)
-    return silent / jnp.maximum(jnp.sum(filled), 1)
+    return share(silent, jnp.sum(filled), stats.centred)
 
 
 def lost_group_ratio(
@@ -246,7 +247,7 @@ def lost_group_ratio(
     broken = jnp.any(~jnp.isfinite(rewards), axis=1).astype(jnp.int32)  # [B]
     groups = read_groups(group_ids, num_groups, valid, rewards=broken)
     filled = groups.total(jnp.ones_like(broken)) > 0  # [num_groups]
-    return jnp.sum(groups.total(broken) > 0) / jnp.maximum(jnp.sum(filled), 1)
+    return share(jnp.sum(groups.total(broken) > 0), jnp.sum(filled), rewards)
 
 
 def mismatch_metrics(

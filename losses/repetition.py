@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
-from jaxrl_reason.losses._math import whole
+from jaxrl_reason.losses._math import at_least_one, whole
 
 
 def repetition_penalty(
@@ -45,7 +45,8 @@ def repetition_penalty(
     """
     _check_penalty(penalty)
     repeated, complete = _repeated_ngrams(tokens, mask, n)
-    fraction = jnp.sum(repeated, axis=1) / jnp.maximum(jnp.sum(complete, axis=1), 1)
+    number, total = jnp.sum(repeated, axis=1), jnp.sum(complete, axis=1)
+    fraction = number.astype(jnp.float32) / at_least_one(total)
     return jnp.where(fraction > 0, fraction * penalty, 0.0)  # 0 and not -0
 
 
@@ -91,7 +92,7 @@ def token_repetition_penalty(
     # How many repeated n-grams begin at one of the n positions up to t.
     begun = jnp.cumsum(repeated, axis=1, dtype=jnp.int32)
     earlier = jnp.pad(begun[:, : width - n], ((0, 0), (n, 0)))
-    return jnp.where(begun > earlier, penalty, 0.0)
+    return jnp.where(begun > earlier, jnp.asarray(penalty, jnp.float32), 0.0)
 
 
 def _check_penalty(penalty: float | jax.Array) -> None:

@@ -141,8 +141,10 @@ def gae(
     _check_lambda(lam, mask.shape[0])
     rewards, values, mask = whole(rewards, 1), whole(values, 1), whole(mask, 1)
     rewards, values = zero_masked(rewards, mask), zero_masked(values, mask)
-    kept = 1.0 - _checks.constant("lam", lam)  # [] or [B]
-    kept = jnp.broadcast_to(_checks.constant("gamma", gamma) * kept, mask.shape[:1])
+    wide = jnp.promote_types(rewards.dtype, values.dtype)
+    kept = 1.0 - _checks.constant("lam", lam).astype(wide)  # [] or [B]
+    kept = _checks.constant("gamma", gamma).astype(wide) * kept
+    kept = jnp.broadcast_to(kept, mask.shape[:1])
     # The targets and not the advantages are summed: the latter's terms are differences
     # of values whose roundings add up, where lambda is 1 over the whole response.
     last = value_at_end(bootstrap, rewards)

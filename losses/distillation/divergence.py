@@ -186,10 +186,12 @@ def chunked_jsd(
     _checks.number("temperature", temperature, above=0)
     chunk_size = _checks.static_size("chunk_size", chunk_size)
 
+    wide = jnp.promote_types(hidden.dtype, jnp.float32)
+
     @jax.checkpoint
     def block(states: tuple[jax.Array, jax.Array]) -> jax.Array:
         student, teacher = (
-            jnp.einsum("nd,dv->nv", h, head, preferred_element_type=jnp.float32)
+            jnp.einsum("nd,dv->nv", h, head, preferred_element_type=wide)
             for h, head in zip(states, (unembed, teacher_unembed), strict=True)
         )
         return generalized_jsd(student, teacher, beta=beta, temperature=temperature)

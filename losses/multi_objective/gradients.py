@@ -101,7 +101,7 @@ def pcgrad_coefficients(
         order = jnp.arange(size)
         if key is not None:
             order = jax.random.permutation(jax.random.fold_in(key, i), order)
-        row = jnp.eye(size)[i]
+        row = jnp.eye(size, dtype=products.dtype)[i]
         for place in range(size):
             row = project(row, order[place], i)
         rows.append(row)

@@ -205,7 +205,7 @@ def _distances(losses: Losses, weights: Losses, ideal: ArrayLike) -> jax.Array:
     values, weights = _losses_and_weights(losses, weights)
     if isinstance(ideal, int | float | str):
         _checks.number("ideal", ideal)
-    point = _checks.constant("ideal", ideal)
+    point = _checks.constant("ideal", ideal).astype(values.dtype)
     if point.ndim == 0:
         point = jnp.broadcast_to(point, values.shape)
     _checks.same_shape(1, losses=values, ideal=point)

@@ -9,6 +9,7 @@ from jaxrl_reason.losses._math import (
     Metrics,
     Statistics,
     mean_over_tokens,
+    share,
     statistics,
 )
 from jaxrl_reason.losses._policy import policy_batch, ratio_metrics, total_loss
@@ -53,7 +54,7 @@ def gpg_advantages(
     """
     stats = statistics(rewards, group_ids, num_groups, valid)
     sequences, with_signal = _counts(stats)
-    alpha = sequences / jnp.maximum(with_signal, 1)
+    alpha = share(sequences, with_signal, stats.centred)
     alpha = jnp.where(with_signal > 0, alpha, 0.0)
     return jax.lax.stop_gradient(alpha * stats.centred)
 
@@ -148,8 +149,9 @@ def signal_fraction(
       >>> float(signal_fraction(rewards, ids, num_groups=2))
       0.5
     """
-    sequences, with_signal = _counts(statistics(rewards, group_ids, num_groups, valid))
-    return with_signal / jnp.maximum(sequences, 1)
+    stats = statistics(rewards, group_ids, num_groups, valid)
+    sequences, with_signal = _counts(stats)
+    return share(with_signal, sequences, stats.centred)
 
 
 def _counts(stats: Statistics) -> tuple[jax.Array, jax.Array]:

@@ -274,6 +274,53 @@ def test_float64_is_computed_in_float64(eight_devices_run: Callable) -> None:
     assert wrong == {}
 
 
+TYPES = """
+    import json
+    import jax, jax.numpy as jnp, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    from tests.losses.public_calls import every_call
+    def types(call):
+        call_it = lambda arrays: call.function(**arrays, **call.settings)
+        out = jax.eval_shape(call_it, jax.tree.map(jnp.asarray, call.arrays))
+        return [str(x.dtype) for x in jax.tree.leaves(out)]
+    report = {"names": [], "widened": [], "worst": {}}
+    for name, call in every_call().items():
+        report["names"].append(name)
+        if "float64" in types(call):
+            report["widened"].append(name)
+    from jaxrl_reason import losses as lib
+    rng = np.random.default_rng(0)
+    rewards, ids = rng.normal(5, 9, 4000), rng.integers(0, 7, 4000)
+    of = {"group_ids": jnp.asarray(ids), "num_groups": 7}
+    sizes = np.bincount(ids)[ids]
+    for dtype in ("float64", "float32"):
+        given = rewards.astype(dtype)
+        exact = given.astype(np.float64)
+        means = np.array([exact[ids == i].mean() for i in range(7)])[ids]
+        expected = {
+            "dr_grpo_advantages": exact - means,
+            "gpg_advantages": exact - means,
+            "rloo_advantages": (exact - means) * sizes / (sizes - 1),
+        }
+        for name, right in expected.items():
+            found = np.asarray(getattr(lib, name)(jnp.asarray(given), **of))
+            assert found.dtype == dtype
+            report["worst"][f"{name} {dtype}"] = float(np.abs(found - right).max())
+    print(json.dumps(report))
+"""
+
+
+def test_float32_stays_float32_and_groups_of_any_size_are_centred(
+    eight_devices_run: Callable,
+) -> None:
+    report = eight_devices_run(TYPES)
+    assert report["widened"] == []
+    assert len(report["names"]) >= len(lib.__all__) - 10
+    for name, error in report["worst"].items():
+        # Of rewards from -30 to 40; the first rounding of a sum of many is gone.
+        assert error < (1e-12 if name.endswith("float64") else 5e-6), name
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, bool])
 def test_a_known_mask_may_stand_outside_of_jit(dtype: type) -> None:
     """JAX traces operations on arrays that jit only closes over; a check must not."""

@@ -61,6 +61,7 @@ RUN_ELSEWHERE = {
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
     "experiments/conformance/peer_losses.py": "test_conformance.py, with torch",
+    "experiments/conformance/peer_tests.py": "test_peer_tests.py, with torch",
 }
 # What is put behind the first line of a program to run it at toy size.
 SMALL = {
@@ -90,6 +91,7 @@ NEEDED = [
     ("jaxrl-reason export", "--model MODEL --out FOLDER"),
     ("jaxrl_reason.testing", "my_file.py:my_loss"),
     ("experiments/conformance/peer_losses.py", ""),
+    ("experiments/conformance/peer_tests.py", ""),
 ]
 PLACEHOLDER = {"N": "1", "n": "1"}
 FLAG = r"--[a-z][\w.-]*"

@@ -12,7 +12,10 @@ HOUSE = {"jaxrl_reason", "experiments"}
 PEERS = {"datasets", "torch", "transformers", "trl", "tunix"}
 COMPARED = ("experiments/benchmarks/", "experiments/conformance/")
 # What is there whenever the file is imported: pytest loads its plugin.
-HOSTS = {("pytest", "jaxrl_reason/pytest_plugin.py")}
+HOSTS = {
+    ("pytest", "jaxrl_reason/pytest_plugin.py"),
+    ("pytest", "experiments/conformance/peer_plugin.py"),
+}
 
 
 def declared(root: Path, keyword: str) -> list[str]:

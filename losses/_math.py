@@ -204,13 +204,13 @@ def statistics(
     high = jax.ops.segment_max(jnp.where(member, rewards, -jnp.inf), ids, number)
     sizes = groups.total(jnp.ones(ids.shape, rewards.dtype))
     signal = (sizes > 1) & (high != low)
-    # Subtract the group's minimum first: the mean of the rest is exactly 0 for equal
-    # rewards and loses no digits to a common offset.
-    rewards = rewards - jnp.where(sizes > 0, low, 0.0)[ids]
-    mean = groups.total(rewards) / jnp.maximum(sizes, 1.0)
+    # The mean is taken about the minimum, so that equal rewards are their own mean. The
+    # mean of what is left is rounding, of a long sum or at a common offset: it goes.
+    smallest = jnp.where(sizes > 0, low, 0.0)
+    total = groups.total(rewards - smallest[ids])
+    mean = smallest + total / jnp.maximum(sizes, 1.0)
     apart = member & signal[ids]
     centred = jnp.where(apart, rewards - mean[ids], 0.0)
-    # And less the mean of that, which is what rounding left of a sum of many.
     mean = groups.total(centred) / jnp.maximum(sizes, 1.0)
     centred = jnp.where(apart, centred - mean[ids], 0.0)
     return Statistics(groups, sizes, low, high, signal, centred)

@@ -36,6 +36,8 @@ class Anything(type):
         return Anything(name, (), {})
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__bases__ != (object,):  # a class of theirs made from one of these
+            return super().__call__(*args, **kwargs)
         if len(args) == 1 and callable(args[0]) and not kwargs:
             return args[0]
         return Anything("made", (), {})

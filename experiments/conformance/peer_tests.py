@@ -6,7 +6,8 @@ A path is a checkout. Each library runs in a process of its own, once as it is a
 with the adapters of `peer_tests_NAME.py` in the place of its functions; a test counts
 as passed if it passes and has called a function of this library. `--page
 docs/conformance.md` writes the table there. It needs torch, pytest, omegaconf,
-tensordict and pydantic; heavier packages are stood in for where they are missing.
+hydra-core, tensordict, pydantic, jaxtyping and cachetools; heavier packages are stood
+in for where they are missing.
 """
 
 import argparse

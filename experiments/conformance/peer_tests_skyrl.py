@@ -43,28 +43,24 @@ TORCH = "skyrl.backends.skyrl_train.utils.torch_utils"
 
 def adapters() -> dict[str, Callable[..., Any]]:
     """By the place of the function that each stands for."""
-    found = {
-        f"{PPO}:{name}": function
-        for name, function in {
-            "compute_approx_kl": kl,
-            "compute_reinforce_plus_plus_outcome_advantage": reinforce_pp,
-            "compute_rloo_outcome_advantage": rloo,
-            "compute_grpo_outcome_advantage": grpo,
-            "compute_maxrl_advantage": maxrl,
-            "compute_gae_advantage_return": gae,
-            "reduce_loss": reduce_loss,
-            "AdaptiveKLController.update": kl_controller,
-            "ppo_policy_loss": policy_loss(ppo),
-            "sapo_policy_loss": policy_loss(sapo),
-            "gspo_policy_loss": policy_loss(gspo),
-            "compute_policy_loss_cispo": policy_loss(cispo),
-            "dppo_policy_loss": policy_loss(dppo),
-            "compute_policy_loss_clip_cov": policy_loss(clip_cov),
-            "compute_policy_loss_kl_cov": policy_loss(kl_cov),
-        }.items()
-    }
-    reductions = f"{PPO}:apply_loss_reduction_to_advantages_minibatch"
-    corrections = {
+    advantages = "apply_loss_reduction_to_advantages_minibatch"
+    return {
+        f"{PPO}:compute_approx_kl": kl,
+        f"{PPO}:compute_reinforce_plus_plus_outcome_advantage": reinforce_pp,
+        f"{PPO}:compute_rloo_outcome_advantage": rloo,
+        f"{PPO}:compute_grpo_outcome_advantage": grpo,
+        f"{PPO}:compute_maxrl_advantage": maxrl,
+        f"{PPO}:compute_gae_advantage_return": gae,
+        f"{PPO}:reduce_loss": reduce_loss,
+        f"{PPO}:{advantages}": reduced,
+        f"{PPO}:AdaptiveKLController.update": kl_controller,
+        f"{PPO}:ppo_policy_loss": policy_loss(ppo),
+        f"{PPO}:sapo_policy_loss": policy_loss(sapo),
+        f"{PPO}:gspo_policy_loss": policy_loss(gspo),
+        f"{PPO}:compute_policy_loss_cispo": policy_loss(cispo),
+        f"{PPO}:dppo_policy_loss": policy_loss(dppo),
+        f"{PPO}:compute_policy_loss_clip_cov": policy_loss(clip_cov),
+        f"{PPO}:compute_policy_loss_kl_cov": policy_loss(kl_cov),
         f"{CORRECTION}:compute_tis_ratio": tis_ratio,
         f"{CORRECTION}:compute_sequence_mask": sequence_mask,
         f"{CORRECTION}:compute_outlier_token_mask": outlier_mask,
@@ -72,7 +68,6 @@ def adapters() -> dict[str, Callable[..., Any]]:
         f"{TORCH}:chunked_entropy_from_logits": entropy,
         f"{TORCH}:chunked_cross_entropy_from_log_probs": entropy,
     }
-    return {**found, reductions: reduced, **corrections}
 
 
 def kl(

@@ -73,7 +73,7 @@ def test_a_small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert library.passed == [right]
     assert ours[right]["called"] == ["batch_counts", "token_mean"]
     assert (own[right]["outcome"], own[right]["called"]) == ("failed", [])
-    failed = library.failed
+    failed = dict(library.failed)
     assert failed.pop("test_small.py::test_mean[False]").startswith("assert")
     assert "bool or 0/1" in failed.pop("test_small.py::test_soft_mask")
     assert failed == {"test_small.py::test_nothing": "calls nothing of this library"}

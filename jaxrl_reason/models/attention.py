@@ -8,7 +8,7 @@ a soft cap, a sink or another window is a change in this file only.
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from jaxrl_reason.models.rope_scaling import RopeScaling
 # Finite, so that a row with nothing to attend to (padding) gives an average and finite
 # gradients instead of nan.
 MASKED = -1e30
+# As a window: beyond any position.
+NO_WINDOW = 2**30
 
 # Cosines and sines.
 RopeTable = tuple[jax.Array, jax.Array]
@@ -83,28 +85,57 @@ def apply_rope(x: jax.Array, table: RopeTable) -> jax.Array:
     return turned.reshape(x.shape).astype(x.dtype)
 
 
-def attention_mask(
-    segment_ids: jax.Array, branch_ids: jax.Array | None = None
-) -> jax.Array:
-    """Which columns each column attends to.
+class Columns(NamedTuple):
+    """What stands in the columns of rows: whole numbers, each [B, S].
+
+    Attributes:
+      places: a query sees no key of a later place; the number of the column.
+      segments: a query sees keys of its own segment; 0 is padding, which sees nothing.
+      positions: of the token in its own sequence; what a window counts.
+      branches: where a segment has several continuations of one text: columns of
+        branch 0, the text, are seen by all of their segment, others by their own
+        branch.
+    """
+
+    places: jax.Array
+    segments: jax.Array
+    positions: jax.Array
+    branches: jax.Array
+
+
+def visible(queries: Columns, keys: Columns, window: jax.Array) -> jax.Array:
+    """Which keys each query attends to.
 
     Args:
-      segment_ids: [B, S] integers; 0 is padding.
-      branch_ids: [B, S] integers, if segments have branches: columns of branch 0 are
-        visible to all of their segment, others only to their branch.
+      queries: each [B, S].
+      keys: each [B, T].
+      window: [] how many positions a query looks back, its own among them.
 
     Returns:
-      [B, S, S] bool: same non-zero segment, key column <= query column, and a key
-      of branch 0 or of the query's branch.
+      [B, S, T] bool.
+
+    >>> row = jnp.array([[1, 1, 2, 0]])
+    >>> columns = Columns(jnp.arange(4)[None], row, jnp.zeros_like(row), 0 * row)
+    >>> visible(columns, columns, NO_WINDOW)[0].astype(int).tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     """
-    queries, keys = segment_ids[:, :, None], segment_ids[:, None, :]
-    size = segment_ids.shape[1]
-    causal = jnp.tril(jnp.ones((1, size, size), dtype=bool))
-    mask = (queries == keys) & (queries != 0) & causal  # [B, S, S]
-    if branch_ids is None:
-        return mask
-    queries, keys = branch_ids[:, :, None], branch_ids[:, None, :]
-    return mask & ((keys == 0) | (queries == keys))
+    q, k = (
+        Columns(*(jnp.expand_dims(x, axis) for x in part))
+        for part, axis in ((queries, 2), (keys, 1))
+    )
+    seen = (q.segments == k.segments) & (q.segments != 0) & (k.places <= q.places)
+    seen &= (k.branches == 0) | (k.branches == q.branches)
+    return seen & (q.positions - k.positions < window)
+
+
+def layer_windows(config: TransformerConfig) -> list[int]:
+    """How many positions the queries of each layer look back."""
+    return [
+        config.sliding_window
+        if config.sliding_window and layer not in config.full_attention_layers
+        else NO_WINDOW
+        for layer in range(config.num_layers)
+    ]
 
 
 def layer_masks(
@@ -129,13 +160,10 @@ def layer_masks(
     >>> [mask.tolist() for mask in masks], kinds
     ([[0, 1, 1], [1, 1, 1]], [0, 1, 0])
     """
-    windows = [
-        None if layer in config.full_attention_layers else config.sliding_window
-        for layer in range(config.num_layers)
-    ]
+    windows = layer_windows(config)
     kinds = list(dict.fromkeys(windows))
     masks = tuple(
-        mask if window is None else mask & (ages < window) for window in kinds
+        mask if window == NO_WINDOW else mask & (ages < window) for window in kinds
     )
     return masks, [kinds.index(window) for window in windows]
 
@@ -150,35 +178,55 @@ def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, scores, MASKED)
 
 
-def self_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """Grouped-query attention: head n reads key-value head n // (N/K).
-
-    The queries of one key-value head are placed next to each other, so that every
-    product is a plain batched matrix product; on a CPU a five-dimensional einsum is
-    several times slower.
+def scores_of(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
+    """Scores of whole rows, or of blocks of them, ready for the softmax.
 
     Args:
-      q: [B, S, N, H].
-      k: [B, T, K, H]; T is S, or more if earlier columns are read too.
-      v: [B, T, K, H].
+      q: [B, K, R*S, H], the R = N/K query heads of each key head side by side.
+      k: [B, K, T, H].
       mask: [B, S, T] bool, True where attended.
 
     Returns:
-      [B, S, N, H] in the type of q; scores and softmax in float32.
+      [B, K, R*S, T] float32.
+    """
+    # Source of the scale, here and below: arXiv 1706.03762, equation 1.
+    q = q * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32)
+    by_head = scores.reshape(*k.shape[:2], -1, *mask.shape[1:])  # [B, K, R, S, T]
+    return mask_scores(by_head, mask[:, None, None]).reshape(scores.shape)
+
+
+def plain_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Columns,
+    keys: Columns,
+    window: jax.Array,
+) -> jax.Array:
+    """Grouped-query attention: head n reads key-value head n // (N/K).
+
+    The queries of one key-value head are laid side by side, so that every product is
+    a plain batched matrix product; a five-dimensional einsum lowers to one several
+    times slower on a CPU. It holds all weights, [B, N, S, T]: the reference of
+    `chunked_attention`.
+
+    Args:
+      q: [B, S, N, H].
+      k: [B, T, K, H].
+      v: [B, T, K, H].
+      queries: what stands in the columns of q, each [B, S].
+      keys: what stands in the columns of k, each [B, T].
+      window: [] how many positions a query looks back, its own among them.
+
+    Returns:
+      [B, S, N, H] in the type of v; scores and softmax in float32.
     """
     batch, size, heads, head_dim = q.shape
-    columns, kv_heads = k.shape[1:3]
-    group = heads // kv_heads  # R
-    # Source of the scale, here and below: arXiv 1706.03762, equation 1.
-    q = (q * head_dim**-0.5).transpose(0, 2, 1, 3)  # [B, N, S, H]
-    q = q.reshape(batch, kv_heads, group * size, head_dim)  # [B, K, R*S, H]
-    scores = jnp.einsum("bkqh,bskh->bkqs", q, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, heads, size, columns)  # [B, N, S, T]
-    weights = jax.nn.softmax(mask_scores(scores, mask[:, None]), axis=-1)
-    weights = weights.astype(v.dtype)  # [B, N, S, T]
-    weights = weights.reshape(batch, kv_heads, group * size, columns)
+    kv_heads = k.shape[2]
+    rows = q.transpose(0, 2, 1, 3).reshape(batch, kv_heads, -1, head_dim)
+    scores = scores_of(rows, k.swapaxes(1, 2), visible(queries, keys, window))
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B, K, R*S, T]
     context = jnp.einsum("bkqs,bskh->bkqh", weights, v)  # [B, K, R*S, H]
     context = context.reshape(batch, heads, size, head_dim)  # [B, N, S, H]
     return context.transpose(0, 2, 1, 3)  # [B, S, N, H]

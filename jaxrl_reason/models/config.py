@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxrl_reason.models.rope_scaling import RopeScaling
 
 DTYPES = ("float32", "bfloat16")
+ATTENTIONS = ("chunked", "plain")
 REMAT_POLICIES = ("none", "full", "dots")
 
 
@@ -34,6 +35,8 @@ class TransformerConfig:
       tie_embeddings: the output head is the embedding, transposed.
       dtype: type of activations and products, "float32" or "bfloat16".
       param_dtype: type of the stored parameters.
+      attention: how whole rows attend: "chunked", in blocks of columns, or "plain",
+        which holds the weights of all pairs of columns and is the reference.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
         keeps the input of each block, "dots" keeps the matrix products.
       scan_unroll: layers per iteration of the scan; more takes longer to compile but
@@ -62,6 +65,7 @@ class TransformerConfig:
     tie_embeddings: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
+    attention: str = "chunked"
     remat: str = "none"
     scan_unroll: int = 1
 
@@ -98,6 +102,10 @@ class TransformerConfig:
                     f"{name} must be one of {DTYPES}, got {getattr(self, name)!r}"
                 )
         self._check_window()
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"attention must be one of {ATTENTIONS}, got {self.attention!r}"
+            )
         if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat must be one of {REMAT_POLICIES}, got {self.remat!r}"

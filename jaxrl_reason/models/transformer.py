@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import (
-    attention_mask,
-    layer_masks,
+    Columns,
+    layer_windows,
+    plain_attention,
     rope_table,
-    self_attention,
 )
+from jaxrl_reason.models.chunked_attention import chunked_attention
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
 from jaxrl_reason.sharding import Constrain, no_constraint
@@ -112,24 +113,27 @@ class Transformer(nn.Module):
         """The same hidden states, with keys and values, each [L, B, S, K, H].
 
         `past` is keys and values, each [L, Tc, K, H], of Tc tokens that precede all
-        rows, at positions from 0 on. With keep=False no keys and values are returned.
+        rows, at positions from 0 on; the rows are then all of segment 1. With
+        keep=False no keys and values are returned.
         """
         c = self.config
         with jax.named_scope("embed"):
             x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)  # [B, S, D]
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
-        mask = attention_mask(segment_ids, branch_ids)  # [B, S, T], T = S here
-        ages = positions[:, :, None] - positions[:, None, :]
-        if past is not None:  # T = Tc + S
-            earlier = positions[:, :, None] - jnp.arange(past[0].shape[1])[None, None]
-            mask = jnp.concatenate([earlier >= 0, mask], axis=2)
-            ages = jnp.concatenate([earlier, ages], axis=2)
-        masks, kinds = layer_masks(c, mask, ages)
+        places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        branches = jnp.zeros_like(places) if branch_ids is None else branch_ids
+        queries = keys_at = Columns(places, segment_ids, positions, branches)
+        if past is not None:  # before all rows, of their one segment
+            size = past[0].shape[1]
+            ages = jnp.broadcast_to(jnp.arange(size)[None], (tokens.shape[0], size))
+            before = Columns(ages - size, 0 * ages + 1, ages, 0 * ages)
+            pairs = zip(before, queries, strict=True)
+            keys_at = Columns(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+        of_rows = plain_attention if c.attention == "plain" else chunked_attention
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_layer: Any) -> Any:
-            kind, past = of_layer
-            mask = jax.lax.select_n(kind, *masks)  # [B, S, T]
+            window, past = of_layer
             keys, values = k, v
             if past is not None:
                 # Each [B, Tc, K, H], then [B, Tc + S, K, H].
@@ -138,10 +142,12 @@ class Transformer(nn.Module):
                     jnp.concatenate(pair, 1)
                     for pair in zip(before, (k, v), strict=True)
                 )
-            return self_attention(q, keys, values, mask), (k, v) if keep else None
+            context = of_rows(q, keys, values, queries, keys_at, window)
+            return context, (k, v) if keep else None
 
+        windows = jnp.array(layer_windows(c))
         x = self.constrain(x, ROWS)
-        x, kept = self.layers(x, rope, attend, (jnp.array(kinds), past))
+        x, kept = self.layers(x, rope, attend, (windows, past))
         return self.final_norm(x), kept
 
 

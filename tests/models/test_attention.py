@@ -1,4 +1,6 @@
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +8,15 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models.attention import (
+    NO_WINDOW,
+    Columns,
     apply_rope,
-    attention_mask,
     cached_attention,
-    layer_masks,
+    plain_attention,
     rope_table,
-    self_attention,
+    visible,
 )
+from jaxrl_reason.models.chunked_attention import _blocks, _needed, chunked_attention
 from jaxrl_reason.models.decode_step import PromptColumns, ResponseColumns
 from jaxrl_reason.models.rope_scaling import (
     LinearScaling,
@@ -22,56 +26,145 @@ from jaxrl_reason.models.rope_scaling import (
 )
 from tests.models import numpy_transformer as reference
 
+Attention = Callable[..., jax.Array]
+
 
 def normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+def columns_of(
+    segments: object, positions: object = None, branches: object = 0
+) -> Columns:
+    """Columns of rows [B, S]; positions are the places unless they are given."""
+    segments = np.array(segments, np.int32)
+    places = np.broadcast_to(
+        np.arange(segments.shape[1], dtype=np.int32), segments.shape
+    )
+    positions = places if positions is None else np.array(positions, np.int32)
+    branches = np.broadcast_to(np.array(branches, np.int32), segments.shape)
+    return Columns(*map(jnp.asarray, (places, segments, positions, branches)))
+
+
+def seen(columns: Columns, window: int = NO_WINDOW) -> list[list[int]]:
+    """For each query of the first row, the keys that it sees."""
+    mask = np.asarray(visible(columns, columns, jnp.int32(window)))[0]
+    return [list(np.flatnonzero(row)) for row in mask]
+
+
 def test_mask_is_causal_inside_segments_and_empty_at_padding() -> None:
-    mask = attention_mask(jnp.array([[1, 1, 2, 0]]))[0]
-    wanted = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(mask, np.array(wanted, bool))
+    assert seen(columns_of([[1, 1, 2, 0]])) == [[0], [0, 1], [2], []]
+
+
+def test_branches_see_their_text_and_themselves() -> None:
+    columns = columns_of([[1, 1, 1, 1, 1, 2]], branches=[[0, 0, 1, 2, 2, 0]])
+    assert seen(columns) == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [5]]
 
 
 def test_a_window_counts_positions_not_columns() -> None:
     # The second sequence starts at column 3, with a gap of padding before it.
-    segments, positions = (
-        jnp.array([[1, 1, 0, 2, 2, 2]]),
-        jnp.array([[0, 1, 0, 0, 1, 2]]),
-    )
-    ages = positions[:, :, None] - positions[:, None, :]
-    causal = attention_mask(segments)
-    two, one = (
-        layer_masks(replace(reference.TINY, sliding_window=window), causal, ages)[0]
-        for window in (2, 1)
-    )
-    seen = [[0], [0, 1], [], [3], [3, 4], [4, 5]]
-    assert [list(np.flatnonzero(row)) for row in two[0][0]] == seen
-    assert not one[0][0, 5, 4]
+    columns = columns_of([[1, 1, 0, 2, 2, 2]], [[0, 1, 0, 0, 1, 2]])
+    assert seen(columns, 2) == [[0], [0, 1], [], [3], [3, 4], [4, 5]]
+    assert seen(columns, 1) == [[0], [1], [], [3], [4], [5]]
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("attention", [plain_attention, chunked_attention])
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
 def test_grouped_attention_is_multi_head_attention_with_repeated_heads(
-    kv_heads: int,
+    attention: Attention, kv_heads: int
 ) -> None:
     q = normal(0, 2, 5, 6, 4)
     k, v = normal(1, 2, 5, kv_heads, 4), normal(2, 2, 5, kv_heads, 4)
-    got = self_attention(q, k, v, attention_mask(jnp.ones((2, 5), int)))
+    columns = columns_of(np.ones((2, 5)))
+    got = attention(q, k, v, columns, columns, jnp.int32(NO_WINDOW))
     for b in range(2):
         wide = [np.repeat(np.asarray(x[b]), 6 // kv_heads, axis=1) for x in (k, v)]
         wanted = reference.attention(np.asarray(q[b]), *wide)
         np.testing.assert_allclose(got[b], wanted, atol=1e-6)
 
 
-def test_rows_without_keys_are_finite_in_value_and_gradient() -> None:
+@pytest.mark.parametrize("attention", [plain_attention, chunked_attention])
+def test_rows_without_keys_are_finite_in_value_and_gradient(
+    attention: Attention,
+) -> None:
     q, k, v = (normal(i, 1, 4, 2, 4) for i in range(3))
-    mask = attention_mask(jnp.array([[0, 0, 1, 1]]))
+    columns = columns_of([[0, 0, 1, 1]])
+    run = lambda q, k, v: attention(  # noqa: E731
+        q, k, v, columns, columns, jnp.int32(NO_WINDOW)
+    )
     value, gradients = jax.value_and_grad(
-        lambda q, k, v: jnp.sum(self_attention(q, k, v, mask) ** 2), argnums=(0, 1, 2)
+        lambda *x: jnp.sum(run(*x) ** 2), argnums=(0, 1, 2)
     )(q, 100 * k, v)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
+
+
+def packed(rng: np.random.Generator, size: int, *, branches: bool) -> list[np.ndarray]:
+    """One row of sequences of 3 to 13 tokens; with branches, two behind each text."""
+    row = np.zeros((3, size), np.int32)  # segments, positions, branches
+    start = 0
+    for segment in range(1, size):
+        length = min(int(rng.integers(3, 14)), size - 4 - start)
+        if length < 1:
+            break
+        own = row[:, start : start + length]
+        own[0], own[1] = segment, np.arange(length)
+        if branches:
+            trunk, middle = (length + 1) // 2, (3 * length + 1) // 4
+            own[1, middle:] -= middle - trunk
+            own[2, trunk:middle], own[2, middle:] = 1, 2
+        start += length
+    return list(row)
+
+
+@pytest.mark.parametrize("window", [NO_WINDOW, 3])
+@pytest.mark.parametrize("branches", [False, True])
+def test_blocks_give_what_whole_rows_give(branches: bool, window: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = [packed(rng, 45, branches=branches) for _ in range(2)]
+    columns = columns_of(*map(np.stack, zip(*rows, strict=True)))
+    q, k, v = normal(0, 2, 45, 6, 8), normal(1, 2, 45, 2, 8), normal(2, 2, 45, 2, 8)
+    real = (columns.segments > 0)[..., None, None]
+
+    def value_and_gradients(attention: Attention) -> Any:
+        def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            x = attention(q, k, v, columns, columns, jnp.int32(window))
+            return jnp.sum(jnp.sin(jnp.where(real, x, 0.0)))
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k, v)
+
+    wanted = value_and_gradients(plain_attention)
+    for block in (7, 16, 64):
+        got = value_and_gradients(partial(chunked_attention, block=block))
+        # Whichever blocks are skipped.
+        for x, y in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_only_blocks_that_are_seen_are_computed() -> None:
+    segments = np.repeat([[1, 2, 3, 0]], 8, axis=1).reshape(1, 32)
+    _, (blocks, _) = _blocks((normal(0, 1, 32, 1, 2),), (columns_of(segments),) * 2, 4)
+    order, number = _needed(blocks, blocks, jnp.int32(NO_WINDOW))
+    needed = [list(map(int, row[:n])) for row, n in zip(order, number, strict=True)]
+    assert needed == [[0], [0, 1], [2], [2, 3], [4], [4, 5], [], []]
+    _, number = _needed(blocks, blocks, jnp.int32(1))
+    assert list(number) == [1, 1, 1, 1, 1, 1, 0, 0]
+
+
+def test_memory_grows_as_the_row_does() -> None:
+    def held(size: int) -> int:
+        q = jax.ShapeDtypeStruct((1, size, 2, 8), jnp.float32)
+        columns = Columns(*[jax.ShapeDtypeStruct((1, size), jnp.int32)] * 4)
+
+        def total(q: jax.Array, columns: Columns) -> jax.Array:
+            x = chunked_attention(q, q, q, columns, columns, jnp.int32(NO_WINDOW))
+            return jnp.sum(x)
+
+        compiled = jax.jit(jax.grad(total)).lower(q, columns).compile()
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+    assert held(4096) < 4.5 * held(1024)
 
 
 def test_rope_turns_the_half_split_pairs() -> None:

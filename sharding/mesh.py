@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -56,10 +57,15 @@ def make_mesh(
         devices = available[:needed]
     elif needed != len(devices):
         raise ValueError(f"{wanted}, but {len(devices)} were given")
+    try:
+        placed = mesh_utils.create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        # An axis is no product of the torus's own: 8 x 8 on 4 x 4 x 4 chips.
+        placed = mesh_utils.create_device_mesh(
+            sizes, devices, allow_split_physical_axes=True
+        )
     # Automatic axes: the compiler shards what the rules do not constrain.
-    return jax.make_mesh(
-        sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes), devices=devices
-    )
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mesh:

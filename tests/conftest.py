@@ -98,6 +98,8 @@ def _run_on_eight_devices(script: str, *arguments: str, timeout: float = 240) ->
     )
     if done.returncode != 0:
         pytest.fail(f"exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    if "Involuntary full rematerialization" in done.stderr:
+        pytest.fail(f"an array is held whole on every device:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

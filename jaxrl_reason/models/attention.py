@@ -1,9 +1,9 @@
-"""Attention: rotary positions, masks and the softmax.
+"""Attention: where a token stands, who sees whom, and the softmax.
 
-Whole rows (training, prefill) use `self_attention`, one token per row with caches
-(decoding) `cached_attention`. Both scale their queries and prepare scores for the
-softmax with `mask_scores`; the masks of both come from `layer_masks`. So another scale,
-a soft cap, a sink or another window is a change in this file only.
+Whole rows (training, prefill) go through `plain_attention`, or in blocks of columns
+through `chunked_attention`, which agrees with it; one token per row over caches
+(decoding) goes through `cached_attention`. All make scores ready for the softmax
+with `mask_scores`, so that another scale or a soft cap is a change of this file.
 """
 
 import functools
@@ -103,69 +103,28 @@ class Columns(NamedTuple):
     branches: jax.Array
 
 
-def visible(queries: Columns, keys: Columns, window: jax.Array) -> jax.Array:
-    """Which keys each query attends to.
-
-    Args:
-      queries: each [B, S].
-      keys: each [B, T].
-      window: [] how many positions a query looks back, its own among them.
+def layer_windows(config: TransformerConfig) -> tuple[list[int], list[int]]:
+    """How many positions the queries of each layer look back.
 
     Returns:
-      [B, S, T] bool.
-
-    >>> row = jnp.array([[1, 1, 2, 0]])
-    >>> columns = Columns(jnp.arange(4)[None], row, jnp.zeros_like(row), 0 * row)
-    >>> visible(columns, columns, NO_WINDOW)[0].astype(int).tolist()
-    [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    """
-    q, k = (
-        Columns(*(jnp.expand_dims(x, axis) for x in part))
-        for part, axis in ((queries, 2), (keys, 1))
-    )
-    seen = (q.segments == k.segments) & (q.segments != 0) & (k.places <= q.places)
-    seen &= (k.branches == 0) | (k.branches == q.branches)
-    return seen & (q.positions - k.positions < window)
-
-
-def layer_windows(config: TransformerConfig) -> list[int]:
-    """How many positions the queries of each layer look back."""
-    return [
-        config.sliding_window
-        if config.sliding_window and layer not in config.full_attention_layers
-        else NO_WINDOW
-        for layer in range(config.num_layers)
-    ]
-
-
-def layer_masks(
-    config: TransformerConfig, mask: jax.Array, ages: jax.Array
-) -> tuple[Masks, list[int]]:
-    """The mask of each layer: the given mask within the layer's sliding window.
-
-    Args:
-      config: has the layers with a window, and its length.
-      mask: [..., T] bool, what a token attends to without a window.
-      ages: query position minus key position, of the same rank.
-
-    Returns:
-      One mask [..., T] per kind of layer, shared by all layers of the kind, and the
-      kind of each layer, L numbers.
+      The windows of the kinds of layers, and the kind of each layer, L numbers.
 
     >>> config = TransformerConfig(
     ...     vocab_size=8, hidden_size=4, num_layers=3, num_heads=2, num_kv_heads=1,
     ...     head_dim=2, mlp_dim=8, context_length=16,
     ...     sliding_window=2, full_attention_layers=(1,))
-    >>> masks, kinds = layer_masks(config, jnp.array([1, 1, 1]), jnp.array([2, 1, 0]))
-    >>> [mask.tolist() for mask in masks], kinds
-    ([[0, 1, 1], [1, 1, 1]], [0, 1, 0])
+    >>> windows, kinds = layer_windows(config)
+    >>> windows == [2, NO_WINDOW], kinds
+    (True, [0, 1, 0])
     """
-    windows = layer_windows(config)
+    windows = [
+        config.sliding_window
+        if config.sliding_window and layer not in config.full_attention_layers
+        else NO_WINDOW
+        for layer in range(config.num_layers)
+    ]
     kinds = list(dict.fromkeys(windows))
-    masks = tuple(
-        mask if window == NO_WINDOW else mask & (ages < window) for window in kinds
-    )
-    return masks, [kinds.index(window) for window in windows]
+    return kinds, [kinds.index(window) for window in windows]
 
 
 def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -178,20 +137,33 @@ def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, scores, MASKED)
 
 
-def scores_of(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
+def scores_of(
+    q: jax.Array, k: jax.Array, queries: Columns, keys: Columns, window: jax.Array
+) -> jax.Array:
     """Scores of whole rows, or of blocks of them, ready for the softmax.
+
+    A query sees the keys of its own segment, if that is not 0, in no later place than
+    its own; of branch 0 or its own branch; and inside the window.
 
     Args:
       q: [B, K, R*S, H], the R = N/K query heads of each key head side by side.
       k: [B, K, T, H].
-      mask: [B, S, T] bool, True where attended.
+      queries: what stands in the columns of q, each [B, S].
+      keys: what stands in the columns of k, each [B, T].
+      window: [] how many positions a query looks back, its own among them.
 
     Returns:
       [B, K, R*S, T] float32.
     """
     # Source of the scale, here and below: arXiv 1706.03762, equation 1.
-    q = q * q.shape[-1] ** -0.5
-    scores = jnp.einsum("bkqh,bksh->bkqs", q, k, preferred_element_type=jnp.float32)
+    rows = q * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bkqh,bksh->bkqs", rows, k, preferred_element_type=jnp.float32)
+    of_q = Columns(*(jnp.expand_dims(x, 2) for x in queries))  # [B, S, 1]
+    of_k = Columns(*(jnp.expand_dims(x, 1) for x in keys))  # [B, 1, T]
+    mask = (of_q.segments == of_k.segments) & (of_q.segments != 0)  # [B, S, T]
+    mask &= of_k.places <= of_q.places
+    mask &= (of_k.branches == 0) | (of_k.branches == of_q.branches)
+    mask &= of_q.positions - of_k.positions < window
     by_head = scores.reshape(*k.shape[:2], -1, *mask.shape[1:])  # [B, K, R, S, T]
     return mask_scores(by_head, mask[:, None, None]).reshape(scores.shape)
 
@@ -225,7 +197,7 @@ def plain_attention(
     batch, size, heads, head_dim = q.shape
     kv_heads = k.shape[2]
     rows = q.transpose(0, 2, 1, 3).reshape(batch, kv_heads, -1, head_dim)
-    scores = scores_of(rows, k.swapaxes(1, 2), visible(queries, keys, window))
+    scores = scores_of(rows, k.swapaxes(1, 2), queries, keys, window)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B, K, R*S, T]
     context = jnp.einsum("bkqs,bskh->bkqh", weights, v)  # [B, K, R*S, H]
     context = context.reshape(batch, heads, size, head_dim)  # [B, N, S, H]

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import MASKED, Columns, scores_of, visible
+from jaxrl_reason.models.attention import MASKED, Columns, scores_of
 
 # Columns per block: enough for quick products, few beside a long row.
 BLOCK = 128
@@ -65,8 +65,8 @@ def _forward(
 
         def add(n: jax.Array, sums: Any) -> Any:
             (top, total, context), j = sums, order[n]
-            mask = visible(at_q, Columns(*(x[j] for x in at_k)), window)
-            scores = scores_of(q, ks[j], mask)  # [B, K, R*b, b]
+            keys = Columns(*(x[j] for x in at_k))
+            scores = scores_of(q, ks[j], at_q, keys, window)  # [B, K, R*b, b]
             higher = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
             weights, old = jnp.exp(scores - higher), jnp.exp(top - higher)
             total = total * old + jnp.sum(weights, axis=-1, keepdims=True)
@@ -101,8 +101,9 @@ def _backward(block: int, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
 
         def add(n: jax.Array, grads: Any) -> Any:
             (dq, dk, dv), j = grads, order[n]
-            mask = visible(at_q, Columns(*(x[j] for x in at_k)), window)
-            scores, back = jax.vjp(partial(scores_of, mask=mask), q, ks[j])
+            keys = Columns(*(x[j] for x in at_k))
+            of_block = partial(scores_of, queries=at_q, keys=keys, window=window)
+            scores, back = jax.vjp(of_block, q, ks[j])
             weights = jnp.exp(scores - log_total)  # [B, K, R*b, b]
             by_weight = product("bkqh,bksh->bkqs", g, vs[j])
             more_q, more_k = back(weights * (by_weight - mean))

@@ -10,8 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import RopeTable, cached_attention, layer_masks
-from jaxrl_reason.models.layers import Attend, Block, RMSNorm
+from jaxrl_reason.models.attention import RopeTable, cached_attention, layer_windows
+from jaxrl_reason.models.layers import ROWS, Attend, Block, RMSNorm
 from jaxrl_reason.models.params import DecodeParams, Params
 from jaxrl_reason.models.transformer import Transformer
 
@@ -214,10 +214,12 @@ def decode_step(
     # has one.
     places, size = jnp.arange(prefix.keys[0].shape[2])[None], cache.keys[0].shape[2]
     lengths = prefix.lengths[:, None]  # [P, 1]
-    shared, kinds = layer_masks(c, places < lengths, lengths + column - places)
-    shared = tuple(jnp.repeat(mask, samples, axis=0) for mask in shared)  # [B, Tp]
+    windows, kinds = layer_windows(c)
+    ages = lengths + column - places  # [P, Tp]
+    shared = [(places < lengths) & (ages < window) for window in windows]
+    shared = [jnp.repeat(mask, samples, axis=0) for mask in shared]  # [B, Tp]
     ages = column - jnp.arange(size)[None]  # [1, T]
-    own, _ = layer_masks(c, ages >= 0, ages)
+    own = [(ages >= 0) & (ages < window) for window in windows]
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> Any:
         # [B, 1, N or K, H] -> [B, K, R or 1, H]
@@ -259,6 +261,7 @@ def through_layers(
     c = model.config
     block = Block(c, model.constrain)
     x = jnp.take(params.embedding, tokens[:, None], axis=0)  # [B, 1, D]
+    x = model.constrain(x, ROWS)
     kept = []
     for layer in range(c.num_layers):
         x, new = block.apply({"params": params.layers[layer]}, x, rope, attend, layer)

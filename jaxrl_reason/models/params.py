@@ -126,6 +126,8 @@ def decode_params(
     else:
         head = params["head"].astype(dtype)  # [D, V]
         head = pad_vocab(model.constrain, head, ("embed", "vocab"))
+    # Whole vectors, as in the forward pass of rows: they are looked up at every step.
+    embedding = model.constrain(embedding, ("vocab", None))
     return DecodeParams(
         layers, embedding, head, params["final_norm"], rope, c.vocab_size
     )

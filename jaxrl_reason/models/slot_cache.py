@@ -18,7 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.models.attention import cached_attention, layer_masks
+from jaxrl_reason.models.attention import cached_attention, layer_windows
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.decode_step import PrefixCache, through_layers
 from jaxrl_reason.models.key_values import (
@@ -168,10 +168,11 @@ def _masks(
     size, common = cache.responses[0].size, cache.common_size
     positions = jnp.arange(common + cache.prompts[0].size)[None]  # [1, Tc + Tp]
     ages = (lengths + columns)[:, None] - positions  # [S, Tc + Tp]
-    prompts, kinds = layer_masks(config, positions < lengths[:, None], ages)
+    windows, kinds = layer_windows(config)
+    prompts = [(positions < lengths[:, None]) & (ages < window) for window in windows]
     ages = ((place - jnp.arange(size)) % size)[None]  # [1, T]
     # Older columns belong to the slot's previous sequence.
-    own, _ = layer_masks(config, ages <= columns[:, None], ages)  # [S, T]
+    own = [(ages <= columns[:, None]) & (ages < window) for window in windows]  # [S, T]
     parts = [
         (prompt[:, :common], prompt[:, common:], response)
         for prompt, response in zip(prompts, own, strict=True)

@@ -12,7 +12,7 @@ from jaxrl_reason.models.attention import (
     plain_attention,
     rope_table,
 )
-from jaxrl_reason.models.chunked_attention import chunked_attention
+from jaxrl_reason.models.chunked_attention import BLOCK, chunked_attention
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
 from jaxrl_reason.sharding import Constrain, no_constraint
@@ -118,7 +118,11 @@ class Transformer(nn.Module):
         """
         c = self.config
         with jax.named_scope("embed"):
-            x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)  # [B, S, D]
+            # Whole vectors: looking up parts of them, split otherwise than the rows,
+            # the compiler would first hold all of them on every device.
+            table = self.constrain(self.embedding, ("vocab", None))
+            x = jnp.take(table, tokens, axis=0).astype(c.dtype)  # [B, S, D]
+            x = self.constrain(x, ROWS)
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
@@ -130,7 +134,9 @@ class Transformer(nn.Module):
             before = Columns(ages - size, 0 * ages + 1, ages, 0 * ages)
             pairs = zip(before, queries, strict=True)
             keys_at = Columns(*(jnp.concatenate(pair, axis=1) for pair in pairs))
-        of_rows = plain_attention if c.attention == "plain" else chunked_attention
+        # A row of one block has nothing to save.
+        plain = c.attention == "plain" or tokens.shape[1] <= BLOCK
+        of_rows = plain_attention if plain else chunked_attention
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_layer: Any) -> Any:
             window, past = of_layer
@@ -145,9 +151,9 @@ class Transformer(nn.Module):
             context = of_rows(q, keys, values, queries, keys_at, window)
             return context, (k, v) if keep else None
 
-        windows = jnp.array(layer_windows(c))
-        x = self.constrain(x, ROWS)
-        x, kept = self.layers(x, rope, attend, (windows, past))
+        windows, kinds = layer_windows(c)
+        of_layers = jnp.array([windows[kind] for kind in kinds]), past
+        x, kept = self.layers(x, rope, attend, of_layers)
         return self.final_norm(x), kept
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models.attention import (
+    MASKED,
     NO_WINDOW,
     Columns,
     apply_rope,
     cached_attention,
     plain_attention,
     rope_table,
-    visible,
+    scores_of,
 )
 from jaxrl_reason.models.chunked_attention import _blocks, _needed, chunked_attention
 from jaxrl_reason.models.decode_step import PromptColumns, ResponseColumns
@@ -48,8 +49,9 @@ def columns_of(
 
 def seen(columns: Columns, window: int = NO_WINDOW) -> list[list[int]]:
     """For each query of the first row, the keys that it sees."""
-    mask = np.asarray(visible(columns, columns, jnp.int32(window)))[0]
-    return [list(np.flatnonzero(row)) for row in mask]
+    ones = jnp.ones((1, 1, columns.places.shape[1], 1))
+    scores = scores_of(ones, ones, columns, columns, jnp.int32(window))[0, 0]
+    return [list(np.flatnonzero(row > MASKED)) for row in np.asarray(scores)]
 
 
 def test_mask_is_causal_inside_segments_and_empty_at_padding() -> None:

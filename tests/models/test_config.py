@@ -1,11 +1,10 @@
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
 import pytest
 
 from jaxrl_reason.models import LinearScaling, Llama3Scaling, YarnScaling
-from jaxrl_reason.models.attention import layer_masks
+from jaxrl_reason.models.attention import NO_WINDOW, layer_windows
 from tests.models.numpy_transformer import TINY
 
 pytestmark = pytest.mark.fast
@@ -47,11 +46,8 @@ def test_layers_without_a_window_are_ascending_layers(layers: tuple[int, ...]) -
 
 def test_which_layers_have_a_window() -> None:
     config = replace(TINY, sliding_window=4, full_attention_layers=(1,))
-    mask, ages = jnp.ones(6, bool), jnp.arange(6)
-    masks, kinds = layer_masks(config, mask, ages)
-    assert [int(masks[kind].sum()) for kind in kinds] == [4, 6]
-    masks, kinds = layer_masks(TINY, mask, ages)
-    assert [int(masks[kind].sum()) for kind in kinds] == [6, 6]
+    assert layer_windows(config) == ([4, NO_WINDOW], [0, 1])
+    assert layer_windows(TINY) == ([NO_WINDOW], [0, 0])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from itertools import product
+
 import jax
 import pytest
 
@@ -33,6 +36,30 @@ def test_bad_sizes_are_named(sizes: dict[str, int], message: str) -> None:
 def test_given_devices_are_all_used() -> None:
     with pytest.raises(ValueError, match="needs 1 devices, but 2 were given"):
         make_mesh(devices=[jax.devices()[0]] * 2)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What JAX asks a TPU about its place."""
+
+    id: int
+    coords: tuple[int, int, int]
+    device_kind: str = "TPU v5"
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    process_index: int = 0
+    slice_index: int = 0
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 16, "tensor": 4}, {"fsdp": 8, "tensor": 8}])
+def test_a_mesh_may_divide_the_axes_of_the_chips(sizes: dict[str, int]) -> None:
+    places = product(range(4), repeat=3)
+    chips = [Chip(i, (x, y, z)) for i, (z, y, x) in enumerate(places)]
+    mesh = make_mesh(**sizes, devices=chips)
+    assert {chip.id for chip in mesh.devices.flat} == set(range(64))
+    # The devices of `tensor` lie in one plane.
+    for row in mesh.devices.reshape(-1, sizes["tensor"]):
+        assert any(len({chip.coords[axis] for chip in row}) == 1 for axis in range(3))
 
 
 @pytest.mark.parametrize("text", ["", " ", "data=1", "data=1, fsdp=1,tensor = 1"])

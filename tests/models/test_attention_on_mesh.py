@@ -1,0 +1,67 @@
+"""Attention in blocks runs on a mesh as it does on one device, and moves no rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+SCRIPT = """
+    import json, re
+    from dataclasses import replace
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from jaxrl_reason.learner.state import init_model_state
+    from jaxrl_reason.models import Transformer
+    from jaxrl_reason.models.chunked_attention import BLOCK
+    from jaxrl_reason.sharding import ShardingRules, make_mesh
+    from tests.models.numpy_transformer import TINY, tokens_of
+
+    rules, size = ShardingRules(), 2 * BLOCK + 40
+    config = replace(TINY, context_length=size)
+    tokens = np.asarray(tokens_of(8, size))
+    # Four sequences per row, of other lengths in each, then padding.
+    ends = np.sort(np.random.default_rng(0).integers(1, size - 20, (8, 3)), axis=1)
+    segments = 1 + (np.arange(size)[None, :, None] >= ends[:, None]).sum(-1)
+    segments[:, -20:] = 0
+    starts = np.concatenate([np.zeros((8, 1), int), ends], axis=1)
+    positions = np.arange(size) - np.take_along_axis(
+        starts, np.maximum(segments, 1) - 1, axis=1)
+
+    def run(mesh):
+        model = Transformer(config, constrain=rules.constrainer(mesh))
+        state = init_model_state(model, optax.adam(0.1), jax.random.key(0), mesh, rules)
+
+        def loss(params, *rows):
+            x = model.apply({"params": params}, *rows)
+            return jnp.sum(jnp.where(rows[2][..., None] > 0, jnp.sin(x), 0.0))
+
+        put = lambda x: jax.device_put(x, rules.sharding(mesh, ("batch", None)))
+        given = state.params, *map(put, (tokens, positions, segments))
+        step = jax.jit(jax.value_and_grad(loss)).lower(*given).compile()
+        return step(*given), step.as_text()
+
+    (alone, _), (spread, program) = (
+        run(mesh) for mesh in (make_mesh(devices=jax.devices()[:1]),
+                               make_mesh(data=2, fsdp=2, tensor=2)))
+    collective = re.compile(r" (all-\\S+|collective-permute|reduce-scatter)\\(")
+    moved = [line for line in program.splitlines()
+             if "attention" in line and collective.search(line)
+             and " = (pred" not in line]  # which blocks any row needs
+    print(json.dumps({
+        "worst": max(float(np.max(np.abs(x - y)) / np.max(np.abs(x)))
+                     for x, y in zip(*(map(np.asarray, jax.tree.leaves(found))
+                                       for found in (alone, spread)), strict=True)),
+        "parameters": len(moved),
+        "others": [line for line in moved if "dot_general" not in line],
+    }))
+"""
+
+
+def test_blocks_of_rows_on_eight_devices(
+    eight_devices_run: Callable[..., Any],
+) -> None:
+    found = eight_devices_run(SCRIPT)
+    assert found["worst"] < 1e-5
+    # What moves is parameters, to where they are multiplied.
+    assert found["parameters"] > 0
+    assert found["others"] == []

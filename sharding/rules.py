@@ -29,7 +29,11 @@ class ShardingRules:
 
     Attributes:
       batch: sequences B of a batch.
-      sequence: columns S of a row.
+      sequence: columns S of a row between the blocks of a layer, and in the losses;
+        "tensor" for sequence parallelism (arXiv 2205.05198). Where the mesh does not
+        divide S, it is not split.
+      attention_sequence: columns S of the queries inside attention, where `sequence`
+        splits those of the residual stream.
       embed: hidden size D, in a parameter.
       heads: attention heads N.
       kv_heads: key and value heads K.
@@ -47,6 +51,7 @@ class ShardingRules:
 
     batch: MeshAxes = ("data", "fsdp")
     sequence: MeshAxes = None
+    attention_sequence: MeshAxes = None
     embed: MeshAxes = "fsdp"
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
@@ -268,8 +273,9 @@ def checked_sharding(
             f"{name} needs one logical axis for each dimension, got {axes!r} for the "
             f"shape {shape}"
         )
+    may_be_whole = ("vocab", "sequence")
     axes = tuple(
-        None if axis == "vocab" and size % rules.split(mesh, axis) else axis
+        None if axis in may_be_whole and size % rules.split(mesh, axis) else axis
         for axis, size in zip(axes, shape, strict=True)
     )
     sharding = rules.sharding(mesh, axes)

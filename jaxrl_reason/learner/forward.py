@@ -164,8 +164,10 @@ def _gathered_once(
     **settings: Any,
 ) -> tuple[jax.Array, jax.Array]:
     rules = constrain.rules
-    rows = rules.spec(("batch", "sequence"))
-    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
+    even = hidden.shape[1] % constrain.split("sequence") == 0
+    columns = "sequence" if even else None
+    rows = rules.spec(("batch", columns))
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes(columns)
     head = rules.spec(("embed", "vocab"))
     inside, kept = (
         tuple(axis for axis in rules.mesh_axes("vocab") if (axis in of_tokens) == here)

@@ -15,7 +15,7 @@ from jaxrl_reason.sharding import Constrain
 # -> (context [B, S, N, H], per-layer output)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
-HEADS = ("batch", "sequence", "heads", None)
+HEADS = ("batch", "attention_sequence", "heads", None)
 ROWS = ("batch", "sequence", None)
 # Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")

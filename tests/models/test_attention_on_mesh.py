@@ -3,20 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 SCRIPT = """
-    import json, re
+    import json, re, sys
     from dataclasses import replace
     import jax
     import jax.numpy as jnp
     import numpy as np
     import optax
     from jaxrl_reason.learner.state import init_model_state
-    from jaxrl_reason.models import Transformer
+    from jaxrl_reason.learner.forward import head_logprobs
+    from jaxrl_reason.models import Transformer, unembedding
     from jaxrl_reason.models.chunked_attention import BLOCK
     from jaxrl_reason.sharding import ShardingRules, make_mesh
     from tests.models.numpy_transformer import TINY, tokens_of
 
-    rules, size = ShardingRules(), 2 * BLOCK + 40
+    rules, size = ShardingRules(sequence=sys.argv[1] or None), 2 * BLOCK + 40
     config = replace(TINY, context_length=size)
     tokens = np.asarray(tokens_of(8, size))
     # Four sequences per row, of other lengths in each, then padding.
@@ -33,7 +36,9 @@ SCRIPT = """
 
         def loss(params, *rows):
             x = model.apply({"params": params}, *rows)
-            return jnp.sum(jnp.where(rows[2][..., None] > 0, jnp.sin(x), 0.0))
+            found, entropy = head_logprobs(model.constrain)(
+                x, unembedding(model, params), rows[0])
+            return jnp.sum(jnp.where(rows[2] > 0, found + jnp.sin(entropy), 0.0))
 
         put = lambda x: jax.device_put(x, rules.sharding(mesh, ("batch", None)))
         given = state.params, *map(put, (tokens, positions, segments))
@@ -57,11 +62,14 @@ SCRIPT = """
 """
 
 
+@pytest.mark.parametrize("sequence", ["", "tensor"])
 def test_blocks_of_rows_on_eight_devices(
-    eight_devices_run: Callable[..., Any],
+    sequence: str, eight_devices_run: Callable[..., Any]
 ) -> None:
-    found = eight_devices_run(SCRIPT)
+    found = eight_devices_run(SCRIPT, sequence)
     assert found["worst"] < 1e-5
-    # What moves is parameters, to where they are multiplied.
+    # What moves is parameters, to where they are multiplied; with split columns also
+    # the columns of a row, to the devices of its heads.
     assert found["parameters"] > 0
-    assert found["others"] == []
+    if not sequence:
+        assert found["others"] == []

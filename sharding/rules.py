@@ -36,7 +36,8 @@ class ShardingRules:
         splits those of the residual stream.
       embed: hidden size D, in a parameter.
       heads: attention heads N.
-      kv_heads: key and value heads K.
+      kv_heads: key and value heads K. Where the mesh does not divide K, their
+        parameters are not split, and attention makes copies of the heads.
       head_dim: size H of a head.
       mlp: hidden units of the feed-forward block.
       vocab: tokens V of the embedding and the output head. If the mesh does not divide
@@ -252,7 +253,8 @@ def checked_sharding(
 ) -> NamedSharding:
     """`ShardingRules.sharding` of an array of known shape.
 
-    A vocabulary that the mesh does not divide is not sharded.
+    A vocabulary, columns or key and value heads that the mesh does not divide are not
+    sharded.
 
     Args:
       mesh: the mesh.
@@ -273,7 +275,7 @@ def checked_sharding(
             f"{name} needs one logical axis for each dimension, got {axes!r} for the "
             f"shape {shape}"
         )
-    may_be_whole = ("vocab", "sequence")
+    may_be_whole = ("vocab", "sequence", "kv_heads")
     axes = tuple(
         None if axis in may_be_whole and size % rules.split(mesh, axis) else axis
         for axis, size in zip(axes, shape, strict=True)

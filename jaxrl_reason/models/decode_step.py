@@ -103,15 +103,10 @@ class ResponseCache:
     values: tuple[jax.Array, ...]
 
 
-def empty_cache(model: Transformer, rows: int, size: int) -> ResponseCache:
-    """A cache of zeros for B rows of T tokens."""
-    c = model.config
-    shape = (rows, c.num_kv_heads, size, c.head_dim)  # [B, K, T, H]
-    keys, values = (
-        tuple(jnp.zeros(shape, jnp.dtype(c.dtype)) for _ in range(c.num_layers))
-        for _ in range(2)
-    )
-    return ResponseCache(keys, values)
+def empty_cache(prefix: PrefixCache, rows: int, size: int) -> ResponseCache:
+    """A cache of zeros for B rows of T tokens after these prompts."""
+    zeros = lambda x: jnp.zeros((rows, x.shape[1], size, x.shape[3]), x.dtype)  # noqa: E731
+    return ResponseCache(*jax.tree.map(zeros, (prefix.keys, prefix.values)))
 
 
 @flax.struct.dataclass
@@ -223,7 +218,7 @@ def decode_step(
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> Any:
         # [B, 1, N or K, H] -> [B, K, R or 1, H]
-        q, k, v = (x.reshape(rows, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v))
+        q, k, v = (x.reshape(rows, k.shape[2], -1, c.head_dim) for x in (q, k, v))
         write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=column, axis=2)
         keys = write(cache.keys[layer], k)  # [B, K, T, H]
         values = write(cache.values[layer], v)

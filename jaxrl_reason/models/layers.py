@@ -1,5 +1,6 @@
 """The parts of a transformer block, which declare each array's logical axes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.sharding import Constrain
+from jaxrl_reason.sharding import Constrain, Constrainer
 
 # (q [B, S, N, H], k [B, S, K, H], v, per-layer input)
 # -> (context [B, S, N, H], per-layer output)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 HEADS = ("batch", "attention_sequence", "heads", None)
+KV_HEADS = ("batch", None, "kv_heads", None)
 ROWS = ("batch", "sequence", None)
 # Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")
@@ -146,6 +148,13 @@ class Attention(nn.Module):
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         q, k = apply_rope(q, rope), apply_rope(k, rope)
+        if isinstance(self.constrain, Constrainer):
+            # Devices that share a head have a copy of it each, and nothing to send.
+            parts = self.constrain.split("kv_heads")
+            copies = math.lcm(c.num_kv_heads, parts) // c.num_kv_heads
+            k, v = (
+                self.constrain(jnp.repeat(x, copies, axis=2), KV_HEADS) for x in (k, v)
+            )
         context, kept = attend(q, k, v, of_layer)
         context = self.constrain(context, HEADS)  # [B, S, N, H]
         rows = context.reshape(-1, c.num_heads * c.head_dim)  # [B*S, N*H]

@@ -11,6 +11,7 @@ keys and values are in memory once per group; nothing is gathered while decoding
 common prefix of all prompts is in memory once.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from jaxrl_reason.models.key_values import (
 )
 from jaxrl_reason.models.params import DecodeParams
 from jaxrl_reason.models.transformer import Transformer
+from jaxrl_reason.sharding import parts_of
 
 
 @flax.struct.dataclass
@@ -80,8 +82,9 @@ def empty_slots(
     c = model.config
 
     def zeros(rows: int, size: int) -> KeyValues:
-        # [n, K, T, H]
-        shape = (rows, c.num_kv_heads, round_up(size, block), c.head_dim)
+        # [n, K, T, H]; K as attention repeats them for a mesh.
+        kv_heads = math.lcm(c.num_kv_heads, parts_of(model.constrain, "kv_heads"))
+        shape = (rows, kv_heads, round_up(size, block), c.head_dim)
         shapes = jax.eval_shape(
             lambda x: quantize(x, x, dtype, block_sizes(shape, block)),
             jax.ShapeDtypeStruct(shape, jnp.float32),
@@ -140,7 +143,7 @@ def slot_step(
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: int) -> Any:
         # [S, 1, N or K, H] -> [S, K, R or 1, H]
-        q, k, v = (x.reshape(slots, c.num_kv_heads, -1, c.head_dim) for x in (q, k, v))
+        q, k, v = (x.reshape(slots, k.shape[2], -1, c.head_dim) for x in (q, k, v))
         blocks = (1, cache.responses[layer].blocks[1])
         own = update_slice(
             cache.responses[layer], quantize(k, v, dtype, blocks), 0, place

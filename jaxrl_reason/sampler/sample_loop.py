@@ -78,7 +78,7 @@ def sample(
         tokens=jnp.zeros((size, rows), jnp.int32),
         logprobs=jnp.zeros((size, rows), jnp.float32),
         lengths=jnp.zeros(rows, jnp.int32),
-        cache=empty_cache(model, rows, 0),
+        cache=empty_cache(prefix, rows, 0),
     )
     state = _append(nothing_yet, hidden, decode, keys, settings)
 

@@ -97,7 +97,7 @@ def test_prefill_and_decode_give_the_same_logits(case: str, load: Any) -> None:
             hidden, cache = decode_step(model, decoding, token, column, prefix, cache)
             return cache, decode_logits(decoding, hidden)
 
-        cache = empty_cache(model, 2, TOKENS - start)
+        cache = empty_cache(prefix, 2, TOKENS - start)
         _, rest = jax.lax.scan(step, cache, jnp.arange(TOKENS - start))
         first = jnp.repeat(decode_logits(decoding, hidden)[None], 2, axis=1)
         return jnp.concatenate([first, rest])

@@ -1,4 +1,4 @@
-"""A vocabulary that the mesh does not divide gives the numbers of one device."""
+"""A vocabulary and heads that the mesh does not divide: the numbers of one device."""
 
 from typing import Any
 
@@ -26,7 +26,8 @@ SCRIPT = """
     rules, adam = ShardingRules(), optax.adam(0.1)
     eight = make_mesh(data=2, fsdp=2, tensor=2)
     meshes = {"one": make_mesh(devices=jax.devices()[:1]), "eight": eight,
-              "tensor": make_mesh(tensor=2, devices=jax.devices()[:2])}
+              # More devices than key and value heads.
+              "tensor": make_mesh(tensor=4, devices=jax.devices()[:4])}
     batch, _ = packed(PackingShape(rows=8, width=12, slots=1))
     prompts, lengths = np.asarray(tokens_of(4, 6)), np.array([6, 2, 4, 5])
     # Keeps more tokens than there are, but not the padding.

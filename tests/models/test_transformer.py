@@ -151,7 +151,7 @@ def test_bfloat16_is_finite_and_near_float32() -> None:
     assert float(jnp.abs(wide - narrow).mean()) < 0.03
 
 
-def test_constrain_sees_rows_and_heads_only() -> None:
+def test_constrain_sees_the_table_rows_and_heads_only() -> None:
     seen = set()
 
     def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -162,6 +162,7 @@ def test_constrain_sees_rows_and_heads_only() -> None:
     _, params = build(TINY)
     hidden_of(Transformer(TINY, constrain=constrain), params, tokens_of(1, 3))
     assert seen == {
+        ("vocab", None),
         ("batch", "sequence", None),
-        ("batch", "sequence", "heads", None),
+        ("batch", "attention_sequence", "heads", None),
     }

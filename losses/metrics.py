@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxrl_reason.losses import _checks, _policy
 from jaxrl_reason.losses._math import (
     Metrics,
+    at_least_one,
     bounded_exp,
     k3,
     metric_total,
@@ -372,8 +373,12 @@ def effective_sample_size(weights: ArrayLike, mask: ArrayLike) -> jax.Array:
     # Divided by the largest first: squares of 1e25 would overflow.
     peak = jnp.max(weights, initial=0.0)
     weights = weights / jnp.where(peak == 0, 1.0, peak)
-    squares = jnp.sum(weights * weights) * jnp.sum(mask)
-    return jnp.square(jnp.sum(weights)) / jnp.where(squares == 0, 1.0, squares)
+    count = at_least_one(jnp.sum(mask))
+    mean = jnp.sum(weights) / count
+    # About the mean: a rounding of it then hardly counts.
+    spread = jnp.sum(jnp.square(zero_masked(weights - mean, mask))) / count
+    squares = mean * mean + spread
+    return mean * mean / jnp.where(squares == 0, 1.0, squares)
 
 
 def _difference(

@@ -3,8 +3,7 @@
 `jax.make_mesh` makes meshes with explicit axes, on which an operation that JAX cannot
 place by itself is refused while tracing. Each function of `losses.__all__` is called on
 arrays that are split by rows, and on arrays that are split by tokens, over eight
-devices, with explicit and with automatic axes, and inside `shard_map`. On a mesh of one
-device it is only traced, which is where JAX refuses.
+devices and over one, with explicit and with automatic axes, and inside `shard_map`.
 """
 
 import re
@@ -23,7 +22,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests.losses.public_calls import B, T, Call, every_call
 
 calls = every_call()
-options = {"xla_backend_optimization_level": 1}  # half the time
+SOME = 9  # XLA takes twice as long for one program of all functions
+
+def in_parts(names):
+    names = sorted(names)
+    return [names[i : i + SOME] for i in range(0, len(names), SOME)]
 
 def pulled(out):
     # A scalar of all floats of a result, each entry with a weight of its own.
@@ -44,39 +47,30 @@ def run(call, arrays):
     grads, out = jax.grad(scalar, has_aux=True)(floats)
     return out, grads
 
-def all_of(arrays):
+def compiled(named, arrays):
+    # Results of {name: call} on {name: arrays}, and the errors of what is refused.
     found, refused = {}, {}
-    for name, call in calls.items():
-        try:
-            found[name] = run(call, arrays[name])
-        except Exception as error:
-            refused[name] = f"{type(error).__name__}: {error}"[:300]
-    return found, refused
+    def traced(arrays):
+        found = {}
+        for name in arrays:
+            try:
+                found[name] = run(named[name], arrays[name])
+            except Exception as error:
+                refused[name] = f"{type(error).__name__}: {error}"[:300]
+        return found
+    for names in in_parts(named):
+        found |= jax.jit(traced)({n: arrays[n] for n in names})
+    return jax.tree.map(np.asarray, found), refused
 
 def everything(mesh, axis):
     def place(x):
         x = jnp.asarray(x)
-        if mesh is None:
-            return x
         wide = x.ndim > axis and x.shape[axis] == (B, T)[axis]
         spec = P(*[None] * axis, "data") if wide else P()
         return jax.device_put(x, NamedSharding(mesh, spec))
     arrays = {n: jax.tree.map(place, call.arrays) for n, call in calls.items()}
-    refused = {}
-    def traced(arrays):
-        found, errors = all_of(arrays)
-        refused.update(errors)
-        return found
-    if mesh is None:
-        found = jax.jit(traced, compiler_options=options)(arrays)
-    elif mesh.size == 1:  # what is refused is refused while tracing
-        with jax.set_mesh(mesh):
-            jax.eval_shape(traced, arrays)
-        return {n: expected[n] for n in calls.keys() - refused}, refused
-    else:
-        with jax.set_mesh(mesh):
-            found = jax.jit(traced, compiler_options=options)(arrays)
-    return jax.tree.map(np.asarray, found), refused
+    with jax.set_mesh(mesh):
+        return compiled(calls, arrays)
 
 def difference(found, expected):
     worst = 0.0
@@ -102,35 +96,23 @@ def inside_shard_map(names):
                 lambda x: jax.lax.psum(x, "data") if x.ndim == 0 else x, out
             )
         return local_call
-    def traced(arrays):
-        found = {}
-        for name in names:
-            call, of = calls[name], arrays[name]
-            specs = {
-                n: P("data") if x.ndim and x.shape[0] == B else P()
-                for n, x in of.items()
-            }
-            outs = jax.tree.map(
-                lambda x: P("data") if x.ndim else P(),
-                jax.eval_shape(lambda a: call.function(**a, **call.settings), of),
-            )
-            mapped = jax.shard_map(
-                local(call), mesh=mesh, in_specs=(specs,), out_specs=outs
-            )
-            try:
-                found[name] = run(
-                    Call(lambda **a: mapped(a), call.arrays, {}), arrays[name]
-                )
-            except Exception as error:
-                refused[name] = f"{type(error).__name__}: {error}"[:300]
-        return found
-    refused = {}
-    arrays = {n: jax.tree.map(jnp.asarray, calls[n].arrays) for n in names}
+    def mapped(name):
+        call, of = calls[name], calls[name].arrays
+        specs = {
+            n: P("data") if np.ndim(x) and np.shape(x)[0] == B else P()
+            for n, x in of.items()
+        }
+        outs = jax.tree.map(
+            lambda x: P("data") if x.ndim else P(),
+            jax.eval_shape(lambda a: call.function(**a, **call.settings), of),
+        )
+        split = jax.shard_map(local(call), mesh=mesh, in_specs=(specs,), out_specs=outs)
+        return Call(lambda **a: split(a), of, {})
     with jax.set_mesh(mesh):
-        found = jax.jit(traced, compiler_options=options)(arrays)
-    return jax.tree.map(np.asarray, found), refused
+        named = {n: mapped(n) for n in names}
+        return compiled(named, {n: calls[n].arrays for n in names})
 
-expected, refused = everything(None, 0)
+expected, refused = compiled(calls, {n: call.arrays for n, call in calls.items()})
 assert not refused, refused
 report = {}
 for kind in (AxisType.Explicit, AxisType.Auto):
@@ -171,7 +153,7 @@ NEED_ALL_ROWS = set(
 )
 
 
-# Seven programs of all functions: minutes where the cores are busy.
+# All functions seven times: minutes where the cores are busy.
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -194,16 +176,17 @@ MESHES = [
     "Auto 8 by tokens",
     "Auto 1 by rows",
 ]
-# Where what is added up cancels, no order of addition gives the last digit.
-BOUNDS = {
-    "chunked_logprobs": 5e-7,
-    "effective_sample_size": 3e-7,
-    "explained_variance": 3e-7,
-    "luspo_loss": 3e-7,
-    "mismatch_metrics": 3e-7,
-    "token_covariance": 3e-7,
-    "vespo_loss": 4e-7,
-    "process_supervision_advantages": 2e-6,
+# The bound is 2e-7 of the largest entry, at least of 1. Where more is added up or
+# multiplied on the way than comes out, it is of the size of that.
+LARGER = {
+    "chunked_logprobs": 3,  # the slope of the head is a sum over 128 tokens
+    "explained_variance": 3,  # 1 - 2.05
+    "kimi_k2_5_loss": 2,  # 128 squares add up to 1.055: two units in the last place
+    "luspo_loss": 8,  # tokens times their response's length add up to 1.6
+    "mismatch_metrics": 2,  # 128 terms add up to 1.095
+    "process_supervision_advantages": 8,  # scores of eight steps
+    "token_covariance": 3,  # (A - mean) (logprobs - mean), the means of sums of 128
+    "vespo_loss": 3,  # exp of three times a sum
 }
 
 
@@ -211,7 +194,7 @@ def too_far(found: dict[str, Any]) -> dict[str, Any]:
     return {
         name: d
         for name, d in found.items()
-        if isinstance(d, str) or not d <= BOUNDS.get(name, 2e-7)
+        if isinstance(d, str) or not d <= 2e-7 * LARGER.get(name, 1)
     }
 
 

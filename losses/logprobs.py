@@ -142,7 +142,8 @@ def chunked_logprobs(
       True
     """
     hidden, unembed = jnp.asarray(hidden), jnp.asarray(unembed)
-    _checks.floating("hidden", hidden), _checks.floating("unembed", unembed)
+    _checks.require_floating("hidden", hidden)
+    _checks.require_floating("unembed", unembed)
     tokens = _checks.integers("tokens", tokens)
     _checks.same_shape(3, hidden=hidden)
     _checks.same_shape(2, unembed=unembed)
@@ -175,6 +176,8 @@ def chunked_logprobs(
 
 # In place of -inf, since 0 * inf is nan: its exp is 0.
 _NEVER = -1e30
+# Of the head's gradient that is held in float32 where the head is bfloat16.
+_COLUMNS = 16_384
 
 
 def _check_logits(logits: jax.Array) -> None:
@@ -186,13 +189,15 @@ def _logits(
     hidden: jax.Array, unembed: jax.Array, scale: jax.Array, vocab_size: int | None
 ) -> jax.Array:
     """[..., D], [D, V] -> [..., V], far below all others from vocab_size on."""
-    logits = scale * jnp.einsum(
-        "...d,dv->...v", hidden, unembed, preferred_element_type=scale.dtype
-    )
+    logits = scale * _product(hidden, unembed, scale.dtype)
     if vocab_size is None:
         return logits
     padding = jnp.where(jnp.arange(unembed.shape[1]) < vocab_size, 0.0, _NEVER)  # [V]
     return logits + jnp.expand_dims(padding, range(logits.ndim - 1))
+
+
+def _product(hidden: jax.Array, unembed: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jnp.einsum("...d,dv->...v", hidden, unembed, preferred_element_type=dtype)
 
 
 @jax.custom_jvp
@@ -223,14 +228,22 @@ def _slopes(
     """[v = y], 0, w_v and w_v (1 + z_v - max z): the maximum cancels in the results."""
     (logits, tokens), (slope, _) = primals, tangents
     sums = _sums(logits, tokens)
-    shifted = logits - sums[1][..., None]
-    weights = jnp.exp(shifted)
     ids = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
-    chosen = jnp.where(ids == tokens[..., None], slope, 0.0)
+    at_token = ids == tokens[..., None]
+    chosen, total, weighted = _slopes_of_sums(logits, slope, sums[1], at_token)
+    return sums, (chosen, jnp.zeros_like(sums[1]), total, weighted)
+
+
+def _slopes_of_sums(
+    logits: jax.Array, slope: jax.Array, top: jax.Array, at_token: jax.Array
+) -> tuple[jax.Array, ...]:
+    """What a slope of the logits adds to z_y, sum w and sum w (z - max z)."""
+    shifted = logits - top[..., None]
+    weights = jnp.exp(shifted)
+    chosen = jnp.where(at_token, slope, 0.0)
     weighted = weights * (1.0 + jnp.maximum(shifted, _NEVER)) * slope
-    return sums, (
+    return (
         jnp.sum(chosen, axis=-1),
-        jnp.zeros_like(sums[1]),
         jnp.sum(weights * slope, axis=-1),
         jnp.sum(weighted, axis=-1),
     )
@@ -271,20 +284,61 @@ def _slopes_of_blocks(
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     hidden, unembed, tokens, scale = primals
     to_hidden, to_unembed, _, to_scale = tangents
-
-    # Nothing of a block is kept for the backward pass, which recomputes its logits.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        _, (chosen, _, total, weighted) = jax.jvp(
-            lambda h, u, s: _sums(_logits(h, u, s, vocab_size), xs[2]),
-            (xs[0], unembed, scale),
-            (xs[1], to_unembed, to_scale),
-        )
-        return chosen, total, weighted
-
     sums = _sums_of_blocks(*primals, vocab_size)
-    chosen, total, weighted = jax.lax.map(of_block, (hidden, to_hidden, tokens))
+    parts = _number_of_parts(unembed, scale)
+    to_hidden = to_hidden.astype(scale.dtype)
+
+    # Nothing of a block is kept for the backward pass, which makes its logits again.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_part(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        part, head, to_head = xs  # [], [D, V / parts] twice
+        # In reverse: summed over the blocks in float32, then rounded once.
+        to_head = to_head.astype(scale.dtype)
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            states, to_states, ids, top = xs
+            product = _product(states, head, scale.dtype)  # [n, V / parts]
+            slope = _product(to_states, head, scale.dtype)
+            slope = slope + _product(states, to_head, scale.dtype)
+            slope = scale * slope + to_scale * product
+            column = jax.lax.broadcasted_iota(ids.dtype, product.shape, 1)
+            column = part + parts * column
+            logits = scale * product
+            if vocab_size is not None or parts * head.shape[1] > unembed.shape[1]:
+                known = column < (vocab_size or unembed.shape[1])
+                logits = jnp.where(known, logits, _NEVER)
+            return _slopes_of_sums(logits, slope, top, column == ids[:, None])
+
+        return jax.lax.map(of_block, (hidden, to_hidden, tokens, sums[1]))
+
+    if parts == 1:
+        each = of_part((jnp.zeros((), tokens.dtype), unembed, to_unembed))
+    else:
+        numbers = jnp.arange(parts, dtype=tokens.dtype)
+        split = _split_columns(unembed, parts), _split_columns(to_unembed, parts)
+        each = jax.lax.map(of_part, (numbers, *split))
+        each = tuple(jnp.sum(x, axis=0) for x in each)
+    chosen, total, weighted = each
     return sums, (chosen, jnp.zeros_like(sums[1]), total, weighted)
+
+
+def _number_of_parts(unembed: jax.Array, scale: jax.Array) -> int:
+    """In how many parts of the vocabulary the slope of the head is summed.
+
+    One where it has the type of the sums, or where a mesh with explicit axes splits the
+    vocabulary already.
+    """
+    split = jax.typeof(unembed).sharding.spec[1] is not None
+    if split or unembed.dtype == scale.dtype:
+        return 1
+    return math.ceil(unembed.shape[1] / _COLUMNS)
+
+
+def _split_columns(x: jax.Array, parts: int) -> jax.Array:
+    """[D, V] -> [parts, D, V / parts], padded; column i goes to part i % parts."""
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % parts)])
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, parts), 2, 0)
 
 
 def split_blocks(x: jax.Array, chunk_size: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """Log-probs and entropies from hidden states: right, and never with all logits."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
 from tests.losses import reference
-from tests.losses.jaxprs import primitives
+from tests.losses.jaxprs import equations, primitives
 from tests.losses.worked import close
 
 B, T, D, V = 3, 5, 4, 11
@@ -165,10 +166,12 @@ def test_two_blocks_make_the_product_twice() -> None:
     assert found.count("dot_general") == 4
 
 
-def test_an_eighth_of_the_memory_at_the_size_of_a_real_head() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_eighth_of_the_memory_at_the_size_of_a_real_head(dtype: str) -> None:
     # Compiled only: the plain way would allocate 20 GB.
     def plain(hidden: Any, unembed: Any, tokens: Any) -> tuple[jax.Array, jax.Array]:
-        log_p = jax.nn.log_softmax(hidden @ unembed)
+        logits = jnp.matmul(hidden, unembed, preferred_element_type=jnp.float32)
+        log_p = jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
         return chosen, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
@@ -182,12 +185,81 @@ def test_an_eighth_of_the_memory_at_the_size_of_a_real_head() -> None:
         return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
     arguments = (
-        jax.ShapeDtypeStruct((4, 2048, 896), jnp.float32),
-        jax.ShapeDtypeStruct((896, 151_936), jnp.float32),
+        jax.ShapeDtypeStruct((4, 2048, 896), dtype),
+        jax.ShapeDtypeStruct((896, 151_936), dtype),
         jax.ShapeDtypeStruct((4, 2048), jnp.int32),
         jax.ShapeDtypeStruct((2, 4, 2048), jnp.float32),
     )
     assert peak(chunked_logprobs) <= peak(plain) / 8
+
+
+def test_the_slope_of_a_narrow_head_is_never_held_whole_in_float32() -> None:
+    def slope(hidden: Any, unembed: Any, tokens: Any) -> Any:
+        return jax.grad(lambda u: chunked_logprobs(hidden, u, tokens)[0].sum())(unembed)
+
+    def wide(dtype: str) -> list[tuple[int, ...]]:
+        program = jax.make_jaxpr(slope)(
+            jax.ShapeDtypeStruct((4, 2048, 896), dtype),
+            jax.ShapeDtypeStruct((896, 151_936), dtype),
+            jax.ShapeDtypeStruct((4, 2048), jnp.int32),
+        )
+        made = [out.aval for e in equations(program.jaxpr) for out in e.outvars]
+        shapes = [x.shape for x in made if x.dtype == jnp.float32 and 896 in x.shape]
+        return [x for x in shapes if math.prod(x) >= 896 * 2**15]
+
+    assert wide("bfloat16") == []
+    assert (896, 151_936) in wide("float32")
+
+
+@pytest.mark.parametrize("blocks", [4, 1024])
+def test_more_blocks_cost_a_bfloat16_head_no_digits(blocks: int) -> None:
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(1 + rng.normal(size=(1, 16 * blocks, 8)) / 4, jnp.bfloat16)
+    unembed = jnp.asarray(rng.normal(size=(8, 16)) / 4, jnp.bfloat16)
+    tokens = rng.integers(0, 3, (1, 16 * blocks))  # the others' slopes only add up
+
+    @partial(jax.jit, static_argnums=2)
+    def slope(hidden: Any, unembed: Any, chunk_size: int) -> Any:
+        def total(unembed: Any) -> Any:
+            return chunked_logprobs(hidden, unembed, tokens, chunk_size=chunk_size)[0]
+
+        return jax.grad(lambda u: -total(u).sum())(unembed)
+
+    found = np.asarray(slope(hidden, unembed, 16), np.float64)
+    wide = [x.astype(jnp.float32) for x in (hidden, unembed)]
+    # One rounding to 8 bits; summed in bfloat16, 0.7 is lost over 1024 blocks.
+    close(found, slope(*wide, 16 * blocks), rtol=2**-8)
+
+
+@pytest.mark.parametrize("vocab_size", [None, V - 2])
+def test_parts_of_the_vocabulary_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, vocab_size: int | None
+) -> None:
+    # 3 parts of 4 columns, the last of which has one of padding.
+    monkeypatch.setattr("jaxrl_reason.losses.logprobs._COLUMNS", 4)
+    hidden, unembed, tokens = inputs()
+    tokens[0, 0], tokens[1, 1] = -100, V - 1
+    narrow = jnp.asarray(unembed, jnp.bfloat16)
+    same = np.asarray(narrow, np.float32)[:, :vocab_size]
+    run = partial(chunked_logprobs, vocab_size=vocab_size)
+    found, grads = pulled(run, hidden, narrow, tokens, 0.7, 4)
+    expected, slopes = pulled(full, hidden, same, tokens, 0.7)
+    for x, y in zip((*found, grads[0]), (*expected, slopes[0]), strict=True):
+        close(x, y, rtol=1e-5, atol=1e-5)
+    head = np.asarray(grads[1], np.float32)
+    close(head[:, :vocab_size], slopes[1], rtol=2**-8)
+    np.testing.assert_array_equal(head[:, same.shape[1] :], 0.0)
+
+    def along(function: Callable, head: Any) -> Any:
+        return jax.jvp(
+            lambda h, tau: function(h, head, tokens, temperature=tau, chunk_size=4),
+            (hidden, 0.7),
+            (hidden[::-1], 0.3),
+        )
+
+    for x, y in zip(along(run, narrow), along(full, same), strict=True):
+        for a, b in zip(x, y, strict=True):
+            close(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk_size", [4, 1000])

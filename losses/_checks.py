@@ -20,13 +20,20 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 def floating(name: str, x: ArrayLike) -> jax.Array:
     """`x` as float32, or unchanged if float64; raises if it is not a floating array."""
     x = jnp.asarray(x)
+    require_floating(name, x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def require_floating(name: str, x: jax.Array) -> None:
+    """For an array that is too large for a copy in float32."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating array, got {x.dtype}")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def constant(name: str, x: ArrayLike) -> jax.Array:
     """As `floating`, under stop_gradient; integers and booleans are accepted."""
+    if isinstance(x, float):
+        return jnp.asarray(x)  # takes the type of what it meets
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {x.dtype}")

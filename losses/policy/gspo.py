@@ -159,16 +159,16 @@ def sequence_metrics(
 ) -> Metrics:
     """`policy_metrics`, with ratio and clip fractions per sequence."""
     a, mask = batch.advantages, batch.mask
+    low, high = (ratio < 1 - clip_low) & (a < 0), (ratio > 1 + clip_high) & (a > 0)
     return {
         **ratio_metrics(batch),
         "ratio": _sequence_total(ratio, mask),
-        "clip_frac_low": _sequence_total((ratio < 1 - clip_low) & (a < 0), mask),
-        "clip_frac_high": _sequence_total((ratio > 1 + clip_high) & (a > 0), mask),
+        "clip_frac_low": _sequence_total(low.astype(ratio.dtype), mask),
+        "clip_frac_high": _sequence_total(high.astype(ratio.dtype), mask),
     }
 
 
 def _sequence_total(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over sequences of their token means, and the number of sequences."""
-    x = jax.lax.stop_gradient(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
-    means = row_means(x, mask)
+    means = row_means(jax.lax.stop_gradient(x), mask)
     return jnp.sum(means), jnp.sum(jnp.any(mask, axis=1), dtype=jnp.float32)

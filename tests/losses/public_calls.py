@@ -29,20 +29,20 @@ class Call(NamedTuple):
     settings: dict[str, Any]
 
 
-def usual_arrays() -> dict[str, Any]:
+def usual_arrays(length: int = T) -> dict[str, Any]:
     """Arrays by the names that arguments have everywhere."""
     rng = np.random.default_rng(0)
 
     def floats(*shape: int, low: float = -1.0, high: float = 1.0) -> Array:
         return rng.uniform(low, high, shape).astype(np.float32)
 
-    lengths = rng.integers(3, T + 1, B)
+    lengths = rng.integers(3, length + 1, B)
     lengths[2] = 0
-    mask = (np.arange(T) < lengths[:, None]) & (rng.random((B, T)) > 0.1)
-    logprobs = floats(B, T, low=-3.0, high=-0.1)
-    step_ends = np.sort(rng.integers(0, T, (B, S)), axis=1).astype(np.int32)
+    mask = (np.arange(length) < lengths[:, None]) & (rng.random((B, length)) > 0.1)
+    logprobs = floats(B, length, low=-3.0, high=-0.1)
+    step_ends = np.sort(rng.integers(0, length, (B, S)), axis=1).astype(np.int32)
     near = {
-        name: (logprobs + 0.3 * floats(B, T)).astype(np.float32)
+        name: (logprobs + 0.3 * floats(B, length)).astype(np.float32)
         for name in (
             "old_logprobs",
             "ref_logprobs",
@@ -68,7 +68,7 @@ def usual_arrays() -> dict[str, Any]:
         )
     }
     tokens = {
-        name: floats(B, T)
+        name: floats(B, length)
         for name in ("values", "old_values", "returns", "token_rewards")
     }
     return {
@@ -76,7 +76,7 @@ def usual_arrays() -> dict[str, Any]:
         **near,
         **rows,
         **tokens,
-        "x": floats(B, T, low=0.5, high=1.5),  # sums of it do not cancel
+        "x": floats(B, length, low=0.5, high=1.5),  # sums of it do not cancel
         "mask": mask,
         "group_ids": np.array([0, 1, 0, 2, 1, 0, 2, 2], np.int32),
         "rewards": rng.integers(0, 3, B).astype(np.float32),
@@ -86,44 +86,44 @@ def usual_arrays() -> dict[str, Any]:
         "helpful": rng.integers(0, 2, B),
         "outcomes": rng.integers(0, 2, B).astype(np.float32),
         "valid": np.array([1, 1, 1, 0, 1, 1, 1, 1]),
-        "entropy": floats(B, T, low=0.0, high=2.0),
-        "weights": floats(B, T, low=0.2, high=2.0),
-        "divergence": floats(B, T, low=0.0, high=2.0),
-        "process_rewards": floats(B, T),
-        "tokens": rng.integers(0, 4, (B, T)).astype(np.int32),
+        "entropy": floats(B, length, low=0.0, high=2.0),
+        "weights": floats(B, length, low=0.2, high=2.0),
+        "divergence": floats(B, length, low=0.0, high=2.0),
+        "process_rewards": floats(B, length),
+        "tokens": rng.integers(0, 4, (B, length)).astype(np.int32),
         "step_scores": floats(B, S, low=0.0),
         "step_ends": step_ends,
         "step_mask": rng.random((B, S)) > 0.2,
         "step_rewards": floats(B, S, low=0.0),
-        "step_ids": np.sort(rng.integers(0, S, (B, T)), axis=1).astype(np.int32),
+        "step_ids": np.sort(rng.integers(0, S, (B, length)), axis=1).astype(np.int32),
         "state_ids": rng.integers(0, 4, (B, S)).astype(np.int32),
-        "squared_probs": floats(B, T, low=0.2, high=0.9),
+        "squared_probs": floats(B, length, low=0.2, high=0.9),
         "reward_components": rng.integers(0, 3, (B, K)).astype(np.float32),
         "chosen_scores": floats(B, 4),
         "rejected_scores": floats(B, 5),
-        "logits": floats(B, T, V, low=-3.0, high=3.0),
-        "teacher_logits": floats(B, T, V, low=-3.0, high=3.0),
-        "hidden": floats(B, T, D),
+        "logits": floats(B, length, V, low=-3.0, high=3.0),
+        "teacher_logits": floats(B, length, V, low=-3.0, high=3.0),
+        "hidden": floats(B, length, D),
         "unembed": floats(D, V),
-        "teacher_hidden": floats(B, T, D),
+        "teacher_hidden": floats(B, length, D),
         "teacher_unembed": floats(D, V),
         "teacher_ids": rng.integers(0, K, B).astype(np.int32),
         "seed_correct": rng.integers(0, 2, B),
-        "variant_correct": rng.integers(0, 2, (B, T)),
+        "variant_correct": rng.integers(0, 2, (B, length)),
         "accuracy": floats(B, low=0.5),
         "perturbed_accuracy": floats(B, low=0.1),
         "num_samples": np.full(B, 16),
         "num_correct": rng.integers(0, 17, B),
-        "pass_rates": floats(B, T, low=0.0),
-        "passed": rng.integers(0, 2, (B, T)),
-        "levels": rng.integers(0, 3, (B, T)).astype(np.int32),
+        "pass_rates": floats(B, length, low=0.0),
+        "passed": rng.integers(0, 2, (B, length)),
+        "levels": rng.integers(0, 3, (B, length)).astype(np.int32),
         "chosen_mask": rng.random((B, 4)) > 0.3,
         "rejected_mask": rng.random((B, 5)) > 0.3,
         "has_teacher": rng.integers(0, 2, B),
         "losses": floats(B, low=0.1),
         "previous_losses": floats(B, low=0.1),
         "log_variances": floats(B),
-        "gradients": [floats(B, T) for _ in range(3)],
+        "gradients": [floats(B, length) for _ in range(3)],
         "coef": np.float32(0.1),
         "kl": np.float32(0.2),
     }
@@ -222,9 +222,9 @@ def is_array(value: Any) -> bool:
     )
 
 
-def every_call() -> dict[str, Call]:
+def every_call(length: int = T) -> dict[str, Call]:
     """A call for each public name whose arguments are known here."""
-    usual = usual_arrays()
+    usual = usual_arrays(length)
     counts = lib.batch_counts(usual["mask"], usual["group_ids"], num_groups=GROUPS)
     positive = usual["mask"] & (usual["correct"] != 0)[:, None]
     # Settings first: `scores` and others are arrays elsewhere.

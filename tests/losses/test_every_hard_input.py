@@ -30,7 +30,7 @@ def test_a_mask_that_is_none_is_refused(value: float) -> None:
             mask = np.array(of.arrays[which], np.float32)
             mask.flat[0] = value
             asked.add(which)
-            with pytest.raises(ValueError, match=f"of bool or 0/1, got {value}"):
+            with pytest.raises(ValueError, match=f"be bool or 0/1, got {value}"):
                 call(of, **{which: mask})
     assert asked == set(MASKS)
 

@@ -79,6 +79,7 @@ setup(
         "safetensors>=0.6",
         # What a run shows and leaves behind.
         "matplotlib>=3.9",
+        "pillow>=10",  # which matplotlib draws with
         "pyyaml>=6",
         "rich>=13.7",
         "tensorboardX>=2.6.2",

@@ -81,6 +81,7 @@ NEEDED = [
     ("jaxrl-reason train", "--preset countdown"),
     ("jaxrl-reason train", "--preset countdown --resume must"),
     ("jaxrl-reason train", "--preset countdown --method opd"),
+    ("jaxrl-reason train", "--preset countdown --teacher PATH"),
     ("jaxrl-reason train", "--preset countdown --method vapo"),
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl"),
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),

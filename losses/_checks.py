@@ -17,17 +17,15 @@ from jax.typing import ArrayLike
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
-def floating(name: str, x: ArrayLike) -> jax.Array:
-    """`x` as float32, or unchanged if float64; raises if it is not a floating array."""
+def floating(name: str, x: ArrayLike, *, widen: bool = True) -> jax.Array:
+    """`x` as float32, or unchanged if float64; raises if it is not a floating array.
+
+    Unchanged too without `widen`: an array that is too large for a copy in float32.
+    """
     x = jnp.asarray(x)
-    require_floating(name, x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def require_floating(name: str, x: jax.Array) -> None:
-    """For an array that is too large for a copy in float32."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating array, got {x.dtype}")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if widen else x
 
 
 def constant(name: str, x: ArrayLike) -> jax.Array:

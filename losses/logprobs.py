@@ -53,7 +53,8 @@ def token_logprobs(
             f"got {list(tokens.shape)}"
         )
     _checks.number("temperature", temperature, above=0)
-    return _results(_sums(logits / temperature, tokens), tokens, logits.shape[-1])[0]
+    sums = _sums(logits / temperature, tokens, None)
+    return _results(sums, tokens, logits.shape[-1])[0]
 
 
 def token_entropy(
@@ -85,7 +86,8 @@ def token_entropy(
     _check_logits(logits)
     _checks.number("temperature", temperature, above=0)
     tokens = jnp.zeros(logits.shape[:-1], jnp.int32)  # any
-    return _results(_sums(logits / temperature, tokens), tokens, logits.shape[-1])[1]
+    sums = _sums(logits / temperature, tokens, None)
+    return _results(sums, tokens, logits.shape[-1])[1]
 
 
 def chunked_logprobs(
@@ -141,9 +143,8 @@ def chunked_logprobs(
       >>> bool(jnp.allclose(entropy, token_entropy(hidden @ unembed)))
       True
     """
-    hidden, unembed = jnp.asarray(hidden), jnp.asarray(unembed)
-    _checks.require_floating("hidden", hidden)
-    _checks.require_floating("unembed", unembed)
+    hidden = _checks.floating("hidden", hidden, widen=False)
+    unembed = _checks.floating("unembed", unembed, widen=False)
     tokens = _checks.integers("tokens", tokens)
     _checks.same_shape(3, hidden=hidden)
     _checks.same_shape(2, unembed=unembed)
@@ -161,7 +162,7 @@ def chunked_logprobs(
     scale = 1.0 / jnp.asarray(temperature, wide)
     hidden, unembed = whole(hidden, 2), whole(unembed, 0)
     if batch * length <= chunk_size:
-        sums = _sums(_logits(hidden, unembed, scale, vocab_size), tokens)
+        sums = _sums(_logits(hidden, unembed, scale, vocab_size), tokens, None)
     else:
         each = _sums_of_blocks(
             split_blocks(hidden, chunk_size),
@@ -189,25 +190,26 @@ def _logits(
     hidden: jax.Array, unembed: jax.Array, scale: jax.Array, vocab_size: int | None
 ) -> jax.Array:
     """[..., D], [D, V] -> [..., V], far below all others from vocab_size on."""
-    logits = scale * _product(hidden, unembed, scale.dtype)
+    logits = scale * jnp.einsum(
+        "...d,dv->...v", hidden, unembed, preferred_element_type=scale.dtype
+    )
     if vocab_size is None:
         return logits
     padding = jnp.where(jnp.arange(unembed.shape[1]) < vocab_size, 0.0, _NEVER)  # [V]
     return logits + jnp.expand_dims(padding, range(logits.ndim - 1))
 
 
-def _product(hidden: jax.Array, unembed: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.einsum("...d,dv->...v", hidden, unembed, preferred_element_type=dtype)
-
-
 @jax.custom_jvp
-def _sums(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
+def _sums(
+    logits: jax.Array, tokens: jax.Array, top: jax.Array | None
+) -> tuple[jax.Array, ...]:
     """z_y, max z, sum w and sum w (z - max z), with w = exp(z - max z).
 
-    [..., V], [...] -> [...] each. All results are computed from these, so that a block
-    of logits can be discarded at once. Logits of 1000 lose no digits.
+    [..., V], [...] -> [...] each; `top` is the maximum where these are a part of the
+    logits. All results are computed from these, so that a block of logits can be
+    discarded at once. Logits of 1000 lose no digits.
     """
-    top = jnp.max(logits, axis=-1)
+    top = jnp.max(logits, axis=-1) if top is None else top
     if jax.typeof(logits).sharding.spec[-1] is None:
         chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")
     else:  # no indexing along a sharded vocabulary
@@ -223,30 +225,18 @@ def _sums(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, ...]:
 
 @_sums.defjvp
 def _slopes(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """[v = y], 0, w_v and w_v (1 + z_v - max z): the maximum cancels in the results."""
-    (logits, tokens), (slope, _) = primals, tangents
-    sums = _sums(logits, tokens)
+    (logits, tokens, top), slope = primals, tangents[0]
+    sums = _sums(logits, tokens, top)
     ids = jax.lax.broadcasted_iota(tokens.dtype, logits.shape, logits.ndim - 1)
-    at_token = ids == tokens[..., None]
-    chosen, total, weighted = _slopes_of_sums(logits, slope, sums[1], at_token)
+    chosen = jnp.where(ids == tokens[..., None], slope, 0.0)
+    shifted = logits - sums[1][..., None]
+    total = jnp.exp(shifted) * slope
+    weighted = jnp.exp(shifted) * (1.0 + jnp.maximum(shifted, _NEVER)) * slope
+    chosen, total, weighted = (jnp.sum(x, axis=-1) for x in (chosen, total, weighted))
     return sums, (chosen, jnp.zeros_like(sums[1]), total, weighted)
-
-
-def _slopes_of_sums(
-    logits: jax.Array, slope: jax.Array, top: jax.Array, at_token: jax.Array
-) -> tuple[jax.Array, ...]:
-    """What a slope of the logits adds to z_y, sum w and sum w (z - max z)."""
-    shifted = logits - top[..., None]
-    weights = jnp.exp(shifted)
-    chosen = jnp.where(at_token, slope, 0.0)
-    weighted = weights * (1.0 + jnp.maximum(shifted, _NEVER)) * slope
-    return (
-        jnp.sum(chosen, axis=-1),
-        jnp.sum(weights * slope, axis=-1),
-        jnp.sum(weighted, axis=-1),
-    )
 
 
 def _results(
@@ -270,7 +260,7 @@ def _sums_of_blocks(
 ) -> tuple[jax.Array, ...]:
     """`_sums` of one block after the other: [blocks, n, D], [blocks, n]."""
     each: tuple[jax.Array, ...] = jax.lax.map(
-        lambda xs: _sums(_logits(xs[0], unembed, scale, vocab_size), xs[1]),
+        lambda xs: _sums(_logits(xs[0], unembed, scale, vocab_size), xs[1], None),
         (hidden, tokens),
     )
     return each
@@ -287,6 +277,9 @@ def _slopes_of_blocks(
     sums = _sums_of_blocks(*primals, vocab_size)
     parts = _number_of_parts(unembed, scale)
     to_hidden = to_hidden.astype(scale.dtype)
+    product = functools.partial(
+        jnp.einsum, "...d,dv->...v", preferred_element_type=scale.dtype
+    )
 
     # Nothing of a block is kept for the backward pass, which makes its logits again.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -298,17 +291,16 @@ def _slopes_of_blocks(
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def of_block(xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             states, to_states, ids, top = xs
-            product = _product(states, head, scale.dtype)  # [n, V / parts]
-            slope = _product(to_states, head, scale.dtype)
-            slope = slope + _product(states, to_head, scale.dtype)
-            slope = scale * slope + to_scale * product
-            column = jax.lax.broadcasted_iota(ids.dtype, product.shape, 1)
-            column = part + parts * column
-            logits = scale * product
-            if vocab_size is not None or parts * head.shape[1] > unembed.shape[1]:
-                known = column < (vocab_size or unembed.shape[1])
-                logits = jnp.where(known, logits, _NEVER)
-            return _slopes_of_sums(logits, slope, top, column == ids[:, None])
+            logits = product(states, head)  # [n, V / parts], still without the scale
+            slope = product(to_states, head) + product(states, to_head)
+            slope = scale * slope + to_scale * logits
+            column = jax.lax.broadcasted_iota(ids.dtype, logits.shape, 1)
+            known = part + parts * column < (vocab_size or unembed.shape[1])
+            logits = jnp.where(known, scale * logits, _NEVER)
+            # Of the tokens that are in this part.
+            ids = jnp.where(ids % parts == part, ids // parts, -1)
+            chosen, _, total, weighted = _slopes((logits, ids, top), (slope,))[1]
+            return chosen, total, weighted
 
         return jax.lax.map(of_block, (hidden, to_hidden, tokens, sums[1]))
 

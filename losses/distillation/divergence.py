@@ -168,7 +168,7 @@ def chunked_jsd(
         "teacher_hidden": teacher_hidden,
         "teacher_unembed": teacher_unembed,
     }.items():
-        _checks.require_floating(name, x)
+        _checks.floating(name, x, widen=False)
         shapes[name] = list(x.shape)
     if not (
         hidden.ndim == teacher_hidden.ndim == 3

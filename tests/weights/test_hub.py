@@ -73,8 +73,13 @@ def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "path", ["nowhere", "./a/b", "../a", "/a/b", "a/b/c", "a/b.gguf", "a/..", "a b/c"]
 )
-def test_what_is_no_path_and_no_id(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_path_and_no_id(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub_with(monkeypatch, None)
+    # Beside an empty folder, whatever lies beside the checkout.
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
     with pytest.raises(WeightsError, match=r"no such folder or \.gguf file"):
         find_model(path)
 

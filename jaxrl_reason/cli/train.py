@@ -15,7 +15,7 @@ from jaxrl_reason.serving import EngineError
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
-from jaxrl_reason.train.settings_checks import check_flags
+from jaxrl_reason.train.settings_checks import unread_flags
 from jaxrl_reason.train.train_settings import TrainSettings
 
 DESCRIPTION = """Train a model.
@@ -77,7 +77,8 @@ def read_settings(
     settings = tyro.cli(
         TrainCommand, args=argv, default=command, description=description, prog=prog
     ).settings
-    check_flags(settings, default)
+    for sentence in unread_flags(settings, default):
+        print(f"note: {sentence}", file=sys.stderr)
     return settings
 
 

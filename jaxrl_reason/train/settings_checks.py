@@ -35,24 +35,21 @@ _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
 }
 
 
-def check_flags(settings: "TrainSettings", start: "TrainSettings") -> None:
-    """Raises for flags of a group that this run does not read.
+def unread_flags(settings: "TrainSettings", start: "TrainSettings") -> list[str]:
+    """One sentence for each group of which flags were given that this run ignores.
 
-    A preset or a file may have such settings, for other methods.
+    They are no error: a script may give the same flags to several methods.
 
     Args:
       settings: with the flags.
       start: without them.
-
-    Raises:
-      ValueError: a flag would have no effect; the message names its group.
     """
-    for group, (readers, is_read) in _READ_BY.items():
-        if getattr(settings, group) != getattr(start, group) and not is_read(settings):
-            raise ValueError(
-                f"--{group}.* is for {readers}, got it with --method "
-                f"{settings.method} --task.source {settings.task.source}"
-            )
+    return [
+        f"--{group}.* is for {readers} and has no effect with --method "
+        f"{settings.method} --task.source {settings.task.source}"
+        for group, (readers, is_read) in _READ_BY.items()
+        if getattr(settings, group) != getattr(start, group) and not is_read(settings)
+    ]
 
 
 def check_settings(settings: "TrainSettings") -> None:

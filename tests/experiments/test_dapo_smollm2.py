@@ -241,13 +241,6 @@ def test_what_does_not_fit_is_one_sentence(
     given, said, flags, tmp_path, monkeypatch, capsys
 ):
     run_dir = tmp_path / "run"
-    if "gsm8k" in given:  # whose runs read no settings of arithmetic
-        before = ["", *flags]
-        flags = [
-            flag
-            for name, flag in zip(before, flags, strict=False)
-            if "--arithmetic" not in name + flag
-        ]
     arguments = [*flags, "--run-dir", str(run_dir), *given.split()]
     status = start(monkeypatch, *arguments)
     captured = capsys.readouterr()

@@ -165,7 +165,8 @@ def test_decoding_stops_when_all_responses_ended(
     got = run(model, params, replace(SETTINGS, eos_token_ids=eos_token_ids))
     jax.block_until_ready(got)
     jax.effects_barrier()
-    assert len(calls) == steps * TINY.num_layers * 2
+    # After the embedding and after both parts of each layer.
+    assert len(calls) == steps * (1 + TINY.num_layers * 2)
     assert (np.asarray(got.lengths) == steps + 1).all()
 
 

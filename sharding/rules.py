@@ -30,10 +30,8 @@ class ShardingRules:
     Attributes:
       batch: sequences B of a batch.
       sequence: columns S of a row between the blocks of a layer, and in the losses;
-        "tensor" for sequence parallelism (arXiv 2205.05198). Where the mesh does not
-        divide S, it is not split.
-      attention_sequence: columns S of the queries inside attention, where `sequence`
-        splits those of the residual stream.
+        "tensor" for sequence parallelism (arXiv 2205.05198); inside attention they are
+        whole. Where the mesh does not divide S, it is not split.
       embed: hidden size D, in a parameter.
       heads: attention heads N.
       kv_heads: key and value heads K. Where the mesh does not divide K, their
@@ -52,7 +50,6 @@ class ShardingRules:
 
     batch: MeshAxes = ("data", "fsdp")
     sequence: MeshAxes = None
-    attention_sequence: MeshAxes = None
     embed: MeshAxes = "fsdp"
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
@@ -196,8 +193,11 @@ class Constrainer:
           ValueError: the number of axes is not the rank, or the mesh does not divide
             a dimension.
         """
-        sharding = checked_sharding(self.mesh, self.rules, axes, x.shape, "an array")
-        return jax.lax.with_sharding_constraint(x, sharding)
+        return jax.lax.with_sharding_constraint(x, self.sharding(axes, x.shape))
+
+    def sharding(self, axes: LogicalAxes, shape: tuple[int, ...]) -> NamedSharding:
+        """The sharding that a call gives an array of this shape; raises as a call."""
+        return checked_sharding(self.mesh, self.rules, axes, shape, "an array")
 
     def split(self, axis: str | None) -> int:
         """`ShardingRules.split` on this mesh; it must divide a dimension's size."""

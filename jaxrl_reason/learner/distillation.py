@@ -13,45 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxrl_reason.learner.forward import head_logprobs, unpack
+from jaxrl_reason.learner.forward import head_logprobs, hidden_states, unpack
 from jaxrl_reason.learner.packing import TrainBatch
-from jaxrl_reason.learner.update import micro_batch
 from jaxrl_reason.losses import chunked_jsd
 from jaxrl_reason.models import Transformer, unembedding
 from jaxrl_reason.sharding import Constrainer
 
 Params = Any
-
-
-def hidden_states(model: Transformer, params: Params, batch: TrainBatch) -> jax.Array:
-    """[M, S, D] of packed rows, after the final norm."""
-    return model.apply(
-        {"params": params},
-        batch.tokens,
-        batch.positions,
-        batch.segment_ids,
-        batch.branch_ids,
-    )
-
-
-def make_hidden_scorer(
-    model: Transformer,
-) -> Callable[[Params, TrainBatch, Any], jax.Array]:
-    """A jitted forward pass (params, batch [K, ...], num_active) -> [K, M, S, D].
-
-    Micro-batches past `num_active` are zero.
-    """
-
-    def run(params: Params, batch: TrainBatch, num_active: jax.Array) -> jax.Array:
-        def one(k: jax.Array, out: jax.Array) -> jax.Array:
-            hidden = hidden_states(model, params, micro_batch(batch, k))
-            return jax.lax.dynamic_update_index_in_dim(out, hidden, k, 0)
-
-        shape = (*batch.tokens.shape, model.config.hidden_size)
-        empty = jnp.zeros(shape, jnp.dtype(model.config.dtype))
-        return jax.lax.fori_loop(0, num_active, one, empty)
-
-    return jax.jit(run)
 
 
 def divergence_forward(
@@ -104,18 +72,23 @@ def head_jsd(constrain: object, **settings: Any) -> Callable[..., jax.Array]:
       constrain: of a `Transformer`; anything but a `Constrainer` means no mesh.
       **settings: of `chunked_jsd`.
     """
-    run = partial(chunked_jsd, **settings)
+    run: Callable[..., jax.Array] = partial(chunked_jsd, **settings)
     if not isinstance(constrain, Constrainer):
         return run
     mesh, rules = constrain.mesh, constrain.rules
     of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
     if all(mesh.shape[axis] == 1 for axis in of_tokens):
         return run
-    rows, whole = rules.spec(("batch", "sequence")), PartitionSpec()
-    return jax.shard_map(
-        run,
-        mesh=mesh,
-        in_specs=(rows, whole, rows, whole),
-        out_specs=rows,
-        check_vma=False,
-    )
+
+    def split(hidden: jax.Array, *others: jax.Array) -> jax.Array:
+        rows = constrain.sharding(("batch", "sequence"), hidden.shape[:2]).spec
+        whole = PartitionSpec()
+        return jax.shard_map(
+            run,
+            mesh=mesh,
+            in_specs=(rows, whole, rows, whole),
+            out_specs=rows,
+            check_vma=False,
+        )(hidden, *others)
+
+    return split

@@ -71,6 +71,17 @@ def logprobs_of(
     return logprobs
 
 
+def hidden_states(model: Transformer, params: Params, batch: TrainBatch) -> jax.Array:
+    """[M, S, D] of packed rows, after the final norm."""
+    return model.apply(
+        {"params": params},
+        batch.tokens,
+        batch.positions,
+        batch.segment_ids,
+        batch.branch_ids,
+    )
+
+
 def squared_probs_of(
     model: Transformer, temperature: float
 ) -> Callable[[Params, TrainBatch], jax.Array]:
@@ -82,14 +93,7 @@ def squared_probs_of(
     """
 
     def squared_probs(params: Params, batch: TrainBatch) -> jax.Array:
-        hidden = model.apply(  # [M, S, D]
-            {"params": params},
-            batch.tokens,
-            batch.positions,
-            batch.segment_ids,
-            batch.branch_ids,
-        )
-        head = unembedding(model, params)
+        hidden, head = hidden_states(model, params, batch), unembedding(model, params)
         targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S]
         at, at_half = (
             head_logprobs(model.constrain)(hidden, head, targets, temperature=t)[0]
@@ -165,7 +169,7 @@ def _gathered_once(
 ) -> tuple[jax.Array, jax.Array]:
     rules = constrain.rules
     even = hidden.shape[1] % constrain.split("sequence") == 0
-    columns = "sequence" if even else None
+    columns = "sequence" if even else None  # as the model splits them
     rows = rules.spec(("batch", columns))
     of_tokens = rules.mesh_axes("batch") + rules.mesh_axes(columns)
     head = rules.spec(("embed", "vocab"))

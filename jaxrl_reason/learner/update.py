@@ -116,9 +116,10 @@ def make_update(
 def make_scorer(
     score: Callable[[Params, TrainBatch], jax.Array],
 ) -> Callable[[Params, TrainBatch, jax.Array], jax.Array]:
-    """Makes a jitted forward pass (params, batch [K, ...], num_active) -> [K, Q, T].
+    """Makes a jitted forward pass (params, batch [K, ...], num_active) -> [K, ...].
 
-    `score` gives [Q, T] for one micro-batch; rows past `num_active` are zero.
+    `score` gives an array for one micro-batch, such as log-probs [Q, T]; micro-batches
+    past `num_active` are zero.
     """
 
     def run(params: Params, batch: TrainBatch, num_active: jax.Array) -> jax.Array:
@@ -126,7 +127,9 @@ def make_scorer(
             x = score(params, micro_batch(batch, k))
             return jax.lax.dynamic_update_index_in_dim(out, x, k, 0)
 
-        empty = jnp.zeros(batch.mask.shape, jnp.float32)  # [K, Q, T]
+        first = micro_batch(batch, jnp.zeros((), jnp.int32))
+        shape = jax.eval_shape(score, params, first)
+        empty = jnp.zeros((len(batch.mask), *shape.shape), shape.dtype)
         return jax.lax.fori_loop(0, num_active, one, empty)
 
     return jax.jit(run)

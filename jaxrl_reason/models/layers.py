@@ -16,7 +16,7 @@ from jaxrl_reason.sharding import Constrain, Constrainer
 # -> (context [B, S, N, H], per-layer output)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
-HEADS = ("batch", "attention_sequence", "heads", None)
+HEADS = ("batch", None, "heads", None)
 KV_HEADS = ("batch", None, "kv_heads", None)
 ROWS = ("batch", "sequence", None)
 # Suffixes of the names of the low-rank factors a and b of a matrix.

@@ -7,19 +7,22 @@ of its own response is distilled into the policy without that context.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 import optax
 
-from jaxrl_reason.learner.distillation import divergence_forward, make_hidden_scorer
+from jaxrl_reason.learner.distillation import divergence_forward
+from jaxrl_reason.learner.forward import hidden_states
 from jaxrl_reason.learner.packing import (
     PackingShape,
     TrainBatch,
     pack_sequences,
 )
 from jaxrl_reason.learner.state import TrainState, init_state
+from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.rl.components import (
     Component,
     ComponentLearner,
@@ -167,7 +170,7 @@ class SelfTeacher(Component):
             ),
             max_sequence=needed,
         )
-        score = make_hidden_scorer(setup.model)
+        score = make_scorer(partial(hidden_states, setup.model))
 
         @jax.jit
         def states(

@@ -8,13 +8,14 @@ which the gradient flows.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.distillation import divergence_forward, make_hidden_scorer
-from jaxrl_reason.learner.forward import logprobs_of
+from jaxrl_reason.learner.distillation import divergence_forward
+from jaxrl_reason.learner.forward import hidden_states, logprobs_of
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.losses import select_teacher
@@ -160,7 +161,8 @@ class TeacherDivergence(Component):
             beta=self.beta,
             temperature=setup.settings.temperature,
         )
-        return TeacherStates(teacher, make_hidden_scorer(teacher.model), forward)
+        states = make_scorer(partial(hidden_states, teacher.model))
+        return TeacherStates(teacher, states, forward)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,15 @@
 """A teacher's hidden states beside the policy's, on a mesh as on one device."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.distillation import head_jsd, make_hidden_scorer
+from jaxrl_reason.learner.distillation import head_jsd
+from jaxrl_reason.learner.forward import hidden_states
 from jaxrl_reason.learner.packing import PackingShape, pack_sequences
+from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.sharding import no_constraint
 from tests.learner.test_forward import PROMPTS, RESPONSES, WIDTH
@@ -34,19 +37,22 @@ SCRIPT = """
     settings = {"beta": 0.5, "temperature": 0.7, "chunk_size": 2}
     plain = lambda *x: chunked_jsd(*x, **settings)
     expected = jax.tree.map(np.asarray, step(plain)(*arrays))
-    rules, report = ShardingRules(), {}
+    report = {}
     axes = ("batch", "sequence", None), ("embed", "vocab")
     for name, sizes in {
         "fsdp": {"fsdp": 8},
         "data": {"data": 2, "fsdp": 4},
         "tensor": {"data": 2, "fsdp": 2, "tensor": 2},
+        "columns": {"data": 4, "tensor": 2},
+        "uneven columns": {"data": 2, "tensor": 4},
     }.items():
-        mesh = make_mesh(**sizes)
+        rules = ShardingRules(sequence="tensor" if "columns" in name else None)
+        constrain = rules.constrainer(make_mesh(**sizes))
         placed = [
-            jax.device_put(x, rules.sharding(mesh, of))
+            jax.device_put(x, constrain.sharding(of, x.shape))
             for x, of in zip(arrays, axes * 2, strict=True)
         ]
-        function = head_jsd(rules.constrainer(mesh), **settings)
+        function = head_jsd(constrain, **settings)
         found = step(function)(*placed)
         pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
         report[name] = max(
@@ -60,7 +66,7 @@ def test_a_mesh_gives_the_divergence_and_gradient_of_one_device(
     eight_devices_run: Any,
 ) -> None:
     report = eight_devices_run(SCRIPT)
-    assert report.keys() == {"fsdp", "data", "tensor"}
+    assert report.keys() == {"fsdp", "data", "tensor", "columns", "uneven columns"}
     assert max(report.values()) <= 1e-6
 
 
@@ -78,7 +84,7 @@ def test_hidden_states_of_active_micro_batches_alone() -> None:
     )
     assert plan.num_active > 1
     model, params = Transformer(CONFIG), first_policy().params
-    states = make_hidden_scorer(model)(params, batch, 1)
+    states = make_scorer(partial(hidden_states, model))(params, batch, 1)
     assert states.shape == (*batch.tokens.shape, CONFIG.hidden_size)
     assert not np.asarray(states[1:]).any()
     first = jax.tree.map(lambda x: x[0], batch)

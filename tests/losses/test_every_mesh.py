@@ -177,16 +177,14 @@ MESHES = [
     "Auto 1 by rows",
 ]
 # The bound is 2e-7 of the largest entry, at least of 1. Where more is added up or
-# multiplied on the way than comes out, it is of the size of that.
+# multiplied on the way than comes out, the last digit is that of a larger number.
 LARGER = {
-    "chunked_logprobs": 3,  # the slope of the head is a sum over 128 tokens
-    "explained_variance": 3,  # 1 - 2.05
-    "kimi_k2_5_loss": 2,  # 128 squares add up to 1.055: two units in the last place
-    "luspo_loss": 8,  # tokens times their response's length add up to 1.6
-    "mismatch_metrics": 2,  # 128 terms add up to 1.095
-    "process_supervision_advantages": 8,  # scores of eight steps
-    "token_covariance": 3,  # (A - mean) (logprobs - mean), the means of sums of 128
-    "vespo_loss": 3,  # exp of three times a sum
+    "explained_variance": 1.5,  # 1 - 2.05
+    "kimi_k2_5_loss": 1.5,  # 128 squares add up to 1.055: two units in the last place
+    "luspo_loss": 3,  # tokens times their response's length add up to 1.6
+    "mismatch_metrics": 1.5,  # 128 terms add up to 1.095
+    "token_covariance": 1.5,  # (A - mean) (logprobs - mean), the means of sums of 128
+    "vespo_loss": 2,  # exp of three times a sum
 }
 
 

@@ -164,5 +164,5 @@ def test_constrain_sees_the_table_rows_and_heads_only() -> None:
     assert seen == {
         ("vocab", None),
         ("batch", "sequence", None),
-        ("batch", "attention_sequence", "heads", None),
+        ("batch", None, "heads", None),
     }

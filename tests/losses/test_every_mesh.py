@@ -185,6 +185,7 @@ LARGER = {
     "mismatch_metrics": 1.5,  # 128 terms add up to 1.095
     "token_covariance": 1.5,  # (A - mean) (logprobs - mean), the means of sums of 128
     "vespo_loss": 2,  # exp of three times a sum
+    "whiten": 1.5,  # over the root of a sum of 128 squares
 }
 
 

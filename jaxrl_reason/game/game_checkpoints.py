@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from jaxrl_reason.game.prover_verifier_game import Game, GameState
 from jaxrl_reason.learner.state import abstract
+from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLState
-from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.rl.rl_loop import ProblemBatches
+from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.tasks.task import Graded, TaskWrapper
 

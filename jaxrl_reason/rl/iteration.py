@@ -45,18 +45,51 @@ def rl_iteration(
     Raises:
       NoSignalError: dynamic sampling did not fill the batch in `max_rounds` rounds.
     """
-    s, method = learner.settings, learner.method
+    collected = collect(learner, state, problems, timer)
+    state, row = train_step(learner, state, collected, timer)
+    return state, row, collected
 
-    # Problems -> graded groups of responses; refilled until the batch is full.
-    collected = collect_groups(
+
+def collect(
+    learner: RLLearner,
+    state: RLState,
+    problems: Iterator[Sequence[Any]],
+    timer: PhaseTimer,
+) -> Collected:
+    """Problems -> graded groups of responses; refilled until the batch is full.
+
+    Args:
+      learner: the compiled functions.
+      state: its policy draws; its surplus starts the batch.
+      problems: batches of `prompts_per_step` problems.
+      timer: records the seconds of each phase.
+
+    Raises:
+      NoSignalError: as `rl_iteration`.
+    """
+    return collect_groups(
         partial(draw_groups, learner, state, timer),
         problems,
-        method,
-        num_prompts=s.prompts_per_step,
+        learner.method,
+        num_prompts=learner.settings.prompts_per_step,
         surplus=state.surplus,
         first_draw=state.draws,
-        max_rounds=s.max_rounds,
+        max_rounds=learner.settings.max_rounds,
     )
+
+
+def train_step(
+    learner: RLLearner, state: RLState, collected: Collected, timer: PhaseTimer
+) -> tuple[RLState, Row]:
+    """Everything of `rl_iteration` after the rollouts: the new state and its metrics.
+
+    Args:
+      learner: the compiled functions.
+      state: its policy and the models of components are donated.
+      collected: the groups to train on, drawn by this policy or an earlier one.
+      timer: records the seconds of "train".
+    """
+    s, method = learner.settings, learner.method
     rollouts = collected.rollouts
     row = rollout_metrics(collected)
     with timer("train"):
@@ -97,7 +130,7 @@ def rl_iteration(
             row |= metrics
 
     row |= probability_metrics(
-        experience, rollouts, state.step, mismatch=s.old_logprobs == "trainer"
+        experience, rollouts, state.step, s.async_level, s.old_logprobs == "trainer"
     )
     row |= {f"controller/{name}": x for name, x in state.controls.items()}
     controls: Row = {}
@@ -110,7 +143,7 @@ def rl_iteration(
         step=state.step + 1,
         draws=state.draws + collected.rounds,
     )
-    return state, row, collected
+    return state, row
 
 
 def draw_groups(
@@ -152,7 +185,7 @@ def score_rollouts(
     """Forward passes over the rollouts, for the inputs of the advantage estimator.
 
     Old log-probs are those of the policy before its first update. If the settings use
-    the sampler's, only those of groups from an earlier policy are recomputed.
+    the sampler's, only those of groups left over from earlier steps are recomputed.
     """
     rollouts, put = batch.rollouts, learner.batch_sharding
     p, g, t = rollouts.tokens.shape
@@ -188,9 +221,10 @@ def score_rollouts(
 def rescore_stale(
     learner: RLLearner, state: RLState, params: Any, rollouts: Rollouts
 ) -> np.ndarray:
-    """[B, T] the sampler's log-probs; recomputed where an earlier policy sampled."""
+    """[B, T] the sampler's log-probs; recomputed for groups of earlier steps."""
     old = np.array(rollouts.sampler_logprobs.reshape(-1, rollouts.tokens.shape[-1]))
-    stale = np.flatnonzero(rollouts.policy_step != state.step)
+    oldest = state.step - learner.settings.async_level
+    stale = np.flatnonzero(rollouts.policy_step < oldest)
     if stale.size:
         size = learner.plan.groups_per_minibatch
         parted = [stale[i : i + size] for i in range(0, stale.size, size)]
@@ -252,7 +286,11 @@ def update_policy(
 
 
 def probability_metrics(
-    experience: Experience, rollouts: Rollouts, step: int, *, mismatch: bool
+    experience: Experience,
+    rollouts: Rollouts,
+    step: int,
+    async_level: int,
+    mismatch: bool,
 ) -> Row:
     """Metrics of the policy and of the sampler from the old log-probs.
 
@@ -263,7 +301,7 @@ def probability_metrics(
     The difference between the sampler's and the trainer's log-probs: the means of
     `losses.mismatch_metrics` and the largest difference; the effective sample size
     mean(u)^2 / mean(u^2) of the weights u = old / sampler, 1 when they agree. All over
-    the groups sampled in this step: earlier ones were sampled with other parameters.
+    the groups drawn for this step: earlier ones were drawn with other parameters.
     """
     mask, old = np.asarray(experience.mask), np.asarray(experience.old_logprobs)
     row = {
@@ -273,7 +311,8 @@ def probability_metrics(
     if "ref_logprobs" in experience.inputs:
         minus_ref = (old - experience.inputs["ref_logprobs"])[mask]
         row["policy/reference_kl_k1"] = float(minus_ref.mean())
-    fresh = mask & (rollouts.policy_step == step)[experience.group_ids][:, None]
+    newest = rollouts.policy_step >= step - async_level  # [P]
+    fresh = mask & newest[experience.group_ids][:, None]
     if not mismatch or not fresh.any():
         return row
     sampler = np.asarray(experience.inputs["sampler_logprobs"])

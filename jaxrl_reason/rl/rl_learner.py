@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import struct
@@ -25,6 +25,9 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.tasks.task import Task
+
+if TYPE_CHECKING:
+    from jaxrl_reason.rl.rollouts_ahead import DrawnBatch
 
 Params = Any
 OLD_LOGPROBS = ("trainer", "sampler")
@@ -52,8 +55,9 @@ class RLSettings:
     them by a separate forward pass; "sampler" uses those that came with the rollouts,
     which saves the pass and is as exact if the sampler computes in the trainer's
     precision (ours do, unless their cache has a smaller dtype than the model). Groups
-    sampled by an earlier policy are recomputed in either case. The metrics of the
-    sampler's mismatch need the pass.
+    left over from earlier steps are recomputed in either case. The metrics of the
+    sampler's mismatch need the pass. Where rollouts run ahead, "sampler" measures the
+    ratios from the policy that drew them, "trainer" from the one before the update.
 
     `prompt_width` and `row_width` may be 0 until a learner is built, when the prompts
     are known.
@@ -77,6 +81,8 @@ class RLSettings:
       slots_per_row: the largest number of sequences in a row.
       seed: for the order of the problems and for sampling.
       old_logprobs: source of the old log-probs, trainer or sampler.
+      async_level: k, the steps by which rollouts may run ahead of the training: those
+        of step i are drawn by the policy of step i - k (arXiv 2410.18252); 0 for none.
     """
 
     steps: int = 30
@@ -95,6 +101,7 @@ class RLSettings:
     slots_per_row: int = 8
     seed: int = 0
     old_logprobs: str = "trainer"
+    async_level: int = 0
 
     def __post_init__(self) -> None:
         if self.old_logprobs not in OLD_LOGPROBS:
@@ -107,6 +114,7 @@ class RLSettings:
             "value_pretraining_steps",
             "prompt_width",
             "row_width",
+            "async_level",
         )
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
@@ -156,6 +164,7 @@ class RLState:
       draws: rollouts sampled so far.
       controls: numbers that components keep between steps.
       base: frozen parameters, if the policy consists of low-rank factors.
+      ahead: batches that were drawn for the next steps, in a checkpoint.
     """
 
     policy: TrainState
@@ -168,6 +177,7 @@ class RLState:
         pytree_node=False, default_factory=dict
     )
     base: Params | None = None
+    ahead: "tuple[DrawnBatch, ...]" = struct.field(pytree_node=False, default=())
 
 
 @dataclass(frozen=True)

@@ -5,76 +5,52 @@ has just saved a checkpoint from which the next run can continue.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
-
-from numpy.typing import ArrayLike
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.rl.iteration import model_params, rl_iteration
-from jaxrl_reason.rl.pass_rate_filter import pass_rates
+from jaxrl_reason.rl.iteration import model_params, train_step
+from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.rollouts_ahead import DrawnBatch, RolloutsAhead
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
 
 Params = Any
-
-
-class ProblemBatches(Protocol):
-    """An endless, resumable stream of batches of problems."""
-
-    def __iter__(self) -> Iterator[Sequence[Any]]: ...
-
-    def __next__(self) -> Sequence[Any]: ...
-
-    def get_state(self) -> dict[str, Any]:
-        """JSON-able position of the stream."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Moves the stream to a position."""
-
-
-@runtime_checkable
-class AdaptiveBatches(ProblemBatches, Protocol):
-    """A stream that depends on the outcomes so far, which its state then includes."""
-
-    def observe(
-        self, problem_ids: ArrayLike, num_correct: ArrayLike, num_samples: ArrayLike
-    ) -> Row:
-        """Receives the outcomes of a step; returns metrics for the step's row.
-
-        Args:
-          problem_ids: [N] of all groups sampled in the step, before any filter.
-          num_correct: [N] right answers.
-          num_samples: [N] answers that could be graded; 0 if the grader always failed.
-        """
+# Prefix of arrays that were drawn ahead in a checkpoint; a number and / follow.
+_AHEAD = "ahead/"
 
 
 def train_rl(
     learner: RLLearner, state: RLState, problems: ProblemBatches, hooks: Hooks
 ) -> RLState:
-    """Runs RL iterations up to `settings.steps`, from the state's step."""
+    """Runs RL iterations up to `settings.steps`, from the state's step.
+
+    Each is `rl_iteration`, whose rollouts may have been drawn before (`RolloutsAhead`).
+    """
     timer = PhaseTimer()
-    with CompileCounter() as compiles:
+    with (
+        CompileCounter() as compiles,
+        RolloutsAhead(learner, state, problems, hooks.annotate) as ahead,
+    ):
+        state = replace(state, ahead=())
         while state.step < learner.settings.steps and not hooks.interrupt.requested:
             start, mark = time.perf_counter(), compiles.count
             try:
                 with hooks.profiled(state.step + 1):
-                    state, row, collected = rl_iteration(
-                        learner, state, problems, timer
-                    )
+                    drawn = ahead.take(state, timer)
+                    collected = drawn.collected
+                    state, row = train_step(learner, state, collected, timer)
             except NoSignalError:
-                save_rl(hooks, state, problems)  # keep what was learnt so far
+                save_rl(hooks, ahead.held(state), problems)  # keep what was learnt
                 raise
-            row |= timer.take()
+            row |= drawn.row | timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
-            row |= tell_source(problems, collected.fresh)
-            if hooks.annotate is not None:
-                row |= hooks.annotate(state.step)
             if hooks.due(state.step, learner.settings.steps) and hooks.evaluate:
                 with timer("evaluate"):
                     row |= hooks.evaluate(model_params(learner, state))
@@ -86,17 +62,11 @@ def train_rl(
             hooks.log.write(state.step, row)
             hooks.progress.update(state.step, row)
             if state.step % hooks.save_every == 0:
-                save_rl(hooks, state, problems)
+                save_rl(hooks, ahead.held(state), problems)
+        state = ahead.held(state)
     if state.step not in hooks.checkpoints.steps():
         save_rl(hooks, state, problems)
     return state
-
-
-def tell_source(problems: ProblemBatches, fresh: Rollouts) -> Row:
-    """Passes the outcomes to an adaptive stream; returns its part of the row."""
-    if not isinstance(problems, AdaptiveBatches):
-        return {}
-    return problems.observe(*pass_rates(fresh))
 
 
 def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
@@ -112,6 +82,9 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
 
 def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
     """Saves all that the next step depends on; the reference is the initial policy."""
+    arrays = dict(state.surplus.arrays()) if state.surplus is not None else {}
+    for i, batch in enumerate(state.ahead):
+        arrays |= {f"{_AHEAD}{i}/{name}": x for name, x in batch.arrays().items()}
     hooks.checkpoints.save(
         state.step,
         {"policy": state.policy, **state.models},
@@ -119,9 +92,10 @@ def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
             "draws": state.draws,
             "controls": dict(state.controls),
             "problems": problems.get_state(),
+            "ahead": [batch.counts() for batch in state.ahead],
         },
         fingerprint=hooks.fingerprint,
-        arrays=state.surplus.arrays() if state.surplus is not None else {},
+        arrays=arrays,
     )
 
 
@@ -145,13 +119,25 @@ def resume_rl(
     found = checkpoints.restore(abstract(models), fingerprint, step)
     checkpoints.drop_after(found.step)
     problems.set_state(found.extra["problems"])
+    own = {name: x for name, x in found.arrays.items() if not name.startswith(_AHEAD)}
     return RLState(
         policy=found.state["policy"],
         models={name: found.state[name] for name in state.models},
         reference=state.reference,
         base=state.base,
         controls=found.extra["controls"],
-        surplus=Rollouts.from_arrays(found.arrays) if found.arrays else None,
+        surplus=Rollouts.from_arrays(own) if own else None,
         step=found.step,
         draws=found.extra["draws"],
+        ahead=tuple(
+            DrawnBatch.restore(
+                counts,
+                {
+                    name.removeprefix(f"{_AHEAD}{i}/"): x
+                    for name, x in found.arrays.items()
+                    if name.startswith(f"{_AHEAD}{i}/")
+                },
+            )
+            for i, counts in enumerate(found.extra.get("ahead", []))
+        ),
     )

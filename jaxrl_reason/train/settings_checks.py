@@ -327,3 +327,8 @@ def check_game(settings: "TrainSettings") -> None:
         raise ValueError(
             f"rl.group_size must be >= 2 in the game, got {settings.rl.group_size}"
         )
+    if settings.rl.async_level:
+        raise ValueError(
+            f"rl.async_level must be 0 in the game, whose verifier changes between "
+            f"rounds, got {settings.rl.async_level}"
+        )

@@ -20,7 +20,7 @@ from jaxrl_reason.data.strategies import (
     mixed_outcomes,
     not_solved,
 )
-from jaxrl_reason.rl.rl_loop import AdaptiveBatches
+from jaxrl_reason.rl.problem_batches import AdaptiveBatches
 
 SAMPLES = 8
 

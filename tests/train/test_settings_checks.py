@@ -132,6 +132,10 @@ OWN = "--task my.jsonl"
             "rl.group_size must be >= 2 in the game, got 1",
         ),
         (
+            "--method prover_verifier --rl.async-level 1",
+            "rl.async_level must be 0 in the game, whose verifier changes between",
+        ),
+        (
             "--game.helpful x --game.sneaky x",
             "helpful and game.sneaky must differ",
         ),

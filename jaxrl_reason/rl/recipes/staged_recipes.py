@@ -23,6 +23,7 @@ from jaxrl_reason.data.strategies import (
 )
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.pass_rate_filter import keep_by_pass_rate
+from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.recipes.deepscaler import DEEPSCALER
 from jaxrl_reason.rl.recipes.light_r1 import LIGHT_R1
 from jaxrl_reason.rl.recipes.mimo import MIMO
@@ -31,7 +32,6 @@ from jaxrl_reason.rl.recipes.recipe import Recipe
 from jaxrl_reason.rl.recipes.skywork_or1 import SKYWORK_OR1
 from jaxrl_reason.rl.recipes.srpo import SRPO
 from jaxrl_reason.rl.rl_learner import RLSettings
-from jaxrl_reason.rl.rl_loop import ProblemBatches
 from jaxrl_reason.rl.stage_parts import Stage
 
 

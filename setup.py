@@ -125,6 +125,14 @@ setup(
         "profile": ["xprof>=2.20"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        # Compilers for hardware that is not there (docs/aot.md): of TPUs, and of GPUs
+        # without the libraries that only running needs.
+        "tpu-aot": ["jax[tpu]"],
+        "cuda-aot": [
+            "jax-cuda12-plugin>=0.10",
+            "jax-cuda12-pjrt>=0.10",
+            "nvidia-cuda-nvcc-cu12>=12.6",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

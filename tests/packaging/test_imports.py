@@ -18,6 +18,7 @@ LEVELS = [
     {"reward_models"},
     {"game"},
     {"train"},
+    {"aot"},
     {"cli"},
     {"experiments"},
 ]

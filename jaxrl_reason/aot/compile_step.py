@@ -1,0 +1,101 @@
+"""One step compiled in a process of its own, since a fault in libtpu ends it."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxrl_reason.aot.topology import ENVIRONMENT, Topology
+from jaxrl_reason.sharding import ShardingRules
+from jaxrl_reason.train.train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What to compile.
+
+    Attributes:
+      settings: of the run, its mesh among them.
+      topology: the devices.
+      step: one of `STEPS`.
+      rules: of the parameters and activations.
+      effort: O1 compiles several times faster and plans memory less well; default for
+        the question whether a step fits.
+      hlo: file for the compiled program's text; None for none.
+    """
+
+    settings: TrainSettings
+    topology: Topology
+    step: str
+    rules: ShardingRules = field(default_factory=ShardingRules)
+    effort: str = "default"
+    hlo: Path | None = None
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """What the compiler says of one step; bytes are those of one device.
+
+    Attributes:
+      step: one of `STEPS`.
+      topology: the devices.
+      mesh: sizes of its axes.
+      peak: the most bytes held at a time; what the compiler needed where a step does
+        not fit.
+      parts: bytes by what they hold: parameters, optimizer, gradients, batch, and the
+        rest of the peak as temporaries.
+      fits: whether a device has that much.
+      seconds: of compilation.
+      versions: of jax and of the compiler.
+    """
+
+    step: str
+    topology: str
+    mesh: Mapping[str, int]
+    peak: float
+    parts: Mapping[str, float]
+    fits: bool
+    seconds: float
+    versions: Mapping[str, str]
+
+
+def compile_step(request: CompileRequest, timeout: float = 3600) -> CompiledStep:
+    """Compiles a step in a new process.
+
+    Args:
+      request: what.
+      timeout: seconds.
+
+    Raises:
+      ValueError: settings, mesh and model do not fit together, or the compiler failed;
+        the message is its last line.
+    """
+    environment = {**os.environ, **ENVIRONMENT}
+    if request.effort != "default":
+        environment["JAX_OPTIMIZATION_LEVEL"] = request.effort
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder, "request"), Path(folder, "result.json")
+        given.write_bytes(pickle.dumps(request))
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxrl_reason.aot.compile_worker", given, found],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if not found.is_file():
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ValueError(
+                f"the compiler must end with a program, got status {done.returncode} "
+                f"for the step {request.step}: {last}"
+            )
+        result = json.loads(found.read_text("utf-8"))
+    if "error" in result:
+        raise ValueError(result["error"])
+    return CompiledStep(**result)

@@ -1,0 +1,170 @@
+"""A run's own compiled functions, with shapes in place of arrays.
+
+The functions are those of `build_rl_learner`, which a run calls with the same settings;
+nothing is copied here. Only their inputs are abstract: shapes, types and shardings.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl_reason.aot.known_models import model_shape
+from jaxrl_reason.learner.packing import TrainBatch
+from jaxrl_reason.learner.state import TrainState, abstract_state
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.minibatches import MinibatchPlan
+from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner
+from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.train.methods import build_method, kind_of
+from jaxrl_reason.train.train_settings import TrainSettings
+
+STEPS = ("score", "update", "sample")
+
+
+@dataclass(frozen=True)
+class ShapeTask:
+    """Takes the place of a task where only shapes are known.
+
+    Attributes:
+      eos_token_ids: what the sampler stops at.
+    """
+
+    eos_token_ids: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class RunSteps:
+    """The functions of a run on a mesh and what they are called with.
+
+    Attributes:
+      learner: of the run.
+      state: of the policy; shapes with shardings, as all that follows.
+      batch: one mini-batch of its micro-batches.
+      prompts: [P, Tp], [P] and [P * G] of a rollout.
+    """
+
+    learner: RLLearner
+    state: TrainState
+    batch: TrainBatch
+    prompts: tuple[Any, Any, Any]
+
+    @property
+    def calls(self) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+        """For each of `STEPS` the jitted function and its arguments."""
+        # As the loop passes it: a plain number.
+        active = jax.ShapeDtypeStruct((), jnp.int32, weak_type=True)
+        params = self.state.params
+        return {
+            "score": (self.learner.score, (params, self.batch, active)),
+            "update": (self.learner.update, (self.state, self.batch, active)),
+            "sample": (self.learner.sample, (params, *self.prompts)),
+        }
+
+
+def run_steps(settings: TrainSettings, mesh: Mesh, rules: ShardingRules) -> RunSteps:
+    """The functions of a run of these settings; nothing is compiled or allocated.
+
+    Args:
+      settings: of the run; its prompts' and rows' widths must be set.
+      mesh: of devices that may only be described.
+      rules: of the parameters and activations.
+
+    Raises:
+      ValueError: the model is unknown, the mesh does not divide it or the batch, or
+        settings do not fit together.
+    """
+    check_run(settings)
+    config = replace(
+        model_shape(settings.model.source),
+        dtype=settings.model.dtype,
+        remat=settings.model.remat,
+    )
+    model = Transformer(config, constrain=rules.constrainer(mesh))
+    method = build_method(
+        settings.method,
+        max_new_tokens=settings.rl.max_new_tokens,
+        dapo_settings=settings.dapo,
+    )
+    task: Any = ShapeTask()
+    learner = build_rl_learner(
+        model,
+        task,
+        method,
+        settings.rl,
+        settings.rl_schedule(),
+        BatchSharding(mesh, rules),
+    )
+    return RunSteps(
+        learner,
+        abstract_state(model, learner.optimizer.build(), mesh, rules),
+        abstract_batch(learner.plan, settings.rl.max_new_tokens, learner),
+        abstract_prompts(learner),
+    )
+
+
+def check_run(settings: TrainSettings) -> None:
+    """Raises for runs that have no steps of the RL loop, or no sizes yet."""
+    if kind_of(settings.method) != "rl":
+        raise ValueError(
+            f"steps are compiled for methods of the RL loop, got {settings.method}"
+        )
+    for name in ("prompt_width", "row_width"):
+        if not getattr(settings.rl, name):
+            raise ValueError(f"rl.{name} must be set where no data is read, got 0")
+    if settings.model.lora_rank:
+        raise ValueError(
+            f"steps are compiled for all parameters, without factors, got "
+            f"model.lora_rank {settings.model.lora_rank}"
+        )
+
+
+def abstract_batch(
+    plan: MinibatchPlan, response_width: int, learner: RLLearner
+) -> TrainBatch:
+    """What `MinibatchPlan.pack` and `run_updates` make, as shapes on the mesh."""
+    put = learner.batch_sharding
+    sharding = NamedSharding(put.mesh, PartitionSpec(None, put.rules.batch))
+    rows, slots = (
+        (plan.shape.rows, plan.shape.width),
+        plan.shape.rows * plan.shape.slots,
+    )
+
+    def whole(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct((plan.num_micro, *shape), dtype, sharding=sharding)
+
+    per_token = whole(slots, response_width, dtype=jnp.float32)
+    inputs = {"old_logprobs": per_token, "advantages": per_token}
+    for name in learner.loss_inputs:
+        if name == "correct":
+            inputs[name] = whole(slots, dtype=jnp.bool_)
+        elif name not in ("entropy", "group_ids"):
+            inputs[name] = per_token
+    return TrainBatch(
+        tokens=whole(*rows),
+        positions=whole(*rows),
+        segment_ids=whole(*rows),
+        starts=whole(slots),
+        mask=whole(slots, response_width, dtype=jnp.bool_),
+        group_ids=whole(slots),
+        branch_ids=whole(*rows),
+        inputs=inputs,
+    )
+
+
+def abstract_prompts(learner: RLLearner) -> tuple[Any, Any, Any]:
+    """The prompts, their lengths and the keys of one rollout, as shapes on the mesh."""
+    put, rl = learner.batch_sharding, learner.settings
+    sharding = NamedSharding(put.mesh, PartitionSpec(put.rules.batch))
+
+    def whole(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    keys = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    return (
+        whole(rl.prompts_per_step, rl.prompt_width),
+        whole(rl.prompts_per_step),
+        whole(rl.sequences, dtype=keys),
+    )

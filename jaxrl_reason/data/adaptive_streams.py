@@ -57,6 +57,10 @@ class HistoryResampling:
         self._active = sorted(self._places)
         self._history: dict[int, tuple[int, int]] = {}  # id -> right, samples
 
+    def find(self, problem_id: int) -> Any:
+        """The problem of a number."""
+        return self._problems[self._places[problem_id]]
+
     def __iter__(self) -> "HistoryResampling":
         return self
 
@@ -176,6 +180,10 @@ class EasyPoolStream:
         self._stream = ProblemStream(problems, batch_size=batch_size, seed=seed)
         self._pool = EasyPool(seed=seed)
         self._waiting: list[int] = []  # drawn by the passes, not yet in a batch
+
+    def find(self, problem_id: int) -> Any:
+        """The problem of a number."""
+        return self._problems[self._places[problem_id]]
 
     def __iter__(self) -> "EasyPoolStream":
         return self

@@ -201,6 +201,14 @@ class ProblemStream:
         )
         in_this_thread = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         self._batches = iter(dataset.to_iter_dataset(in_this_thread))
+        self._problems, self._places = problems, dict[int, int]()
+
+    def find(self, problem_id: int) -> Problem:
+        """The problem of a number; the first call reads all of them."""
+        if not self._places:
+            for place in range(len(self._problems)):
+                self._places[int(self._problems[place].problem_id)] = place
+        return self._problems[self._places[problem_id]]
 
     def __iter__(self) -> "ProblemStream":
         return self

@@ -43,6 +43,7 @@ class Collected:
       surplus: groups with signal that are kept for the next step.
       rounds: how many rounds of sampling it took.
       accepted: number of fresh groups with signal.
+      unfinished: groups with responses that go on in the next step.
     """
 
     rollouts: Rollouts
@@ -50,6 +51,7 @@ class Collected:
     surplus: Rollouts | None
     rounds: int
     accepted: int
+    unfinished: Rollouts | None = None
 
 
 def sample_groups(

@@ -1,6 +1,6 @@
 """One iteration of reinforcement learning, from problems to an updated policy."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from jaxrl_reason.rl.collect import (
 )
 from jaxrl_reason.rl.method import Advantages, Experience
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
+from jaxrl_reason.rl.partial_rollouts import PartialRounds, finder
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
@@ -67,8 +68,19 @@ def collect(
     Raises:
       NoSignalError: as `rl_iteration`.
     """
-    return collect_groups(
-        partial(draw_groups, learner, state, timer),
+    draw: Callable[[Sequence[Any], int], Rollouts]
+    draw, rounds = partial(draw_groups, learner, state, timer), None
+    if learner.partial is not None:
+        draw = rounds = PartialRounds(
+            learner.partial,
+            model_params(learner, state),
+            state.step,
+            finder(problems),
+            timer,
+            state.unfinished,
+        )
+    found = collect_groups(
+        draw,
         problems,
         learner.method,
         num_prompts=learner.settings.prompts_per_step,
@@ -76,6 +88,7 @@ def collect(
         first_draw=state.draws,
         max_rounds=learner.settings.max_rounds,
     )
+    return found if rounds is None else replace(found, unfinished=rounds.unfinished)
 
 
 def train_step(
@@ -140,6 +153,7 @@ def train_step(
         state,
         controls=controls,
         surplus=collected.surplus,
+        unfinished=collected.unfinished,
         step=state.step + 1,
         draws=state.draws + collected.rounds,
     )
@@ -308,6 +322,9 @@ def probability_metrics(
         "policy/entropy_sampled": float(-old[mask].mean()),
         "rollout/policy_lag": float((step - rollouts.policy_step).mean()),
     }
+    if "token_steps" in experience.inputs:
+        lag = (step - experience.inputs["token_steps"])[mask]
+        row["rollout/token_policy_lag"] = float(lag.mean())
     if "ref_logprobs" in experience.inputs:
         minus_ref = (old - experience.inputs["ref_logprobs"])[mask]
         row["policy/reference_kl_k1"] = float(minus_ref.mean())

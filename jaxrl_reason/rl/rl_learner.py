@@ -21,6 +21,7 @@ from jaxrl_reason.rl.collect import SampleFn
 from jaxrl_reason.rl.components import ComponentLearner, FrozenModel, LearnerSetup
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan, build_update
+from jaxrl_reason.rl.partial_rollouts import PartialSampler, build_partial_sampler
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
 from jaxrl_reason.sharding import BatchSharding, check_batch
@@ -83,6 +84,9 @@ class RLSettings:
       old_logprobs: source of the old log-probs, trainer or sampler.
       async_level: k, the steps by which rollouts may run ahead of the training: those
         of step i are drawn by the policy of step i - k (arXiv 2410.18252); 0 for none.
+      partial_tokens: tokens that a response gets in one round of sampling; one that has
+        not ended goes on in the next round, under the policy of then (arXiv
+        2501.12599). 0 draws responses in one piece.
     """
 
     steps: int = 30
@@ -102,6 +106,7 @@ class RLSettings:
     seed: int = 0
     old_logprobs: str = "trainer"
     async_level: int = 0
+    partial_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.old_logprobs not in OLD_LOGPROBS:
@@ -115,6 +120,7 @@ class RLSettings:
             "prompt_width",
             "row_width",
             "async_level",
+            "partial_tokens",
         )
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
@@ -164,6 +170,7 @@ class RLState:
       draws: rollouts sampled so far.
       controls: numbers that components keep between steps.
       base: frozen parameters, if the policy consists of low-rank factors.
+      unfinished: groups with responses that go on in the next step.
       ahead: batches that were drawn for the next steps, in a checkpoint.
     """
 
@@ -177,6 +184,7 @@ class RLState:
         pytree_node=False, default_factory=dict
     )
     base: Params | None = None
+    unfinished: Rollouts | None = None
     ahead: "tuple[DrawnBatch, ...]" = struct.field(pytree_node=False, default=())
 
 
@@ -199,6 +207,7 @@ class RLLearner:
       update: one optimiser step of the policy; jitted.
       components: the method's components, built.
       lora: the adapter, if low-rank factors are trained.
+      partial: draws responses in parts, if the settings ask for it.
     """
 
     task: Task
@@ -215,6 +224,7 @@ class RLLearner:
     update: Callable[..., tuple[TrainState, Any]]
     components: tuple[ComponentLearner, ...] = ()
     lora: LoraAdapter | None = None
+    partial: PartialSampler | None = None
 
 
 def build_rl_learner(
@@ -274,6 +284,9 @@ def build_rl_learner(
             f"one component at most may replace the policy's pass, got {len(forwards)} "
             f"in {method.name!r}"
         )
+    parts = build_partial_sampler(
+        model, task, settings, batch_sharding, components, sample
+    )
     return RLLearner(
         task=task,
         method=method,
@@ -297,6 +310,7 @@ def build_rl_learner(
         ),
         components=components,
         lora=build_lora(model, lora, batch_sharding, settings.seed),
+        partial=parts,
     )
 
 

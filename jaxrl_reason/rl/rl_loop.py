@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import model_params, train_step
@@ -22,8 +24,10 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
 
 Params = Any
-# Prefix of arrays that were drawn ahead in a checkpoint; a number and / follow.
-_AHEAD = "ahead/"
+Arrays = dict[str, np.ndarray]
+# Prefixes of arrays in a checkpoint: of batches that were drawn ahead (a number and /
+# follow) and of responses that go on. The surplus has none.
+_AHEAD, _UNFINISHED = "ahead/", "unfinished/"
 
 
 def train_rl(
@@ -83,8 +87,10 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
 def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
     """Saves all that the next step depends on; the reference is the initial policy."""
     arrays = dict(state.surplus.arrays()) if state.surplus is not None else {}
+    if state.unfinished is not None:
+        arrays |= _named(_UNFINISHED, state.unfinished.arrays())
     for i, batch in enumerate(state.ahead):
-        arrays |= {f"{_AHEAD}{i}/{name}": x for name, x in batch.arrays().items()}
+        arrays |= _named(f"{_AHEAD}{i}/", batch.arrays())
     hooks.checkpoints.save(
         state.step,
         {"policy": state.policy, **state.models},
@@ -119,7 +125,12 @@ def resume_rl(
     found = checkpoints.restore(abstract(models), fingerprint, step)
     checkpoints.drop_after(found.step)
     problems.set_state(found.extra["problems"])
-    own = {name: x for name, x in found.arrays.items() if not name.startswith(_AHEAD)}
+    own = {
+        name: x
+        for name, x in found.arrays.items()
+        if not name.startswith((_AHEAD, _UNFINISHED))
+    }
+    unfinished = _without(_UNFINISHED, found.arrays)
     return RLState(
         policy=found.state["policy"],
         models={name: found.state[name] for name in state.models},
@@ -129,15 +140,22 @@ def resume_rl(
         surplus=Rollouts.from_arrays(own) if own else None,
         step=found.step,
         draws=found.extra["draws"],
+        unfinished=Rollouts.from_arrays(unfinished) if unfinished else None,
         ahead=tuple(
-            DrawnBatch.restore(
-                counts,
-                {
-                    name.removeprefix(f"{_AHEAD}{i}/"): x
-                    for name, x in found.arrays.items()
-                    if name.startswith(f"{_AHEAD}{i}/")
-                },
-            )
+            DrawnBatch.restore(counts, _without(f"{_AHEAD}{i}/", found.arrays))
             for i, counts in enumerate(found.extra.get("ahead", []))
         ),
     )
+
+
+def _named(prefix: str, arrays: Arrays) -> Arrays:
+    return {f"{prefix}{name}": x for name, x in arrays.items()}
+
+
+def _without(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays whose names have the prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): x
+        for name, x in arrays.items()
+        if name.startswith(prefix)
+    }

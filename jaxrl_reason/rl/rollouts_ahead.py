@@ -29,7 +29,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import RolloutEngine
 
-_PARTS = ("rollouts", "fresh", "surplus")
+_PARTS = ("rollouts", "fresh", "surplus", "unfinished")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class DrawnBatch:
             surplus=groups.get("surplus"),
             rounds=counts["rounds"],
             accepted=counts["accepted"],
+            unfinished=groups.get("unfinished"),
         )
         return cls(collected, dict(counts["row"]))
 
@@ -108,7 +109,8 @@ class RolloutsAhead:
         self._next_step = state.step + len(state.ahead)
         # Of the last batch that was drawn; only drawing reads and writes them.
         drawn = [batch.collected for batch in state.ahead]
-        self._surplus = drawn[-1].surplus if drawn else state.surplus
+        newest = drawn[-1] if drawn else state
+        self._surplus, self._unfinished = newest.surplus, newest.unfinished
         self._draws = state.draws + sum(c.rounds for c in drawn)
 
     def __enter__(self) -> Self:
@@ -155,9 +157,14 @@ class RolloutsAhead:
 
     def _draw(self, policy: RLState, step: int) -> DrawnBatch:
         timer = PhaseTimer()
-        state = replace(policy, surplus=self._surplus, draws=self._draws)
+        state = replace(
+            policy,
+            surplus=self._surplus,
+            unfinished=self._unfinished,
+            draws=self._draws,
+        )
         collected = collect(self._learner, state, self._problems, timer)
-        self._surplus = collected.surplus
+        self._surplus, self._unfinished = collected.surplus, collected.unfinished
         self._draws += collected.rounds
         row: Row = timer.take()
         if isinstance(self._problems, AdaptiveBatches):

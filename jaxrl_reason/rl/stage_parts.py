@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.partial_rollouts import finder
 from jaxrl_reason.rl.problem_batches import AdaptiveBatches, ProblemBatches
 from jaxrl_reason.rl.rl_learner import (
     RLLearner,
@@ -124,6 +125,10 @@ class StageProblems:
         if not isinstance(self._source, AdaptiveBatches):
             return {}
         return self._source.observe(problem_ids, num_correct, num_samples)
+
+    def find(self, problem_id: int) -> Any:
+        """The problem of a number, if the stream can tell."""
+        return finder(self._source)(problem_id)
 
     def get_state(self) -> dict[str, Any]:
         """JSON-able state of the stream."""

@@ -111,6 +111,7 @@ def begin_stage(
         state = replace(
             before,
             surplus=surplus,
+            unfinished=None,
             reference=reference,
             **carry_models(run, index, before),
         )

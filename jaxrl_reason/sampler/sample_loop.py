@@ -42,6 +42,7 @@ def sample(
     prompt_tokens: jax.Array,
     prompt_lengths: jax.Array,
     keys: jax.Array,
+    first_columns: jax.Array | None = None,
     *,
     settings: SamplingSettings,
     num_samples: int,
@@ -54,6 +55,8 @@ def sample(
       prompt_tokens: [P, Tp] ids, right-padded.
       prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
       keys: [P*G] from `sampling_keys`.
+      first_columns: [P*G] of responses that go on: the prompt ends with their tokens
+        so far, and the draws are those of these columns and later ones.
       settings: how to draw; static.
       num_samples: G; static.
 
@@ -80,7 +83,8 @@ def sample(
         lengths=jnp.zeros(rows, jnp.int32),
         cache=empty_cache(prefix, rows, 0),
     )
-    state = _append(nothing_yet, hidden, decode, keys, settings)
+    first = 0 if first_columns is None else first_columns
+    state = _append(nothing_yet, hidden, decode, keys, first, settings)
 
     def unfinished(end: int, state: _State) -> jax.Array:
         return (state.column < end) & ~jnp.all(state.ended)
@@ -89,7 +93,8 @@ def sample(
         hidden, cache = decode_step(
             model, decode, state.last, state.column - 1, prefix, state.cache
         )
-        return _append(replace(state, cache=cache), hidden, decode, keys, settings)
+        state = replace(state, cache=cache)
+        return _append(state, hidden, decode, keys, first, settings)
 
     for end in stage_ends(size):
         if end == 1:
@@ -167,13 +172,15 @@ def _append(
     hidden: jax.Array,
     params: DecodeParams,
     keys: jax.Array,
+    first: jax.Array | int,
     settings: SamplingSettings,
 ) -> _State:
     """Draws the token of one column from hidden states [B, D] and records it."""
     with jax.named_scope("head"):
         logits = decode_logits(params, hidden)  # [B, V]
     with jax.named_scope("draw"):
-        tokens, logprobs = next_tokens(logits, keys, state.column, settings)  # [B]
+        column = state.column + first
+        tokens, logprobs = next_tokens(logits, keys, column, settings)  # [B]
     active = ~state.ended  # [B]
     tokens = jnp.where(active, tokens, 0)
     logprobs = jnp.where(active, logprobs, 0.0)

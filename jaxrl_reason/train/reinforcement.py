@@ -117,7 +117,7 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     """What draws the rollouts; None for the library's plain sampler."""
     settings, sampler = setup.settings, setup.settings.sampler
     sampling = SamplingSettings(
-        max_new_tokens=settings.rl.max_new_tokens,
+        max_new_tokens=settings.rl.partial_tokens or settings.rl.max_new_tokens,
         eos_token_ids=setup.task.eos_token_ids,
         temperature=settings.rl.temperature,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
 from jaxrl_reason.aot.topology import parse_topology
-from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.group_settings import SamplerSettings
 from jaxrl_reason.train.model_settings import ModelSettings

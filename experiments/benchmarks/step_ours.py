@@ -22,7 +22,8 @@ from jaxrl_reason.learner.state import OptimizerSettings, init_state
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
-from jaxrl_reason.rl.rl_learner import RLSettings, build_rl_learner, init_rl_state
+from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import (
     BatchSettings,

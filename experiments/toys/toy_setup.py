@@ -41,12 +41,8 @@ from jaxrl_reason.models import (
 from jaxrl_reason.rl.iteration import rl_iteration
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.grpo import grpo
-from jaxrl_reason.rl.rl_learner import (
-    RLLearner,
-    RLSettings,
-    build_rl_learner,
-    init_rl_state,
-)
+from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner, init_rl_state
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sharding import (
     BatchSharding,

@@ -24,7 +24,8 @@ from jaxrl_reason.tasks.task import Task
 if TYPE_CHECKING:
     from jaxrl_reason.rl.method import Advantages, Experience
     from jaxrl_reason.rl.minibatches import RolloutBatch
-    from jaxrl_reason.rl.rl_learner import RLLearner, RLSettings, RLState
+    from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+    from jaxrl_reason.rl.rl_settings import RLSettings
     from jaxrl_reason.rl.rollouts import Rollouts
 
 

@@ -33,7 +33,7 @@ from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Graded, Task, TaskWrapper
 
 if TYPE_CHECKING:
-    from jaxrl_reason.rl.rl_learner import RLSettings
+    from jaxrl_reason.rl.rl_settings import RLSettings
 
 # Extras of groups with responses that have not ended: which, and the first draw.
 _OPEN, _DRAW = "open", "draw"  # [P, G] bool, [P]

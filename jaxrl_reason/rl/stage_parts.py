@@ -11,12 +11,8 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.partial_rollouts import finder
 from jaxrl_reason.rl.problem_batches import AdaptiveBatches, ProblemBatches
-from jaxrl_reason.rl.rl_learner import (
-    RLLearner,
-    RLSettings,
-    RLState,
-    build_rl_learner,
-)
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState, build_rl_learner
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.sharding import BatchSharding

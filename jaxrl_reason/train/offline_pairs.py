@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from jaxrl_reason.offline.preference_batch import Pair, PreferenceSettings
-from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, text_field
 from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import Question

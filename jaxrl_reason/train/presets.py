@@ -7,7 +7,7 @@ from types import MappingProxyType
 from jaxrl_reason.learner.sft import SFTSettings
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings
-from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings

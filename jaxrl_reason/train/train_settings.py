@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxrl_reason.learner.sft import SFTSettings
 from jaxrl_reason.learner.state import OptimizerSettings
 from jaxrl_reason.rl.recipes.dapo import DapoSettings
-from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.runs.trackers import TRACKERS
 from jaxrl_reason.tasks.countdown import CountdownSettings

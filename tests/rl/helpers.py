@@ -21,11 +21,11 @@ from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.rl.rl_learner import (
     RLLearner,
-    RLSettings,
     RLState,
     build_rl_learner,
     init_rl_state,
 )
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
 from jaxrl_reason.sharding import BatchSharding

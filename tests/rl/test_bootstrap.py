@@ -10,7 +10,8 @@ from experiments.toys.toy_tasks import EndlessProblems
 from jaxrl_reason.models import ValueModel
 from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.recipes.vc_ppo import VC_PPO
-from jaxrl_reason.rl.rl_learner import RLSettings, RLState
+from jaxrl_reason.rl.rl_learner import RLState
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.rl.rollouts import Rollouts, signed_accuracy
 from tests.rl.helpers import (
     CONFIG,

@@ -31,7 +31,7 @@ from jaxrl_reason.rl.recipes.open_reasoner_zero import OPEN_REASONER_ZERO
 from jaxrl_reason.rl.recipes.recipe import Recipe
 from jaxrl_reason.rl.recipes.skywork_or1 import SKYWORK_OR1
 from jaxrl_reason.rl.recipes.srpo import SRPO
-from jaxrl_reason.rl.rl_learner import RLSettings
+from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.rl.stage_parts import Stage
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_reason.sharding.processes import fetch, put
+
 MeshAxes = str | tuple[str, ...] | None
 LogicalAxes = tuple[str | None, ...]
 Tree = TypeVar("Tree")
@@ -303,10 +305,22 @@ class BatchSharding:
     Attributes:
       mesh: of the devices.
       rules: from logical axes to mesh axes.
+      fetch: brings arrays to the host, whole, on every process of the mesh.
     """
 
     mesh: Mesh
     rules: ShardingRules
+    fetch: Callable[[Any], Any] = dataclasses.field(
+        init=False, repr=False, compare=False
+    )
+    _put: Callable[[Any, NamedSharding], Any] = dataclasses.field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        many = self.mesh.is_multi_process
+        object.__setattr__(self, "fetch", fetch if many else jax.device_get)
+        object.__setattr__(self, "_put", put if many else jax.device_put)
 
     @property
     def num_shards(self) -> int:
@@ -320,16 +334,16 @@ class BatchSharding:
     def put_micro_batches(self, batch: Tree) -> Tree:
         """Places arrays [K, M, ...] with M sharded over the batch axes."""
         spec = PartitionSpec(None, self.rules.batch)
-        return jax.device_put(batch, NamedSharding(self.mesh, spec))
+        return self._put(batch, NamedSharding(self.mesh, spec))
 
     def replicate(self, x: Any) -> Any:
         """Replicates arrays on every device."""
-        return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec()))
+        return self._put(x, NamedSharding(self.mesh, PartitionSpec()))
 
     def put_batch(self, x: Any) -> Any:
         """Places arrays [B, ...] (prompts, keys) with B sharded over the batch axes."""
         spec = PartitionSpec(self.rules.batch)
-        return jax.device_put(x, NamedSharding(self.mesh, spec))
+        return self._put(x, NamedSharding(self.mesh, spec))
 
 
 def check_batch(

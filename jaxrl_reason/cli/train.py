@@ -12,6 +12,7 @@ import tyro
 from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import GraderError, NoSignalError
 from jaxrl_reason.serving import EngineError
+from jaxrl_reason.sharding.processes import initialize, is_main
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
@@ -28,6 +29,45 @@ and report.md. Ctrl-C leaves a run that `--resume must` continues.
 
 
 @dataclass(frozen=True)
+class ProcessSettings:
+    """How a process finds the others of its run.
+
+    Attributes:
+      distributed: this process is one of several of the run, all started by the same
+        command. Under Slurm, Open MPI, GKE and on TPU VMs JAX finds the others itself.
+      coordinator_address: host:port of process 0, where JAX does not know it.
+      num_processes: of the run, likewise.
+      process_id: of this process, from 0, likewise.
+      stuck_after: seconds without progress of a process after which all of them end.
+    """
+
+    distributed: bool = False
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    stuck_after: float = 1800.0
+
+    def __post_init__(self) -> None:
+        given = (self.coordinator_address, self.num_processes, self.process_id)
+        if not self.distributed and any(x is not None for x in given):
+            raise ValueError(
+                "coordinator_address, num_processes and process_id need --distributed"
+            )
+        if not self.stuck_after > 0:
+            raise ValueError(f"stuck_after must be above 0, got {self.stuck_after:g}")
+
+    def join(self) -> None:
+        """Joins the processes of the run, if there are several."""
+        if self.distributed:
+            initialize(
+                self.coordinator_address,
+                self.num_processes,
+                self.process_id,
+                limit=self.stuck_after,
+            )
+
+
+@dataclass(frozen=True)
 class TrainCommand:
     """Settings of the command besides those of the run.
 
@@ -40,6 +80,7 @@ class TrainCommand:
     settings: Annotated[TrainSettings, tyro.conf.arg(name="")]
     preset: str | None = None
     config: Path | None = None
+    processes: Annotated[ProcessSettings, tyro.conf.arg(name="")] = ProcessSettings()
 
 
 def read_settings(
@@ -61,6 +102,16 @@ def read_settings(
       ValueError: a file or a setting cannot be used.
       SystemExit: after --help, or for arguments that cannot be read.
     """
+    return read_command(argv, preset, description, prog)[0]
+
+
+def read_command(
+    argv: Sequence[str],
+    preset: str | None = None,
+    description: str = DESCRIPTION,
+    prog: str = "jaxrl-reason train",
+) -> tuple[TrainSettings, ProcessSettings]:
+    """`read_settings`, and how to find the other processes."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default=preset)
     first.add_argument("--config", type=Path)
@@ -74,12 +125,13 @@ def read_settings(
     tree = {} if found.config is None else read_config(found.config)
     default = starting_point(tree.pop("preset", found.preset), tree)
     command = TrainCommand(default, found.preset, found.config)
-    settings = tyro.cli(
+    command = tyro.cli(
         TrainCommand, args=argv, default=command, description=description, prog=prog
-    ).settings
-    for sentence in unread_flags(settings, default):
-        print(f"note: {sentence}", file=sys.stderr)
-    return settings
+    )
+    if not command.processes.process_id:
+        for sentence in unread_flags(command.settings, default):
+            print(f"note: {sentence}", file=sys.stderr)
+    return command.settings, command.processes
 
 
 def starting_point(preset: str | None, tree: dict[str, object]) -> TrainSettings:
@@ -100,18 +152,19 @@ def main(argv: Sequence[str]) -> None:
         cannot continue.
       SystemExit: with status 130 after an interrupt.
     """
-    start(read_settings(argv), "jaxrl-reason train")
+    start(*read_command(argv), "jaxrl-reason train")
 
 
-def start(settings: TrainSettings, command: str) -> None:
+def start(settings: TrainSettings, processes: ProcessSettings, command: str) -> None:
     """Runs a training, or reports that it is finished.
 
     Raises:
       SystemExit, ValueError: as `main`.
     """
+    processes.join()
     done = finished_report(settings) if settings.resume == "auto" else None
     if done is not None and settings.last_step in (None, done["steps"]):
-        print(f"finished before: {settings.folder / 'report.md'}")
+        say(f"finished before: {settings.folder / 'report.md'}")
         return
     try:
         finished = run_training(settings) is not None
@@ -120,12 +173,17 @@ def start(settings: TrainSettings, command: str) -> None:
     except KeyboardInterrupt:  # the second one: do not finish the step
         finished = False
     if not finished:
-        print(
+        say(
             f"stopped; resume with: {command} --resume must "
             f"--run-dir {settings.folder} (and the flags of the first start)"
         )
-        sys.stdout.flush()
         raise SystemExit(130)
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes of the run."""
+    if is_main():
+        print(text, flush=True)
 
 
 def script(argv: Sequence[str], *, preset: str, description: str) -> None:
@@ -142,9 +200,6 @@ def script(argv: Sequence[str], *, preset: str, description: str) -> None:
     command = f"python {argv[0]}"
 
     def study() -> None:
-        settings = read_settings(
-            argv[1:], preset=preset, description=description, prog=command
-        )
-        start(settings, command)
+        start(*read_command(argv[1:], preset, description, command), command)
 
     run(study)

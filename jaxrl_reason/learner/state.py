@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_reason.models import abstract_params, init_params, param_axes
 from jaxrl_reason.sharding import BatchSharding, ShardingRules, state_shardings
+from jaxrl_reason.sharding.processes import put
 
 Params = Any
 
@@ -125,7 +126,7 @@ def init_state(
     if isinstance(first, jax.core.Tracer) or not on_mesh(first):
         return state
     whole = NamedSharding(first.sharding.mesh, PartitionSpec())
-    return jax.tree.map(lambda x: x if on_mesh(x) else jax.device_put(x, whole), state)
+    return jax.tree.map(lambda x: x if on_mesh(x) else put(x, whole), state)
 
 
 def on_mesh(x: Any) -> bool:

@@ -148,7 +148,7 @@ def prepare_pairs(
         scores = learner.score(
             reference, learner.batch_sharding.put_micro_batches(batch), plan.num_active
         )
-        batch = batch.with_inputs(ref_logprobs=np.asarray(scores))
+        batch = batch.with_inputs(ref_logprobs=learner.batch_sharding.fetch(scores))
     return PairBatch(batch, plan.num_active)
 
 

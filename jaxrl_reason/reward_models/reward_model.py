@@ -217,7 +217,9 @@ def score_tokens(
         found = learner.score(
             params, learner.batch_sharding.put_micro_batches(batch), plan.num_active
         )
-        out[rows, : s.max_response] = np.asarray(found)[plan.micro, plan.slot]
+        out[rows, : s.max_response] = learner.batch_sharding.fetch(found)[
+            plan.micro, plan.slot
+        ]
     mask = np.arange(t) < rollouts.lengths[..., None]  # [P, G, T]
     return np.where(mask, out[:, :t].reshape(p, g, t), np.float32(0))
 

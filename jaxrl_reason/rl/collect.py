@@ -16,6 +16,7 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.sharding.processes import exchange, own_part
 from jaxrl_reason.tasks.task import Graded, Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
@@ -99,9 +100,10 @@ def sample_groups(
     with timer("rollout"):
         keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
         inputs = batch_sharding.put_batch((prompts, lengths, keys))
-        done = jax.device_get(sample(params, *inputs))
+        done = batch_sharding.fetch(sample(params, *inputs))
     with timer("grade"):
-        grades = grade_rows(task, problems, done, group_size)  # [3, P * G]
+        parted = batch_sharding.mesh.is_multi_process
+        grades = grade_rows(task, problems, done, group_size, parted)  # [3, P * G]
     versions = np.full(len(problems), policy_step, np.int64)  # [P]
     if done.policy_version is not None:  # of a group sampled with several, the oldest
         versions = np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
@@ -122,33 +124,45 @@ def sample_groups(
 
 
 def grade_rows(
-    task: Task, problems: Sequence[Any], done: Completions, group_size: int
+    task: Task,
+    problems: Sequence[Any],
+    done: Completions,
+    group_size: int,
+    parted: bool = False,
 ) -> np.ndarray:
     """[3, P * G] bool: correct, format_ok, failed of every response.
 
     A grader that raises has failed on that response, which is counted, logged once per
-    round and left out of the batch's statistics.
+    round and left out of the batch's statistics. If `parted`, each process grades a
+    part of the responses, and all get the verdicts of all.
 
     Raises:
       GraderError: the grader raised on every response.
     """
     out = np.zeros((3, len(done.lengths)), bool)
-    errors: list[Exception] = []
-    for i, n in enumerate(done.lengths):
-        text = task.tokenizer.decode(done.tokens[i, :n].tolist())
+    errors: list[str] = []
+    cause: Exception | None = None
+    rows = range(len(done.lengths))
+    for i in own_part(rows) if parted else rows:
+        text = task.tokenizer.decode(done.tokens[i, : done.lengths[i]].tolist())
         try:
             found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
         except Exception as error:  # a user's grader may raise any exception
-            errors.append(error)
+            cause = cause or error
+            errors.append(repr(error))
             found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
         out[:, i] = found.correct, found.format_ok, found.failed
+    if parted:
+        shared = exchange("verdicts", [out.tolist(), errors])
+        out = np.any([grades for grades, _ in shared], axis=0)
+        errors = [error for _, raised in shared for error in raised]
     if errors:
         said = (
-            f"the grader raised on {len(errors)} of {len(done.lengths)} responses, "
-            f"first {errors[0]!r}"
+            f"the grader raised on {len(errors)} of {len(rows)} responses, "
+            f"first {errors[0]}"
         )
-        if len(errors) == len(done.lengths):
-            raise GraderError(said) from errors[0]
+        if len(errors) == len(rows):
+            raise GraderError(said) from cause
         _LOG.warning("%s", said)
     return out
 

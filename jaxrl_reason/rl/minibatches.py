@@ -208,7 +208,7 @@ def score_sequences(
     total = 1 + max(int(m.index.max()) for m in minibatches)
     out = np.zeros((total, started[0].shape[-1]), np.float32)
     for m, placed in zip(minibatches, started, strict=True):
-        out[m.index] = np.asarray(placed)[m.plan.micro, m.plan.slot]
+        out[m.index] = batch_sharding.fetch(placed)[m.plan.micro, m.plan.slot]
     return out
 
 

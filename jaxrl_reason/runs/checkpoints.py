@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from jaxrl_reason.runs import manifest
 from jaxrl_reason.runs.files import fsync_folder, fsync_tree
 from jaxrl_reason.runs.monitor import versions
+from jaxrl_reason.sharding.processes import on_main
 
 
 class CheckpointError(ValueError):
@@ -49,8 +50,9 @@ class Restored(NamedTuple):
 class CheckpointFolder:
     """Saves and restores the state of a run, one folder per step.
 
-    One process writes; others may read at the same time. Works with one JAX process
-    (all of its devices), not yet with several hosts.
+    One run writes; others may read at the same time. All processes of a run save and
+    restore together, in a folder that all of them see: each writes the arrays of its
+    own devices, process 0 everything else.
 
     Args:
       path: folder of the checkpoints; created at the first save.
@@ -68,6 +70,9 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending; does not read their files."""
+        return on_main("checkpoints", self._steps)
+
+    def _steps(self) -> list[int]:
         if not self.path.is_dir():
             return []
         # Undo the first of the two moves of `save` if it was killed between them.
@@ -107,8 +112,6 @@ class CheckpointFolder:
         """
         if step < 0:
             raise ValueError(f"step must be >= 0, got {step}")
-        if jax.process_count() > 1:
-            raise NotImplementedError("checkpoints are written by one process only")
         contents = {
             "step": int(step),
             "fingerprint": manifest.as_json("fingerprint", fingerprint or {}),
@@ -116,18 +119,25 @@ class CheckpointFolder:
             "versions": versions(),
         }
         extra_text = json.dumps(manifest.as_json("extra", extra or {}), indent=1)
-        self._remove_leftovers()
         temporary = self.path / f".tmp-{step:08d}"
-        temporary.mkdir(parents=True)
-        _save_arrays(temporary / "arrays.npz", arrays or {})
-        (temporary / "extra.json").write_text(extra_text, encoding="utf-8")
+
+        def begin() -> None:
+            self._remove_leftovers()
+            temporary.mkdir(parents=True)
+            _save_arrays(temporary / "arrays.npz", arrays or {})
+            (temporary / "extra.json").write_text(extra_text, encoding="utf-8")
+
+        def finish() -> None:
+            manifest.write(temporary, contents)
+            fsync_tree(temporary)
+            self._move_into_place(temporary, step)
+            self._prune(step)
+
+        on_main("begin of a checkpoint", begin)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(temporary / "state", args=ocp.args.StandardSave(state))
-        manifest.write(temporary, contents)
-        fsync_tree(temporary)
-        folder = self._move_into_place(temporary, step)
-        self._prune(step)
-        return folder
+        on_main("end of a checkpoint", finish)
+        return self._folder(step)
 
     def restore(
         self,
@@ -151,14 +161,19 @@ class CheckpointFolder:
           values), a file is damaged (the error names it and the newest intact older
           step), or the arrays are not those requested.
         """
-        step = self._choose(step)
-        folder = self._folder(step)
-        saved = self._manifest(step)
-        asked = manifest.as_json("fingerprint", fingerprint)
-        self._compare("settings", step, saved["fingerprint"], asked)
-        if damage := self.damage(step):
-            raise CheckpointError(self._damage_message(step, damage))
-        self._compare("arrays", step, saved["tree"], _describe(abstract_state))
+
+        def check() -> int:
+            chosen = self._choose(step)
+            saved = self._manifest(chosen)
+            asked = manifest.as_json("fingerprint", fingerprint)
+            self._compare("settings", chosen, saved["fingerprint"], asked)
+            if damage := self.damage(chosen):
+                raise CheckpointError(self._damage_message(chosen, damage))
+            self._compare("arrays", chosen, saved["tree"], _describe(abstract_state))
+            return chosen
+
+        chosen = on_main("check of a checkpoint", check)
+        folder = self._folder(chosen)
         target = jax.tree.map(_with_sharding, abstract_state)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             state = checkpointer.restore(
@@ -167,11 +182,14 @@ class CheckpointFolder:
         extra = json.loads((folder / "extra.json").read_text("utf-8"))
         with np.load(folder / "arrays.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return Restored(state, extra, arrays, step)
+        return Restored(state, extra, arrays, chosen)
 
     def fingerprint(self, step: int | None = None) -> dict[str, Any]:
         """The settings of a checkpoint (of the newest if step is None)."""
-        return dict(self._manifest(self._choose(step))["fingerprint"])
+        return on_main(
+            "settings of a checkpoint",
+            lambda: dict(self._manifest(self._choose(step))["fingerprint"]),
+        )
 
     def damage(self, step: int) -> list[str]:
         """Reads every file of a checkpoint and reports what is wrong with it.
@@ -186,7 +204,7 @@ class CheckpointFolder:
 
     def newest_intact(self, before: int | None = None) -> int | None:
         """The newest undamaged step (below `before` if given), or None."""
-        for step in reversed(self.steps()):
+        for step in reversed(self._steps()):
             if (before is None or step < before) and not self.damage(step):
                 return step
         return None
@@ -202,20 +220,24 @@ class CheckpointFolder:
         Returns:
           The moved steps.
         """
-        self._remove_leftovers()
-        moved = [found for found in self.steps() if found > step]
-        for found in moved:
-            target = self.path / "dropped" / f"{found:08d}"
-            target.parent.mkdir(exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(self._folder(found), target)
-        return moved
+
+        def move() -> list[int]:
+            self._remove_leftovers()
+            moved = [found for found in self._steps() if found > step]
+            for found in moved:
+                target = self.path / "dropped" / f"{found:08d}"
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                os.rename(self._folder(found), target)
+            return moved
+
+        return on_main("move of later checkpoints", move)
 
     def _folder(self, step: int) -> Path:
         return self.path / f"{step:08d}"
 
     def _choose(self, step: int | None) -> int:
-        steps = self.steps()
+        steps = self._steps()
         if not steps:
             raise CheckpointError(f"no checkpoint in {self.path}")
         if step is None:
@@ -254,7 +276,7 @@ class CheckpointFolder:
                 f"{'; '.join(differences[:8])}{more}"
             )
 
-    def _move_into_place(self, temporary: Path, step: int) -> Path:
+    def _move_into_place(self, temporary: Path, step: int) -> None:
         folder = self._folder(step)
         old = self.path / f".old-{step:08d}"
         if folder.exists():
@@ -262,10 +284,9 @@ class CheckpointFolder:
         os.rename(temporary, folder)
         fsync_folder(self.path)
         shutil.rmtree(old, ignore_errors=True)
-        return folder
 
     def _prune(self, current: int) -> None:
-        for step in self.steps()[: -self.keep]:
+        for step in self._steps()[: -self.keep]:
             if step != current:
                 # Renamed first: a kill during the deletion must not leave half of it.
                 going = self.path / f".tmp-{step:08d}-old"
@@ -273,7 +294,7 @@ class CheckpointFolder:
                 shutil.rmtree(going)
 
     def _remove_leftovers(self) -> None:
-        self.steps()  # undoes a move that was interrupted
+        self._steps()  # undoes a move that was interrupted
         if self.path.is_dir():
             for pattern in (".tmp-*", ".old-*"):
                 for leftover in self.path.glob(pattern):
@@ -310,5 +331,5 @@ def _describe(tree: Any) -> dict[str, str]:
 def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

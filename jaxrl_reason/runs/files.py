@@ -4,14 +4,20 @@ import hashlib
 import os
 from pathlib import Path
 
+from jaxrl_reason.sharding.processes import is_main
+
 
 def atomic_write(path: str | Path, text: str) -> None:
     """Writes a text file atomically: readers see the old one or the new one.
+
+    Only process 0 of a run writes.
 
     Args:
       path: the file; its folder must exist.
       text: its contents, written as UTF-8.
     """
+    if not is_main():
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:

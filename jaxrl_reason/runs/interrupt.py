@@ -6,6 +6,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from jaxrl_reason.sharding.processes import exchange
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,9 +32,16 @@ class GracefulInterrupt:
         self,
         message: str = "finishing this step, then saving; again to stop at once",
     ) -> None:
-        self.requested = False
+        self._signalled = False
+        self._agreed = False
         self._message = message
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether any process of the run got a signal; all ask at the same places."""
+        self._agreed = self._agreed or any(exchange("interrupt", self._signalled))
+        return self._agreed
 
     def __enter__(self) -> "GracefulInterrupt":
         if threading.current_thread() is threading.main_thread():
@@ -47,8 +56,8 @@ class GracefulInterrupt:
         self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._signalled:
             raise KeyboardInterrupt
-        self.requested = True
+        self._signalled = True
         # Not print: a signal may come in the middle of another print.
         os.write(2, f"\n{signal.Signals(number).name}: {self._message}\n".encode())

@@ -18,6 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrl_reason.runs.trackers import Trackers
+from jaxrl_reason.sharding.processes import is_main
 
 Row = dict[str, float]
 Pairs = Mapping[str, tuple[ArrayLike, ArrayLike]]
@@ -135,10 +136,13 @@ class MetricsLog:
     ) -> None:
         self._name, self._trackers = name, trackers
         self.path = Path(run_dir) / f"{name}.jsonl"
+        self.last_step, self._tensorboard = None, None
+        self._file: Any = None
+        if not is_main():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.last_step = _repair(self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-        self._tensorboard = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # slow to import
 
@@ -164,6 +168,8 @@ class MetricsLog:
                 f"{self.last_step}, got {step} (truncate_after goes back)"
             )
         values = {name: _number(name, value) for name, value in row.items()}
+        if self._file is None:
+            return
         line = _encode({"step": step, **values}) + "\n"
         self._file.write(line.encode())
         os.fsync(self._file.fileno())
@@ -177,7 +183,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files. May be called twice."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None
@@ -223,7 +230,7 @@ def truncate_after(path: str | Path, step: int) -> int:
       The number of removed rows.
     """
     path = Path(path)
-    rows = read_metrics(path)
+    rows = read_metrics(path) if is_main() else []
     dropped = [row for row in rows if row["step"] > step]
     if not dropped:
         return 0

@@ -21,6 +21,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import jax
 import jaxrl_reason
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.monitor import versions
+from jaxrl_reason.sharding.processes import count, index, is_main, on_main
 
 
 class RunFolderError(ValueError):
@@ -116,13 +118,25 @@ def open_run(
       argv: command line; this process's if None.
 
     Returns:
-      The folder, locked against other processes.
+      The folder, locked against other runs. All processes of this one share it.
 
     Raises:
       RunFolderError: the folder is not empty without `resume`, is not a run with
-      `resume`, or is in use.
+      `resume`, is in use, or is not shared by all processes.
     """
     folder = RunFolder(path)
+    on_main("run folder", partial(_open, folder, settings, resume, argv))
+    if not is_main() and not folder.config_path.is_file():
+        raise RunFolderError(
+            f"run folder {folder.path} must be on a file system that all processes "
+            f"share, but process {index()} does not see it"
+        )
+    return folder
+
+
+def _open(
+    folder: RunFolder, settings: Any, resume: bool, argv: Sequence[str] | None
+) -> None:
     if resume and not folder.config_path.is_file():
         raise RunFolderError(
             f"nothing to resume in {folder.path}: it has no config.json; "
@@ -146,7 +160,6 @@ def open_run(
     else:
         config = {"name": folder.path.name, **now, "settings": plain, "resumed": []}
     atomic_write(folder.config_path, json.dumps(config, indent=2) + "\n")
-    return folder
 
 
 def to_plain(value: Any) -> Any:
@@ -217,7 +230,7 @@ def _environment(argv: Sequence[str] | None) -> dict[str, Any]:
             "platform": devices[0].platform,
             "kind": devices[0].device_kind,
             "count": len(devices),
-            "processes": jax.process_count(),
+            "processes": count(),
             "cpu_cores": os.cpu_count(),
         },
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.sharding.processes import is_main
 
 # These have their own place on the page; other fields are listed below them.
 _KNOWN = ("prompt", "answer", "reward", "parsed", "correct", "length", "truncated")
@@ -33,15 +34,17 @@ def write_samples(
       The page (`.md`).
     """
     folder = Path(run_dir) / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{step:08d}" + (f"-{label}" if label else "")
+    page = folder / f"{stem}.md"
+    if not is_main():
+        return page
+    folder.mkdir(parents=True, exist_ok=True)
     plain = [to_plain(sample) for sample in samples]
     lines = "".join(
         json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n"
         for sample in plain
     )
     atomic_write(folder / f"{stem}.jsonl", lines)
-    page = folder / f"{stem}.md"
     atomic_write(page, _page(step, plain, label))
     return page
 

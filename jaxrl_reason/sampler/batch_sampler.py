@@ -23,6 +23,7 @@ from jaxrl_reason.sampler.slot_scheduler import SlotScheduler
 from jaxrl_reason.sampler.slot_state import Slots, allowed_cache_lengths, compiled
 from jaxrl_reason.sampler.stops import StopCheck
 from jaxrl_reason.sharding import parts_of
+from jaxrl_reason.sharding.processes import fetch
 
 # (row of the completions, new tokens since the last call, whether it has ended)
 OnTokens = Callable[[int, tuple[int, ...], bool], None]
@@ -190,14 +191,14 @@ class BatchSampler:
             state = smaller
 
     def _start(self, params: Params, tokens: Any, lengths: Any, keys: Any) -> _Run:
-        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        tokens, lengths = fetch((tokens, lengths))
         rows = tokens.shape[0] * self.num_samples
         if keys.shape != (rows,):
             raise ValueError(
                 f"keys must be one per response, ({rows},), got {keys.shape}"
             )
         prompts = self._reader.start(params, tokens, lengths)
-        raw = np.asarray(jax.random.key_data(keys))  # [B, n]
+        raw = fetch(jax.random.key_data(keys))  # [B, n]
         batch, order = self.batch, prompts.order()
         return _Run(
             params=self._decode_params(params),
@@ -267,13 +268,14 @@ class BatchSampler:
 
     def _harvest(self, run: _Run, occupied: list[int]) -> None:
         """Takes finished responses out of their slots; stops and reports the others."""
-        state, active = run.slots, np.asarray(run.slots.active)
-        run.columns = np.array(state.columns)  # [S]
+        state = run.slots
+        active, columns = fetch((state.active, state.columns))  # [S]
+        run.columns = np.array(columns)
         watched = run.stops or run.on_tokens
         chosen = [slot for slot in occupied if watched or not active[slot]]
         if not chosen:
             return
-        ended, tokens, logprobs, top = jax.device_get(
+        ended, tokens, logprobs, top = fetch(
             (state.ended, state.tokens, state.logprobs, state.top_logprobs)
         )
         stopped = np.zeros(active.size, bool)  # [S]

@@ -6,6 +6,7 @@ import re
 import jax
 
 from jaxrl_reason.sharding import make_mesh, parse_mesh
+from jaxrl_reason.sharding.processes import count
 
 
 def build_mesh(sizes: str) -> jax.sharding.Mesh:
@@ -15,10 +16,15 @@ def build_mesh(sizes: str) -> jax.sharding.Mesh:
     faster than one on both, but XLA's CPU collectives can deadlock when several steps
     are in flight on so few threads; hence one step at a time.
     """
-    if sizes == "auto":
-        return make_mesh(data=len(jax.devices()))
     wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
-    if wanted > 1:
-        jax.config.update("jax_num_cpu_devices", wanted)
+    if sizes == "auto":
+        wanted = count()
+    if wanted % count():
+        raise ValueError(
+            f"a mesh must have the same number of devices on each of the {count()} "
+            f"processes, got {sizes!r} with {wanted}"
+        )
+    if max(wanted, count()) > 1:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return parse_mesh(sizes)
+        jax.config.update("jax_num_cpu_devices", max(1, wanted // count()))
+    return make_mesh(data=len(jax.devices())) if sizes == "auto" else parse_mesh(sizes)

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.evaluation.statistics import Estimate, mean_estimate, wilson
@@ -12,6 +14,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.samples import write_samples
+from jaxrl_reason.sharding.processes import is_main, on_main
 from jaxrl_reason.tasks.task import Task
 
 Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
@@ -60,8 +63,8 @@ class Heldout:
     def before(self, params: Any, run: RunFolder) -> Figures:
         """The accuracies of the initial model, measured once per run."""
         path = run.path / "before.json"
-        if path.is_file():
-            known = json.loads(path.read_text("utf-8"))
+        known = on_main("first evaluation", partial(_read_json, path))
+        if known is not None:
             return {name: Estimate(**found) for name, found in known.items()}
         found = self.measure(params)
         self.write_samples(found.responses, run, 0)
@@ -73,6 +76,8 @@ class Heldout:
         self, responses: Rollouts, run: RunFolder, step: int, *, shown: int = 0
     ) -> None:
         """Writes greedy answers and prints some of them."""
+        if not is_main():
+            return
         by_id = {p.problem_id: p for p in self.problems}
         rows = samples_for_people(self.task, responses, by_id, len(self.problems))
         for row in rows:
@@ -85,6 +90,10 @@ class Heldout:
             verdict = "right" if row["correct"] else "wrong"
             print(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")
         print(f"\nmore samples: {page}")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 def values(figures: Figures) -> dict[str, float]:

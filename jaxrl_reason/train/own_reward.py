@@ -12,6 +12,7 @@ from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.sharding.processes import share
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
 # Smaller differences of rewards in a group are not a signal.
@@ -38,18 +39,22 @@ class FunctionRewards:
     def __call__(self, rollouts: Rollouts) -> np.ndarray:
         """The rewards, for `Method.rewards`."""
         groups, tokens = rollouts.correct.shape, rollouts.tokens
-        scores = [
-            self._score(
+
+        def score(row: int) -> dict[str, float] | None:
+            p, g = divmod(row, groups[1])
+            found = self._score(
                 self._by_id[int(rollouts.problem_ids[p])],
                 tokens[p, g, : rollouts.lengths[p, g]].tolist(),
             )
-            for p, g in np.ndindex(groups)
-        ]
-        names = next((list(s.parts) for s in scores if s is not None), ["reward"])
+            return None if found is None else dict(found.parts)
+
+        # Of each response by the process that has graded it.
+        scores = share("rewards", math.prod(groups), score)
+        names = next((list(parts) for parts in scores if parts is not None), ["reward"])
         out = np.full((len(scores), len(names)), np.nan, np.float32)
         for row, found in zip(out, scores, strict=True):
-            if found is not None and set(found.parts) == set(names):
-                row[:] = [found.parts[name] for name in names]
+            if found is not None and set(found) == set(names):
+                row[:] = [found[name] for name in names]
         for name, column in zip(names, out.T, strict=True):
             self._sums.setdefault(name, []).extend(column[~np.isnan(column)].tolist())
         parts = out.reshape(*groups, len(names))

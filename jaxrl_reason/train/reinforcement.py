@@ -22,6 +22,7 @@ from jaxrl_reason.runs.metrics_log import MetricsLog, Row, truncate_after
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
+from jaxrl_reason.sharding.processes import count, is_main
 from jaxrl_reason.train.examples import demonstrations
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.model_reward import ModelReward
@@ -123,6 +124,10 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     )
     group_size = settings.rl.group_size
     if sampler.endpoint is not None:
+        if count() > 1:
+            raise ValueError(
+                f"a serving engine is for a run of one process, got {count()} processes"
+            )
         endpoint = Endpoint(sampler.endpoint)
         return OpenAIEngine(
             setup.model,
@@ -154,6 +159,8 @@ def run_hooks(
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
 
     def show(step: int, rollouts: Rollouts) -> None:
+        if not is_main():
+            return
         rows = samples_for_people(setup.task, rollouts, by_id, 8)
         write_samples(session.run.path, step, rows, "train")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxrl_reason.pretrained.model_card import Figure, ModelCard
 from jaxrl_reason.pretrained.model_folder import export_model
 from jaxrl_reason.runs.metrics_log import Row, read_metrics
@@ -14,6 +16,7 @@ from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.run_report import Report, write_report
 from jaxrl_reason.sampler import SamplingSettings
+from jaxrl_reason.sharding.processes import count, fetch, is_main
 from jaxrl_reason.train.heldout_figures import Figures, intervals, values
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import StageResult
@@ -123,10 +126,15 @@ def export_trained(setup: RunSetup, result: RunResult) -> None:
     folder = settings.export.folder
     if folder is None or files is None or result.stage.params is None:
         return
+    params = result.stage.params
+    if count() > 1:
+        params = jax.tree.map(fetch, params)  # one array after the other
+    if not is_main():
+        return
     export_model(
         folder,
         setup.model.config,
-        result.stage.params,
+        params,
         files.tokenizer,
         model_card(setup, result),
         sampling=SamplingSettings(

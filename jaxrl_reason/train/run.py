@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from rich.console import Console
+
 from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.pretrained.model_folder import check_new_folder
 from jaxrl_reason.runs.clock import StageClock
@@ -13,6 +15,7 @@ from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
 from jaxrl_reason.runs.trackers import open_trackers
+from jaxrl_reason.sharding.processes import is_main, on_main
 from jaxrl_reason.train.config_file import write_config
 from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
 from jaxrl_reason.train.game_stage import ProverVerifierGame
@@ -54,7 +57,7 @@ def build_stage(setup: RunSetup) -> Stage:
 def resumes(settings: TrainSettings) -> bool:
     """Whether the run resumes that of its folder."""
     if settings.resume == "auto":
-        return (settings.folder / "config.json").is_file()
+        return on_main("resume", (settings.folder / "config.json").is_file)
     return settings.resume == "must"
 
 
@@ -101,9 +104,11 @@ def record_training(
         clock.add("set-up", time.perf_counter() - started)
         with (
             open_trackers(
-                settings.trackers, run.path, project=settings.tracker_project
+                settings.trackers if is_main() else (),
+                run.path,
+                project=settings.tracker_project,
             ) as trackers,
-            TrainingProgress() as progress,
+            TrainingProgress(console=Console(quiet=not is_main())) as progress,
         ):
             session = Session(run, trackers, progress, interrupt)
             found = train(setup, stage, session, clock)
@@ -156,18 +161,24 @@ def write_results(
     clock: StageClock,
 ) -> None:
     """Writes samples, report, curves and exported model, and prints where they are."""
-    if measured is not None:
-        setup.heldout.write_samples(measured.responses, run, result.stage.step, shown=3)
-    page = write_run_report(setup, run, result, clock.seconds)
-    print(page.read_text("utf-8"))
-    print(f"curves: {run.curves_path}")
+    if is_main():
+        if measured is not None:
+            responses, step = measured.responses, result.stage.step
+            setup.heldout.write_samples(responses, run, step, shown=3)
+        page = write_run_report(setup, run, result, clock.seconds)
+        print(page.read_text("utf-8"))
+        print(f"curves: {run.curves_path}")
     export_trained(setup, result)
 
 
 def finished_report(settings: TrainSettings) -> dict[str, Any] | None:
     """The report of a finished run, or None."""
     path = settings.folder / "report.json"
-    if not path.is_file():
-        return None
-    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return report if report["finished"] else None
+
+    def read() -> dict[str, Any] | None:
+        if not path.is_file():
+            return None
+        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return report if report["finished"] else None
+
+    return on_main("report", read)

@@ -10,6 +10,7 @@ from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.trackers import Trackers
+from jaxrl_reason.sharding.processes import is_main
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Session:
 
     def profile(self, step: int) -> StepProfile | None:
         """Traces that step to the run's folder; 0 for none."""
-        return StepProfile(step, self.run.path / "profile") if step else None
+        traced = step and is_main()
+        return StepProfile(step, self.run.path / "profile") if traced else None
 
 
 @dataclass(frozen=True)

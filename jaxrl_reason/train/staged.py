@@ -14,6 +14,7 @@ from jaxrl_reason.rl.stages import resume_stages, train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics_log import truncate_after
+from jaxrl_reason.sharding.processes import on_main
 from jaxrl_reason.train.methods import add_format_reward
 from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward
@@ -92,11 +93,12 @@ class StagedReinforcement:
     def filtered(self, policy: TrainState, session: Session) -> list[Any]:
         """The problems that the recipe's filter keeps, selected once per run."""
         problems, path = self.setup.problems.train, session.run.path / KEPT
-        if not path.is_file():
+        if not on_main("data filter", path.is_file):
             rule = self.recipe.data_filter
             assert rule is not None  # checked in __init__
             rates = measure_pass_rates(
                 self.stages.learner[0], policy.params, list(problems)
             )
             atomic_write(path, json.dumps(kept_ids(rates, rule)) + "\n")
-        return with_ids(list(problems), json.loads(path.read_text("utf-8")))
+        kept = on_main("data filter", lambda: json.loads(path.read_text("utf-8")))
+        return with_ids(list(problems), kept)

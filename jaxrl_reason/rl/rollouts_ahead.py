@@ -6,8 +6,8 @@ with the same settings gives the same bits, also after a resume. k = 0 is the
 synchronous loop and draws nothing ahead.
 
 Between a thread that draws and one that trains, the order of programs is not fixed. On
-one device, or with an engine that draws elsewhere, they overlap; programs of several
-devices must start in one order on all of them, so there the two take turns.
+one device, or with an engine or devices of the sampler's own, they overlap; programs of
+several devices must start in one order on all of them, so there the two take turns.
 """
 
 from collections import deque
@@ -28,6 +28,7 @@ from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import RolloutEngine
+from jaxrl_reason.sharding.processes import count
 
 _PARTS = ("rollouts", "fresh", "surplus", "unfinished")
 
@@ -176,9 +177,8 @@ class RolloutsAhead:
 
 def overlaps(learner: RLLearner) -> bool:
     """Whether drawing and training may run at the same time."""
-    return learner.batch_sharding.mesh.size == 1 or isinstance(
-        learner.sample, RolloutEngine
-    )
+    elsewhere = isinstance(learner.sample, RolloutEngine)
+    return count() == 1 and (elsewhere or learner.batch_sharding.mesh.size == 1)
 
 
 class _InTurn(Executor):

@@ -6,6 +6,7 @@ from jaxrl_reason.sampler.batch_sampler import (
     make_batch_sampler,
 )
 from jaxrl_reason.sampler.next_tokens import sampling_keys
+from jaxrl_reason.sampler.own_devices import OwnDevicesSampler
 from jaxrl_reason.sampler.prefixes import common_prefix
 from jaxrl_reason.sampler.rollout_engine import RolloutEngine
 from jaxrl_reason.sampler.sample_loop import Sampler, make_sampler, sample
@@ -22,6 +23,7 @@ __all__ = [
     "BatchSettings",
     "Completions",
     "OnTokens",
+    "OwnDevicesSampler",
     "RolloutEngine",
     "Sampler",
     "SamplingSettings",

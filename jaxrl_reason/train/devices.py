@@ -9,22 +9,55 @@ from jaxrl_reason.sharding import make_mesh, parse_mesh
 from jaxrl_reason.sharding.processes import count
 
 
-def build_mesh(sizes: str) -> jax.sharding.Mesh:
+def build_mesh(sizes: str, sampler: str = "") -> jax.sharding.Mesh:
     """The requested mesh; a CPU is split into as many virtual devices as needed.
 
     Virtual devices are for tests of sharding. Two on two cores would be a quarter
     faster than one on both, but XLA's CPU collectives can deadlock when several steps
     are in flight on so few threads; hence one step at a time.
+
+    Args:
+      sizes: such as data=2,tensor=2, or auto.
+      sampler: those of a sampler with devices of its own, which then are free.
+
+    Raises:
+      ValueError: the devices do not suffice or cannot be shared out.
     """
-    wanted = math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
-    if sizes == "auto":
-        wanted = count()
-    if wanted % count():
+    processes = count()
+    if sampler and (sizes == "auto" or processes > 1):
         raise ValueError(
-            f"a mesh must have the same number of devices on each of the {count()} "
+            f"sampler.mesh needs a mesh with sizes and one process, got mesh {sizes} "
+            f"and {processes} process{'es' * (processes > 1)}"
+        )
+    wanted = processes if sizes == "auto" else devices_of(sizes)
+    if wanted % processes:
+        raise ValueError(
+            f"a mesh must have the same number of devices on each of the {processes} "
             f"processes, got {sizes!r} with {wanted}"
         )
-    if max(wanted, count()) > 1:
+    wanted += devices_of(sampler) if sampler else 0
+    if max(wanted, processes) > 1:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-        jax.config.update("jax_num_cpu_devices", max(1, wanted // count()))
+        jax.config.update("jax_num_cpu_devices", max(1, wanted // processes))
     return make_mesh(data=len(jax.devices())) if sizes == "auto" else parse_mesh(sizes)
+
+
+def build_sampler_mesh(sizes: str, training: jax.sharding.Mesh) -> jax.sharding.Mesh:
+    """A mesh of the devices that follow those of the training.
+
+    Raises:
+      ValueError: there are too few.
+    """
+    free = [d for d in jax.devices() if d not in set(training.devices.flat)]
+    wanted = devices_of(sizes)
+    if wanted > len(free):
+        raise ValueError(
+            f"sampler.mesh {sizes} needs {wanted} devices beside the {training.size} "
+            f"of mesh, got {len(free)}"
+        )
+    return parse_mesh(sizes, devices=free[:wanted])
+
+
+def devices_of(sizes: str) -> int:
+    """The number of devices of a mesh, such as 4 of data=2,tensor=2."""
+    return math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))

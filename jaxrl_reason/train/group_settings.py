@@ -44,6 +44,9 @@ class SamplerSettings:
         decodes a whole rollout at once, which suits small models and short responses.
       cache_lengths: with slots: response columns of the cache, ascending; it has the
         first that holds all current sequences; each is compiled once.
+      mesh: sizes of a mesh of other devices that draw the rollouts of training, such as
+        tensor=4; they follow those of the run's mesh. With rl.async_level the two then
+        work at the same time. Empty: the run's mesh.
       endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the rollouts
         of training, such as http://localhost:8000; evaluations use the library's
         samplers.
@@ -58,6 +61,7 @@ class SamplerSettings:
 
     slots: int = 128
     cache_lengths: tuple[int, ...] = ()
+    mesh: str = ""
     endpoint: str | None = None
     served_model: str = "policy"
     weights_folder: Path = Path("weights")

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.models import merge_lora
+from jaxrl_reason.models import Transformer, merge_lora, param_axes
 from jaxrl_reason.rl.collect import SampleFn
 from jaxrl_reason.rl.heldout import samples_for_people
 from jaxrl_reason.rl.method import Method
@@ -20,9 +20,16 @@ from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import MetricsLog, Row, truncate_after
 from jaxrl_reason.runs.samples import write_samples
-from jaxrl_reason.sampler import SamplingSettings, make_batch_sampler
+from jaxrl_reason.sampler import (
+    OwnDevicesSampler,
+    SamplingSettings,
+    make_batch_sampler,
+    make_sampler,
+)
 from jaxrl_reason.serving import Endpoint, FolderTransport, OpenAIEngine
+from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.sharding.processes import count, is_main
+from jaxrl_reason.train.devices import build_sampler_mesh
 from jaxrl_reason.train.examples import demonstrations
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.model_reward import ModelReward
@@ -139,9 +146,18 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
             logprobs=sampler.logprobs,
             version_path=sampler.version_path or None,
         )
-    if setup.batch is None:
-        return None
-    return make_batch_sampler(setup.model, sampling, group_size, setup.batch)
+    if not sampler.mesh:
+        if setup.batch is None:
+            return None
+        return make_batch_sampler(setup.model, sampling, group_size, setup.batch)
+    mesh = build_sampler_mesh(sampler.mesh, setup.batch_sharding.mesh)
+    own = BatchSharding(mesh, setup.batch_sharding.rules)
+    check_batch(mesh, own.rules, settings.rl.prompts_per_step, "rl.prompts_per_step")
+    model = Transformer(setup.model.config, constrain=own.rules.constrainer(mesh))
+    sample: SampleFn = make_sampler(model, sampling, group_size)
+    if setup.batch is not None:
+        sample = make_batch_sampler(model, sampling, group_size, setup.batch)
+    return OwnDevicesSampler(sample, param_axes(model), own)
 
 
 def run_hooks(

@@ -112,7 +112,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     Raises:
       ValueError: something does not fit; the message says what.
     """
-    mesh = build_mesh(settings.mesh)
+    mesh = build_mesh(settings.mesh, settings.sampler.mesh)
     batch_sharding = BatchSharding(mesh, ShardingRules())
     problems = load_problems(settings)
     check_questions(settings, len(problems.train))

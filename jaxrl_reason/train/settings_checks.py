@@ -243,12 +243,16 @@ def check_rewards(settings: "TrainSettings") -> None:
 def check_unread(settings: "TrainSettings") -> None:
     """Raises for flags that this kind of run does not read."""
     method, kind = settings.method, kind_of(settings.method)
-    if settings.sampler.endpoint is not None and (
-        kind != "rl" or settings.stages.limits or settings.model.lora_rank
-    ):
+    elsewhere = {
+        "sampler.endpoint": settings.sampler.endpoint is not None,
+        "sampler.mesh": bool(settings.sampler.mesh),
+    }
+    given = [name for name, is_given in elsewhere.items() if is_given]
+    if len(given) > 1:
+        raise ValueError(f"one thing draws the rollouts, got {' and '.join(given)}")
+    if given and (kind != "rl" or settings.stages.limits or settings.model.lora_rank):
         raise ValueError(
-            f"sampler.endpoint is for RL of all parameters in one stage, got it with "
-            f"{method}"
+            f"{given[0]} is for RL of all parameters in one stage, got it with {method}"
             + (" in stages" if settings.stages.limits else "")
             + (" and low-rank factors" if settings.model.lora_rank else "")
         )

@@ -132,6 +132,14 @@ OWN = "--task my.jsonl"
             "rl.group_size must be >= 2 in the game, got 1",
         ),
         (
+            "--method dpo --sampler.mesh tensor=2",
+            "sampler.mesh is for RL of all parameters in one stage, got it with dpo",
+        ),
+        (
+            "--sampler.mesh tensor=2 --sampler.endpoint http://localhost:1",
+            "one thing draws the rollouts, got sampler.endpoint and sampler.mesh",
+        ),
+        (
             "--method prover_verifier --rl.async-level 1",
             "rl.async_level must be 0 in the game, whose verifier changes between",
         ),

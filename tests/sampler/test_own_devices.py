@@ -1,6 +1,18 @@
 """A sampler on devices of its own: the same run, while the others train."""
 
+import numpy as np
 import pytest
+
+from jaxrl_reason.models import param_axes
+from jaxrl_reason.sampler import OwnDevicesSampler, RolloutEngine, sampling_keys
+from tests.rl.helpers import (
+    SETTINGS,
+    copied,
+    first_policy,
+    one_device,
+    shared_pieces,
+    tiny_model,
+)
 
 SCRIPT = """
     import dataclasses
@@ -107,3 +119,21 @@ def test_too_few_devices_are_refused(found):
     assert found["refused"] == (
         "sampler.mesh tensor=8 needs 8 devices beside the 2 of mesh, got 6"
     )
+
+
+@pytest.mark.fast
+def test_it_draws_with_the_parameters_of_its_last_update():
+    plain, params = shared_pieces(1.0).sample, first_policy().params
+    own = OwnDevicesSampler(plain, param_axes(tiny_model()), one_device())
+    assert isinstance(own, RolloutEngine)
+    keys = sampling_keys(0, 0, np.arange(2), SETTINGS.group_size)
+    inputs = (np.full((2, 3), 4, np.int32), np.array([3, 2], np.int32), keys)
+    own.update_weights(params, 3)
+    drawn = own(None, *inputs)
+    np.testing.assert_array_equal(drawn.tokens, plain(params, *inputs).tokens)
+    assert drawn.policy_version.tolist() == [3] * len(keys)
+    other = {**params, "embedding": -params["embedding"]}
+    own.update_weights(other, 3)  # the version that it has
+    np.testing.assert_array_equal(own(None, *inputs).tokens, copied(drawn.tokens))
+    own.update_weights(other, 4)
+    assert (own(None, *inputs).tokens != drawn.tokens).any()

@@ -14,6 +14,7 @@ from jaxrl_reason.sharding.rules import (
     no_constraint,
     pad_vocab,
     parts_of,
+    stationary,
 )
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "parse_mesh",
     "parts_of",
     "state_shardings",
+    "stationary",
     "tree_shardings",
 ]

@@ -35,6 +35,8 @@ class ShardingRules:
         "tensor" for sequence parallelism (arXiv 2205.05198); inside attention they are
         whole. Where the mesh does not divide S, it is not split.
       embed: hidden size D, in a parameter.
+      residual: hidden size D of the activations between the blocks of a layer; see
+        `stationary`.
       heads: attention heads N.
       kv_heads: key and value heads K. Where the mesh does not divide K, their
         parameters are not split, and attention makes copies of the heads.
@@ -53,6 +55,7 @@ class ShardingRules:
     batch: MeshAxes = ("data", "fsdp")
     sequence: MeshAxes = None
     embed: MeshAxes = "fsdp"
+    residual: MeshAxes = None
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
@@ -215,6 +218,36 @@ def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
 def parts_of(constrain: Constrain, axis: str | None) -> int:
     """The number of parts of a logical axis on a model's mesh; 1 without a mesh."""
     return constrain.split(axis) if isinstance(constrain, Constrainer) else 1
+
+
+def stationary(constrain: Constrain) -> Constrain:
+    """Rules for a step of few tokens: activations are sent, parameters stay.
+
+    Where a parameter and the batch are split over one mesh axis, a product needs one of
+    the two on every device. In training that is the parameter, gathered once for many
+    tokens. Decoding has one token per sequence, and activations are smaller: here the
+    axes that split D in a parameter split it in activations too, and no longer their
+    batch, so that products are sums over these axes. Source: arXiv 2211.05102, section
+    3.2.2 (two-dimensional weight-stationary layout).
+
+    Args:
+      constrain: of a model.
+
+    Returns:
+      Its constrainer with other rules of `batch` and `residual`; `constrain` itself if
+      its mesh does not split `embed`.
+
+    Example:
+      >>> stationary(no_constraint) is no_constraint
+      True
+    """
+    if not isinstance(constrain, Constrainer) or constrain.split("embed") == 1:
+        return constrain
+    rules = constrain.rules
+    moved = rules.mesh_axes("embed")
+    batch = tuple(axis for axis in rules.mesh_axes("batch") if axis not in moved)
+    rules = dataclasses.replace(rules, batch=batch, residual=moved)
+    return dataclasses.replace(constrain, rules=rules)
 
 
 def pad_vocab(constrain: Constrain, x: jax.Array, axes: LogicalAxes) -> jax.Array:

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import RopeTable, cached_attention, layer_windows
-from jaxrl_reason.models.layers import ROWS, Attend, Block, RMSNorm
+from jaxrl_reason.models.layers import HEADS, KV_HEADS, ROWS, Attend, Block, RMSNorm
 from jaxrl_reason.models.params import DecodeParams, Params
 from jaxrl_reason.models.transformer import Transformer
+from jaxrl_reason.sharding import stationary
 
 # Accumulates in float32 for every input type.
 product = partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -101,12 +102,6 @@ class ResponseCache:
 
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
-
-
-def empty_cache(prefix: PrefixCache, rows: int, size: int) -> ResponseCache:
-    """A cache of zeros for B rows of T tokens after these prompts."""
-    zeros = lambda x: jnp.zeros((rows, x.shape[1], size, x.shape[3]), x.dtype)  # noqa: E731
-    return ResponseCache(*jax.tree.map(zeros, (prefix.keys, prefix.values)))
 
 
 @flax.struct.dataclass
@@ -240,7 +235,7 @@ def through_layers(
     rope: RopeTable,
     attend: Attend,
 ) -> tuple[jax.Array, list[Any]]:
-    """One token per row [B] through all blocks.
+    """One token per row [B] through all blocks; no parameter is sent anywhere.
 
     Args:
       model: the transformer.
@@ -253,13 +248,25 @@ def through_layers(
       Hidden states [B, D] after the final norm, and what `attend` returned in each
       layer.
     """
-    c = model.config
-    block = Block(c, model.constrain)
+    c, constrain, of_all = model.config, stationary(model.constrain), attend
+
+    def of_own(q: jax.Array, k: jax.Array, v: jax.Array, layer: Any) -> Any:
+        q = model.constrain(q, HEADS)
+        k, v = (model.constrain(x, KV_HEADS) for x in (k, v))
+        return of_all(q, k, v, layer)
+
+    if constrain is not model.constrain:
+        # A device computes its part of D for rows whose caches others hold.
+        attend, tokens = of_own, constrain(tokens, ("batch",))
+        cos, sin = (constrain(x, ("batch", None, None)) for x in rope)
+        rope = (cos, sin)
+    block = Block(c, constrain)
     x = jnp.take(params.embedding, tokens[:, None], axis=0)  # [B, 1, D]
-    x = model.constrain(x, ROWS)
+    x = constrain(x, ROWS)
     kept = []
     for layer in range(c.num_layers):
-        x, new = block.apply({"params": params.layers[layer]}, x, rope, attend, layer)
+        of_layer = {"params": params.layers[layer]}
+        x, new = block.apply(of_layer, x, rope, attend, layer)
         kept.append(new)
     norm = RMSNorm(c.norm_eps, c.param_dtype)
     return norm.apply({"params": params.final_norm}, x)[:, 0], kept

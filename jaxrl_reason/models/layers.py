@@ -18,7 +18,7 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 HEADS = ("batch", None, "heads", None)
 KV_HEADS = ("batch", None, "kv_heads", None)
-ROWS = ("batch", "sequence", None)
+ROWS = ("batch", "sequence", "residual")
 # Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")
 

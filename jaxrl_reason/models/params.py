@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrl_reason.models.attention import RopeTable, rope_table
 from jaxrl_reason.models.transformer import Transformer, ValueModel
-from jaxrl_reason.sharding import no_constraint, pad_vocab
+from jaxrl_reason.sharding import no_constraint, pad_vocab, stationary
 
 Model = Transformer | ValueModel
 Params = dict[str, Any]
@@ -126,8 +126,8 @@ def decode_params(
     else:
         head = params["head"].astype(dtype)  # [D, V]
         head = pad_vocab(model.constrain, head, ("embed", "vocab"))
-    # Whole vectors, as in the forward pass of rows: they are looked up at every step.
-    embedding = model.constrain(embedding, ("vocab", None))
+    # Split as the activations are that are looked up in it at every step.
+    embedding = stationary(model.constrain)(embedding, ("vocab", "residual"))
     return DecodeParams(
         layers, embedding, head, params["final_norm"], rope, c.vocab_size
     )
@@ -142,8 +142,12 @@ def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
     return dict(jax.tree.map(partial(jnp.asarray, dtype=dtype), of_layer))
 
 
-def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
+def decode_logits(
+    model: Transformer, params: DecodeParams, hidden: jax.Array
+) -> jax.Array:
     """Logits [B, V] float32 of hidden states [B, D]; -inf where V has padding."""
+    constrain = stationary(model.constrain)
+    hidden = constrain(hidden, ("batch", "residual"))
     # A tied head is transposed inside the product: as a separate array it would be
     # another copy of the largest parameter.
     if params.head is None:
@@ -151,6 +155,9 @@ def decode_logits(params: DecodeParams, hidden: jax.Array) -> jax.Array:
     else:
         equation, head = "bd,dv->bv", params.head
     logits = jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+    # First the sums, then each device's own rows.
+    logits = constrain(logits, ("batch", "vocab"))
+    logits = model.constrain(logits, ("batch", "vocab"))
     if logits.shape[1] == params.vocab_size:
         return logits
     columns = jnp.arange(logits.shape[1])[None]  # [1, V]

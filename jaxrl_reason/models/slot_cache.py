@@ -13,6 +13,7 @@ common prefix of all prompts is in memory once.
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -31,7 +32,7 @@ from jaxrl_reason.models.key_values import (
 )
 from jaxrl_reason.models.params import DecodeParams
 from jaxrl_reason.models.transformer import Transformer
-from jaxrl_reason.sharding import parts_of
+from jaxrl_reason.sharding import Constrain, parts_of
 
 
 @flax.struct.dataclass
@@ -109,6 +110,33 @@ def empty_slots(
         prompt_lengths=jnp.ones(groups, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def split_slots(constrain: Constrain, cache: SlotCache) -> SlotCache:
+    """The cache split over a mesh: prompts by group, responses by slot, both by head.
+
+    The common prefix, which every slot reads, is split by head only.
+    """
+
+    def split(x: jax.Array, rows: str | None = "batch") -> jax.Array:
+        rows = rows and rows_axis(constrain, x.shape[0])
+        heads = ("kv_heads", *(None,) * (x.ndim - 2)) if x.ndim > 1 else ()
+        return constrain(x, (rows, *heads))
+
+    by_group = (cache.prompts, cache.responses, cache.prompt_lengths)
+    prompts, responses, lengths = jax.tree.map(split, by_group)
+    return SlotCache(
+        common=jax.tree.map(partial(split, rows=None), cache.common),
+        prompts=prompts,
+        responses=responses,
+        prompt_lengths=lengths,
+        step=constrain(cache.step, ()),
+    )
+
+
+def rows_axis(constrain: Constrain, rows: int) -> str | None:
+    """The logical axis of rows; None if the mesh does not divide them."""
+    return None if rows % parts_of(constrain, "batch") else "batch"
 
 
 def slot_step(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.models import Params, Transformer, prefill
-from jaxrl_reason.models.decode_step import ResponseCache, decode_step, empty_cache
+from jaxrl_reason.models.decode_step import ResponseCache, decode_step
 from jaxrl_reason.models.params import DecodeParams, decode_logits, decode_params
 from jaxrl_reason.sampler.next_tokens import next_tokens
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
@@ -74,6 +74,10 @@ def sample(
     hidden, prefix = prefill(model, params, prompt_tokens, prompt_lengths)  # [P, D]
     decode = decode_params(model, params, prompt_lengths, size)
     hidden = jnp.repeat(hidden, num_samples, axis=0)  # [B, D]
+    none = jax.tree.map(  # [B, K, 0, H]
+        lambda x: jnp.zeros((rows, x.shape[1], 0, x.shape[3]), x.dtype),
+        (prefix.keys, prefix.values),
+    )
     nothing_yet = _State(
         column=jnp.zeros((), jnp.int32),
         last=jnp.zeros(rows, jnp.int32),
@@ -81,10 +85,10 @@ def sample(
         tokens=jnp.zeros((size, rows), jnp.int32),
         logprobs=jnp.zeros((size, rows), jnp.float32),
         lengths=jnp.zeros(rows, jnp.int32),
-        cache=empty_cache(prefix, rows, 0),
+        cache=ResponseCache(*none),
     )
     first = 0 if first_columns is None else first_columns
-    state = _append(nothing_yet, hidden, decode, keys, first, settings)
+    state = _append(model, nothing_yet, hidden, decode, keys, first, settings)
 
     def unfinished(end: int, state: _State) -> jax.Array:
         return (state.column < end) & ~jnp.all(state.ended)
@@ -94,7 +98,7 @@ def sample(
             model, decode, state.last, state.column - 1, prefix, state.cache
         )
         state = replace(state, cache=cache)
-        return _append(state, hidden, decode, keys, first, settings)
+        return _append(model, state, hidden, decode, keys, first, settings)
 
     for end in stage_ends(size):
         if end == 1:
@@ -168,6 +172,7 @@ def stage_ends(size: int) -> list[int]:
 
 
 def _append(
+    model: Transformer,
     state: _State,
     hidden: jax.Array,
     params: DecodeParams,
@@ -177,7 +182,7 @@ def _append(
 ) -> _State:
     """Draws the token of one column from hidden states [B, D] and records it."""
     with jax.named_scope("head"):
-        logits = decode_logits(params, hidden)  # [B, V]
+        logits = decode_logits(model, params, hidden)  # [B, V]
     with jax.named_scope("draw"):
         column = state.column + first
         tokens, logprobs = next_tokens(logits, keys, column, settings)  # [B]

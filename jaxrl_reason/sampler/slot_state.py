@@ -17,13 +17,19 @@ from jaxrl_reason.models.key_values import (
     update_slice,
 )
 from jaxrl_reason.models.params import DecodeParams, decode_logits
-from jaxrl_reason.models.slot_cache import SlotCache, empty_slots, slot_step
+from jaxrl_reason.models.slot_cache import (
+    SlotCache,
+    empty_slots,
+    slot_step,
+    split_slots,
+)
 from jaxrl_reason.sampler.next_tokens import next_tokens
 from jaxrl_reason.sampler.settings import (
     BatchSettings,
     SamplingSettings,
     TopLogprobs,
 )
+from jaxrl_reason.sharding import Constrainer, stationary
 
 
 @flax.struct.dataclass
@@ -206,7 +212,7 @@ def advance(
 
     def step(carry: tuple[jax.Array, Slots]) -> tuple[jax.Array, Slots]:
         count, state = carry
-        state = _draw(params, state, settings, key_impl)
+        state = _draw(model, params, state, settings, key_impl)
         last = jnp.maximum(state.columns - 1, 0)  # [S]
         at = jnp.arange(last.shape[0])
         hidden, cache = slot_step(
@@ -218,12 +224,16 @@ def advance(
 
 
 def _draw(
-    params: DecodeParams, state: Slots, settings: SamplingSettings, key_impl: str
+    model: Transformer,
+    params: DecodeParams,
+    state: Slots,
+    settings: SamplingSettings,
+    key_impl: str,
 ) -> Slots:
     """Draws the next token of every active slot and records it."""
     keys = jax.random.wrap_key_data(state.keys, impl=key_impl)  # [S]
     with jax.named_scope("head"):
-        logits = decode_logits(params, state.hidden)  # [S, V]
+        logits = decode_logits(model, params, state.hidden)  # [S, V]
     with jax.named_scope("draw"):
         tokens, logprobs = next_tokens(logits, keys, state.columns, settings)  # [S]
     size = settings.max_new_tokens
@@ -280,17 +290,50 @@ class Programs:
     advance: Any = flax.struct.field(pytree_node=False)
 
 
+def split_state(model: Transformer, state: Slots) -> Slots:
+    """The state split over the model's mesh: slots and groups over the batch axes.
+
+    Hidden states are split as a decode step leaves them; those of the prompts, which
+    any slot may start from, are whole.
+    """
+    constrain = model.constrain
+    hidden = stationary(constrain)
+
+    def by_row(x: jax.Array) -> jax.Array:
+        return constrain(x, ("batch", *(None,) * (x.ndim - 1)))
+
+    fields = {
+        name: jax.tree.map(by_row, getattr(state, name))
+        for name in state.__dataclass_fields__
+        if name not in ("hidden", "prompt_hidden", "cache")
+    }
+    return Slots(
+        hidden=hidden(state.hidden, ("batch", "residual")),
+        prompt_hidden=constrain(state.prompt_hidden, (None, None)),
+        cache=split_slots(constrain, state.cache),
+        **fields,
+    )
+
+
 def compiled(
     model: Transformer, settings: SamplingSettings, batch: BatchSettings
 ) -> Programs:
     """The functions of a batch sampler, each compiled on first use."""
     fixed = partial(advance, model=model, settings=settings)
+
+    def jit(program: Any, **how: Any) -> Any:
+        def split(*arguments: Any, **named: Any) -> Slots:
+            return split_state(model, program(*arguments, **named))
+
+        on_mesh = isinstance(model.constrain, Constrainer)
+        return jax.jit(split if on_mesh else program, **how)
+
     return Programs(
-        empty=jax.jit(partial(empty, model, settings, batch), static_argnums=0),
-        install=jax.jit(partial(install, block=batch.block), donate_argnums=0),
-        refill=jax.jit(refill, donate_argnums=0),
-        release=jax.jit(release, donate_argnums=0),
-        shrink=jax.jit(shrink),
-        widen=jax.jit(partial(widen, block=batch.block), static_argnames="size"),
-        advance=jax.jit(fixed, static_argnames="key_impl", donate_argnums=1),
+        empty=jit(partial(empty, model, settings, batch), static_argnums=0),
+        install=jit(partial(install, block=batch.block), donate_argnums=0),
+        refill=jit(refill, donate_argnums=0),
+        release=jit(release, donate_argnums=0),
+        shrink=jit(shrink),
+        widen=jit(partial(widen, block=batch.block), static_argnames="size"),
+        advance=jit(fixed, static_argnames="key_impl", donate_argnums=1),
     )

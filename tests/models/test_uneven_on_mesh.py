@@ -79,7 +79,7 @@ SCRIPT = """
     report["restored"] = worst(jax.device_get(path.restore(target, {}).state), one)
 
     decode = decode_params(model, state.params, np.ones(1, np.int32), 4)
-    logits = decode_logits(decode, np.ones((2, 24), np.float32))
+    logits = decode_logits(model, decode, np.ones((4, 24), np.float32))
     report["shard"] = decode.head.sharding.shard_shape(decode.head.shape)
     report["padding"] = np.isneginf(logits).sum(axis=0).tolist()
     print(json.dumps(report))
@@ -117,4 +117,4 @@ def test_a_checkpoint_of_one_mesh_is_read_on_another(report: Any) -> None:
 
 def test_the_head_is_split_and_its_padding_never_drawn(report: Any) -> None:
     assert report["shard"] == [12, 19]
-    assert report["padding"] == [0] * 37 + [2]
+    assert report["padding"] == [0] * 37 + [4]

@@ -1,16 +1,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 SCRIPT = """
     import json
+    import re
     from dataclasses import replace
+    from functools import partial
 
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from jaxrl_reason.models import Transformer, param_axes
     import numpy as np
+    from jaxrl_reason.models import Transformer, param_axes, prefill
+    from jaxrl_reason.models.params import decode_params
+    from jaxrl_reason.sampler.slot_state import compiled
     from jaxrl_reason.sampler import (
         BatchSettings,
         SamplingSettings,
@@ -50,6 +56,43 @@ SCRIPT = """
     except ValueError as error:
         refused = str(error)
     hidden = hidden_of(sharded, placed, jax.device_put(tokens, rows))
+
+    # The caches of the slots, after each program that writes them.
+    programs = compiled(sharded, settings, batch)
+    last, prefix = jax.jit(partial(prefill, sharded))(placed, *prompts)
+    decode = decode_params(sharded, placed, jnp.zeros(1, jnp.int32), 16)
+    state, parts = programs.empty(2, None), []
+    for program in ("empty", "install", "refill", "advance", "shrink"):
+        if program == "install":
+            state = programs.install(state, last, prefix, 1, 0)
+        if program == "refill":
+            state = programs.refill(state, np.ones(8, bool), np.zeros((8, 2), "uint32"))
+        if program == "advance":
+            state = programs.advance(decode, state, 2, 1, key_impl="threefry2x32")
+        if program == "shrink":
+            state = programs.shrink(state, np.arange(4), np.arange(2))
+        parts.append([
+            sorted({
+                x.nbytes // shard.data.nbytes
+                for x in jax.tree.leaves(cache) for shard in x.addressable_shards
+            })
+            for cache in (state.cache.prompts, state.cache.responses)
+        ])
+    split = sorted({
+        x.nbytes // x.addressable_shards[0].data.nbytes
+        for x in jax.tree.leaves((decode.layers, decode.embedding)) if x.ndim > 1
+    })
+
+    # What the decode loop gathers, in numbers.
+    lowered = make_sampler(sharded, settings, 4).lower(placed, *prompts, keys)
+    gathers = re.findall(
+        r"= \\w+\\[([\\d,]*)\\].* all-gather.*op_name=.jit.sample.*/while/body/(\\w+)",
+        lowered.compile().as_text(),
+    )
+    gathered = [
+        int(np.prod([int(n) for n in shape.split(",")]))
+        for shape, of in gathers if of != "closed_call" and of != "draw"
+    ]
     print(json.dumps({
         "tokens": bool((got.tokens == wanted.tokens).all()),
         "logprobs": float(jnp.abs(got.logprobs - wanted.logprobs).max()),
@@ -58,15 +101,20 @@ SCRIPT = """
         "refused": refused,
         "once": bool((once.tokens == wanted_alike.tokens).all()),
         "once_logprobs": float(np.abs(once.logprobs - wanted_alike.logprobs).max()),
+        "parts": parts,
+        "split": split,
+        "gathered": gathered,
         "hidden": float(jnp.abs(hidden - hidden_of(model, params, tokens)).max()),
     }))
 """
 
 
-def test_eight_devices_give_the_tokens_of_one(
-    eight_devices_run: Callable[..., Any],
-) -> None:
-    found = eight_devices_run(SCRIPT)
+@pytest.fixture(scope="module")
+def found(eight_devices_run: Callable[..., Any]) -> Any:
+    return eight_devices_run(SCRIPT)
+
+
+def test_eight_devices_give_the_tokens_of_one(found: Any) -> None:
     assert found["tokens"]
     assert found["logprobs"] < 1e-5
     assert found["slots"]
@@ -75,3 +123,15 @@ def test_eight_devices_give_the_tokens_of_one(
     assert found["once"]
     assert found["once_logprobs"] < 1e-5
     assert found["hidden"] < 1e-5
+
+
+def test_every_device_holds_an_eighth_of_the_caches(found: Any) -> None:
+    # Two groups that four parts of the mesh do not divide are split by head only.
+    assert found["parts"] == [[[8], [8]]] * 4 + [[[2], [8]]]
+
+
+def test_a_token_sends_activations_and_no_weights(found: Any) -> None:
+    # Matrices are in fsdp x tensor parts, biases and key norms in tensor parts; of the
+    # smallest matrix, the keys', a gather over fsdp would make 24 x 8 numbers.
+    assert found["split"] == [2, 4]
+    assert 0 < max(found["gathered"]) <= 8 * 16

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxrl_reason.sharding import Constrainer, ShardingRules, make_mesh, no_constraint
+from jaxrl_reason.sharding import (
+    Constrainer,
+    ShardingRules,
+    make_mesh,
+    no_constraint,
+    stationary,
+)
 
 
 @pytest.mark.fast
@@ -91,3 +97,19 @@ def test_constrainer_wants_one_axis_for_each_dimension() -> None:
         match=re.escape("one logical axis for each dimension, got ('batch',) for"),
     ):
         constrain(jnp.zeros((2, 3)), ("batch",))
+
+
+def test_weights_stay_where_a_mesh_splits_their_hidden_size() -> None:
+    mesh = jax.sharding.AbstractMesh((2, 4, 1), ("data", "fsdp", "tensor"))
+    rows = ("batch", "sequence", "residual")
+    before = ShardingRules().constrainer(mesh)
+    found = stationary(before)
+    assert isinstance(found, Constrainer)
+    assert found.rules.spec(rows) == PartitionSpec("data", None, "fsdp")
+    assert before.rules.spec(rows) == PartitionSpec(("data", "fsdp"), None, None)
+    # Whole parameters have nothing that could be gathered.
+    for whole in (
+        ShardingRules().constrainer(make_mesh()),
+        ShardingRules(embed=None).constrainer(mesh),
+    ):
+        assert stationary(whole) is whole

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models import Transformer, TransformerConfig, prefill, unembedding
-from jaxrl_reason.models.decode_step import decode_step, empty_cache
+from jaxrl_reason.models.decode_step import ResponseCache, decode_step
 from jaxrl_reason.models.params import decode_logits, decode_params
 from jaxrl_reason.weights import Pretrained, load_pretrained
 from tests.weights.cases import CASES, REFERENCES, TOKENS, tokens_of, write_folder
@@ -95,11 +95,15 @@ def test_prefill_and_decode_give_the_same_logits(case: str, load: Any) -> None:
         def step(cache: Any, column: jax.Array) -> tuple[Any, jax.Array]:
             token = jnp.broadcast_to(tokens[0, start + column], (2,))
             hidden, cache = decode_step(model, decoding, token, column, prefix, cache)
-            return cache, decode_logits(decoding, hidden)
+            return cache, decode_logits(model, decoding, hidden)
 
-        cache = empty_cache(prefix, 2, TOKENS - start)
+        empty = jax.tree.map(
+            lambda x: jnp.zeros((2, x.shape[1], TOKENS - start, x.shape[3]), x.dtype),
+            (prefix.keys, prefix.values),
+        )
+        cache = ResponseCache(*empty)
         _, rest = jax.lax.scan(step, cache, jnp.arange(TOKENS - start))
-        first = jnp.repeat(decode_logits(decoding, hidden)[None], 2, axis=1)
+        first = jnp.repeat(decode_logits(model, decoding, hidden)[None], 2, axis=1)
         return jnp.concatenate([first, rest])
 
     got = run(loaded.params, tokens)

@@ -31,9 +31,12 @@ class ShardingRules:
 
     Attributes:
       batch: sequences B of a batch.
+      columns: columns S of a row wherever it is, also inside attention, where keys and
+        values are gathered (context parallelism). Where the mesh does not divide S, it
+        is not split.
       sequence: columns S of a row between the blocks of a layer, and in the losses;
-        "tensor" for sequence parallelism (arXiv 2205.05198); inside attention they are
-        whole. Where the mesh does not divide S, it is not split.
+        "tensor" for sequence parallelism (arXiv 2205.05198). Where the
+        mesh does not divide S, it is not split.
       embed: hidden size D, in a parameter.
       residual: hidden size D of the activations between the blocks of a layer; see
         `stationary`.
@@ -53,6 +56,7 @@ class ShardingRules:
     """
 
     batch: MeshAxes = ("data", "fsdp")
+    columns: MeshAxes = None
     sequence: MeshAxes = None
     embed: MeshAxes = "fsdp"
     residual: MeshAxes = None
@@ -310,7 +314,7 @@ def checked_sharding(
             f"{name} needs one logical axis for each dimension, got {axes!r} for the "
             f"shape {shape}"
         )
-    may_be_whole = ("vocab", "sequence", "kv_heads")
+    may_be_whole = ("vocab", "columns", "sequence", "kv_heads")
     axes = tuple(
         None if axis in may_be_whole and size % rules.split(mesh, axis) else axis
         for axis, size in zip(axes, shape, strict=True)

@@ -48,18 +48,26 @@ def accumulate_gradients(
     num_active: jax.Array,
     counts: Counts,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Sums loss, metrics and gradients over the first `num_active` micro-batches."""
-    grad_fn = jax.value_and_grad(objective, has_aux=True)
+    """Sums loss, metrics and gradients over the first `num_active` micro-batches.
 
-    def one(k: jax.Array) -> tuple[jax.Array, Metrics, Params]:
-        (loss, metrics), grads = grad_fn(params, micro_batch(batch, k), counts)
-        return loss, metrics, grads
+    There is one tree of gradients: the backward pass adds each array to it where it
+    arises, layer by layer, so that no second tree for one micro-batch is ever held.
+    """
 
-    shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
+    def add(k: jax.Array, sums: Any) -> tuple[jax.Array, Metrics, Params]:
+        *before, grads = sums
+        part = lambda p: objective(p, micro_batch(batch, k), counts)  # noqa: E731
+        backward: Any  # takes references to what it adds to
+        loss, backward, metrics = jax.vjp(part, params, has_aux=True)
+        held = jax.tree.map(jax.new_ref, grads)
+        backward.with_refs(held)(jnp.ones_like(loss))
+        loss, metrics = jax.tree.map(jnp.add, tuple(before), (loss, metrics))
+        return loss, metrics, jax.tree.map(jax.freeze, held)
+
+    first = micro_batch(batch, jnp.zeros((), jnp.int32))
+    shapes = (*jax.eval_shape(objective, params, first, counts), params)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.fori_loop(
-        0, num_active, lambda k, total: jax.tree.map(jnp.add, total, one(k)), zeros
-    )
+    return jax.lax.fori_loop(0, num_active, add, zeros)
 
 
 def apply_gradients(

@@ -1,9 +1,9 @@
 """Attention: where a token stands, who sees whom, and the softmax.
 
 Whole rows (training, prefill) go through `plain_attention`, or in blocks of columns
-through `chunked_attention`, which agrees with it; one token per row over caches
-(decoding) goes through `cached_attention`. All make scores ready for the softmax
-with `mask_scores`, so that another scale or a soft cap is a change of this file.
+through `chunked_attention` or `splash_attention`, which agree with it; one token per
+row over caches (decoding) goes through `cached_attention`. All but the kernel make
+scores ready for the softmax with `mask_scores`.
 """
 
 import functools
@@ -94,13 +94,13 @@ class Columns(NamedTuple):
       positions: of the token in its own sequence; what a window counts.
       branches: where a segment has several continuations of one text: columns of
         branch 0, the text, are seen by all of their segment, others by their own
-        branch.
+        branch. None if no segment has.
     """
 
     places: jax.Array
     segments: jax.Array
     positions: jax.Array
-    branches: jax.Array
+    branches: jax.Array | None = None
 
 
 def layer_windows(config: TransformerConfig) -> tuple[list[int], list[int]]:
@@ -138,7 +138,12 @@ def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def scores_of(
-    q: jax.Array, k: jax.Array, queries: Columns, keys: Columns, window: jax.Array
+    q: jax.Array,
+    k: jax.Array,
+    queries: Columns,
+    keys: Columns,
+    window: jax.Array | int,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Scores of whole rows, or of blocks of them, ready for the softmax.
 
@@ -151,6 +156,8 @@ def scores_of(
       queries: what stands in the columns of q, each [B, S].
       keys: what stands in the columns of k, each [B, T].
       window: [] how many positions a query looks back, its own among them.
+      softcap: c, if scores x become c tanh(x / c). Gemma 2, arXiv 2408.00118,
+        section 2.
 
     Returns:
       [B, K, R*S, T] float32.
@@ -158,11 +165,14 @@ def scores_of(
     # Source of the scale, here and below: arXiv 1706.03762, equation 1.
     rows = q * q.shape[-1] ** -0.5
     scores = jnp.einsum("bkqh,bksh->bkqs", rows, k, preferred_element_type=jnp.float32)
-    of_q = Columns(*(jnp.expand_dims(x, 2) for x in queries))  # [B, S, 1]
-    of_k = Columns(*(jnp.expand_dims(x, 1) for x in keys))  # [B, 1, T]
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    of_q = jax.tree.map(lambda x: x[:, :, None], queries)  # [B, S, 1]
+    of_k = jax.tree.map(lambda x: x[:, None], keys)  # [B, 1, T]
     mask = (of_q.segments == of_k.segments) & (of_q.segments != 0)  # [B, S, T]
     mask &= of_k.places <= of_q.places
-    mask &= (of_k.branches == 0) | (of_k.branches == of_q.branches)
+    if of_k.branches is not None:
+        mask &= (of_k.branches == 0) | (of_k.branches == of_q.branches)
     mask &= of_q.positions - of_k.positions < window
     by_head = scores.reshape(*k.shape[:2], -1, *mask.shape[1:])  # [B, K, R, S, T]
     return mask_scores(by_head, mask[:, None, None]).reshape(scores.shape)
@@ -174,7 +184,8 @@ def plain_attention(
     v: jax.Array,
     queries: Columns,
     keys: Columns,
-    window: jax.Array,
+    window: jax.Array | int,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Grouped-query attention: head n reads key-value head n // (N/K).
 
@@ -190,6 +201,7 @@ def plain_attention(
       queries: what stands in the columns of q, each [B, S].
       keys: what stands in the columns of k, each [B, T].
       window: [] how many positions a query looks back, its own among them.
+      softcap: as in `scores_of`.
 
     Returns:
       [B, S, N, H] in the type of v; scores and softmax in float32.
@@ -197,7 +209,7 @@ def plain_attention(
     batch, size, heads, head_dim = q.shape
     kv_heads = k.shape[2]
     rows = q.transpose(0, 2, 1, 3).reshape(batch, kv_heads, -1, head_dim)
-    scores = scores_of(rows, k.swapaxes(1, 2), queries, keys, window)
+    scores = scores_of(rows, k.swapaxes(1, 2), queries, keys, window, softcap)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B, K, R*S, T]
     context = jnp.einsum("bkqs,bskh->bkqh", weights, v)  # [B, K, R*S, H]
     context = context.reshape(batch, heads, size, head_dim)  # [B, N, S, H]

@@ -20,14 +20,15 @@ BLOCK = 128
 product = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def chunked_attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     queries: Columns,
     keys: Columns,
-    window: jax.Array,
+    window: jax.Array | int,
+    softcap: float | None = None,
     block: int = BLOCK,
 ) -> jax.Array:
     """`plain_attention` in blocks: the same values and gradients, memory linear in S.
@@ -39,12 +40,13 @@ def chunked_attention(
       queries: what stands in the columns of q, each [B, S].
       keys: what stands in the columns of k, each [B, T].
       window: [] how many positions a query looks back, its own among them.
+      softcap: c, if scores x become c tanh(x / c); static.
       block: most columns per block, static.
 
     Returns:
       [B, S, N, H] in the type of v; 0 for a query that sees nothing.
     """
-    return _forward(q, k, v, queries, keys, window, block)[0]
+    return _forward(q, k, v, queries, keys, window, softcap, block)[0]
 
 
 def _forward(
@@ -53,7 +55,8 @@ def _forward(
     v: jax.Array,
     queries: Columns,
     keys: Columns,
-    window: jax.Array,
+    window: jax.Array | int,
+    softcap: float | None,
     block: int,
 ) -> tuple[jax.Array, Any]:
     """The result, and what the backward pass needs."""
@@ -65,8 +68,9 @@ def _forward(
 
         def add(n: jax.Array, sums: Any) -> Any:
             (top, total, context), j = sums, order[n]
-            keys = Columns(*(x[j] for x in at_k))
-            scores = scores_of(q, ks[j], at_q, keys, window)  # [B, K, R*b, b]
+            keys = jax.tree.map(lambda x: x[j], at_k)
+            # [B, K, R*b, b]
+            scores = scores_of(q, ks[j], at_q, keys, window, softcap)
             higher = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
             weights, old = jnp.exp(scores - higher), jnp.exp(top - higher)
             total = total * old + jnp.sum(weights, axis=-1, keepdims=True)
@@ -86,7 +90,9 @@ def _forward(
     return context, (q, k, v, queries, keys, window, context, log_totals)
 
 
-def _backward(block: int, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
+def _backward(
+    softcap: float | None, block: int, kept: Any, gradient: jax.Array
+) -> tuple[Any, ...]:
     """Gradients of q, k and v: blocks of queries in turn, each over its keys."""
     q, k, v, queries, keys, window, context, log_totals = kept
     # sum_s w_s dw_s of each query [B, S, N, 1]: what the softmax takes off.
@@ -101,8 +107,10 @@ def _backward(block: int, kept: Any, gradient: jax.Array) -> tuple[Any, ...]:
 
         def add(n: jax.Array, grads: Any) -> Any:
             (dq, dk, dv), j = grads, order[n]
-            keys = Columns(*(x[j] for x in at_k))
-            of_block = partial(scores_of, queries=at_q, keys=keys, window=window)
+            keys = jax.tree.map(lambda x: x[j], at_k)
+            of_block = partial(
+                scores_of, queries=at_q, keys=keys, window=window, softcap=softcap
+            )
             scores, back = jax.vjp(of_block, q, ks[j])
             weights = jnp.exp(scores - log_total)  # [B, K, R*b, b]
             by_weight = product("bkqh,bksh->bkqs", g, vs[j])
@@ -149,7 +157,7 @@ def _blocks(
             0, 1, 3, 4, 2, 5
         )  # [S/b, B, K, R, b, X]
         heads.append(x.reshape(*x.shape[:3], -1, x.shape[-1]))
-    return heads, [Columns(*map(split, part)) for part in columns]
+    return heads, [jax.tree.map(split, part) for part in columns]
 
 
 def _rows(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -162,7 +170,7 @@ def _rows(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _needed(
-    queries: Columns, keys: Columns, window: jax.Array
+    queries: Columns, keys: Columns, window: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
     """Which blocks of keys a block of queries may see, by what stands in them.
 
@@ -174,9 +182,11 @@ def _needed(
 
     def extremes(part: Columns) -> tuple[Columns, Columns]:  # each [N, B]
         real = part.segments != 0
-        least = (jnp.min(x, axis=-1, where=real, initial=large) for x in part)
-        most = (jnp.max(x, axis=-1, where=real, initial=-large) for x in part)
-        return Columns(*least), Columns(*most)
+        ends = partial(jnp.min, initial=large), partial(jnp.max, initial=-large)
+        least, most = (
+            jax.tree.map(partial(end, axis=-1, where=real), part) for end in ends
+        )
+        return least, most
 
     # Each [Nq, 1, B] or [1, Nk, B].
     q_least, q_most = jax.tree.map(lambda x: x[:, None], extremes(queries))
@@ -185,9 +195,10 @@ def _needed(
     needed &= q_least.segments <= k_most.segments
     needed &= k_least.places <= q_most.places
     needed &= q_least.positions - k_most.positions < window
-    of_branch = k_least.branches <= q_most.branches
-    of_branch &= q_least.branches <= k_most.branches
-    needed &= (k_least.branches == 0) | of_branch
+    if keys.branches is not None:
+        of_branch = k_least.branches <= q_most.branches
+        of_branch &= q_least.branches <= k_most.branches
+        needed &= (k_least.branches == 0) | of_branch
     needed = jnp.any(needed, axis=-1)  # [Nq, Nk], for any row
     order = jnp.argsort(~needed, axis=-1, stable=True)
     return order, jnp.sum(needed, axis=-1)

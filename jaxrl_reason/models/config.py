@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxrl_reason.models.rope_scaling import RopeScaling
 
 DTYPES = ("float32", "bfloat16")
-ATTENTIONS = ("chunked", "plain")
+ATTENTIONS = ("auto", "chunked", "plain", "splash")
 REMAT_POLICIES = ("none", "full", "dots")
 
 
@@ -35,8 +35,10 @@ class TransformerConfig:
       tie_embeddings: the output head is the embedding, transposed.
       dtype: type of activations and products, "float32" or "bfloat16".
       param_dtype: type of the stored parameters.
-      attention: how whole rows attend: "chunked", in blocks of columns, or "plain",
-        which holds the weights of all pairs of columns and is the reference.
+      attention: how whole rows attend: "chunked", in blocks of columns; "splash", by
+        the kernel for TPUs (interpreted elsewhere, which is slow); "plain", which holds
+        the weights of all pairs of columns and is the reference; or "auto": splash on a
+        TPU, chunked elsewhere, and plain for rows of at most one block.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
         keeps the input of each block, "dots" keeps the matrix products.
       scan_unroll: layers per iteration of the scan; more takes longer to compile but
@@ -65,7 +67,7 @@ class TransformerConfig:
     tie_embeddings: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
-    attention: str = "chunked"
+    attention: str = "auto"
     remat: str = "none"
     scan_unroll: int = 1
 

@@ -12,9 +12,10 @@ from jaxrl_reason.models.attention import (
     plain_attention,
     rope_table,
 )
-from jaxrl_reason.models.chunked_attention import BLOCK, chunked_attention
+from jaxrl_reason.models.chunked_attention import BLOCK
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
+from jaxrl_reason.models.row_attention import attend as attend_rows
 from jaxrl_reason.sharding import Constrain, no_constraint
 
 # Keys and values.
@@ -126,20 +127,21 @@ class Transformer(nn.Module):
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        branches = jnp.zeros_like(places) if branch_ids is None else branch_ids
-        queries = keys_at = Columns(places, segment_ids, positions, branches)
+        queries = keys_at = Columns(places, segment_ids, positions, branch_ids)
         if past is not None:  # before all rows, of their one segment
             size = past[0].shape[1]
             ages = jnp.broadcast_to(jnp.arange(size)[None], (tokens.shape[0], size))
-            before = Columns(ages - size, 0 * ages + 1, ages, 0 * ages)
-            pairs = zip(before, queries, strict=True)
-            keys_at = Columns(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+            branches = None if branch_ids is None else 0 * ages
+            before = Columns(ages - size, 0 * ages + 1, ages, branches)
+            keys_at = jax.tree.map(
+                lambda *pair: jnp.concatenate(pair, axis=1), before, queries
+            )
+        windows, kinds = layer_windows(c)
         # A row of one block has nothing to save.
         plain = c.attention == "plain" or tokens.shape[1] <= BLOCK
-        of_rows = plain_attention if plain else chunked_attention
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_layer: Any) -> Any:
-            window, past = of_layer
+            kind, past = of_layer
             keys, values = k, v
             if past is not None:
                 # Each [B, Tc, K, H], then [B, Tc + S, K, H].
@@ -148,12 +150,16 @@ class Transformer(nn.Module):
                     jnp.concatenate(pair, 1)
                     for pair in zip(before, (k, v), strict=True)
                 )
-            context = of_rows(q, keys, values, queries, keys_at, window)
+            given = q, keys, values, queries, keys_at
+            if plain:
+                context = plain_attention(*given, jnp.array(windows)[kind])
+            else:
+                context = attend_rows(
+                    *given, windows, kind, way=c.attention, constrain=self.constrain
+                )
             return context, (k, v) if keep else None
 
-        windows, kinds = layer_windows(c)
-        of_layers = jnp.array([windows[kind] for kind in kinds]), past
-        x, kept = self.layers(x, rope, attend, of_layers)
+        x, kept = self.layers(x, rope, attend, (jnp.array(kinds), past))
         return self.final_norm(x), kept
 
 

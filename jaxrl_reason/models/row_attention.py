@@ -1,0 +1,162 @@
+"""`attend`: whole rows by any of the ways to attend, on one device or on a mesh.
+
+On a mesh every device attends for its own rows and heads. An axis `context` splits the
+columns too: queries stay where they are, and keys and values are gathered from the
+devices that share a row; the transpose scatters the sums of their gradients back.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl_reason.models.attention import Columns, plain_attention
+from jaxrl_reason.models.chunked_attention import chunked_attention
+from jaxrl_reason.models.splash_attention import (
+    LANES,
+    pad_columns,
+    serves,
+    splash_kernel,
+    splash_rows,
+)
+from jaxrl_reason.sharding import Constrain, Constrainer, parts_of
+
+HEADS = ("batch", "columns", "heads", None)
+KV_HEADS = ("batch", "columns", "kv_heads", None)
+ROWS = ("batch", "columns")
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Columns,
+    keys: Columns,
+    windows: list[int],
+    kind: jax.Array,
+    softcap: float | None = None,
+    *,
+    way: str,
+    constrain: Constrain,
+) -> jax.Array:
+    """Attention of whole rows.
+
+    Args:
+      q: [B, S, N, H].
+      k: [B, T, K, H].
+      v: [B, T, K, H].
+      queries: what stands in the columns of q, each [B, S].
+      keys: what stands in the columns of k, each [B, T]; those of q are the last.
+      windows: how many positions a query looks back, its own among them, in each kind
+        of layer.
+      kind: [] which of the windows is this layer's.
+      softcap: c, if scores x become c tanh(x / c).
+      way: "plain", "chunked", "splash", or "auto": splash on a TPU, else chunked. Rows
+        for which the kernel has no mask are chunked.
+      constrain: of the model.
+
+    Returns:
+      [B, S, N, H] in the type of v; finite but meaningless at padding.
+    """
+    platform = platform_of(constrain)
+    if way == "auto":
+        way = "splash" if platform == "tpu" else "chunked"
+    if way == "splash" and serves(keys, windows, softcap):
+        return _by_kernel(
+            (q, k, v, queries, keys), windows, kind, softcap, constrain, platform
+        )
+    window = jnp.array(windows)[kind]
+    of_rows = plain_attention if way == "plain" else chunked_attention
+    run = partial(of_rows, window=window, softcap=softcap)
+    if not isinstance(constrain, Constrainer):
+        return run(q, k, v, queries, keys)
+    return _on_devices(run, constrain, (q, k, v, queries, keys))
+
+
+def platform_of(constrain: Constrain) -> str:
+    """Of the devices of a model's mesh; without one, of JAX's own."""
+    if not isinstance(constrain, Constrainer):
+        return jax.default_backend()
+    mesh = constrain.mesh
+    # One without devices is lowered for others than these.
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "tpu"
+
+
+def _by_kernel(
+    rows: tuple[Any, ...],
+    windows: list[int],
+    kind: jax.Array,
+    softcap: float | None,
+    constrain: Constrain,
+    platform: str,
+) -> jax.Array:
+    """Splash, whose kernel is made for one window: one of several if kinds differ."""
+    parts, size = parts_of(constrain, "columns"), rows[0].shape[1]
+    offset = rows[1].shape[1] - size
+    rows = jax.tree.map(lambda x: pad_columns(x, LANES * parts), rows)
+    sizes = (rows[0].shape[1], rows[1].shape[1])
+    heads = rows[0].shape[2] // parts_of(constrain, "heads")
+
+    def by(window: int) -> Callable[..., jax.Array]:
+        def run(*rows: Any) -> jax.Array:
+            kernel = splash_kernel(
+                heads,
+                sizes,
+                offset,
+                window,
+                softcap,
+                q_seq_shards=parts,
+                interpret=platform != "tpu",
+            )
+            if not isinstance(constrain, Constrainer):
+                return splash_rows(kernel, *rows)
+            return _on_devices(splash_rows, constrain, rows, kernel)
+
+        return run
+
+    found = jax.lax.switch(kind, [by(window) for window in windows], *rows)
+    return found[:, :size]
+
+
+def _on_devices(
+    run: Callable[..., jax.Array],
+    constrain: Constrainer,
+    rows: tuple[Any, ...],
+    *kernel: Any,
+) -> jax.Array:
+    """Runs on each device what is its own: rows, heads and columns of queries."""
+    names = constrain.rules.mesh_axes("columns")
+
+    def spec(axes: tuple[str | None, ...]) -> Callable[[jax.Array], PartitionSpec]:
+        return lambda x: constrain.sharding(axes, x.shape).spec
+
+    of_rows = [
+        jax.tree.map(spec(axes), x)
+        for axes, x in zip((HEADS, KV_HEADS, KV_HEADS, ROWS, ROWS), rows, strict=True)
+    ]
+    split_keys = any(of_rows[1][1:2])
+
+    def gather(x: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(x, names, axis=1, tiled=True)
+
+    def local(*given: Any) -> jax.Array:
+        *kernel, q, k, v, queries, keys = given
+        if split_keys:
+            k, v, keys = jax.tree.map(gather, (k, v, keys))
+        return run(*kernel, q, k, v, queries, keys)
+
+    columns = PartitionSpec(None, names if len(names) > 1 else next(iter(names), None))
+    of_kernel = [
+        x.manual_sharding_spec(NamedSharding(constrain.mesh, columns)) for x in kernel
+    ]
+    mapped = jax.shard_map(
+        local,
+        mesh=constrain.mesh,
+        in_specs=(*of_kernel, *of_rows),
+        out_specs=of_rows[0],
+        check_vma=False,
+    )
+    return mapped(*kernel, *rows)

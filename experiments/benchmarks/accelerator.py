@@ -18,7 +18,7 @@ trains a 0.6B model on one H100 at 11.9k tokens a second and 11.1% MFU (rows of 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,19 @@ class Figures:
     compile_s: float
 
 
+LINES: dict[str, Callable[[Figures], str]] = {
+    "seconds a step": lambda x: f"{x.seconds:.2f}",
+    "rollout, tokens a second": lambda x: f"{x.rollout_tokens_per_s:,.0f}",
+    "rollout, MFU": lambda x: f"{x.rollout_mfu:.1%}",
+    "training, tokens a second": lambda x: f"{x.train_tokens_per_s:,.0f}",
+    "training, MFU": lambda x: f"{x.train_mfu:.1%}",
+    "peak memory, GiB a device": lambda x: f"{x.peak_gib:.1f}",
+    "attention against plain, value": lambda x: f"{x.attention_error:.1e}",
+    "attention against plain, slope": lambda x: f"{x.gradient_error:.1e}",
+    "seconds to compile": lambda x: f"{x.compile_s:.0f}",
+}
+
+
 def measure(name: str, steps: int) -> Figures:
     """Runs one case."""
     case, count = CASES[name], len(jax.devices())
@@ -340,31 +353,11 @@ def main(options: Options) -> list[Figures]:
         console.print(f"{name} ...", style="dim")
         found.append(measure(name, options.steps))
     table = Table(box=None)
-    columns = (
-        "case",
-        "devices",
-        "s/step",
-        "rollout tok/s",
-        "MFU",
-        "train tok/s",
-        "MFU",
-    )
-    for column in (*columns, "peak GiB", "attention", "gradient", "compile s"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+    table.add_column(f"{found[0].devices} x {found[0].device}")
     for x in found:
-        table.add_row(
-            x.case,
-            f"{x.devices} {x.device}",
-            f"{x.seconds:.2f}",
-            f"{x.rollout_tokens_per_s:,.0f}",
-            f"{x.rollout_mfu:.1%}",
-            f"{x.train_tokens_per_s:,.0f}",
-            f"{x.train_mfu:.1%}",
-            f"{x.peak_gib:.1f}",
-            f"{x.attention_error:.1e}",
-            f"{x.gradient_error:.1e}",
-            f"{x.compile_s:.0f}",
-        )
+        table.add_column(x.case, justify="right")
+    for what, show in LINES.items():
+        table.add_row(what, *(show(x) for x in found))
     console.print(table)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(x) for x in found], indent=2) + "\n")

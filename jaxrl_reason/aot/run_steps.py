@@ -64,13 +64,16 @@ class RunSteps:
         }
 
 
-def run_steps(settings: TrainSettings, mesh: Mesh, rules: ShardingRules) -> RunSteps:
+def run_steps(
+    settings: TrainSettings, mesh: Mesh, rules: ShardingRules, **changes: Any
+) -> RunSteps:
     """The functions of a run of these settings; nothing is compiled or allocated.
 
     Args:
       settings: of the run; its prompts' and rows' widths must be set.
       mesh: of devices that may only be described.
       rules: of the parameters and activations.
+      **changes: to the model's `TransformerConfig`, for counting.
 
     Raises:
       ValueError: the model is unknown, the mesh does not divide it or the batch, or
@@ -80,7 +83,7 @@ def run_steps(settings: TrainSettings, mesh: Mesh, rules: ShardingRules) -> RunS
     config = replace(
         model_shape(settings.model.source),
         dtype=settings.model.dtype,
-        remat=settings.model.remat,
+        **{"remat": settings.model.remat, **changes},
     )
     model = Transformer(config, constrain=rules.constrainer(mesh))
     method = build_method(

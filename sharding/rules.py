@@ -355,7 +355,8 @@ class BatchSharding:
     )
 
     def __post_init__(self) -> None:
-        many = self.mesh.is_multi_process
+        # A mesh without devices, on which functions are only lowered, has no processes.
+        many = isinstance(self.mesh, Mesh) and self.mesh.is_multi_process
         object.__setattr__(self, "fetch", fetch if many else jax.device_get)
         object.__setattr__(self, "_put", put if many else jax.device_put)
 

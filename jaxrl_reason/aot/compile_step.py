@@ -38,6 +38,27 @@ class CompileRequest:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """All exchanges of one kind over the same axes in one call of a step.
+
+    Attributes:
+      kind: such as all-gather.
+      axes: of the mesh.
+      count: how many.
+      payload: bytes of the whole arrays that they gather, add up or hand on.
+      sent: bytes that a device sends over a ring.
+      seconds: over the chip's links, one after the other.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: float
+    payload: float
+    sent: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CompiledStep:
     """What the compiler says of one step; bytes are those of one device.
 
@@ -50,6 +71,13 @@ class CompiledStep:
       parts: bytes by what they hold: parameters, optimizer, gradients, batch, and the
         rest of the peak as temporaries.
       fits: whether a device has that much.
+      flops: operations that a device executes, with what it computes again.
+      model_flops: those of the model alone, forward and twice that for the backward
+        pass; what a utilisation (MFU) is measured by.
+      memory_bytes: that it reads and writes.
+      traffic: what it exchanges with others; empty where the step does not fit.
+      tokens: of prompts and responses that a call trains on, scores or samples, over
+        all devices.
       seconds: of compilation.
       versions: of jax and of the compiler.
     """
@@ -60,6 +88,11 @@ class CompiledStep:
     peak: float
     parts: Mapping[str, float]
     fits: bool
+    flops: float
+    model_flops: float
+    memory_bytes: float
+    traffic: tuple[Traffic, ...]
+    tokens: float
     seconds: float
     versions: Mapping[str, str]
 
@@ -93,9 +126,12 @@ def compile_step(request: CompileRequest, timeout: float = 3600) -> CompiledStep
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ValueError(
                 f"the compiler must end with a program, got status {done.returncode} "
-                f"for the step {request.step}: {last}"
+                f"for the step {request.step}: {last:.300}"
             )
         result = json.loads(found.read_text("utf-8"))
     if "error" in result:
         raise ValueError(result["error"])
-    return CompiledStep(**result)
+    traffic = tuple(
+        Traffic(**{**x, "axes": tuple(x["axes"])}) for x in result.pop("traffic")
+    )
+    return CompiledStep(traffic=traffic, **result)

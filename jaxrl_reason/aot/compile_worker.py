@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,14 @@ from typing import Any
 
 import jax
 
-from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest
+from jaxrl_reason.aot.collectives import Collective, find_collectives
+from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest, Traffic
+from jaxrl_reason.aot.hlo_text import executions, parse_program
+from jaxrl_reason.aot.links import exchange_seconds, span_of
+from jaxrl_reason.aot.memory_traffic import memory_traffic
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
-from jaxrl_reason.aot.topology import describe_devices
+from jaxrl_reason.aot.step_work import StepWork, model_and_executed, step_work
+from jaxrl_reason.aot.topology import Topology, describe_devices
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.sharding import make_mesh, parse_mesh
 
@@ -42,42 +48,108 @@ def main(argv: list[str]) -> None:
 
 
 def compile_here(request: CompileRequest) -> CompiledStep:
-    """Compiles in this process; as `compile_step`."""
-    topology = request.topology
-    devices = describe_devices(topology)
-    sizes = request.settings.mesh
-    if sizes == "auto":
-        mesh = make_mesh(data=len(devices), devices=devices)
-    else:
-        mesh = parse_mesh(sizes, devices=devices)
-    steps = run_steps(request.settings, mesh, request.rules)
-    function, arguments = steps.calls[request.step]
-    lowered = function.lower(*arguments)
+    """Compiles in this process; as `compile_step`.
+
+    Args:
+      request: what.
+
+    Raises:
+      ValueError: settings, mesh and model do not fit together.
+    """
+    topology, step, settings = request.topology, request.step, request.settings
+    mesh = mesh_of(settings.mesh, describe_devices(topology))
+    steps = run_steps(settings, mesh, request.rules)
+    work = step_work(step, settings)
     start = time.perf_counter()
+    peak, text = compile_text(steps, step)
+    seconds = time.perf_counter() - start
+    if request.hlo is not None:
+        atomic_write(request.hlo, text)
+    memory_bytes, traffic = read_text(text, mesh, work, topology)
+    model, executed = model_and_executed(
+        step,
+        run_steps(settings, mesh, request.rules, attention="plain"),
+        run_steps(settings, mesh, request.rules, attention="plain", remat="none"),
+        work,
+    )
+    parts = memory_parts(step, steps)
+    compiler = _COMPILERS[topology.chip.platform]
+    return CompiledStep(
+        step=step,
+        topology=str(topology),
+        mesh=dict(mesh.shape),
+        peak=peak,
+        parts={**parts, "temporaries": max(0.0, peak - sum(parts.values()))},
+        fits=bool(text) and peak <= topology.chip.memory,
+        flops=executed / topology.num_devices,
+        model_flops=model / topology.num_devices,
+        memory_bytes=memory_bytes,
+        traffic=traffic,
+        tokens=work.tokens,
+        seconds=seconds,
+        versions={name: version(name) for name in ("jax", compiler)},
+    )
+
+
+def mesh_of(sizes: str, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    """A run's mesh on described devices; auto shards rows over all of them."""
+    if sizes == "auto":
+        return make_mesh(data=len(devices), devices=devices)
+    return parse_mesh(sizes, devices=devices)
+
+
+def compile_text(steps: RunSteps, step: str) -> tuple[float, str]:
+    """Compiles a step: its peak in bytes and its text.
+
+    The text is empty where the compiler found that a device has too little memory; the
+    peak is then what it would need.
+    """
+    function, arguments = steps.calls[step]
+    lowered = function.lower(*arguments)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         found = _NEEDED.search(str(error))
         if found is None:
             raise
-        peak, text = float(found[1]) * _UNITS[found[2]], None
-    else:
-        peak = compiled.memory_analysis().peak_memory_in_bytes
-        text = compiled.as_text()
-    seconds = time.perf_counter() - start
-    if text is not None and request.hlo is not None:
-        atomic_write(request.hlo, text)
-    parts = memory_parts(request.step, steps)
-    platform = topology.chip.platform
-    return CompiledStep(
-        step=request.step,
-        topology=str(topology),
-        mesh=dict(mesh.shape),
-        peak=peak,
-        parts={**parts, "temporaries": max(0.0, peak - sum(parts.values()))},
-        fits=text is not None and peak <= topology.chip.memory,
-        seconds=seconds,
-        versions={name: version(name) for name in ("jax", _COMPILERS[platform])},
+        return float(found[1]) * _UNITS[found[2]], ""
+    return compiled.memory_analysis().peak_memory_in_bytes, compiled.as_text()
+
+
+def read_text(
+    text: str, mesh: jax.sharding.Mesh, work: StepWork, topology: Topology
+) -> tuple[float, tuple[Traffic, ...]]:
+    """Bytes of memory and exchanges of a compiled program; nothing for no text."""
+    if not text:
+        return 0.0, ()
+    program = parse_program(text)
+    runs = list(executions(program, work.trips))
+    found = find_collectives(runs, dict(mesh.shape))
+    kinds = dict.fromkeys((x.kind, x.axes) for x in found)
+    traffic = []
+    for kind, axes in kinds:
+        same = [x for x in found if (x.kind, x.axes) == (kind, axes)]
+        traffic.append(_traffic(same, mesh, topology))
+    return memory_traffic(program, runs), tuple(
+        sorted(traffic, key=lambda x: -x.seconds)
+    )
+
+
+def _traffic(
+    same: list[Collective], mesh: jax.sharding.Mesh, topology: Topology
+) -> Traffic:
+    """Exchanges of one kind over the same axes, added up."""
+    kind, axes = same[0].kind, same[0].axes
+    # The devices that differ from the first along these axes only.
+    where = tuple(slice(None) if name in axes else 0 for name in mesh.axis_names)
+    span = span_of(list(mesh.devices[where].reshape(-1)), topology)
+    return Traffic(
+        kind,
+        axes,
+        count=sum(x.times for x in same),
+        payload=sum(x.payload * x.times for x in same),
+        sent=sum(x.sent * x.times for x in same),
+        seconds=sum(exchange_seconds(x, span, topology) * x.times for x in same),
     )
 
 

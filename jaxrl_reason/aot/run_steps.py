@@ -104,8 +104,30 @@ def run_steps(
         learner,
         abstract_state(model, learner.optimizer.build(), mesh, rules),
         abstract_batch(learner.plan, settings.rl.max_new_tokens, learner),
-        abstract_prompts(learner),
+        abstract_prompts(learner, prompts_at_once(settings)),
     )
+
+
+def prompts_at_once(settings: TrainSettings) -> int:
+    """Prompts whose responses the sampler decodes at a time.
+
+    A sampler with slots refills them one by one. Its programs depend on what the host
+    finds, so the plain sampler stands in for it, with as many sequences as slots.
+
+    Args:
+      settings: of the run.
+
+    Raises:
+      ValueError: there are fewer slots than responses to a prompt.
+    """
+    slots, rl = settings.sampler.slots, settings.rl
+    if not slots:
+        return rl.prompts_per_step
+    if slots < rl.group_size:
+        raise ValueError(
+            f"sampler.slots must hold a group of {rl.group_size} responses, got {slots}"
+        )
+    return min(rl.prompts_per_step, slots // rl.group_size)
 
 
 def check_run(settings: TrainSettings) -> None:
@@ -157,8 +179,8 @@ def abstract_batch(
     )
 
 
-def abstract_prompts(learner: RLLearner) -> tuple[Any, Any, Any]:
-    """The prompts, their lengths and the keys of one rollout, as shapes on the mesh."""
+def abstract_prompts(learner: RLLearner, prompts: int) -> tuple[Any, Any, Any]:
+    """The prompts, their lengths and the keys of one call, as shapes on the mesh."""
     put, rl = learner.batch_sharding, learner.settings
     sharding = NamedSharding(put.mesh, PartitionSpec(put.rules.batch))
 
@@ -167,7 +189,7 @@ def abstract_prompts(learner: RLLearner) -> tuple[Any, Any, Any]:
 
     keys = jax.eval_shape(lambda: jax.random.key(0)).dtype
     return (
-        whole(rl.prompts_per_step, rl.prompt_width),
-        whole(rl.prompts_per_step),
-        whole(rl.sequences, dtype=keys),
+        whole(prompts, rl.prompt_width),
+        whole(prompts),
+        whole(prompts * rl.group_size, dtype=keys),
     )

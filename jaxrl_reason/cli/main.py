@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model, on any task, by any method",
     "evaluate": "measure a model on a benchmark",
     "generate": "stream a completion of a model",
+    "aot": "compile a run for a pod that is not there: does it fit, how fast is it",
     "export": "write a model as a Hugging Face folder with a model card",
 }
 

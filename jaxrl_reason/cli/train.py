@@ -72,8 +72,8 @@ class TrainCommand:
     """Settings of the command besides those of the run.
 
     Attributes:
-      preset: start from the settings of a study: countdown, smollm2-arithmetic or
-        smollm2-gsm8k.
+      preset: start from the settings of a study: countdown, smollm2-arithmetic,
+        smollm2-gsm8k, or dapo-qwen2.5-32b, DAPO's own job for a pod.
       config: YAML file of settings, such as the config.yaml of another run.
     """
 
@@ -112,18 +112,14 @@ def read_command(
     prog: str = "jaxrl-reason train",
 ) -> tuple[TrainSettings, ProcessSettings]:
     """`read_settings`, and how to find the other processes."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default=preset)
-    first.add_argument("--config", type=Path)
-    found = first.parse_known_args(list(argv))[0]
+    found = named_start(argv, preset)
     if found.config is not None:
         # Errors in the flags are reported before the file is read.
         command = TrainCommand(starting_point(found.preset, {}))
         tyro.cli(
             TrainCommand, args=argv, default=command, description=description, prog=prog
         )
-    tree = {} if found.config is None else read_config(found.config)
-    default = starting_point(tree.pop("preset", found.preset), tree)
+    default = starting_settings(found)
     command = TrainCommand(default, found.preset, found.config)
     command = tyro.cli(
         TrainCommand, args=argv, default=command, description=description, prog=prog
@@ -132,6 +128,20 @@ def read_command(
         for sentence in unread_flags(command.settings, default):
             print(f"note: {sentence}", file=sys.stderr)
     return command.settings, command.processes
+
+
+def named_start(argv: Sequence[str], preset: str | None) -> argparse.Namespace:
+    """The preset and the file that arguments name, before the flags are read."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=preset)
+    first.add_argument("--config", type=Path)
+    return first.parse_known_args(list(argv))[0]
+
+
+def starting_settings(named: argparse.Namespace) -> TrainSettings:
+    """The settings of a preset and a file, of `named_start`."""
+    tree = {} if named.config is None else read_config(named.config)
+    return starting_point(tree.pop("preset", named.preset), tree)
 
 
 def starting_point(preset: str | None, tree: dict[str, object]) -> TrainSettings:

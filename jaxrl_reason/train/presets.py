@@ -100,10 +100,44 @@ def smollm2_gsm8k() -> TrainSettings:
     )
 
 
+def dapo_qwen32b() -> TrainSettings:
+    """DAPO's own job (arXiv 2503.14476, section 4.1): it needs weights, data and a pod.
+
+    Qwen2.5-32B, 512 prompts of 16 responses, 16 updates a rollout, 16,384 tokens and a
+    cache of 4,096 more, warm-up over 20 rollouts; prompts of up to 2,048 tokens, as in
+    the published scripts. `jaxrl-reason aot` says which devices it fits.
+    """
+    return TrainSettings(
+        name="dapo-qwen2.5-32b",
+        model=ModelSettings("Qwen/Qwen2.5-32B", dtype="bfloat16", remat="full"),
+        task=TaskSettings("dapo_math_17k.jsonl", heldout="aime_2024.jsonl"),
+        mesh="fsdp=16,tensor=4",
+        rl=RLSettings(
+            steps=300,
+            prompts_per_step=512,
+            group_size=16,
+            updates_per_rollout=16,
+            prompt_width=2048,
+            max_new_tokens=20480,
+            max_rounds=10,
+            rows_per_micro_batch=16,
+            row_width=22528,
+            slots_per_row=16,
+        ),
+        optimizer=OptimizerSettings(
+            learning_rate=1e-6, warmup_updates=320, weight_decay=0.1
+        ),
+        dapo=DapoSettings(overlong_cache=4096),
+        sampler=SamplerSettings(slots=512, cache_lengths=(5120, 10240, 20480)),
+        eval=EvalSettings(problems=30, samples=32),
+    )
+
+
 PRESETS: Mapping[str, TrainSettings] = MappingProxyType(
     {
         "countdown": countdown(),
         "smollm2-arithmetic": smollm2_arithmetic(),
         "smollm2-gsm8k": smollm2_gsm8k(),
+        "dapo-qwen2.5-32b": dapo_qwen32b(),
     }
 )

@@ -1,0 +1,62 @@
+"""Real compilations for a TPU slice and GPUs, skipped where no compiler is installed.
+
+Memory and exchanges repeat within one version of the compiler and move between
+versions: only bounds are tested.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from jaxrl_reason.aot.aot_run import compile_run
+from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
+from jaxrl_reason.aot.topology import check_installed, parse_topology
+from jaxrl_reason.aot.verdict import verdict_text
+from jaxrl_reason.sharding import ShardingRules
+from tests.aot.aot_helpers import tiny_run
+
+SLICES = {"tpu": "v5e:2x2", "cuda": "h100:4"}
+
+
+@pytest.fixture(params=SLICES)
+def platform(request: pytest.FixtureRequest) -> str:
+    try:
+        check_installed(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    return str(request.param)
+
+
+def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -> None:
+    settings, topology = tiny_run(tmp_path), parse_topology(SLICES[platform])
+    verdict = compile_run(
+        settings, topology, ("update", "sample"), ShardingRules(), "O1"
+    )
+    update, sample = verdict.steps
+    assert verdict.fits
+    for step in verdict.steps:
+        assert step.peak == pytest.approx(sum(step.parts.values()))
+        assert step.peak < 20e6
+        assert step.memory_bytes > 0
+        assert step.flops >= step.model_flops > 0
+    # Matrices over fsdp and tensor, vectors over none of them.
+    assert update.parts["optimizer"] == pytest.approx(
+        2 * update.parts["parameters"], rel=0.01
+    )
+    over = {axis for x in update.traffic for axis in x.axes}
+    assert over == {"fsdp", "tensor"}
+    gathered = sum(x.payload for x in update.traffic if "fsdp" in x.axes)
+    # Two micro-batches of gathers and sums of 120 thousand parameters, in 2 or 4 bytes.
+    assert 2e5 < gathered < 1e7
+    assert sample.tokens == 32 * 32
+    assert "mesh fsdp=2,tensor=2: fits" in verdict_text(verdict)
+
+
+def test_a_mesh_that_does_not_divide_the_heads_is_refused(
+    tmp_path: Path, platform: str
+) -> None:
+    topology = parse_topology({"tpu": "v5e:2x4", "cuda": "h100:8"}[platform])
+    settings = tiny_run(tmp_path, "tensor=8")
+    with pytest.raises(ValueError, match="which tensor=8 does not divide") as error:
+        compile_step(CompileRequest(settings, topology, "update"))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,97 @@
+"""The abstract inputs are those of a run, and its steps lower for both platforms."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from jaxrl_reason.aot.run_steps import prompts_at_once, run_steps
+from jaxrl_reason.learner.packing import pack_sequences
+from jaxrl_reason.sampler import sampling_keys
+from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.train.model_settings import ModelSettings
+from tests.aot.aot_helpers import tiny_model, tiny_run
+
+
+def kinds(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
+def test_the_batch_is_what_a_run_packs_and_places(tmp_path: Path) -> None:
+    steps = run_steps(tiny_run(tmp_path, ""), make_mesh(), ShardingRules())
+    learner = steps.learner
+    plan, put = learner.plan, learner.batch_sharding
+    sequences = plan.groups_per_minibatch * learner.settings.group_size
+    packed, places = pack_sequences(
+        [np.arange(1, 9)] * sequences,
+        [np.arange(1, 17)] * sequences,
+        plan.shape,
+        num_micro=plan.num_micro,
+        response_width=learner.settings.max_new_tokens,
+        prompt_ids=np.arange(sequences) // learner.settings.group_size,
+    )
+    values = places.place(np.zeros((sequences, 16), np.float32))
+    inputs = {"old_logprobs": values, "advantages": values}
+    real = put.put_micro_batches(replace(packed, inputs=inputs))
+    assert kinds(real) == kinds(steps.batch)
+    assert jax.tree.map(lambda x: x.sharding, real) == jax.tree.map(
+        lambda x: x.sharding, steps.batch
+    )
+
+
+def test_prompts_are_what_a_run_samples(tmp_path: Path) -> None:
+    settings = tiny_run(tmp_path, "")
+    steps = run_steps(settings, make_mesh(), ShardingRules())
+    ids = jnp.arange(8, dtype=jnp.uint32)
+    real = (
+        np.zeros((8, 16), np.int32),
+        np.zeros(8, np.int32),
+        sampling_keys(0, 0, ids, 4),
+    )
+    assert kinds(steps.prompts) == kinds(real)
+    slots = replace(settings.sampler, slots=12)
+    assert prompts_at_once(replace(settings, sampler=slots)) == 3
+    with pytest.raises(ValueError, match="must hold a group of 4 responses, got 3"):
+        prompts_at_once(replace(settings, sampler=replace(slots, slots=3)))
+
+
+def test_every_step_lowers_for_tpu_and_cuda_on_a_large_mesh(tmp_path: Path) -> None:
+    """As `jax.export` does it: no compiler and no devices of either are needed."""
+    auto = (AxisType.Auto,) * 3
+    mesh = AbstractMesh((4, 32, 2), ("data", "fsdp", "tensor"), axis_types=auto)
+    settings = tiny_run(
+        tmp_path, "", prompts_per_step=256, rows_per_micro_batch=128, row_width=256
+    )
+    steps = run_steps(settings, mesh, ShardingRules())  # type: ignore[arg-type]
+    for function, arguments in steps.calls.values():
+        lowered = jax.export.export(function, platforms=["tpu", "cuda"])(*arguments)
+        assert lowered.nr_devices == 256
+        assert lowered.platforms == ("tpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"method": "dpo"}, "steps are compiled for methods of the RL loop, got dpo"),
+        ({"rl": {"prompt_width": 0}}, "rl.prompt_width must be set"),
+        ({"model": {"lora_rank": 4}}, "without factors, got model.lora_rank 4"),
+        ({"model": {"source": "no-such-model"}}, "model must be one of smollm2-135m"),
+    ],
+)
+def test_runs_that_have_no_such_steps_are_refused(
+    tmp_path: Path, changes: dict[str, Any], rule: str
+) -> None:
+    settings = replace(
+        tiny_run(tmp_path, ""), model=ModelSettings(tiny_model(tmp_path))
+    )
+    for name, value in changes.items():
+        old = getattr(settings, name)
+        new = replace(old, **value) if isinstance(value, dict) else value
+        settings = replace(settings, **{name: new})
+    with pytest.raises(ValueError, match=rule):
+        run_steps(settings, make_mesh(), ShardingRules())

@@ -1,0 +1,122 @@
+"""Which settings are tried, in which order."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jaxrl_reason.aot import aot_run
+from jaxrl_reason.aot.aot_run import check_mesh, search_run, with_nearest
+from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest
+from jaxrl_reason.aot.known_models import KNOWN_MODELS
+from jaxrl_reason.aot.search import candidates, meshes, parameter_count, simpler
+from jaxrl_reason.aot.topology import parse_topology
+from jaxrl_reason.aot.verdict import Verdict
+from jaxrl_reason.sharding import ShardingRules
+from jaxrl_reason.train.presets import PRESETS
+from tests.aot.aot_helpers import made_up
+
+pytestmark = pytest.mark.fast
+
+DAPO = PRESETS["dapo-qwen2.5-32b"]
+POD = parse_topology("v5p:4x4x4")
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("smollm2-135m", 0.1345),
+        ("qwen2.5-0.5b", 0.494),
+        ("qwen2.5-1.5b", 1.543),
+        ("qwen2.5-7b", 7.615),
+        ("qwen2.5-14b", 14.77),
+        ("qwen2.5-32b", 32.76),
+        ("qwen3-0.6b", 0.596),
+        ("qwen3-8b", 8.19),
+    ],
+)
+def test_known_models_have_the_size_of_their_model_card(
+    name: str, billions: float
+) -> None:
+    count = parameter_count(KNOWN_MODELS[name])
+    assert count == pytest.approx(1e9 * billions, rel=0.002)
+
+
+def test_meshes_divide_devices_heads_and_width() -> None:
+    config = KNOWN_MODELS["qwen2.5-32b"]
+    found = list(meshes(64, config))
+    assert (1, 16, 4) in found
+    assert not [x for x in found if x[2] > 8]  # 40 heads
+    for data, fsdp, tensor in found:
+        assert data * fsdp * tensor == 64
+        assert config.hidden_size % fsdp == 0
+
+
+def test_candidates_have_room_for_their_state_and_are_ranked() -> None:
+    found = candidates(DAPO, POD)
+    assert [x.seconds for x in found] == sorted(x.seconds for x in found)
+    assert all(x.memory < POD.chip.memory for x in found)
+    # 16 bytes for each of 32.8e9 parameters do not fit 8 devices, nor 4 of them.
+    assert not [x for x in found if x.settings.mesh == "data=64"]
+    with pytest.raises(ValueError, match="must fit v5e:2x2 on some mesh, got none"):
+        candidates(DAPO, parse_topology("v5e:2x2"))
+
+
+def test_a_search_ranks_what_fits_by_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [x.settings for x in candidates(DAPO, POD)[:3]]
+    steps = [made_up(fits=False, traffic=()), made_up(tokens=100), made_up(tokens=900)]
+
+    def compiled(request: CompileRequest) -> CompiledStep:
+        return steps[chosen.index(request.settings)]
+
+    monkeypatch.setattr(aot_run, "compile_step", compiled)
+    monkeypatch.setattr(aot_run, "check_installed", lambda platform: None)
+    found = search_run(DAPO, POD, ShardingRules(), 3)
+    assert [x.settings for x, _ in found] == [chosen[2], chosen[1], chosen[0]]
+
+
+def test_nearer_settings_come_first_and_keep_earlier_changes() -> None:
+    rl = replace(DAPO.rl, rows_per_micro_batch=64)
+    model = replace(DAPO.model, remat="none")
+    start = replace(DAPO, mesh="data=2,fsdp=8,tensor=4", rl=rl, model=model)
+    words = [words for words, _, _ in simpler(start, POD, "update")]
+    assert words[0] == "--model.remat full"
+    assert words[1] == "--model.remat full --rl.rows-per-micro-batch 32"
+    assert words[2] == "--model.remat full --rl.rows-per-micro-batch 16"
+    full = "--model.remat full --rl.rows-per-micro-batch"
+    assert words[3] == f"--mesh fsdp=16,tensor=4 {full} 16"
+    assert words[4] == f"--mesh fsdp=8,tensor=8 {full} 8"
+    assert words[5] == f"--topology v5p:8x4x4 --mesh fsdp=16,tensor=8 {full} 16"
+    for words_, settings, topology in simpler(start, POD, "update"):
+        check_mesh(settings, topology)
+        shards = 8 * topology.num_devices // 64 if "tensor=8" in words_ else 16
+        assert settings.rl.rows_per_micro_batch % shards == 0, words_
+
+
+def test_the_nearest_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def compiled(request: CompileRequest) -> CompiledStep:
+        tried.append(request.settings.mesh)
+        return made_up(fits=len(tried) == 2, peak=7e9)
+
+    monkeypatch.setattr(aot_run, "compile_step", compiled)
+    large = Verdict(DAPO, POD, (made_up(fits=False, peak=2e11),))
+    found = with_nearest(large, ShardingRules(), 5)
+    assert found.nearest == (
+        "nearest that fits: --topology v5p:8x4x4 --mesh fsdp=16,tensor=8 "
+        "(update: 7.00 GB)"
+    )
+    assert tried == ["fsdp=8,tensor=8", "fsdp=16,tensor=8"]
+    assert with_nearest(large, ShardingRules(), 1).nearest.startswith("none of 1")
+    good = Verdict(DAPO, POD, (made_up(),))
+    assert with_nearest(good, ShardingRules(), 5) is good
+
+
+def test_a_mesh_of_other_devices_is_refused() -> None:
+    with pytest.raises(
+        ValueError,
+        match="mesh fsdp=16,tensor=4 must have the 16 devices of v5e:4x4, got 64",
+    ):
+        check_mesh(DAPO, parse_topology("v5e:4x4"))
+    check_mesh(replace(DAPO, mesh="auto"), POD)

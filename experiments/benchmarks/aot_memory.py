@@ -106,6 +106,14 @@ def main() -> None:
     print(f"{given.case}: peak {found.peak / 1e9:.2f} GB a device, bound {case.bound}")
     for name, held in found.parts.items():
         print(f"  {name:<12}{held / 1e9:6.2f}")
+    for x in found.traffic:
+        if x.payload > 1e8:
+            axes = "+".join(x.axes)
+            print(f"  {x.kind} over {axes}: {x.payload / 1e9:.2f} GB, {x.count:.0f}")
+    print(f"  exchanges {sum(x.payload for x in found.traffic) / 1e9:.1f} GB in all")
+    if case.step == "sample":
+        gathered = sum(x.payload for x in found.traffic if x.kind == "all-gather")
+        print(f"  gathered a token {gathered / (case.width - 1024) / 1e9:.3f} GB")
     print(f"  compiled in {found.seconds:.0f} s with {dict(found.versions)}")
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 
+from jaxrl_reason.aot.call_work import StepWork, model_and_executed, step_work
 from jaxrl_reason.aot.collectives import Collective, find_collectives
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest, Traffic
 from jaxrl_reason.aot.hlo_text import executions, parse_program
 from jaxrl_reason.aot.links import exchange_seconds, span_of
 from jaxrl_reason.aot.memory_traffic import memory_traffic
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
-from jaxrl_reason.aot.step_work import StepWork, model_and_executed, step_work
 from jaxrl_reason.aot.topology import Topology, describe_devices
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.sharding import make_mesh, parse_mesh

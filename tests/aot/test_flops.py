@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxrl_reason.aot.call_work import model_and_executed, step_work
 from jaxrl_reason.aot.flops import Flops, count_flops
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
-from jaxrl_reason.aot.step_work import model_and_executed, step_work
 from jaxrl_reason.sharding import ShardingRules, make_mesh
 from tests.aot.aot_helpers import HEADS, LAYERS, MLP, VOCAB, WIDTH, tiny_run
 

@@ -67,11 +67,18 @@ def test_every_step_lowers_for_tpu_and_cuda_on_a_large_mesh(tmp_path: Path) -> N
     settings = tiny_run(
         tmp_path, "", prompts_per_step=256, rows_per_micro_batch=128, row_width=256
     )
-    steps = run_steps(settings, mesh, ShardingRules())  # type: ignore[arg-type]
-    for function, arguments in steps.calls.values():
-        lowered = jax.export.export(function, platforms=["tpu", "cuda"])(*arguments)
-        assert lowered.nr_devices == 256
-        assert lowered.platforms == ("tpu", "cuda")
+    # A mesh without devices does not say whose kernels to take.
+    for platform, attention in (("tpu", "splash"), ("cuda", "chunked")):
+        steps = run_steps(
+            settings,
+            mesh,  # type: ignore[arg-type]
+            ShardingRules(),
+            attention=attention,
+        )
+        for function, arguments in steps.calls.values():
+            lowered = jax.export.export(function, platforms=[platform])(*arguments)
+            assert lowered.nr_devices == 256
+            assert lowered.platforms == (platform,)
 
 
 @pytest.mark.parametrize(

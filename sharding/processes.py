@@ -1,15 +1,17 @@
 """The processes of one run: all that crosses between hosts, or from hosts to a mesh.
 
 Every process runs the same program on the same host data, so that all take the same
-decisions; only the devices hold different parts. Where processes differ (a verdict of a
-grader, a signal, an error, a file), they exchange it, so that none decides alone. With
-one process, every function here is its plain counterpart.
+decisions; only the devices hold different parts. Where processes may differ (a verdict
+of a grader, a signal, an error, a file), they exchange it, so that none decides alone.
+With one process, every function here is its plain counterpart. `lifetime.py` starts
+them, watches over them and ends them.
 """
 
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -18,13 +20,35 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 T = TypeVar("T")
 
-# Seconds for which a process waits for the others; `initialize` sets it.
-_limits = {"seconds": 1800.0}
-_exchanges = itertools.count()
-
 
 class ProcessError(ValueError):
     """Another process failed, or the processes of a run differ."""
+
+
+@dataclass
+class Moves:
+    """What this process has done here; equal on all that are at the same place.
+
+    Attributes:
+      count: number of calls of `put`, `fetch` and `exchange`.
+      time: of the last one, in seconds of `time.monotonic`.
+      exchanges: numbers of the exchanges to come.
+    """
+
+    count: int = 0
+    time: float = 0.0
+    exchanges: Any = field(default_factory=itertools.count)
+
+    def add(self) -> None:
+        """Counts a call."""
+        self.count, self.time = self.count + 1, time.monotonic()
+
+    def still(self) -> float:
+        """Seconds since the last call."""
+        return time.monotonic() - self.time
+
+
+MOVES = Moves()
 
 
 def index() -> int:
@@ -65,6 +89,7 @@ def put(tree: T, sharding: Sharding) -> T:
             x = jax.numpy.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
 
+    MOVES.add()
     return jax.tree.map(place, tree)
 
 
@@ -77,12 +102,13 @@ def fetch(tree: Any) -> Any:
     Returns:
       The tree with NumPy arrays.
     """
+    MOVES.add()
     leaves, treedef = jax.tree.flatten(tree)
-    far = [i for i, x in enumerate(leaves) if _is_parted(x)]
-    if far:
-        mesh = leaves[far[0]].sharding.mesh
-        whole = _replicate(mesh)([leaves[i] for i in far])
-        for i, x in zip(far, whole, strict=True):
+    parted = [i for i, x in enumerate(leaves) if _is_parted(x)]
+    if parted:
+        gather = _gather(leaves[parted[0]].sharding.mesh)
+        whole = gather([leaves[i] for i in parted])
+        for i, x in zip(parted, whole, strict=True):
             leaves[i] = x
     return jax.device_get(jax.tree.unflatten(treedef, leaves))
 
@@ -94,36 +120,9 @@ def _is_parted(x: Any) -> bool:
 
 
 @lru_cache
-def _replicate(mesh: Mesh) -> Callable[[list[jax.Array]], list[jax.Array]]:
-    return jax.jit(
-        lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec())
-    )
-
-
-def initialize(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    *,
-    limit: float = 1800.0,
-) -> None:
-    """Joins the processes of a run; before anything touches a device.
-
-    Under Slurm, Open MPI, GKE or on TPU VMs, JAX finds the arguments itself.
-
-    Args:
-      coordinator_address: host:port of process 0.
-      num_processes: of the run.
-      process_id: of this one, from 0.
-      limit: seconds for which a process waits for the others.
-
-    Raises:
-      ValueError: the limit is not above 0, or JAX cannot find an argument.
-    """
-    if not limit > 0:
-        raise ValueError(f"limit must be above 0 seconds, got {limit}")
-    _limits["seconds"] = limit
-    jax.distributed.initialize(coordinator_address, num_processes, process_id)
+def _gather(mesh: Mesh) -> Callable[[list[jax.Array]], list[jax.Array]]:
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda arrays: arrays, out_shardings=whole)
 
 
 def exchange(name: str, value: Any) -> list[Any]:
@@ -137,21 +136,22 @@ def exchange(name: str, value: Any) -> list[Any]:
       One value for each process, in their order.
 
     Raises:
-      ProcessError: a process did not come within the limit, or came to another place.
+      ProcessError: the processes are at different places.
     """
     if count() == 1:
         return [value]
-    number, store = next(_exchanges), _store()
+    MOVES.add()
+    number = next(MOVES.exchanges)
     folder = f"jaxrl_reason/exchange/{number}"
-    text = json.dumps([name, value]).encode()
-    store.key_value_set_bytes(f"{folder}/{index()}", text)
+    said = json.dumps([name, value]).encode()
+    store().key_value_set_bytes(f"{folder}/{index()}", said)
     if is_main():
-        found = [_wait(f"{folder}/{i}", name, i) for i in range(count())]
-        store.key_value_set_bytes(f"{folder}/all", json.dumps(found).encode())
+        found = [_wait(f"{folder}/{i}") for i in range(count())]
+        store().key_value_set_bytes(f"{folder}/all", json.dumps(found).encode())
         # Everybody is here, so nobody still reads the values of the exchange before.
-        store.key_value_delete(f"jaxrl_reason/exchange/{number - 1}/")
+        store().key_value_delete(f"jaxrl_reason/exchange/{number - 1}/")
     else:
-        found = _wait(f"{folder}/all", name, 0)
+        found = _wait(f"{folder}/all")
     places = [place for place, _ in found]
     if len(set(places)) > 1:
         raise ProcessError(
@@ -165,7 +165,7 @@ def together(name: str, run: Callable[[], T]) -> T:
 
     Args:
       name: of the place in the program.
-      run: the same work on every process, without any exchange in it.
+      run: without any exchange in it.
 
     Returns:
       This process's result.
@@ -174,16 +174,19 @@ def together(name: str, run: Callable[[], T]) -> T:
       ProcessError: another process failed; the message says which, and how.
       Exception: of this process's own run.
     """
+    if count() == 1:
+        return run()
+    result, error = None, None
     try:
-        result, error = run(), None
+        result = run()
     except Exception as raised:
-        if count() == 1:
-            raise
-        result, error = None, raised
+        error = raised
     said = exchange(name, None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
-    _raise_first(name, said)
+    for number, text in enumerate(said):
+        if text is not None:
+            raise ProcessError(f"process {number} failed at {name}: {text}")
     return cast(T, result)
 
 
@@ -198,22 +201,29 @@ def on_main(name: str, run: Callable[[], T]) -> T:
       Its result, on every process.
 
     Raises:
-      ProcessError: it failed on process 0, on the others.
+      ProcessError: it failed on process 0; raised on the others.
       Exception: the failure itself, on process 0.
     """
-    if count() == 1:
-        return run()
-    found = together(name, run if is_main() else _nothing)
+    found = together(name, run if is_main() else lambda: cast(T, None))
     return cast(T, exchange(name, found)[0])
 
 
-def _nothing() -> Any:
-    return None
+def main_first(name: str, run: Callable[[], T]) -> T:
+    """Runs a function on process 0, then on the others, which find what it left.
 
+    Args:
+      name: of the place in the program.
+      run: without any exchange in it; it downloads or writes files, for example.
 
-def own_part(rows: range) -> range:
-    """The rows of this process, if all processes share them."""
-    return rows[index() :: count()]
+    Returns:
+      This process's result.
+
+    Raises:
+      ProcessError, Exception: as `together`.
+    """
+    parts = [is_main(), not is_main()]
+    found = [together(name, run if own else lambda: cast(T, None)) for own in parts]
+    return found[parts.index(True)]
 
 
 def share(name: str, size: int, run: Callable[[int], T]) -> list[T]:
@@ -230,34 +240,23 @@ def share(name: str, size: int, run: Callable[[int], T]) -> list[T]:
     Raises:
       ProcessError: another process failed.
     """
-    own = own_part(range(size))
+    own = range(index(), size, count())
     found = exchange(name, together(name, lambda: [run(row) for row in own]))
     return [found[row % count()][row // count()] for row in range(size)]
 
 
-def _raise_first(name: str, said: Sequence[str | None]) -> None:
-    for number, text in enumerate(said):
-        if text is not None:
-            raise ProcessError(f"process {number} failed at {name}: {text}")
-
-
-def _wait(key: str, name: str, of: int) -> Any:
+def _wait(key: str) -> Any:
     """The value of a key that another process sets."""
-    end = time.monotonic() + _limits["seconds"]
-    while True:
+    while True:  # in short waits, between which Python handles signals
         try:
-            return json.loads(_store().blocking_key_value_get_bytes(key, 1000))
+            return json.loads(store().blocking_key_value_get_bytes(key, 1000))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
-        if time.monotonic() > end:
-            raise ProcessError(
-                f"process {of} must come to {name!r} within {_limits['seconds']:g} "
-                "seconds of the first process, but did not"
-            )
 
 
-def _store() -> Any:
+def store() -> Any:
+    """The client of the key-value store that all processes of a run share."""
     return _state().client
 
 

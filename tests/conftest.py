@@ -1,11 +1,15 @@
 """What every test shares: JAX's settings, virtual devices, the optional shared data."""
 
+import contextlib
 import gc
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -101,6 +105,68 @@ def _run_on_eight_devices(script: str, *arguments: str, timeout: float = 240) ->
     if "Involuntary full rematerialization" in done.stderr:
         pytest.fail(f"an array is held whole on every device:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def processes_run() -> Callable[..., Any]:
+    """Runs the text of a script in several processes that are one run.
+
+    ``processes_run(script, count, *arguments, devices=1, timeout=240)`` dedents the
+    script and starts it ``count`` times at once, each with that many CPU devices. It
+    finds `index`, `count` and `arguments`, and joins the others in ``with join():``.
+    Returns the processes in their order, those still running with no returncode.
+    """
+    return _run_processes
+
+
+JOIN = """
+import contextlib, sys
+from jaxrl_reason.sharding.lifetime import joined
+address, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+arguments = sys.argv[4:]
+def join(**limits):
+    alone = contextlib.nullcontext()
+    return alone if count == 1 else joined(address, count, index, **limits)
+"""
+
+
+def _run_processes(
+    script: str, count: int, *arguments: str, devices: int = 1, timeout: float = 240
+) -> list[Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    text = JOIN + textwrap.dedent(script)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+    }
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        outputs, started = [], []
+        for index in range(count):
+            paths = [folder / f"{index}.{name}" for name in ("out", "err")]
+            out, err = (stack.enter_context(path.open("w")) for path in paths)
+            argv = [sys.executable, "-c", text, address, str(count), str(index)]
+            process = subprocess.Popen(
+                [*argv, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=err
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            started.append(process)
+            outputs.append(paths)
+        end = time.monotonic() + timeout
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in started:
+                process.wait(max(0.0, end - time.monotonic()))
+        return [
+            subprocess.CompletedProcess(
+                process.args, process.poll(), *(path.read_text() for path in paths)
+            )
+            for process, paths in zip(started, outputs, strict=True)
+        ]
 
 
 @pytest.fixture(autouse=True)

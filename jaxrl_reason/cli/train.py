@@ -1,6 +1,7 @@
 """`jaxrl-reason train`: any model, any task, any method."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import tyro
 from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import GraderError, NoSignalError
 from jaxrl_reason.serving import EngineError
-from jaxrl_reason.sharding.processes import initialize, is_main
+from jaxrl_reason.sharding.lifetime import joined
+from jaxrl_reason.sharding.processes import is_main
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
@@ -56,15 +58,16 @@ class ProcessSettings:
         if not self.stuck_after > 0:
             raise ValueError(f"stuck_after must be above 0, got {self.stuck_after:g}")
 
-    def join(self) -> None:
-        """Joins the processes of the run, if there are several."""
-        if self.distributed:
-            initialize(
-                self.coordinator_address,
-                self.num_processes,
-                self.process_id,
-                limit=self.stuck_after,
-            )
+    def joined(self) -> contextlib.AbstractContextManager[None]:
+        """The block of the run: among its processes, if there are several."""
+        if not self.distributed:
+            return contextlib.nullcontext()
+        return joined(
+            self.coordinator_address,
+            self.num_processes,
+            self.process_id,
+            stuck_after=self.stuck_after,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,15 +174,9 @@ def start(settings: TrainSettings, processes: ProcessSettings, command: str) -> 
     Raises:
       SystemExit, ValueError: as `main`.
     """
-    processes.join()
-    done = finished_report(settings) if settings.resume == "auto" else None
-    if done is not None and settings.last_step in (None, done["steps"]):
-        say(f"finished before: {settings.folder / 'report.md'}")
-        return
     try:
-        finished = run_training(settings) is not None
-    except (NoSignalError, GraderError, EngineError) as error:
-        raise ValueError(str(error)) from error  # a sentence, no traceback
+        with processes.joined():
+            finished = finish(settings)
     except KeyboardInterrupt:  # the second one: do not finish the step
         finished = False
     if not finished:
@@ -188,6 +185,18 @@ def start(settings: TrainSettings, processes: ProcessSettings, command: str) -> 
             f"--run-dir {settings.folder} (and the flags of the first start)"
         )
         raise SystemExit(130)
+
+
+def finish(settings: TrainSettings) -> bool:
+    """Whether the run is finished, now or before; an interrupt saves and stops it."""
+    done = finished_report(settings) if settings.resume == "auto" else None
+    if done is not None and settings.last_step in (None, done["steps"]):
+        say(f"finished before: {settings.folder / 'report.md'}")
+        return True
+    try:
+        return run_training(settings) is not None
+    except (NoSignalError, GraderError, EngineError) as error:
+        raise ValueError(str(error)) from error  # a sentence, no traceback
 
 
 def say(text: str) -> None:

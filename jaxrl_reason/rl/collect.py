@@ -16,7 +16,7 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.sharding.processes import exchange, own_part
+from jaxrl_reason.sharding.processes import count, exchange, index, is_main
 from jaxrl_reason.tasks.task import Graded, Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
@@ -143,7 +143,7 @@ def grade_rows(
     errors: list[str] = []
     cause: Exception | None = None
     rows = range(len(done.lengths))
-    for i in own_part(rows) if parted else rows:
+    for i in rows[index() :: count()] if parted else rows:
         text = task.tokenizer.decode(done.tokens[i, : done.lengths[i]].tolist())
         try:
             found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
@@ -163,7 +163,8 @@ def grade_rows(
         )
         if len(errors) == len(rows):
             raise GraderError(said) from cause
-        _LOG.warning("%s", said)
+        if is_main():
+            _LOG.warning("%s", said)
     return out
 
 

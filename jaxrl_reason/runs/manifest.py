@@ -113,20 +113,22 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(saved: Any, asked: Any) -> list[str]:
-    """The fields in which two JSON objects differ.
+def differences(
+    first: Any, second: Any, names: tuple[str, str] = ("saved", "asked")
+) -> list[str]:
+    """The fields in which two JSON objects differ, called by these names.
 
     >>> differences({"model": {"width": 64}}, {"model": {"width": 128}})
     ['model.width: saved 64, asked 128']
     """
-    left, right = _flatten(saved), _flatten(asked)
+    left, right = _flatten(first), _flatten(second)
     absent = object()
     lines = []
     for key in [*left, *(key for key in right if key not in left)]:
         old, new = left.get(key, absent), right.get(key, absent)
         if old is absent or new is absent or old != new:
             shown = ["absent" if x is absent else str(x) for x in (old, new)]
-            lines.append(f"{key}: saved {shown[0]}, asked {shown[1]}")
+            lines.append(f"{key}: {names[0]} {shown[0]}, {names[1]} {shown[1]}")
     return lines
 
 

@@ -22,6 +22,7 @@ from jaxrl_reason.train.game_stage import ProverVerifierGame
 from jaxrl_reason.train.heldout_figures import Measured, percent, values
 from jaxrl_reason.train.methods import Kind, kind_of
 from jaxrl_reason.train.offline_rounds import Rounds
+from jaxrl_reason.train.process_checks import check_data, check_start
 from jaxrl_reason.train.reinforcement import Reinforcement
 from jaxrl_reason.train.results import (
     RunResult,
@@ -76,7 +77,9 @@ def run_training(settings: TrainSettings) -> RunResult | None:
         verify = None
         if settings.task.algebra:
             verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
+        check_start(settings)
         setup = build_run_setup(settings, verify)
+        check_data(setup)
         # Built before anything is trained, so that errors appear now.
         stage = build_stage(setup)
         return record_training(setup, stage, settings, started)

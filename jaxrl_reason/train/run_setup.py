@@ -16,6 +16,7 @@ from jaxrl_reason.sampler import (
     make_sampler,
 )
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.sharding.processes import main_first
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.devices import build_mesh
@@ -114,9 +115,9 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     """
     mesh = build_mesh(settings.mesh, settings.sampler.mesh)
     batch_sharding = BatchSharding(mesh, ShardingRules())
-    problems = load_problems(settings)
+    problems = main_first("questions", partial(load_problems, settings))
     check_questions(settings, len(problems.train))
-    files = find_files(settings.model)
+    files = main_first("model files", partial(find_files, settings.model))
     tokenizer = None if files is None else files.tokenizer
     task = build_task(settings, problems, tokenizer, verify)
     every = (*problems.train, *problems.heldout)
@@ -147,9 +148,8 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     teacher = None
     if settings.teacher is not None:
         first = task.tokenizer.decode(task.prompt_tokens(problems.train[0]))
-        teacher = find_teacher(
-            settings.teacher, settings.model, files, first, batch_sharding
-        )
+        found = (settings.teacher, settings.model, files, first, batch_sharding)
+        teacher = main_first("teacher files", partial(find_teacher, *found))
     context = settings.rl.prompt_width + limit
     context = max(context, context_of_teacher(settings, task, problems))
     if settings.offline.steps is not None:

@@ -12,10 +12,8 @@ from jaxrl_reason.sharding.processes import (
     exchange,
     fetch,
     index,
-    initialize,
     is_main,
     on_main,
-    own_part,
     put,
     share,
     together,
@@ -32,7 +30,6 @@ def test_a_run_of_one_process_is_its_own_main_process():
     assert (index(), count(), is_main()) == (0, 1, True)
     assert exchange("here", {"a": 1}) == [{"a": 1}]
     assert on_main("here", lambda: 3) == together("here", lambda: 3) == 3
-    assert list(own_part(range(3))) == [0, 1, 2]
     assert share("here", 3, lambda row: row * row) == [0, 1, 4]
 
 
@@ -50,8 +47,3 @@ def test_arrays_go_to_a_mesh_and_come_back():
     back = fetch(placed)
     assert isinstance(back["x"], np.ndarray)
     np.testing.assert_array_equal(back["x"], tree["x"])
-
-
-def test_a_process_must_wait_for_some_time():
-    with pytest.raises(ValueError, match="limit must be above 0 seconds, got 0"):
-        initialize(limit=0)

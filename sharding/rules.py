@@ -7,7 +7,7 @@ constrained to it.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from jaxrl_reason.sharding.processes import fetch, put
 
 MeshAxes = str | tuple[str, ...] | None
 LogicalAxes = tuple[str | None, ...]
-Tree = TypeVar("Tree")
 # A `Constrainer`, or a plain function of an array and its logical axes.
 Constrain = Callable[[jax.Array, LogicalAxes], jax.Array]
 
@@ -369,19 +368,19 @@ class BatchSharding:
         """Raises for a number of rows that the mesh does not divide."""
         check_batch(self.mesh, self.rules, rows, "rows of a micro-batch")
 
-    def put_micro_batches(self, batch: Tree) -> Tree:
-        """Places arrays [K, M, ...] with M sharded over the batch axes."""
-        spec = PartitionSpec(None, self.rules.batch)
-        return self._put(batch, NamedSharding(self.mesh, spec))
-
     def replicate(self, x: Any) -> Any:
         """Replicates arrays on every device."""
         return self._put(x, NamedSharding(self.mesh, PartitionSpec()))
 
-    def put_batch(self, x: Any) -> Any:
-        """Places arrays [B, ...] (prompts, keys) with B sharded over the batch axes."""
-        spec = PartitionSpec(self.rules.batch)
-        return self._put(x, NamedSharding(self.mesh, spec))
+    def put_batch(self, batch: Any, *, axis: int = 0) -> Any:
+        """Places arrays whose dimension `axis` is that of rows: sharded over devices.
+
+        Args:
+          batch: arrays [B, ...] such as prompts; micro-batches [K, M, ...] have axis 1.
+          axis: the dimension that the batch axes split.
+        """
+        spec = PartitionSpec(*[None] * axis, self.rules.batch)
+        return self._put(batch, NamedSharding(self.mesh, spec))
 
 
 def check_batch(

@@ -151,6 +151,6 @@ def sft_update(
     batch, plan = pack_examples(learner.settings, examples)
     tokens = sum(len(p) + len(r) for p, r in examples)
     state, pairs = learner.update(
-        state, learner.batch_sharding.put_micro_batches(batch), plan.num_active
+        state, learner.batch_sharding.put_batch(batch, axis=1), plan.num_active
     )
     return state, pairs, tokens

@@ -146,7 +146,7 @@ def prepare_pairs(
         if reference is None:
             raise ValueError(f"{learner.method.name} must have a reference, got None")
         scores = learner.score(
-            reference, learner.batch_sharding.put_micro_batches(batch), plan.num_active
+            reference, learner.batch_sharding.put_batch(batch, axis=1), plan.num_active
         )
         batch = batch.with_inputs(ref_logprobs=learner.batch_sharding.fetch(scores))
     return PairBatch(batch, plan.num_active)
@@ -158,7 +158,7 @@ def preference_update(
     """One optimiser step; the state is donated, the metric pairs stay on the device."""
     return learner.update(
         state,
-        learner.batch_sharding.put_micro_batches(prepared.batch),
+        learner.batch_sharding.put_batch(prepared.batch, axis=1),
         prepared.num_active,
     )
 

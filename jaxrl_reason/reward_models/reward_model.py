@@ -163,7 +163,7 @@ def train_on_comparisons(
             chosen = [comparisons[i] for i in places]
             batch, plan = pack_comparisons(s, chosen, learner.method.candidates)
             state, metrics = learner.update(
-                state, learner.batch_sharding.put_micro_batches(batch), plan.num_active
+                state, learner.batch_sharding.put_batch(batch, axis=1), plan.num_active
             )
             total = add_metrics(total, metrics)
             updates += 1
@@ -215,7 +215,7 @@ def score_tokens(
             response_width=s.max_response,
         )
         found = learner.score(
-            params, learner.batch_sharding.put_micro_batches(batch), plan.num_active
+            params, learner.batch_sharding.put_batch(batch, axis=1), plan.num_active
         )
         out[rows, : s.max_response] = learner.batch_sharding.fetch(found)[
             plan.micro, plan.slot

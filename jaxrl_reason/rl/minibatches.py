@@ -180,9 +180,9 @@ def run_updates(
     found: list[Pairs] = []
     for i, m in enumerate(minibatches):
         own = {name: m.plan.place(np.asarray(x)[m.index]) for name, x in inputs.items()}
-        batch = batch_sharding.put_micro_batches(replace(m.batch, inputs=own))
+        batch = batch_sharding.put_batch(replace(m.batch, inputs=own), axis=1)
         if more_inputs is not None and (more := more_inputs(state, batch, i)):
-            batch = batch_sharding.put_micro_batches(batch.with_inputs(**more))
+            batch = batch_sharding.put_batch(batch.with_inputs(**more), axis=1)
         state, metrics = update(state, batch, m.plan.num_active, **given)
         found.append(metrics)
     return state, jax.tree.map(lambda *xs: sum(xs), *found)
@@ -202,7 +202,7 @@ def score_sequences(
     not wait.
     """
     started = [
-        scorer(params, batch_sharding.put_micro_batches(m.batch), m.plan.num_active)
+        scorer(params, batch_sharding.put_batch(m.batch, axis=1), m.plan.num_active)
         for m in minibatches
     ]
     total = 1 + max(int(m.index.max()) for m in minibatches)

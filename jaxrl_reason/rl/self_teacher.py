@@ -245,7 +245,7 @@ class SelfTeacherLearner(ComponentLearner):
         update: int,
     ) -> dict[str, jax.Array]:
         """The informed teacher's hidden states, in the columns of the policy's rows."""
-        put = learner.batch_sharding.put_micro_batches
+        put = partial(learner.batch_sharding.put_batch, axis=1)
         informed, num_active, source = self.inform(batch, batch.minibatches[update])
         params = state.models[self.name].params
         hidden = self.states(params, put(informed), num_active, put(source))

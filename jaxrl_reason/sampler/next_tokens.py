@@ -72,7 +72,9 @@ def next_tokens(
         uniforms = jax.vmap(  # [B, 2]
             lambda key, at: jax.random.uniform(jax.random.fold_in(key, at), (2,))
         )(keys, columns)
-        tokens = draw(filter_logits(allowed, settings), uniforms)  # [B]
+        if settings.top_k or settings.top_p < 1 or settings.min_p:
+            allowed = filter_logits(allowed, settings)
+        tokens = draw(allowed, uniforms)  # [B]
     else:
         tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]  # [B]
@@ -87,8 +89,7 @@ def next_tokens(
 def filter_logits(logits: jax.Array, settings: SamplingSettings) -> jax.Array:
     """Sets the logits of tokens that may not be drawn to minus infinity.
 
-    Tokens tied with the last one kept are kept too. A filter that is off adds no
-    operations.
+    Tokens tied with the last one kept are kept too.
 
     Args:
       logits: [B, V] float32, already divided by the temperature.

@@ -197,7 +197,7 @@ SCRIPT = """
         state = init_state(lora.start(), optimizer.build())
         layout = jax.tree.map(lambda x: x.sharding, state)
         for _ in range(2):
-            rows = batch_sharding.put_micro_batches(batch)
+            rows = batch_sharding.put_batch(batch, axis=1)
             state, _ = update(state, rows, plan.num_active, base=base)
     out["layout_kept"] = all(
         x.sharding.is_equivalent_to(s, x.ndim)

@@ -30,7 +30,7 @@ from jaxrl_reason.reward_models.reward_model import (
     train_on_comparisons,
 )
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.rl.iteration import draw_groups, rl_iteration
+from jaxrl_reason.rl.iteration import draw_groups, model_params, rl_iteration
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
@@ -221,8 +221,9 @@ def sample_solutions(
     """
     asked = with_roles(game.problems)
     p = game.prover.settings.prompts_per_step
+    params = model_params(game.prover, prover)
     learner = [
-        draw_groups(game.prover, prover, timer, asked[i : i + p], prover.draws)
+        draw_groups(game.prover, prover, params, timer, asked[i : i + p], prover.draws)
         for i in range(0, len(asked), p)
     ]
     both = concatenate(learner)

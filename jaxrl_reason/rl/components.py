@@ -60,6 +60,7 @@ class LearnerSetup:
       optimizer: the policy's optimiser settings.
       own_optimizers: those of components that have their own, by component name.
       teachers: frozen models beside the policy.
+      sampled: the policy's model as samplers apply it; None for `model`.
     """
 
     model: Transformer
@@ -69,6 +70,7 @@ class LearnerSetup:
     optimizer: OptimizerSettings
     own_optimizers: Mapping[str, OptimizerSettings]
     teachers: tuple[FrozenModel, ...] = ()
+    sampled: Transformer | None = None
 
     def optimizer_of(self, name: str) -> OptimizerSettings:
         """The optimiser of a component that trains a model."""

@@ -33,7 +33,7 @@ class GreedyBaseline(Component):
             eos_token_ids=setup.task.eos_token_ids,
             temperature=0.0,
         )
-        return GreedySampler(make_sampler(setup.model, settings, 1))
+        return GreedySampler(make_sampler(setup.sampled or setup.model, settings, 1))
 
 
 @dataclass(frozen=True)

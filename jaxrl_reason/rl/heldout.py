@@ -10,7 +10,7 @@ from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer
-from jaxrl_reason.sampler import SamplingSettings, make_sampler
+from jaxrl_reason.sampler import SamplingSettings, WeightPlacement, make_sampler
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
 
@@ -34,6 +34,7 @@ class HeldoutEvaluation:
       prompt_width: of padded prompts.
       seed: of the samples.
       batch_sharding: sharding of the prompts.
+      place: copies the parameters to where `sample` reads them, if that is elsewhere.
     """
 
     task: Task
@@ -44,9 +45,12 @@ class HeldoutEvaluation:
     prompt_width: int
     seed: int
     batch_sharding: BatchSharding
+    place: WeightPlacement | None = None
 
     def run(self, params: Any) -> Rollouts:
         """Samples and grades responses to all problems, in order, in padded chunks."""
+        if self.place is not None:
+            params = self.place(params)
         parts = []
         for start in range(0, len(self.problems), self.chunk):
             part = list(self.problems[start : start + self.chunk])
@@ -86,11 +90,13 @@ def build_heldout_evaluation(
     seed: int,
     batch_sharding: BatchSharding,
     make: MakeSampler = make_sampler,
+    place: WeightPlacement | None = None,
 ) -> HeldoutEvaluation:
     """Greedy with `temperature=0, num_samples=1`; avg@k with `num_samples=k`.
 
     `make` builds the sampler: the plain one, or for example
-    `partial(make_batch_sampler, batch=BatchSettings(...))`.
+    `partial(make_batch_sampler, batch=BatchSettings(...))`. `place` is that of the
+    policy's samplers, if they have one.
     """
     if not len(problems):
         raise ValueError("an evaluation needs at least one problem, got none")
@@ -99,12 +105,20 @@ def build_heldout_evaluation(
         eos_token_ids=task.eos_token_ids,
         temperature=temperature,
     )
-    sample = make(model, settings, num_samples)
+    sample = make(model if place is None else place.model, settings, num_samples)
     chunk = max(1, min(batch_size // num_samples, len(problems)))
     # A multiple of the devices; the last chunk is padded anyway.
     chunk = -(-chunk // batch_sharding.num_shards) * batch_sharding.num_shards
     return HeldoutEvaluation(
-        task, problems, sample, num_samples, chunk, prompt_width, seed, batch_sharding
+        task=task,
+        problems=problems,
+        sample=sample,
+        num_samples=num_samples,
+        chunk=chunk,
+        prompt_width=prompt_width,
+        seed=seed,
+        batch_sharding=batch_sharding,
+        place=place,
     )
 
 

@@ -68,12 +68,16 @@ def collect(
     Raises:
       NoSignalError: as `rl_iteration`.
     """
+    params = model_params(learner, state)
+    if learner.place is not None:  # one copy for all rounds, freed before the updates
+        with timer("reshard"):
+            params = learner.place(params)
     draw: Callable[[Sequence[Any], int], Rollouts]
-    draw, rounds = partial(draw_groups, learner, state, timer), None
+    draw, rounds = partial(draw_groups, learner, state, params, timer), None
     if learner.partial is not None:
         draw = rounds = PartialRounds(
             learner.partial,
-            model_params(learner, state),
+            params,
             state.step,
             finder(problems),
             timer,
@@ -105,6 +109,9 @@ def train_step(
     s, method = learner.settings, learner.method
     rollouts = collected.rollouts
     row = rollout_metrics(collected)
+    if learner.place is not None:
+        moved = learner.place.bytes_received(model_params(learner, state))
+        row["sampler/reshard_bytes"] = float(moved)
     with timer("train"):
         # Packed mini-batches of whole groups, in an order fixed by the seed and the
         # step. Responses left out of the loss stay in the group statistics.
@@ -163,15 +170,16 @@ def train_step(
 def draw_groups(
     learner: RLLearner,
     state: RLState,
+    params: Any,
     timer: PhaseTimer,
     problems: Sequence[Any],
     draw: int,
 ) -> Rollouts:
-    """One round of sampling and grading with the current policy."""
+    """One round of sampling and grading with the current policy's parameters."""
     sample = partial(
         sample_groups,
         task=learner.task,
-        params=model_params(learner, state),
+        params=params,
         problems=problems,
         prompt_width=learner.settings.prompt_width,
         seed=learner.settings.seed,

@@ -43,6 +43,7 @@ def measure_pass_rates(
         prompt_width=s.prompt_width,
         seed=s.seed,
         batch_sharding=learner.batch_sharding,
+        place=learner.place,
     )
     return pass_rates(evaluation.run(params))
 

@@ -23,7 +23,12 @@ from jaxrl_reason.rl.minibatches import MinibatchPlan, build_update
 from jaxrl_reason.rl.partial_rollouts import PartialSampler, build_partial_sampler
 from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.sampler import RolloutEngine, SamplingSettings, make_sampler
+from jaxrl_reason.sampler import (
+    RolloutEngine,
+    SamplingSettings,
+    WeightPlacement,
+    make_sampler,
+)
 from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.tasks.task import Task
 
@@ -92,6 +97,7 @@ class RLLearner:
       components: the method's components, built.
       lora: the adapter, if low-rank factors are trained.
       partial: draws responses in parts, if the settings ask for it.
+      place: copies the parameters to where `sample` reads them, if that is elsewhere.
     """
 
     task: Task
@@ -109,6 +115,7 @@ class RLLearner:
     components: tuple[ComponentLearner, ...] = ()
     lora: LoraAdapter | None = None
     partial: PartialSampler | None = None
+    place: WeightPlacement | None = None
 
 
 def build_rl_learner(
@@ -123,6 +130,7 @@ def build_rl_learner(
     sample: SampleFn | None = None,
     lora: LoraSettings | None = None,
     teachers: Sequence[FrozenModel] = (),
+    place: WeightPlacement | None = None,
 ) -> RLLearner:
     """Builds the jitted functions of a run; nothing is compiled yet.
 
@@ -130,7 +138,8 @@ def build_rl_learner(
     they get their own. `sample` draws the rollouts, with the settings' temperature,
     group size and length limit; by default it is the plain sampler. With `lora`,
     low-rank factors are trained and the policy's own parameters are frozen. `teachers`
-    are for a method with a `Teacher`.
+    are for a method with a `Teacher`. `place` is for samplers that read the parameters
+    elsewhere; `sample` must be of its model.
 
     Raises:
       ValueError: prompt and response do not fit the model's context, the mesh does not
@@ -151,6 +160,7 @@ def build_rl_learner(
         eos_token_ids=task.eos_token_ids,
         temperature=temperature,
     )
+    sampled = model if place is None else place.model
     own = {"critic": critic_optimizer, "reward_model": reward_optimizer}
     setup = LearnerSetup(
         model,
@@ -160,6 +170,7 @@ def build_rl_learner(
         optimizer,
         {name: x for name, x in own.items() if x is not None},
         tuple(teachers),
+        sampled,
     )
     components = tuple(component.build(setup) for component in method.components)
     forwards = [f for c in components if (f := c.policy_forward()) is not None]
@@ -169,7 +180,7 @@ def build_rl_learner(
             f"in {method.name!r}"
         )
     parts = build_partial_sampler(
-        model, task, settings, batch_sharding, components, sample
+        sampled, task, settings, batch_sharding, components, sample
     )
     return RLLearner(
         task=task,
@@ -180,7 +191,7 @@ def build_rl_learner(
         optimizer=optimizer,
         learning_rate=optimizer.schedule(),
         loss_inputs=method.all_loss_inputs,
-        sample=sample or make_sampler(model, sampling, settings.group_size),
+        sample=sample or make_sampler(sampled, sampling, settings.group_size),
         score=make_scorer(logprobs_of(model, temperature)),
         advantages=jax.jit(method.advantages),
         update=build_update(
@@ -195,6 +206,7 @@ def build_rl_learner(
         components=components,
         lora=build_lora(model, lora, batch_sharding, settings.seed),
         partial=parts,
+        place=place,
     )
 
 

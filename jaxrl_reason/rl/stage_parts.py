@@ -15,6 +15,7 @@ from jaxrl_reason.rl.rl_learner import RLLearner, RLState, build_rl_learner
 from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.run_folder import to_plain
+from jaxrl_reason.sampler import WeightPlacement
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
 
@@ -140,8 +141,11 @@ def build_stages(
     task: Task,
     stages: Sequence[Stage],
     batch_sharding: BatchSharding,
+    place: WeightPlacement | None = None,
 ) -> StagedRun:
     """Builds the functions of every stage, so that errors appear before the first.
+
+    `place` is that of `build_rl_learner`.
 
     Raises:
       ValueError: no stages, two of the same name, a fresh reference for a method
@@ -168,6 +172,7 @@ def build_stages(
                 stage.optimizer,
                 batch_sharding,
                 stage.critic_optimizer,
+                place=place,
             )
         )
     return StagedRun(tuple(stages), tuple(learner))

@@ -17,6 +17,7 @@ from jaxrl_reason.sampler.settings import (
     TopLogprobs,
 )
 from jaxrl_reason.sampler.stops import StopCheck, stop_sequences, stop_strings
+from jaxrl_reason.sampler.weight_placement import WeightPlacement, weight_placement
 
 __all__ = [
     "BatchSampler",
@@ -29,6 +30,7 @@ __all__ = [
     "SamplingSettings",
     "StopCheck",
     "TopLogprobs",
+    "WeightPlacement",
     "common_prefix",
     "make_batch_sampler",
     "make_sampler",
@@ -36,4 +38,5 @@ __all__ = [
     "sampling_keys",
     "stop_sequences",
     "stop_strings",
+    "weight_placement",
 ]

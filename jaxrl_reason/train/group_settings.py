@@ -47,6 +47,10 @@ class SamplerSettings:
       mesh: sizes of a mesh of other devices that draw the rollouts of training, such as
         tensor=4; they follow those of the run's mesh. With rl.async_level the two then
         work at the same time. Empty: the run's mesh.
+      weights: where the samplers read the weights on a mesh with fsdp: split leaves
+        them in the parts of the training and sends activations; whole gathers them over
+        fsdp once a step; auto is whole where that takes at most a sixteenth of a
+        device's memory. The game's samplers always leave them.
       endpoint: URL of a server with an OpenAI-style API (vLLM) that draws the rollouts
         of training, such as http://localhost:8000; evaluations use the library's
         samplers.
@@ -62,6 +66,7 @@ class SamplerSettings:
     slots: int = 128
     cache_lengths: tuple[int, ...] = ()
     mesh: str = ""
+    weights: Literal["auto", "split", "whole"] = "auto"
     endpoint: str | None = None
     served_model: str = "policy"
     weights_folder: Path = Path("weights")
@@ -71,6 +76,11 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.slots < 0:
             raise ValueError(f"sampler.slots must be >= 0, got {self.slots}")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether an engine or devices of their own draw the rollouts."""
+        return self.endpoint is not None or bool(self.mesh)
 
 
 @dataclass(frozen=True)

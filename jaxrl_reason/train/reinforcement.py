@@ -58,6 +58,7 @@ class Reinforcement:
             sample=rollout_sampler(setup),
             lora=settings.model.lora,
             teachers=() if setup.teacher is None else (setup.teacher.load(),),
+            place=None if settings.sampler.is_elsewhere else setup.place,
         )
 
     def begin(self, policy: TrainState) -> RLState:
@@ -149,7 +150,8 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     if not sampler.mesh:
         if setup.batch is None:
             return None
-        return make_batch_sampler(setup.model, sampling, group_size, setup.batch)
+        model = setup.model if setup.place is None else setup.place.model
+        return make_batch_sampler(model, sampling, group_size, setup.batch)
     mesh = build_sampler_mesh(sampler.mesh, setup.batch_sharding.mesh)
     own = BatchSharding(mesh, setup.batch_sharding.rules)
     check_batch(mesh, own.rules, settings.rl.prompts_per_step, "rl.prompts_per_step")

@@ -11,9 +11,11 @@ from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
 from jaxrl_reason.rl.self_teacher import SelfTeacher
 from jaxrl_reason.sampler import (
     BatchSettings,
+    WeightPlacement,
     common_prefix,
     make_batch_sampler,
     make_sampler,
+    weight_placement,
 )
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
 from jaxrl_reason.sharding.processes import main_first
@@ -67,6 +69,7 @@ class RunSetup:
       supervised: the compiled functions of fine-tuning.
       own_reward: the user's reward function, if there is one.
       teacher: of on-policy distillation.
+      place: how samplers get the parameters, if not as in training.
     """
 
     settings: TrainSettings
@@ -81,6 +84,7 @@ class RunSetup:
     supervised: SFTLearner | None
     own_reward: FunctionRewards | None
     teacher: TeacherFiles | None = None
+    place: WeightPlacement | None = None
 
     @property
     def model(self) -> Transformer:
@@ -164,9 +168,10 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
         context_length=context,
         seed=settings.seed,
     )
-    batch = batch_settings(settings, prompts)
+    batch = batch_settings(settings, prompts, batch_sharding.num_shards)
+    place = weight_placement(built.model, settings.sampler.weights)
     evaluation = partial(
-        heldout_evaluation, settings, built.model, task, problems, batch
+        heldout_evaluation, settings, built.model, task, problems, batch, place
     )
     examples, supervised = None, None
     if settings.sft.updates:
@@ -197,6 +202,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
             else None
         ),
         teacher=teacher,
+        place=place,
     )
 
 
@@ -240,14 +246,18 @@ def role_width(settings: TrainSettings, task: Task[Any]) -> int:
 
 
 def batch_settings(
-    settings: TrainSettings, prompts: list[list[int]]
+    settings: TrainSettings, prompts: list[list[int]], parts: int
 ) -> BatchSettings | None:
-    """Settings of the sampler with slots; None without slots."""
+    """Settings of the sampler with slots, in multiples of a mesh's parts of a batch.
+
+    None without slots.
+    """
     slots, width = settings.sampler.slots, settings.rl.prompt_width
     if not slots:
         return None
     half = -(-width // 2)
-    fewer = {slots * 3 // 4, slots // 2, slots // 4} - {0, slots}
+    counts = (slots * 3 // 4, slots // 2, slots // 4)
+    fewer = {count - count % parts for count in counts} - {0, slots}
     return BatchSettings(
         slots=slots,
         # Long prompts vary in length; for short ones another compilation does not pay.
@@ -264,6 +274,7 @@ def heldout_evaluation(
     task: Task[Any],
     problems: Problems,
     batch: BatchSettings | None,
+    place: WeightPlacement | None,
     batch_sharding: BatchSharding,
     num_samples: int,
     temperature: float,
@@ -285,4 +296,5 @@ def heldout_evaluation(
         seed=settings.seed,
         batch_sharding=batch_sharding,
         make=make,
+        place=place,
     )

@@ -57,7 +57,9 @@ class StagedReinforcement:
             method = add_format_reward(method, settings.format_reward)
             given.append(dataclasses.replace(stage, method=method))
         stages = tuple(given)
-        return build_stages(setup.model, setup.task, stages, setup.batch_sharding)
+        return build_stages(
+            setup.model, setup.task, stages, setup.batch_sharding, setup.place
+        )
 
     def begin(self, policy: TrainState) -> TrainState:
         """The policy, which every stage may need as the reference."""

@@ -29,6 +29,14 @@ TINY = shlex.split(f"""
     --eval.every 1 --save-every 1 --sampler.slots 6
     --rl.rows-per-micro-batch 2 --rl.row-width 128 --rl.slots-per-row 3
 """)
+# The script on virtual devices; prints how many hold the model.
+ON_MESH = """
+    import sys
+    import jax
+    from experiments import dapo_smollm2
+    dapo_smollm2.main()
+    print(len(jax.devices()))
+"""
 END, PAD = "<end>", "<pad>"
 # In tokenizer.json a space and a line break are written so.
 LETTERS = "abcdefghijklmnopqrstuvwxyzAHW?-:." + "\u0120\u010a" + "0123456789"
@@ -65,8 +73,8 @@ def write_tokenizer(folder):
 def model(tmp_path_factory):
     """A random Llama that says few digits and ends: some of its answers are right."""
     config = TransformerConfig(
-        vocab_size=len(LETTERS) + 2, hidden_size=16, num_layers=1, num_heads=2,
-        num_kv_heads=1, head_dim=8, mlp_dim=16, context_length=128,
+        vocab_size=len(LETTERS) + 2, hidden_size=36, num_layers=1, num_heads=9,
+        num_kv_heads=3, head_dim=4, mlp_dim=36, context_length=128,
         tie_embeddings=False,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("smollm2") / "model"
@@ -74,10 +82,10 @@ def model(tmp_path_factory):
     vocab = write_tokenizer(folder)
     params = init_params(Transformer(config), jax.random.key(0))
     # All hidden states share a direction, which the head turns into likely tokens.
-    params["embedding"] = params["embedding"].at[:, 0].add(3.0)
+    params["embedding"] = params["embedding"].at[:, 0].add(5.0)
     bias = np.zeros(config.vocab_size)
-    bias[[vocab[digit] for digit in "234567"]] = 1.0
-    bias[vocab[END]] = 1.2
+    bias[[vocab[digit] for digit in "234567"]] = 0.65
+    bias[vocab[END]] = 0.8
     params["head"] = params["head"].at[0].add(bias)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
@@ -136,6 +144,23 @@ def test_the_folder_holds_what_a_run_leaves(whole):
     )
     # The sampler's and the trainer's log-probs are of one model.
     assert max(row["sampler/logprob_diff_max"] for row in rows) < 1e-5
+
+
+def test_a_mesh_gives_the_rollouts_of_one_device(whole, flags, base, eight_devices_run):
+    # Nine heads over three, and 47 tokens, which three devices do not divide.
+    mesh = ["--mesh", "fsdp=2,tensor=3", "--sampler.weights", "whole"]
+    given = [*flags, "--rl.steps", "1", *mesh, "--run-dir", str(base / "mesh")]
+    assert eight_devices_run(ON_MESH, *given) == 6
+    (row,) = read_metrics(base / "mesh" / "metrics.jsonl")
+    first = read_metrics(whole / "metrics.jsonl")[0]
+    for name in first:
+        if name.startswith(("reward/", "rollout/", "groups/")) and "_per_s" not in name:
+            assert row[name] == first[name], name
+    for name in ("policy/entropy_sampled", "policy/loss"):
+        assert row[name] == pytest.approx(first[name], abs=1e-5), name
+    assert row["sampler/reshard_bytes"] > 0
+    assert row["time/reshard_s"] > 0
+    assert max(row["sampler/logprob_diff_max"], abs(row["sampler/kl_k1"])) < 1e-5
 
 
 def test_the_report_has_figures_with_intervals(whole):

@@ -55,9 +55,11 @@ NOT_TRIED = {
 }
 # Programs of which no line is run here, and why; their lines are parsed all the same.
 RUN_ELSEWHERE = {
+    "jaxrl-reason aot": "test_aot.py and, with a compiler, test_compile_step.py",
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
+    "experiments/benchmarks/aot_table.py": "compiles for hours",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
     "experiments/conformance/peer_losses.py": "test_conformance.py, with torch",
@@ -86,6 +88,7 @@ NEEDED = [
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl"),
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl"),
+    ("jaxrl-reason aot", "--topology v5e:2x2"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),

@@ -50,6 +50,7 @@ from jaxrl_reason.sharding import (
     make_mesh,
     tree_shardings,
 )
+from jaxrl_reason.sharding.processes import put
 
 
 @dataclass(frozen=True)
@@ -257,9 +258,8 @@ def random_params(
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     axes = param_axes(model)
-    return jax.device_put(
-        params, tree_shardings(batch_sharding.mesh, batch_sharding.rules, axes, shapes)
-    )
+    mesh, rules = batch_sharding.mesh, batch_sharding.rules
+    return jax.tree.map(put, params, tree_shardings(mesh, rules, axes, shapes))
 
 
 @cache

@@ -16,9 +16,9 @@ from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
     Counts,
     Metrics,
+    accurate_sum,
     bounded_exp,
     k3,
-    metric_total,
 )
 from jaxrl_reason.losses.kl import kl_penalty
 
@@ -244,9 +244,11 @@ def total_loss(
     loss = reduction(objective, mask, counts)
     if terms.kl is not None:
         loss = loss + terms.kl_coef * reduction(terms.kl, mask, counts)
-        metrics = {**metrics, "kl": metric_total(terms.kl, mask)}
-    if terms.entropy is not None:
-        metrics = {**metrics, "entropy": metric_total(terms.entropy, mask)}
-        if terms.entropy_coef is not None:
-            loss = loss - terms.entropy_coef * reduction(terms.entropy, mask, counts)
+    if terms.entropy is not None and terms.entropy_coef is not None:
+        loss = loss - terms.entropy_coef * reduction(terms.entropy, mask, counts)
+    tokens = jnp.sum(mask, dtype=jnp.float32)
+    for name, x in {"kl": terms.kl, "entropy": terms.entropy}.items():
+        if x is not None:
+            x = jnp.where(mask, jax.lax.stop_gradient(x), 0.0)
+            metrics = {**metrics, name: (accurate_sum(x), tokens)}
     return loss, metrics

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxrl_reason.losses import _checks, _policy
 from jaxrl_reason.losses._math import (
     Metrics,
+    accurate_sum,
     at_least_one,
     bounded_exp,
     k3,
@@ -298,12 +299,14 @@ def mismatch_metrics(
         "sampler_weight_square": u * u,
         "sampler_chi2": u * u - 1.0,
     }
-    metrics = {name: metric_total(x, mask) for name, x in tokens.items()}
     rows = jnp.any(mask, axis=1)
     mean = jnp.sum(d, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
-    total = jnp.sum(jnp.where(rows, bounded_exp(mean), 0.0))
-    count = jnp.sum(rows, dtype=jnp.float32)
-    return {**metrics, "sampler_perplexity_ratio": (total, count)}
+    each = {name: (x, mask) for name, x in tokens.items()}
+    each["sampler_perplexity_ratio"] = (bounded_exp(mean), rows)
+    return {
+        name: (accurate_sum(jnp.where(on, x, 0.0)), jnp.sum(on, dtype=jnp.float32))
+        for name, (x, on) in each.items()
+    }
 
 
 def mismatch_peaks(

@@ -46,11 +46,11 @@ def decoupled_ppo_loss(
     rho = pi / prox, u = sg(prox / mu), l = u max(-A rho, -A clip(rho, 1 - clip_low,
     1 + clip_high)), L = token_mean(w l), plus the optional terms, reduced likewise. mu
     drew the tokens, perhaps several versions ago; prox (`old_logprobs`) is the policy
-    at the start of the update. Hilton et al., arXiv 2110.00641; AReaL, arXiv 2505.24298
-    equation 5 (read in two summaries of the paper; computed as AReaL's code does, May
-    2026): tokens with u > weight_cap get no gradient and stay in the denominator, or u
-    is truncated to it (`truncate`). With `importance_weights` as `weights`, `ppo_loss`
-    is the same.
+    at the start of the update. Hilton et al., arXiv 2110.00641, not read; AReaL, arXiv
+    2505.24298, equation 5 (read in two summaries of the paper; computed as AReaL's code
+    does, May 2026): tokens with u > weight_cap get no gradient and stay in the
+    denominator, or u is truncated to it (`truncate`). With `importance_weights` as
+    `weights`, `ppo_loss` is the same.
 
     Args:
       logprobs, old_logprobs, mask: [B, T], as in `ppo_loss`; the old ones are prox.

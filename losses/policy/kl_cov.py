@@ -15,6 +15,7 @@ from jaxrl_reason.losses import _checks
 from jaxrl_reason.losses._math import (
     Counts,
     Metrics,
+    accurate_sum,
     bounded_exp,
     mean_over_tokens,
     metric_total,
@@ -231,8 +232,8 @@ def covariance_terms(
     # One log-prob of -inf must not take the mean, and so all tokens, with it.
     logprobs = jnp.maximum(jax.lax.stop_gradient(logprobs), -1e4)
     tokens = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
-    centred = advantages - jnp.sum(advantages) / tokens
-    return zero_masked(centred * (logprobs - jnp.sum(logprobs) / tokens), mask)
+    centred = advantages - accurate_sum(advantages) / tokens
+    return zero_masked(centred * (logprobs - accurate_sum(logprobs) / tokens), mask)
 
 
 def _highest(

@@ -9,6 +9,7 @@ from jaxrl_reason.losses._math import (
     LOG_RATIO_BOUND,
     Counts,
     Metrics,
+    accurate_sum,
     mean_over_tokens,
     metric_total,
     zero_masked,
@@ -134,7 +135,7 @@ def vespo_loss(
 
 def _kernel_weight(batch: PolicyBatch, positive: Kernel, negative: Kernel) -> jax.Array:
     """[B, T]: phi(W) of each row, by the sign of each token's advantage."""
-    total = jax.lax.stop_gradient(jnp.sum(batch.log_ratio, axis=1, keepdims=True))
+    total = jax.lax.stop_gradient(accurate_sum(batch.log_ratio, axis=1))[:, None]
     log_w = jnp.clip(total, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)  # [B, 1]
     bad = batch.advantages < 0  # [B, T]
     c1 = jnp.where(bad, negative[0], positive[0])

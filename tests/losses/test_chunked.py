@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
+from jaxrl_reason.losses.logprobs import map_blocks
 from tests.losses import reference
 from tests.losses.jaxprs import equations, primitives
 from tests.losses.worked import close
@@ -229,6 +230,20 @@ def test_more_blocks_cost_a_bfloat16_head_no_digits(blocks: int) -> None:
     wide = [x.astype(jnp.float32) for x in (hidden, unembed)]
     # One rounding to 8 bits; summed in bfloat16, 0.7 is lost over 1024 blocks.
     close(found, slope(*wide, 16 * blocks), rtol=2**-8)
+
+
+@pytest.mark.parametrize("number", [32, 33, 67, 1000, 10_923])
+def test_many_blocks_are_mapped_in_groups(number: int) -> None:
+    blocks = {"x": jnp.arange(2.0 * number).reshape(number, 2), "y": jnp.ones(number)}
+    run = partial(map_blocks, lambda b: b["x"] + b["y"])
+    np.testing.assert_array_equal(run(blocks), blocks["x"] + 1)
+    sizes = [
+        x.aval.shape[0]
+        for e in equations(jax.make_jaxpr(run)(blocks).jaxpr)
+        for x in e.outvars
+        if e.primitive.name == "scan"
+    ]
+    assert number <= 32 or max(sizes) < 2.1 * number**0.5
 
 
 @pytest.mark.parametrize("vocab_size", [None, V - 2])

@@ -91,20 +91,16 @@ def test_float32_is_never_widened(double: None) -> None:
 
 
 def long_calls() -> dict[str, Call]:
-    """Those with an axis of tokens. What a head learns from them does not cancel."""
+    """Those with an axis of tokens; a head learns from them in 10,923 blocks."""
     calls = {}
     for name, of in every_call(LONG).items():
-        arrays, settings = dict(of.arrays), dict(of.settings)
+        arrays = dict(of.arrays)
         if not any(LONG in np.shape(x) for x in jax.tree.leaves(arrays)):
             continue
-        for which in {"hidden", "teacher_hidden"} & arrays.keys():
-            arrays[which], settings["chunk_size"] = 1 + arrays[which] / 8, 1024
-            if "tokens" in arrays:
-                arrays["tokens"] = np.zeros_like(arrays["tokens"])
         for which in {"unembed", "teacher_unembed", "logits", "teacher_logits"}:
             if which in arrays:
                 arrays[which] = arrays[which][..., :4].copy()
-        calls[name] = Call(of.function, arrays, settings)
+        calls[name] = Call(of.function, arrays, of.settings)
     return calls
 
 
@@ -132,7 +128,6 @@ def test_32768_tokens_keep_their_digits(double: None) -> None:
         for name in some:
             leaves = jax.tree.leaves(found[name]), jax.tree.leaves(expected[name])
             worst = max(map(apart, *leaves))
-            # The tokens pull a head of JSD in both directions.
-            if worst > (2e-6 if name == "chunked_jsd" else 1e-6):
+            if worst > 1e-6:
                 far[name] = worst
     assert far == {}

@@ -321,3 +321,31 @@ def test_a_known_mask_may_stand_outside_of_jit(dtype: type) -> None:
     np.testing.assert_allclose(jax.jit(loss)(old), loss(jnp.asarray(old)), rtol=1e-6)
     found = jax.jit(lambda: lib.pass_at_k(jnp.array([4, 8]), jnp.array([1, 2]), 2))()
     np.testing.assert_allclose(found, [0.5, 1 - 15 / 28], rtol=1e-6)
+
+
+def test_a_sum_is_the_same_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    x = np.exp(3 * rng.normal(size=(8, 4096))).astype(np.float32)
+    x[::2] *= -0.9  # most of it cancels
+    exact = float(np.sum(x.astype(np.float64)))
+    on = np.ones(x.shape, bool)
+    given = x, x[::-1, ::-1], np.sort(x, axis=1), np.sort(x.ravel()).reshape(x.shape)
+    for y in given:
+        total, count = jax.jit(lib.masked_total)(y, on)
+        close(total, exact, rtol=6e-8)  # the result's own rounding, 2^-24
+        assert count == x.size
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([1.0, np.inf, 2.0], np.inf),
+        ([1.0, np.nan, 2.0], np.nan),
+        ([3e38, -3e38, 2.0], 2.0),  # sizes add up to more than float32 holds
+        ([0.0, 0.0, 0.0], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_sums_of_what_is_not_finite(row: list[float], expected: float) -> None:
+    total, _ = lib.masked_total(np.array([row], np.float32), np.ones((1, len(row))))
+    np.testing.assert_array_equal(total, np.float32(expected))

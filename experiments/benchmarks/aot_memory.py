@@ -17,6 +17,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxrl_reason.aot.call_work import call_work
 from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.rl.rl_settings import RLSettings
@@ -61,7 +62,7 @@ CASES = {
 
 
 def settings_of(case: Case) -> TrainSettings:
-    """Full rows of one response each; a sampler has one sequence for each prompt."""
+    """Full rows of one response each, in two micro-batches; a sampler has one round."""
     prompt, sampled = 1024, case.step == "sample"
     return TrainSettings(
         method="reinforce_pp" if sampled else "dapo",
@@ -110,7 +111,9 @@ def main() -> None:
         if x.payload > 1e8:
             axes = "+".join(x.axes)
             print(f"  {x.kind} over {axes}: {x.payload / 1e9:.2f} GB, {x.count:.0f}")
-    print(f"  exchanges {sum(x.payload for x in found.traffic) / 1e9:.1f} GB in all")
+    sent = sum(x.payload for x in found.traffic) / 1e9
+    number = call_work(case.step, settings_of(case)).micro_batches
+    print(f"  exchanges {sent:.1f} GB in {number} micro-batches")
     if case.step == "sample":
         gathered = sum(x.payload for x in found.traffic if x.kind == "all-gather")
         print(f"  gathered a token {gathered / (case.width - 1024) / 1e9:.3f} GB")

@@ -128,7 +128,7 @@ def with_nearest(verdict: Verdict, rules: ShardingRules, tries: int) -> Verdict:
     """
     if verdict.fits:
         return verdict
-    worst = max(verdict.steps, key=lambda step: step.peak)
+    worst = max(verdict.steps, key=lambda step: step.held)
     options: Iterator[tuple[str, TrainSettings, Topology]] = simpler(
         verdict.settings, verdict.topology, worst.step
     )

@@ -17,7 +17,7 @@ from jaxrl_reason.train.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class StepWork:
+class CallWork:
     """What the settings make of one call.
 
     Attributes:
@@ -59,7 +59,7 @@ class StepWork:
         return self.micro_batches - first
 
 
-def step_work(step: str, run: TrainSettings) -> StepWork:
+def call_work(step: str, run: TrainSettings) -> CallWork:
     """The work of a step of a run.
 
     Args:
@@ -68,7 +68,7 @@ def step_work(step: str, run: TrainSettings) -> StepWork:
 
     Example:
       >>> from jaxrl_reason.train.presets import PRESETS
-      >>> work = step_work("update", PRESETS["dapo-qwen2.5-32b"])
+      >>> work = call_work("update", PRESETS["dapo-qwen2.5-32b"])
       >>> work.micro_batches, work.tokens
       (32, 11534336)
     """
@@ -78,16 +78,16 @@ def step_work(step: str, run: TrainSettings) -> StepWork:
         ends = [1, *stage_ends(settings.max_new_tokens)]
         stages = tuple(b - a for a, b in pairwise(ends))
         sequences = prompts_at_once(run) * settings.group_size
-        return StepWork(1, longest, sequences * longest, stages)
+        return CallWork(1, longest, sequences * longest, stages)
     sequences = settings.sequences // settings.updates_per_rollout
     in_row = min(settings.slots_per_row, settings.row_width // longest)
     rows = math.ceil(sequences / in_row)
     micro_batches = math.ceil(rows / settings.rows_per_micro_batch)
-    return StepWork(micro_batches, settings.row_width, sequences * longest, ())
+    return CallWork(micro_batches, settings.row_width, sequences * longest, ())
 
 
 def model_and_executed(
-    step: str, as_run: RunSteps, without_remat: RunSteps, work: StepWork
+    step: str, as_run: RunSteps, without_remat: RunSteps, work: CallWork
 ) -> tuple[float, float]:
     """Operations of the model, and those that are executed, over all devices.
 
@@ -107,7 +107,7 @@ def model_and_executed(
     return (3 * forward if step == "update" else forward), executed
 
 
-def _count(step: str, steps: RunSteps, work: StepWork) -> float:
+def _count(step: str, steps: RunSteps, work: CallWork) -> float:
     function, arguments = steps.calls[step]
     jaxpr: Any = function.trace(*arguments).jaxpr
     flops: Flops = count_flops(jaxpr, work.loops)

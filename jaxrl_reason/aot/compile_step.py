@@ -70,7 +70,9 @@ class CompiledStep:
         not fit.
       parts: bytes by what they hold: parameters, optimizer, gradients, batch, and the
         rest of the peak as temporaries.
-      fits: whether a device has that much.
+      besides: bytes that the run holds while the step runs and the step is not given:
+        the optimiser's state while it scores or samples.
+      fits: whether a device has the peak and what is held besides.
       flops: operations that a device executes, with what it computes again.
       model_flops: those of the model alone, forward and twice that for the backward
         pass; what a utilisation (MFU) is measured by.
@@ -87,6 +89,7 @@ class CompiledStep:
     mesh: Mapping[str, int]
     peak: float
     parts: Mapping[str, float]
+    besides: float
     fits: bool
     flops: float
     model_flops: float
@@ -95,6 +98,11 @@ class CompiledStep:
     tokens: float
     seconds: float
     versions: Mapping[str, str]
+
+    @property
+    def held(self) -> float:
+        """Bytes of a device in all."""
+        return self.peak + self.besides
 
 
 def compile_step(request: CompileRequest, timeout: float = 3600) -> CompiledStep:

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxrl_reason.aot.call_work import StepWork, model_and_executed, step_work
+from jaxrl_reason.aot.call_work import CallWork, call_work, model_and_executed
 from jaxrl_reason.aot.collectives import Collective, find_collectives
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest, Traffic
 from jaxrl_reason.aot.hlo_text import executions, parse_program
@@ -58,8 +59,10 @@ def compile_here(request: CompileRequest) -> CompiledStep:
     """
     topology, step, settings = request.topology, request.step, request.settings
     mesh = mesh_of(settings.mesh, describe_devices(topology))
-    steps = run_steps(settings, mesh, request.rules)
-    work = step_work(step, settings)
+    memory = topology.chip.memory
+    build = partial(run_steps, settings, mesh, request.rules, memory)
+    steps = build()
+    work = call_work(step, settings)
     start = time.perf_counter()
     peak, text = compile_text(steps, step)
     seconds = time.perf_counter() - start
@@ -68,11 +71,11 @@ def compile_here(request: CompileRequest) -> CompiledStep:
     memory_bytes, traffic = read_text(text, mesh, work, topology)
     model, executed = model_and_executed(
         step,
-        run_steps(settings, mesh, request.rules, attention="plain"),
-        run_steps(settings, mesh, request.rules, attention="plain", remat="none"),
+        build(attention="plain"),
+        build(attention="plain", remat="none"),
         work,
     )
-    parts = memory_parts(step, steps)
+    parts, besides = memory_parts(step, steps)
     compiler = _COMPILERS[topology.chip.platform]
     return CompiledStep(
         step=step,
@@ -80,7 +83,8 @@ def compile_here(request: CompileRequest) -> CompiledStep:
         mesh=dict(mesh.shape),
         peak=peak,
         parts={**parts, "temporaries": max(0.0, peak - sum(parts.values()))},
-        fits=bool(text) and peak <= topology.chip.memory,
+        besides=besides,
+        fits=bool(text) and peak + besides <= memory,
         flops=executed / topology.num_devices,
         model_flops=model / topology.num_devices,
         memory_bytes=memory_bytes,
@@ -117,7 +121,7 @@ def compile_text(steps: RunSteps, step: str) -> tuple[float, str]:
 
 
 def read_text(
-    text: str, mesh: jax.sharding.Mesh, work: StepWork, topology: Topology
+    text: str, mesh: jax.sharding.Mesh, work: CallWork, topology: Topology
 ) -> tuple[float, tuple[Traffic, ...]]:
     """Bytes of memory and exchanges of a compiled program; nothing for no text."""
     if not text:
@@ -153,15 +157,24 @@ def _traffic(
     )
 
 
-def memory_parts(step: str, steps: RunSteps) -> dict[str, float]:
-    """Bytes a device of what a step is given, and of one tree of gradients."""
-    state = steps.state
-    parts = {"parameters": device_bytes(state.params)}
+def memory_parts(step: str, steps: RunSteps) -> tuple[dict[str, float], float]:
+    """Bytes a device of what a step is given, and of what the run holds besides.
+
+    An update is given all of the state, and makes one tree of gradients. While the run
+    scores or samples, the optimiser's state stays where it is; while it samples from a
+    copy of the parameters, so do the parameters.
+    """
+    state, sampling = steps.state, step == "sample"
+    read = steps.sampled if sampling else state.params
+    parts = {"parameters": device_bytes(read)}
+    optimizer = device_bytes(state.opt_state)
+    besides = 0.0 if read is state.params else device_bytes(state.params)
     if step == "update":
-        parts["optimizer"] = device_bytes(state.opt_state)
-        parts["gradients"] = parts["parameters"]
-    given = steps.prompts if step == "sample" else steps.batch
-    return {**parts, "batch": device_bytes(given)}
+        parts |= {"optimizer": optimizer, "gradients": parts["parameters"]}
+    else:
+        besides += optimizer
+    given = steps.prompts if sampling else steps.batch
+    return {**parts, "batch": device_bytes(given)}, besides
 
 
 def device_bytes(tree: Any) -> float:

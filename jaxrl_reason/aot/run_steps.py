@@ -17,6 +17,7 @@ from jaxrl_reason.learner.state import TrainState, abstract_state
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.rl.minibatches import MinibatchPlan
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner
+from jaxrl_reason.sampler import weight_placement
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
 from jaxrl_reason.train.methods import build_method, kind_of
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -43,12 +44,14 @@ class RunSteps:
       learner: of the run.
       state: of the policy; shapes with shardings, as all that follows.
       batch: one mini-batch of its micro-batches.
+      sampled: the parameters as the sampler reads them.
       prompts: [P, Tp], [P] and [P * G] of a rollout.
     """
 
     learner: RLLearner
     state: TrainState
     batch: TrainBatch
+    sampled: Any
     prompts: tuple[Any, Any, Any]
 
     @property
@@ -60,12 +63,16 @@ class RunSteps:
         return {
             "score": (self.learner.score, (params, self.batch, active)),
             "update": (self.learner.update, (self.state, self.batch, active)),
-            "sample": (self.learner.sample, (params, *self.prompts)),
+            "sample": (self.learner.sample, (self.sampled, *self.prompts)),
         }
 
 
 def run_steps(
-    settings: TrainSettings, mesh: Mesh, rules: ShardingRules, **changes: Any
+    settings: TrainSettings,
+    mesh: Mesh,
+    rules: ShardingRules,
+    memory: float = 0.0,
+    **changes: Any,
 ) -> RunSteps:
     """The functions of a run of these settings; nothing is compiled or allocated.
 
@@ -73,6 +80,7 @@ def run_steps(
       settings: of the run; its prompts' and rows' widths must be set.
       mesh: of devices that may only be described.
       rules: of the parameters and activations.
+      memory: bytes of a device, by which the sampler's copy of the weights is chosen.
       **changes: to the model's `TransformerConfig`, for counting.
 
     Raises:
@@ -92,6 +100,7 @@ def run_steps(
         dapo_settings=settings.dapo,
     )
     task: Any = ShapeTask()
+    place = weight_placement(model, settings.sampler.weights, memory)
     learner = build_rl_learner(
         model,
         task,
@@ -99,11 +108,14 @@ def run_steps(
         settings.rl,
         settings.rl_schedule(),
         BatchSharding(mesh, rules),
+        place=place,
     )
+    state = abstract_state(model, learner.optimizer.build(), mesh, rules)
     return RunSteps(
         learner,
-        abstract_state(model, learner.optimizer.build(), mesh, rules),
+        state,
         abstract_batch(learner.plan, settings.rl.max_new_tokens, learner),
+        state.params if place is None else place.abstract(state.params),
         abstract_prompts(learner, prompts_at_once(settings)),
     )
 

@@ -123,7 +123,7 @@ class Verdict:
     @property
     def peak(self) -> float:
         """Bytes a device of the largest step."""
-        return max(step.peak for step in self.steps)
+        return max(step.held for step in self.steps)
 
     def calls(self, step: str) -> int:
         """How often an iteration of the run calls a step at least.
@@ -190,6 +190,10 @@ def step_lines(step: CompiledStep, chip: Chip) -> list[str]:
     """
     parts = " + ".join(f"{name} {held / 1e9:.2f}" for name, held in step.parts.items())
     lines = [f"{step.step}: peak {step.peak / 1e9:.2f} GB = {parts}"]
+    if step.besides:
+        lines.append(
+            f"  and {step.besides / 1e9:.2f} GB of the training state held besides"
+        )
     if not step.fits:
         return [*lines, f"  more than the {chip.memory / 1e9:.2f} GB of a device"]
     limits, speed = time_limits(step, chip), expected_speed(step, chip)

@@ -26,7 +26,7 @@ _STYLE = (
 )
 # Colours that colour-blind readers tell apart (Okabe and Ito).
 _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
-_PARTS = ("parameters", "optimizer", "gradients", "batch", "temporaries")
+_PARTS = ("parameters", "optimizer", "gradients", "batch", "temporaries", "besides")
 
 
 def write_page(path: Path, verdict: Verdict) -> None:
@@ -62,7 +62,10 @@ def memory_plot(verdict: Verdict) -> tuple[str, str]:
     names = [step.step for step in verdict.steps]
     left = [0.0] * len(names)
     for part, colour in zip(_PARTS, _COLOURS, strict=False):
-        held = [step.parts.get(part, 0.0) / 1e9 for step in verdict.steps]
+        held = [
+            {**step.parts, "besides": step.besides}.get(part, 0.0) / 1e9
+            for step in verdict.steps
+        ]
         if any(held):
             axes.barh(names, held, left=left, color=colour, label=part)
         left = [a + b for a, b in zip(left, held, strict=True)]

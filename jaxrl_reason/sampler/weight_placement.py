@@ -43,10 +43,29 @@ class WeightPlacement:
         Args:
           params: of the policy, as in training; low-rank factors may be among them.
         """
+        return dict(jax.block_until_ready(self._copier(params)(params)))
+
+    def abstract(self, params: Params) -> Params:
+        """Shapes, types and shardings of the copy; nothing is copied.
+
+        Args:
+          params: of the policy, or their shapes with shardings.
+        """
+        copied = jax.eval_shape(self._copier(params), params)
+        return dict(
+            jax.tree.map(
+                lambda new, old: jax.ShapeDtypeStruct(
+                    new.shape, new.dtype, sharding=self._target(old.sharding)
+                ),
+                copied,
+                params,
+            )
+        )
+
+    def _copier(self, params: Params) -> Any:
         shardings = jax.tree.map(lambda x: self._target(x.sharding), params)
         leaves, structure = jax.tree.flatten(shardings)
-        copied = _copy(structure, tuple(leaves), self.dtype)(params)
-        return dict(jax.block_until_ready(copied))
+        return _copy(structure, tuple(leaves), self.dtype)
 
     def bytes_received(self, params: Params) -> int:
         """The bytes that one device gets from others in a call."""
@@ -65,7 +84,7 @@ class WeightPlacement:
 
 
 def weight_placement(
-    model: Transformer, weights: str = "auto"
+    model: Transformer, weights: str = "auto", memory: float | None = None
 ) -> WeightPlacement | None:
     """How samplers of a policy get its parameters.
 
@@ -78,6 +97,7 @@ def weight_placement(
     Args:
       model: the policy.
       weights: one of WEIGHTS.
+      memory: bytes of a device; what it reports if left out.
 
     Returns:
       None if samplers can read the parameters of the training as they are: the mesh
@@ -101,21 +121,23 @@ def weight_placement(
         return None
     rules = dataclasses.replace(constrain.rules, embed=None)
     whole = dataclasses.replace(constrain, rules=rules)
-    if weights == "whole" or (weights == "auto" and _fit(model, whole)):
+    if weights == "whole" or (weights == "auto" and _fit(model, whole, memory)):
         gathered = constrain.rules.mesh_axes("embed")
         return WeightPlacement(model.clone(constrain=whole), gathered, c.dtype)
     return None if c.dtype == c.param_dtype else WeightPlacement(model, (), c.dtype)
 
 
-def _fit(model: Transformer, whole: Constrainer) -> bool:
-    stats = next(iter(whole.mesh.local_devices)).memory_stats() or {}
+def _fit(model: Transformer, whole: Constrainer, memory: float | None) -> bool:
+    if memory is None:
+        stats = next(iter(whole.mesh.local_devices)).memory_stats() or {}
+        memory = stats.get("bytes_limit", 0)
     shapes, axes = abstract_params(model), param_axes(model)
     shardings = tree_shardings(whole.mesh, whole.rules, axes, shapes)
     sizes = jax.tree.map(
         lambda x, s: math.prod(s.shard_shape(x.shape)), shapes, shardings
     )
     needed = sum(jax.tree.leaves(sizes)) * jnp.dtype(model.config.dtype).itemsize
-    return needed <= WHOLE_AT_MOST * stats.get("bytes_limit", 0)
+    return needed <= WHOLE_AT_MOST * memory
 
 
 @cache

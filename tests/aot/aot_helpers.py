@@ -64,6 +64,7 @@ def made_up(step: str = "update", **changes: Any) -> CompiledStep:
         "mesh": {"data": 1, "fsdp": 4, "tensor": 1},
         "peak": 5e9,
         "parts": {"parameters": 1e9, "optimizer": 2e9, "temporaries": 2e9},
+        "besides": 0.0,
         "fits": True,
         "flops": 2 * 459e12,
         "model_flops": 1.5 * 459e12,

@@ -43,6 +43,10 @@ def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -
     assert update.parts["optimizer"] == pytest.approx(
         2 * update.parts["parameters"], rel=0.01
     )
+    assert (update.besides, sample.besides) == (
+        0,
+        update.parts["parameters"] + update.parts["optimizer"],
+    )
     over = {axis for x in update.traffic for axis in x.axes}
     assert over == {"fsdp", "tensor"}
     gathered = sum(x.payload for x in update.traffic if "fsdp" in x.axes)

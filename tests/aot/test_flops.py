@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrl_reason.aot.call_work import model_and_executed, step_work
+from jaxrl_reason.aot.call_work import call_work, model_and_executed
 from jaxrl_reason.aot.flops import Flops, count_flops
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
 from jaxrl_reason.sharding import ShardingRules, make_mesh
@@ -27,7 +27,7 @@ def steps_of(folder: Path, **changes: str) -> RunSteps:
 
 def count(steps: RunSteps, step: str, folder: Path) -> Flops:
     function, arguments = steps.calls[step]
-    work = step_work(step, tiny_run(folder, ""))
+    work = call_work(step, tiny_run(folder, ""))
     return count_flops(function.trace(*arguments).jaxpr, work.loops)
 
 
@@ -45,7 +45,7 @@ def test_remat_executes_the_layers_once_more(tmp_path: Path) -> None:
     # All but the last product of a layer, whose result no gradient reads.
     again = LAYER - WIDTH * MLP
     assert full.dense - none.dense == 2 * tokens * LAYERS * again
-    work = step_work("update", tiny_run(tmp_path, ""))
+    work = call_work("update", tiny_run(tmp_path, ""))
     model, executed = model_and_executed(
         "update", steps_of(tmp_path), steps_of(tmp_path, remat="none"), work
     )

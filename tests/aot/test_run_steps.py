@@ -37,7 +37,7 @@ def test_the_batch_is_what_a_run_packs_and_places(tmp_path: Path) -> None:
     )
     values = places.place(np.zeros((sequences, 16), np.float32))
     inputs = {"old_logprobs": values, "advantages": values}
-    real = put.put_micro_batches(replace(packed, inputs=inputs))
+    real = put.put_batch(replace(packed, inputs=inputs), axis=1)
     assert kinds(real) == kinds(steps.batch)
     assert jax.tree.map(lambda x: x.sharding, real) == jax.tree.map(
         lambda x: x.sharding, steps.batch

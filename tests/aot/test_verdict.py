@@ -72,10 +72,11 @@ def test_nodes_of_gpus() -> None:
 
 
 def test_the_text_says_what_a_person_wants_to_know() -> None:
-    steps = (made_up("score"), made_up(), made_up("sample"))
+    steps = (made_up("score"), made_up(), made_up("sample", besides=2e9))
     text = verdict_text(Verdict(DAPO, POD, steps))
     assert "dapo of Qwen/Qwen2.5-32B on v5p:4x4x4, mesh fsdp=4: fits" in text
-    assert "peak 5.00 of 102.80 GB a device" in text
+    assert "peak 7.00 of 102.80 GB a device" in text
+    assert text.count("and 2.00 GB of the training state held besides") == 1
     assert "parameters 1.00 + optimizer 2.00 + temporaries 2.00" in text
     assert "all-gather over fsdp: 3 of together 9.00 GB, 0.500 s" in text
     assert "bottleneck: compute" in text

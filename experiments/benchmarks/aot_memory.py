@@ -3,7 +3,7 @@
     pip install -e '.[tpu-aot]'
     python experiments/benchmarks/aot_memory.py 7b-v5e
     python experiments/benchmarks/aot_memory.py 32b-v5p --hlo 32b.hlo
-    python experiments/benchmarks/aot_memory.py 32b-v5p --sequence tensor
+    python experiments/benchmarks/aot_memory.py 32b-v5p --sequence-parallel
     python experiments/benchmarks/aot_memory.py        # lists the cases
 
 Parameters and AdamW in float32, products in bfloat16, full rematerialisation. A case is
@@ -21,7 +21,6 @@ from jaxrl_reason.aot.call_work import call_work
 from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.rl.rl_settings import RLSettings
-from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.group_settings import SamplerSettings
 from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -87,19 +86,19 @@ def main() -> None:
     parser.add_argument("case", nargs="?", choices=CASES)
     parser.add_argument("--hlo", type=Path, help="file for the compiled program")
     parser.add_argument("--effort", default="default", help="of XLA: O1 is quicker")
-    parser.add_argument("--sequence", help="mesh axis that splits columns: tensor")
+    parser.add_argument("--sequence-parallel", action="store_true")
     given = parser.parse_args()
     if given.case is None:
         for name, case in CASES.items():
             print(f"{name:<13}{case}")
         return
     case = CASES[given.case]
+    settings = settings_of(case)
     found = compile_step(
         CompileRequest(
-            settings_of(case),
+            replace(settings, sequence_parallel=given.sequence_parallel),
             parse_topology(case.topology),
             case.step,
-            replace(ShardingRules(), sequence=given.sequence),
             given.effort,
             given.hlo,
         )
@@ -112,7 +111,7 @@ def main() -> None:
             axes = "+".join(x.axes)
             print(f"  {x.kind} over {axes}: {x.payload / 1e9:.2f} GB, {x.count:.0f}")
     sent = sum(x.payload for x in found.traffic) / 1e9
-    number = call_work(case.step, settings_of(case)).micro_batches
+    number = call_work(case.step, settings).micro_batches
     print(f"  exchanges {sent:.1f} GB in {number} micro-batches")
     if case.step == "sample":
         gathered = sum(x.payload for x in found.traffic if x.kind == "all-gather")

@@ -13,7 +13,6 @@ from jaxrl_reason.aot.run_steps import check_run
 from jaxrl_reason.aot.search import Candidate, candidates, simpler
 from jaxrl_reason.aot.topology import Topology, check_installed
 from jaxrl_reason.aot.verdict import Verdict, expected_speed
-from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.train_settings import TrainSettings
 
 # A compilation of a 32B step was seen to hold 9 GB.
@@ -25,7 +24,6 @@ def compile_run(
     settings: TrainSettings,
     topology: Topology,
     steps: Sequence[str],
-    rules: ShardingRules,
     effort: str = "default",
 ) -> Verdict:
     """Compiles steps of a run, and says whether they fit.
@@ -34,7 +32,6 @@ def compile_run(
       settings: of the run.
       topology: the devices.
       steps: of `STEPS`.
-      rules: of the parameters and activations.
       effort: of the compiler, as in `CompileRequest`.
 
     Raises:
@@ -44,9 +41,7 @@ def compile_run(
     check_run(settings)
     check_installed(topology.chip.platform)
     check_mesh(settings, topology)
-    requests = [
-        CompileRequest(settings, topology, step, rules, effort) for step in steps
-    ]
+    requests = [CompileRequest(settings, topology, step, effort) for step in steps]
     return Verdict(settings, topology, tuple(compile_all(requests)))
 
 
@@ -86,7 +81,6 @@ def at_a_time() -> int:
 def search_run(
     settings: TrainSettings,
     topology: Topology,
-    rules: ShardingRules,
     tries: int,
     effort: str = "default",
 ) -> list[tuple[Candidate, CompiledStep]]:
@@ -95,7 +89,6 @@ def search_run(
     Args:
       settings: of the run; its mesh, remat and micro-batch are varied.
       topology: the devices.
-      rules: of the parameters and activations.
       tries: how many are compiled.
       effort: of the compiler.
 
@@ -105,9 +98,7 @@ def search_run(
     check_run(settings)
     check_installed(topology.chip.platform)
     chosen = candidates(settings, topology)[:tries]
-    requests = [
-        CompileRequest(x.settings, topology, "update", rules, effort) for x in chosen
-    ]
+    requests = [CompileRequest(x.settings, topology, "update", effort) for x in chosen]
     found = list(zip(chosen, compile_all(requests), strict=True))
     return sorted(
         found, key=lambda x: (not x[1].fits, -_tokens(x[1], topology), x[1].peak)
@@ -118,12 +109,11 @@ def _tokens(step: CompiledStep, topology: Topology) -> float:
     return expected_speed(step, topology.chip).tokens[0] if step.fits else 0.0
 
 
-def with_nearest(verdict: Verdict, rules: ShardingRules, tries: int) -> Verdict:
+def with_nearest(verdict: Verdict, tries: int) -> Verdict:
     """The verdict with the nearest settings that fit, where its own do not.
 
     Args:
       verdict: of settings that may not fit.
-      rules: of the parameters and activations.
       tries: how many are compiled at most.
     """
     if verdict.fits:
@@ -134,7 +124,7 @@ def with_nearest(verdict: Verdict, rules: ShardingRules, tries: int) -> Verdict:
     )
     for _, (words, settings, topology) in zip(range(tries), options, strict=False):
         print(f"does not fit; trying {words}", file=sys.stderr)
-        found = compile_step(CompileRequest(settings, topology, worst.step, rules))
+        found = compile_step(CompileRequest(settings, topology, worst.step))
         if found.fits:
             peak = f"{found.peak / 1e9:.2f} GB"
             return replace(

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxrl_reason.aot.topology import ENVIRONMENT, Topology
-from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.train_settings import TrainSettings
 
 
@@ -23,7 +22,6 @@ class CompileRequest:
       settings: of the run, its mesh among them.
       topology: the devices.
       step: one of `STEPS`.
-      rules: of the parameters and activations.
       effort: O1 compiles several times faster and plans memory less well; default for
         the question whether a step fits.
       hlo: file for the compiled program's text; None for none.
@@ -32,7 +30,6 @@ class CompileRequest:
     settings: TrainSettings
     topology: Topology
     step: str
-    rules: ShardingRules = field(default_factory=ShardingRules)
     effort: str = "default"
     hlo: Path | None = None
 

@@ -60,7 +60,7 @@ def compile_here(request: CompileRequest) -> CompiledStep:
     topology, step, settings = request.topology, request.step, request.settings
     mesh = mesh_of(settings.mesh, describe_devices(topology))
     memory = topology.chip.memory
-    build = partial(run_steps, settings, mesh, request.rules, memory)
+    build = partial(run_steps, settings, mesh, memory)
     steps = build()
     work = call_work(step, settings)
     start = time.perf_counter()
@@ -162,7 +162,7 @@ def memory_parts(step: str, steps: RunSteps) -> tuple[dict[str, float], float]:
 
     An update is given all of the state, and makes one tree of gradients. While the run
     scores or samples, the optimiser's state stays where it is; while it samples from a
-    copy of the parameters, so do the parameters.
+    copy of the parameters, so do the parameters; a reference always does.
     """
     state, sampling = steps.state, step == "sample"
     read = steps.sampled if sampling else state.params
@@ -173,6 +173,8 @@ def memory_parts(step: str, steps: RunSteps) -> tuple[dict[str, float], float]:
         parts |= {"optimizer": optimizer, "gradients": parts["parameters"]}
     else:
         besides += optimizer
+    if steps.learner.method.uses_reference:
+        besides += device_bytes(state.params)
     given = steps.prompts if sampling else steps.batch
     return {**parts, "batch": device_bytes(given)}, besides
 

@@ -15,10 +15,12 @@ from jaxrl_reason.aot.known_models import model_shape
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState, abstract_state
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner
 from jaxrl_reason.sampler import weight_placement
-from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.train.devices import run_rules
 from jaxrl_reason.train.methods import build_method, kind_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -68,18 +70,13 @@ class RunSteps:
 
 
 def run_steps(
-    settings: TrainSettings,
-    mesh: Mesh,
-    rules: ShardingRules,
-    memory: float = 0.0,
-    **changes: Any,
+    settings: TrainSettings, mesh: Mesh, memory: float = 0.0, **changes: Any
 ) -> RunSteps:
     """The functions of a run of these settings; nothing is compiled or allocated.
 
     Args:
       settings: of the run; its prompts' and rows' widths must be set.
       mesh: of devices that may only be described.
-      rules: of the parameters and activations.
       memory: bytes of a device, by which the sampler's copy of the weights is chosen.
       **changes: to the model's `TransformerConfig`, for counting.
 
@@ -88,17 +85,14 @@ def run_steps(
         settings do not fit together.
     """
     check_run(settings)
+    rules = run_rules(settings.sequence_parallel)
     config = replace(
         model_shape(settings.model.source),
         dtype=settings.model.dtype,
         **{"remat": settings.model.remat, **changes},
     )
     model = Transformer(config, constrain=rules.constrainer(mesh))
-    method = build_method(
-        settings.method,
-        max_new_tokens=settings.rl.max_new_tokens,
-        dapo_settings=settings.dapo,
-    )
+    method = run_method(settings)
     task: Any = ShapeTask()
     place = weight_placement(model, settings.sampler.weights, memory)
     learner = build_rl_learner(
@@ -140,6 +134,27 @@ def prompts_at_once(settings: TrainSettings) -> int:
             f"sampler.slots must hold a group of {rl.group_size} responses, got {slots}"
         )
     return min(rl.prompts_per_step, slots // rl.group_size)
+
+
+def untold_models(settings: TrainSettings) -> list[str]:
+    """Components that train or keep models besides the policy, such as a critic.
+
+    Their steps are not compiled, and their memory is not counted.
+
+    Args:
+      settings: of the run.
+    """
+    method = run_method(settings)
+    return [c.name for c in method.components if c.trains_model or c.keeps_params]
+
+
+def run_method(settings: TrainSettings) -> Method:
+    """The run's method, which needs no data for its shapes."""
+    return build_method(
+        settings.method,
+        max_new_tokens=settings.rl.max_new_tokens,
+        dapo_settings=settings.dapo,
+    )
 
 
 def check_run(settings: TrainSettings) -> None:

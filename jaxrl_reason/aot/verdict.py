@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxrl_reason.aot.chips import Chip
 from jaxrl_reason.aot.compile_step import CompiledStep
-from jaxrl_reason.aot.run_steps import prompts_at_once
+from jaxrl_reason.aot.run_steps import prompts_at_once, untold_models
 from jaxrl_reason.aot.topology import Topology
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -174,6 +174,9 @@ def verdict_text(verdict: Verdict) -> str:
             f"iteration ({calls}; {rl.sequences} responses of full length): "
             f"{_range(fast, slow)} s",
         ]
+    others = untold_models(settings)
+    if others:
+        lines += ["", f"not compiled: the models of {', '.join(others)}"]
     if verdict.nearest:
         lines += ["", verdict.nearest]
     versions = " ".join(f"{k} {v}" for k, v in verdict.steps[0].versions.items())

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,6 @@ from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import verdict_text
 from jaxrl_reason.aot.verdict_page import ranking_text, write_page
 from jaxrl_reason.cli.train import named_start, starting_settings
-from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.train_settings import TrainSettings
 
 DESCRIPTION = """Compile a run before you rent its devices.
@@ -37,8 +36,6 @@ class AotCommand:
       preset: start from the settings of a study.
       config: YAML file of settings, such as the config.yaml of a run.
       steps: which steps to compile.
-      sequence: mesh axis that splits the columns of rows between the blocks of a layer,
-        such as tensor (sequence parallelism); empty for none.
       search: compile the update for other meshes, remat and micro-batches instead, and
         rank them.
       tries: how many settings a search compiles, or the search for settings that fit.
@@ -55,7 +52,6 @@ class AotCommand:
         "update",
         "sample",
     )
-    sequence: str = ""
     search: bool = False
     tries: int = 6
     effort: Literal["default", "O1"] = "default"
@@ -92,13 +88,12 @@ def main(argv: Sequence[str]) -> None:
         prog="jaxrl-reason aot",
     )
     topology = parse_topology(given.topology)
-    rules = replace(ShardingRules(), sequence=given.sequence or None)
     if given.search:
-        found = search_run(given.settings, topology, rules, given.tries, given.effort)
+        found = search_run(given.settings, topology, given.tries, given.effort)
         print(ranking_text(found, topology))
         return
-    verdict = compile_run(given.settings, topology, given.steps, rules, given.effort)
-    verdict = with_nearest(verdict, rules, given.tries)
+    verdict = compile_run(given.settings, topology, given.steps, given.effort)
+    verdict = with_nearest(verdict, given.tries)
     print(verdict_text(verdict))
     if given.html is not None:
         write_page(given.html, verdict)

@@ -5,7 +5,7 @@ import re
 
 import jax
 
-from jaxrl_reason.sharding import make_mesh, parse_mesh
+from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
 from jaxrl_reason.sharding.processes import count
 
 
@@ -56,6 +56,16 @@ def build_sampler_mesh(sizes: str, training: jax.sharding.Mesh) -> jax.sharding.
             f"of mesh, got {len(free)}"
         )
     return parse_mesh(sizes, devices=free[:wanted])
+
+
+def run_rules(sequence_parallel: bool) -> ShardingRules:
+    """The rules of a run.
+
+    Args:
+      sequence_parallel: whether the axis tensor splits the columns of rows between the
+        blocks of a layer.
+    """
+    return ShardingRules(sequence="tensor" if sequence_parallel else None)
 
 
 def devices_of(sizes: str) -> int:

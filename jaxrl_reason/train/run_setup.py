@@ -17,11 +17,11 @@ from jaxrl_reason.sampler import (
     make_sampler,
     weight_placement,
 )
-from jaxrl_reason.sharding import BatchSharding, ShardingRules
+from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.sharding.processes import main_first
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
-from jaxrl_reason.train.devices import build_mesh
+from jaxrl_reason.train.devices import build_mesh, run_rules
 from jaxrl_reason.train.examples import (
     Examples,
     demonstrations,
@@ -118,7 +118,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
       ValueError: something does not fit; the message says what.
     """
     mesh = build_mesh(settings.mesh, settings.sampler.mesh)
-    batch_sharding = BatchSharding(mesh, ShardingRules())
+    batch_sharding = BatchSharding(mesh, run_rules(settings.sequence_parallel))
     problems = main_first("questions", partial(load_problems, settings))
     check_questions(settings, len(problems.train))
     files = main_first("model files", partial(find_files, settings.model))

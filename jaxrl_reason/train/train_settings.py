@@ -57,6 +57,8 @@ class TrainSettings:
       resume_step: continue from this step's checkpoint instead of the newest.
       mesh: sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto shards the
         rows over all available devices. A CPU is split into virtual devices as needed.
+      sequence_parallel: devices of the axis tensor share the columns of rows between
+        the blocks of a layer, which takes less memory for long rows (docs/sharding.md).
       dataset_dir: cache of countdown's prepared problems.
       trackers: wandb, trackio or mlflow, which also get every row; each is an extra of
         the package.
@@ -86,6 +88,7 @@ class TrainSettings:
     resume: Literal["never", "must", "auto"] = "never"
     resume_step: int | None = None
     mesh: str = "auto"
+    sequence_parallel: bool = False
     dataset_dir: Path = Path("runs/datasets")
     trackers: tuple[str, ...] = ()
     tracker_project: str = "jaxrl_reason"

@@ -12,7 +12,6 @@ from jaxrl_reason.aot.aot_run import compile_run
 from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
 from jaxrl_reason.aot.topology import check_installed, parse_topology
 from jaxrl_reason.aot.verdict import verdict_text
-from jaxrl_reason.sharding import ShardingRules
 from tests.aot.aot_helpers import tiny_run
 
 SLICES = {"tpu": "v5e:2x2", "cuda": "h100:4"}
@@ -29,9 +28,7 @@ def platform(request: pytest.FixtureRequest) -> str:
 
 def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -> None:
     settings, topology = tiny_run(tmp_path), parse_topology(SLICES[platform])
-    verdict = compile_run(
-        settings, topology, ("update", "sample"), ShardingRules(), "O1"
-    )
+    verdict = compile_run(settings, topology, ("update", "sample"), "O1")
     update, sample = verdict.steps
     assert verdict.fits
     for step in verdict.steps:

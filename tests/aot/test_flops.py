@@ -9,7 +9,7 @@ import pytest
 from jaxrl_reason.aot.call_work import call_work, model_and_executed
 from jaxrl_reason.aot.flops import Flops, count_flops
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
-from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.sharding import make_mesh
 from tests.aot.aot_helpers import HEADS, LAYERS, MLP, VOCAB, WIDTH, tiny_run
 
 # Of one layer: query and output, key and value, the three of the feed-forward block.
@@ -20,9 +20,7 @@ ROWS, COLUMNS, MICRO_BATCHES = 4, 64, 2
 
 def steps_of(folder: Path, **changes: str) -> RunSteps:
     mesh = make_mesh()
-    return run_steps(
-        tiny_run(folder, ""), mesh, ShardingRules(), attention="plain", **changes
-    )
+    return run_steps(tiny_run(folder, ""), mesh, attention="plain", **changes)
 
 
 def count(steps: RunSteps, step: str, folder: Path) -> Flops:

@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jaxrl_reason.aot.run_steps import prompts_at_once, run_steps
 from jaxrl_reason.learner.packing import pack_sequences
 from jaxrl_reason.sampler import sampling_keys
-from jaxrl_reason.sharding import ShardingRules, make_mesh
+from jaxrl_reason.sharding import make_mesh
 from jaxrl_reason.train.model_settings import ModelSettings
 from tests.aot.aot_helpers import tiny_model, tiny_run
 
@@ -23,7 +23,7 @@ def kinds(tree: Any) -> Any:
 
 
 def test_the_batch_is_what_a_run_packs_and_places(tmp_path: Path) -> None:
-    steps = run_steps(tiny_run(tmp_path, ""), make_mesh(), ShardingRules())
+    steps = run_steps(tiny_run(tmp_path, ""), make_mesh())
     learner = steps.learner
     plan, put = learner.plan, learner.batch_sharding
     sequences = plan.groups_per_minibatch * learner.settings.group_size
@@ -46,7 +46,7 @@ def test_the_batch_is_what_a_run_packs_and_places(tmp_path: Path) -> None:
 
 def test_prompts_are_what_a_run_samples(tmp_path: Path) -> None:
     settings = tiny_run(tmp_path, "")
-    steps = run_steps(settings, make_mesh(), ShardingRules())
+    steps = run_steps(settings, make_mesh())
     ids = jnp.arange(8, dtype=jnp.uint32)
     real = (
         np.zeros((8, 16), np.int32),
@@ -72,7 +72,6 @@ def test_every_step_lowers_for_tpu_and_cuda_on_a_large_mesh(tmp_path: Path) -> N
         steps = run_steps(
             settings,
             mesh,  # type: ignore[arg-type]
-            ShardingRules(),
             attention=attention,
         )
         for function, arguments in steps.calls.values():
@@ -101,4 +100,10 @@ def test_runs_that_have_no_such_steps_are_refused(
         new = replace(old, **value) if isinstance(value, dict) else value
         settings = replace(settings, **{name: new})
     with pytest.raises(ValueError, match=rule):
-        run_steps(settings, make_mesh(), ShardingRules())
+        run_steps(settings, make_mesh())
+
+
+def test_sequence_parallelism_is_a_setting_of_the_run(tmp_path: Path) -> None:
+    settings = replace(tiny_run(tmp_path, ""), sequence_parallel=True)
+    rules = run_steps(settings, make_mesh()).learner.batch_sharding.rules
+    assert rules.mesh_axes("sequence") == ("tensor",)

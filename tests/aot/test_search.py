@@ -12,7 +12,6 @@ from jaxrl_reason.aot.known_models import KNOWN_MODELS
 from jaxrl_reason.aot.search import candidates, meshes, parameter_count, simpler
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import Verdict
-from jaxrl_reason.sharding import ShardingRules
 from jaxrl_reason.train.presets import PRESETS
 from tests.aot.aot_helpers import made_up
 
@@ -71,7 +70,7 @@ def test_a_search_ranks_what_fits_by_speed(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(aot_run, "compile_step", compiled)
     monkeypatch.setattr(aot_run, "check_installed", lambda platform: None)
-    found = search_run(DAPO, POD, ShardingRules(), 3)
+    found = search_run(DAPO, POD, 3)
     assert [x.settings for x, _ in found] == [chosen[2], chosen[1], chosen[0]]
 
 
@@ -102,15 +101,15 @@ def test_the_nearest_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(aot_run, "compile_step", compiled)
     large = Verdict(DAPO, POD, (made_up(fits=False, peak=2e11),))
-    found = with_nearest(large, ShardingRules(), 5)
+    found = with_nearest(large, 5)
     assert found.nearest == (
         "nearest that fits: --topology v5p:8x4x4 --mesh fsdp=16,tensor=8 "
         "(update: 7.00 GB)"
     )
     assert tried == ["fsdp=8,tensor=8", "fsdp=16,tensor=8"]
-    assert with_nearest(large, ShardingRules(), 1).nearest.startswith("none of 1")
+    assert with_nearest(large, 1).nearest.startswith("none of 1")
     good = Verdict(DAPO, POD, (made_up(),))
-    assert with_nearest(good, ShardingRules(), 5) is good
+    assert with_nearest(good, 5) is good
 
 
 def test_a_mesh_of_other_devices_is_refused() -> None:

@@ -86,6 +86,12 @@ def test_the_text_says_what_a_person_wants_to_know() -> None:
     assert "96 to 168 s" in text.replace("96.0", "96")
 
 
+def test_models_that_are_not_compiled_are_named() -> None:
+    ppo = Verdict(replace(DAPO, method="ppo"), POD, (made_up(),))
+    assert "not compiled: the models of critic" in verdict_text(ppo)
+    assert "not compiled" not in verdict_text(Verdict(DAPO, POD, (made_up(),)))
+
+
 def test_what_does_not_fit_says_so() -> None:
     large = made_up(fits=False, peak=2e11, traffic=(), memory_bytes=0)
     text = verdict_text(Verdict(DAPO, POD, (large,), "nearest that fits: --x"))

@@ -42,12 +42,12 @@ def test_the_default_is_dapo_on_its_own_job(
 
 def test_recipe_model_and_rules_are_flags(requests: list[CompileRequest]) -> None:
     flags = "--recipe grpo --model qwen2.5-7b --mesh fsdp=64 --steps update"
-    rows = "--rl.rows-per-micro-batch 64 --sequence tensor --effort O1"
+    rows = "--rl.rows-per-micro-batch 64 --sequence-parallel --effort O1"
     main(["aot", *SLICE, *flags.split(), *rows.split()])
     (request,) = requests
     assert request.settings.method == "grpo"
     assert request.settings.model.source == "qwen2.5-7b"
-    assert request.rules.mesh_axes("sequence") == ("tensor",)
+    assert request.settings.sequence_parallel
     assert (request.step, request.effort) == ("update", "O1")
 
 

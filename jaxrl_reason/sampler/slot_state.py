@@ -1,7 +1,7 @@
 """The device side of a batch sampler: slots that are filled, stepped and shrunk."""
 
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import flax.struct
@@ -322,6 +322,7 @@ def compiled(
     fixed = partial(advance, model=model, settings=settings)
 
     def jit(program: Any, **how: Any) -> Any:
+        @wraps(program.func if isinstance(program, partial) else program)
         def split(*arguments: Any, **named: Any) -> Slots:
             return split_state(model, program(*arguments, **named))
 

@@ -16,20 +16,20 @@ from jaxrl_reason.evaluation.benchmark_report import (
 from jaxrl_reason.evaluation.collection import collect_records
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
 from jaxrl_reason.evaluation.records import Records
+from jaxrl_reason.grading.algebra import algebraically_equal
 from jaxrl_reason.grading.final_answer import Verify
-from jaxrl_reason.grading.math_verifier import verifier_version
+from jaxrl_reason.grading.math_verifier import GRADER_VERSION
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.tasks import word_arithmetic
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
-from jaxrl_reason.tasks.questions import QuestionTask
+from jaxrl_reason.tasks.questions import QuestionTask, ungradable
 from jaxrl_reason.text.tokenizer import Tokenizer
 
+_SHOWN = 5  # messages about references
 TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
-# Tasks with LaTeX answers, which are checked by algebra.
-LATEX_TASKS = tuple(name for name, b in BENCHMARKS.items() if b.latex_task)
 
 
 @dataclass(frozen=True)
@@ -146,24 +146,23 @@ def benchmark_questions(settings: EvaluationSettings) -> QuestionSet:
 
 
 def benchmark_task(
-    settings: EvaluationSettings, tokenizer: Tokenizer, verify: Verify | None
+    settings: EvaluationSettings,
+    tokenizer: Tokenizer,
+    verify: Verify = algebraically_equal,
 ) -> QuestionTask:
     """The benchmark's task.
 
     Args:
       settings: of the evaluation.
       tokenizer: of the model.
-      verify: checks LaTeX answers by algebra.
+      verify: decides by algebra where fractions do not.
 
     Returns:
       The task.
     """
     if settings.task == "arithmetic":
         return word_arithmetic.arithmetic(tokenizer)
-    benchmark = BENCHMARKS[settings.task]
-    if benchmark.latex_task is not None:
-        return benchmark.latex_task(tokenizer, verify)
-    return benchmark.task(tokenizer)
+    return replace(BENCHMARKS[settings.task].task(tokenizer), verify=verify)
 
 
 def evaluate(
@@ -188,6 +187,15 @@ def evaluate(
       The report, as in report.json.
     """
     console = console or Console()
+    refused = ungradable(asked.questions, task.policy)
+    for problem_id, reason in list(refused.items())[:_SHOWN]:
+        console.print(f"question {problem_id}: {reason}", highlight=False)
+    if refused:
+        console.print(
+            f"{len(refused)} of {len(asked.questions)} references cannot be graded: "
+            "their grades fail",
+            highlight=False,
+        )
     # What a record depends on besides question and decoding.
     identity = {
         "task": task.name,
@@ -197,7 +205,7 @@ def evaluate(
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
         "seed": settings.seed,
-        "algebra": None if task.verify is None else verifier_version(),
+        "grader": GRADER_VERSION,
     }
     plain = to_plain(asdict(settings))
     with Records(settings.folder, identity, plain) as records:
@@ -217,7 +225,9 @@ def evaluate(
             "data": asked.origin,
             "identity": identity,
         }
-        report = build_report(asked.questions, records, settings.decodings, about)
+        report = build_report(
+            asked.questions, records, settings.decodings, about, task.same_answer
+        )
         write_benchmark_report(records, report)
         print_report(report, console)
         console.print(f"records and report: {settings.folder}", highlight=False)

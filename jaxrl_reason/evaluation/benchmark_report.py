@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxrl_reason.evaluation.decoding import Decoding
 from jaxrl_reason.evaluation.gsm_plus import robustness
 from jaxrl_reason.evaluation.records import Records
 from jaxrl_reason.evaluation.statistics import (
+    Equal,
     Estimate,
     greedy_figures,
     response_figures,
@@ -28,6 +30,7 @@ def build_report(
     records: Records,
     decodings: Sequence[Decoding],
     about: Mapping[str, Any],
+    equal: Equal = operator.eq,
 ) -> dict[str, Any]:
     """All results of an evaluation, as in report.json.
 
@@ -36,6 +39,7 @@ def build_report(
       records: all responses to them.
       decodings: of the responses; one section each.
       about: what was evaluated; comes first.
+      equal: whether two answers are one in a vote.
 
     Returns:
       `about`, and "results": decoding's name -> "figures" (each with value, low, high,
@@ -50,7 +54,7 @@ def build_report(
         elif decoding.greedy:
             figures = greedy_figures(found)
         else:
-            figures = sampled_figures(found)
+            figures = sampled_figures(found, equal)
         results[decoding.name] = {
             "figures": {name: _plain(figure) for name, figure in figures.items()},
             "responses": response_figures(found),
@@ -91,7 +95,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             f"{responses['responses']} responses, mean length "
             f"{responses['mean_length']:.0f} tokens, {responses['no_answer']:.1%} "
             f"without a final answer, {responses['truncated']:.1%} stopped by the "
-            f"limit, {responses['failed_grades']} failed grades",
+            f"limit, {responses['unchecked']} wrong because their check ran into a "
+            f"bound, {responses['failed_grades']} failed grades",
             highlight=False,
         )
 

@@ -63,6 +63,7 @@ def collect_records(
                 decoding,
             )
             seconds = time.monotonic() - began
+            _grade_ahead(task, batch, responses)
             for question, samples in zip(batch, responses, strict=True):
                 graded = [record_of(task, question, sample) for sample in samples]
                 records.add((decoding.name, question.problem_id), graded)
@@ -85,9 +86,7 @@ def record_of(task: QuestionTask, question: Question, response: Response) -> Rec
     Returns:
       The fields of a row of records.jsonl.
     """
-    tokens = list(response.tokens)
-    ended = tokens and tokens[-1] in task.eos_token_ids and not response.truncated
-    text = task.tokenizer.decode(tokens[:-1] if ended else tokens)
+    text = _text_of(task, response)
     error = None
     try:
         graded = task.grade(question, text, response.truncated)
@@ -100,24 +99,44 @@ def record_of(task: QuestionTask, question: Question, response: Response) -> Rec
         "parsed": graded.parsed,
         "correct": graded.correct,
         "failed": graded.failed,
+        "unchecked": graded.unchecked,
         "answered": graded.format_ok,
         "truncated": response.truncated,
-        "length": len(tokens),
+        "length": len(response.tokens),
         "text": text,
     }
     return record if error is None else {**record, "error": error}
+
+
+def _text_of(task: QuestionTask, response: Response) -> str:
+    """A response without its EOS token."""
+    tokens = list(response.tokens)
+    ended = tokens and tokens[-1] in task.eos_token_ids and not response.truncated
+    return task.tokenizer.decode(tokens[:-1] if ended else tokens)
+
+
+def _grade_ahead(
+    task: QuestionTask,
+    questions: Sequence[Question],
+    responses: Sequence[Sequence[Response]],
+) -> None:
+    """Lets the task check a batch at once; a task that cannot is graded one by one."""
+    pairs = [
+        (question, _text_of(task, response))
+        for question, samples in zip(questions, responses, strict=True)
+        for response in samples
+    ]
+    task.grade_ahead([q for q, _ in pairs], [text for _, text in pairs])
 
 
 class _Tally:
     """Running sums for the progress bar."""
 
     def __init__(self) -> None:
-        self.right = self.judged = 0
-        self.responses = self.tokens = self.fresh = 0
+        self.right = self.responses = self.tokens = self.fresh = 0
 
     def add(self, records: Sequence[Record]) -> None:
         self.right += sum(record["correct"] for record in records)
-        self.judged += sum(not record["failed"] for record in records)
         self.responses += len(records)
         self.fresh += sum(record["length"] for record in records)
 
@@ -125,7 +144,7 @@ class _Tally:
         fresh, self.fresh = self.fresh, 0
         self.tokens += fresh
         return {
-            "accuracy": self.right / max(self.judged, 1),
+            "accuracy": self.right / max(self.responses, 1),
             "length": self.tokens / max(self.responses, 1),
             "tokens_per_second": fresh / max(seconds, 1e-9),
         }

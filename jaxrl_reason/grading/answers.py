@@ -3,8 +3,11 @@
 import re
 
 MARKER = "####"
-_BOX = "\\boxed"
-_BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"(\\boxed|\\fbox)(?![a-zA-Z])[ \t]*+(\{)?|\\.|[{}]", re.DOTALL)
+# \boxed 7: a number, a letter or a command.
+_BARE = re.compile(r"[-+]?[0-9][0-9.,/]*+|[A-Za-z](?![A-Za-z])|\\[A-Za-z]+")
+_WRAPPED = re.compile(r"\\(?:boxed|fbox)[ \t]*+\{(.*)\}", re.DOTALL)
+_DIGIT = re.compile("[0-9]")
 # A point or a comma belongs to the number only between digits.
 _NUMBER = re.compile(r"[0-9]++(?:[.,/][0-9]++)*+%?")
 
@@ -13,8 +16,10 @@ def marked_answer(text: str) -> str | None:
     r"""The final answer of a text: what follows the last mark, `#### 5` or `\boxed{5}`.
 
     The later of the two marks counts, so that a correction counts and a list of guesses
-    does not. After `####` the rest of the line is the answer. A last box that does not
-    close, or is empty, is not an answer.
+    does not. After `####` the rest of the line is the answer; without a digit in it,
+    and unless it is None, it is taken for a heading if there is another mark before. A
+    last box that does not close, or is empty, is not an answer. `\fbox{5}` and
+    `\boxed 5` are boxes too.
 
     Args:
       text: the response.
@@ -27,16 +32,78 @@ def marked_answer(text: str) -> str | None:
       '7'
       >>> marked_answer(r"\boxed{7}, or rather \boxed{\frac{7}{2}}")
       '\\frac{7}{2}'
+      >>> marked_answer("\\boxed{7}\n#### Conclusion")
+      '7'
     """
-    marker, box = text.rfind(MARKER), text.rfind(_BOX)
-    if marker < 0 and box < 0:
-        return None
-    if marker > box:
-        end = text.find("\n", marker)
-        answer = text[marker + len(MARKER) : end if end >= 0 else len(text)]
-    else:
-        answer = _inside_braces(text, box + len(_BOX))
-    return answer.strip(" \t\r\n") or None
+    last_box = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    heading, end = None, len(text)
+    while (marker := text.rfind(MARKER, last_box + 1, end)) >= 0:
+        stop = text.find("\n", marker, end)
+        line = text[marker + len(MARKER) : stop if stop >= 0 else end].strip(" \t\r\n")
+        if _DIGIT.search(line) or line.strip("*$. ").casefold() == "none":
+            return line
+        heading = line if heading is None else heading
+        end = max(text.rfind("\n", 0, marker), 0)
+    if last_box >= 0:
+        found = boxes(text)
+        return (found[-1] or None) if found else None
+    return heading or None
+
+
+def every_box(text: str) -> str | None:
+    r"""All boxes of a text as one list: a policy for answers in several boxes.
+
+    To be given as `extract` where `marked_answer`, by which the last box counts, is
+    not wanted.
+
+    Args:
+      text: the response.
+
+    Returns:
+      The answers in their order with commas between them; None without a box, or if
+      one is empty or does not close.
+
+    Example:
+      >>> every_box(r"\boxed{1} and \boxed{2}")
+      '1, 2'
+    """
+    found = boxes(text)
+    return ", ".join(found) if found and all(found) else None
+
+
+def boxes(text: str) -> list[str]:
+    r"""The insides of the outermost boxes of a text.
+
+    Args:
+      text: the response.
+
+    Returns:
+      The answers from left to right; empty ones for boxes that do not close.
+
+    Example:
+      >>> boxes(r"\boxed{\boxed{1}} \boxed{2 + \boxed{3}} \boxed{4")
+      ['1', '2 + \\boxed{3}', '']
+    """
+    found: list[tuple[int, str]] = []
+    opened: list[tuple[int, int] | None] = []  # of each brace, its box
+    for match in _BOX.finditer(text):
+        if match[1] and match[2]:
+            opened.append((match.start(), match.end()))
+        elif match[1]:
+            bare = _BARE.match(text, match.end())
+            found.append((match.start(), bare[0].rstrip(".,") if bare else ""))
+        elif match[0] == "{":
+            opened.append(None)
+        elif match[0] == "}" and opened:
+            box = opened.pop()
+            if box is not None:
+                while found and found[-1][0] > box[0]:  # inside this one
+                    found.pop()
+                found.append((box[0], text[box[1] : match.start()]))
+    unclosed = [box[0] for box in opened if box is not None]
+    if unclosed and (not found or unclosed[-1] > found[-1][0]):
+        found.append((unclosed[-1], ""))
+    return [_unwrapped(inside.strip(" \t\r\n")) for _, inside in found]
 
 
 def last_number(text: str) -> str | None:
@@ -69,15 +136,14 @@ def last_number(text: str) -> str | None:
     return ("-" if signed else "") + found[0]
 
 
-def _inside_braces(text: str, start: int) -> str:
-    """The text in the braces that open at `start`; empty if they never close."""
-    while start < len(text) and text[start] in " \t":
-        start += 1
-    if not text.startswith("{", start):
-        return ""
+def _unwrapped(inside: str) -> str:
+    r"""The answer of \boxed{\boxed{5}}."""
+    match = _WRAPPED.fullmatch(inside) if len(inside) < 1000 else None
+    if match is None or match[1].count("{") != match[1].count("}"):
+        return inside
     depth = 0
-    for match in _BRACE_OR_ESCAPE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return text[start + 1 : match.start()]
-    return ""
+    for brace in re.findall(r"\\.|[{}]", match[1]):
+        depth += (brace == "{") - (brace == "}")
+        if depth < 0:  # two boxes, not one in the other
+            return inside
+    return _unwrapped(match[1].strip())

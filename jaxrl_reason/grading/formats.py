@@ -70,3 +70,31 @@ def think_answer_format(text: str, *, opened: bool = True) -> bool:
     closed, answer = whole.find("</think>"), whole.find("<answer>")
     between = whole[closed + len("</think>") : answer]
     return closed < answer and not between.strip(_WHITESPACE)
+
+
+def after_reasoning(text: str, opened: bool | None = None) -> str | None:
+    """What a response says after its reasoning, `<think> ... </think>`.
+
+    Args:
+      text: the response, without the prompt.
+      opened: True: the prompt opens the reasoning, so that the response must close it;
+        None: it has reasoning if it has one of the two tags; False: the tags are text
+        as any other.
+
+    Returns:
+      The text after the last `</think>`; None if reasoning is not closed.
+
+    Example:
+      >>> after_reasoning("perhaps 9 </think> It is 7.", opened=True)
+      ' It is 7.'
+      >>> after_reasoning("<think> perhaps 9") is None
+      True
+      >>> after_reasoning("It is 7.")
+      'It is 7.'
+    """
+    if opened is False:
+        return text
+    _, closed, rest = text.rpartition("</think>")
+    if not closed:
+        return None if opened or "<think>" in text else text
+    return None if "<think>" in rest else rest

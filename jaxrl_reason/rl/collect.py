@@ -17,7 +17,7 @@ from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.sharding.processes import count, exchange, index, is_main
-from jaxrl_reason.tasks.task import Graded, Task
+from jaxrl_reason.tasks.task import Graded, GradesAhead, Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
 SampleFn = Callable[[Any, jax.Array, jax.Array, jax.Array], Completions]
@@ -143,10 +143,16 @@ def grade_rows(
     errors: list[str] = []
     cause: Exception | None = None
     rows = range(len(done.lengths))
-    for i in rows[index() :: count()] if parted else rows:
-        text = task.tokenizer.decode(done.tokens[i, : done.lengths[i]].tolist())
+    mine = rows[index() :: count()] if parted else rows
+    texts = [
+        task.tokenizer.decode(done.tokens[i, : done.lengths[i]].tolist()) for i in mine
+    ]
+    asked = [problems[i // group_size] for i in mine]
+    if isinstance(task, GradesAhead):
+        task.grade_ahead(asked, texts)
+    for i, problem, text in zip(mine, asked, texts, strict=True):
         try:
-            found = task.grade(problems[i // group_size], text, bool(done.truncated[i]))
+            found = task.grade(problem, text, bool(done.truncated[i]))
         except Exception as error:  # a user's grader may raise any exception
             cause = cause or error
             errors.append(repr(error))

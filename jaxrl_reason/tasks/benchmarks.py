@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from jaxrl_reason.grading.algebra import algebraically_equal
+from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.question_files import (
     gsm8k_questions,
@@ -24,6 +26,9 @@ _UNSOLVABLE = (
     "If the problem cannot be solved with what it says, write #### None instead."
 )
 _BOX = r"Put the final answer within \boxed{}."
+
+
+_ZEROS = AnswerPolicy(leading_zeros=True)
 
 
 def gsm8k(tokenizer: Tokenizer) -> QuestionTask:
@@ -54,15 +59,14 @@ def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
 
 
 def math_answers(
-    tokenizer: Tokenizer, name: str = "math500", verify: Verify | None = None
+    tokenizer: Tokenizer, name: str = "math500", verify: Verify = algebraically_equal
 ) -> QuestionTask:
     """MATH-500 and AMC: the answer is LaTeX.
 
     Args:
       tokenizer: of the model.
       name: of the benchmark.
-      verify: a `MathVerifier`; without one only answers with the same normal form are
-        right, which never accepts a wrong answer.
+      verify: decides by algebra where fractions do not.
 
     Returns:
       The task.
@@ -79,7 +83,7 @@ def aime(tokenizer: Tokenizer) -> QuestionTask:
     Returns:
       The task.
     """
-    return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", "aime", leading_zeros=True)
+    return QuestionTask(tokenizer, f"{_STEPS} {_BOX}", "aime", policy=_ZEROS)
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,16 @@ class Benchmark:
     Attributes:
       questions: rows of its file -> questions.
       task: tokenizer of the model -> the task.
-      latex_task: the same with a verifier of LaTeX answers; None if answers are
-        numbers.
+      policy: of the task.
     """
 
     questions: MakeQuestions
     task: Callable[[Tokenizer], QuestionTask]
-    latex_task: Callable[[Tokenizer, Verify | None], QuestionTask] | None = None
+    policy: AnswerPolicy = USUAL
 
 
 def _latex(name: str) -> Benchmark:
-    return Benchmark(
-        problem_questions,
-        lambda tokenizer: math_answers(tokenizer, name),
-        lambda tokenizer, verify: math_answers(tokenizer, name, verify),
-    )
+    return Benchmark(problem_questions, lambda tokenizer: math_answers(tokenizer, name))
 
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
@@ -111,7 +110,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "gsm8k": Benchmark(gsm8k_questions, gsm8k),
         "gsm_plus": Benchmark(gsm_plus_questions, gsm_plus),
         "math500": _latex("math500"),
-        "aime": Benchmark(problem_questions, aime),
+        "aime": Benchmark(problem_questions, aime, _ZEROS),
         "amc": _latex("amc"),
     }
 )

@@ -1,16 +1,23 @@
 """Questions with a final answer that can be checked: the task of most benchmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
+from jaxrl_reason.grading.algebra import algebraically_equal
+from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.answers import marked_answer
 from jaxrl_reason.grading.final_answer import (
     FAILED,
     RIGHT,
+    Undecided,
     Verify,
+    compare_final_answer,
     grade_final_answer,
+    unreadable_gold,
 )
+from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.tasks.task import Graded
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -49,8 +56,12 @@ class QuestionTask:
       instruction: says how to mark the final answer; follows the question.
       name: short name, used in files and plots.
       extract: finds the final answer in a response.
-      verify: compares answers of different form by algebra, see `MathVerifier`.
-      leading_zeros: whether 025 is read as 25.
+      verify: decides by algebra where fractions do not: in this process, or in worker
+        processes as a `MathVerifier`.
+      policy: reads answers that have several meanings.
+      reasoning: True: the response closes reasoning that the prompt opens, and only
+        what follows counts; None: that is so if the prompt ends with `<think>`, or if
+        the response has such tags; False: the tags mean nothing.
       separator: text between question and instruction.
     """
 
@@ -58,8 +69,9 @@ class QuestionTask:
     instruction: str
     name: str
     extract: Callable[[str], str | None] = marked_answer
-    verify: Verify | None = None
-    leading_zeros: bool = False
+    verify: Verify = algebraically_equal
+    policy: AnswerPolicy = USUAL
+    reasoning: bool | None = None
     separator: str = "\n\n"
 
     @property
@@ -89,14 +101,92 @@ class QuestionTask:
             problem.answer,
             extract=self.extract,
             verify=self.verify,
-            leading_zeros=self.leading_zeros,
+            policy=self.policy,
+            reasoning=self._opened,
         )
         return Graded(
             correct=grade.outcome == RIGHT and not truncated,
             format_ok=grade.parsed is not None,
             parsed=grade.parsed,
             failed=grade.outcome == FAILED,
+            unchecked=grade.unchecked,
         )
+
+    def grade_ahead(self, problems: Sequence[Question], texts: Sequence[str]) -> None:
+        """Checks by algebra, all at once, what `grade` will ask for one by one.
+
+        Args:
+          problems: the question of each response.
+          texts: the responses.
+        """
+        if not isinstance(self.verify, MathVerifier):
+            return
+        found = [
+            compare_final_answer(
+                text,
+                problem.answer,
+                extract=self.extract,
+                policy=self.policy,
+                reasoning=self._opened,
+            )
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+        self.verify.many(
+            [(x.gold, x.answer, self.policy) for x in found if isinstance(x, Undecided)]
+        )
+
+    def same_answer(self, first: str, second: str) -> bool:
+        """Whether two answers are one in a vote.
+
+        Args:
+          first: an answer.
+          second: another.
+
+        Returns:
+          True if they are equal, as an answer and a reference are, in one direction.
+        """
+        pairs = ((first, second), (second, first))
+        return any(self._equal(*pair) for pair in pairs)
+
+    def _equal(self, gold: str, answer: str) -> bool:
+        grade = grade_final_answer(
+            answer,
+            gold,
+            extract=str,
+            verify=self.verify,
+            policy=self.policy,
+            reasoning=False,
+        )
+        return grade.outcome == RIGHT
+
+    @cached_property
+    def _opened(self) -> bool | None:
+        """Whether responses begin inside reasoning, None if they may."""
+        if self.reasoning is not None:
+            return self.reasoning
+        prompt = self.prompt_tokens(Question(0, "1 + 1?", "2"))
+        end = self.tokenizer.decode(prompt[-16:]).rstrip()
+        return True if end.endswith("<think>") else None
+
+
+def ungradable(
+    questions: Sequence[Question], policy: AnswerPolicy = USUAL
+) -> dict[int, str]:
+    """The questions whose reference cannot be graded against, with the reason.
+
+    Args:
+      questions: of a set.
+      policy: of the task.
+
+    Returns:
+      problem_id -> why.
+
+    Example:
+      >>> ungradable([Question(0, "1 + 1?", "2"), Question(1, "?", "(2, 3")])
+      {1: "the reference '(2, 3' cannot be read: a bracket is not closed"}
+    """
+    reasons = {q.problem_id: unreadable_gold(q.answer, policy) for q in questions}
+    return {number: reason for number, reason in reasons.items() if reason is not None}
 
 
 def all_eos_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

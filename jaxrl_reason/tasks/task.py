@@ -18,12 +18,14 @@ class Graded:
       format_ok: whether the response has the task's format.
       parsed: the graded answer, None if there was none.
       failed: whether the grader failed, which is not the same as a wrong answer.
+      unchecked: whether it is not correct because checking the answer ran into a bound.
     """
 
     correct: bool
     format_ok: bool
     parsed: str | None
     failed: bool = False
+    unchecked: bool = False
 
 
 def without_end(text: str, tokenizer: Tokenizer) -> str:
@@ -84,6 +86,17 @@ class SteppedTask(Protocol):
 
     def steps(self, problem: Any, response_text: str) -> Sequence[Step]:
         """The steps in order, at least one; the last has the rest of the text."""
+
+
+@runtime_checkable
+class GradesAhead(Protocol):
+    """A task that can prepare the grades of many responses at once.
+
+    A `Task` with one more function.
+    """
+
+    def grade_ahead(self, problems: Sequence[Any], texts: Sequence[str]) -> None:
+        """Prepares the grades of responses, each with its problem."""
 
 
 @dataclass(frozen=True)

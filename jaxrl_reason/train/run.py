@@ -74,10 +74,9 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     if settings.export.folder is not None:
         check_new_folder(settings.export.folder)  # also before the end
     with ExitStack() as stack:
-        verify = None
-        if settings.task.algebra:
-            verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
         check_start(settings)
+        # Its workers start when an answer needs them.
+        verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
         setup = build_run_setup(settings, verify)
         check_data(setup)
         # Built before anything is trained, so that errors appear now.

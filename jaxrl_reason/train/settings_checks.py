@@ -228,11 +228,6 @@ def check_rewards(settings: "TrainSettings") -> None:
         raise ValueError(f"reward_model is for RL, got it with {method}")
     if settings.reward_model is not None and settings.reward is not None:
         raise ValueError("reward and reward_model must not both be given, got both")
-    if settings.task.algebra and settings.reward is not None:
-        raise ValueError(
-            f"task.algebra must be off with a reward of your own, got it with "
-            f"{settings.reward}"
-        )
     if settings.format_reward and kind != "rl":
         raise ValueError(
             f"format_reward must be 0 except for RL, got {settings.format_reward} with "

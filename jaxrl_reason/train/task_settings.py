@@ -37,10 +37,8 @@ class TaskSettings:
         --reward.
       extract: how to find the final answer to your own questions: after the last mark
         (#### or a box), or the last number of the last line.
-      algebra: compare LaTeX answers of different form by algebra with math-verify
-        (extra math), in training and in evaluations; otherwise they must have the same
-        normal form.
-      algebra_deadline: seconds per such answer; a longer one counts as a failed grader.
+      algebra_deadline: seconds for checking one answer by algebra; one that takes
+        longer is wrong.
       examples: for arithmetic: number of worked sums before each sum.
       style: for countdown: the style of the prompt for a text model.
       dedup: drop duplicate questions, and all copies whose answers differ.
@@ -64,7 +62,6 @@ class TaskSettings:
     rejected: str = "rejected"
     instruction: str | None = None
     extract: Literal["marked", "last_number"] = "marked"
-    algebra: bool = False
     algebra_deadline: float = 10.0
     examples: int = 0
     style: Literal["base", "qwen-instruct"] = "base"
@@ -84,11 +81,6 @@ class TaskSettings:
         if not 0 < self.heldout_fraction < 1:
             raise ValueError(
                 f"heldout_fraction must be > 0 and < 1, got {self.heldout_fraction}"
-            )
-        if self.algebra and self.is_generated:
-            raise ValueError(
-                f"task.algebra is for questions with answers in LaTeX, got it for "
-                f"{self.source}"
             )
         if not self.algebra_deadline > 0:
             raise ValueError(

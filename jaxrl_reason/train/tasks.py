@@ -1,6 +1,7 @@
 """The task of a run: training and held-out questions, and worked examples."""
 
 import dataclasses
+import logging
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,19 @@ import numpy as np
 
 from jaxrl_reason.data.hygiene import contaminated, deduplicate
 from jaxrl_reason.data.pipeline import load_split
+from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.answers import last_number, marked_answer
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.countdown import CountdownTask
 from jaxrl_reason.tasks.question_rows import PlacedRow
 from jaxrl_reason.tasks.question_sources import load_questions
-from jaxrl_reason.tasks.questions import Question, QuestionTask, all_eos_token_ids
+from jaxrl_reason.tasks.questions import (
+    Question,
+    QuestionTask,
+    all_eos_token_ids,
+    ungradable,
+)
 from jaxrl_reason.tasks.reward_task import RewardTask, load_function
 from jaxrl_reason.tasks.row_questions import row_questions
 from jaxrl_reason.tasks.task import Task, without_end
@@ -29,8 +36,10 @@ from jaxrl_reason.tasks.word_arithmetic import (
 )
 from jaxrl_reason.text.characters import CharacterTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
+from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
+_LOG = logging.getLogger(__name__)
 _STEPS = (
     "Solve the problem step by step. On the last line write #### and then the final "
     "answer alone."
@@ -136,6 +145,17 @@ def read_questions(
 def clean(settings: TrainSettings, problems: Problems) -> Problems:
     """The problems without duplicates, contradictions and contamination."""
     train, dropped = list(problems.train), {}
+    graded = kind_of(settings.method) in ("rl", "rounds", "game")
+    if graded and settings.reward is None:
+        refused = ungradable(train, _policy(settings))
+        if refused:
+            dropped["ungradable"] = len(refused)
+            number, reason = next(iter(refused.items()))
+            _LOG.warning(
+                "%d questions are left out, first question %d: %s",
+                *(len(refused), number, reason),
+            )
+            train = [q for q in train if q.problem_id not in refused]
     if settings.task.dedup:
         found = deduplicate([q.question for q in train], [q.answer for q in train])
         dropped["duplicates"] = len(found.duplicates)
@@ -152,6 +172,12 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
     if not train:
         raise ValueError(f"a question to train on must be left, got none of {dropped}")
     return dataclasses.replace(problems, train=train, dropped=dropped)
+
+
+def _policy(settings: TrainSettings) -> AnswerPolicy:
+    """How the answers of the questions are read."""
+    known = BENCHMARKS.get(settings.task.source)
+    return USUAL if known is None else known.policy
 
 
 def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:

@@ -85,7 +85,5 @@ def test_algebra_grades_in_training(train, tuned):
         --task roots.jsonl --method dr_grpo --rl.steps 1 --rl.max-new-tokens 20
         --sft.updates 80 --sft.row-width 64
     """)
-    (row,) = numbers(train("algebra", *flags, "--task.algebra"))
+    (row,) = numbers(train("algebra", *flags))
     assert row["reward/accuracy"] > 0.5
-    (row,) = numbers(train("no_algebra", *flags, "--sft-from", "algebra"))
-    assert row["reward/accuracy"] == 0

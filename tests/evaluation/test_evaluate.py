@@ -127,6 +127,7 @@ def test_records_report_and_table(settings: EvaluationSettings) -> None:
         "parsed": "0",
         "correct": True,
         "failed": False,
+        "unchecked": False,
         "answered": True,
         "truncated": False,
         "length": 7,
@@ -362,7 +363,7 @@ def test_every_task_has_questions_and_a_task(
     for name, file in files.items():
         path = None if file is None else shared_file(f"data/{file}")
         settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
-        task = benchmark_task(settings, Bytes(), None)
+        task = benchmark_task(settings, Bytes())
         assert task.name == name
         for question in benchmark_questions(settings).questions:
             response = rf"\boxed{{{question.answer}}}"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jaxrl_reason.grading.answers import last_number, marked_answer
+from jaxrl_reason.grading.answers import boxes, every_box, last_number, marked_answer
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,31 @@ from jaxrl_reason.grading.answers import last_number, marked_answer
         (r"\boxed{ }", None),
         (r"\boxed{4", None),
         (r"\boxed{3} \boxed{4", None),
-        (r"\boxed 4", None),
+        (r"\boxed 4", "4"),
+        (r"\boxed 42.", "42"),
+        (r"\boxed x", "x"),
+        (r"\fbox{4}", "4"),
+        (r"\boxed{4} \boxed", None),
+        (r"\boxed{4 + \boxed{3}}", r"4 + \boxed{3}"),
+        ("\\boxed{4}\n#### Conclusion", "4"),
+        ("\\boxed{4}\n#### None", "None"),
+        ("#### 4\n#### Note", "4"),
+        ("#### Answer", "Answer"),
+        (r"\boxedx{4}", None),
         ("####", None),
         ("", None),
     ],
 )
 def test_the_last_mark_counts(text: str, expected: str | None) -> None:
     assert marked_answer(text) == expected
+
+
+def test_all_boxes() -> None:
+    text = r"\boxed{1}, \boxed{\frac{1}{2}} and \boxed{\boxed{3}}"
+    assert boxes(text) == ["1", r"\frac{1}{2}", "3"]
+    assert every_box(text) == r"1, \frac{1}{2}, 3"
+    assert every_box(r"\boxed{1} \boxed{2") is None
+    assert every_box("no box") is None
 
 
 @pytest.mark.parametrize(
@@ -64,6 +82,8 @@ def test_the_last_number_of_the_last_line(text: str, expected: str | None) -> No
 MEGABYTES = [
     r"\boxed{" * 200_000,
     "####" * 300_000,
+    "#### x\n" * 200_000,
+    r"\boxed{\boxed{4}}" * 50_000,
     r"\boxed{" + "{" * 10**6,
     r"\boxed{" + "9" * 10**6 + "}",
     "1," * 500_000,

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxrl_reason.grading.formats import last_tagged, think_answer_format
+from jaxrl_reason.grading.formats import (
+    after_reasoning,
+    last_tagged,
+    think_answer_format,
+)
 
 from .hostile import rows_of, text_of
 
@@ -94,3 +98,22 @@ def test_long_texts_take_no_time(piece: str) -> None:
     assert last_tagged(text, "answer") is None
     assert not think_answer_format(text)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "expected"),
+    [
+        ("a </think> b", None, " b"),
+        ("a </think> b", True, " b"),
+        ("a </think> b", False, "a </think> b"),
+        ("<think> a </think> b </think> c", None, " c"),
+        ("<think> a", None, None),
+        ("a", True, None),
+        ("a", None, "a"),
+        ("<think> a </think> b <think> c", None, None),
+    ],
+)
+def test_what_follows_the_reasoning(
+    text: str, opened: bool | None, expected: str | None
+) -> None:
+    assert after_reasoning(text, opened) == expected

@@ -1,4 +1,4 @@
-"""math-verify: what it may read, and the deadline."""
+"""Algebra in workers: the verdicts of this process, many at once, within bounds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl_reason.grading import math_verifier
-from jaxrl_reason.grading.final_answer import grade_final_answer
-from jaxrl_reason.grading.math_verifier import (
-    MathVerifier,
-    readable,
-    verifier_available,
-)
+from jaxrl_reason.grading.algebra import algebraically_equal
+from jaxrl_reason.grading.answer_policy import USUAL
+from jaxrl_reason.grading.final_answer import WRONG, grade_final_answer
+from jaxrl_reason.grading.math_verifier import MathVerifier
 
 from .hostile import rows_of, text_of
 
-needs_math = pytest.mark.skipif(
-    not verifier_available(), reason="the extra 'math' is not installed"
-)
+OWN = Path(__file__).parent / "hostile.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -27,49 +22,35 @@ def verifier() -> Iterator[MathVerifier]:
         yield made
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(r"2\sqrt{2}", r"\frac{20000}{\pi}", r"1-12i", r"(0,9)\cup(9,36)", "x^{8}+x"),
-        *(r"\{1+\sqrt{5},-2\}", r"\begin{pmatrix}-1/3\\2/3\end{pmatrix}", r"\cot x"),
-    ],
-)
-def test_answers_may_be_read(text: str) -> None:
-    assert readable(text)
+def test_the_verdicts_are_those_of_this_process(verifier: MathVerifier) -> None:
+    pairs = [
+        (r"2\sqrt{2}", r"\sqrt{8}", USUAL),
+        ("p-q", "-q+p", USUAL),
+        (r"\pi", r"\pi^{10^{10}}", USUAL),
+        (r"\sqrt{3}", r"\sqrt{2}", USUAL),
+    ]
+    assert verifier.many(pairs) == [algebraically_equal(*pair) for pair in pairs]
+    assert verifier.many(pairs) == [True, True, None, False]  # remembered
+    assert verifier.counts == {"equal": 4, "unequal": 2, "unchecked": 2}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("eval(input())", "lambda: 4", r"\input{/etc/passwd}", "().__class__", "4!"),
-        *(
-            "9^{9^{9}}",
-            "x^{99999}",
-            r"\binom{100}{50}",
-            r"\int x",
-            r"\sum",
-            r"\text{a}",
-        ),
-        *("9" * 21, "a\nb", "'4'", '"4"', "x@y", "$4$", "4;5", r"\sqrtx"),
-    ],
-)
-def test_nothing_else_is_read(text: str) -> None:
-    assert not readable(text)
-
-
-def test_reading_takes_linear_time() -> None:
+def test_500_answers_in_latex(verifier: MathVerifier) -> None:
+    pairs = [
+        (rf"\frac{{{n}x}}{{\sqrt{{{n}}}}}", rf"\sqrt{{{n}}}x", USUAL)
+        for n in range(2, 502)
+    ]
     start = time.monotonic()
-    for text in ("a+" * 500_000 + "'", "9" * 10**6, r"\pi " * 200_000 + "!"):
-        assert not readable(text)
-    assert time.monotonic() - start < 5
+    assert all(verifier.many(pairs))
+    assert time.monotonic() - start < 15
 
 
-def test_without_the_packages_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(math_verifier, "verifier_available", lambda: False)
-    with pytest.raises(ImportError, match="pip install"):
-        MathVerifier()
+def test_a_missed_deadline_is_wrong_and_counted_apart() -> None:
+    with MathVerifier(deadline=1e-3) as hasty:
+        grade = grade_final_answer(
+            r"\boxed{((x+y)^{999})(x-y)^{999}}", "x+y", verify=hasty
+        )
+    assert (grade.outcome, grade.unchecked) == (WRONG, True)
+    assert hasty.counts["unchecked"] == 1
 
 
 def test_the_deadline_must_be_above_zero() -> None:
@@ -77,49 +58,13 @@ def test_the_deadline_must_be_above_zero() -> None:
         MathVerifier(deadline=0)
 
 
-@needs_math
-@pytest.mark.parametrize(
-    ("gold", "answer", "equal"),
-    [
-        (r"2\sqrt{2}", r"\sqrt{8}", True),
-        ("p-q", "-q+p", True),
-        (r"(3,\frac{\pi}{2})", r"(3,\pi/2)", True),
-        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", True),
-        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{2}}", False),
-        (r"(0,9)\cup(9,36)", r"(9,36)\cup(0,9)", True),
-        ("(a+5)(b+2)", "(b+2)(a+5)", True),
-    ],
-)
-def test_algebra(verifier: MathVerifier, gold: str, answer: str, equal: bool) -> None:
-    assert verifier(gold, answer) is equal
-
-
-@needs_math
-def test_what_math_verify_takes_and_should_not(verifier: MathVerifier) -> None:
-    before = verifier.counts["refused"]
-    assert verifier("3R^{2}", "3r^{2}") is False
-    assert verifier(r"\frac{\pi}{3}", "1.0471975512") is False
-    assert verifier("x", r"\input{/etc/passwd}") is False
-    assert verifier.counts["refused"] == before + 3
-
-
-@needs_math
-def test_a_missed_deadline_is_a_failure_and_the_next_pair_gets_a_new_worker() -> None:
-    with MathVerifier(deadline=1e-3) as hasty:
-        assert hasty("(x+y)^{9}(x-y)^{9}", "(x-y)^{9}(y+x)^{9}") is None
-        assert hasty.counts["failed"] == 1
-        hasty.deadline = 30
-        assert hasty("p-q", "-q+p") is True
-
-
-@needs_math
-def test_hostile_answers_with_algebra(
+def test_hostile_answers_in_workers(
     verifier: MathVerifier, shared_file: Callable[[str], Path]
 ) -> None:
-    for row in rows_of(shared_file("reference/hostile_inputs.jsonl"), "math"):
-        gold, response = (
-            text_of(row["input"]["gold"]),
-            text_of(row["input"]["response"]),
-        )
+    shared = rows_of(shared_file("reference/hostile_inputs.jsonl"), "math")
+    for row in shared + rows_of(OWN, "math"):
+        gold, response = (text_of(row["input"][name]) for name in ("gold", "response"))
+        start = time.monotonic()
         grade = grade_final_answer(response, gold, verify=verifier)
-        assert (grade.outcome == "right") == (row["expected"] == "correct"), row["why"]
+        assert (grade.outcome == "right") == (row["expected"] == "correct"), row
+        assert time.monotonic() - start < 1, row["why"]

@@ -85,7 +85,7 @@ def test_every_end_token_ends() -> None:
         ("#### 5", False, False, True, False),
         ("4", False, False, False, False),
         ("", False, False, False, False),
-        ("\ud800", False, False, False, True),
+        ("\ud800", False, False, False, False),
     ],
 )
 def test_grades(

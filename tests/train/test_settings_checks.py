@@ -183,11 +183,6 @@ OWN = "--task my.jsonl"
             "reward and reward_model must not both be given",
         ),
         ("--method dpo --reward-model run", "reward_model is for RL, got it with dpo"),
-        ("--task.algebra", "task.algebra is for questions with answers in LaTeX"),
-        (
-            f"{OWN} --task.algebra --reward x.py:f",
-            "task.algebra must be off with a reward of your own",
-        ),
     ],
 )
 def test_a_contradiction_is_refused_when_the_settings_are_read(flags, said, capsys):

@@ -56,9 +56,11 @@ def accumulate_gradients(
 
     def add(k: jax.Array, sums: Any) -> tuple[jax.Array, Metrics, Params]:
         *before, grads = sums
-        part = lambda p: objective(p, micro_batch(batch, k), counts)  # noqa: E731
+        own = micro_batch(batch, k)
         backward: Any  # takes references to what it adds to
-        loss, backward, metrics = jax.vjp(part, params, has_aux=True)
+        loss, backward, metrics = jax.vjp(
+            lambda p: objective(p, own, counts), params, has_aux=True
+        )
         held = jax.tree.map(jax.new_ref, grads)
         backward.with_refs(held)(jnp.ones_like(loss))
         loss, metrics = jax.tree.map(jnp.add, tuple(before), (loss, metrics))

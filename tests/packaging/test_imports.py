@@ -1,6 +1,7 @@
 """Imports go one way only; every other arrow is a fault (docs/design.md)."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,17 @@ def test_a_good_tree_passes(tmp_path: Path, file: str, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(line + "\n", encoding="utf-8")
     assert find_faults(tmp_path) == []
+
+
+def test_one_module_knows_of_processes(root: Path) -> None:
+    """What crosses between hosts goes through one door, so that all do it alike."""
+    names = re.compile(r"process_(index|count)\(|multihost_utils|import distributed")
+    packages = package_folders(root)
+    del packages["experiments"]
+    found = {
+        str(path.relative_to(root))
+        for folder in packages.values()
+        for path in folder.rglob("*.py")
+        if names.search(path.read_text("utf-8"))
+    }
+    assert found == {"sharding/processes.py"}

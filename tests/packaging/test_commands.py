@@ -51,6 +51,7 @@ NOT_TRIED = {
         "viewers that are not installed with the library"
     ),
     r"unzip .+": "a tool of the system",
+    r"(srun|gcloud|xpk) .+": "starts the processes of a cluster",
     r"vllm serve .+": "a serving engine, on a machine with an accelerator",
 }
 # Programs of which no line is run here, and why; their lines are parsed all the same.

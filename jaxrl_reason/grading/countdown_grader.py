@@ -1,11 +1,12 @@
 """Is a response a solution of a Countdown puzzle?"""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxrl_reason.grading.exact_arithmetic import examine
-from jaxrl_reason.grading.formats import last_tagged
+from jaxrl_reason.grading.formats import after_reasoning, last_tagged
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,24 @@ class CountdownGrade:
     reason: str
 
 
-def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
-    """Grades the last `<answer>...</answer>` of a response.
+def grade(
+    response: str,
+    numbers: Sequence[int],
+    target: int,
+    *,
+    reasoning: bool | None = None,
+) -> CountdownGrade:
+    r"""Grades the last `<answer>...</answer>` of a response.
 
     The answer must be an expression of unsigned integers, + - * / and ( ) that uses
-    each given number exactly once and is exactly equal to the target.
+    each given number exactly once and is exactly equal to the target. The signs may be
+    LaTeX's (`\times`, `\cdot`, `\div`) or ×, · and ÷, and `= target` may follow.
 
     Args:
       response: what the model wrote; nothing in it is ever executed.
       numbers: the puzzle's numbers.
       target: the value to reach.
+      reasoning: where the answer is looked for, see `after_reasoning`.
 
     Returns:
       The grade with its reason. No response raises, and time is linear in its length.
@@ -45,10 +54,11 @@ def grade(response: str, numbers: Sequence[int], target: int) -> CountdownGrade:
     """
     if not isinstance(response, str):
         return CountdownGrade(False, None, "the response is not text")
-    answer = last_tagged(response, "answer")
+    said = after_reasoning(response, reasoning)
+    answer = None if said is None else last_tagged(said, "answer")
     if answer is None:
         return CountdownGrade(False, None, "no <answer>...</answer>")
-    return grade_expression(answer, numbers, target)
+    return grade_expression(_left_side(answer, target), numbers, target)
 
 
 def grade_expression(
@@ -72,7 +82,7 @@ def grade_expression(
         return CountdownGrade(False, None, "the puzzle has no numbers")
     # Keep a long answer out of logs: its length alone makes it wrong.
     parsed = expression.strip(" \t\r\n")[:200]
-    evaluation = examine(expression)
+    evaluation = examine(_plain_signs(expression))
     if evaluation.value is None:
         return CountdownGrade(False, parsed, evaluation.reason)
     if Counter(evaluation.numbers) != Counter(numbers):
@@ -83,6 +93,21 @@ def grade_expression(
         reason = f"worth {evaluation.value}, not {target}"
         return CountdownGrade(False, parsed, reason)
     return CountdownGrade(True, parsed, "")
+
+
+_SIGNS = re.compile(r"\\(?:times|cdot|div)(?![a-zA-Z])|[×·÷−]")
+_PLAIN = {"\\times": "*", "\\cdot": "*", "\\div": "/"}
+_PLAIN |= {"×": "*", "·": "*", "÷": "/", "−": "-"}
+
+
+def _plain_signs(expression: str) -> str:
+    return _SIGNS.sub(lambda match: _PLAIN[match[0]], expression)
+
+
+def _left_side(expression: str, target: int) -> str:
+    """The expression before `= target`."""
+    left, equals, right = expression.partition("=")
+    return left if equals and right.strip(" \t\r\n") == str(target) else expression
 
 
 def countdown_score(

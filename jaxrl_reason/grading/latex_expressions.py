@@ -105,12 +105,16 @@ class ExpressionReader:
                 right = ("neg", right) if negative else right
                 tree = ("mul" if sign == "*" else "div", tree, right)
             elif self.starts_factor():
-                right = self.factor()
-                if right[0] == "num" and self.tokens[self.at - 1].text != ")":
-                    raise Refused("two numbers side by side")
-                tree = ("mul", tree, right)
+                tree = ("mul", tree, self.factor_beside())
             else:
                 return tree
+
+    def factor_beside(self) -> Tree:
+        """A factor without a sign before it, which no number can be."""
+        tree = self.factor()
+        if tree[0] == "num" and self.tokens[self.at - 1].text != ")":
+            raise Refused("a number beside another value")
+        return tree
 
     def starts_factor(self) -> bool:
         """Whether a factor follows without a sign."""
@@ -286,7 +290,7 @@ class ExpressionReader:
             while self.starts_factor() and self.token().text[1:] not in _FUNCTIONS:
                 if self.peek() == "(":
                     break
-                argument = ("mul", argument, self.factor())
+                argument = ("mul", argument, self.factor_beside())
         self.called -= 1
         self.depth -= 1
         if power == ("neg", ("num", Fraction(1))) and name in ("sin", "cos", "tan"):

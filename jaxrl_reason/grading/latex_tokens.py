@@ -53,7 +53,7 @@ _TOKENS = {
     for grouping, number in _GROUPED.items()
 }
 # 10,\!080 and 10{,}080 typeset a comma inside a number, 10\,080 a gap.
-_COMMA = re.compile(r",\\! *|\{,\}")
+_COMMA = re.compile(r", *\\! *|\{,\}")
 _GAP = re.compile(r"(?<=[0-9])(?:\\[,! ;:]|~)(?=[0-9]{3}(?![0-9]))")
 _DEGREES = re.compile(r"\^ *(?:\{ *\\circ *\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])")
 

@@ -114,25 +114,43 @@ def parse_roles(answer: str, names: tuple[str, ...]) -> dict[str, str] | None:
       names: everybody in the puzzle.
 
     Returns:
-      name -> "knight" or "knave", by the first sentence about each name; None if a name
-      is missing, or the number of roles mentioned is not that of the names.
+      name -> "knight" or "knave"; None if a name is missing or named twice, or the
+      answer says anything else.
 
     Example:
-      >>> parse_roles("(1) Zoe is a knight (2) Jack IS A KNAVE", ("Zoe", "Jack"))
+      >>> parse_roles("(1) Zoe is a knight (2) **Jack** IS A KNAVE", ("Zoe", "Jack"))
       {'Zoe': 'knight', 'Jack': 'knave'}
-      >>> parse_roles("Zoe is a knight or Zoe is a knave", ("Zoe",)) is None
+      >>> parse_roles("Zoe is a knight or Jack is a knave", ("Zoe", "Jack")) is None
       True
     """
-    lower = answer.lower()
-    if sum(lower.count(role) for role in ROLES) != len(names):
-        return None
-    found = {}
-    for name in names:
-        # Each run of white space is tried once: no two neighbouring parts of the
-        # pattern can take the same character, so nothing is tried twice.
-        pattern = rf"\b{re.escape(name)}\b\s+is\s+a\s+(knight|knave)\b"
-        match = re.search(pattern, answer, re.IGNORECASE)
+    known = {" ".join(name.casefold().split()): name for name in names}
+    choices = "|".join(sorted(map(_spaced, known), key=len, reverse=True))
+    sentence = re.compile(rf"({choices})\s+is\s+a\s+(knight|knave)(?!\w)")
+    text = answer.replace("*", "").casefold()
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = sentence.match(text, at)
         if match is None:
+            between = _BETWEEN.match(text, at)
+            if between is None:
+                return None
+            at = between.end()
+            continue
+        name = known[" ".join(match[1].split())]
+        if name in found:
             return None
-        found[name] = match[1].lower()
-    return found
+        found[name] = match[2]
+        at = match.end()
+    return {name: found[name] for name in names} if len(found) == len(names) else None
+
+
+# Numbering and what joins sentences. Each alternative takes at least a character.
+_BETWEEN = re.compile(
+    r"\s+|[,;.\-•]|\([0-9]{1,3}\)|[0-9]{1,3}[.):]|and(?!\w)", re.ASCII
+)
+
+
+def _spaced(name: str) -> str:
+    """A pattern for a name with any white space between its words."""
+    return r"\s+".join(map(re.escape, name.split()))

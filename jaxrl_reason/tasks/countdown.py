@@ -39,6 +39,13 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.numbers:
             raise ValueError(f"numbers must not be empty, got {self.numbers!r}")
+        # Numbers as text would compare unequal to those of every answer.
+        for value in (*self.numbers, self.target):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(
+                    f"numbers and target must be integers, got {self.numbers!r} and "
+                    f"{self.target!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -286,12 +293,13 @@ class CountdownTask:
             correct.
 
         Returns:
-          The grade. `correct` depends only on the last answer and `format_ok` only on
-          the tags; `failed` is set if the response is not text.
+          The grade. `correct` depends only on the last answer after the reasoning and
+          `format_ok` only on the tags; `failed` is set if the response is not text.
         """
         if not isinstance(response_text, str):
             return Graded(correct=False, format_ok=False, parsed=None, failed=True)
-        verdict = grade(response_text, problem.numbers, problem.target)
+        # Every prompt ends with <think>: an answer inside reasoning does not count.
+        verdict = grade(response_text, problem.numbers, problem.target, reasoning=True)
         return Graded(
             correct=verdict.correct and not truncated,
             format_ok=think_answer_format(response_text, opened=True),

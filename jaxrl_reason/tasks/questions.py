@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 from jaxrl_reason.grading.algebra import algebraically_equal
@@ -102,7 +101,7 @@ class QuestionTask:
             extract=self.extract,
             verify=self.verify,
             policy=self.policy,
-            reasoning=self._opened,
+            reasoning=self._opened(problem),
         )
         return Graded(
             correct=grade.outcome == RIGHT and not truncated,
@@ -127,7 +126,7 @@ class QuestionTask:
                 problem.answer,
                 extract=self.extract,
                 policy=self.policy,
-                reasoning=self._opened,
+                reasoning=self._opened(problem),
             )
             for problem, text in zip(problems, texts, strict=True)
         ]
@@ -159,14 +158,13 @@ class QuestionTask:
         )
         return grade.outcome == RIGHT
 
-    @cached_property
-    def _opened(self) -> bool | None:
+    def _opened(self, problem: Question) -> bool | None:
         """Whether responses begin inside reasoning, None if they may."""
-        if self.reasoning is not None:
-            return self.reasoning
-        prompt = self.prompt_tokens(Question(0, "1 + 1?", "2"))
-        end = self.tokenizer.decode(prompt[-16:]).rstrip()
-        return True if end.endswith("<think>") else None
+        if self.reasoning is None and "_reasoning" not in self.__dict__:
+            end = self.tokenizer.decode(self.prompt_tokens(problem)[-16:]).rstrip()
+            opened = True if end.endswith("<think>") else None  # by every prompt
+            object.__setattr__(self, "_reasoning", opened)
+        return self.__dict__.get("_reasoning", self.reasoning)
 
 
 def ungradable(

@@ -34,7 +34,26 @@ def test_verdicts_by_hand() -> None:
     assert "given: 3 5 7" in grade(in_tags("3 * 5"), NUMBERS, 15).reason
     assert "numbers used" in grade(in_tags("3 * 5 + 7 - 7"), NUMBERS, 15).reason
     assert grade("3 * 5 + 7", NUMBERS, 22).parsed is None
-    assert grade(in_tags("3 * 5 + 7 = 22"), NUMBERS, 22).correct is False
+    assert grade(in_tags("3 * 5 + 7 = 22"), NUMBERS, 22).correct
+    assert grade(in_tags(r"3 \times 5 + 7"), NUMBERS, 22).correct
+    assert grade(in_tags("3×5+7 = 22"), NUMBERS, 22).correct
+    for wrong in (
+        "3 * 5 + 7 = 23",
+        "22 = 3 * 5 + 7",
+        "3 * 5 = 15 + 7",
+        "= 22",
+        "22 = 22",
+    ):
+        assert not grade(in_tags(wrong), NUMBERS, 22).correct
+
+
+def test_an_answer_inside_reasoning_does_not_count() -> None:
+    inside = "<think> <answer> 3 * 5 + 7 </answer> </think>"
+    assert not grade(inside, NUMBERS, 22).correct
+    assert grade(inside, NUMBERS, 22, reasoning=False).correct
+    bare = "<answer> 3 * 5 + 7 </answer>"
+    assert grade(bare, NUMBERS, 22).correct
+    assert not grade(bare, NUMBERS, 22, reasoning=True).correct
 
 
 def test_fractions_on_the_way_are_exact() -> None:

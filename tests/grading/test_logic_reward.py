@@ -67,6 +67,37 @@ def test_answers(answer: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "Zoey is a knight or Mia is a knave",
+        "It is false that Zoey is a knight, Mia is a knave",
+        "Zoey is a knight, Mia is a knave or vice versa",
+        "Zoey is a knight, Zoey is a knave",
+        "Zoey is a knight, Mia is a knave, Mia is a knave",
+        "Zoey is a knight? Mia is a knave",
+        "If Zoey is a knight, Mia is a knave",
+        "Zoey is a knightly, Mia is a knave",
+    ],
+)
+def test_an_answer_that_says_more_is_unreadable(answer: str) -> None:
+    assert parse_roles(answer, ("Zoey", "Mia")) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "**Zoey** is a **knight**, **Mia** is a **knave**.",
+        "1. Zoey is a knight\n2. Mia is a knave",
+        "- Zoey is a knight\n- mia IS A KNAVE",
+        "(1) Mia is a knave and (2) Zoey  is a knight",
+    ],
+)
+def test_numbering_and_asterisks_are_read(answer: str) -> None:
+    found = parse_roles(answer, ("Zoey", "Mia"))
+    assert found == {"Zoey": "knight", "Mia": "knave"}
+
+
+@pytest.mark.parametrize(
     "response",
     [
         f"<think> {said(RIGHT)}",  # the prompt has opened it already

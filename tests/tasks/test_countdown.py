@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, replace
 from itertools import combinations_with_replacement
+from typing import Any
 
 import pytest
 
@@ -195,7 +196,7 @@ def test_verdicts() -> None:
     wrong = right.replace("* 5 </answer>", "+ 5 </answer>")
     assert TASK.grade(PUZZLE, wrong, False) == Graded(False, True, "( 3 + 4 ) + 5")
     unclosed = "<answer> ( 3 + 4 ) * 5 </answer>"
-    assert TASK.grade(PUZZLE, unclosed, False) == Graded(True, False, parsed)
+    assert TASK.grade(PUZZLE, unclosed, False) == Graded(False, False, None)
     assert TASK.grade(PUZZLE, "3 + 4 =", True) == Graded(False, False, None)
     failed = TASK.grade(PUZZLE, None, False)  # type: ignore[arg-type]
     assert failed == Graded(False, False, None, failed=True)
@@ -214,3 +215,12 @@ def test_a_text_tokenizer_gets_the_text_prompt() -> None:
     task = CountdownTask(Characters(), (1,), "base")
     text = "".join(map(chr, task.prompt_tokens(PUZZLE)))
     assert text == prompt(PUZZLE, "base")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "target"),
+    [(("3", "4"), 7), ((3, 4), None), ((3, 4), "7"), ((3, True), 4)],
+)
+def test_numbers_as_text_or_no_target_are_refused(numbers: Any, target: Any) -> None:
+    with pytest.raises(ValueError, match="numbers and target must be integers"):
+        Problem(numbers, target, "", 0)

@@ -1,11 +1,15 @@
 """Questions: prompts with and without a chat, ends, grades."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.tasks import benchmarks
-from jaxrl_reason.tasks.questions import Question, encode_user_turn
+from jaxrl_reason.tasks.questions import Question, encode_user_turn, ungradable
+from jaxrl_reason.tasks.task import GradesAhead
 from jaxrl_reason.tasks.word_arithmetic import arithmetic
 
 
@@ -117,3 +121,55 @@ def test_aime_takes_leading_zeros_and_the_others_do_not() -> None:
 def test_a_question_needs_text_and_answer(question: str, answer: str) -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         Question(0, question, answer)
+
+
+class Reasons(Bytes):
+    """A tokenizer whose chat template opens the reasoning."""
+
+    chat_template = "any"
+
+    def encode_chat(self, messages: Any) -> list[int]:
+        return self.encode(messages[0]["content"] + "\n<think>\n")
+
+
+@pytest.mark.parametrize(
+    ("response", "plain", "opened"),
+    [
+        ("#### 4", True, False),
+        ("so </think> #### 4", True, True),
+        ("perhaps #### 4 </think> done", False, False),
+        ("<think> #### 4", False, False),
+    ],
+)
+def test_reasoning_that_the_prompt_opens_must_be_closed(
+    response: str, plain: bool, opened: bool
+) -> None:
+    for tokenizer, correct in ((Bytes(), plain), (Reasons(), opened)):
+        task = benchmarks.gsm8k(tokenizer)
+        assert task.grade(QUESTION, response, False).correct is correct
+    ignoring = replace(benchmarks.gsm8k(Reasons()), reasoning=False)
+    assert ignoring.grade(QUESTION, "<think> #### 4", False).correct
+
+
+def test_answers_are_checked_ahead_all_at_once() -> None:
+    question = Question(0, "?", r"2\sqrt{2}")
+    texts = [r"\boxed{\sqrt{8}}", r"\boxed{\sqrt{7}}", r"\boxed{2\sqrt2}", "none"]
+    with MathVerifier(deadline=20) as verify:
+        task = benchmarks.math_answers(Bytes(), verify=verify)
+        task.grade_ahead([question] * 4, texts)
+        assert verify.counts == {"equal": 1, "unequal": 1}
+        right = [task.grade(question, text, False).correct for text in texts]
+    assert right == [True, False, True, False]
+    assert isinstance(task, GradesAhead)
+
+
+def test_references_that_cannot_be_graded_are_found() -> None:
+    golds = ["4", r"\sqrt[3]{2}", "(1, 2", r"\int x"]
+    questions = [Question(i, "?", gold) for i, gold in enumerate(golds)]
+    assert list(ungradable(questions)) == [2, 3]
+
+
+def test_votes_are_by_value() -> None:
+    task = benchmarks.math_answers(Bytes())
+    assert task.same_answer(r"\sqrt{8}", r"2\sqrt{2}")
+    assert not task.same_answer(r"\sqrt{8}", "3")

@@ -70,6 +70,16 @@ def test_copies_contradictions_and_what_is_held_out_are_dropped(tmp_path):
     assert [q.question for q in found.train] == [row["problem"] for row in sums(6)]
 
 
+def test_questions_that_cannot_be_graded_are_left_out(tmp_path, caplog):
+    rows = [*sums(6), {"problem": "An open interval?", "solution": "(1, 2"}]
+    source = write(tmp_path / "a.jsonl", rows)
+    other = write(tmp_path / "b.jsonl", sums(1, first=7))
+    found = load_problems(settings_of(source, heldout=other))
+    assert found.dropped == {"ungradable": 1}
+    assert len(found.train) == 6
+    assert "question 6: the reference '(1, 2' cannot be read" in caplog.text
+
+
 def test_one_question_cannot_be_parted(tmp_path):
     source = write(tmp_path / "a.jsonl", sums(1))
     with pytest.raises(ValueError, match="must be at least 2, one of them held out"):

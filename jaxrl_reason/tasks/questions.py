@@ -160,6 +160,8 @@ class QuestionTask:
 
     def _opened(self, problem: Question) -> bool | None:
         """Whether responses begin inside reasoning, None if they may."""
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            return self.reasoning  # a plain prompt ends with "Answer:"
         if self.reasoning is None and "_reasoning" not in self.__dict__:
             end = self.tokenizer.decode(self.prompt_tokens(problem)[-16:]).rstrip()
             opened = True if end.endswith("<think>") else None  # by every prompt

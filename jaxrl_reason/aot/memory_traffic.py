@@ -31,6 +31,8 @@ _FREE = frozenset(
         "async-update",
     }
 )
+# How TPU programs mark the start and the end of an exchange inside a fusion.
+_ASYNC = "AsyncCollective"
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -91,8 +93,8 @@ def _of_fusion(
     for root, shape in zip(roots, x.shapes, strict=False):
         while root.opcode == "bitcast" and root.operands[0] in by_name:
             root = by_name[root.operands[0]]
-        if root.opcode == "parameter" or root.opcode in KINDS:
-            continue  # handed on, or still on its way
+        if root.opcode in ("parameter", *KINDS) or _ASYNC in root.text:
+            continue  # handed on, or the interconnect's
         if root.opcode == "dynamic-update-slice" and root.operands[1] in by_name:
             update = by_name[root.operands[1]].shapes
             moved += min(_size((shape,)), sum(s.bytes for s in update))
@@ -115,7 +117,7 @@ def _read(
             total += sum(shape.bytes for shape in user.shapes)
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == line.name:
             continue
-        elif user.opcode in ("tuple", *KINDS) or "AsyncCollective" in user.text:
+        elif user.opcode in ("tuple", *KINDS) or _ASYNC in user.text:
             continue  # handed on, or sent: that is the interconnect's
         else:
             return sum(shape.bytes for shape in outside)

@@ -139,6 +139,14 @@ def test_an_asynchronous_gather_is_one_exchange() -> None:
     assert add.sent == add.payload == 16 * 4  # 2 (g - 1) / g
 
 
+def test_gathers_of_equal_shape_are_told_apart_by_their_channels() -> None:
+    second = TPU.replace("channel_id=7", "channel_id=8")
+    done = second.index("%done (p0.1")  # starts on one channel, ends on another
+    two = TPU[: TPU.index("%done (p0.1")] + second[done:]
+    found = find_collectives(runs_of(two, micro_batches), MESH)
+    assert [x.kind for x in found].count("all-gather") == 2
+
+
 def test_exchanges_of_a_gpu() -> None:
     permute, gather, scatter = find_collectives(runs_of(GPU, never), MESH)
     assert (permute.axes, permute.payload, permute.times) == (("tensor",), 64, 1)

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.sampler import weight_placement
+from jaxrl_reason.sampler import WeightPlacement, weight_placement
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, make_mesh
 from tests.models.numpy_transformer import TINY
 
 SCRIPT = """
@@ -144,3 +147,13 @@ def test_one_device_reads_the_parameters_of_the_training() -> None:
         assert weight_placement(Transformer(low), weights) is None
     with pytest.raises(ValueError, match=r"weights must be one of .*, got 'some'"):
         weight_placement(Transformer(TINY), "some")
+
+
+@pytest.mark.fast
+def test_only_the_scales_of_norms_keep_their_type() -> None:
+    tree = {"up": jnp.ones((4, 6)), "norm": {"scale": jnp.ones(4)}}
+    one = BatchSharding(make_mesh(devices=jax.devices()[:1]), ShardingRules())
+    place = WeightPlacement(Transformer(TINY), ("fsdp",), "bfloat16")
+    copy = place(one.replicate(tree))
+    assert (copy["up"].dtype, copy["norm"]["scale"].dtype) == (jnp.bfloat16, "float32")
+    assert place.bytes_received(one.replicate(tree)) == 0

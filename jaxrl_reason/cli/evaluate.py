@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> None:
     settings = tyro.cli(EvaluationSettings, args=argv, prog="jaxrl-reason evaluate")
     questions = benchmark_questions(settings)
     loaded = load_model(settings.model, dtype=settings.dtype)
+    longest = loaded.model.config.context_length - settings.max_new_tokens
     with MathVerifier(settings.deadline) as verify:
         task = benchmark_task(settings, loaded.tokenizer, verify)
         generate = make_generate(
@@ -35,4 +36,4 @@ def main(argv: Sequence[str]) -> None:
             batch_size=settings.batch_size,
             seed=settings.seed,
         )
-        evaluate(settings, task, questions, generate, loaded.digest)
+        evaluate(settings, task, questions, generate, loaded.digest, longest=longest)

@@ -13,7 +13,7 @@ from jaxrl_reason.evaluation.benchmark_report import (
     print_report,
     write_benchmark_report,
 )
-from jaxrl_reason.evaluation.collection import collect_records
+from jaxrl_reason.evaluation.collection import collect_records, too_long
 from jaxrl_reason.evaluation.decoding import Decoding, Generate
 from jaxrl_reason.evaluation.records import Records
 from jaxrl_reason.grading.algebra import algebraically_equal
@@ -58,6 +58,8 @@ class EvaluationSettings:
       seed: for sampling.
       dtype: of activations and products.
       deadline: seconds for checking one LaTeX answer by algebra.
+      long_questions: what becomes of a question that the context does not hold beside
+        max_new_tokens: it is not asked and counts as not right, or loses its beginning.
     """
 
     task: TaskName
@@ -78,6 +80,7 @@ class EvaluationSettings:
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     deadline: float = 10.0
+    long_questions: Literal["skip", "truncate"] = "skip"
 
     def __post_init__(self) -> None:
         if (self.data is None) != (self.task == "arithmetic"):
@@ -172,6 +175,7 @@ def evaluate(
     generate: Generate,
     model_digest: str,
     console: Console | None = None,
+    longest: int | None = None,
 ) -> dict[str, Any]:
     """Collects the missing records and reports on all of them.
 
@@ -182,20 +186,13 @@ def evaluate(
       generate: the model.
       model_digest: identifies the model.
       console: for progress and tables; the standard output if None.
+      longest: tokens of the longest prompt that the model can take; None for any.
 
     Returns:
       The report, as in report.json.
     """
     console = console or Console()
-    refused = ungradable(asked.questions, task.policy)
-    for problem_id, reason in list(refused.items())[:_SHOWN]:
-        console.print(f"question {problem_id}: {reason}", highlight=False)
-    if refused:
-        console.print(
-            f"{len(refused)} of {len(asked.questions)} references cannot be graded: "
-            "their grades fail",
-            highlight=False,
-        )
+    _announce(settings, task, asked, console, longest)
     # What a record depends on besides question and decoding.
     identity = {
         "task": task.name,
@@ -205,6 +202,7 @@ def evaluate(
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
         "seed": settings.seed,
+        "long_questions": settings.long_questions,
         "grader": GRADER_VERSION,
     }
     plain = to_plain(asdict(settings))
@@ -218,6 +216,8 @@ def evaluate(
                 settings.decodings,
                 batch_size=settings.batch_size,
                 progress=progress,
+                longest=longest,
+                truncate=settings.long_questions == "truncate",
             )
         about = {
             "task": task.name,
@@ -232,3 +232,28 @@ def evaluate(
         print_report(report, console)
         console.print(f"records and report: {settings.folder}", highlight=False)
     return report
+
+
+def _announce(
+    settings: EvaluationSettings,
+    task: QuestionTask,
+    asked: QuestionSet,
+    console: Console,
+    longest: int | None,
+) -> None:
+    """Says before anything is sampled what cannot be graded or asked."""
+    refused = ungradable(asked.questions, task.policy)
+    said = [f"question {number}: {reason}" for number, reason in refused.items()]
+    if refused:
+        said[_SHOWN:] = [
+            f"{len(refused)} of {len(asked.questions)} references cannot be graded: "
+            "their grades fail"
+        ]
+    prompts = {q.problem_id: task.prompt_tokens(q) for q in asked.questions}
+    said += [
+        f"question {number} has {len(prompts[number])} tokens, more than {longest}: "
+        f"{settings.long_questions}"
+        for number in too_long(prompts, longest)
+    ]
+    for line in said:
+        console.print(line, highlight=False)

@@ -95,7 +95,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             f"{responses['responses']} responses, mean length "
             f"{responses['mean_length']:.0f} tokens, {responses['no_answer']:.1%} "
             f"without a final answer, {responses['truncated']:.1%} stopped by the "
-            f"limit, {responses['unchecked']} wrong because their check ran into a "
+            f"limit, {responses['too_long']} questions too long, "
+            f"{responses['unchecked']} wrong because their check ran into a "
             f"bound, {responses['failed_grades']} failed grades",
             highlight=False,
         )

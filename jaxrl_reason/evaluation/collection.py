@@ -1,7 +1,7 @@
 """Samples, grades and records responses, except those already recorded."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.evaluation.records import Record, Records
@@ -23,6 +23,8 @@ def collect_records(
     *,
     batch_size: int,
     progress: TrainingProgress,
+    longest: int | None = None,
+    truncate: bool = False,
 ) -> None:
     """Fills the records with graded responses to all questions.
 
@@ -35,6 +37,9 @@ def collect_records(
       batch_size: responses sampled at the same time; the model gets BATCHES_AT_ONCE
         times as many, or at least those of one question.
       progress: the progress bar.
+      longest: tokens of the longest prompt that the model can take; None for any.
+      truncate: cut a longer one to its last tokens; otherwise its question gets empty
+        responses, which are not right, and is not asked.
 
     Raises:
       ValueError: there are no questions, or two with the same id.
@@ -46,8 +51,16 @@ def collect_records(
             f"{len(questions)} with {len(ids)} ids"
         )
     prompts = {q.problem_id: task.prompt_tokens(q) for q in questions}
+    long = set(too_long(prompts, longest))
+    for number in long if truncate else ():
+        prompts[number] = prompts[number][-(longest or 0) :]
     for decoding in decodings:
         todo = [q for q in questions if (decoding.name, q.problem_id) not in records]
+        for question in () if truncate else [q for q in todo if q.problem_id in long]:
+            unasked = record_of(task, question, Response([], True)) | {"too_long": True}
+            group = (decoding.name, question.problem_id)
+            records.add(group, [unasked] * decoding.num_samples)
+        todo = [q for q in todo if (decoding.name, q.problem_id) not in records]
         # Prompts of one call are padded to the longest of them.
         todo.sort(key=lambda question: len(prompts[question.problem_id]))
         size = max(1, BATCHES_AT_ONCE * batch_size // decoding.num_samples)
@@ -71,6 +84,25 @@ def collect_records(
             records.flush()
             done += len(batch)
             progress.update(done, tally.shown(seconds))
+
+
+def too_long(prompts: Mapping[int, Sequence[int]], longest: int | None) -> list[int]:
+    """The questions whose prompts the model cannot take.
+
+    Args:
+      prompts: problem_id -> tokens.
+      longest: tokens of the longest prompt; None for any.
+
+    Returns:
+      Their ids.
+
+    Example:
+      >>> too_long({0: [1, 2], 1: [1, 2, 3]}, longest=2)
+      [1]
+    """
+    if longest is None:
+        return []
+    return [number for number, prompt in prompts.items() if len(prompt) > longest]
 
 
 def record_of(task: QuestionTask, question: Question, response: Response) -> Record:

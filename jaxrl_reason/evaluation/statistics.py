@@ -271,9 +271,9 @@ def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float
       records: question's id -> records.
 
     Returns:
-      Numbers of questions, responses, failed grades and answers whose check ran into a
-      bound (which are wrong), fractions of responses without
-      a final answer and of truncated ones, mean length in tokens.
+      Numbers of questions, responses, failed grades, questions too long to be asked and
+      answers whose check ran into a bound (both not right), fractions of responses
+      without a final answer and of truncated ones, mean length in tokens.
     """
     rows = [row for group in records.values() for row in group]
     total = max(len(rows), 1)
@@ -281,6 +281,7 @@ def response_figures(records: Mapping[int, Sequence[Record]]) -> dict[str, float
         "questions": len(records),
         "responses": len(rows),
         "failed_grades": sum(row["failed"] for row in rows),
+        "too_long": len({r["problem_id"] for r in rows if r.get("too_long", False)}),
         "unchecked": sum(row.get("unchecked", False) for row in rows),
         "no_answer": sum(not row["answered"] for row in rows) / total,
         "truncated": sum(row["truncated"] for row in rows) / total,

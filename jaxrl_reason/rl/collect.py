@@ -141,6 +141,7 @@ def grade_rows(
     """
     out = np.zeros((3, len(done.lengths)), bool)
     errors: list[str] = []
+    unchecked = 0
     cause: Exception | None = None
     rows = range(len(done.lengths))
     mine = rows[index() :: count()] if parted else rows
@@ -158,6 +159,9 @@ def grade_rows(
             errors.append(repr(error))
             found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
         out[:, i] = found.correct, found.format_ok, found.failed
+        unchecked += found.unchecked
+    if unchecked:
+        _LOG.warning("%d answers ran into a bound and count as wrong", unchecked)
     if parted:
         shared = exchange("verdicts", [out.tolist(), errors])
         out = np.any([grades for grades, _ in shared], axis=0)

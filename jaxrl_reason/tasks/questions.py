@@ -1,5 +1,6 @@
 """Questions with a final answer that can be checked: the task of most benchmarks."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ from jaxrl_reason.grading.final_answer import (
     unreadable_gold,
 )
 from jaxrl_reason.grading.math_verifier import MathVerifier
+from jaxrl_reason.grading.worker_pool import WorkerError
 from jaxrl_reason.tasks.task import Graded
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -130,9 +132,12 @@ class QuestionTask:
             )
             for problem, text in zip(problems, texts, strict=True)
         ]
-        self.verify.many(
-            [(x.gold, x.answer, self.policy) for x in found if isinstance(x, Undecided)]
-        )
+        pairs = [
+            (x.gold, x.answer, self.policy) for x in found if isinstance(x, Undecided)
+        ]
+        # `grade` says so once more, for the responses that need a worker.
+        with contextlib.suppress(WorkerError):
+            self.verify.many(pairs)
 
     def same_answer(self, first: str, second: str) -> bool:
         """Whether two answers are one in a vote.

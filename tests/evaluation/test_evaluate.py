@@ -239,6 +239,48 @@ def test_batches_hold_whole_questions(settings: EvaluationSettings) -> None:
     assert sizes == [(1, 4), (1, 3), (2, 2), (2, 2), (2, 2), (2, 1)]
 
 
+@pytest.mark.parametrize("how", ["skip", "truncate"])
+def test_a_question_longer_than_the_context_stops_nothing(
+    settings: EvaluationSettings, how: Any
+) -> None:
+    lengths = []
+
+    class Short(Model):
+        def __call__(self, prompts: Any, problem_ids: Any, decoding: Any) -> Any:
+            lengths.extend(map(len, prompts))
+            return super().__call__(prompts, problem_ids, decoding)
+
+    task, questions = gsm8k(Bytes()), benchmark_questions(settings)
+    longest = sorted(len(task.prompt_tokens(q)) for q in questions.questions)[-3]
+    console = Console(file=io.StringIO(), width=120)
+    settings = replace(settings, long_questions=how)
+    report = evaluate(settings, task, questions, Short(), "m", console, longest)
+    greedy = report["results"]["greedy"]
+    skipped = how == "skip"
+    assert max(lengths) == longest
+    assert greedy["figures"]["accuracy"]["count"] == 7
+    assert greedy["figures"]["accuracy"]["value"] == (5 / 7 if skipped else 1.0)
+    assert greedy["responses"]["too_long"] == (2 if skipped else 0)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"question 6 has {longest + 2} tokens, more than {longest}: {how}" in said
+    unasked = Model(die_after=0)
+    again = evaluate(settings, task, questions, unasked, "m", console, longest)
+    assert again == report
+
+
+def test_references_that_cannot_be_graded_are_named_first(tmp_path: Path) -> None:
+    rows = [{"question": "?", "answer": f"#### {gold}"} for gold in ("1", "(1, 2")]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    settings = EvaluationSettings("gsm8k", "fake", path, tmp_path / "out")
+    report, said = run(settings, Model())
+    assert "question 1: the reference '(1, 2' cannot be read" in said
+    assert "1 of 2 references cannot be graded" in said
+    figures = report["results"]["greedy"]["figures"]
+    assert figures["accuracy"]["count"] == 2
+    assert figures["accuracy, graded"]["count"] == 1
+
+
 def test_a_grader_that_raises_has_failed() -> None:
     class Broken(QuestionTask):
         def grade(self, problem: Any, response_text: str, truncated: bool) -> Any:
@@ -306,6 +348,7 @@ def test_the_command_line(
     class Loaded:
         tokenizer = Bytes()
         digest = "m"
+        model = SimpleNamespace(config=SimpleNamespace(context_length=2048))
 
     monkeypatch.setattr(evaluate_command, "load_model", lambda path, dtype: Loaded())
     monkeypatch.setattr(

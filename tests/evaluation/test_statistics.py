@@ -172,6 +172,7 @@ def test_responses_are_described() -> None:
         "questions": 1,
         "responses": 2,
         "failed_grades": 0,
+        "too_long": 0,
         "unchecked": 0,
         "no_answer": 0.5,
         "truncated": 0.5,

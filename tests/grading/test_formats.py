@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from jaxrl_reason.grading.final_answer import grade_final_answer
 from jaxrl_reason.grading.formats import (
     after_reasoning,
     last_tagged,
@@ -39,6 +41,18 @@ def test_hostile_formats(row: dict[str, Any]) -> None:
     kept = think_answer_format(response, opened=False)
     assert time.process_time() - start < 1.0
     assert kept is (row["expected"] == "correct")
+
+
+def test_shared_hostile_formats(shared_file: Callable[[str], Path]) -> None:
+    for row in rows_of(shared_file("reference/hostile_inputs.jsonl"), "format"):
+        gold, response = row["input"]["gold"], text_of(row["input"]["response"])
+        start = time.process_time()
+        kept = think_answer_format(response, opened=False)
+        answer = last_tagged(response, "answer") if kept else None
+        grade = grade_final_answer(response, gold, extract=lambda _, said=answer: said)
+        right = kept and grade.outcome == "right"
+        assert right is (row["expected"] == "correct"), row["why"]
+        assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from jaxrl_reason.tasks.question_files import (
 )
 from jaxrl_reason.tasks.question_sources import MakeQuestions, load_questions
 from jaxrl_reason.tasks.questions import Question
+from tests.grading.hostile import rows_of, text_of
 
 
 def read(path: Path, make: MakeQuestions) -> list[Question]:
@@ -136,3 +137,16 @@ def test_the_real_files(shared_file: Callable[[str], Path]) -> None:
     assert kinds.pop(SEED) == 300
     assert set(kinds.values()) == {300}
     assert len(kinds) == 8
+
+
+def test_shared_hostile_rows(
+    shared_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for row in rows_of(shared_file("reference/hostile_inputs.jsonl"), "row"):
+        path = tmp_path / "row.jsonl"
+        path.write_text(text_of(row["input"]) + "\n", "utf-8")
+        if row["expected"] == "correct":
+            assert len(read(path, problem_questions)) == 1, row["why"]
+            continue
+        with pytest.raises(QuestionFileError, match=r"row\.jsonl"):
+            read(path, problem_questions)

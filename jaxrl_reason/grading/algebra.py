@@ -24,7 +24,7 @@ _MAX_WORK = 20_000  # digits times operations
 _MAX_MAGNITUDE = 20_000  # bits of the exponent: values from 1e-6000 to 1e6000
 # Of the variables at each point: small and large, of either sign, so that |x - 5| and
 # 5 - x show that they differ.
-_SCALES = (1, -1, 40, -40, Fraction(1, 4), -3000)
+_SCALES = tuple(map(Fraction, ("1", "-1", "40", "-40", "1/4", "-3000")))
 _LOCAL = threading.local()
 
 

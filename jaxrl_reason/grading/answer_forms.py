@@ -60,10 +60,12 @@ def listed(parts: list[Value]) -> Value:
 
 def related(sides: list[Value], signs: list[str], policy: AnswerPolicy) -> Value:
     """An assignment, a membership, an interval or another relation."""
+    if signs == ["="] and _name_of(sides[1]) and not _name_of(sides[0]):
+        sides = sides[::-1]  # 5 = x
     left = sides[0]
     if isinstance(left, Quantity) and left.unit:
         raise Refused("a unit on the left of a sign")
-    name = left.tree[1] if isinstance(left, Quantity) and left.tree[0] == "name" else ""
+    name = _name_of(left)
     if signs == ["in"]:
         if not name or not isinstance(sides[1], Collection):
             raise Refused("a membership must be of a name in a set")
@@ -81,6 +83,12 @@ def related(sides: list[Value], signs: list[str], policy: AnswerPolicy) -> Value
     if policy.inequality_as_interval:
         return _as_interval(relation) or relation
     return relation
+
+
+def _name_of(value: Value) -> str:
+    """The name of a variable alone; empty for anything else."""
+    alone = isinstance(value, Quantity) and value.tree[0] == "name" and not value.unit
+    return value.tree[1] if isinstance(value, Quantity) and alone else ""
 
 
 def _names_of(value: Value) -> frozenset[str]:

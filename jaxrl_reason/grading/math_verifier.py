@@ -74,12 +74,13 @@ class MathVerifier:
         Raises:
           WorkerError: no worker could be started.
         """
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        found = {pair: self._known[pair] for pair in pairs if pair in self._known}
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in found]
         jobs = [[gold, answer, *astuple(policy)] for gold, answer, policy in new]
-        found = {**self._known, **dict(zip(new, self._pool.map(jobs), strict=True))}
+        fresh = dict(zip(new, self._pool.map(jobs), strict=True))
+        self._known.update(fresh)
+        found |= fresh
         verdicts = [found[pair] for pair in pairs]
-        for pair in new:
-            self._known[pair] = found[pair]
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         names = {True: "equal", False: "unequal", None: "unchecked"}

@@ -124,24 +124,26 @@ class WorkerPool:
 
     def _run(self, job: Sequence[Any], seconds: float) -> Any:
         """The result of one job; _LATE if it was late, None if it raised or died."""
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        worker = worker or _Worker(self.function, self.memory_bytes)
-        try:
-            result = worker.ask(job, seconds)
-        except BaseException:
-            worker.end()
-            raise
-        with self._lock:
-            keep = worker.alive and not self._closed
-            if keep:
-                self._idle.append(worker)
-        if not keep:
-            worker.end()
-        return result
+        for _ in range(2):  # a worker may die for reasons that are not the job's
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            worker = worker or _Worker(self.function, self.memory_bytes)
+            result = _DEAD
+            try:
+                result = worker.ask(job, seconds)
+            finally:
+                with self._lock:
+                    keep = worker.alive and not self._closed and result is not _DEAD
+                    if keep:
+                        self._idle.append(worker)
+                if not keep:
+                    worker.end()
+            if result is not _DEAD:
+                return result
+        return None
 
 
-_LATE = object()
+_LATE, _DEAD = object(), object()
 
 
 class _Worker:
@@ -166,6 +168,8 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment,
+                # Ctrl-C is for this program, which may finish its step first.
+                start_new_session=True,
             )
         except OSError as error:
             raise WorkerError(f"a worker must start, got {error}") from error
@@ -175,13 +179,15 @@ class _Worker:
             raise WorkerError(f"a worker for {function} must start, got none")
 
     def ask(self, job: Sequence[Any], seconds: float) -> Any:
-        """The result of a job, _LATE, or None if there is none."""
+        """The result of a job, None if it raised, _LATE or _DEAD."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # a dead worker is noticed below
             self.process.stdin.write(json.dumps([seconds, list(job)]).encode() + b"\n")
             self.process.stdin.flush()
         said, *result = self.answer(seconds + _GRACE_SECONDS)
-        return result[0] if said == "done" else _LATE if said == "late" else None
+        if said == "done":
+            return result[0]
+        return {"late": _LATE, "dead": _DEAD}.get(said)
 
     def answer(self, seconds: float) -> list[Any]:
         """What the worker says next; it is not alive after it said nothing in time."""

@@ -23,7 +23,7 @@ EQUAL = [
         "2,1",
         r"2 \text{ and } 1",
     ],
-    ["x=5", "5", "x = 5"],
+    ["x=5", "5", "x = 5", "5 = x"],
     [r"x \in [-2,7]", "[-2,7]", r"-2 \leq x \leq 7", r"7 \ge x \ge -2"],
     [r"\text{(C)}", "C", "(C)", r"\text{C}", r"\textbf{(C)}"],
     [r"\text{Evelyn}", "Evelyn", "evelyn"],

@@ -60,6 +60,16 @@ def test_a_worker_that_dies_is_replaced(jobs: str) -> None:
         assert os.getpid() not in (first, second)
 
 
+def test_a_death_that_is_not_the_jobs_costs_no_verdict(jobs: str) -> None:
+    with WorkerPool(f"{jobs}:die", deadline=30, workers=1) as pool:
+        (first,) = pool.map([[0]])
+        os.kill(first, 9)
+        (second,) = pool.map([[0]])
+        assert second not in (None, first)
+        # Ctrl-C reaches this process's group, which is not the workers'.
+        assert os.getpgid(second) != os.getpgid(0)
+
+
 def test_workers_see_no_accelerator(jobs: str) -> None:
     with WorkerPool(f"{jobs}:environment", deadline=30, workers=1) as pool:
         assert pool.map([["JAX_PLATFORMS"], ["CUDA_VISIBLE_DEVICES"]]) == ["cpu", ""]

@@ -54,6 +54,8 @@ def joined(
     """
     if not stuck_after > 0:
         raise ValueError(f"stuck_after must be above 0 seconds, got {stuck_after:g}")
+    # It would take SIGTERM away from `GracefulInterrupt`, and from everything before.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
     MOVES.add()
     watch = _Watch(stuck_after)

@@ -130,7 +130,7 @@ def exchange(name: str, value: Any) -> list[Any]:
 
     Args:
       name: of the place in the program, which must be the same on all.
-      value: JSON.
+      value: JSON, up to some megabytes.
 
     Returns:
       One value for each process, in their order.
@@ -247,12 +247,14 @@ def share(name: str, size: int, run: Callable[[int], T]) -> list[T]:
 
 def _wait(key: str) -> Any:
     """The value of a key that another process sets."""
-    while True:  # in short waits, between which Python handles signals
+    limit = 1000  # milliseconds; Python handles signals between two waits
+    while True:
         try:
-            return json.loads(store().blocking_key_value_get_bytes(key, 1000))
+            return json.loads(store().blocking_key_value_get_bytes(key, limit))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+        limit = min(2 * limit, 30_000)  # a large value takes time to come
 
 
 def store() -> Any:

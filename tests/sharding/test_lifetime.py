@@ -10,7 +10,7 @@ from jaxrl_reason.sharding.lifetime import joined, stuck_message
 # One process misbehaves while the other waits for it: in an exchange, or, as XLA does,
 # in a collective.
 SCRIPT = """
-    import os, signal, time
+    import os, time
     import jax
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
@@ -23,7 +23,8 @@ SCRIPT = """
         if how == "sleeps":
             time.sleep(600)
         if how == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
+            # SIGTERM, which JAX would swallow, or SIGKILL.
+            os.kill(os.getpid(), 15 if where == "exchange" else 9)
 
     culprit, how, where = int(arguments[0]), arguments[1], arguments[2]
     lifetime._SILENT = 4
@@ -62,7 +63,7 @@ def test_the_others_end_and_name_it(
 
 def test_the_others_end_where_the_leader_dies(processes_run: Any) -> None:
     leader, other = processes_run(SCRIPT, 2, "0", "dies", "exchange", timeout=60)
-    assert leader.returncode == -9
+    assert leader.returncode == -15
     assert other.returncode not in (0, None)
 
 

@@ -30,8 +30,9 @@ from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.sharding import make_mesh, parse_mesh
 
 _COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda12-plugin"}
-_NEEDED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+# How libtpu says what a program needs: all of it, or its temporaries alone.
+_NEEDED = re.compile(r"(?:Used |HLO temporaries \()([\d.]+)([KMGT])\b")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def main(argv: list[str]) -> None:
@@ -76,6 +77,8 @@ def compile_here(request: CompileRequest) -> CompiledStep:
         work,
     )
     parts, besides = memory_parts(step, steps)
+    if not text:  # no less than what it is given, and more than there is
+        peak = max(peak, sum(parts.values()), memory)
     compiler = _COMPILERS[topology.chip.platform]
     return CompiledStep(
         step=step,
@@ -113,11 +116,25 @@ def compile_text(steps: RunSteps, step: str) -> tuple[float, str]:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found = _NEEDED.search(str(error))
-        if found is None:
+        needed = bytes_needed(str(error))
+        if needed is None:
             raise
-        return float(found[1]) * _UNITS[found[2]], ""
+        return needed, ""
     return compiled.memory_analysis().peak_memory_in_bytes, compiled.as_text()
+
+
+def bytes_needed(message: str) -> float | None:
+    """What a compiler says that a device would need; None for another error.
+
+    0 where it gives no number.
+
+    >>> bytes_needed("RESOURCE_EXHAUSTED: ... Used 20.50G of 15.75G hbm.") / 2**30
+    20.5
+    """
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    found = _NEEDED.search(message)
+    return float(found[1]) * _UNITS[found[2]] if found else 0.0
 
 
 def read_text(

@@ -5,7 +5,7 @@ states that do not fit are left out, the rest is ranked by a time of its own.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,13 +146,35 @@ def simpler(
 
     What costs least comes first, and later ones keep the earlier changes: compute
     activations again, fewer rows at a time, parameters over all devices in place of
-    copies, more devices a row, and then a slice of twice the size.
+    copies, more devices a row, and then a slice of twice the size. Those whose training
+    state alone is too large are left out.
 
     Args:
       settings: that do not fit.
       topology: the devices.
       step: that does not fit.
     """
+    for option in _changes(settings, topology, step):
+        _, changed, slice_ = option
+        state = state_bytes(settings.model.source, _sizes(changed, slice_))
+        if state < slice_.chip.memory:
+            yield option
+
+
+def state_bytes(model: str, sizes: Mapping[str, int]) -> float:
+    """Bytes a device of a model's parameters, moments and gradients, by estimate.
+
+    Args:
+      model: as `model_shape` takes it.
+      sizes: of the mesh.
+    """
+    parameters = parameter_count(model_shape(model))
+    return _STATE_BYTES * parameters / (sizes["fsdp"] * sizes["tensor"])
+
+
+def _changes(
+    settings: TrainSettings, topology: Topology, step: str
+) -> Iterator[tuple[str, TrainSettings, Topology]]:
     config, start = model_shape(settings.model.source), settings
     sizes, slice_ = _sizes(settings, topology), topology
     remat, rows = settings.model.remat, settings.rl.rows_per_micro_batch

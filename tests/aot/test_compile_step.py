@@ -10,6 +10,7 @@ import pytest
 
 from jaxrl_reason.aot.aot_run import compile_run
 from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
+from jaxrl_reason.aot.compile_worker import bytes_needed
 from jaxrl_reason.aot.topology import check_installed, parse_topology
 from jaxrl_reason.aot.verdict import verdict_text
 from tests.aot.aot_helpers import tiny_run
@@ -51,6 +52,25 @@ def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -
     assert 2e5 < gathered < 1e7
     assert sample.tokens == 32 * 32
     assert "mesh fsdp=2,tensor=2: fits" in verdict_text(verdict)
+
+
+@pytest.mark.parametrize(
+    ("message", "gib"),
+    [
+        ("INVALID_ARGUMENT: Used 20.50G of 15.75G hbm", None),
+        ("RESOURCE_EXHAUSTED: ... Used 20.50G of 15.75G hbm. Exceeded by", 20.5),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+            "for HLO temporaries (33.39G) exceeds available HBM (15.75G).",
+            33.39,
+        ),
+        ("RESOURCE_EXHAUSTED: Used 512.0M of", 0.5),
+        ("RESOURCE_EXHAUSTED: something", 0.0),
+    ],
+)
+def test_what_a_compiler_says_is_needed(message: str, gib: float | None) -> None:
+    found = bytes_needed(message)
+    assert found == (None if gib is None else pytest.approx(gib * 2**30))
 
 
 def test_a_mesh_that_does_not_divide_the_heads_is_refused(

@@ -92,6 +92,14 @@ def test_nearer_settings_come_first_and_keep_earlier_changes() -> None:
         assert settings.rl.rows_per_micro_batch % shards == 0, words_
 
 
+def test_settings_whose_state_is_too_large_are_not_tried() -> None:
+    start = replace(DAPO, mesh="fsdp=2,tensor=4")
+    # 16 bytes for each of 32.8e9 parameters: 65 GB on 8 devices, which have 34 each.
+    small = parse_topology("v6e:2x4")
+    words = [words for words, _, _ in simpler(start, small, "update")]
+    assert words[0].startswith("--topology v6e:4x4 --mesh fsdp=2,tensor=8")
+
+
 def test_the_nearest_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Any] = []
 

@@ -19,7 +19,8 @@ from typing import NoReturn
 
 import jax
 
-from jaxrl_reason.sharding.processes import MOVES, count, exchange, index, store
+from jaxrl_reason.sharding.agreement import exchange
+from jaxrl_reason.sharding.processes import MOVES, count, index, store
 
 _FAILED, _PLACES = "jaxrl_reason/failed/", "jaxrl_reason/places/"
 # Seconds between two looks at the other processes, at most.

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
+
+if TYPE_CHECKING:
+    from jaxrl_reason.sharding.rules import ShardingRules
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -103,3 +107,27 @@ def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mes
             )
         sizes[name] = int(number)
     return make_mesh(**sizes, devices=devices)
+
+
+def check_batch(
+    mesh: Mesh, rules: "ShardingRules", batch_size: int, name: str = "batch"
+) -> None:
+    """Raises for a batch that the mesh does not divide.
+
+    Args:
+      mesh: the mesh.
+      rules: the rules; only ``batch`` is read.
+      batch_size: number of sequences B over all devices.
+      name: what to call the number in the error.
+
+    Raises:
+      ValueError: the batch is empty or the mesh does not divide it.
+    """
+    axes = rules.mesh_axes("batch")
+    parts = rules.split(mesh, "batch")
+    if batch_size < 1 or batch_size % parts:
+        split_over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+        raise ValueError(
+            f"{name} must be a positive multiple of {parts}"
+            f" (mesh {split_over or 'not split'}), got {batch_size}"
+        )

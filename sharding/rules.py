@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_reason.sharding.mesh import check_batch
 from jaxrl_reason.sharding.processes import fetch, put
 
 MeshAxes = str | tuple[str, ...] | None
 LogicalAxes = tuple[str | None, ...]
+Move = Callable[..., Any]  # of arrays, to the host or to devices
 # A `Constrainer`, or a plain function of an array and its logical axes.
 Constrain = Callable[[jax.Array, LogicalAxes], jax.Array]
 
@@ -346,12 +348,8 @@ class BatchSharding:
 
     mesh: Mesh
     rules: ShardingRules
-    fetch: Callable[[Any], Any] = dataclasses.field(
-        init=False, repr=False, compare=False
-    )
-    _put: Callable[[Any, NamedSharding], Any] = dataclasses.field(
-        init=False, repr=False, compare=False
-    )
+    fetch: Move = dataclasses.field(init=False, repr=False, compare=False)
+    _put: Move = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # A mesh without devices, on which functions are only lowered, has no processes.
@@ -381,27 +379,3 @@ class BatchSharding:
         """
         spec = PartitionSpec(*[None] * axis, self.rules.batch)
         return self._put(batch, NamedSharding(self.mesh, spec))
-
-
-def check_batch(
-    mesh: Mesh, rules: ShardingRules, batch_size: int, name: str = "batch"
-) -> None:
-    """Raises for a batch that the mesh does not divide.
-
-    Args:
-      mesh: the mesh.
-      rules: the rules; only ``batch`` is read.
-      batch_size: number of sequences B over all devices.
-      name: what to call the number in the error.
-
-    Raises:
-      ValueError: the batch is empty or the mesh does not divide it.
-    """
-    axes = rules.mesh_axes("batch")
-    parts = rules.split(mesh, "batch")
-    if batch_size < 1 or batch_size % parts:
-        split_over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
-        raise ValueError(
-            f"{name} must be a positive multiple of {parts}"
-            f" (mesh {split_over or 'not split'}), got {batch_size}"
-        )

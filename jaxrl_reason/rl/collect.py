@@ -16,7 +16,8 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.sharding.processes import count, exchange, index, is_main
+from jaxrl_reason.sharding.agreement import exchange
+from jaxrl_reason.sharding.processes import count, index, is_main
 from jaxrl_reason.tasks.task import Graded, GradesAhead, Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions

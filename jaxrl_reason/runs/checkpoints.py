@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jaxrl_reason.runs import manifest
 from jaxrl_reason.runs.files import fsync_folder, fsync_tree
 from jaxrl_reason.runs.monitor import versions
-from jaxrl_reason.sharding.processes import on_main
+from jaxrl_reason.sharding.agreement import on_main
 
 
 class CheckpointError(ValueError):

@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from jaxrl_reason.sharding.processes import exchange
+from jaxrl_reason.sharding.agreement import exchange
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

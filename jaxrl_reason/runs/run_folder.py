@@ -30,7 +30,8 @@ import jax
 import jaxrl_reason
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.monitor import versions
-from jaxrl_reason.sharding.processes import count, index, is_main, on_main
+from jaxrl_reason.sharding.agreement import on_main
+from jaxrl_reason.sharding.processes import count, index, is_main
 
 
 class RunFolderError(ValueError):

@@ -14,7 +14,8 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.samples import write_samples
-from jaxrl_reason.sharding.processes import is_main, on_main
+from jaxrl_reason.sharding.agreement import on_main
+from jaxrl_reason.sharding.processes import is_main
 from jaxrl_reason.tasks.task import Task
 
 Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"

@@ -12,7 +12,7 @@ from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
-from jaxrl_reason.sharding.processes import share
+from jaxrl_reason.sharding.agreement import share
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
 # Smaller differences of rewards in a group are not a signal.

@@ -15,7 +15,8 @@ from jaxrl_reason.runs.files import file_sha256
 from jaxrl_reason.runs.manifest import as_json, differences
 from jaxrl_reason.runs.monitor import versions
 from jaxrl_reason.runs.run_folder import to_plain
-from jaxrl_reason.sharding.processes import ProcessError, count, exchange
+from jaxrl_reason.sharding.agreement import ProcessError, exchange
+from jaxrl_reason.sharding.processes import count
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.train_settings import TrainSettings
 

@@ -15,7 +15,8 @@ from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
 from jaxrl_reason.runs.trackers import open_trackers
-from jaxrl_reason.sharding.processes import is_main, on_main
+from jaxrl_reason.sharding.agreement import on_main
+from jaxrl_reason.sharding.processes import is_main
 from jaxrl_reason.train.config_file import write_config
 from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
 from jaxrl_reason.train.game_stage import ProverVerifierGame

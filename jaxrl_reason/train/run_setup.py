@@ -18,7 +18,7 @@ from jaxrl_reason.sampler import (
     weight_placement,
 )
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.sharding.processes import main_first
+from jaxrl_reason.sharding.agreement import main_first
 from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.devices import build_mesh, run_rules

@@ -14,7 +14,7 @@ from jaxrl_reason.rl.stages import resume_stages, train_stages
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics_log import truncate_after
-from jaxrl_reason.sharding.processes import on_main
+from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.train.methods import add_format_reward
 from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward

@@ -15,7 +15,8 @@ SCRIPT = """
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
     from jaxrl_reason.sharding import lifetime
-    from jaxrl_reason.sharding.processes import exchange, fetch, put
+    from jaxrl_reason.sharding.agreement import exchange
+    from jaxrl_reason.sharding.processes import fetch, put
 
     def misbehave(how):
         if how == "raises":
@@ -69,7 +70,7 @@ def test_the_others_end_where_the_leader_dies(processes_run: Any) -> None:
 
 def test_processes_at_different_places_are_told(processes_run: Any) -> None:
     script = """
-    from jaxrl_reason.sharding.processes import exchange
+    from jaxrl_reason.sharding.agreement import exchange
     with join():
         exchange(f"place {index}", None)
     """

@@ -7,17 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_reason.sharding import make_mesh
-from jaxrl_reason.sharding.processes import (
-    count,
-    exchange,
-    fetch,
-    index,
-    is_main,
-    on_main,
-    put,
-    share,
-    together,
-)
+from jaxrl_reason.sharding.agreement import exchange, on_main, share, together
+from jaxrl_reason.sharding.processes import count, fetch, index, is_main, put
 
 pytestmark = pytest.mark.fast
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxrl_reason.sharding.processes import ProcessError
+from jaxrl_reason.sharding.agreement import ProcessError
 from jaxrl_reason.train import process_checks
 from jaxrl_reason.train.process_checks import (
     check_data,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl_reason.aot.known_models import model_shape
-from jaxrl_reason.aot.topology import Topology
+from jaxrl_reason.aot.topology import Topology, parse_topology
 from jaxrl_reason.models import TransformerConfig
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -145,9 +145,9 @@ def simpler(
     """Settings that need less memory, the nearest first, each with its change in words.
 
     What costs least comes first, and later ones keep the earlier changes: compute
-    activations again, fewer rows at a time, parameters over all devices in place of
-    copies, more devices a row, and then a slice of twice the size. Those whose training
-    state alone is too large are left out.
+    activations again, fewer rows or slots at a time, parameters over all devices in
+    place of copies, more devices a row, and then a slice of twice the size. Those whose
+    training state alone is too large are left out.
 
     Args:
       settings: that do not fit.
@@ -178,17 +178,21 @@ def _changes(
     config, start = model_shape(settings.model.source), settings
     sizes, slice_ = _sizes(settings, topology), topology
     remat, rows = settings.model.remat, settings.rl.rows_per_micro_batch
+    slots = settings.sampler.slots
 
     def option() -> tuple[str, TrainSettings, Topology]:
         mesh = ",".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
         if sizes == _sizes(start, topology):
             mesh = start.mesh
         changed = with_flags(start, mesh or "data=1", remat, rows)
+        sampler = dataclasses.replace(start.sampler, slots=slots)
+        changed = dataclasses.replace(changed, sampler=sampler)
         pairs = (
             ("--topology", str(topology), str(slice_)),
             ("--mesh", start.mesh, changed.mesh),
             ("--model.remat", start.model.remat, remat),
             ("--rl.rows-per-micro-batch", start.rl.rows_per_micro_batch, rows),
+            ("--sampler.slots", start.sampler.slots, slots),
         )
         words = (f"{flag} {new}" for flag, old, new in pairs if old != new)
         return " ".join(words), changed, slice_
@@ -199,6 +203,12 @@ def _changes(
     while step != "sample" and rows % (2 * sizes["data"] * sizes["fsdp"]) == 0:
         rows //= 2
         yield option()
+    # As many groups as the batch axes split, at least.
+    while step == "sample" and slots >= 2 * start.rl.group_size * (
+        sizes["data"] * sizes["fsdp"]
+    ):
+        slots //= 2
+        yield option()
     if sizes["data"] > 1 and config.hidden_size % (sizes["data"] * sizes["fsdp"]) == 0:
         sizes = {**sizes, "fsdp": sizes["data"] * sizes["fsdp"], "data": 1}
         yield option()
@@ -206,23 +216,36 @@ def _changes(
         sizes = {**sizes, "fsdp": sizes["fsdp"] // 2, "tensor": 2 * sizes["tensor"]}
         rows = max(rows // 2, sizes["data"] * sizes["fsdp"])
         yield option()
-    for _ in range(3):
-        slice_ = larger(slice_)
-        sizes = {**sizes, "fsdp": 2 * sizes["fsdp"]}
+    while (more := larger(slice_)) is not None:
+        times = more.num_devices // slice_.num_devices
+        slice_, sizes = more, {**sizes, "fsdp": times * sizes["fsdp"]}
+        if config.hidden_size % sizes["fsdp"]:
+            return
         rows = max(rows, sizes["data"] * sizes["fsdp"])
         yield option()
 
 
-def larger(topology: Topology) -> Topology:
-    """A slice, or nodes, of twice the size.
+def larger(topology: Topology) -> Topology | None:
+    """A slice, or nodes, of twice the size; None past the largest.
 
     Args:
       topology: any.
+
+    Example:
+      >>> str(larger(parse_topology("v5p:4x4x4")))
+      'v5p:8x4x4'
+      >>> larger(parse_topology("v5e:16x16")) is None
+      True
     """
     shape = list(topology.shape)
-    at = shape.index(min(shape))
-    shape[at] *= 2
-    return dataclasses.replace(topology, shape=tuple(shape))
+    if topology.chip.dimensions and max(shape) == 1:
+        shape[:2] = [2, 2]
+    else:
+        shape[shape.index(min(shape))] *= 2
+    try:
+        return parse_topology(str(dataclasses.replace(topology, shape=tuple(shape))))
+    except ValueError:
+        return None
 
 
 def _splits(config: TransformerConfig, tensor: int) -> bool:

@@ -9,7 +9,13 @@ from jaxrl_reason.aot import aot_run
 from jaxrl_reason.aot.aot_run import check_mesh, search_run, with_nearest
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest
 from jaxrl_reason.aot.known_models import KNOWN_MODELS
-from jaxrl_reason.aot.search import candidates, meshes, parameter_count, simpler
+from jaxrl_reason.aot.search import (
+    candidates,
+    larger,
+    meshes,
+    parameter_count,
+    simpler,
+)
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import Verdict
 from jaxrl_reason.train.presets import PRESETS
@@ -98,6 +104,19 @@ def test_settings_whose_state_is_too_large_are_not_tried() -> None:
     small = parse_topology("v6e:2x4")
     words = [words for words, _, _ in simpler(start, small, "update")]
     assert words[0].startswith("--topology v6e:4x4 --mesh fsdp=2,tensor=8")
+
+
+def test_a_sampler_that_does_not_fit_gets_fewer_slots() -> None:
+    words = [words for words, _, _ in simpler(DAPO, POD, "sample")]
+    assert words[0] == "--sampler.slots 256"  # 16 groups of 16 over fsdp=16
+    assert words[1].startswith("--mesh fsdp=8,tensor=8")
+
+
+def test_larger_slices_end_at_the_largest() -> None:
+    last = [str(t) for _, _, t in simpler(DAPO, parse_topology("v5e:8x8"), "score")]
+    assert last[-1] == "v5e:16x16"
+    single = larger(parse_topology("v5e:1x1"))
+    assert str(single) == "v5e:2x2"
 
 
 def test_the_nearest_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

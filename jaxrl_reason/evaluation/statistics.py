@@ -158,7 +158,7 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     count, total = column.size + _Z**2, column.sum() + _Z**2 / 2
     mean = total / count
     variance = ((column**2).sum() + _Z**2 / 2) / count - mean**2
-    effective = column.size * mean * (1 - mean) / variance
+    effective = float(column.size * mean * (1 - mean) / variance)
     found = wilson(float(column.mean()) * effective, effective)
     return dataclasses.replace(found, value=float(column.mean()), count=column.size)
 

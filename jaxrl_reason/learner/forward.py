@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxrl_reason.learner.head_parts import logprobs_by_parts, number_of_parts
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
@@ -141,7 +142,7 @@ def head_logprobs(constrain: object) -> Logprobs:
     of_width = rules.mesh_axes("embed")
     splits = any(mesh.shape[axis] > 1 for axis in of_tokens)
     gathered = splits and set(of_width) <= set(of_tokens)
-    whole = partial(_gathered_once, constrain) if gathered else chunked_logprobs
+    whole = partial(_gathered, constrain) if gathered else chunked_logprobs
     if rules.split(mesh, "vocab") == 1:
         return whole
     return partial(_padded, whole, constrain)
@@ -158,6 +159,20 @@ def _padded(
     vocab_size = unembed.shape[1]
     unembed = pad_vocab(constrain, unembed, ("embed", "vocab"))
     return logprobs(hidden, unembed, tokens, vocab_size=vocab_size, **settings)
+
+
+def _gathered(
+    constrain: Constrainer,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    **settings: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """A large head in parts, another at once."""
+    parts = number_of_parts(unembed.shape[1] // constrain.split("vocab"))
+    by = partial(logprobs_by_parts, constrain, parts)
+    by = by if parts > 1 else partial(_gathered_once, constrain)
+    return by(hidden, unembed, tokens, **settings)
 
 
 def _gathered_once(

@@ -14,6 +14,7 @@ from jaxrl_reason.models.attention import (
 )
 from jaxrl_reason.models.chunked_attention import BLOCK
 from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.embedding_lookup import look_up
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
 from jaxrl_reason.models.row_attention import attend as attend_rows
 from jaxrl_reason.sharding import Constrain, no_constraint
@@ -119,11 +120,8 @@ class Transformer(nn.Module):
         """
         c = self.config
         with jax.named_scope("embed"):
-            # Whole vectors: looking up parts of them, split otherwise than the rows,
-            # the compiler would first hold all of them on every device.
-            table = self.constrain(self.embedding, ("vocab", None))
-            x = jnp.take(table, tokens, axis=0).astype(c.dtype)  # [B, S, D]
-            x = self.constrain(x, ROWS)
+            x = look_up(self.constrain, self.embedding, tokens, c.dtype)
+            x = self.constrain(x, ROWS)  # [B, S, D]
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)

@@ -1,0 +1,68 @@
+"""Rows of an embedding that devices share: what is looked up is sent, not the table.
+
+Each device has some columns of every vector. It looks them up for the tokens of all
+devices that share the table with it, and each sends the others what is theirs: the size
+of the activations, not of the table; so with the gradient, which is summed where its
+columns are. Left to the compiler, every device gathers the table and holds a gradient
+of its size.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reason.sharding import Constrain, Constrainer
+
+
+def look_up(
+    constrain: Constrain, table: jax.Array, tokens: jax.Array, dtype: str
+) -> jax.Array:
+    """The vectors of tokens.
+
+    Args:
+      constrain: of the model.
+      table: [V, D].
+      tokens: [B, S] ids.
+      dtype: of the result.
+
+    Returns:
+      [B, S, D].
+    """
+    if not isinstance(constrain, Constrainer):
+        return jnp.take(table, tokens, axis=0).astype(dtype)
+    of_table = constrain.sharding(("vocab", "embed"), table.shape).spec
+    of_rows = constrain.sharding(("batch", None), tokens.shape).spec
+    of_vocab, of_width = map(_names, of_table)
+    if not set(of_width) <= set(_names(of_rows[0])):
+        # Whole vectors: looking up parts of them, split otherwise than the rows, the
+        # compiler would first hold all of them on every device.
+        whole = constrain(table, ("vocab", None))
+        return jnp.take(whole, tokens, axis=0).astype(dtype)
+
+    def local(part: jax.Array, ids: jax.Array) -> jax.Array:
+        if of_width:
+            ids = jax.lax.all_gather(ids, of_width, axis=0, tiled=True)  # [e*B, S]
+        if of_vocab:
+            ids = ids - jax.lax.axis_index(of_vocab) * part.shape[0]
+        # [e*B, S, D/e]; a token of another device's part has zeros.
+        x = part.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        x = x.astype(dtype)
+        if of_vocab:
+            x = jax.lax.psum(x, of_vocab)
+        if of_width:
+            x = jax.lax.all_to_all(x, of_width, 0, 2, tiled=True)  # [B, S, D]
+        return x
+
+    mapped = jax.shard_map(
+        local,
+        mesh=constrain.mesh,
+        in_specs=(of_table, of_rows),
+        out_specs=constrain.rules.spec(("batch", None, None)),
+        check_vma=False,
+    )
+    return mapped(table, tokens)
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -169,9 +169,12 @@ def _gathered(
     **settings: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """A large head in parts, another at once."""
+    rules = constrain.rules
     parts = number_of_parts(unembed.shape[1] // constrain.split("vocab"))
-    by = partial(logprobs_by_parts, constrain, parts)
-    by = by if parts > 1 else partial(_gathered_once, constrain)
+    of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("columns")
+    by: Logprobs = partial(_gathered_once, constrain)
+    if parts > 1 and not set(of_tokens) & set(rules.mesh_axes("vocab")):
+        by = partial(logprobs_by_parts, constrain, parts)
     return by(hidden, unembed, tokens, **settings)
 
 

@@ -7,7 +7,6 @@ to four sums a token, and the backward pass gathers it again, sums its gradient 
 device's tokens and scatters that to the part's owners before the next part.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -51,7 +50,8 @@ def logprobs_by_parts(
     """`chunked_logprobs` of a head that is gathered in parts.
 
     Args:
-      constrain: of the model; the axes that split `embed` also split the tokens.
+      constrain: of the model; axes that split `embed` also split the tokens, those that
+        split `vocab` do not.
       parts: number of parts of a shard's columns.
       hidden: [B, T, D].
       unembed: [D, V]; the mesh divides V.
@@ -63,13 +63,10 @@ def logprobs_by_parts(
     Returns:
       Log-probs [B, T] and entropies [B, T], float32.
     """
-    rows = constrain.sharding(("batch", "sequence"), hidden.shape[:2]).spec
+    # Devices that share the vocabulary have the same tokens, and their sums add up.
+    rows = constrain.sharding(("batch", "columns"), hidden.shape[:2]).spec
     head = constrain.sharding(("embed", "vocab"), unembed.shape).spec
     of_width, of_vocab = map(_names, head)
-    of_tokens = [name for entry in rows for name in _names(entry)]
-    # Devices with other tokens need a copy of the columns; those with the same add up.
-    inside = [name for name in of_vocab if name in of_tokens]
-    across = [name for name in of_vocab if name not in of_tokens]
     known = vocab_size or unembed.shape[1]
 
     def local(h: jax.Array, shard: jax.Array, ids: jax.Array) -> tuple[jax.Array, ...]:
@@ -84,15 +81,16 @@ def logprobs_by_parts(
         @partial(jax.checkpoint, prevent_cse=False)
         def add(sums: Sums, part: tuple[jax.Array, ...]) -> tuple[Sums, None]:
             w, at = part  # [D / e, c], [c]
-            w = _gather(_gather(w, of_width, 0), inside, 1).astype(jnp.float32)
-            at = _gather(at, inside, 0)
+            if of_width:
+                w = jax.lax.all_gather(w, of_width, axis=0, tiled=True)
+            w = w.astype(jnp.float32)
             of_block = lambda x: _sums(*x, w, at, temperature, known, h.dtype)  # noqa: E731
             return _merged(sums, jax.lax.map(of_block, (wide, ids))), None
 
         zeros = jnp.zeros(ids.shape, jnp.float32)
         start = (zeros, jnp.full(ids.shape, NEVER), zeros, zeros)
         sums, _ = jax.lax.scan(add, start, (_split(shard.T, parts).swapaxes(1, 2), columns))
-        chosen, top, total, weighted = _over_devices(sums, across)
+        chosen, top, total, weighted = _over_devices(sums, of_vocab)
         log_total = jnp.log(total)
         chosen = jnp.where((ids >= 0) & (ids < known), chosen - top - log_total, 0.0)
         each = chosen, log_total - weighted / total
@@ -111,12 +109,6 @@ def logprobs_by_parts(
 
 def _names(entry: Any) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
-
-
-def _gather(x: jax.Array, names: Sequence[str], axis: int) -> jax.Array:
-    if not names:
-        return x
-    return jax.lax.all_gather(x, tuple(names), axis=axis, tiled=True)
 
 
 def _split(x: jax.Array, parts: int, fill: float = 0) -> jax.Array:
@@ -180,11 +172,11 @@ def _merged(one: Sums, other: Sums) -> Sums:
     return a + d, top, b + e, c + f
 
 
-def _over_devices(sums: Sums, names: Sequence[str]) -> Sums:
+def _over_devices(sums: Sums, names: tuple[str, ...]) -> Sums:
     """Merged over devices that have other columns for the same tokens."""
     if not names:
         return sums
-    top = jax.lax.pmax(jax.lax.stop_gradient(sums[1]), tuple(names))
+    top = jax.lax.pmax(jax.lax.stop_gradient(sums[1]), names)
     chosen, _, total, weighted = _at(top, sums)
-    chosen, total, weighted = jax.lax.psum((chosen, total, weighted), tuple(names))
+    chosen, total, weighted = jax.lax.psum((chosen, total, weighted), names)
     return chosen, top, total, weighted

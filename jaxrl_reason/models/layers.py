@@ -16,9 +16,12 @@ from jaxrl_reason.sharding import Constrain, Constrainer
 # -> (context [B, S, N, H], per-layer output)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
-HEADS = ("batch", None, "heads", None)
-KV_HEADS = ("batch", None, "kv_heads", None)
+HEADS = ("batch", "columns", "heads", None)
+KV_HEADS = ("batch", "columns", "kv_heads", None)
+HIDDEN = ("batch", "columns", "mlp")
+# The residual stream, and what a layer's first products read of it.
 ROWS = ("batch", "sequence", "residual")
+INPUTS = ("batch", "columns", "residual")
 # Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")
 
@@ -132,12 +135,15 @@ class Attention(nn.Module):
         """
         c = self.config
         heads = {}
-        for name, matrix in (
-            ("query", self.query),
-            ("key", self.key),
-            ("value", self.value),
+        for name, matrix, of in (
+            ("query", self.query, "heads"),
+            ("key", self.key, "kv_heads"),
+            ("value", self.value, "kv_heads"),
         ):
             rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
+            # Gathered where it is multiplied: left to choose, the compiler may gather
+            # the activations of all devices in place of it or its gradient.
+            matrix = self.constrain(matrix.astype(x.dtype), ("residual", of, None))
             y = project(self, name, matrix, rows)  # [B*S, N*H]
             y = y.reshape(*x.shape[:2], *matrix.shape[1:])  # [B, S, N, H]
             if c.attention_bias:
@@ -158,7 +164,8 @@ class Attention(nn.Module):
         context, kept = attend(q, k, v, of_layer)
         context = self.constrain(context, HEADS)  # [B, S, N, H]
         rows = context.reshape(-1, c.num_heads * c.head_dim)  # [B*S, N*H]
-        y = project(self, "output", self.output, rows).reshape(x.shape)  # [B, S, D]
+        out = self.constrain(self.output.astype(x.dtype), ("heads", None, "residual"))
+        y = project(self, "output", out, rows).reshape(x.shape)  # [B, S, D]
         if c.attention_output_bias:
             y = y + self.output_bias.astype(x.dtype)[None, None]
         return y, kept
@@ -168,6 +175,7 @@ class GatedMLP(nn.Module):
     """(silu(x gate) * (x up)) down. Source: arXiv 2002.05202, equation 6."""
 
     config: TransformerConfig
+    constrain: Constrain
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -182,8 +190,14 @@ class GatedMLP(nn.Module):
         # In two dimensions: with three, XLA's CPU backend transposes the gradients of
         # the hidden activations with strided reads, which doubles the layer's time.
         rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
+        gate, up = (
+            self.constrain(w.astype(x.dtype), ("residual", "mlp")) for w in (gate, up)
+        )
         inner = jax.nn.silu(project(self, "gate", gate, rows))  # [B*S, F]
         inner *= project(self, "up", up, rows)
+        inner = self.constrain(inner.reshape(*x.shape[:2], -1), HIDDEN)  # [B, S, F]
+        inner = inner.reshape(-1, c.mlp_dim)  # [B*S, F]
+        down = self.constrain(down.astype(x.dtype), ("mlp", "residual"))
         return project(self, "down", down, inner).reshape(x.shape)  # [B, S, D]
 
 
@@ -211,10 +225,12 @@ class Block(nn.Module):
         c = self.config
         with jax.named_scope("attention"):
             y = RMSNorm(c.norm_eps, c.param_dtype, name="attention_norm")(x)
+            y = self.constrain(y, INPUTS)
             attention = Attention(c, self.constrain, name="attention")
             y, kept = attention(y, rope, attend, of_layer)
             x = self.constrain(x + y, ROWS)  # [B, S, D]
         with jax.named_scope("mlp"):
             y = RMSNorm(c.norm_eps, c.param_dtype, name="mlp_norm")(x)
-            x = self.constrain(x + GatedMLP(c, name="mlp")(y), ROWS)  # [B, S, D]
+            mlp = GatedMLP(c, self.constrain, name="mlp")
+            x = self.constrain(x + mlp(self.constrain(y, INPUTS)), ROWS)  # [B, S, D]
         return x, kept

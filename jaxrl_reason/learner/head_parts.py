@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxrl_reason.sharding import Constrainer
 
 # Columns of a part at most: its products are large, and it is small beside a layer.
-PART = 16_384
+PART = 8_192
 # In place of -inf, since 0 * inf is nan: its exp is 0.
 NEVER = -1e30
 
@@ -29,7 +29,7 @@ def number_of_parts(columns: int) -> int:
     """The fewest parts of at most PART columns, even ones if twice as many can be.
 
     >>> number_of_parts(152064), 152064 / number_of_parts(152064), number_of_parts(49)
-    (11, 13824.0, 1)
+    (22, 6912.0, 1)
     """
     fewest = -(-columns // PART)
     even = (n for n in range(fewest, 2 * fewest) if columns % n == 0)

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reason.sharding import Constrain, Constrainer
+from jaxrl_reason.sharding import Constrainer
 
 
 def look_up(
-    constrain: Constrain, table: jax.Array, tokens: jax.Array, dtype: str
+    constrain: Constrainer, table: jax.Array, tokens: jax.Array, dtype: str
 ) -> jax.Array:
     """The vectors of tokens.
 
@@ -29,8 +29,6 @@ def look_up(
     Returns:
       [B, S, D].
     """
-    if not isinstance(constrain, Constrainer):
-        return jnp.take(table, tokens, axis=0).astype(dtype)
     of_table = constrain.sharding(("vocab", "embed"), table.shape).spec
     of_rows = constrain.sharding(("batch", None), tokens.shape).spec
     of_vocab, of_width = map(_names, of_table)

@@ -225,12 +225,14 @@ class Block(nn.Module):
         c = self.config
         with jax.named_scope("attention"):
             y = RMSNorm(c.norm_eps, c.param_dtype, name="attention_norm")(x)
-            y = self.constrain(y, INPUTS)
+            # First as it was, so that what is sent is in the compute type.
+            y = self.constrain(self.constrain(y, ROWS), INPUTS)
             attention = Attention(c, self.constrain, name="attention")
             y, kept = attention(y, rope, attend, of_layer)
             x = self.constrain(x + y, ROWS)  # [B, S, D]
         with jax.named_scope("mlp"):
             y = RMSNorm(c.norm_eps, c.param_dtype, name="mlp_norm")(x)
+            y = self.constrain(self.constrain(y, ROWS), INPUTS)
             mlp = GatedMLP(c, self.constrain, name="mlp")
-            x = self.constrain(x + mlp(self.constrain(y, INPUTS)), ROWS)  # [B, S, D]
+            x = self.constrain(x + mlp(y), ROWS)  # [B, S, D]
         return x, kept

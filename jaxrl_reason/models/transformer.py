@@ -17,7 +17,7 @@ from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.embedding_lookup import look_up
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
 from jaxrl_reason.models.row_attention import attend as attend_rows
-from jaxrl_reason.sharding import Constrain, no_constraint
+from jaxrl_reason.sharding import Constrain, Constrainer, no_constraint
 
 # Keys and values.
 KeysValues = tuple[jax.Array, jax.Array]
@@ -120,7 +120,10 @@ class Transformer(nn.Module):
         """
         c = self.config
         with jax.named_scope("embed"):
-            x = look_up(self.constrain, self.embedding, tokens, c.dtype)
+            if isinstance(self.constrain, Constrainer):
+                x = look_up(self.constrain, self.embedding, tokens, c.dtype)
+            else:
+                x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
             x = self.constrain(x, ROWS)  # [B, S, D]
         # Cosines and sines, each [B, S, H/2].
         rope = rope_table(positions, c.head_dim, c.rope_theta, c.rope_scaling)

@@ -1,4 +1,4 @@
-"""Device meshes with the axes data, fsdp and tensor."""
+"""Device meshes with the axes data, fsdp, context and tensor."""
 
 import math
 from collections.abc import Sequence
@@ -11,32 +11,34 @@ from jax.sharding import AxisType, Mesh
 if TYPE_CHECKING:
     from jaxrl_reason.sharding.rules import ShardingRules
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 
 def make_mesh(
     *,
     data: int = 1,
     fsdp: int = 1,
+    context: int = 1,
     tensor: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Builds a mesh of ``data x fsdp x tensor`` devices.
+    """Builds a mesh of ``data x fsdp x context x tensor`` devices.
 
-    All three axes always exist, so that one set of rules serves every mesh; one
+    All four axes always exist, so that one set of rules serves every mesh; one
     device is the mesh with every size 1.
 
     Args:
       data: number of copies of the parameters, which process different sequences.
       fsdp: number of devices over which each copy's parameters are sharded; these also
         process different sequences.
+      context: number of devices that share the columns of long rows, and parameters.
       tensor: number of devices over which heads, hidden units and the vocabulary are
         sharded.
       devices: the devices to use, all of them. By default the first
-        ``data * fsdp * tensor`` of `jax.devices()`.
+        ``data * fsdp * context * tensor`` of `jax.devices()`.
 
     Returns:
-      A mesh with the axes ``("data", "fsdp", "tensor")``, all of type Auto.
+      A mesh with the axes ``("data", "fsdp", "context", "tensor")``, all of type Auto.
 
     Raises:
       ValueError: a size is below 1, or the sizes do not multiply to the number of
@@ -44,16 +46,17 @@ def make_mesh(
 
     Example:
       >>> dict(make_mesh().shape)
-      {'data': 1, 'fsdp': 1, 'tensor': 1}
+      {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1}
     """
-    sizes = (data, fsdp, tensor)
+    sizes = (data, fsdp, context, tensor)
     for name, size in zip(MESH_AXES, sizes, strict=True):
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(
                 f"mesh axis {name} must be a whole number >= 1, got {size!r}"
             )
     needed = math.prod(sizes)
-    wanted = f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} devices"
+    named = " x ".join(f"{name}={n}" for name, n in zip(MESH_AXES, sizes, strict=True))
+    wanted = f"mesh {named} needs {needed} devices"
     if devices is None:
         available = jax.devices()
         if needed > len(available):
@@ -89,7 +92,7 @@ def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mes
 
     Example:
       >>> dict(parse_mesh("fsdp=1").shape)
-      {'data': 1, 'fsdp': 1, 'tensor': 1}
+      {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1}
     """
     sizes: dict[str, int] = {}
     for part in text.split(",") if text.strip() else []:

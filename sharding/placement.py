@@ -30,11 +30,12 @@ def tree_shardings(
         or the mesh does not divide a dimension; the error names the array's path.
 
     Example:
-      >>> mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"))
+      >>> from jaxrl_reason.sharding import make_mesh
+      >>> mesh = make_mesh()
       >>> shapes = {"w": jax.ShapeDtypeStruct((4, 6), "float32")}
       >>> axes = {"w": ("embed", "mlp")}
       >>> tuple(tree_shardings(mesh, ShardingRules(), axes, shapes)["w"].spec)
-      ('fsdp', 'tensor')
+      (('fsdp', 'context'), 'tensor')
     """
     axes_by_path = _axes_by_path(axes_tree)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes_tree)
@@ -76,13 +77,14 @@ def state_shardings(
       ValueError: the mesh does not divide a dimension; the error names the array.
 
     Example:
-      >>> mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"))
+      >>> from jaxrl_reason.sharding import make_mesh
+      >>> mesh = make_mesh()
       >>> w = jax.ShapeDtypeStruct((4, 6), "float32")
       >>> state = {"params": {"w": w}, "step": jax.ShapeDtypeStruct((), "int32")}
       >>> axes = {"w": ("embed", "mlp")}
       >>> found = state_shardings(mesh, ShardingRules(), axes, state)
       >>> tuple(found["params"]["w"].spec), tuple(found["step"].spec)
-      (('fsdp', 'tensor'), ())
+      ((('fsdp', 'context'), 'tensor'), ())
     """
     axes_by_path = _axes_by_path(axes_tree)
     longest = max(map(len, axes_by_path), default=0)

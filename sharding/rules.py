@@ -32,12 +32,11 @@ class ShardingRules:
 
     Attributes:
       batch: sequences B of a batch.
-      columns: columns S of a row wherever it is, also inside attention, where keys and
-        values are gathered (context parallelism). Where the mesh does not divide S, it
-        is not split.
-      sequence: columns S of a row between the blocks of a layer, and in the losses;
-        "tensor" for sequence parallelism (arXiv 2205.05198). Where the
-        mesh does not divide S, it is not split.
+      columns: columns S of a row wherever it is; inside attention keys and values are
+        gathered (context parallelism). Where the mesh does not divide S, it is not
+        split.
+      sequence: what splits columns S further between the blocks of a layer; "tensor"
+        for sequence parallelism (arXiv 2205.05198).
       embed: hidden size D, in a parameter.
       residual: hidden size D of the activations between the blocks of a layer; see
         `stationary`.
@@ -53,13 +52,13 @@ class ShardingRules:
 
     Example:
       >>> tuple(ShardingRules().spec(("layers", "embed", "mlp")))
-      (None, 'fsdp', 'tensor')
+      (None, ('fsdp', 'context'), 'tensor')
     """
 
     batch: MeshAxes = ("data", "fsdp")
-    columns: MeshAxes = None
+    columns: MeshAxes = "context"
     sequence: MeshAxes = None
-    embed: MeshAxes = "fsdp"
+    embed: MeshAxes = ("fsdp", "context")
     residual: MeshAxes = None
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"
@@ -103,8 +102,13 @@ class ShardingRules:
         known = [field.name for field in dataclasses.fields(self)]
         if axis not in known:
             raise ValueError(f"logical axes are {', '.join(known)}; got {axis!r}")
-        value: MeshAxes = getattr(self, axis)
-        return (value,) if isinstance(value, str) else tuple(value or ())
+        names = ("columns", "sequence") if axis == "sequence" else (axis,)
+        values: list[MeshAxes] = [getattr(self, name) for name in names]
+        return tuple(
+            mesh_axis
+            for value in values
+            for mesh_axis in ((value,) if isinstance(value, str) else value or ())
+        )
 
     def spec(self, axes: LogicalAxes) -> PartitionSpec:
         """The partition of an array whose dimensions have these logical axes.
@@ -213,6 +217,16 @@ class Constrainer:
         """`ShardingRules.split` on this mesh; it must divide a dimension's size."""
         return self.rules.split(self.mesh, axis)
 
+    def splits(
+        self, axes: LogicalAxes, shape: tuple[int, ...]
+    ) -> list[tuple[str, ...]]:
+        """The mesh axes of several devices that split each dimension of an array."""
+        found = []
+        for entry in self.sharding(axes, shape).spec:
+            names = (entry,) if isinstance(entry, str) else entry or ()
+            found.append(tuple(name for name in names if self.mesh.shape[name] > 1))
+        return found
+
 
 def no_constraint(x: jax.Array, axes: LogicalAxes) -> jax.Array:
     """Returns `x` unchanged: the constrainer of a model without a mesh."""
@@ -251,7 +265,9 @@ def stationary(constrain: Constrain) -> Constrain:
     rules = constrain.rules
     moved = rules.mesh_axes("embed")
     batch = tuple(axis for axis in rules.mesh_axes("batch") if axis not in moved)
-    rules = dataclasses.replace(rules, batch=batch, residual=moved)
+    rules = dataclasses.replace(
+        rules, batch=batch, residual=moved, columns=None, sequence=None
+    )
     return dataclasses.replace(constrain, rules=rules)
 
 

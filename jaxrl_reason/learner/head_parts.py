@@ -66,7 +66,7 @@ def logprobs_by_parts(
     # Devices that share the vocabulary have the same tokens, and their sums add up.
     rows = constrain.sharding(("batch", "columns"), hidden.shape[:2]).spec
     head = constrain.sharding(("embed", "vocab"), unembed.shape).spec
-    of_width, of_vocab = map(_names, head)
+    of_width, of_vocab = constrain.splits(("embed", "vocab"), unembed.shape)
     known = vocab_size or unembed.shape[1]
 
     def local(h: jax.Array, shard: jax.Array, ids: jax.Array) -> tuple[jax.Array, ...]:
@@ -74,7 +74,9 @@ def logprobs_by_parts(
         first = jax.lax.axis_index(of_vocab) * shard.shape[1] if of_vocab else 0
         columns = jnp.where(columns < 0, known, columns + first)
         # In float32, so that what is added up to their gradients is.
-        wide = _blocks(h.reshape(-1, h.shape[-1]).astype(jnp.float32), parts, chunk_size)
+        wide = _blocks(
+            h.reshape(-1, h.shape[-1]).astype(jnp.float32), parts, chunk_size
+        )
         ids = _blocks(ids.reshape(-1), parts, chunk_size)  # [blocks, n]
 
         # Nothing of a part is kept for the backward pass.
@@ -89,7 +91,9 @@ def logprobs_by_parts(
 
         zeros = jnp.zeros(ids.shape, jnp.float32)
         start = (zeros, jnp.full(ids.shape, NEVER), zeros, zeros)
-        sums, _ = jax.lax.scan(add, start, (_split(shard.T, parts).swapaxes(1, 2), columns))
+        sums, _ = jax.lax.scan(
+            add, start, (_split(shard.T, parts).swapaxes(1, 2), columns)
+        )
         chosen, top, total, weighted = _over_devices(sums, of_vocab)
         log_total = jnp.log(total)
         chosen = jnp.where((ids >= 0) & (ids < known), chosen - top - log_total, 0.0)
@@ -105,10 +109,6 @@ def logprobs_by_parts(
         check_vma=False,
     )(hidden, unembed, tokens)
     return found
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 def _split(x: jax.Array, parts: int, fill: float = 0) -> jax.Array:

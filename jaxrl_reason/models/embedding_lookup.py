@@ -7,10 +7,9 @@ columns are. Left to the compiler, every device gathers the table and holds a gr
 of its size.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxrl_reason.sharding import Constrainer
 
@@ -30,9 +29,10 @@ def look_up(
       [B, S, D].
     """
     of_table = constrain.sharding(("vocab", "embed"), table.shape).spec
-    of_rows = constrain.sharding(("batch", None), tokens.shape).spec
-    of_vocab, of_width = map(_names, of_table)
-    if not set(of_width) <= set(_names(of_rows[0])):
+    of_rows = constrain.sharding(("batch", "columns"), tokens.shape).spec
+    of_vocab, of_width = constrain.splits(("vocab", "embed"), table.shape)
+    of_tokens = constrain.splits(("batch", "columns"), tokens.shape)
+    if not set(of_width) <= {name for names in of_tokens for name in names}:
         # Whole vectors: looking up parts of them, split otherwise than the rows, the
         # compiler would first hold all of them on every device.
         whole = constrain(table, ("vocab", None))
@@ -43,7 +43,7 @@ def look_up(
             ids = jax.lax.all_gather(ids, of_width, axis=0, tiled=True)  # [e*B, S]
         if of_vocab:
             ids = ids - jax.lax.axis_index(of_vocab) * part.shape[0]
-        # [e*B, S, D/e]; a token of another device's part has zeros.
+        # [e*B, S, D / e]; a token of another device's part has zeros.
         x = part.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         x = x.astype(dtype)
         if of_vocab:
@@ -56,11 +56,7 @@ def look_up(
         local,
         mesh=constrain.mesh,
         in_specs=(of_table, of_rows),
-        out_specs=constrain.rules.spec(("batch", None, None)),
+        out_specs=PartitionSpec(*of_rows, None),
         check_vma=False,
     )
     return mapped(table, tokens)
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -128,7 +128,6 @@ def _on_devices(
     *kernel: Any,
 ) -> jax.Array:
     """Runs on each device what is its own: rows, heads and columns of queries."""
-    names = constrain.rules.mesh_axes("columns")
 
     def spec(axes: tuple[str | None, ...]) -> Callable[[jax.Array], PartitionSpec]:
         return lambda x: constrain.sharding(axes, x.shape).spec
@@ -137,21 +136,20 @@ def _on_devices(
         jax.tree.map(spec(axes), x)
         for axes, x in zip((HEADS, KV_HEADS, KV_HEADS, ROWS, ROWS), rows, strict=True)
     ]
-    split_keys = any(of_rows[1][1:2])
+    _, of_queries, _, _ = constrain.splits(HEADS, rows[0].shape)
+    _, of_keys, _, _ = constrain.splits(KV_HEADS, rows[1].shape)
 
     def gather(x: jax.Array) -> jax.Array:
-        return jax.lax.all_gather(x, names, axis=1, tiled=True)
+        return jax.lax.all_gather(x, of_keys, axis=1, tiled=True)
 
     def local(*given: Any) -> jax.Array:
         *kernel, q, k, v, queries, keys = given
-        if split_keys:
+        if of_keys:
             k, v, keys = jax.tree.map(gather, (k, v, keys))
         return run(*kernel, q, k, v, queries, keys)
 
-    columns = PartitionSpec(None, names if len(names) > 1 else next(iter(names), None))
-    of_kernel = [
-        x.manual_sharding_spec(NamedSharding(constrain.mesh, columns)) for x in kernel
-    ]
+    columns = NamedSharding(constrain.mesh, PartitionSpec(None, of_queries or None))
+    of_kernel = [x.manual_sharding_spec(columns) for x in kernel]
     mapped = jax.shard_map(
         local,
         mesh=constrain.mesh,

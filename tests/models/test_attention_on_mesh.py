@@ -16,7 +16,7 @@ SCRIPT = """
     from jaxrl_reason.learner.forward import head_logprobs
     from jaxrl_reason.models import Transformer, unembedding
     from jaxrl_reason.models.chunked_attention import BLOCK
-    from jaxrl_reason.sharding import ShardingRules, make_mesh
+    from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
     from tests.models.numpy_transformer import TINY, tokens_of
 
     rules, size = ShardingRules(sequence=sys.argv[1] or None), 2 * BLOCK + 40
@@ -47,30 +47,44 @@ SCRIPT = """
 
     (alone, _), (spread, program) = (
         run(mesh) for mesh in (make_mesh(devices=jax.devices()[:1]),
-                               make_mesh(data=2, fsdp=2, tensor=2)))
+                               parse_mesh(sys.argv[3])))
     collective = re.compile(r" (all-\\S+|collective-permute|reduce-scatter)\\(")
     moved = [line for line in program.splitlines()
              if "attention" in line and collective.search(line)]
+    rows = [line for line in moved if "shard_map" in line]
     print(json.dumps({
         "worst": max(float(np.max(np.abs(x - y)) / np.max(np.abs(x)))
                      for x, y in zip(*(map(np.asarray, jax.tree.leaves(found))
                                        for found in (alone, spread)), strict=True)),
-        "parameters": len(moved),
-        "others": [line for line in moved if "dot_general" not in line],
+        "parameters": len(moved) - len(rows),
+        "rows": [collective.search(line)[1] for line in rows],
     }))
 """
 
 
+MESH = "data=2,fsdp=2,tensor=2"
+
+
 @pytest.mark.parametrize(
-    ("sequence", "way"), [("", "chunked"), ("tensor", "chunked"), ("", "splash")]
+    ("sequence", "way", "mesh"),
+    [
+        ("", "chunked", MESH),
+        ("tensor", "chunked", MESH),
+        ("", "splash", MESH),
+        ("", "chunked", "fsdp=2,context=4"),
+        ("tensor", "splash", "fsdp=2,context=2,tensor=2"),
+    ],
 )
-def test_blocks_of_rows_on_eight_devices(
-    sequence: str, way: str, eight_devices_run: Callable[..., Any]
+def test_rows_on_eight_devices(
+    sequence: str, way: str, mesh: str, eight_devices_run: Callable[..., Any]
 ) -> None:
-    found = eight_devices_run(SCRIPT, sequence, way)
+    found = eight_devices_run(SCRIPT, sequence, way, mesh)
     assert found["worst"] < 1e-5
-    # What moves is parameters, to where they are multiplied; with split columns also
-    # the columns of a row, to the devices of its heads.
+    # What moves is parameters, to where they are multiplied, and the columns of a row,
+    # to the devices of its heads; inside attention only keys and values, if several
+    # devices share a row, and their gradients.
     assert found["parameters"] > 0
-    if not sequence:
-        assert found["others"] == []
+    if "context" in mesh:
+        assert {"all-gather", "reduce-scatter"} <= set(found["rows"])
+    else:
+        assert found["rows"] == []

@@ -35,7 +35,7 @@ def tree_shardings(
       >>> shapes = {"w": jax.ShapeDtypeStruct((4, 6), "float32")}
       >>> axes = {"w": ("embed", "mlp")}
       >>> tuple(tree_shardings(mesh, ShardingRules(), axes, shapes)["w"].spec)
-      (('fsdp', 'context'), 'tensor')
+      ('fsdp', 'tensor')
     """
     axes_by_path = _axes_by_path(axes_tree)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes_tree)
@@ -84,7 +84,7 @@ def state_shardings(
       >>> axes = {"w": ("embed", "mlp")}
       >>> found = state_shardings(mesh, ShardingRules(), axes, state)
       >>> tuple(found["params"]["w"].spec), tuple(found["step"].spec)
-      ((('fsdp', 'context'), 'tensor'), ())
+      (('fsdp', 'tensor'), ())
     """
     axes_by_path = _axes_by_path(axes_tree)
     longest = max(map(len, axes_by_path), default=0)

@@ -52,13 +52,13 @@ class ShardingRules:
 
     Example:
       >>> tuple(ShardingRules().spec(("layers", "embed", "mlp")))
-      (None, ('fsdp', 'context'), 'tensor')
+      (None, 'fsdp', 'tensor')
     """
 
     batch: MeshAxes = ("data", "fsdp")
     columns: MeshAxes = "context"
     sequence: MeshAxes = None
-    embed: MeshAxes = ("fsdp", "context")
+    embed: MeshAxes = "fsdp"
     residual: MeshAxes = None
     heads: MeshAxes = "tensor"
     kv_heads: MeshAxes = "tensor"

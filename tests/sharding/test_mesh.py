@@ -24,7 +24,7 @@ def test_one_device_is_the_smallest_mesh() -> None:
         ({"data": True}, "mesh axis data must be a whole number >= 1, got True"),
         (
             {"data": 500, "fsdp": 2},
-            "data=500 x fsdp=2 x tensor=1 needs 1000 devices, but only",
+            "data=500 x fsdp=2 x context=1 x tensor=1 needs 1000 devices, but only",
         ),
     ],
 )
@@ -70,9 +70,9 @@ def test_parse_mesh(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dta=2", "mesh axes are data, fsdp, tensor; got 'dta' in 'dta=2'"),
-        ("data=1,model=1", "mesh axes are data, fsdp, tensor; got 'model'"),
-        ("data=1,,fsdp=1", "mesh axes are data, fsdp, tensor; got ''"),
+        ("dta=2", "mesh axes are data, fsdp, context, tensor; got 'dta' in 'dta=2'"),
+        ("data=1,model=1", "mesh axes are data, fsdp, context, tensor; got 'model'"),
+        ("data=1,,fsdp=1", "mesh axes are data, fsdp, context, tensor; got ''"),
         ("data=1,data=1", "'data' repeats"),
         ("data", "written like 'data=2,fsdp=4', got 'data'"),
         ("data=two", "written like 'data=2,fsdp=4', got 'data=two'"),

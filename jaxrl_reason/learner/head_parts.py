@@ -86,7 +86,7 @@ def logprobs_by_parts(
             if of_width:
                 w = jax.lax.all_gather(w, of_width, axis=0, tiled=True)
             w = w.astype(jnp.float32)
-            of_block = lambda x: _sums(*x, w, at, temperature, known, h.dtype)  # noqa: E731
+            of_block = lambda x: _sums(x[0], x[1], w, at, temperature, known, h.dtype)  # noqa: E731
             return _merged(sums, jax.lax.map(of_block, (wide, ids))), None
 
         zeros = jnp.zeros(ids.shape, jnp.float32)
@@ -101,14 +101,14 @@ def logprobs_by_parts(
         size = h.shape[0] * h.shape[1]
         return tuple(x.reshape(-1)[:size].reshape(h.shape[:2]) for x in each)
 
-    found: tuple[jax.Array, jax.Array] = jax.shard_map(
+    found: Any = jax.shard_map(
         local,
         mesh=constrain.mesh,
         in_specs=(rows, head, rows),
         out_specs=(rows, rows),
         check_vma=False,
     )(hidden, unembed, tokens)
-    return found
+    return found[0], found[1]
 
 
 def _split(x: jax.Array, parts: int, fill: float = 0) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.sharding import Constrain, Constrainer
+from jaxrl_reason.sharding import Constrain, Constrainer, no_constraint
 
 # (q [B, S, N, H], k [B, S, K, H], v, per-layer input)
 # -> (context [B, S, N, H], per-layer output)
@@ -175,7 +175,7 @@ class GatedMLP(nn.Module):
     """(silu(x gate) * (x up)) down. Source: arXiv 2002.05202, equation 6."""
 
     config: TransformerConfig
-    constrain: Constrain
+    constrain: Constrain = no_constraint
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -195,7 +195,7 @@ class GatedMLP(nn.Module):
         )
         inner = jax.nn.silu(project(self, "gate", gate, rows))  # [B*S, F]
         inner *= project(self, "up", up, rows)
-        inner = self.constrain(inner.reshape(*x.shape[:2], -1), HIDDEN)  # [B, S, F]
+        inner = self.constrain(inner.reshape(*x.shape[:-1], -1), HIDDEN)  # [B, S, F]
         inner = inner.reshape(-1, c.mlp_dim)  # [B*S, F]
         down = self.constrain(down.astype(x.dtype), ("mlp", "residual"))
         return project(self, "down", down, inner).reshape(x.shape)  # [B, S, D]

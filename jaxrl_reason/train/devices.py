@@ -59,13 +59,15 @@ def build_sampler_mesh(sizes: str, training: jax.sharding.Mesh) -> jax.sharding.
 
 
 def run_rules(sequence_parallel: bool) -> ShardingRules:
-    """The rules of a run.
+    """The rules of a run: devices that share long rows share parameters too.
 
     Args:
       sequence_parallel: whether the axis tensor splits the columns of rows between the
         blocks of a layer.
     """
-    return ShardingRules(sequence="tensor" if sequence_parallel else None)
+    return ShardingRules(
+        embed=("fsdp", "context"), sequence="tensor" if sequence_parallel else None
+    )
 
 
 def devices_of(sizes: str) -> int:

@@ -159,7 +159,8 @@ def test_the_compiler_alone_gathers_and_sums_in_the_loop(report: Any) -> None:
 
 
 def test_training_takes_this_way(report: Any) -> None:
-    assert report["training"].count("shard_map") == 2
+    # One of them looks up embeddings.
+    assert report["training"].count("shard_map") == 3
 
 
 def test_squared_probs_take_it_too(report: Any) -> None:

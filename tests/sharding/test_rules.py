@@ -21,7 +21,7 @@ def test_default_specs() -> None:
     assert rules.spec(()) == PartitionSpec()
     assert rules.spec(("vocab", "embed")) == PartitionSpec("tensor", "fsdp")
     assert rules.spec(("batch", "sequence", None)) == PartitionSpec(
-        ("data", "fsdp"), None, None
+        ("data", "fsdp"), "context", None
     )
     assert rules.spec(("layers", "embed", "heads", "head_dim")) == PartitionSpec(
         None, "fsdp", "tensor", None
@@ -106,7 +106,7 @@ def test_weights_stay_where_a_mesh_splits_their_hidden_size() -> None:
     found = stationary(before)
     assert isinstance(found, Constrainer)
     assert found.rules.spec(rows) == PartitionSpec("data", None, "fsdp")
-    assert before.rules.spec(rows) == PartitionSpec(("data", "fsdp"), None, None)
+    assert before.rules.spec(rows) == PartitionSpec(("data", "fsdp"), "context", None)
     # Whole parameters have nothing that could be gathered.
     for whole in (
         ShardingRules().constrainer(make_mesh()),

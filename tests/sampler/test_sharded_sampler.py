@@ -91,7 +91,8 @@ SCRIPT = """
     )
     gathered = [
         int(np.prod([int(n) for n in shape.split(",")]))
-        for shape, of in gathers if of != "closed_call" and of != "draw"
+        # Not those of the prefill, which gathers weights for many tokens.
+        for shape, of in gathers if of not in ("closed_call", "draw", "jit")
     ]
     print(json.dumps({
         "tokens": bool((got.tokens == wanted.tokens).all()),

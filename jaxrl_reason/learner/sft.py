@@ -123,7 +123,9 @@ def build_sft_learner(
             f"max_response must be at most the model's context_length "
             f"({model.config.context_length}), got {settings.max_response}"
         )
-    update = make_update(sft_objective(model), optimizer.build(), num_groups=1)
+    update = make_update(
+        sft_objective(model), optimizer.build(), num_groups=1, in_place=True
+    )
     return SFTLearner(settings, batch_sharding, optimizer.schedule(), update)
 
 

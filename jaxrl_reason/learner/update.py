@@ -48,10 +48,33 @@ def accumulate_gradients(
     num_active: jax.Array,
     counts: Counts,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Sums loss, metrics and gradients over the first `num_active` micro-batches.
+    """Sums loss, metrics and gradients over the first `num_active` micro-batches."""
+    grad_fn = jax.value_and_grad(objective, has_aux=True)
 
-    There is one tree of gradients: the backward pass adds each array to it where it
-    arises, layer by layer, so that no second tree for one micro-batch is ever held.
+    def one(k: jax.Array) -> tuple[jax.Array, Metrics, Params]:
+        (loss, metrics), grads = grad_fn(params, micro_batch(batch, k), counts)
+        return loss, metrics, grads
+
+    shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(
+        0, num_active, lambda k, total: jax.tree.map(jnp.add, total, one(k)), zeros
+    )
+
+
+def accumulate_in_place(
+    objective: Objective,
+    params: Params,
+    batch: TrainBatch,
+    num_active: jax.Array,
+    counts: Counts,
+) -> tuple[jax.Array, Metrics, Params]:
+    """The same sums, in one tree of gradients.
+
+    The backward pass adds each array to it where it arises, layer by layer, so that no
+    second tree for one micro-batch is ever held. Only for objectives that hand the
+    parameters of all layers to the model as they are: JAX (0.10) confuses the gradients
+    of a scan over some arrays that are parameters and some that were made of them.
     """
 
     def add(k: jax.Array, sums: Any) -> tuple[jax.Array, Metrics, Params]:
@@ -101,20 +124,23 @@ def make_update(
     *,
     num_groups: int,
     of_minibatch: Callable[[TrainBatch], dict[str, Any]] | None = None,
+    in_place: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Makes a jitted step (state, batch [K, ...], num_active) -> (state, metrics).
 
     The state is donated. Metrics are (total, count) pairs over the mini-batch. The
     objective gets by keyword the keyword arguments of the step and the results of
-    `of_minibatch` for the whole batch.
+    `of_minibatch` for the whole batch. `in_place` saves a tree of gradients, for
+    objectives that `accumulate_in_place` can take.
     """
+    accumulate = accumulate_in_place if in_place else accumulate_gradients
 
     def update(
         state: TrainState, batch: TrainBatch, num_active: jax.Array, **given: jax.Array
     ) -> tuple[TrainState, Metrics]:
         counts = minibatch_counts(batch, num_groups)
         named = given if of_minibatch is None else {**given, **of_minibatch(batch)}
-        loss, metrics, grads = accumulate_gradients(
+        loss, metrics, grads = accumulate(
             partial(objective, **named), state.params, batch, num_active, counts
         )
         state, more = apply_gradients(state, grads, optimizer)

@@ -237,6 +237,7 @@ def build_update(
             optimizer.build(),
             num_groups=num_groups,
             of_minibatch=of_minibatch,
+            in_place=lora is None and forward is None,
         )
     return make_multi_objective_update(
         advantage_objectives(objective, method.gradients.num_objectives),

@@ -150,7 +150,11 @@ def train_step(
             row |= metrics
 
     row |= probability_metrics(
-        experience, rollouts, state.step, s.async_level, s.old_logprobs == "trainer"
+        experience,
+        rollouts,
+        state.step,
+        async_level=s.async_level,
+        mismatch=s.old_logprobs == "trainer",
     )
     row |= {f"controller/{name}": x for name, x in state.controls.items()}
     controls: Row = {}
@@ -311,7 +315,8 @@ def probability_metrics(
     experience: Experience,
     rollouts: Rollouts,
     step: int,
-    async_level: int,
+    *,
+    async_level: int = 0,
     mismatch: bool,
 ) -> Row:
     """Metrics of the policy and of the sampler from the old log-probs.

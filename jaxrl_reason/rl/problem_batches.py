@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike
 
+from jaxrl_reason.rl.pass_rate_filter import pass_rates
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Row
 
 
@@ -36,3 +38,10 @@ class AdaptiveBatches(ProblemBatches, Protocol):
           num_correct: [N] right answers.
           num_samples: [N] answers that could be graded; 0 if the grader always failed.
         """
+
+
+def tell_source(problems: ProblemBatches, fresh: Rollouts) -> Row:
+    """Passes the outcomes to an adaptive stream; returns its part of the row."""
+    if not isinstance(problems, AdaptiveBatches):
+        return {}
+    return problems.observe(*pass_rates(fresh))

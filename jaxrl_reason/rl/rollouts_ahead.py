@@ -22,8 +22,7 @@ import numpy as np
 
 from jaxrl_reason.rl.collect import Collected
 from jaxrl_reason.rl.iteration import collect
-from jaxrl_reason.rl.pass_rate_filter import pass_rates
-from jaxrl_reason.rl.problem_batches import AdaptiveBatches, ProblemBatches
+from jaxrl_reason.rl.problem_batches import ProblemBatches, tell_source
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
@@ -168,8 +167,7 @@ class RolloutsAhead:
         self._surplus, self._unfinished = collected.surplus, collected.unfinished
         self._draws += collected.rounds
         row: Row = timer.take()
-        if isinstance(self._problems, AdaptiveBatches):
-            row |= self._problems.observe(*pass_rates(collected.fresh))
+        row |= tell_source(self._problems, collected.fresh)
         if self._annotate is not None:
             row |= self._annotate(step + 1)
         return DrawnBatch(collected, row)

@@ -24,7 +24,7 @@ def refused(tiny, monkeypatch, capsys):
 
 def test_an_unknown_mesh_axis_is_refused(refused, tmp_path):
     said = refused("--run-dir", str(tmp_path / "new"), "--mesh", "banana=2")
-    assert "mesh axes are data, fsdp, tensor; got 'banana'" in said
+    assert "mesh axes are data, fsdp, context, tensor; got 'banana'" in said
     assert not (tmp_path / "new").exists()
 
 

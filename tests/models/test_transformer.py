@@ -151,7 +151,7 @@ def test_bfloat16_is_finite_and_near_float32() -> None:
     assert float(jnp.abs(wide - narrow).mean()) < 0.03
 
 
-def test_constrain_sees_the_table_rows_and_heads_only() -> None:
+def test_constrain_sees_activations_and_the_matrices_of_layers() -> None:
     seen = set()
 
     def constrain(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -161,8 +161,16 @@ def test_constrain_sees_the_table_rows_and_heads_only() -> None:
 
     _, params = build(TINY)
     hidden_of(Transformer(TINY, constrain=constrain), params, tokens_of(1, 3))
+    rows, columns = ("batch", "sequence"), ("batch", "columns")
     assert seen == {
-        ("vocab", None),
-        ("batch", "sequence", None),
-        ("batch", None, "heads", None),
+        (*rows, "residual"),
+        (*columns, "residual"),
+        (*columns, "heads", None),
+        (*columns, "mlp"),
+        # Gathered by name in each layer.
+        ("residual", "heads", None),
+        ("residual", "kv_heads", None),
+        ("heads", None, "residual"),
+        ("residual", "mlp"),
+        ("mlp", "residual"),
     }

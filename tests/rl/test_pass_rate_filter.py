@@ -13,8 +13,8 @@ from jaxrl_reason.rl.pass_rate_filter import (
     measure_pass_rates,
     pass_rates,
 )
+from jaxrl_reason.rl.problem_batches import tell_source
 from jaxrl_reason.rl.rl_learner import RLState
-from jaxrl_reason.rl.rl_loop import tell_source
 from tests.rl.helpers import (
     SETTINGS,
     EndlessProblems,

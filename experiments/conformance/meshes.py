@@ -60,15 +60,18 @@ MESHES = (
     "data=2",
     "fsdp=2",
     "tensor=2",
+    "context=2",
     "fsdp=4",
     "tensor=4",
     "data=2,fsdp=2",
     "fsdp=2,tensor=2",
+    "fsdp=2,context=2",
     "data=8",
     "fsdp=8",
     "tensor=8",
     "data=2,tensor=4",
     "data=2,fsdp=2,tensor=2",
+    "fsdp=2,context=2,tensor=2",
 )
 
 

@@ -120,7 +120,7 @@ def main_first(name: str, run: Callable[[], T]) -> T:
     return found[parts.index(True)]
 
 
-def share(name: str, size: int, run: Callable[[int], T]) -> list[T]:
+def divide_rows(name: str, size: int, run: Callable[[int], T]) -> list[T]:
     """Computes something for each of some rows; each process does a part of them.
 
     Args:

@@ -92,7 +92,7 @@ def run_steps(
         **{"remat": settings.model.remat, **changes},
     )
     model = Transformer(config, constrain=rules.constrainer(mesh))
-    method = run_method(settings)
+    method = method_of_shapes(settings)
     task: Any = ShapeTask()
     place = weight_placement(model, settings.sampler.weights, memory)
     learner = build_rl_learner(
@@ -144,11 +144,11 @@ def untold_models(settings: TrainSettings) -> list[str]:
     Args:
       settings: of the run.
     """
-    method = run_method(settings)
+    method = method_of_shapes(settings)
     return [c.name for c in method.components if c.trains_model or c.keeps_params]
 
 
-def run_method(settings: TrainSettings) -> Method:
+def method_of_shapes(settings: TrainSettings) -> Method:
     """The run's method, which needs no data for its shapes."""
     return build_method(
         settings.method,

@@ -29,7 +29,7 @@ _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#
 _PARTS = ("parameters", "optimizer", "gradients", "batch", "temporaries", "besides")
 
 
-def write_page(path: Path, verdict: Verdict) -> None:
+def write_verdict(path: Path, verdict: Verdict) -> None:
     """Writes a page that needs no other file.
 
     Args:

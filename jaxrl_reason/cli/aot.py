@@ -12,7 +12,7 @@ from jaxrl_reason.aot.aot_run import compile_run, search_run, with_nearest
 from jaxrl_reason.aot.run_steps import STEPS
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import verdict_text
-from jaxrl_reason.aot.verdict_page import ranking_text, write_page
+from jaxrl_reason.aot.verdict_page import ranking_text, write_verdict
 from jaxrl_reason.cli.train import named_start, starting_settings
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -96,5 +96,5 @@ def main(argv: Sequence[str]) -> None:
     verdict = with_nearest(verdict, given.tries)
     print(verdict_text(verdict))
     if given.html is not None:
-        write_page(given.html, verdict)
+        write_verdict(given.html, verdict)
         print(f"written: {given.html}", file=sys.stderr)

@@ -156,11 +156,11 @@ def rational(tree: Tree) -> Fraction | None:
         return None
     result: Fraction | None = _EXACT[operation](*known)
     if result is not None:
-        check_size(result)
+        check_bits(result)
     return result
 
 
-def check_size(value: Fraction) -> None:
+def check_bits(value: Fraction) -> None:
     """Refuses numbers that would slow everything after them.
 
     Args:

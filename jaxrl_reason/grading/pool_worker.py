@@ -36,10 +36,10 @@ def main(function: str, memory_bytes: int) -> None:
         line = sys.stdin.buffer.readline()
         if not line:
             return
-        said = run(called, *json.loads(line))
+        said = run_job(called, *json.loads(line))
 
 
-def run(called: Callable[..., Any], seconds: float, job: list[Any]) -> list[Any]:
+def run_job(called: Callable[..., Any], seconds: float, job: list[Any]) -> list[Any]:
     """The result of one job, or what happened instead.
 
     Args:

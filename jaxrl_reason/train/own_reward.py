@@ -12,7 +12,7 @@ from jaxrl_reason.losses import soft_overlong_penalty
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
-from jaxrl_reason.sharding.agreement import share
+from jaxrl_reason.sharding.agreement import divide_rows
 from jaxrl_reason.tasks.reward_task import RewardTask, Score
 
 # Smaller differences of rewards in a group are not a signal.
@@ -49,7 +49,7 @@ class FunctionRewards:
             return None if found is None else dict(found.parts)
 
         # Of each response by the process that has graded it.
-        scores = share("rewards", math.prod(groups), score)
+        scores = divide_rows("rewards", math.prod(groups), score)
         names = next((list(parts) for parts in scores if parts is not None), ["reward"])
         out = np.full((len(scores), len(names)), np.nan, np.float32)
         for row, found in zip(out, scores, strict=True):

@@ -21,7 +21,7 @@ from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.train_settings import TrainSettings
 
 
-def check_start(settings: TrainSettings) -> None:
+def check_processes(settings: TrainSettings) -> None:
     """Compares versions, source files, settings and the files that these name.
 
     Raises:

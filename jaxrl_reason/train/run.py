@@ -23,7 +23,7 @@ from jaxrl_reason.train.game_stage import ProverVerifierGame
 from jaxrl_reason.train.heldout_figures import Measured, percent, values
 from jaxrl_reason.train.methods import Kind, kind_of
 from jaxrl_reason.train.offline_rounds import Rounds
-from jaxrl_reason.train.process_checks import check_data, check_start
+from jaxrl_reason.train.process_checks import check_data, check_processes
 from jaxrl_reason.train.reinforcement import Reinforcement
 from jaxrl_reason.train.results import (
     RunResult,
@@ -75,7 +75,7 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     if settings.export.folder is not None:
         check_new_folder(settings.export.folder)  # also before the end
     with ExitStack() as stack:
-        check_start(settings)
+        check_processes(settings)
         # Its workers start when an answer needs them.
         verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
         setup = build_run_setup(settings, verify)

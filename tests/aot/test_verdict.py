@@ -16,7 +16,7 @@ from jaxrl_reason.aot.verdict import (
     time_limits,
     verdict_text,
 )
-from jaxrl_reason.aot.verdict_page import ranking_text, write_page
+from jaxrl_reason.aot.verdict_page import ranking_text, write_verdict
 from jaxrl_reason.train.presets import PRESETS
 from tests.aot.aot_helpers import made_up
 
@@ -103,12 +103,12 @@ def test_what_does_not_fit_says_so() -> None:
 
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    write_page(path, Verdict(DAPO, POD, (made_up("score"), made_up())))
+    write_verdict(path, Verdict(DAPO, POD, (made_up("score"), made_up())))
     page = path.read_text()
     assert re.findall(r'alt="([^"]+)"', page) == ["memory", "time limits", "exchanges"]
     assert "http" not in page
     assert '<span class="yes">fits</span>' in page
-    write_page(path, Verdict(DAPO, POD, (made_up(fits=False, traffic=()),)))
+    write_verdict(path, Verdict(DAPO, POD, (made_up(fits=False, traffic=()),)))
     assert re.findall(r'alt="([^"]+)"', path.read_text()) == ["memory"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_reason.sharding import make_mesh
-from jaxrl_reason.sharding.agreement import exchange, on_main, share, together
+from jaxrl_reason.sharding.agreement import divide_rows, exchange, on_main, together
 from jaxrl_reason.sharding.processes import count, fetch, index, is_main, put
 
 pytestmark = pytest.mark.fast
@@ -21,7 +21,7 @@ def test_a_run_of_one_process_is_its_own_main_process():
     assert (index(), count(), is_main()) == (0, 1, True)
     assert exchange("here", {"a": 1}) == [{"a": 1}]
     assert on_main("here", lambda: 3) == together("here", lambda: 3) == 3
-    assert share("here", 3, lambda row: row * row) == [0, 1, 4]
+    assert divide_rows("here", 3, lambda row: row * row) == [0, 1, 4]
 
 
 @pytest.mark.parametrize("run", [on_main, together])

@@ -8,8 +8,8 @@ from jaxrl_reason.sharding.agreement import ProcessError
 from jaxrl_reason.train import process_checks
 from jaxrl_reason.train.process_checks import (
     check_data,
+    check_processes,
     check_same,
-    check_start,
     named_files,
     source_digest,
 )
@@ -38,7 +38,7 @@ def two(monkeypatch):
 
 def test_equal_processes_pass(two):
     seen = two(lambda name, value: value)
-    check_start(TrainSettings())
+    check_processes(TrainSettings())
     parts = ("code", "settings", "files")
     assert seen == [f"comparison of {part}" for part in parts]
 
@@ -59,7 +59,7 @@ def test_equal_processes_pass(two):
 def test_what_differs_is_named(two, part, change, said):
     two(lambda name, value: value | change if name.endswith(part) else value)
     with pytest.raises(ProcessError, match=said):
-        check_start(TrainSettings())
+        check_processes(TrainSettings())
 
 
 def test_other_questions_are_named(two):
@@ -83,7 +83,7 @@ def test_many_differences_are_cut_short(two):
 
 def test_one_process_has_nothing_to_compare(monkeypatch):
     monkeypatch.setattr(process_checks, "exchange", None)
-    check_start(TrainSettings())
+    check_processes(TrainSettings())
     check_data(None)
 
 

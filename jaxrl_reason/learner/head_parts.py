@@ -86,8 +86,10 @@ def logprobs_by_parts(
             if of_width:
                 w = jax.lax.all_gather(w, of_width, axis=0, tiled=True)
             w = w.astype(jnp.float32)
-            of_block = lambda x: _sums(x[0], x[1], w, at, temperature, known, h.dtype)  # noqa: E731
-            return _merged(sums, jax.lax.map(of_block, (wide, ids))), None
+            found = jax.lax.map(
+                lambda x: _sums(*x, w, at, temperature, known, h.dtype), (wide, ids)
+            )
+            return _merged(sums, found), None
 
         zeros = jnp.zeros(ids.shape, jnp.float32)
         start = (zeros, jnp.full(ids.shape, NEVER), zeros, zeros)

@@ -87,7 +87,8 @@ def logprobs_by_parts(
                 w = jax.lax.all_gather(w, of_width, axis=0, tiled=True)
             w = w.astype(jnp.float32)
             found = jax.lax.map(
-                lambda x: _sums(*x, w, at, temperature, known, h.dtype), (wide, ids)
+                lambda x: _sums(x[0], x[1], w, at, temperature, known, h.dtype),
+                (wide, ids),
             )
             return _merged(sums, found), None
 

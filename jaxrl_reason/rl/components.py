@@ -95,6 +95,11 @@ class ComponentLearner:
         """The numbers that the component keeps between steps, before the first."""
         return {}
 
+    @property
+    def adds_to_rollouts(self) -> bool:
+        """Whether it has an `extend_rollouts` of its own."""
+        return type(self).extend_rollouts is not ComponentLearner.extend_rollouts
+
     def extend_rollouts(
         self,
         learner: "RLLearner",

@@ -153,7 +153,7 @@ class PartialSampler:
                     np.full(rows, length, np.int32),
                 )
                 placed = self.batch_sharding.put_batch(inputs)
-                done = jax.device_get(self.go_on(params, *placed))
+                done = self.batch_sharding.fetch(self.go_on(params, *placed))
                 p, g, count = *part.T, len(part)
                 columns = slice(length, length + size)
                 x.tokens[p, g, columns] = done.tokens[:count]
@@ -196,7 +196,8 @@ class PartialSampler:
             groups.truncated,
         )
         done = Completions(*(x.reshape(-1, *x.shape[2:]) for x in fields))
-        grades = grade_rows(self.task, problems, done, self.group_size)
+        parted = self.batch_sharding.mesh.is_multi_process
+        grades = grade_rows(self.task, problems, done, self.group_size, parted)
         correct, format_ok, failed = grades.reshape(3, *groups.lengths.shape)
         return replace(
             groups,
@@ -319,8 +320,7 @@ def check_partial(
             f"partial_tokens must divide max_new_tokens ({settings.max_new_tokens}), "
             f"got {tokens}"
         )
-    plain = ComponentLearner.extend_rollouts
-    more = [c.name for c in components if type(c).extend_rollouts is not plain]
+    more = [c.name for c in components if c.adds_to_rollouts]
     if more:
         raise ValueError(
             f"partial_tokens must be 0 for a method that adds to the rollouts, got "

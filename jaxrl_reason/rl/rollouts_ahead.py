@@ -175,8 +175,10 @@ class RolloutsAhead:
 
 def overlaps(learner: RLLearner) -> bool:
     """Whether drawing and training may run at the same time."""
-    elsewhere = isinstance(learner.sample, RolloutEngine)
-    return count() == 1 and (elsewhere or learner.batch_sharding.mesh.size == 1)
+    if learner.batch_sharding.mesh.size == 1:
+        return count() == 1
+    draws_here = any(component.adds_to_rollouts for component in learner.components)
+    return count() == 1 and isinstance(learner.sample, RolloutEngine) and not draws_here
 
 
 class _InTurn(Executor):

@@ -270,6 +270,11 @@ def check_rl(settings: "TrainSettings") -> None:
             f"critic_learning_rate must be 0 for {settings.method}, which trains "
             f"nothing besides the policy, got {settings.critic_learning_rate}"
         )
+    if rl.async_level and settings.sampler.is_elsewhere and settings.reward_model:
+        raise ValueError(
+            f"rl.async_level must be 0 with a reward_model on devices that train and "
+            f"rollouts from elsewhere, got {rl.async_level}"
+        )
     steps = any(c.name == ResponseSteps.name for c in method.components)
     if steps and settings.task.source != "countdown":
         raise ValueError(

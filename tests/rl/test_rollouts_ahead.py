@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from jaxrl_reason.rl import rollouts_ahead
 from jaxrl_reason.rl.collect import GraderError, NoSignalError
+from jaxrl_reason.rl.components import ComponentLearner
 from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.rl.helpers import SETTINGS, LuckyTask
 from tests.rl.loop_helpers import (
@@ -200,6 +202,27 @@ def test_no_signal_ahead_ends_the_run_when_its_step_comes(straight, tmp_path):
 def test_a_broken_grader_ahead_ends_the_run(tmp_path):
     with pytest.raises(GraderError, match="OSError"):
         run_rl(failing(0, OSError("gone")), tmp_path, save_every=100)
+
+
+def test_several_devices_overlap_only_with_what_draws_elsewhere():
+    class Engine(SampleLog):
+        def update_weights(self, params, version):
+            pass
+
+    class Draws(ComponentLearner):
+        def extend_rollouts(self, learner, sample, problems, rollouts):
+            return rollouts
+
+    own = at_level(1)
+    engine = dataclasses.replace(own, sample=Engine(own.sample))
+    both = dataclasses.replace(engine, components=(Draws(),))
+    assert all(map(rollouts_ahead.overlaps, (own, engine, both)))
+    several = SimpleNamespace(mesh=SimpleNamespace(size=8))
+    found = [
+        rollouts_ahead.overlaps(dataclasses.replace(x, batch_sharding=several))
+        for x in (own, engine, both)
+    ]
+    assert found == [False, True, False]
 
 
 def test_nothing_is_drawn_ahead_of_the_last_step(straight):

@@ -140,6 +140,10 @@ OWN = "--task my.jsonl"
             "one thing draws the rollouts, got sampler.endpoint and sampler.mesh",
         ),
         (
+            "--rl.async-level 1 --sampler.mesh data=1 --reward-model some/folder",
+            "rl.async_level must be 0 with a reward_model on devices that train",
+        ),
+        (
             "--method prover_verifier --rl.async-level 1",
             "rl.async_level must be 0 in the game, whose verifier changes between",
         ),

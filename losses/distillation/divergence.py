@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrl_reason.losses import _checks
+from jaxrl_reason.losses._blocks import join_blocks, map_blocks, split_blocks
 from jaxrl_reason.losses._math import k3
-from jaxrl_reason.losses.logprobs import join_blocks, map_blocks, split_blocks
 
 
 def generalized_jsd(

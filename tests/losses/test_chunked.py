@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
-from jaxrl_reason.losses.logprobs import map_blocks
+from jaxrl_reason.losses._blocks import map_blocks
 from tests.losses import reference
 from tests.losses.jaxprs import equations, primitives
 from tests.losses.worked import close

@@ -23,6 +23,7 @@ from jaxrl_reason.sharding.agreement import exchange
 from jaxrl_reason.sharding.processes import MOVES, count, index, store
 
 _FAILED, _PLACES = "jaxrl_reason/failed/", "jaxrl_reason/places/"
+_STUCK = "jaxrl_reason/stuck/"
 # Seconds between two looks at the other processes, at most.
 _PERIOD = 2.0
 # Seconds without a look of a process after which it counts as dead; JAX waits for 100.
@@ -89,10 +90,12 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 def _lost() -> str | None:
-    """The process that has failed or died, if there is one."""
+    """What the others say of a process that has failed, died or is stuck, if any is."""
     before = _values(_PLACES)
     time.sleep(3 * _PERIOD)
     now, failed = _values(_PLACES), _values(_FAILED)
+    for said in _values(_STUCK).values():
+        return said
     for number in range(count()):
         if number in failed:
             return f"process {number} failed: {failed[number]}"
@@ -134,7 +137,14 @@ class _Watch(threading.Thread):
             said = f"no sign of life for {_SILENT:g} seconds"
             store().key_value_set(f"{_FAILED}{silent}", said)
             return f"process {silent} failed: {said}"
-        return stuck_message(places, self._stuck_after) if stuck else None
+        for said in _values(_STUCK).values():
+            return said
+        if not stuck:
+            return None
+        said = stuck_message(places, self._stuck_after)
+        # For a process whose collective breaks off because this one ends.
+        store().key_value_set(f"{_STUCK}{index()}", said)
+        return said
 
     def _silent(self, places: dict[int, str]) -> int | None:
         now = time.monotonic()

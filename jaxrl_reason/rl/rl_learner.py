@@ -17,7 +17,12 @@ from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.learner.update import make_scorer
 from jaxrl_reason.models import LoraSettings, Transformer
 from jaxrl_reason.rl.collect import SampleFn
-from jaxrl_reason.rl.components import ComponentLearner, FrozenModel, LearnerSetup
+from jaxrl_reason.rl.components import (
+    ComponentLearner,
+    FrozenModel,
+    LearnerSetup,
+    PolicyForward,
+)
 from jaxrl_reason.rl.method import Advantages, Experience, Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan, build_update
 from jaxrl_reason.rl.partial_rollouts import PartialSampler, build_partial_sampler
@@ -173,12 +178,6 @@ def build_rl_learner(
         sampled,
     )
     components = tuple(component.build(setup) for component in method.components)
-    forwards = [f for c in components if (f := c.policy_forward()) is not None]
-    if len(forwards) > 1:
-        raise ValueError(
-            f"one component at most may replace the policy's pass, got {len(forwards)} "
-            f"in {method.name!r}"
-        )
     parts = build_partial_sampler(
         sampled, task, settings, batch_sharding, components, sample
     )
@@ -201,13 +200,30 @@ def build_rl_learner(
             temperature=temperature,
             num_groups=plan.groups_per_minibatch,
             lora=lora,
-            forward=forwards[0] if forwards else None,
+            forward=replaced_forward(components, method),
         ),
         components=components,
         lora=build_lora(model, lora, batch_sharding, settings.seed),
         partial=parts,
         place=place,
     )
+
+
+def replaced_forward(
+    components: Sequence[ComponentLearner], method: Method
+) -> PolicyForward | None:
+    """What takes the place of the policy's pass in an update; None for nothing.
+
+    Raises:
+      ValueError: two components do.
+    """
+    forwards = [f for c in components if (f := c.policy_forward()) is not None]
+    if len(forwards) > 1:
+        raise ValueError(
+            f"one component at most may replace the policy's pass, got {len(forwards)} "
+            f"in {method.name!r}"
+        )
+    return forwards[0] if forwards else None
 
 
 def check_fit(

@@ -132,21 +132,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
         hinted = (hinted_prompt(task, p, settings.offline.hint) for p in problems.train)
         longest_prompt = max(longest_prompt, *map(len, hinted))
     settings = fit_sizes(settings, longest_prompt, longest)
-    if longest_prompt > settings.rl.prompt_width:
-        raise ValueError(
-            f"rl.prompt_width must hold the longest prompt ({longest_prompt} tokens), "
-            f"got {settings.rl.prompt_width}"
-        )
-    if longest > settings.sft.max_response:
-        raise ValueError(
-            f"sft.max_response must hold the longest response ({longest} tokens), "
-            f"got {settings.sft.max_response}"
-        )
-    if settings.sft.updates and settings.sft.row_width < longest_prompt + longest:
-        raise ValueError(
-            f"sft.row_width must hold the longest prompt and response "
-            f"({longest_prompt + longest} tokens), got {settings.sft.row_width}"
-        )
+    check_widths(settings, longest_prompt, longest)
     settings.rl.plan()
     limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
     teacher = None
@@ -204,6 +190,37 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
         teacher=teacher,
         place=place,
     )
+
+
+def check_widths(
+    settings: TrainSettings, longest_prompt: int, longest_response: int
+) -> None:
+    """Raises for prompts and responses, in tokens, that are too long for the settings.
+
+    Args:
+      settings: of the run, with their sizes.
+      longest_prompt: of all questions.
+      longest_response: of those to learn from.
+
+    Raises:
+      ValueError: one does not fit; the message says which.
+    """
+    rl, sft, both = settings.rl, settings.sft, longest_prompt + longest_response
+    if longest_prompt > rl.prompt_width:
+        raise ValueError(
+            f"rl.prompt_width must hold the longest prompt ({longest_prompt} tokens), "
+            f"got {rl.prompt_width}"
+        )
+    if longest_response > sft.max_response:
+        raise ValueError(
+            f"sft.max_response must hold the longest response ({longest_response} "
+            f"tokens), got {sft.max_response}"
+        )
+    if sft.updates and sft.row_width < both:
+        raise ValueError(
+            f"sft.row_width must hold the longest prompt and response ({both} tokens), "
+            f"got {sft.row_width}"
+        )
 
 
 def context_of_teacher(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from jaxrl_reason.grading.exact_arithmetic import exact_value
 from jaxrl_reason.tasks.questions import Question
 from jaxrl_reason.tasks.word_arithmetic import (
     ArithmeticSettings,
@@ -153,7 +154,7 @@ def test_examples_are_right_and_of_training_numbers():
     ] * 2
     for question, response in examples:
         left, right = response.split("=")
-        assert eval(left) == int(right) >= 0
+        assert exact_value(left) == int(right) >= 0
         asked = numbers_of(Question(0, question, right))
         assert asked == [int(part) for part in left.split()[::2]]
         assert not held_out & set(asked)

@@ -39,7 +39,8 @@ class EvaluationSettings:
     Attributes:
       task: the benchmark.
       model: a Hugging Face folder, a .gguf file or a hub id.
-      data: the benchmark's questions: a JSONL or parquet file,
+      data: the benchmark's questions: a file (JSON lines or array, CSV, TSV, parquet,
+        also gzipped), a folder of `jaxrl-reason data clean`,
         tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
         hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic generates its own.
       out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A

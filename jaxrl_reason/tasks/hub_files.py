@@ -9,8 +9,8 @@ from jaxrl_reason.tasks.question_rows import QuestionFileError
 
 _FORM = re.compile(
     r"hub:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"/(?P<path>.+?\.(jsonl|parquet))(@(?P<revision>.+))?",
-    re.ASCII,
+    r"/(?P<path>.+?\.(jsonl|json|csv|tsv|parquet)(\.gz)?)(@(?P<revision>.+))?",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -18,8 +18,9 @@ def fetch_hub_file(data: str) -> tuple[Path, dict[str, Any]]:
     """Fetches a file of a dataset with huggingface_hub into its cache.
 
     Args:
-      data: `hub:OWNER/NAME/PATH[@REVISION]`; the path ends in .jsonl or .parquet, the
-        revision is a branch, tag or commit and "main" if not given.
+      data: `hub:OWNER/NAME/PATH[@REVISION]`; the path ends in .jsonl, .json, .csv,
+        .tsv or .parquet, also with .gz; the revision is a branch, tag or
+        commit and "main" if not given.
 
     Returns:
       The file in the cache, and its origin with the commit of the revision.
@@ -32,7 +33,7 @@ def fetch_hub_file(data: str) -> tuple[Path, dict[str, Any]]:
     if asked is None:
         raise QuestionFileError(
             "data of the hub must be hub:OWNER/NAME/PATH[@REVISION] with a PATH that "
-            f"ends in .jsonl or .parquet, got {data}"
+            f"ends in .jsonl, .json, .csv, .tsv or .parquet, got {data}"
         )
     repo, path, revision = asked["repo"], asked["path"], asked["revision"]
     found = Path(_download(data, repo, path, revision))

@@ -1,22 +1,24 @@
-"""Sources of question sets: a file, a prepared TFDS dataset, the hub."""
+"""Sources of question sets: a file, a folder, a prepared TFDS dataset, the hub."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxrl_reason.runs.files import file_sha256
 from jaxrl_reason.tasks.hub_files import fetch_hub_file
 from jaxrl_reason.tasks.question_rows import (
     PlacedRow,
     QuestionFileError,
-    file_rows,
-    read_bytes,
+    require_rows,
 )
 from jaxrl_reason.tasks.questions import Question
-from jaxrl_reason.tasks.tfds_rows import open_tfds
+from jaxrl_reason.tasks.row_formats import OnBad, file_rows
+from jaxrl_reason.tasks.tfds_rows import open_tfds, open_tfds_folder
 
+_DATASET = "**/dataset_info.json"
 MakeQuestions = Callable[[Iterable[PlacedRow]], list[Question]]
 
 
@@ -36,52 +38,110 @@ class QuestionSet:
     origin: dict[str, Any]
 
 
-def load_questions(
-    data: str | Path, make: MakeQuestions, *, data_dir: str | Path | None = None
-) -> QuestionSet:
-    """Reads the questions of a benchmark from any source.
+@dataclass(frozen=True)
+class RowSource:
+    """Rows to read once, from front to back.
+
+    Attributes:
+      rows: each with its place.
+      digest: SHA-256 of their file; None if they are in several.
+      origin: "source" and what names the data there, as JSON values.
+    """
+
+    rows: Iterator[PlacedRow]
+    digest: str | None
+    origin: dict[str, Any]
+
+
+def open_rows(
+    data: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    on_bad: OnBad | None = None,
+) -> RowSource:
+    """Opens any source of rows; they are read one by one.
 
     `data` is one of
 
-    - the path of a JSONL or parquet file; a path that exists is always taken as such;
+    - the path of a file of JSON lines, a JSON array, CSV, TSV or parquet, also gzipped;
+      a path that exists is always taken as such;
+    - `FOLDER` or `FOLDER/SPLIT`, what `jaxrl-reason data clean` writes or another
+      folder with one dataset that TFDS has prepared; the split is `train` if not given;
     - `tfds:NAME[/CONFIG][:VERSION]/SPLIT`, a dataset that TFDS has prepared in
       ArrayRecord (or parquet) form. Nothing is downloaded or prepared here;
-    - `hub:OWNER/NAME/PATH.jsonl[@REVISION]`, or `.parquet`: a file of a dataset on the
-      hub, fetched with huggingface_hub into its cache, which then works without a
-      network.
+    - `hub:OWNER/NAME/PATH[@REVISION]`: a file of a dataset on the hub, fetched with
+      huggingface_hub into its cache, which then works without a network.
 
     Args:
       data: the source of the rows.
-      make: function from rows to questions, such as `gsm8k_questions`.
       data_dir: the folder of TFDS datasets; None for TFDS_DATA_DIR, or
         ~/tensorflow_datasets if that is not set.
+      on_bad: told of a row of a file that cannot be read, which is then left out; None
+        to raise.
 
     Returns:
-      The questions.
+      The rows.
 
     Raises:
-      QuestionFileError: the source is missing or cannot be read, or a row is not of the
-      benchmark's form; the message names the place, or what to run.
+      QuestionFileError: the source is missing or cannot be read, or has no rows; the
+      message names the place, or what to run.
     """
-    name = str(data)
-    is_path = isinstance(data, Path) or Path(data).exists()
+    name, path = str(data), Path(data)
+    is_path = isinstance(data, Path) or path.exists()
     from_tfds = name.startswith("tfds:") and not is_path
     if data_dir is not None and not from_tfds:
         raise QuestionFileError(
             f"data_dir must only be given with tfds:..., got {data_dir} with {data}"
         )
     if from_tfds:
-        rows, origin = open_tfds(name, data_dir)
-        questions = make(rows)
-        return QuestionSet(questions, _digest(questions), origin)
+        return RowSource(*_then_none(open_tfds(name, data_dir)))
+    if path.is_dir():
+        return RowSource(*_then_none(open_tfds_folder(path, "train")))
+    if not is_path and path.parent.is_dir() and list(path.parent.glob(_DATASET)):
+        return RowSource(*_then_none(open_tfds_folder(path.parent, path.name)))
     if name.startswith("hub:") and not is_path:
         path, origin = fetch_hub_file(name)
         name = f"hub:{origin['dataset']}/{origin['path']}"
     else:
-        path, origin = Path(data), {"source": "file", "path": name}
-    held = read_bytes(path)
-    questions = make(file_rows(name, held))
-    return QuestionSet(questions, hashlib.sha256(held).hexdigest(), origin)
+        origin = {"source": "file", "path": name}
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise QuestionFileError(f"{path}: {error.strerror}") from error
+    return RowSource(_of_file(name, path, on_bad), digest, origin)
+
+
+def load_questions(
+    data: str | Path, make: MakeQuestions, *, data_dir: str | Path | None = None
+) -> QuestionSet:
+    """Reads the questions of a benchmark from any source of `open_rows`.
+
+    Args:
+      data: the source of the rows.
+      make: function from rows to questions, such as `gsm8k_questions`.
+      data_dir: the folder of TFDS datasets.
+
+    Returns:
+      The questions.
+
+    Raises:
+      QuestionFileError: as `open_rows`, or a row is not of the benchmark's form.
+    """
+    source = open_rows(data, data_dir=data_dir)
+    questions = make(require_rows(str(data), source.rows))
+    digest = source.digest or _digest(questions)
+    return QuestionSet(questions, digest, source.origin)
+
+
+def _of_file(name: str, path: Path, on_bad: OnBad | None) -> Iterator[PlacedRow]:
+    with open(path, "rb") as file:
+        yield from file_rows(name, file, on_bad)
+
+
+def _then_none(
+    found: tuple[Iterator[PlacedRow], dict[str, Any]],
+) -> tuple[Iterator[PlacedRow], None, dict[str, Any]]:
+    return found[0], None, found[1]
 
 
 def _digest(questions: Sequence[Question]) -> str:

@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, text_field
+from jaxrl_reason.tasks.question_rows import (
+    NamedPlace,
+    PlacedRow,
+    Row,
+    field_of,
+    text_field,
+)
 from jaxrl_reason.tasks.questions import Question
 
 
@@ -31,6 +37,7 @@ def row_questions(
     question: str = "question",
     answer: str | None = "answer",
     first_id: int = 0,
+    flags: str = "--task.",
 ) -> list[Question]:
     """A question from each row.
 
@@ -39,6 +46,8 @@ def row_questions(
       question: name of the field with the question.
       answer: name of the field with the final answer; None for no answer.
       first_id: number of the first question.
+      flags: what stands before `question` and `answer` on the command line, for
+        messages.
 
     Returns:
       The questions, numbered from `first_id`.
@@ -60,9 +69,20 @@ def row_questions(
             questions.append(
                 RowQuestion(
                     problem_id=first_id + len(questions),
-                    question=text_field(row, question),
-                    answer="" if answer is None else text_field(row, answer),
+                    question=_named(row, question, f"{flags}question"),
+                    answer=(
+                        "" if answer is None else _named(row, answer, f"{flags}answer")
+                    ),
                     row=row,
                 )
             )
     return questions
+
+
+def _named(row: Row, name: str, flag: str) -> str:
+    """A text field; where it is missing, the message says how to name another."""
+    try:
+        field_of(row, name)
+    except ValueError as error:
+        raise ValueError(f"{error}; name another with {flag} FIELD") from None
+    return text_field(row, name)

@@ -1,9 +1,10 @@
-"""Rows of TFDS datasets on disk: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`.
+"""Rows of TFDS datasets on disk: `tfds:NAME[/CONFIG][:VERSION]/SPLIT`, or a folder.
 
 Read as data sources (ArrayRecord, or parquet): TensorFlow is not needed.
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from jaxrl_reason.tasks.question_rows import (
     QuestionFileError,
     require_rows,
 )
+
+# A feature that holds further fields as JSON, since features have fixed types.
+OTHER_FIELDS = "other_fields_json"
 
 _FORM = re.compile(
     r"tfds:(?P<name>[A-Za-z]\w*)(/(?P<config>[\w+.-]+))?(:(?P<version>[\d.*]+))?"
@@ -52,14 +56,50 @@ def open_tfds(
         )
     with _any_error_at(data):
         builder = _builder(asked, data_dir)
+    return _open_split(data, builder, asked["split"], _prepare_command(asked, "FOLDER"))
+
+
+def open_tfds_folder(
+    folder: Path, split: str
+) -> tuple[Iterator[PlacedRow], dict[str, Any]]:
+    """Opens a split of the one dataset in a folder, such as a cleaned one.
+
+    Args:
+      folder: with dataset_info.json in it or below it.
+      split: any split that TFDS reads, such as `train`.
+
+    Returns:
+      The rows and their origin, as of `open_tfds`.
+
+    Raises:
+      QuestionFileError: there is no dataset or more than one, or it is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    found = sorted(path.parent for path in folder.glob("**/dataset_info.json"))
+    if len(found) != 1:
+        names = ", ".join(map(str, found[:5])) or "none"
+        raise QuestionFileError(
+            f"{folder}: a folder must hold one dataset that TFDS has prepared "
+            f"(dataset_info.json in or below it), got {names}"
+        )
+    data = f"{folder}/{split}"
+    with _any_error_at(data):
+        builder = tfds.builder_from_directory(str(found[0]))
+    return _open_split(data, builder, split, "with file_format='array_record'")
+
+
+def _open_split(
+    data: str, builder: Any, split: str, remedy: str
+) -> tuple[Iterator[PlacedRow], dict[str, Any]]:
+    with _any_error_at(data):
         try:
-            examples = builder.as_data_source(asked["split"])
+            examples = builder.as_data_source(split)
         except NotImplementedError:
             raise QuestionFileError(
                 f"{data}: {builder.data_dir} is in {builder.info.file_format.value} "
                 "form, which only TensorFlow reads; prepare the dataset once more in "
-                f"another folder, `{_prepare_command(asked, 'FOLDER')}`, and give "
-                "--data-dir FOLDER"
+                f"another folder, `{remedy}`, and give --data-dir FOLDER"
             ) from None
         config = builder.builder_config
         origin = {
@@ -67,7 +107,7 @@ def open_tfds(
             "name": builder.name,
             "config": None if config is None else config.name,
             "version": str(builder.version),
-            "split": asked["split"],
+            "split": split,
             "examples": len(examples),
         }
     rows = _rows(data, examples, builder.info.features)
@@ -126,6 +166,8 @@ def _rows(data: str, examples: Sequence[Any], features: Any) -> Iterator[PlacedR
             example = examples[number]
         with NamedPlace(place):
             row = {name: _plain(example[name], features[name]) for name in example}
+            if OTHER_FIELDS in row:
+                row = json.loads(row.pop(OTHER_FIELDS)) | row
         yield place, row
 
 

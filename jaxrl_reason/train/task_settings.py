@@ -18,15 +18,17 @@ class TaskSettings:
     Attributes:
       source: countdown or arithmetic, whose problems are generated; gsm8k,
         gsm_plus, math500, aime or amc with --task.data; or questions of your own:
-        a JSONL or parquet file, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
+        a file (JSON lines or array, CSV, TSV, parquet, also gzipped), a folder of
+        `jaxrl-reason data clean`, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
         hub:OWNER/NAME/PATH.jsonl[@REVISION].
-      data: questions of a benchmark to train on: a file, tfds:... or hub:....
+      data: questions of a benchmark to train on: a file, folder, tfds:... or hub:....
       heldout: questions to evaluate on, of the same form; by default a part of the
         others.
       heldout_fraction: the fraction of the questions that is held out without
         --task.heldout.
       data_dir: folder of TFDS datasets, for tfds:...; TFDS_DATA_DIR if left out.
-      question: field of your rows with the question.
+      question: field of your rows with the question; dots lead into nested fields, as
+        in prompt.0.content.
       answer: field with the final answer, text or a number; not used with --reward.
       response: field with a worked response to train on, for --sft.updates and the
         methods sft and sdft.

@@ -79,12 +79,12 @@ GOOD = {"problem": "?", "answer": "4"}
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"problem": "?"}, "answer must be text, got None"),
+        ({"problem": "?"}, "answer must be a field, got the fields 'problem'"),
         ({"problem": "?", "answer": None}, "answer must be text, got None"),
         ({"problem": "?", "answer": ""}, "answer must be text, got ''"),
         ({"problem": "?", "answer": True}, "answer must be text, got True"),
         ({"problem": "?", "answer": ["4"]}, "answer must be text"),
-        ({"answer": "4"}, "question must be text, got None"),
+        ({"answer": "4"}, "question must be a field, got the fields 'answer'"),
         ('{"problem": "?", "answer": NaN}', "valid JSON, got NaN"),
         ('{"problem": "?", "answer": "4", "answer": "5"}', "'answer' twice"),
         ('{"problem": "\\ud800", "answer": "4"}', "surrogates not allowed"),

@@ -296,8 +296,8 @@ def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "data", ["hub:a/b", "hub:a/b/c.csv", "hub:b/c.jsonl", "hub:../b/c.jsonl", "hub:"]
+    "data", ["hub:a/b", "hub:a/b/c.txt", "hub:b/c.jsonl", "hub:../b/c.jsonl", "hub:"]
 )
 def test_other_files_of_the_hub(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_with(monkeypatch, None)
-    assert f"ends in .jsonl or .parquet, got {data}" in said_of(data)
+    assert f".tsv or .parquet, got {data}" in said_of(data)

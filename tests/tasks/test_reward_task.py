@@ -26,7 +26,11 @@ def test_a_question_keeps_its_row():
 
 
 def test_a_row_without_the_field_is_named():
-    with pytest.raises(QuestionFileError, match="line 1: question must be text, got"):
+    said = (
+        "line 1: question must be a field, got the fields 'problem', 'solution', "
+        "'level'; name another with --task.question FIELD"
+    )
+    with pytest.raises(QuestionFileError, match=said):
         row_questions([("line 1", ROW)])
     with pytest.raises(QuestionFileError, match="line 1: problem must be text"):
         row_questions([("line 1", {"problem": " "})], question="problem", answer=None)

@@ -1,6 +1,5 @@
 """All steps of a run compiled, and other settings tried where they do not fit."""
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest, compile_step
+from jaxrl_reason.aot.mesh_sizes import own_devices
+from jaxrl_reason.aot.nearest import simpler
 from jaxrl_reason.aot.run_steps import check_run
-from jaxrl_reason.aot.search import Candidate, candidates, simpler
+from jaxrl_reason.aot.search import Candidate, candidates
 from jaxrl_reason.aot.topology import Topology, check_installed
 from jaxrl_reason.aot.verdict import Verdict, expected_speed
+from jaxrl_reason.train.devices import check_sizes, devices_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
 # A compilation of a 32B step was seen to hold 9 GB.
@@ -46,15 +48,17 @@ def compile_run(
 
 
 def check_mesh(settings: TrainSettings, topology: Topology) -> None:
-    """Raises for a mesh of another number of devices than there are."""
-    if settings.mesh == "auto":
+    """Raises for a mesh, or two, of another number of devices than there are."""
+    own = own_devices(settings)
+    if settings.mesh == "auto" and not own:
         return
-    sizes = [part.partition("=")[2] for part in settings.mesh.split(",")]
-    wanted = math.prod(int(size) for size in sizes if size.strip().isdigit())
+    check_sizes(settings.mesh, bool(own))
+    wanted = devices_of(settings.mesh) + own
     if wanted != topology.num_devices:
+        sampler = f" and sampler.mesh {settings.sampler.mesh}" if own else ""
         raise ValueError(
-            f"mesh {settings.mesh} must have the {topology.num_devices} devices of "
-            f"{topology}, got {wanted}"
+            f"mesh {settings.mesh}{sampler} must have the {topology.num_devices} "
+            f"devices of {topology}, got {wanted}"
         )
 
 

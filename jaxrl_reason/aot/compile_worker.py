@@ -24,10 +24,12 @@ from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest, Traffic
 from jaxrl_reason.aot.hlo_text import executions, parse_program
 from jaxrl_reason.aot.links import exchange_seconds, span_of
 from jaxrl_reason.aot.memory_traffic import memory_traffic
+from jaxrl_reason.aot.mesh_sizes import own_devices
 from jaxrl_reason.aot.run_steps import RunSteps, run_steps
 from jaxrl_reason.aot.topology import Topology, describe_devices
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.sharding import make_mesh, parse_mesh
+from jaxrl_reason.train.train_settings import TrainSettings
 
 _COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda12-plugin"}
 # How libtpu says what a program needs: all of it, or its temporaries alone.
@@ -59,10 +61,12 @@ def compile_here(request: CompileRequest) -> CompiledStep:
       ValueError: settings, mesh and model do not fit together.
     """
     topology, step, settings = request.topology, request.step, request.settings
-    mesh = mesh_of(settings.mesh, describe_devices(topology))
+    mesh, sampler_mesh = meshes_of(settings, describe_devices(topology))
     memory = topology.chip.memory
-    build = partial(run_steps, settings, mesh, memory)
+    build = partial(run_steps, settings, mesh, memory, sampler_mesh)
     steps = build()
+    if step == "sample" and sampler_mesh is not None:
+        mesh = sampler_mesh
     work = call_work(step, settings)
     start = time.perf_counter()
     peak, text = compile_text(steps, step)
@@ -88,8 +92,8 @@ def compile_here(request: CompileRequest) -> CompiledStep:
         parts={**parts, "temporaries": max(0.0, peak - sum(parts.values()))},
         besides=besides,
         fits=bool(text) and peak + besides <= memory,
-        flops=executed / topology.num_devices,
-        model_flops=model / topology.num_devices,
+        flops=executed / mesh.size,
+        model_flops=model / mesh.size,
         memory_bytes=memory_bytes,
         traffic=traffic,
         tokens=work.tokens,
@@ -98,11 +102,22 @@ def compile_here(request: CompileRequest) -> CompiledStep:
     )
 
 
-def mesh_of(sizes: str, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
-    """A run's mesh on described devices; auto shards rows over all of them."""
-    if sizes == "auto":
-        return make_mesh(data=len(devices), devices=devices)
-    return parse_mesh(sizes, devices=devices)
+def meshes_of(
+    settings: TrainSettings, devices: Sequence[jax.Device]
+) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh | None]:
+    """A run's mesh on described devices, and that of a sampler with its own.
+
+    auto splits rows over all of them. A sampler's devices are the last.
+    """
+    if settings.mesh == "auto":
+        return make_mesh(data=len(devices), devices=devices), None
+    own = own_devices(settings)
+    training = devices[: len(devices) - own]
+    mesh = parse_mesh(settings.mesh, devices=training)
+    if not own:
+        return mesh, None
+    sampling = devices[len(training) :]
+    return mesh, parse_mesh(settings.sampler.mesh, devices=sampling)
 
 
 def compile_text(steps: RunSteps, step: str) -> tuple[float, str]:
@@ -179,11 +194,14 @@ def memory_parts(step: str, steps: RunSteps) -> tuple[dict[str, float], float]:
 
     An update is given all of the state, and makes one tree of gradients. While the run
     scores or samples, the optimiser's state stays where it is; while it samples from a
-    copy of the parameters, so do the parameters; a reference always does.
+    copy of the parameters, so do the parameters; a reference always does. A sampler's
+    own devices hold nothing else.
     """
     state, sampling = steps.state, step == "sample"
     read = steps.sampled if sampling else state.params
     parts = {"parameters": device_bytes(read)}
+    if sampling and steps.own_sampler:
+        return {**parts, "batch": device_bytes(steps.prompts)}, 0.0
     optimizer = device_bytes(state.opt_state)
     besides = 0.0 if read is state.params else device_bytes(state.params)
     if step == "update":

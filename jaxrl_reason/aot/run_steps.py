@@ -14,12 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxrl_reason.aot.known_models import model_shape
 from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import TrainState, abstract_state
-from jaxrl_reason.models import Transformer
+from jaxrl_reason.models import Transformer, TransformerConfig
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.minibatches import MinibatchPlan
 from jaxrl_reason.rl.rl_learner import RLLearner, build_rl_learner
-from jaxrl_reason.sampler import weight_placement
-from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.rl.rl_settings import RLSettings
+from jaxrl_reason.sampler import SamplingSettings, make_sampler, weight_placement
+from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.train.devices import run_rules
 from jaxrl_reason.train.methods import build_method, kind_of
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -48,6 +49,7 @@ class RunSteps:
       batch: one mini-batch of its micro-batches.
       sampled: the parameters as the sampler reads them.
       prompts: [P, Tp], [P] and [P * G] of a rollout.
+      own_sampler: whether the sampler has devices of its own.
     """
 
     learner: RLLearner
@@ -55,6 +57,7 @@ class RunSteps:
     batch: TrainBatch
     sampled: Any
     prompts: tuple[Any, Any, Any]
+    own_sampler: bool = False
 
     @property
     def calls(self) -> dict[str, tuple[Any, tuple[Any, ...]]]:
@@ -70,7 +73,11 @@ class RunSteps:
 
 
 def run_steps(
-    settings: TrainSettings, mesh: Mesh, memory: float = 0.0, **changes: Any
+    settings: TrainSettings,
+    mesh: Mesh,
+    memory: float = 0.0,
+    sampler_mesh: Mesh | None = None,
+    **changes: Any,
 ) -> RunSteps:
     """The functions of a run of these settings; nothing is compiled or allocated.
 
@@ -78,6 +85,7 @@ def run_steps(
       settings: of the run; its prompts' and rows' widths must be set.
       mesh: of devices that may only be described.
       memory: bytes of a device, by which the sampler's copy of the weights is chosen.
+      sampler_mesh: of a sampler on devices of its own.
       **changes: to the model's `TransformerConfig`, for counting.
 
     Raises:
@@ -102,15 +110,56 @@ def run_steps(
         settings.rl,
         settings.rl_schedule(),
         BatchSharding(mesh, rules),
-        place=place,
+        place=None if sampler_mesh is not None else place,
     )
     state = abstract_state(model, learner.optimizer.build(), mesh, rules)
-    return RunSteps(
+    steps = RunSteps(
         learner,
         state,
         abstract_batch(learner.plan, settings.rl.max_new_tokens, learner),
         state.params if place is None else place.abstract(state.params),
-        abstract_prompts(learner, prompts_at_once(settings)),
+        abstract_prompts(
+            learner.batch_sharding, settings.rl, prompts_at_once(settings)
+        ),
+    )
+    if sampler_mesh is None:
+        return steps
+    put = BatchSharding(sampler_mesh, rules)
+    return with_own_sampler(steps, put, config, prompts_at_once(settings))
+
+
+def with_own_sampler(
+    steps: RunSteps, put: BatchSharding, config: TransformerConfig, prompts: int
+) -> RunSteps:
+    """The same with a sampler on devices of its own, as `OwnDevicesSampler` has it.
+
+    It reads the parameters in the type of the training.
+
+    Args:
+      steps: of the run.
+      put: on the sampler's mesh.
+      config: of the model.
+      prompts: of a call.
+
+    Raises:
+      ValueError: its mesh does not divide the model or the prompts.
+    """
+    learner, settings = steps.learner, steps.learner.settings
+    check_batch(put.mesh, put.rules, prompts, "prompts that the sampler draws for")
+    model = Transformer(config, constrain=put.rules.constrainer(put.mesh))
+    sampling = SamplingSettings(
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_ids=learner.task.eos_token_ids,
+        temperature=settings.temperature,
+    )
+    sample = make_sampler(model, sampling, settings.group_size)
+    state = abstract_state(model, learner.optimizer.build(), put.mesh, put.rules)
+    return replace(
+        steps,
+        learner=replace(learner, sample=sample),
+        sampled=state.params,
+        prompts=abstract_prompts(put, settings, prompts),
+        own_sampler=True,
     )
 
 
@@ -206,9 +255,10 @@ def abstract_batch(
     )
 
 
-def abstract_prompts(learner: RLLearner, prompts: int) -> tuple[Any, Any, Any]:
+def abstract_prompts(
+    put: BatchSharding, rl: RLSettings, prompts: int
+) -> tuple[Any, Any, Any]:
     """The prompts, their lengths and the keys of one call, as shapes on the mesh."""
-    put, rl = learner.batch_sharding, learner.settings
     sharding = NamedSharding(put.mesh, PartitionSpec(put.rules.batch))
 
     def whole(*shape: int, dtype: Any = jnp.int32) -> Any:

@@ -1,24 +1,29 @@
-"""Other settings of a run: all that are worth compiling, and the nearest smaller ones.
+"""Other meshes, remat and micro-batches of a run that are worth compiling.
 
 What is worth compiling is estimated without a compiler, from parameters and rows:
 states that do not fit are left out, the rest is ranked by a time of its own.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+from jaxrl_reason.aot.chips import Chip
 from jaxrl_reason.aot.known_models import model_shape
-from jaxrl_reason.aot.topology import Topology, parse_topology
+from jaxrl_reason.aot.mesh_sizes import mesh_text, own_devices, shares, splits
+from jaxrl_reason.aot.topology import Topology
 from jaxrl_reason.models import TransformerConfig
+from jaxrl_reason.sharding import MESH_AXES
 from jaxrl_reason.train.train_settings import TrainSettings
 
 REMATS = ("none", "dots", "full")
-# Passes over the model in units of a forward pass, and what a layer keeps a column in
-# units of D numbers, for each remat.
+# Passes over the model in units of a forward pass; and what a layer keeps a column in
+# units of D numbers, in its residual stream and of its heads and hidden units.
 _PASSES = {"none": 3.0, "dots": 3.2, "full": 4.0}
-_KEPT = {"none": 34.0, "dots": 18.0, "full": 1.0}
+_KEPT = {"none": (4.0, 30.0), "dots": (2.0, 16.0), "full": (1.0, 0.0)}
 # Of parameters: the number, two moments and a gradient, in float32.
 _STATE_BYTES = 16
 
@@ -53,20 +58,25 @@ def parameter_count(config: TransformerConfig) -> int:
     return config.num_layers * layer + ends
 
 
-def meshes(devices: int, config: TransformerConfig) -> Iterator[tuple[int, int, int]]:
-    """Sizes of data, fsdp and tensor that divide the model.
+def meshes(
+    devices: int, config: TransformerConfig, width: int
+) -> Iterator[dict[str, int]]:
+    """Sizes of the mesh axes that divide the model and its rows.
 
     Args:
       devices: in all.
       config: of the model.
+      width: columns of a row.
     """
-    for tensor in (1, 2, 4, 8, 16):
-        if devices % tensor or config.num_heads % tensor or config.mlp_dim % tensor:
+    for tensor, context in product((1, 2, 4, 8, 16), repeat=2):
+        if devices % (tensor * context) or not splits(config, tensor):
             continue
-        rest = devices // tensor
+        rest = devices // (tensor * context)
         for data in (1, 2, 4, 8, 16, 32, 64):
-            if rest % data == 0 and config.hidden_size % (rest // data) == 0:
-                yield data, rest // data, tensor
+            sizes = (data, rest // data, context, tensor)
+            named = dict(zip(MESH_AXES, sizes, strict=True))
+            if rest % data == 0 and shares(config, width, named):
+                yield named
 
 
 def candidates(settings: TrainSettings, topology: Topology) -> list[Candidate]:
@@ -74,18 +84,19 @@ def candidates(settings: TrainSettings, topology: Topology) -> list[Candidate]:
 
     Args:
       settings: of the run; all but mesh, remat and rows of a micro-batch stay.
-      topology: the devices.
+      topology: the devices; those of a sampler's own mesh are not for the training.
 
     Raises:
       ValueError: no mesh divides the model, or none has room for its state.
     """
     config = model_shape(settings.model.source)
-    found = []
-    for data, fsdp, tensor in meshes(topology.num_devices, config):
-        for remat in REMATS:
-            for rows in (1, 2, 4):
-                sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-                found.append(_candidate(settings, topology, config, sizes, remat, rows))
+    devices = topology.num_devices - own_devices(settings)
+    found = [
+        _candidate(settings, topology.chip, config, sizes, remat, rows)
+        for sizes in meshes(devices, config, settings.rl.row_width)
+        for remat in REMATS
+        for rows in (1, 2, 4)
+    ]
     found = [x for x in found if x.memory < topology.chip.memory]
     if not found:
         raise ValueError(
@@ -97,32 +108,39 @@ def candidates(settings: TrainSettings, topology: Topology) -> list[Candidate]:
 
 def _candidate(
     settings: TrainSettings,
-    topology: Topology,
+    chip: Chip,
     config: TransformerConfig,
     sizes: dict[str, int],
     remat: Any,
     rows: int,
 ) -> Candidate:
-    data, fsdp, tensor = sizes["data"], sizes["fsdp"], sizes["tensor"]
-    chip, width = topology.chip, settings.rl.row_width
+    tensor, context = sizes["tensor"], sizes["context"]
+    of_weights = sizes["fsdp"] * context
+    width = settings.rl.row_width / context  # of a device
     parameters = parameter_count(config)
     columns = rows * width  # of a device's micro-batch
-    kept = _KEPT[remat] * columns * config.hidden_size * 2 * config.num_layers
-    memory = _STATE_BYTES * parameters / (fsdp * tensor) + kept / tensor
+    residual, inner = _KEPT[remat]
+    kept = residual / (tensor if settings.sequence_parallel else 1) + inner / tensor
+    kept *= columns * config.hidden_size * 2 * config.num_layers
+    memory = state_bytes(settings.model.source, sizes) + kept
     # Of one row of a device: the more rows share a gather, the less each pays.
     compute = _PASSES[remat] * 2 * parameters * width / tensor / chip.peak_flops
     gathers = 3 if remat == "none" else 4
-    weights = gathers * 2 * parameters / tensor * (fsdp > 1)
+    weights = gathers * 2 * parameters / tensor * (of_weights > 1)
     sums = 4 * 2 * columns * config.hidden_size * 2 * config.num_layers * (tensor > 1)
+    # Keys and values of whole rows, gathered in each pass, and their gradients.
+    heads = 2 * config.num_kv_heads * config.head_dim / tensor
+    keys = gathers * 2 * rows * settings.rl.row_width * heads * config.num_layers
     speed = chip.link * max(1, chip.dimensions)
-    seconds = compute + (weights + sums) / speed / rows
-    # A row's share of devices: with more tensor, fewer rows at a time.
-    seconds *= tensor / topology.num_devices
-    mesh = ",".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
-    changed = with_flags(settings, mesh or "data=1", remat, rows * data * fsdp)
+    seconds = compute + (weights + sums + keys * (context > 1)) / speed / rows
+    # A row's share of devices: the more have a row together, the fewer rows at a time.
+    seconds *= tensor * context / math.prod(sizes.values())
+    changed = with_flags(
+        settings, mesh_text(sizes), remat, rows * sizes["data"] * sizes["fsdp"]
+    )
     flags = (
         f"--mesh {changed.mesh} --model.remat {remat} "
-        f"--rl.rows-per-micro-batch {rows * data * fsdp}"
+        f"--rl.rows-per-micro-batch {changed.rl.rows_per_micro_batch}"
     )
     return Candidate(changed, flags, seconds, memory)
 
@@ -139,28 +157,6 @@ def with_flags(
     )
 
 
-def simpler(
-    settings: TrainSettings, topology: Topology, step: str
-) -> Iterator[tuple[str, TrainSettings, Topology]]:
-    """Settings that need less memory, the nearest first, each with its change in words.
-
-    What costs least comes first, and later ones keep the earlier changes: compute
-    activations again, fewer rows or slots at a time, parameters over all devices in
-    place of copies, more devices a row, and then a slice of twice the size. Those whose
-    training state alone is too large are left out.
-
-    Args:
-      settings: that do not fit.
-      topology: the devices.
-      step: that does not fit.
-    """
-    for option in _changes(settings, topology, step):
-        _, changed, slice_ = option
-        state = state_bytes(settings.model.source, _sizes(changed, slice_))
-        if state < slice_.chip.memory:
-            yield option
-
-
 def state_bytes(model: str, sizes: Mapping[str, int]) -> float:
     """Bytes a device of a model's parameters, moments and gradients, by estimate.
 
@@ -169,92 +165,5 @@ def state_bytes(model: str, sizes: Mapping[str, int]) -> float:
       sizes: of the mesh.
     """
     parameters = parameter_count(model_shape(model))
-    return _STATE_BYTES * parameters / (sizes["fsdp"] * sizes["tensor"])
-
-
-def _changes(
-    settings: TrainSettings, topology: Topology, step: str
-) -> Iterator[tuple[str, TrainSettings, Topology]]:
-    config, start = model_shape(settings.model.source), settings
-    sizes, slice_ = _sizes(settings, topology), topology
-    remat, rows = settings.model.remat, settings.rl.rows_per_micro_batch
-    slots = settings.sampler.slots
-
-    def option() -> tuple[str, TrainSettings, Topology]:
-        mesh = ",".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
-        if sizes == _sizes(start, topology):
-            mesh = start.mesh
-        changed = with_flags(start, mesh or "data=1", remat, rows)
-        sampler = dataclasses.replace(start.sampler, slots=slots)
-        changed = dataclasses.replace(changed, sampler=sampler)
-        pairs = (
-            ("--topology", str(topology), str(slice_)),
-            ("--mesh", start.mesh, changed.mesh),
-            ("--model.remat", start.model.remat, remat),
-            ("--rl.rows-per-micro-batch", start.rl.rows_per_micro_batch, rows),
-            ("--sampler.slots", start.sampler.slots, slots),
-        )
-        words = (f"{flag} {new}" for flag, old, new in pairs if old != new)
-        return " ".join(words), changed, slice_
-
-    if step == "update" and remat != "full":
-        remat = "full"
-        yield option()
-    while step != "sample" and rows % (2 * sizes["data"] * sizes["fsdp"]) == 0:
-        rows //= 2
-        yield option()
-    # As many groups as the batch axes split, at least.
-    while step == "sample" and slots >= 2 * start.rl.group_size * (
-        sizes["data"] * sizes["fsdp"]
-    ):
-        slots //= 2
-        yield option()
-    if sizes["data"] > 1 and config.hidden_size % (sizes["data"] * sizes["fsdp"]) == 0:
-        sizes = {**sizes, "fsdp": sizes["data"] * sizes["fsdp"], "data": 1}
-        yield option()
-    while _splits(config, 2 * sizes["tensor"]) and sizes["fsdp"] % 2 == 0:
-        sizes = {**sizes, "fsdp": sizes["fsdp"] // 2, "tensor": 2 * sizes["tensor"]}
-        rows = max(rows // 2, sizes["data"] * sizes["fsdp"])
-        yield option()
-    while (more := larger(slice_)) is not None:
-        times = more.num_devices // slice_.num_devices
-        slice_, sizes = more, {**sizes, "fsdp": times * sizes["fsdp"]}
-        if config.hidden_size % sizes["fsdp"]:
-            return
-        rows = max(rows, sizes["data"] * sizes["fsdp"])
-        yield option()
-
-
-def larger(topology: Topology) -> Topology | None:
-    """A slice, or nodes, of twice the size; None past the largest.
-
-    Args:
-      topology: any.
-
-    Example:
-      >>> str(larger(parse_topology("v5p:4x4x4")))
-      'v5p:8x4x4'
-      >>> larger(parse_topology("v5e:16x16")) is None
-      True
-    """
-    shape = list(topology.shape)
-    if topology.chip.dimensions and max(shape) == 1:
-        shape[:2] = [2, 2]
-    else:
-        shape[shape.index(min(shape))] *= 2
-    try:
-        return parse_topology(str(dataclasses.replace(topology, shape=tuple(shape))))
-    except ValueError:
-        return None
-
-
-def _splits(config: TransformerConfig, tensor: int) -> bool:
-    return config.num_heads % tensor == 0 and config.mlp_dim % tensor == 0
-
-
-def _sizes(settings: TrainSettings, topology: Topology) -> dict[str, int]:
-    """The sizes of a run's mesh, all three of them."""
-    if settings.mesh == "auto":
-        return {"data": topology.num_devices, "fsdp": 1, "tensor": 1}
-    given = dict(part.split("=") for part in settings.mesh.split(",") if part)
-    return {name: int(given.get(name, 1)) for name in ("data", "fsdp", "tensor")}
+    parts = sizes["fsdp"] * sizes["context"] * sizes["tensor"]
+    return _STATE_BYTES * parameters / parts

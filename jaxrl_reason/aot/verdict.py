@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jaxrl_reason.aot.chips import Chip
 from jaxrl_reason.aot.compile_step import CompiledStep
+from jaxrl_reason.aot.mesh_sizes import mesh_text
 from jaxrl_reason.aot.run_steps import prompts_at_once, untold_models
 from jaxrl_reason.aot.topology import Topology
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -140,13 +141,31 @@ class Verdict:
 
     @property
     def iteration_seconds(self) -> tuple[float, float]:
-        """Of one iteration with full-length responses: with overlap, and without."""
-        total = [0.0, 0.0]
-        for step in self.steps:
-            speed = expected_speed(step, self.topology.chip)
-            for i, seconds in enumerate(speed.seconds):
-                total[i] += self.calls(step.step) * seconds
-        return total[0], total[1]
+        """Of one iteration with full-length responses: with overlap, and without.
+
+        The steps follow each other, but those of devices of their own that draw ahead.
+        """
+        fast, slow = (
+            {
+                step.step: self.calls(step.step)
+                * expected_speed(step, self.topology.chip).seconds[i]
+                for step in self.steps
+            }
+            for i in (0, 1)
+        )
+        return self._together(fast), self._together(slow)
+
+    @property
+    def samples_meanwhile(self) -> bool:
+        """Whether a sampler on devices of its own works while the others train."""
+        return bool(self.settings.sampler.mesh) and self.settings.rl.async_level > 0
+
+    def _together(self, seconds: dict[str, float]) -> float:
+        sampling = seconds.pop("sample", 0.0)
+        training = sum(seconds.values())
+        if self.samples_meanwhile:
+            return max(sampling, training)
+        return sampling + training
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -157,10 +176,10 @@ def verdict_text(verdict: Verdict) -> str:
     """
     chip, settings = verdict.topology.chip, verdict.settings
     name = f"{settings.method} of {settings.model.source} on {verdict.topology}"
-    mesh = ",".join(f"{k}={v}" for k, v in verdict.steps[0].mesh.items() if v > 1)
+    meshes = dict.fromkeys(mesh_text(step.mesh) for step in verdict.steps)
     answer = "fits" if verdict.fits else "does not fit"
     lines = [
-        f"{name}, mesh {mesh or 'data=1'}: {answer}",
+        f"{name}, mesh {' and '.join(meshes)}: {answer}",
         f"peak {verdict.peak / 1e9:.2f} of {chip.memory / 1e9:.2f} GB a device",
     ]
     for step in verdict.steps:
@@ -169,10 +188,11 @@ def verdict_text(verdict: Verdict) -> str:
         fast, slow = verdict.iteration_seconds
         rl = settings.rl
         calls = ", ".join(f"{verdict.calls(x.step)} {x.step}" for x in verdict.steps)
+        meanwhile = ", sampling at the same time" if verdict.samples_meanwhile else ""
         lines += [
             "",
-            f"iteration ({calls}; {rl.sequences} responses of full length): "
-            f"{_range(fast, slow)} s",
+            f"iteration ({calls}; {rl.sequences} responses of full length"
+            f"{meanwhile}): {_range(fast, slow)} s",
         ]
     others = untold_models(settings)
     if others:

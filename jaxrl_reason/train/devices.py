@@ -24,11 +24,7 @@ def build_mesh(sizes: str, sampler: str = "") -> jax.sharding.Mesh:
       ValueError: the devices do not suffice or cannot be shared out.
     """
     processes = count()
-    if sampler and (sizes == "auto" or processes > 1):
-        raise ValueError(
-            f"sampler.mesh needs a mesh with sizes and one process, got mesh {sizes} "
-            f"and {processes} process{'es' * (processes > 1)}"
-        )
+    check_sizes(sizes, bool(sampler))
     wanted = processes if sizes == "auto" else devices_of(sizes)
     if wanted % processes:
         raise ValueError(
@@ -40,6 +36,24 @@ def build_mesh(sizes: str, sampler: str = "") -> jax.sharding.Mesh:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         jax.config.update("jax_num_cpu_devices", max(1, wanted // processes))
     return make_mesh(data=len(jax.devices())) if sizes == "auto" else parse_mesh(sizes)
+
+
+def check_sizes(sizes: str, own_sampler: bool) -> None:
+    """Raises for a sampler's own devices beside all devices, or in many processes.
+
+    Args:
+      sizes: of the run's mesh.
+      own_sampler: whether a sampler has a mesh of its own.
+
+    Raises:
+      ValueError: the two cannot share the devices.
+    """
+    processes = count()
+    if own_sampler and (sizes == "auto" or processes > 1):
+        raise ValueError(
+            f"sampler.mesh needs a mesh with sizes and one process, got mesh {sizes} "
+            f"and {processes} process{'es' * (processes > 1)}"
+        )
 
 
 def build_sampler_mesh(sizes: str, training: jax.sharding.Mesh) -> jax.sharding.Mesh:

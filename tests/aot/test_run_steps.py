@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
+from jaxrl_reason.aot.compile_worker import memory_parts
 from jaxrl_reason.aot.run_steps import prompts_at_once, run_steps
 from jaxrl_reason.learner.packing import pack_sequences
 from jaxrl_reason.sampler import sampling_keys
 from jaxrl_reason.sharding import MESH_AXES, make_mesh
+from jaxrl_reason.train.group_settings import SamplerSettings
 from jaxrl_reason.train.model_settings import ModelSettings
 from tests.aot.aot_helpers import tiny_model, tiny_run
 
@@ -58,6 +60,36 @@ def test_prompts_are_what_a_run_samples(tmp_path: Path) -> None:
     assert prompts_at_once(replace(settings, sampler=slots)) == 3
     with pytest.raises(ValueError, match="must hold a group of 4 responses, got 3"):
         prompts_at_once(replace(settings, sampler=replace(slots, slots=3)))
+
+
+def test_a_sampler_may_have_devices_of_its_own(tmp_path: Path) -> None:
+    """Parameters and prompts are on its mesh, and nothing of the training is."""
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    training = AbstractMesh((1, 2, 1, 2), MESH_AXES, axis_types=auto)
+    own = AbstractMesh((1, 1, 1, 4), MESH_AXES, axis_types=auto)
+    sampler = SamplerSettings(slots=0, mesh="tensor=4")
+    settings = replace(tiny_run(tmp_path), sampler=sampler)
+    steps = run_steps(
+        settings,
+        training,  # type: ignore[arg-type]
+        sampler_mesh=own,  # type: ignore[arg-type]
+        attention="chunked",
+    )
+    state, arguments = steps.state.params, steps.calls["sample"][1]
+    meshes = {x.sharding.mesh for x in jax.tree.leaves(arguments)}
+    assert meshes == {own}
+    assert {x.sharding.mesh for x in jax.tree.leaves(state)} == {training}
+    parts, besides = memory_parts("sample", steps)
+    # Two key heads are whole on four devices: a little more than a quarter.
+    whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    assert whole / 4 < parts["parameters"] < whole / 3
+    assert besides == 0
+    assert memory_parts("sample", run_steps(settings, training))[1] > 0  # type: ignore[arg-type]
+    function, given = steps.calls["sample"]
+    assert jax.export.export(function, platforms=["tpu"])(*given).nr_devices == 4
+    fewer = AbstractMesh((1, 16, 1, 1), MESH_AXES, axis_types=auto)
+    with pytest.raises(ValueError, match="prompts that the sampler draws for must be"):
+        run_steps(settings, training, sampler_mesh=fewer)  # type: ignore[arg-type]
 
 
 def test_every_step_lowers_for_tpu_and_cuda_on_a_large_mesh(tmp_path: Path) -> None:

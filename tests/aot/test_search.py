@@ -1,5 +1,6 @@
 """Which settings are tried, in which order."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,9 @@ from jaxrl_reason.aot import aot_run
 from jaxrl_reason.aot.aot_run import check_mesh, search_run, with_nearest
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest
 from jaxrl_reason.aot.known_models import KNOWN_MODELS
-from jaxrl_reason.aot.search import (
-    candidates,
-    larger,
-    meshes,
-    parameter_count,
-    simpler,
-)
+from jaxrl_reason.aot.mesh_sizes import sizes_of
+from jaxrl_reason.aot.nearest import larger, simpler
+from jaxrl_reason.aot.search import candidates, meshes, parameter_count
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import Verdict
 from jaxrl_reason.train.presets import PRESETS
@@ -49,12 +46,33 @@ def test_known_models_have_the_size_of_their_model_card(
 
 def test_meshes_divide_devices_heads_and_width() -> None:
     config = KNOWN_MODELS["qwen2.5-32b"]
-    found = list(meshes(64, config))
-    assert (1, 16, 4) in found
-    assert not [x for x in found if x[2] > 8]  # 40 heads
-    for data, fsdp, tensor in found:
-        assert data * fsdp * tensor == 64
-        assert config.hidden_size % fsdp == 0
+    found = list(meshes(64, config, 4096))
+    assert {"data": 1, "fsdp": 16, "context": 1, "tensor": 4} in found
+    assert {"data": 1, "fsdp": 4, "context": 4, "tensor": 4} in found
+    assert not [x for x in found if x["tensor"] > 8]  # 40 heads
+    for sizes in found:
+        assert math.prod(sizes.values()) == 64
+        assert config.hidden_size % (sizes["fsdp"] * sizes["context"]) == 0
+    assert not [x for x in meshes(64, config, 4095) if x["context"] > 1]
+
+
+def test_long_rows_are_shared_by_devices_where_they_would_not_fit() -> None:
+    """The estimate knows what context divides, so a search reaches it."""
+    rl = replace(DAPO.rl, row_width=131072)
+    long = candidates(replace(DAPO, rl=rl), parse_topology("v5e:16x16"))
+    assert "context=" in long[0].settings.mesh
+    assert "context=" in long[0].flags
+    short = replace(DAPO.rl, row_width=4096)
+    best = candidates(replace(DAPO, rl=short), POD)[0]
+    assert "context=" not in best.settings.mesh
+
+
+def test_devices_of_a_sampler_are_not_searched_for_the_training() -> None:
+    own = replace(DAPO, sampler=replace(DAPO.sampler, mesh="fsdp=4,tensor=8"))
+    found = candidates(own, POD)
+    for x in found:
+        assert math.prod(sizes_of(x.settings.mesh).values()) == 32
+        check_mesh(x.settings, POD)
 
 
 def test_candidates_have_room_for_their_state_and_are_ranked() -> None:
@@ -84,6 +102,7 @@ def test_nearer_settings_come_first_and_keep_earlier_changes() -> None:
     rl = replace(DAPO.rl, rows_per_micro_batch=64)
     model = replace(DAPO.model, remat="none")
     start = replace(DAPO, mesh="data=2,fsdp=8,tensor=4", rl=rl, model=model)
+    start = replace(start, sequence_parallel=True)
     words = [words for words, _, _ in simpler(start, POD, "update")]
     assert words[0] == "--model.remat full"
     assert words[1] == "--model.remat full --rl.rows-per-micro-batch 32"
@@ -91,11 +110,23 @@ def test_nearer_settings_come_first_and_keep_earlier_changes() -> None:
     full = "--model.remat full --rl.rows-per-micro-batch"
     assert words[3] == f"--mesh fsdp=16,tensor=4 {full} 16"
     assert words[4] == f"--mesh fsdp=8,tensor=8 {full} 8"
-    assert words[5] == f"--topology v5p:8x4x4 --mesh fsdp=16,tensor=8 {full} 16"
+    assert words[5] == f"--mesh fsdp=4,context=2,tensor=8 {full} 4"
+    assert words[7] == f"--mesh context=8,tensor=8 {full} 1"
+    larger = f"--topology v5p:8x4x4 --mesh fsdp=2,context=8,tensor=8 {full} 2"
+    assert words[8] == larger
     for words_, settings, topology in simpler(start, POD, "update"):
         check_mesh(settings, topology)
-        shards = 8 * topology.num_devices // 64 if "tensor=8" in words_ else 16
+        sizes = sizes_of(settings.mesh)
+        shards = sizes["data"] * sizes["fsdp"]
         assert settings.rl.rows_per_micro_batch % shards == 0, words_
+
+
+def test_columns_are_split_over_tensor_before_rows_are_fewer() -> None:
+    start = replace(DAPO, rl=replace(DAPO.rl, rows_per_micro_batch=32))
+    words = [words for words, _, _ in simpler(start, POD, "update")]
+    assert words[0] == "--sequence-parallel"
+    assert words[1] == "--rl.rows-per-micro-batch 16 --sequence-parallel"
+    assert "--sequence-parallel" not in next(simpler(start, POD, "score"))[0]
 
 
 def test_settings_whose_state_is_too_large_are_not_tried() -> None:
@@ -110,6 +141,18 @@ def test_a_sampler_that_does_not_fit_gets_fewer_slots() -> None:
     words = [words for words, _, _ in simpler(DAPO, POD, "sample")]
     assert words[0] == "--sampler.slots 256"  # 16 groups of 16 over fsdp=16
     assert words[1].startswith("--mesh fsdp=8,tensor=8")
+
+
+def test_a_sampler_with_its_own_devices_changes_there() -> None:
+    sampler = replace(DAPO.sampler, mesh="fsdp=8,tensor=4", slots=128)
+    start = replace(DAPO, mesh="fsdp=8,tensor=4", sampler=sampler)
+    options = list(simpler(start, POD, "sample"))
+    words = [words for words, _, _ in options]
+    assert words[0] == "--sampler.mesh fsdp=4,tensor=8"
+    assert words[1].startswith("--topology v5p:8x4x4 --mesh fsdp=16,tensor=4")
+    assert words[1].endswith("--sampler.mesh fsdp=8,tensor=8")
+    for _, settings, topology in options:
+        check_mesh(settings, topology)
 
 
 def test_larger_slices_end_at_the_largest() -> None:
@@ -130,10 +173,10 @@ def test_the_nearest_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     large = Verdict(DAPO, POD, (made_up(fits=False, peak=2e11),))
     found = with_nearest(large, 5)
     assert found.nearest == (
-        "nearest that fits: --topology v5p:8x4x4 --mesh fsdp=16,tensor=8 "
-        "(update: 7.00 GB)"
+        "nearest that fits: --mesh fsdp=8,tensor=8 --rl.rows-per-micro-batch 8 "
+        "--sequence-parallel (update: 7.00 GB)"
     )
-    assert tried == ["fsdp=8,tensor=8", "fsdp=16,tensor=8"]
+    assert tried == ["fsdp=16,tensor=4", "fsdp=8,tensor=8"]
     assert with_nearest(large, 1).nearest.startswith("none of 1")
     good = Verdict(DAPO, POD, (made_up(),))
     assert with_nearest(good, 5) is good
@@ -146,3 +189,12 @@ def test_a_mesh_of_other_devices_is_refused() -> None:
     ):
         check_mesh(DAPO, parse_topology("v5e:4x4"))
     check_mesh(replace(DAPO, mesh="auto"), POD)
+    own = replace(DAPO, sampler=replace(DAPO.sampler, mesh="tensor=8"))
+    check_mesh(replace(own, mesh="fsdp=14,tensor=4"), POD)
+    with pytest.raises(
+        ValueError,
+        match=r"fsdp=16,tensor=4 and sampler\.mesh tensor=8 must have the 64 .* got 72",
+    ):
+        check_mesh(own, POD)
+    with pytest.raises(ValueError, match=r"sampler\.mesh needs a mesh with sizes"):
+        check_mesh(replace(own, mesh="auto"), POD)

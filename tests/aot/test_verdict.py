@@ -86,6 +86,19 @@ def test_the_text_says_what_a_person_wants_to_know() -> None:
     assert "96 to 168 s" in text.replace("96.0", "96")
 
 
+def test_a_sampler_on_its_own_devices_works_meanwhile() -> None:
+    """16 updates of 2 to 3.5 s, beside 16 calls of a sampler that take as long."""
+    sampler = replace(DAPO.sampler, mesh="tensor=8")
+    sample = made_up("sample", mesh={"data": 1, "fsdp": 1, "tensor": 8}, besides=0.0)
+    in_turn = Verdict(replace(DAPO, sampler=sampler), POD, (made_up(), sample))
+    assert in_turn.iteration_seconds == (64, 112)
+    assert "mesh fsdp=4 and tensor=8: fits" in verdict_text(in_turn)
+    rl = replace(DAPO.rl, async_level=1)
+    ahead = replace(in_turn, settings=replace(DAPO, sampler=sampler, rl=rl))
+    assert ahead.iteration_seconds == (32, 56)
+    assert "full length, sampling at the same time): 32 to 56 s" in verdict_text(ahead)
+
+
 def test_models_that_are_not_compiled_are_named() -> None:
     ppo = Verdict(replace(DAPO, method="ppo"), POD, (made_up(),))
     assert "not compiled: the models of critic" in verdict_text(ppo)

@@ -15,8 +15,8 @@ from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.rl.loop_helpers import timeless
 
-# Three runs: DAPO with dynamic sampling and evaluations, PPO with a critic and the
-# sampler with slots, and low-rank factors. One process gets a signal in step 2.
+# Two runs: DAPO of low-rank factors with dynamic sampling and evaluations; PPO with a
+# critic and the sampler with slots. One process gets a signal in step 2.
 SCRIPT = """
     import dataclasses, os, pathlib, signal
     from functools import partial
@@ -48,9 +48,8 @@ SCRIPT = """
             BatchSettings(8, (settings.prompt_width,)),
         )
         parts = {
-            "dapo": dict(method=toy_dapo()),
+            "dapo": dict(method=toy_dapo(), lora=LoraSettings(rank=2)),
             "ppo": dict(method=ppo(), sample=slots),
-            "lora": dict(method=toy_dapo(), lora=LoraSettings(rank=2)),
         }
         evaluation = build_heldout_evaluation(
             model, LuckyTask(), [Toy(900 + i) for i in range(6)], num_samples=4,
@@ -73,7 +72,7 @@ SCRIPT = """
                 model=model, task=LuckyTask(), settings=settings, optimizer=OPTIMIZER,
                 batch_sharding=placed, **parts[kind],
             )
-            policy = init_state(random_params(config, 7, placed), OPTIMIZER.build())
+            policy = init_state(random_params(config, 13, placed), OPTIMIZER.build())
             state, problems = init_rl_state(learner, policy), stream()
             used = hooks(
                 pathlib.Path(folder) / kind,
@@ -130,7 +129,7 @@ def folders(processes_run: Any, tmp_path_factory: Any) -> dict[str, Path]:
 def test_two_processes_are_one_with_two_devices(folders: Any, kind: str) -> None:
     pair, alone = (rows_of(folders[name] / kind) for name in ("pair", "alone"))
     assert farthest(pair[:2], alone[:2]) <= 1e-6
-    assert any(row["policy/grad_norm"] > 0 for row in pair)
+    assert any(row["policy/grad_norm"] > 0 for row in pair[:2])
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(folders: Any) -> None:

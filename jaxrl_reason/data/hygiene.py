@@ -1,4 +1,4 @@
-"""Clean training prompts: no benchmark questions, no duplicates, no contradictions."""
+"""Duplicates, contradictions, shared words: what to look for in a set of prompts."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -65,47 +65,6 @@ def ngram_jaccard(a: str, b: str, n: int) -> float:
     first, second = word_ngrams(a, n), word_ngrams(b, n)
     both = first | second
     return len(first & second) / len(both) if both else 0.0
-
-
-def contaminated(
-    prompts: Iterable[str], benchmark: Iterable[str], *, n: int = 8
-) -> list[bool]:
-    """Which prompts share a word n-gram with a benchmark.
-
-    n = 8 in open-r1 and s1, 13 in older work, 32 in Light-R1, which keeps prompts that
-    are similar only in parts. Texts are compared in lower case with white space
-    collapsed. A text of fewer than n words has no n-gram and would always pass: it is
-    compared as a whole.
-
-    Args:
-      prompts: of the training set.
-      benchmark: prompts that must not be trained on.
-      n: words per n-gram, >= 1.
-
-    Returns:
-      One flag per prompt, True for those to drop. Time is linear in the length of the
-      texts.
-
-    Raises:
-      ValueError: n < 1.
-
-    Example:
-      >>> benchmark = ["What is the sum of 2 and 2 ?"]
-      >>> prompts = ["Tell me: what is the sum of 2 and 3", "What is it?"]
-      >>> contaminated(prompts, benchmark, n=7)
-      [True, False]
-      >>> contaminated(prompts, benchmark, n=8)
-      [False, False]
-    """
-    known: set[str] = set()
-    for text in benchmark:
-        known |= word_ngrams(text, n)
-        known.add(_collapsed(text))
-    known.discard("")
-    return [
-        not known.isdisjoint(word_ngrams(text, n)) or _collapsed(text) in known
-        for text in prompts
-    ]
 
 
 def digit_free_key(text: str) -> str:

@@ -44,8 +44,8 @@ class TaskSettings:
       examples: for arithmetic: number of worked sums before each sum.
       style: for countdown: the style of the prompt for a text model.
       dedup: drop duplicate questions, and all copies whose answers differ.
-      decontaminate: drop questions that share this many consecutive words with a
-        held-out one (8 is usual); 0 drops none.
+      decontaminate: drop questions that hold half or more of a held-out one, as runs
+        of this many words and numbers (6 is measured, 8 usual); 0 drops none.
 
     Example:
       >>> TaskSettings("my/questions.jsonl").short_name

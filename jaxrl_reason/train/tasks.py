@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.data.hygiene import contaminated, deduplicate
+from jaxrl_reason.data.decontamination import contaminated
+from jaxrl_reason.data.hygiene import deduplicate
 from jaxrl_reason.data.pipeline import load_split
 from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.answers import last_number, marked_answer

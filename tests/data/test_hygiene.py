@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from jaxrl_reason.data.decontamination import contaminated
 from jaxrl_reason.data.hygiene import (
-    contaminated,
     deduplicate,
     digit_free_key,
     digit_free_matches,

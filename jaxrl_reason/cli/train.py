@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from jaxrl_reason.cli.main import run
-from jaxrl_reason.rl.collect import GraderError, NoSignalError
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.serving import EngineError
 from jaxrl_reason.sharding.lifetime import joined
 from jaxrl_reason.sharding.processes import is_main

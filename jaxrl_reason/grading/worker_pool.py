@@ -2,6 +2,10 @@
 
 A worker is a Python of its own, started from nothing: it shares no threads, locks or
 devices with this process, and sees no accelerator. Jobs and results are lines of JSON.
+
+Not multiprocessing or pebble: their spawned workers run the program's main file again
+(a script without a guard would train twice), and replace a process for every job that
+is late.
 """
 
 import contextlib
@@ -11,40 +15,76 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 MEMORY_BYTES = 512 * 2**20
-# The part of the deadline that every job gets before others get more.
-_FIRST_SHARE = 1 / 40
 _START_SECONDS = 60.0
-_GRACE_SECONDS = 0.5
+_GRACE_SECONDS = 0.25
+# Once late jobs have used up the deadline of all workers, others get this part of it,
+# or this many times the mean time of the jobs that ended.
+_SHORT_PART, _TIMES_MEAN = 1 / 40, 4.0
+# No accelerator, and one thread per worker, of which there is one for each core.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HIP_VISIBLE_DEVICES": "",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class WorkerError(RuntimeError):
     """A worker could not be started: the fault of this machine and not of a job."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+      value: what the function returned.
+      error: why it returned nothing; None if it did.
+      late: whether it was interrupted, after `seconds`.
+      seconds: that it had.
+    """
+
+    value: Any = None
+    error: str | None = None
+    late: bool = False
+    seconds: float = 0.0
+
+
 class WorkerPool:
     """Runs a function on many arguments in worker processes, one for each core.
 
-    Jobs that hang do not hold up the others: of more jobs than workers, each first gets
-    a fortieth of the deadline. Those that need more share one deadline of all workers
-    when the others have ended. 64 jobs that hang take less than two deadlines on two
-    cores. A worker interrupts a late job itself; one that does not react, takes too
-    much memory or dies is replaced.
+    Every job has the deadline, but jobs that hang do not hold up the others: once those
+    of one call have used up one deadline of all workers, each further job is
+    interrupted after a fortieth of the deadline, or after four times as long as the
+    jobs that ended took on average. What is cut short in this way shares another half
+    of a deadline at the end. 64 jobs that hang take less than three deadlines on two
+    cores.
+
+    A worker interrupts a late job itself; one that does not react, dies, or has grown
+    by half of the memory is replaced.
 
     May be called from any thread, and works beside JAX: nothing is forked.
 
     Args:
-      function: `package.module:name` of a function of JSON values.
+      function: place of a function of JSON values, `package.module:name` or
+        `file.py:name`.
       deadline: seconds of wall-clock time per job.
       workers: jobs at once; None for the number of cores.
-      memory_bytes: of one worker's address space.
+      memory_bytes: that a job may take, besides what the loaded function takes.
+      given: if not empty, each worker calls the function with it once, and what that
+        returns is the function of the jobs.
 
     Raises:
-      ValueError: the deadline is not above 0, or workers is below 1.
+      ValueError: the deadline is not above 0, workers is below 1, or memory_bytes is.
 
     Example:
       >>> with WorkerPool("math:sqrt", deadline=20) as pool:
@@ -58,17 +98,33 @@ class WorkerPool:
         deadline: float = 10.0,
         workers: int | None = None,
         memory_bytes: int = MEMORY_BYTES,
+        given: str = "",
     ) -> None:
         workers = (os.cpu_count() or 1) if workers is None else workers
         if not deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds, got {deadline}")
-        if workers < 1:
-            raise ValueError(f"workers must be >= 1, got {workers}")
+        for name, value in (("workers", workers), ("memory_bytes", memory_bytes)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         self.function, self.deadline, self.workers = function, deadline, workers
-        self.memory_bytes = memory_bytes
+        self.memory_bytes, self.given = memory_bytes, given
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._ended, self._seconds = 0, 0.0  # of jobs that ended
+
+    def start(self) -> Any:
+        """Starts a worker now, not at the first job.
+
+        Returns:
+          What the function of the jobs says of itself, its attribute `about`.
+
+        Raises:
+          WorkerError: it could not be started, or the function could not be loaded.
+        """
+        worker = self._worker()
+        self._put_back(worker)
+        return worker.about
 
     def map(self, jobs: Sequence[Sequence[Any]]) -> list[Any]:
         """The function's results.
@@ -82,32 +138,34 @@ class WorkerPool:
         Raises:
           WorkerError: a worker could not be started.
         """
-        found: list[Any] = [_LATE] * len(jobs)
-        seconds, todo = self.deadline, list(range(len(jobs)))
-        if len(jobs) > self.workers:
-            todo = self._turn(jobs, todo, seconds * _FIRST_SHARE, found)
-            seconds *= min(1.0, self.workers / max(len(todo), 1))
-        if seconds > self.deadline * _FIRST_SHARE:
-            self._turn(jobs, todo, seconds, found)
-        return [None if result is _LATE else result for result in found]
+        return [outcome.value for outcome in self.run(jobs)]
 
-    def _turn(
-        self,
-        jobs: Sequence[Sequence[Any]],
-        todo: Sequence[int],
-        seconds: float,
-        found: list[Any],
-    ) -> list[int]:
-        """Runs jobs with a limit each; returns those that were late."""
-        if len(todo) == 1:
-            results = [self._run(jobs[todo[0]], seconds)]
-        else:
-            with ThreadPoolExecutor(self.workers, "jaxrl-workers") as threads:
-                each = (self._run, (jobs[i] for i in todo), [seconds] * len(todo))
-                results = list(threads.map(*each))
-        for index, result in zip(todo, results, strict=True):
-            found[index] = result
-        return [index for index in todo if found[index] is _LATE]
+    def run(self, jobs: Sequence[Sequence[Any]]) -> list[Outcome]:
+        """What becomes of the jobs.
+
+        Args:
+          jobs: the arguments of each call.
+
+        Returns:
+          One outcome per job, in their order.
+
+        Raises:
+          WorkerError: a worker could not be started.
+        """
+        budget = _Budget(self.deadline * self.workers)
+
+        def limit() -> float:
+            return self.deadline if budget.left > 0 else self._short()
+
+        found = self._all(jobs, limit, budget)
+        cut = [i for i, x in enumerate(found) if x.late and x.seconds < self.deadline]
+        seconds = self.deadline * self.workers / (2 * max(len(cut), 1))
+        if cut and seconds > self._short():
+            seconds = min(seconds, self.deadline)
+            again = self._all([jobs[i] for i in cut], lambda: seconds, budget)
+            for index, outcome in zip(cut, again, strict=True):
+                found[index] = outcome
+        return found
 
     def close(self) -> None:
         """Ends the workers."""
@@ -122,48 +180,92 @@ class WorkerPool:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, job: Sequence[Any], seconds: float) -> Any:
-        """The result of one job; _LATE if it was late, None if it raised or died."""
-        for _ in range(2):  # a worker may die for reasons that are not the job's
+    def _all(
+        self, jobs: Sequence[Sequence[Any]], limit: Callable[[], float], lost: "_Budget"
+    ) -> list[Outcome]:
+        def one(job: Sequence[Any]) -> Outcome:
+            began, seconds = time.monotonic(), limit()
+            outcome = self._run(job, seconds)
+            took = time.monotonic() - began
             with self._lock:
-                worker = self._idle.pop() if self._idle else None
-            worker = worker or _Worker(self.function, self.memory_bytes)
-            result = _DEAD
+                if outcome.late:
+                    lost.left -= took
+                else:
+                    self._ended, self._seconds = self._ended + 1, self._seconds + took
+            return outcome
+
+        if len(jobs) <= 1:
+            return [one(job) for job in jobs]
+        with ThreadPoolExecutor(self.workers, "jaxrl-workers") as threads:
+            return list(threads.map(one, jobs))
+
+    def _short(self) -> float:
+        """The limit once too much time was lost."""
+        mean = self._seconds / max(self._ended, 1)
+        return min(self.deadline, max(self.deadline * _SHORT_PART, _TIMES_MEAN * mean))
+
+    def _run(self, job: Sequence[Any], seconds: float) -> Outcome:
+        """The outcome of one job."""
+        outcome = Outcome(error="the worker died", seconds=seconds)
+        for _ in range(2):  # a worker may die for reasons that are not the job's
+            worker = self._worker()
+            said: list[Any] = ["dead", None, True]
             try:
-                result = worker.ask(job, seconds)
+                said = worker.ask(job, seconds)
             finally:
-                with self._lock:
-                    keep = worker.alive and not self._closed and result is not _DEAD
-                    if keep:
-                        self._idle.append(worker)
-                if not keep:
-                    worker.end()
-            if result is not _DEAD:
-                return result
-        return None
+                self._put_back(worker, keep=not said[2])
+            if said[0] == "done":
+                return Outcome(said[1], seconds=seconds)
+            if said[0] == "late":
+                error = f"not done after {seconds:g} seconds"
+                return Outcome(error=error, late=True, seconds=seconds)
+            if said[0] == "failed":
+                return Outcome(error=str(said[1]), seconds=seconds)
+        return outcome
+
+    def _worker(self) -> "_Worker":
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        return worker or _Worker(self.function, self.memory_bytes, self.given)
+
+    def _put_back(self, worker: "_Worker", keep: bool = True) -> None:
+        with self._lock:
+            keep = keep and worker.alive and not self._closed
+            if keep:
+                self._idle.append(worker)
+        if not keep:
+            worker.end()
 
 
-_LATE, _DEAD = object(), object()
+@dataclass
+class _Budget:
+    """Seconds that jobs may lose."""
+
+    left: float
+
+
+def _plain(x: Any) -> Any:
+    """Values of a row that JSON does not have."""
+    if hasattr(x, "tolist"):  # arrays and their scalars
+        return x.tolist()
+    if isinstance(x, bytes):
+        return x.decode(errors="replace")
+    return sorted(x, key=str) if isinstance(x, set | frozenset) else str(x)
 
 
 class _Worker:
     """One process, and the thread that waits for its answers."""
 
-    def __init__(self, function: str, memory_bytes: int) -> None:
-        # No accelerator, no second copy of this program's settings for one.
+    def __init__(self, function: str, memory_bytes: int, given: str) -> None:
         environment = {
             **os.environ,
-            **{"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            **{
-                "JAX_PLATFORMS": "cpu",
-                "CUDA_VISIBLE_DEVICES": "",
-                "TPU_SKIP_MDS_QUERY": "1",
-            },
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **_ENVIRONMENT,
         }
         command = [sys.executable, "-m", "jaxrl_reason.grading.pool_worker"]
         try:
             self.process = subprocess.Popen(
-                [*command, function, str(memory_bytes)],
+                [*command, function, str(memory_bytes), given],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -174,20 +276,23 @@ class _Worker:
         except OSError as error:
             raise WorkerError(f"a worker must start, got {error}") from error
         self.alive = True
-        if self.answer(_START_SECONDS) != ["ready"]:
+        said, self.about, _ = self.answer(_START_SECONDS)
+        if said != "ready":
             self.end()
-            raise WorkerError(f"a worker for {function} must start, got none")
+            why = self.about or "none"
+            raise WorkerError(f"a worker for {given or function} must start, got {why}")
 
-    def ask(self, job: Sequence[Any], seconds: float) -> Any:
-        """The result of a job, None if it raised, _LATE or _DEAD."""
+    def ask(self, job: Sequence[Any], seconds: float) -> list[Any]:
+        """What the worker says of a job: what happened, value or error, if it leaves.
+
+        What happened is "done", "failed", "late" or "dead".
+        """
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # a dead worker is noticed below
-            self.process.stdin.write(json.dumps([seconds, list(job)]).encode() + b"\n")
+            line = json.dumps([seconds, list(job)], default=_plain)
+            self.process.stdin.write(line.encode() + b"\n")
             self.process.stdin.flush()
-        said, *result = self.answer(seconds + _GRACE_SECONDS)
-        if said == "done":
-            return result[0]
-        return {"late": _LATE, "dead": _DEAD}.get(said)
+        return self.answer(seconds + _GRACE_SECONDS)
 
     def answer(self, seconds: float) -> list[Any]:
         """What the worker says next; it is not alive after it said nothing in time."""
@@ -195,9 +300,9 @@ class _Worker:
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         line = self.process.stdout.readline() if ready else b""
         self.alive = line.endswith(b"\n")
-        said: list[Any] = (
-            json.loads(line) if self.alive else ["dead" if ready else "late"]
-        )
+        if not self.alive:
+            return ["dead" if ready else "late", None, True]
+        said: list[Any] = json.loads(line)
         return said
 
     def end(self) -> None:

@@ -1,38 +1,28 @@
 """Samples and grades groups, keeps those with signal, and refills the batch."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate, without_failed
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.sharding.agreement import exchange
-from jaxrl_reason.sharding.processes import count, index, is_main
-from jaxrl_reason.tasks.task import Graded, GradesAhead, Task
+from jaxrl_reason.tasks.task import Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
-SampleFn = Callable[[Any, jax.Array, jax.Array, jax.Array], Completions]
-
-
-_LOG = logging.getLogger(__name__)
+SampleFn = Callable[..., Completions]
 
 
 class NoSignalError(RuntimeError):
     """Dynamic sampling found too few groups with signal in `max_rounds` rounds."""
-
-
-class GraderError(RuntimeError):
-    """The grader failed on every response of a round."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +75,11 @@ def sample_groups(
       policy_step: the step of the policy; recorded with the groups, unless an engine
         reports that it sampled them with another.
       batch_sharding: places prompts and keys on the mesh.
-      timer: records the seconds of "rollout", "grade" and, with an engine,
-        "weight_sync".
+      timer: records the seconds of "rollout", "grade", "grade_ahead" (during the
+        rollout) and, with an engine, "weight_sync".
+
+    Raises:
+      GraderError: the grader raised on every response.
     """
     prompts, lengths = pad_prompts(
         [task.prompt_tokens(problem) for problem in problems],
@@ -95,16 +88,25 @@ def sample_groups(
     )
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
+    grading = GroupGrading(
+        task,
+        problems,
+        group_size,
+        step=policy_step,
+        parted=batch_sharding.mesh.is_multi_process,
+    )
     if isinstance(sample, RolloutEngine):
         with timer("weight_sync"):
             sample.update_weights(params, policy_step)
     with timer("rollout"):
         keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
         inputs = batch_sharding.put_batch((prompts, lengths, keys))
-        done = batch_sharding.fetch(sample(params, *inputs))
+        drawn = sample(params, *inputs, **grading.hooks(sample))
+        done = batch_sharding.fetch(drawn)
     with timer("grade"):
-        parted = batch_sharding.mesh.is_multi_process
-        grades = grade_rows(task, problems, done, group_size, parted)  # [3, P * G]
+        grades = grading.finish(done)
+    if grading.ahead_seconds:
+        timer.add("grade_ahead", grading.ahead_seconds)
     versions = np.full(len(problems), policy_step, np.int64)  # [P]
     if done.policy_version is not None:  # of a group sampled with several, the oldest
         versions = np.asarray(done.policy_version, np.int64).reshape(shape).min(axis=1)
@@ -116,67 +118,14 @@ def sample_groups(
         sampler_logprobs=done.logprobs.reshape(*shape, -1),
         lengths=done.lengths.reshape(shape),
         truncated=done.truncated.reshape(shape),
-        correct=grades[0].reshape(shape),
-        format_ok=grades[1].reshape(shape),
-        failed=grades[2].reshape(shape),
+        correct=grades.correct,
+        format_ok=grades.format_ok,
+        failed=grades.failed,
+        unchecked=grades.unchecked,
         rewards=np.zeros(shape, np.float32),
         policy_step=versions,
+        extras=grades.extras,
     )
-
-
-def grade_rows(
-    task: Task,
-    problems: Sequence[Any],
-    done: Completions,
-    group_size: int,
-    parted: bool = False,
-) -> np.ndarray:
-    """[3, P * G] bool: correct, format_ok, failed of every response.
-
-    A grader that raises has failed on that response, which is counted, logged once per
-    round and left out of the batch's statistics. If `parted`, each process grades a
-    part of the responses, and all get the verdicts of all.
-
-    Raises:
-      GraderError: the grader raised on every response.
-    """
-    out = np.zeros((3, len(done.lengths)), bool)
-    errors: list[str] = []
-    unchecked = 0
-    cause: Exception | None = None
-    rows = range(len(done.lengths))
-    mine = rows[index() :: count()] if parted else rows
-    texts = [
-        task.tokenizer.decode(done.tokens[i, : done.lengths[i]].tolist()) for i in mine
-    ]
-    asked = [problems[i // group_size] for i in mine]
-    if isinstance(task, GradesAhead):
-        task.grade_ahead(asked, texts)
-    for i, problem, text in zip(mine, asked, texts, strict=True):
-        try:
-            found = task.grade(problem, text, bool(done.truncated[i]))
-        except Exception as error:  # a user's grader may raise any exception
-            cause = cause or error
-            errors.append(repr(error))
-            found = Graded(correct=False, format_ok=False, parsed=None, failed=True)
-        out[:, i] = found.correct, found.format_ok, found.failed
-        unchecked += found.unchecked
-    if unchecked:
-        _LOG.warning("%d answers ran into a bound and count as wrong", unchecked)
-    if parted:
-        shared = exchange("verdicts", [out.tolist(), errors])
-        out = np.any([grades for grades, _ in shared], axis=0)
-        errors = [error for _, raised in shared for error in raised]
-    if errors:
-        said = (
-            f"the grader raised on {len(errors)} of {len(rows)} responses, "
-            f"first {errors[0]}"
-        )
-        if len(errors) == len(rows):
-            raise GraderError(said) from cause
-        if is_main():
-            _LOG.warning("%s", said)
-    return out
 
 
 def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
@@ -292,6 +241,7 @@ def rollout_metrics(collected: Collected) -> Row:
         "reward/accuracy": fresh.correct.sum() / max(1, (~fresh.failed).sum()),
         "reward/format_fraction": fresh.format_ok.mean(),
         "reward/grader_failed_fraction": fresh.failed.mean(),
+        "reward/unchecked_fraction": fresh.unchecked.mean(),
         "rollout/length_mean": fresh.lengths.mean(),
         "rollout/length_max": fresh.lengths.max(),
         "rollout/truncated_fraction": fresh.truncated.mean(),

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.rl.collect import SampleFn, grade_rows, sample_groups
+from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.components import ComponentLearner
+from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import (
@@ -197,14 +198,17 @@ class PartialSampler:
         )
         done = Completions(*(x.reshape(-1, *x.shape[2:]) for x in fields))
         parted = self.batch_sharding.mesh.is_multi_process
-        grades = grade_rows(self.task, problems, done, self.group_size, parted)
-        correct, format_ok, failed = grades.reshape(3, *groups.lengths.shape)
+        step = int(groups.policy_step.max(initial=0))
+        grades = GroupGrading(
+            self.task, problems, self.group_size, step=step, parted=parted
+        ).finish(done)
         return replace(
             groups,
-            correct=correct,
-            format_ok=format_ok,
-            failed=failed,
-            extras={"token_steps": groups.extras["token_steps"]},
+            correct=grades.correct,
+            format_ok=grades.format_ok,
+            failed=grades.failed,
+            unchecked=grades.unchecked,
+            extras={"token_steps": groups.extras["token_steps"], **grades.extras},
         )
 
 

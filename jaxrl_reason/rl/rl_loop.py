@@ -74,10 +74,12 @@ def train_rl(
 
 
 def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
-    """Sampled and trained tokens, per step and per second, without prompts."""
+    """Sampled and trained tokens, per step and per second; graded responses."""
     sampled, learnt = float(fresh.lengths.sum()), float(trained.lengths.sum())
+    grading = row["time/grade_s"] + row.get("time/grade_ahead_s", 0.0)
     return {
         "rollout/tokens": sampled,
+        "rollout/graded_per_s": fresh.lengths.size / max(grading, 1e-9),
         "train/tokens": learnt,
         "rollout/tokens_per_s": sampled / row["time/rollout_s"],
         "train/tokens_per_s": learnt / row["time/train_s"],

@@ -35,11 +35,12 @@ class Rollouts:
       correct: [P, G] bool, the accuracy, before any shaping.
       format_ok: [P, G] bool.
       failed: [P, G] bool, the grader failed; says nothing about the answer.
+      unchecked: [P, G] bool, not correct because checking ran into a bound.
       rewards: [P, G] float, shaped.
       policy_step: [P] int, the step whose policy sampled the group.
       extras: [P, G, ...] arrays that only some methods have, by name:
-        `reward_components`, whose sum is `rewards`, or what a component of the method
-        adds. Estimators can read them.
+        `reward_parts` of a task that gives rewards, `reward_components`, whose sum is
+        `rewards`, or what a component of the method adds. Estimators can read them.
     """
 
     problem_ids: np.ndarray
@@ -52,6 +53,7 @@ class Rollouts:
     correct: np.ndarray
     format_ok: np.ndarray
     failed: np.ndarray
+    unchecked: np.ndarray
     rewards: np.ndarray
     policy_step: np.ndarray
     extras: Mapping[str, np.ndarray] = struct.field(default_factory=dict)
@@ -73,6 +75,8 @@ class Rollouts:
         for name, x in arrays.items():
             own = fields["extras"] if name.startswith(_EXTRAS) else fields
             own[name.removeprefix(_EXTRAS)] = x
+        # Checkpoints of earlier versions do not have it.
+        fields.setdefault("unchecked", np.zeros_like(fields["failed"]))
         return cls(**fields)
 
 

@@ -102,8 +102,16 @@ class PhaseTimer:
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+            self.add(phase, time.perf_counter() - start)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Adds seconds that were measured elsewhere, such as in another thread.
+
+        Args:
+          phase: its name.
+          seconds: of wall time.
+        """
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
         """Returns `time/<phase>_s` of every phase and resets them to zero."""

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.models.params import DecodeParams, decode_params
 from jaxrl_reason.sampler.prompts import PromptReader, Prompts
+from jaxrl_reason.sampler.rollout_engine import OnResponse
 from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.sampler.settings import (
     BatchSettings,
@@ -42,6 +43,7 @@ class _Run:
     out: Completions
     stops: Sequence[StopCheck]
     on_tokens: OnTokens | None
+    on_response: OnResponse | None
     seen: np.ndarray  # [B] tokens of each response that were checked
     columns: np.ndarray  # [S] number of tokens of each slot's sequence
 
@@ -63,6 +65,8 @@ class BatchSampler:
     Raises:
       ValueError: settings, model and num_samples do not fit together.
     """
+
+    reports_responses = True
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class BatchSampler:
         *,
         stops: Sequence[StopCheck] = (),
         on_tokens: OnTokens | None = None,
+        on_response: OnResponse | None = None,
     ) -> Completions:
         """Draw G responses to each of P prompts.
 
@@ -125,6 +130,7 @@ class BatchSampler:
           stops: what ends responses besides the settings' EOS tokens; see
             `stop_strings` and `stop_sequences`. A response includes what stopped it.
           on_tokens: called with each response's new tokens as they are drawn.
+          on_response: called with each response when it is complete.
 
         Returns:
           Completions of B = P*G rows as NumPy arrays; `truncated` is False for a
@@ -135,7 +141,7 @@ class BatchSampler:
             `common_prefix`.
         """
         run = self._start(params, prompt_tokens, prompt_lengths, keys)
-        run.stops, run.on_tokens = stops, on_tokens
+        run.stops, run.on_tokens, run.on_response = stops, on_tokens, on_response
         self._refill(run)
         while occupied := run.scheduler.occupied():
             steps = min(self.batch.steps, self._room(run, occupied))
@@ -212,6 +218,7 @@ class BatchSampler:
             out=_blank(rows, self.settings.max_new_tokens, batch.top_logprobs),
             stops=(),
             on_tokens=None,
+            on_response=None,
             seen=np.zeros(rows, np.int32),
             columns=np.zeros(batch.slots, np.int32),
         )
@@ -293,6 +300,8 @@ class BatchSampler:
                 truncated = at is None and not ended[slot]
                 drawn = (tokens[slot], logprobs[slot], top, slot)
                 _record(run.out, row, size, truncated, drawn)
+                if run.on_response:
+                    run.on_response(row, tokens[slot, :size].tolist(), bool(truncated))
                 run.scheduler.free(slot)
         if stopped.any():
             run.slots = self._programs.release(run.slots, stopped)

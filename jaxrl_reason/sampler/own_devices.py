@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_reason.sampler.rollout_engine import ReportsResponses
 from jaxrl_reason.sampler.sample_loop import Sampler
 from jaxrl_reason.sampler.settings import Completions
 from jaxrl_reason.sharding import BatchSharding, state_shardings
@@ -26,6 +27,11 @@ class OwnDevicesSampler:
     batch_sharding: BatchSharding
     _version: int = field(default=-1, init=False)
     _params: Any = field(default=None, init=False)
+
+    @property
+    def reports_responses(self) -> bool:
+        """Whether the sampler inside does."""
+        return isinstance(self.sample, ReportsResponses)
 
     def update_weights(self, params: Any, version: int) -> None:
         """Copies the policy's parameters from device to device, once per version.
@@ -48,6 +54,7 @@ class OwnDevicesSampler:
         prompt_tokens: jax.Array,
         prompt_lengths: jax.Array,
         keys: jax.Array,
+        **more: Any,
     ) -> Completions:
         """Draws G responses to each of P prompts, as `RolloutEngine`.
 
@@ -56,8 +63,10 @@ class OwnDevicesSampler:
           prompt_tokens: [P, Tp] ids, right-padded.
           prompt_lengths: [P] tokens of each prompt.
           keys: [P*G] from `sampling_keys`.
+          **more: what else the sampler inside takes, such as `on_response`.
         """
         inputs = (prompt_tokens, prompt_lengths, keys)
-        done = self.sample(self._params, *self.batch_sharding.put_batch(inputs))
+        placed = self.batch_sharding.put_batch(inputs)
+        done = self.sample(self._params, *placed, **more)
         versions: Any = np.full(len(done.lengths), self._version, np.int64)
         return replace(done, policy_version=versions)

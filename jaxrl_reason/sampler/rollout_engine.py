@@ -1,10 +1,14 @@
 """Replacements of the sampler: engines with their own copy of the weights."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 from jaxrl_reason.sampler.settings import Completions
+
+# Called with a complete response: its row, its tokens, whether the limit stopped it.
+OnResponse = Callable[[int, list[int], bool], None]
 
 
 @runtime_checkable
@@ -43,3 +47,13 @@ class RolloutEngine(Protocol):
         Returns:
           Completions of B = P*G rows, `policy_version` among them.
         """
+
+
+@runtime_checkable
+class ReportsResponses(Protocol):
+    """A sampler or an engine that says when a response is complete.
+
+    Its call takes `on_response`, an `OnResponse`, which may be called from any thread.
+    """
+
+    reports_responses: bool

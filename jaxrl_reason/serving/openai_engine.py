@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl_reason.models import Params, Transformer
 from jaxrl_reason.sampler import Completions, SamplingSettings
+from jaxrl_reason.sampler.rollout_engine import OnResponse
 from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.serving.completions import PATH, Response, ServerSampling
 from jaxrl_reason.serving.endpoint import Endpoint, EngineError
@@ -44,6 +45,8 @@ class OpenAIEngine:
     Raises:
       ValueError: settings, model, num_samples and log-probs do not fit together.
     """
+
+    reports_responses = True
 
     def __init__(
         self,
@@ -98,6 +101,8 @@ class OpenAIEngine:
         prompt_tokens: jax.Array,
         prompt_lengths: jax.Array,
         keys: jax.Array,
+        *,
+        on_response: OnResponse | None = None,
     ) -> Completions:
         """Draws G responses to each of P prompts.
 
@@ -106,6 +111,7 @@ class OpenAIEngine:
           prompt_tokens: [P, Tp] ids, right-padded.
           prompt_lengths: [P] tokens of each prompt, from 1 to Tp.
           keys: [P*G] from `sampling_keys`.
+          on_response: called with each response when it is complete, from a thread.
 
         Returns:
           Completions of B = P*G rows as NumPy arrays, with `policy_version`.
@@ -123,7 +129,7 @@ class OpenAIEngine:
                 f"keys must be one per response, ({rows},), got {keys.shape}"
             )
         before = self._served_version(self._version)
-        responses = self._draw(prompts, request_seeds(keys))
+        responses = self._draw(prompts, request_seeds(keys), on_response)
         after = self._served_version(self._version)
         return gather(responses, self.settings.max_new_tokens, min(before, after))
 
@@ -153,7 +159,10 @@ class OpenAIEngine:
         return int(text)
 
     def _draw(
-        self, prompts: Sequence[list[int]], seeds: Sequence[int]
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[int],
+        on_response: OnResponse | None,
     ) -> list[Response]:
         """All responses in order, or the first failure."""
         stop = threading.Event()
@@ -167,7 +176,10 @@ class OpenAIEngine:
             try:
                 body = self.sampling.request(prompt, seeds[row])
                 answer = self.endpoint.request("POST", PATH, body, stop=stop)
-                return [self.sampling.response(answer, prompt)]
+                found = self.sampling.response(answer, prompt)
+                if on_response is not None:
+                    on_response(row, found.tokens, found.truncated)
+                return [found]
             except Exception as error:
                 failures.append(error)
                 # Here, so that this thread does not start the next before others are

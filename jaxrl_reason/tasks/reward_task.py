@@ -1,141 +1,229 @@
-"""A user's reward: a plain function of prompt, response and row."""
+"""A task whose responses are scored by rewards: users' functions, a judge, answers."""
 
-import importlib.util
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any, ClassVar, Protocol
 
-from jaxrl_reason.tasks.task import Graded, TaskWrapper, without_end
+from jaxrl_reason.grading.reward_call import RewardCaller, Scored
+from jaxrl_reason.tasks.task import (
+    Graded,
+    GradesAhead,
+    ResponseText,
+    TaskWrapper,
+    failed_grade,
+    graded,
+    without_end,
+)
 
-# f(prompt, response_text, row) -> the reward, or its parts by name
-RewardFunction = Callable[[str, str, Mapping[str, Any]], float | Mapping[str, float]]
-
-CORRECT = "correct"  # not a part: whether the response is right
-# Number of cached scores: a step needs each twice.
+# Number of remembered grades, for those who ask again.
 _REMEMBERED = 2**16
 
 
 @dataclass(frozen=True)
-class Score:
-    """A reward function's score of a response.
+class Asked:
+    """A problem and responses to it, as a reward gets them.
 
     Attributes:
-      parts: of the reward, which is their sum.
-      correct: whether the response is right.
+      prompt: the question if the problem has one, or else the prompt's text.
+      row: that of the file, or else the problem's fields.
+      responses: to the prompt, without the text of an EOS token.
+      step: of the training.
+      max_tokens: the length limit of a response; 0 if it is not known.
+      correct: whether each is right by the task's own grade, if that is asked for.
     """
 
-    parts: Mapping[str, float]
-    correct: bool
+    prompt: str
+    row: Mapping[str, Any]
+    responses: tuple[ResponseText, ...]
+    step: int = 0
+    max_tokens: int = 0
+    correct: tuple[bool, ...] | None = None
+
+
+class Reward(Protocol):
+    """Scores responses."""
 
     @property
-    def total(self) -> float:
-        """The reward."""
-        return sum(self.parts.values())
+    def name(self) -> str:
+        """Of the reward, in metrics."""
+
+    @property
+    def needs_devices(self) -> bool:
+        """Whether it runs programs on this program's devices."""
+
+    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
+        """For every response its parts and whether it is right, or what went wrong."""
+
+    def close(self) -> None:
+        """Ends its workers."""
 
 
-def read_score(given: Any) -> Score:
-    """The score from a function's return value.
+@dataclass(frozen=True)
+class AnswerReward:
+    """1 for a response that is right by the task's own grade, else 0."""
 
-    A number is the reward, and the response is right if it is 1 or more. The values of
-    a mapping are parts that add up, except `correct`, which says whether the response
-    is right.
+    name: ClassVar[str] = "answer"
+    needs_devices: ClassVar[bool] = False
+
+    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
+        """1 or 0 for every response.
+
+        Args:
+          asked: with `correct`.
+
+        Returns:
+          The scores.
+        """
+        return [
+            [({"reward": float(right)}, right) for right in one.correct or ()]
+            for one in asked
+        ]
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+@dataclass(frozen=True)
+class InProcessReward:
+    """A function called in this process: without deadline, with all that it can reach.
+
+    Attributes:
+      function: f(prompt, response, row, **context); see `RewardCaller`.
+      name: of the reward.
+      needs_devices: whether it runs programs on this program's devices.
+    """
+
+    function: Callable[..., Any]
+    name: str = "reward"
+    needs_devices: bool = False
+
+    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
+        """The function's scores.
+
+        Args:
+          asked: the responses.
+
+        Returns:
+          The scores.
+        """
+        call = RewardCaller(self.function)
+        return [call(*call_arguments(one)) for one in asked]
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+def call_arguments(asked: Asked) -> tuple[Any, ...]:
+    """The arguments of a `RewardCaller`.
 
     Args:
-      given: what the function returned.
+      asked: a problem and responses.
 
     Returns:
-      The score; its parts may be nan or infinite.
-
-    Raises:
-      ValueError: a mapping has no part besides `correct`.
-      TypeError: a value is not a number.
-
-    Example:
-      >>> read_score(0.5)
-      Score(parts={'reward': 0.5}, correct=False)
-      >>> read_score({"answer": 1, "short": 0.1, "correct": True}).total
-      1.1
+      Prompt, texts, row, the context of all responses and that of each.
     """
-    parts = given if isinstance(given, Mapping) else {"reward": given}
-    numbers = {str(name): float(x) for name, x in parts.items() if name != CORRECT}
-    if not numbers:
-        raise ValueError(f"a reward must have a part besides correct, got {given!r}")
-    said = parts.get(CORRECT)
-    score = Score(numbers, correct=False)
-    correct = score.total >= 1 if said is None else bool(said)
-    return Score(numbers, correct)
+    each: dict[str, list[Any]] = {
+        "tokens": [x.length for x in asked.responses],
+        "truncated": [x.truncated for x in asked.responses],
+    }
+    if asked.correct is not None:
+        each["correct"] = list(asked.correct)
+    shared = {"step": asked.step, "max_tokens": asked.max_tokens}
+    return asked.prompt, [x.text for x in asked.responses], asked.row, shared, each
 
 
-def load_function(place: str) -> Callable[..., Any]:
-    """A function from a user's file.
+@dataclass(frozen=True)
+class Weighted:
+    """A reward and its weight in the sum.
 
-    Args:
-      place: `path/to/file.py:name`.
-
-    Returns:
-      The function.
-
-    Raises:
-      ValueError: the file or the function does not exist.
+    Attributes:
+      reward: scores responses.
+      weight: of its parts; 0 reports them only.
     """
-    path, colon, name = place.rpartition(":")
-    if not colon or not path.endswith(".py") or not name.isidentifier():
-        raise ValueError(f"reward must be my_file.py:my_function, got {place!r}")
-    if not Path(path).is_file():
-        raise ValueError(f"reward must be in a file that exists, got {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None  # a .py file always has one
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise ValueError(f"reward must name a function in {path}, got {name!r}")
-    function: Callable[..., Any] = found
-    return function
+
+    reward: Reward
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class RewardTask(TaskWrapper):
-    """A task whose responses are scored by a user's function.
+    """A task whose responses are scored by rewards.
+
+    The reward of a response is the weighted sum of all parts of all rewards. A response
+    that one of them fails on has no reward. It is right as the task itself says if that
+    is among the rewards, or else as rewards say that return `correct`, or else if its
+    reward is 1 or more.
 
     Attributes:
-      function: f(prompt, response_text, row) -> float or parts by name. The prompt is
-        the question if a problem has one, or else the prompt's text; the row is that of
-        the file, or else the problem's fields.
+      rewards: of the task, or a single function, which is called in this process.
+      max_tokens: the length limit, for rewards that read it.
+
+    Raises:
+      ValueError: two rewards have the same name.
     """
 
-    function: RewardFunction
-    _scores: Callable[..., Score] = field(init=False, repr=False, compare=False)
+    rewards: Callable[..., Any] | Sequence[Weighted]
+    max_tokens: int = 0
+    _names: list[str] = field(default_factory=list, repr=False, compare=False)
+    _known: OrderedDict[Any, Graded] = field(
+        default_factory=OrderedDict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        scores = lru_cache(maxsize=_REMEMBERED)(self._score)
-        object.__setattr__(self, "_scores", scores)
+        if callable(self.rewards):
+            own = InProcessReward(self.rewards)
+            object.__setattr__(self, "rewards", (Weighted(own),))
+        names = [x.reward.name for x in self.weighted]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rewards must have different names, got {names}")
 
-    def score(self, problem: Any, response_text: str) -> Score:
-        """The function's score of a response, called once per text.
+    @property
+    def weighted(self) -> Sequence[Weighted]:
+        """The rewards with their weights."""
+        assert not callable(self.rewards)
+        return self.rewards
+
+    @property
+    def needs_devices(self) -> bool:
+        """Whether one of the rewards does."""
+        return any(x.reward.needs_devices for x in self.weighted)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the task's own grade is among the rewards."""
+        return any(isinstance(x.reward, AnswerReward) for x in self.weighted)
+
+    def close(self) -> None:
+        """Ends the workers of the rewards."""
+        for x in self.weighted:
+            x.reward.close()
+
+    def weight_of(self, part: str) -> float:
+        """The weight of a part in the reward.
 
         Args:
-          problem: the question.
-          response_text: the text after the prompt, without that of an EOS token.
-
-        Returns:
-          The score.
+          part: of `part_names`.
         """
-        text = without_end(response_text, self.tokenizer)
-        return self._scores(_Asked(problem, self), text)
+        if len(self.weighted) == 1:
+            return self.weighted[0].weight
+        of = {x.reward.name: x.weight for x in self.weighted}
+        return of[part if part in of else part.partition("/")[0]]
 
-    def _score(self, asked: "_Asked", text: str) -> Score:
-        problem = asked.problem
-        row = getattr(problem, "row", None)
-        fields = asdict(problem) if row is None else dict(row)
-        return read_score(self.function(asked.prompt, text, fields))
+    def part_names(self, parts: Sequence[Mapping[str, float] | None]) -> list[str]:
+        """The names of the parts, fixed by the first response that has any.
+
+        Args:
+          parts: of some responses.
+        """
+        if not self._names:
+            first = next((list(x) for x in parts if x is not None), [])
+            self._names.extend(first)
+        return self._names
 
     def grade(self, problem: Any, response_text: str, truncated: bool) -> Graded:
-        """Grades a response.
+        """Grades a response; one that was graded before is not scored again.
 
         Args:
           problem: the question.
@@ -144,33 +232,114 @@ class RewardTask(TaskWrapper):
             correct.
 
         Returns:
-          The grade; a reward that is not finite counts as a failed grade.
+          The grade; a response without reward counts as a failed grade.
         """
-        score = self.score(problem, response_text)
-        failed = not math.isfinite(score.total)
+        text = without_end(response_text, self.tokenizer)
+        key = (*self._key(problem), text, truncated)
+        if key not in self._known:
+            length = len(self.tokenizer.encode(text))
+            self.grade_together([problem], [ResponseText(text, length, truncated)])
+        return self._known[key]
+
+    def grade_together(
+        self, problems: Sequence[Any], responses: Sequence[ResponseText], step: int = 0
+    ) -> list[Graded]:
+        """Grades responses; those to one problem should be side by side.
+
+        Args:
+          problems: the problem of each response.
+          responses: the responses.
+          step: of the training.
+
+        Returns:
+          Their grades.
+        """
+        plain = [
+            replace(x, text=without_end(x.text, self.tokenizer)) for x in responses
+        ]
+        own = self._own_grades(problems, plain) if self.has_answer else None
+        keys = [self._key(problem) for problem in problems]
+        asked = []
+        for (_, prompt), same in groupby(range(len(keys)), key=keys.__getitem__):
+            rows = list(same)
+            asked.append(
+                Asked(
+                    prompt=prompt,
+                    row=_row(problems[rows[0]]),
+                    responses=tuple(plain[i] for i in rows),
+                    step=step,
+                    max_tokens=self.max_tokens,
+                    correct=tuple(own[i].correct for i in rows) if own else None,
+                )
+            )
+        scores = {
+            x.reward.name: [s for group in x.reward.score(asked) for s in group]
+            for x in self.weighted
+        }
+        found = []
+        for i, x in enumerate(plain):
+            each = {name: given[i] for name, given in scores.items()}
+            grade = self._graded(each, x.truncated, own[i] if own else None)
+            self._known[(*keys[i], x.text, x.truncated)] = grade
+            found.append(grade)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return found
+
+    def _graded(
+        self, scores: Mapping[str, Scored], truncated: bool, own: Graded | None
+    ) -> Graded:
+        parts: dict[str, float] = {}
+        total, said = 0.0, []
+        if own is not None and own.failed:
+            error = own.error or "the answer could not be graded"
+            return failed_grade(error)
+        for x in self.weighted:
+            name, score = x.reward.name, scores[x.reward.name]
+            if isinstance(score, str):
+                error = f"reward {name}: {score}"
+                return failed_grade(error)
+            values, correct = score
+            if correct is not None:
+                said.append(bool(correct))
+            total += x.weight * sum(values.values())
+            if len(self.weighted) > 1:
+                alone = list(values) == ["reward"]
+                values = {
+                    name if alone else f"{name}/{part}": value
+                    for part, value in values.items()
+                }
+            parts |= values
+        right = all(said) if said else total >= 1
+        if own is not None:
+            right = own.correct
         return Graded(
-            correct=score.correct and not truncated and not failed,
-            format_ok=not failed,
-            parsed=", ".join(f"{name} {x:g}" for name, x in score.parts.items()),
-            failed=failed,
+            correct=right and not truncated,
+            format_ok=own is None or own.format_ok,
+            parsed=", ".join(f"{name} {x:g}" for name, x in parts.items()),
+            unchecked=own is not None and own.unchecked,
+            parts=parts,
         )
 
+    def _own_grades(
+        self, problems: Sequence[Any], responses: Sequence[ResponseText]
+    ) -> list[Graded]:
+        if isinstance(self.task, GradesAhead):
+            self.task.grade_ahead(problems, [x.text for x in responses])
+        return [
+            graded(self.task, problem, x)
+            for problem, x in zip(problems, responses, strict=True)
+        ]
 
-@dataclass(frozen=True)
-class _Asked:
-    """A problem as a key: ids may repeat between sets, but with other prompts."""
-
-    problem: Any = field(compare=False)
-    task: RewardTask = field(compare=False)
-    key: tuple[int, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        question = getattr(self.problem, "question", None)
+    def _key(self, problem: Any) -> tuple[int, str]:
+        """Ids may repeat between sets, but with other prompts."""
+        question = getattr(problem, "question", None)
         if question is None:
-            question = self.task.tokenizer.decode(self.task.prompt_tokens(self.problem))
-        object.__setattr__(self, "key", (int(self.problem.problem_id), question))
+            question = self.tokenizer.decode(self.prompt_tokens(problem))
+        return int(problem.problem_id), question
 
-    @property
-    def prompt(self) -> str:
-        """The text of the prompt."""
-        return self.key[1]
+
+def _row(problem: Any) -> Mapping[str, Any]:
+    """The fields of a problem."""
+    row = getattr(problem, "row", None)
+    return asdict(problem) if row is None else dict(row)

@@ -1,6 +1,6 @@
 """The interface of a task for the training loop."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +19,8 @@ class Graded:
       parsed: the graded answer, None if there was none.
       failed: whether the grader failed, which is not the same as a wrong answer.
       unchecked: whether it is not correct because checking the answer ran into a bound.
+      parts: of the reward, from a task that gives rewards.
+      error: what went wrong, if the grader failed and can say so.
     """
 
     correct: bool
@@ -26,6 +28,23 @@ class Graded:
     parsed: str | None
     failed: bool = False
     unchecked: bool = False
+    parts: Mapping[str, float] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ResponseText:
+    """A response as graders get it.
+
+    Attributes:
+      text: as the tokenizer decodes it.
+      length: tokens.
+      truncated: whether the length limit stopped it.
+    """
+
+    text: str
+    length: int = 0
+    truncated: bool = False
 
 
 def without_end(text: str, tokenizer: Tokenizer) -> str:
@@ -97,6 +116,56 @@ class GradesAhead(Protocol):
 
     def grade_ahead(self, problems: Sequence[Any], texts: Sequence[str]) -> None:
         """Prepares the grades of responses, each with its problem."""
+
+
+@runtime_checkable
+class GradesTogether(Protocol):
+    """A task that grades many responses at once, and may give rewards.
+
+    A `Task` with more functions.
+    """
+
+    @property
+    def needs_devices(self) -> bool:
+        """Whether grading runs programs on this program's devices."""
+
+    def grade_together(
+        self, problems: Sequence[Any], responses: Sequence[ResponseText], step: int = 0
+    ) -> list[Graded]:
+        """The grades of responses, those to one problem side by side."""
+
+    def part_names(self, parts: Sequence[Mapping[str, float] | None]) -> list[str]:
+        """The names of the rewards' parts, the same ones from the first call on."""
+
+
+def graded(task: Task[Any], problem: Any, response: ResponseText) -> Graded:
+    """A task's grade; a grader that raises has failed on this response.
+
+    Args:
+      task: grades.
+      problem: of the response.
+      response: to the problem.
+
+    Returns:
+      The grade.
+    """
+    try:
+        return task.grade(problem, response.text, response.truncated)
+    except Exception as error:  # a user's grader may raise any exception
+        return failed_grade(repr(error))
+
+
+def failed_grade(error: str) -> Graded:
+    """The grade of a response that could not be graded.
+
+    Args:
+      error: what went wrong.
+
+    Example:
+      >>> failed_grade("no").failed
+      True
+    """
+    return Graded(correct=False, format_ok=False, parsed=None, failed=True, error=error)
 
 
 @dataclass(frozen=True)

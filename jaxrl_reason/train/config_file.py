@@ -112,6 +112,10 @@ def as_type(wanted: Any, value: Any, where: str) -> Any:
         return as_type(next(t for t in inner if t is not type(None)), value, where)
     if origin is Literal and value in inner:
         return value
+    if origin is tuple and inner[0] is str and isinstance(value, str):
+        return (value,)
+    if origin is tuple and value is None:
+        return ()
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(as_type(inner[0], x, where) for x in value)
     if wanted is Path and isinstance(value, str):

@@ -1,71 +1,45 @@
-"""A user's reward function as the rewards of a method."""
+"""The rewards of a task as the rewards of a method."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.losses import soft_overlong_penalty
+from jaxrl_reason.rl.graded_groups import REWARD_PARTS
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
-from jaxrl_reason.sharding.agreement import divide_rows
-from jaxrl_reason.tasks.reward_task import RewardTask, Score
+from jaxrl_reason.tasks.reward_task import RewardTask
 
 # Smaller differences of rewards in a group are not a signal.
 _EQUAL = 1e-6
 
 
-class FunctionRewards:
-    """Rewards of rollouts by a task's function, and the means of their parts.
+class TaskRewards:
+    """Rewards of rollouts as their task has given them, and the means of their parts.
 
-    [P, G] for a function that returns numbers, [P, G, R] for one that returns parts;
-    nan where the function raised, returned a number that is not finite, or other parts
-    than for the first response: the loop treats that as a failed grader.
+    [P, G] for a single number, [P, G, R] for several parts, each times its weight; nan
+    where a reward failed or has other parts than the first response of the run: the
+    loop treats that as a failed grader.
 
     Args:
-      task: has the function.
-      problems: the training problems.
+      task: has graded the rollouts.
     """
 
-    def __init__(self, task: RewardTask, problems: Sequence[Any]) -> None:
+    def __init__(self, task: RewardTask) -> None:
         self.task = task
-        self._by_id = {p.problem_id: p for p in problems}
         self._sums: dict[str, list[float]] = {}
 
     def __call__(self, rollouts: Rollouts) -> np.ndarray:
         """The rewards, for `Method.rewards`."""
-        groups, tokens = rollouts.correct.shape, rollouts.tokens
-
-        def score(row: int) -> dict[str, float] | None:
-            p, g = divmod(row, groups[1])
-            found = self._score(
-                self._by_id[int(rollouts.problem_ids[p])],
-                tokens[p, g, : rollouts.lengths[p, g]].tolist(),
-            )
-            return None if found is None else dict(found.parts)
-
-        # Of each response by the process that has graded it.
-        scores = divide_rows("rewards", math.prod(groups), score)
-        names = next((list(parts) for parts in scores if parts is not None), ["reward"])
-        out = np.full((len(scores), len(names)), np.nan, np.float32)
-        for row, found in zip(out, scores, strict=True):
-            if found is not None and set(found) == set(names):
-                row[:] = [found[name] for name in names]
-        for name, column in zip(names, out.T, strict=True):
+        parts = rollouts.extras[REWARD_PARTS]  # [P, G, R]
+        names = self.task.part_names([])
+        for name, column in zip(names, np.moveaxis(parts, -1, 0), strict=True):
             self._sums.setdefault(name, []).extend(column[~np.isnan(column)].tolist())
-        parts = out.reshape(*groups, len(names))
-        return parts[..., 0] if names == ["reward"] else parts
-
-    def _score(self, problem: Any, ids: list[int]) -> Score | None:
-        try:
-            found = self.task.score(problem, self.task.tokenizer.decode(ids))
-        except Exception:  # a user's function may raise anything; grading has logged it
-            return None
-        return found if math.isfinite(found.total) else None
+        weights = np.array([self.task.weight_of(name) for name in names], np.float32)
+        rewards = parts * weights
+        return rewards[..., 0] if len(names) == 1 else rewards
 
     def take_means(self) -> Row:
         """`reward/<part>`, the mean over the responses since the last call."""

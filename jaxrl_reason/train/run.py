@@ -79,6 +79,7 @@ def run_training(settings: TrainSettings) -> RunResult | None:
         # Its workers start when an answer needs them.
         verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
         setup = build_run_setup(settings, verify)
+        stack.callback(setup.close)
         check_data(setup)
         # Built before anything is trained, so that errors appear now.
         stage = build_stage(setup)

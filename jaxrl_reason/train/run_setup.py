@@ -38,8 +38,9 @@ from jaxrl_reason.train.models import (
     find_files,
     find_teacher,
 )
-from jaxrl_reason.train.own_reward import FunctionRewards
+from jaxrl_reason.train.own_reward import TaskRewards
 from jaxrl_reason.train.sizes import fit_sizes
+from jaxrl_reason.train.task_rewards import build_rewards
 from jaxrl_reason.train.tasks import (
     Problems,
     build_task,
@@ -67,7 +68,7 @@ class RunSetup:
       batch: settings of the samplers with slots; None for the plain one.
       examples: for fine-tuning; None without it.
       supervised: the compiled functions of fine-tuning.
-      own_reward: the user's reward function, if there is one.
+      own_reward: the rewards in place of right and wrong, if there are any.
       teacher: of on-policy distillation.
       place: how samplers get the parameters, if not as in training.
     """
@@ -82,9 +83,14 @@ class RunSetup:
     batch: BatchSettings | None
     examples: Examples | None
     supervised: SFTLearner | None
-    own_reward: FunctionRewards | None
+    own_reward: TaskRewards | None
     teacher: TeacherFiles | None = None
     place: WeightPlacement | None = None
+
+    def close(self) -> None:
+        """Ends what the task holds: workers of rewards."""
+        if isinstance(self.task, RewardTask):
+            self.task.close()
 
     @property
     def model(self) -> Transformer:
@@ -123,7 +129,8 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     check_questions(settings, len(problems.train))
     files = main_first("model files", partial(find_files, settings.model))
     tokenizer = None if files is None else files.tokenizer
-    task = build_task(settings, problems, tokenizer, verify)
+    rewards = build_rewards(settings)
+    task = build_task(settings, problems, tokenizer, verify, rewards)
     every = (*problems.train, *problems.heldout)
     prompts = [task.prompt_tokens(problem) for problem in every]
     longest = longest_response(settings, task, problems) if settings.sft.updates else 0
@@ -182,11 +189,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
         batch=batch,
         examples=examples,
         supervised=supervised,
-        own_reward=(
-            FunctionRewards(task, problems.train)
-            if isinstance(task, RewardTask)
-            else None
-        ),
+        own_reward=TaskRewards(task) if isinstance(task, RewardTask) else None,
         teacher=teacher,
         place=place,
     )

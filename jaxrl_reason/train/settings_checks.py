@@ -5,6 +5,7 @@ depends on the questions or the model's files is checked by `build_run_setup` an
 stage, before anything is trained.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.response_steps import ResponseSteps
 from jaxrl_reason.rl.rl_learner import check_lora, check_method
 from jaxrl_reason.train.methods import TAUGHT, build_method, kind_of
+from jaxrl_reason.train.reward_settings import ANSWER
 
 if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # Groups of settings that only some runs read, and these runs.
 _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
     "dapo": ("the method dapo", lambda s: s.method == "dapo"),
+    "rewards": ("runs with --reward", lambda s: bool(s.reward)),
     "game": ("the game", lambda s: kind_of(s.method) == "game"),
     "offline": (
         "offline methods, reward models and the game",
@@ -206,8 +209,9 @@ def check_files(settings: "TrainSettings") -> None:
         return
     if method != "star":
         raise ValueError(f"offline.hint is for star, got it with {method}")
-    if settings.task.source == "countdown" or settings.reward is not None:
-        got = "countdown" if settings.reward is None else f"--reward {settings.reward}"
+    if settings.task.source == "countdown" or not settings.grades_answers:
+        rewards = f"--reward {' '.join(settings.reward)}"
+        got = "countdown" if settings.grades_answers else rewards
         raise ValueError(f"offline.hint needs questions with answers, got {got}")
 
 
@@ -226,13 +230,28 @@ def check_rewards(settings: "TrainSettings") -> None:
         )
     if settings.reward_model is not None and kind != "rl":
         raise ValueError(f"reward_model is for RL, got it with {method}")
-    if settings.reward_model is not None and settings.reward is not None:
+    check_named_rewards(settings)
+    if settings.reward_model is not None and settings.reward:
         raise ValueError("reward and reward_model must not both be given, got both")
     if settings.format_reward and kind != "rl":
         raise ValueError(
             f"format_reward must be 0 except for RL, got {settings.format_reward} with "
             f"{method}"
         )
+
+
+def check_named_rewards(settings: "TrainSettings") -> None:
+    """Checks the places of rewards."""
+    for place, weight in settings.named_rewards:
+        if place == ANSWER:
+            continue
+        where, colon, name = place.rpartition(":")
+        if not colon or not where or not name.isidentifier():
+            raise ValueError(
+                f"reward must be my_file.py:my_function or {ANSWER}, got {place!r}"
+            )
+        if not math.isfinite(weight):
+            raise ValueError(f"a reward's weight must be finite, got {weight}")
 
 
 def check_unread(settings: "TrainSettings") -> None:

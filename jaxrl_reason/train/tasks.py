@@ -26,7 +26,7 @@ from jaxrl_reason.tasks.questions import (
     all_eos_token_ids,
     ungradable,
 )
-from jaxrl_reason.tasks.reward_task import RewardTask, load_function
+from jaxrl_reason.tasks.reward_task import RewardTask, Weighted
 from jaxrl_reason.tasks.row_questions import row_questions
 from jaxrl_reason.tasks.task import Task, without_end
 from jaxrl_reason.tasks.word_arithmetic import (
@@ -117,7 +117,7 @@ def read_questions(
     own = partial(
         row_questions,
         question=task.question,
-        answer=None if settings.reward else task.answer,
+        answer=task.answer if settings.grades_answers else None,
         first_id=first_id,
     )
     known = BENCHMARKS.get(task.source)
@@ -147,7 +147,7 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
     """The problems without duplicates, contradictions and contamination."""
     train, dropped = list(problems.train), {}
     graded = kind_of(settings.method) in ("rl", "rounds", "game")
-    if graded and settings.reward is None:
+    if graded and settings.grades_answers:
         refused = ungradable(train, _policy(settings))
         if refused:
             dropped["ungradable"] = len(refused)
@@ -229,6 +229,7 @@ def build_task(
     problems: Problems,
     tokenizer: Tokenizer | None,
     verify: Verify | None = None,
+    rewards: Sequence[Weighted] = (),
 ) -> Task[Any]:
     """The task that makes prompts for the problems and grades responses.
 
@@ -237,6 +238,7 @@ def build_task(
       problems: of `load_problems`.
       tokenizer: of the model; None for a new one, which gets the task's.
       verify: compares answers of different form by algebra, as a `MathVerifier` does.
+      rewards: in place of right and wrong.
     """
     task = _base_task(settings, problems, tokenizer)
     if tokenizer is None and isinstance(task, QuestionTask):
@@ -244,9 +246,10 @@ def build_task(
         task = dataclasses.replace(task, extract=extract)
     if verify is not None and isinstance(task, QuestionTask):
         task = dataclasses.replace(task, verify=verify)
-    if settings.reward is None:
+    if not rewards:
         return task
-    return RewardTask(task, load_function(settings.reward))
+    limit = max((settings.rl.max_new_tokens, *settings.stages.limits))
+    return RewardTask(task, rewards, limit)
 
 
 def _base_task(
@@ -268,7 +271,7 @@ def _base_task(
         if task.instruction is None:
             return asked
         return dataclasses.replace(asked, instruction=task.instruction)
-    usual = "" if settings.reward else _STEPS
+    usual = _STEPS if settings.grades_answers else ""
     instruction = usual if task.instruction is None else task.instruction
     return QuestionTask(
         tokenizer,

@@ -13,6 +13,7 @@ from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.runs.trackers import TRACKERS
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
+from jaxrl_reason.tasks.function_reward import read_spec
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
 from jaxrl_reason.train.group_settings import (
     EvalSettings,
@@ -24,6 +25,7 @@ from jaxrl_reason.train.group_settings import (
 )
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.model_settings import ModelSettings
+from jaxrl_reason.train.reward_settings import ANSWER, RewardSettings
 from jaxrl_reason.train.settings_checks import check_settings
 from jaxrl_reason.train.task_settings import TaskSettings
 
@@ -69,8 +71,9 @@ class TrainSettings:
       keep: how many checkpoints to keep.
       sft_from: folder of another run, whose fine-tuned model to use instead of training
         one.
-      reward: your own reward, my_file.py:my_function, in place of right and wrong
-        (docs/train.md).
+      reward: rewards in place of right and wrong: functions of your own,
+        my_file.py:my_function, or `answer` for the task's own grade
+        (docs/own_reward.md). Several are summed; `:WEIGHT` behind one is its weight.
       teacher: a model to distil from, for opd by its log-probs of the sampled tokens,
         for gkd by its full distributions: a folder, a .gguf file or a hub id; of any
         size, with the policy's vocabulary.
@@ -96,7 +99,7 @@ class TrainSettings:
     save_every: int = 10
     keep: int = 3
     sft_from: Path | None = None
-    reward: str | None = None
+    reward: tuple[str, ...] = ()
     teacher: str | None = None
     reward_model: Path | None = None
     format_reward: float = 0.0
@@ -118,6 +121,7 @@ class TrainSettings:
         default_factory=lambda: OptimizerSettings(learning_rate=1e-5, warmup_updates=4)
     )
     dapo: DapoSettings = field(default_factory=DapoSettings)
+    rewards: RewardSettings = field(default_factory=RewardSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     sft: SFTSettings = field(
@@ -160,6 +164,17 @@ class TrainSettings:
         """The folder of the run."""
         name = self.name or self.task.short_name
         return self.run_dir or Path("runs", f"{name}-{self.method}-seed{self.seed}")
+
+    @property
+    def named_rewards(self) -> tuple[tuple[str, float], ...]:
+        """The place or name of each reward, and its weight."""
+        return tuple(read_spec(text) for text in self.reward)
+
+    @property
+    def grades_answers(self) -> bool:
+        """Whether the answers of the questions are read and compared."""
+        named = [place for place, _ in self.named_rewards]
+        return not named or ANSWER in named
 
     @property
     def last_step(self) -> int | None:
@@ -225,8 +240,11 @@ class TrainSettings:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of the stages after fine-tuning depends on."""
-        names = ("method", "optimizer", "critic_learning_rate", "reward")
+        names = ("method", "optimizer", "critic_learning_rate")
         found = {name: to_plain(getattr(self, name)) for name in names}
+        # As checkpoints have it that were written when there was one at most.
+        alone = self.reward[0] if self.reward else None
+        found["reward"] = alone if len(self.reward) < 2 else list(self.reward)
         rl = self._group("rl")
         if not self.cosine:
             del rl["steps"]  # their number may be raised

@@ -212,6 +212,7 @@ def fake_rollouts(
         correct=correct,
         format_ok=np.ones((p, g), bool),
         failed=np.zeros((p, g), bool),
+        unchecked=np.zeros((p, g), bool),
         rewards=np.zeros((p, g), np.float32),
         policy_step=np.zeros(p, np.int64),
     )

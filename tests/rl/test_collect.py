@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.rl.collect import (
-    GraderError,
     NoSignalError,
     collect_groups,
     compute_rewards,
     sample_groups,
 )
+from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.rl.method import groups_with_signal
 from jaxrl_reason.rl.rollouts import concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer

@@ -36,6 +36,7 @@ METHODS = {
 # Every step has these; the loop around adds seconds and tokens.
 ROW = {
     "reward/mean reward/accuracy reward/format_fraction reward/grader_failed_fraction",
+    "reward/unchecked_fraction",
     "groups/all_correct_fraction groups/all_wrong_fraction groups/accepted_fraction",
     "groups/accepted groups/sampled groups/surplus groups/rounds",
     "rollout/length_mean rollout/length_max rollout/truncated_fraction",

@@ -22,6 +22,7 @@ from tests.rl.recipe_helpers import built, moved, one_step, trained
 # Those of every step, whatever the method.
 METRICS = {
     "reward/mean reward/accuracy reward/format_fraction reward/grader_failed_fraction",
+    "reward/unchecked_fraction",
     "groups/all_correct_fraction groups/all_wrong_fraction groups/accepted_fraction",
     "groups/accepted groups/sampled groups/surplus groups/rounds",
     "rollout/length_mean rollout/length_max rollout/truncated_fraction",

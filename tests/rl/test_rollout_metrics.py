@@ -25,6 +25,7 @@ def test_rollout_metrics_by_hand():
         rewards=np.array([[1, -2], [1, 1], [-1, -2], [-1, -1]], np.float32),
         format_ok=np.array([[1, 0], [1, 1], [1, 0], [1, 0]], bool),
         failed=np.array([[0, 0], [0, 0], [0, 0], [0, 1]], bool),
+        unchecked=np.array([[0, 1], [0, 0], [1, 0], [0, 0]], bool),
     )
     row = rollout_metrics(collected(fresh, surplus=fresh.select(slice(1, 3))))
     assert row == pytest.approx(
@@ -33,6 +34,7 @@ def test_rollout_metrics_by_hand():
             "reward/accuracy": 3 / 7,
             "reward/format_fraction": 5 / 8,
             "reward/grader_failed_fraction": 1 / 8,
+            "reward/unchecked_fraction": 2 / 8,
             "rollout/length_mean": 4,
             "rollout/length_max": 6,
             "rollout/length_correct": 2,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.rl import rollouts_ahead
-from jaxrl_reason.rl.collect import GraderError, NoSignalError
+from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.components import ComponentLearner
+from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.rl.helpers import SETTINGS, LuckyTask
 from tests.rl.loop_helpers import (

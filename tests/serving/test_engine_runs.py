@@ -36,9 +36,9 @@ class KnownSeeds(OpenAIEngine):
 
     server: PolicyServer
 
-    def __call__(self, params, prompt_tokens, prompt_lengths, keys):
+    def __call__(self, params, prompt_tokens, prompt_lengths, keys, **more):
         self.server.learn(keys)
-        return super().__call__(params, prompt_tokens, prompt_lengths, keys)
+        return super().__call__(params, prompt_tokens, prompt_lengths, keys, **more)
 
 
 @dataclasses.dataclass

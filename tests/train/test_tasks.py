@@ -7,10 +7,17 @@ import math
 import numpy as np
 import pytest
 
+from jaxrl_reason.rl.graded_groups import GraderError, GroupGrading
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
-from jaxrl_reason.tasks.reward_task import RewardTask
+from jaxrl_reason.sampler import Completions
+from jaxrl_reason.tasks.reward_task import (
+    AnswerReward,
+    InProcessReward,
+    RewardTask,
+    Weighted,
+)
 from jaxrl_reason.train.group_settings import EvalSettings
-from jaxrl_reason.train.own_reward import FunctionRewards, with_own_reward
+from jaxrl_reason.train.own_reward import TaskRewards, with_own_reward
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -124,8 +131,20 @@ ROLLOUTS = fake_rollouts([[True, False], [False, False]], seed=1)
 PROBLEMS = [Toy(0), Toy(1)]
 
 
+def scored_by(*rewards):
+    """The rewards of a task, and of its rollouts."""
+    task = RewardTask(LuckyTask(), *rewards)
+    own, step = TaskRewards(task), GroupGrading(task, PROBLEMS, 2, step=3)
+    fields = (ROLLOUTS.tokens, ROLLOUTS.sampler_logprobs)
+    flat = [x.reshape(4, -1) for x in fields]
+    ends = [ROLLOUTS.lengths.reshape(-1), ROLLOUTS.truncated.reshape(-1)]
+    grades = step.finish(Completions(*flat, *ends))
+    return own, dataclasses.replace(ROLLOUTS, extras=grades.extras)
+
+
 def rewards_of(function):
-    return FunctionRewards(RewardTask(LuckyTask(), function), PROBLEMS)(ROLLOUTS)
+    own, rollouts = scored_by(function)
+    return own(rollouts)
 
 
 def test_numbers_are_rewards_and_parts_are_components():
@@ -142,19 +161,53 @@ def test_rows_have_the_means_of_the_parts():
             raise RuntimeError("no")
         return {"a": 1.0, "b": 0.5}
 
-    own = FunctionRewards(RewardTask(LuckyTask(), parts), PROBLEMS)
-    own(ROLLOUTS)
+    own, rollouts = scored_by(parts)
+    own(rollouts)
     assert own.take_means() == {"reward/a": 1.0, "reward/b": 0.5}
     assert own.take_means() == {}
 
 
-def test_what_fails_is_not_a_number():
+def test_several_rewards_are_weighted_and_reported_apart():
+    def length(prompt, response, row, *, tokens, step):
+        return tokens + step
+
+    def style(prompt, response, row):
+        return {"short": 0.5, "plain": 1.0}
+
+    own, rollouts = scored_by(
+        [
+            Weighted(AnswerReward()),
+            Weighted(InProcessReward(length, "length"), -0.1),
+            Weighted(InProcessReward(style, "style"), 0.0),
+        ]
+    )
+    right = rollouts.extras["reward_parts"][..., 0]
+    rewards = own(rollouts)
+    expected = right - 0.1 * (ROLLOUTS.lengths + 3)
+    assert rewards.sum(-1) == pytest.approx(expected)
+    assert own.take_means() == pytest.approx(
+        {
+            "reward/answer": right.mean(),
+            "reward/length": (ROLLOUTS.lengths + 3).mean(),
+            "reward/style/short": 0.5,
+            "reward/style/plain": 1.0,
+        }
+    )
+
+
+def test_what_fails_is_not_a_number(caplog):
     def fails(prompt, response, row):
         if row["problem_id"] == 0:
             raise RuntimeError("no")
-        return math.inf
+        return 1.0
 
-    assert np.isnan(rewards_of(fails)).all()
+    found = rewards_of(fails)
+    assert np.isnan(found[0]).all()
+    assert (found[1] == 1).all()
+    said = "raised on 2 of 4 responses, first reward reward: RuntimeError: no"
+    assert said in caplog.text
+    with pytest.raises(GraderError, match="must be finite and at most 1e6"):
+        rewards_of(lambda *asked: math.inf)
 
     def other_parts(prompt, response, row):
         return {"a": 1.0} if row["problem_id"] == 0 else {"b": 1.0}
@@ -165,11 +218,10 @@ def test_what_fails_is_not_a_number():
 
 
 def test_groups_whose_rewards_differ_carry_signal():
-    task = RewardTask(LuckyTask(), lambda *asked: 0.25)
     method = dapo(DapoSettings(overlong_cache=2), max_new_tokens=6)
-    own = FunctionRewards(task, PROBLEMS)
+    own, rollouts = scored_by(lambda *asked: 0.25)
     mine = with_own_reward(method, own, max_new_tokens=6, overlong_cache=2)
-    rewards = mine.rewards(ROLLOUTS)
+    rewards = mine.rewards(rollouts)
     # The limit is 6: from 5 tokens on the reward falls.
     expected = 0.25 - np.maximum(ROLLOUTS.lengths - 4, 0) / 2
     assert rewards == pytest.approx(expected)

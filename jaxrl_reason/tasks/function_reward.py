@@ -1,0 +1,134 @@
+"""A user's reward function in worker processes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxrl_reason.grading.reward_call import Scored
+from jaxrl_reason.grading.worker_pool import MEMORY_BYTES, Outcome, WorkerPool
+from jaxrl_reason.tasks.reward_task import Asked, call_arguments
+
+# FILE.py:NAME or NAME, then perhaps :WEIGHT
+_SPEC = re.compile(r"(?P<place>.+?)(?::(?P<weight>[-+]?[0-9][0-9.eE+-]*))?")
+# The part of the deadline that one call of an async function has: the rest is for those
+# that run beside it.
+_ASYNC_PART = 0.9
+
+
+def read_spec(text: str) -> tuple[str, float]:
+    """A reward as the command line names it, and its weight.
+
+    Args:
+      text: `my_file.py:my_reward`, `package.module:function` or the name of a reward of
+        this library, with `:WEIGHT` behind it if it is not 1.
+
+    Returns:
+      The place or name, and the weight.
+
+    Raises:
+      ValueError: the weight is no number.
+
+    Example:
+      >>> read_spec("mine.py:short:0.1"), read_spec("answer")
+      (('mine.py:short', 0.1), ('answer', 1.0))
+    """
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise ValueError(f"reward must be my_file.py:my_function, got {text!r}")
+    weight = match["weight"]
+    try:
+        return match["place"], 1.0 if weight is None else float(weight)
+    except ValueError as error:
+        raise ValueError(f"a reward's weight must be a number, got {text!r}") from error
+
+
+class FunctionReward:
+    """A reward function in a pool of workers.
+
+    Each call gets copies, has a deadline and a memory limit, and sees no accelerator.
+    What it raises, a deadline that passes or a worker that dies makes its responses
+    fail.
+
+    Args:
+      place: `my_file.py:my_reward` or `package.module:function`.
+      deadline: seconds of a call: of one response, or of all to a prompt if the
+        function takes them together.
+      workers: calls at once; None for the number of cores.
+      memory_bytes: that a call may take.
+
+    Raises:
+      ValueError: a setting is out of range.
+    """
+
+    needs_devices = False
+
+    def __init__(
+        self,
+        place: str,
+        deadline: float = 10.0,
+        workers: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self.place, self.name = place, place.rpartition(":")[2]
+        self._pool = WorkerPool(
+            "jaxrl_reason.grading.reward_call:reward_in_worker",
+            deadline,
+            workers,
+            memory_bytes,
+            given=f"{place} {deadline * _ASYNC_PART}",
+        )
+        self._about: Mapping[str, Any] | None = None
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """How the function is called: the fields of `AboutReward`.
+
+        Raises:
+          WorkerError: the function cannot be loaded.
+        """
+        if self._about is None:
+            self._about = self._pool.start()
+        return self._about
+
+    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
+        """The function's scores, many calls at once.
+
+        Args:
+          asked: the responses.
+
+        Returns:
+          The scores.
+
+        Raises:
+          WorkerError: a worker could not be started.
+        """
+        whole = self.about["batched"] or self.about["asynchronous"]
+        jobs, sizes = [], []
+        for one in asked:
+            prompt, texts, row, shared, each = call_arguments(one)
+            parts = [range(len(texts))] if whole else [[i] for i in range(len(texts))]
+            for part in parts:
+                own = {name: [x[i] for i in part] for name, x in each.items()}
+                jobs.append([prompt, [texts[i] for i in part], row, shared, own])
+                sizes.append(len(part))
+        outcomes = self._pool.run(jobs)
+        scores = [
+            score
+            for outcome, size in zip(outcomes, sizes, strict=True)
+            for score in _scores(outcome, size)
+        ]
+        found, at = [], 0
+        for one in asked:
+            found.append(scores[at : at + len(one.responses)])
+            at += len(one.responses)
+        return found
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._pool.close()
+
+
+def _scores(outcome: Outcome, size: int) -> list[Scored]:
+    if outcome.error is not None:
+        return [outcome.error] * size
+    return [x if isinstance(x, str) else (x[0], x[1]) for x in outcome.value]

@@ -1,0 +1,72 @@
+"""The rewards that a run's settings name."""
+
+from jaxrl_reason.grading.load_function import load_function
+from jaxrl_reason.grading.reward_call import inspect_reward
+from jaxrl_reason.grading.worker_pool import WorkerError
+from jaxrl_reason.tasks.function_reward import FunctionReward
+from jaxrl_reason.tasks.reward_task import (
+    AnswerReward,
+    InProcessReward,
+    Reward,
+    Weighted,
+)
+from jaxrl_reason.train.reward_settings import ANSWER
+from jaxrl_reason.train.train_settings import TrainSettings
+
+# The names of what every reward may ask for besides prompt, response and row.
+CONTEXT = ("tokens", "max_tokens", "truncated", "step")
+
+
+def build_rewards(settings: TrainSettings) -> tuple[Weighted, ...]:
+    """The rewards with their weights.
+
+    A function is loaded now, so that an error in its file appears before anything is
+    trained.
+
+    Args:
+      settings: of the run.
+
+    Raises:
+      ValueError: a function cannot be loaded, or asks for what there is not.
+    """
+    return tuple(
+        Weighted(
+            AnswerReward() if place == ANSWER else function_reward(settings, place),
+            weight,
+        )
+        for place, weight in settings.named_rewards
+    )
+
+
+def function_reward(settings: TrainSettings, place: str) -> Reward:
+    """A user's function as a reward.
+
+    Args:
+      settings: of the run.
+      place: of the function.
+
+    Raises:
+      ValueError: as `build_rewards`.
+    """
+    s = settings.rewards
+    reward: InProcessReward | FunctionReward
+    if s.where == "process":
+        function = load_function(place)
+        reward = InProcessReward(function, place.rpartition(":")[2])
+        needed = inspect_reward(function).needed
+    else:
+        reward = FunctionReward(
+            place, s.deadline, s.workers or None, s.memory_mb * 2**20
+        )
+        try:
+            needed = tuple(reward.about["needed"])
+        except WorkerError as error:
+            raise ValueError(f"reward {place} must be usable: {error}") from error
+    known = (*CONTEXT, "correct") if settings.grades_answers else CONTEXT
+    for name in needed:
+        if name not in known:
+            more = "; correct needs the reward answer" if name == "correct" else ""
+            raise ValueError(
+                f"reward {place} may ask for {', '.join(known)}, got {name}{more}"
+            )
+    return reward

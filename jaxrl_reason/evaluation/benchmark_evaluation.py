@@ -1,7 +1,7 @@
 """Evaluates a model on a benchmark: settings, task, records, report."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,7 @@ from jaxrl_reason.grading.math_verifier import GRADER_VERSION
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.tasks import word_arithmetic
+from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
@@ -82,6 +83,7 @@ class EvaluationSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     deadline: float = 10.0
     long_questions: Literal["skip", "truncate"] = "skip"
+    answers: AnswerFlags = field(default_factory=AnswerFlags)
 
     def __post_init__(self) -> None:
         if (self.data is None) != (self.task == "arithmetic"):
@@ -165,8 +167,10 @@ def benchmark_task(
       The task.
     """
     if settings.task == "arithmetic":
-        return word_arithmetic.arithmetic(tokenizer)
-    return replace(BENCHMARKS[settings.task].task(tokenizer), verify=verify)
+        task: QuestionTask = word_arithmetic.arithmetic(tokenizer)
+    else:
+        task = replace(BENCHMARKS[settings.task].task(tokenizer), verify=verify)
+    return replace(task, policy=settings.answers.policy(task.policy))
 
 
 def evaluate(
@@ -205,6 +209,7 @@ def evaluate(
         "seed": settings.seed,
         "long_questions": settings.long_questions,
         "grader": GRADER_VERSION,
+        **settings.answers.given,
     }
     plain = to_plain(asdict(settings))
     with Records(settings.folder, identity, plain) as records:

@@ -171,7 +171,11 @@ def run_hooks(
 ) -> Hooks:
     """The hooks of a stage with rollouts: rows, checkpoints, evaluations, samples."""
     by_id = {p.problem_id: p for p in setup.problems.train}
-    own = setup.own_reward
+    own, ungradable = setup.own_reward, len(setup.problems.ungradable)
+
+    def annotate(step: int) -> Row:
+        left_out: Row = {"task/ungradable": ungradable} if ungradable else {}
+        return left_out if own is None else left_out | own.take_means()
 
     def evaluate(params: Any) -> Row:
         return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
@@ -192,6 +196,6 @@ def run_hooks(
         evaluate=evaluate,
         evaluate_every=setup.settings.eval.every,
         show_samples=show,
-        annotate=None if own is None else lambda step: own.take_means(),
+        annotate=annotate,
         profile=session.profile(setup.settings.profile),
     )

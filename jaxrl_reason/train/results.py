@@ -10,6 +10,7 @@ import jax
 
 from jaxrl_reason.pretrained.model_card import Figure, ModelCard
 from jaxrl_reason.pretrained.model_folder import export_model
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Row, read_metrics
 from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
 from jaxrl_reason.runs.plots import plot_run
@@ -38,9 +39,20 @@ class RunResult:
 
 
 def write_run_report(
-    setup: RunSetup, run: RunFolder, result: RunResult, seconds: Mapping[str, float]
+    setup: RunSetup,
+    run: RunFolder,
+    result: RunResult,
+    seconds: Mapping[str, float],
+    responses: Rollouts | None = None,
 ) -> Path:
     """Writes curves.png, report.json and report.md.
+
+    Args:
+      setup: of the run.
+      run: its folder.
+      result: of its stage.
+      seconds: stage -> wall seconds.
+      responses: the greedy held-out ones after training.
 
     Returns:
       report.md.
@@ -82,6 +94,9 @@ def write_run_report(
             "model_digest": None if setup.files is None else setup.files.digest,
             "train_problems": len(setup.problems.train),
             "dropped_problems": setup.problems.dropped,
+            "ungradable": {str(k): x for k, x in setup.problems.ungradable.items()},
+            "heldout_unchecked": None if responses is None else rates(responses)[0],
+            "heldout_failed": None if responses is None else rates(responses)[1],
             "before": plain(before),
             "after": plain(after),
         },
@@ -90,7 +105,39 @@ def write_run_report(
     if before is not None and after is not None:
         with page.open("a", encoding="utf-8") as file:
             file.write(intervals(before, after))
+    with page.open("a", encoding="utf-8") as file:
+        file.write(grading_notes(setup.problems.ungradable, responses))
     return page
+
+
+def rates(responses: Rollouts) -> tuple[float, float]:
+    """The fractions of responses whose check ran into a bound, and that failed."""
+    return float(responses.unchecked.mean()), float(responses.failed.mean())
+
+
+def grading_notes(
+    ungradable: Mapping[int, str], responses: Rollouts | None, shown: int = 5
+) -> str:
+    """What could not be graded, for the report; empty if all could."""
+    lines = []
+    if ungradable:
+        lines = [
+            "",
+            f"{len(ungradable)} questions have an answer that cannot be graded: they "
+            "are left out of training, and fail in the held-out evaluation.",
+            "",
+            *(f"- question {n}: {why}" for n, why in [*ungradable.items()][:shown]),
+            *(["- ..."] if len(ungradable) > shown else []),
+        ]
+    unchecked, failed = (0.0, 0.0) if responses is None else rates(responses)
+    if unchecked or failed:
+        lines += [
+            "",
+            f"Of the greedy held-out responses after training, {unchecked:.1%} are "
+            f"wrong because checking them ran into a bound, and the grader failed on "
+            f"{failed:.1%}.",
+        ]
+    return "\n".join([*lines, ""]) if lines else ""
 
 
 def title_of(setup: RunSetup) -> str:

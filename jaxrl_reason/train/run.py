@@ -169,7 +169,8 @@ def write_results(
         if measured is not None:
             responses, step = measured.responses, result.stage.step
             setup.heldout.write_samples(responses, run, step, shown=3)
-        page = write_run_report(setup, run, result, clock.seconds)
+        greedy = None if measured is None else measured.responses
+        page = write_run_report(setup, run, result, clock.seconds, greedy)
         print(page.read_text("utf-8"))
         print(f"curves: {run.curves_path}")
     export_trained(setup, result)

@@ -1,10 +1,12 @@
 """The questions of a run, their source and the form of their answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from jaxrl_reason.tasks.answer_flags import AnswerFlags
 
 # Generated tasks; others are benchmarks, or the place of questions.
 GENERATED = ("countdown", "arithmetic")
@@ -38,7 +40,8 @@ class TaskSettings:
         for your own questions it asks for steps and `#### answer`, and is empty with
         --reward.
       extract: how to find the final answer to your own questions: after the last mark
-        (#### or a box), or the last number of the last line.
+        (#### or a box), in all boxes together, as a list, or the last number of the
+        last line.
       algebra_deadline: seconds for checking one answer by algebra; one that takes
         longer is wrong.
       examples: for arithmetic: number of worked sums before each sum.
@@ -63,7 +66,8 @@ class TaskSettings:
     chosen: str = "chosen"
     rejected: str = "rejected"
     instruction: str | None = None
-    extract: Literal["marked", "last_number"] = "marked"
+    extract: Literal["marked", "every_box", "last_number"] = "marked"
+    answers: AnswerFlags = field(default_factory=AnswerFlags)
     algebra_deadline: float = 10.0
     examples: int = 0
     style: Literal["base", "qwen-instruct"] = "base"

@@ -14,7 +14,7 @@ from jaxrl_reason.data.decontamination import contaminated
 from jaxrl_reason.data.hygiene import deduplicate
 from jaxrl_reason.data.pipeline import load_split
 from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
-from jaxrl_reason.grading.answers import last_number, marked_answer
+from jaxrl_reason.grading.answers import every_box, last_number, marked_answer
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.countdown import CountdownTask
@@ -46,6 +46,12 @@ _STEPS = (
     "answer alone."
 )
 
+_EXTRACT = {
+    "marked": marked_answer,
+    "every_box": every_box,
+    "last_number": last_number,
+}
+
 
 @dataclass(frozen=True)
 class Problems:
@@ -56,12 +62,15 @@ class Problems:
       heldout: questions that are not trained on.
       responses: problem_id -> a worked response to train on, for those in `train`.
       dropped: how many were left out of `train`, by rule.
+      ungradable: problem_id -> why its answer cannot be graded, of questions that were
+        left out of `train` and of those in `heldout`, which fail.
     """
 
     train: Sequence[Any]
     heldout: Sequence[Any]
     responses: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    ungradable: dict[int, str] = field(default_factory=dict)
 
 
 def load_problems(settings: TrainSettings) -> Problems:
@@ -146,17 +155,21 @@ def read_questions(
 def clean(settings: TrainSettings, problems: Problems) -> Problems:
     """The problems without duplicates, contradictions and contamination."""
     train, dropped = list(problems.train), {}
+    refused: dict[int, str] = {}
     graded = kind_of(settings.method) in ("rl", "rounds", "game")
     if graded and settings.grades_answers:
-        refused = ungradable(train, _policy(settings))
+        refused = ungradable([*train, *problems.heldout], _policy(settings))
+        kept = [q for q in train if q.problem_id not in refused]
         if refused:
-            dropped["ungradable"] = len(refused)
+            dropped["ungradable"] = len(train) - len(kept)
             number, reason = next(iter(refused.items()))
             _LOG.warning(
-                "%d questions are left out, first question %d: %s",
-                *(len(refused), number, reason),
+                "%d questions are left out and %d held-out ones fail, first question "
+                "%d: %s",
+                *(len(train) - len(kept), len(refused) - len(train) + len(kept)),
+                *(number, reason),
             )
-            train = [q for q in train if q.problem_id not in refused]
+        train = kept
     if settings.task.dedup:
         found = deduplicate([q.question for q in train], [q.answer for q in train])
         dropped["duplicates"] = len(found.duplicates)
@@ -172,13 +185,15 @@ def clean(settings: TrainSettings, problems: Problems) -> Problems:
         train = [q for q, flag in zip(train, flags, strict=True) if not flag]
     if not train:
         raise ValueError(f"a question to train on must be left, got none of {dropped}")
-    return dataclasses.replace(problems, train=train, dropped=dropped)
+    return dataclasses.replace(
+        problems, train=train, dropped=dropped, ungradable=refused
+    )
 
 
 def _policy(settings: TrainSettings) -> AnswerPolicy:
     """How the answers of the questions are read."""
     known = BENCHMARKS.get(settings.task.source)
-    return USUAL if known is None else known.policy
+    return settings.task.answers.policy(USUAL if known is None else known.policy)
 
 
 def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
@@ -244,6 +259,9 @@ def build_task(
     if tokenizer is None and isinstance(task, QuestionTask):
         extract = partial(extract_before_end, task.tokenizer, task.extract)
         task = dataclasses.replace(task, extract=extract)
+    if isinstance(task, QuestionTask):
+        policy = settings.task.answers.policy(task.policy)
+        task = dataclasses.replace(task, policy=policy)
     if verify is not None and isinstance(task, QuestionTask):
         task = dataclasses.replace(task, verify=verify)
     if not rewards:
@@ -277,6 +295,6 @@ def _base_task(
         tokenizer,
         instruction,
         task.short_name,
-        extract=last_number if task.extract == "last_number" else marked_answer,
+        extract=_EXTRACT[task.extract],
         separator="\n\n" if instruction else "",
     )

@@ -34,7 +34,7 @@ _PACKING = ("rows_per_micro_batch", "row_width", "slots_per_row")
 _NOT_IN_A_FINGERPRINT = {
     "rl": ("max_rounds", *_PACKING),
     "sft": ("max_response", *_PACKING),
-    "task": ("heldout", "data_dir", "extract", "algebra_deadline"),
+    "task": ("heldout", "data_dir", "extract", "answers", "algebra_deadline"),
     "offline": ("rounds", "epochs"),
     "game": ("rounds",),
 }

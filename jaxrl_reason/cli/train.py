@@ -13,9 +13,9 @@ import tyro
 from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.graded_groups import GraderError
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.serving import EngineError
 from jaxrl_reason.sharding.lifetime import joined
-from jaxrl_reason.sharding.processes import is_main
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
@@ -198,12 +198,6 @@ def finish(settings: TrainSettings) -> bool:
         return run_training(settings) is not None
     except (NoSignalError, GraderError, EngineError) as error:
         raise ValueError(str(error)) from error  # a sentence, no traceback
-
-
-def say(text: str) -> None:
-    """Prints a line, once for all processes of the run."""
-    if is_main():
-        print(text, flush=True)
 
 
 def script(argv: Sequence[str], *, preset: str, description: str) -> None:

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from jaxrl_reason.runs.run_log import keep
+
 # The numbers shown, in order: a label and the possible names in a row. Rows of metrics
 # have the long names; the short ones are for calls of `update` by hand.
 _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -35,10 +37,10 @@ _SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 class TrainingProgress:
     """Shows the progress: step, reward, right answers, length, entropy, time left.
 
-    In a terminal it is a bar that stays in place; elsewhere (a log file, a pipe) a
-    plain line every `interval` seconds and at the end of each stage. A number that is
-    missing, None or nan is left out; the held-out accuracy stays until there is a newer
-    one.
+    In a terminal it is a bar that stays in place; elsewhere (a log file, a pipe), and
+    in run.log (`run_log.py`), a plain line every `interval` seconds and at the end of
+    each stage. A number that is missing, None or nan is left out; the held-out accuracy
+    stays until there is a newer one.
 
     Args:
       interval: seconds between plain lines.
@@ -82,10 +84,9 @@ class TrainingProgress:
         self._end_stage()
         self._name, self._total = name, total
         self._reset(start)
-        if self._live is None:
-            self._print(name)
-        else:
+        if self._live is not None:
             self._live.begin(name, total, start)
+        self._print_plain(name)
 
     def update(
         self, step: int, row: Mapping[str, Any] | None = None, **numbers: Any
@@ -106,7 +107,7 @@ class TrainingProgress:
         self._shown = self._describe({**(row or {}), **numbers})
         if self._live is not None:
             self._live.show(step, self._shown, self._time(now))
-        elif step != self._total and (  # the last line comes at the end of the stage
+        if step != self._total and (  # the last line comes at the end of the stage
             self._printed_at is None or now - self._printed_at >= self._interval
         ):
             self._print_line(now)
@@ -139,7 +140,7 @@ class TrainingProgress:
     def _end_stage(self) -> None:
         if self._live is not None:
             self._live.end(_clock_text(self._clock() - self._began))
-        elif self._first is not None:
+        if self._first is not None:
             self._print_line(self._clock(), ended=True)
         self._first = None
 
@@ -171,13 +172,21 @@ class TrainingProgress:
         if ended:
             time_text = f"took {_clock_text(now - self._began)}"
         parts = [f"{self._name} {self._step}{of}", *self._shown, time_text]
-        self._print(" | ".join(parts))
+        self._print_plain(" | ".join(parts))
         self._printed_at = now
+
+    def _print_plain(self, text: str) -> None:
+        """A line where there is no bar."""
+        if self._live is None:
+            self._print(text)
+        else:
+            keep(text)
 
     def _print(self, text: str) -> None:
         # No markup, no number colours, no wrapping: a log line stays one line.
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
+        keep(text)
 
 
 class _Bar:

@@ -3,6 +3,7 @@
 runs/<name>/
     config.json      settings, versions, command, git revision, devices
     metrics.jsonl    one row per step (metrics_log.py)
+    run.log          what the run said (run_log.py)
     tensorboard/     the same for TensorBoard
     samples/         prompts, answers, rewards: JSON lines and a page to read
     checkpoints/     (checkpoints.py)
@@ -51,6 +52,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.log_path = self.path / "run.log"
         self.checkpoints_path = self.path / "checkpoints"
         self.samples_path = self.path / "samples"
         self.curves_path = self.path / "curves.png"

@@ -13,6 +13,7 @@ from jaxrl_reason.rl.heldout import HeldoutEvaluation, samples_for_people
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.sharding.processes import is_main
@@ -89,8 +90,8 @@ class Heldout:
             return
         for row in rows[:: max(1, len(rows) // shown)][:shown]:
             verdict = "right" if row["correct"] else "wrong"
-            print(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")
-        print(f"\nmore samples: {page}")
+            say(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")
+        say(f"\nmore samples: {page}")
 
 
 def _read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ from jaxrl_reason.runs.metrics_log import Row, read_metrics
 from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
 from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.run_folder import RunFolder
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.run_report import Report, write_report
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.sharding.processes import count, fetch, is_main
@@ -191,7 +192,7 @@ def export_trained(setup: RunSetup, result: RunResult) -> None:
         ),
         family=setup.built.family,
     )
-    print(f"model: {folder}")
+    say(f"model: {folder}")
 
 
 def model_card(setup: RunSetup, result: RunResult) -> ModelCard:

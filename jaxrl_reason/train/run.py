@@ -14,6 +14,7 @@ from jaxrl_reason.runs.clock import StageClock
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
+from jaxrl_reason.runs.run_log import run_log, say
 from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.sharding.processes import is_main
@@ -100,6 +101,7 @@ def record_training(
     resume = resumes(settings)
     with (
         open_run(settings.folder, settings, resume=resume) as run,
+        run_log(run.log_path),
         GracefulInterrupt() as interrupt,
     ):
         if not resume:
@@ -171,8 +173,8 @@ def write_results(
             setup.heldout.write_samples(responses, run, step, shown=3)
         greedy = None if measured is None else measured.responses
         page = write_run_report(setup, run, result, clock.seconds, greedy)
-        print(page.read_text("utf-8"))
-        print(f"curves: {run.curves_path}")
+        say(page.read_text("utf-8"))
+        say(f"curves: {run.curves_path}")
     export_trained(setup, result)
 
 

@@ -24,13 +24,14 @@ from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.tasks import word_arithmetic
 from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
+from jaxrl_reason.tasks.code_task import CodeFlags, CodeTask
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
 from jaxrl_reason.tasks.questions import QuestionTask, ungradable
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 _SHOWN = 5  # messages about references
-TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "arithmetic"]
+TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "code", "arithmetic"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class EvaluationSettings:
     deadline: float = 10.0
     long_questions: Literal["skip", "truncate"] = "skip"
     answers: AnswerFlags = field(default_factory=AnswerFlags)
+    code: CodeFlags = field(default_factory=CodeFlags)
 
     def __post_init__(self) -> None:
         if (self.data is None) != (self.task == "arithmetic"):
@@ -170,6 +172,8 @@ def benchmark_task(
         task: QuestionTask = word_arithmetic.arithmetic(tokenizer)
     else:
         task = replace(BENCHMARKS[settings.task].task(tokenizer), verify=verify)
+    if isinstance(task, CodeTask):
+        task = settings.code.applied(task)
     return replace(task, policy=settings.answers.policy(task.policy))
 
 

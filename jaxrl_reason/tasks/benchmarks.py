@@ -11,6 +11,8 @@ from types import MappingProxyType
 from jaxrl_reason.grading.algebra import algebraically_equal
 from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.final_answer import Verify
+from jaxrl_reason.tasks.code_rows import code_questions
+from jaxrl_reason.tasks.code_task import code
 from jaxrl_reason.tasks.question_files import (
     gsm8k_questions,
     gsm_plus_questions,
@@ -112,5 +114,6 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "math500": _latex("math500"),
         "aime": Benchmark(problem_questions, aime, _ZEROS),
         "amc": _latex("amc"),
+        "code": Benchmark(code_questions, code),
     }
 )

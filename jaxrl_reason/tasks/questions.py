@@ -46,6 +46,14 @@ class Question:
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} must not be empty, got {self!r}")
 
+    def unreadable(self, policy: AnswerPolicy = USUAL) -> str | None:
+        """Why no response can be graded against the reference; None if one can.
+
+        Args:
+          policy: of the task.
+        """
+        return unreadable_gold(self.answer, policy)
+
 
 @dataclass(frozen=True)
 class QuestionTask:
@@ -190,7 +198,7 @@ def ungradable(
       >>> ungradable([Question(0, "1 + 1?", "2"), Question(1, "?", "(2, 3")])
       {1: "the reference '(2, 3' cannot be read: a bracket is not closed"}
     """
-    reasons = {q.problem_id: unreadable_gold(q.answer, policy) for q in questions}
+    reasons = {q.problem_id: q.unreadable(policy) for q in questions}
     return {number: reason for number, reason in reasons.items() if reason is not None}
 
 

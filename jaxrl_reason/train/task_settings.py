@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrl_reason.tasks.answer_flags import AnswerFlags
+from jaxrl_reason.tasks.code_task import CodeFlags
 
 # Generated tasks; others are benchmarks, or the place of questions.
 GENERATED = ("countdown", "arithmetic")
-BENCHMARKS = ("gsm8k", "gsm_plus", "math500", "aime", "amc")
+BENCHMARKS = ("gsm8k", "gsm_plus", "math500", "aime", "amc", "code")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class TaskSettings:
 
     Attributes:
       source: countdown or arithmetic, whose problems are generated; gsm8k,
-        gsm_plus, math500, aime or amc with --task.data; or questions of your own:
+        gsm_plus, math500, aime, amc or code with --task.data; or questions of your own:
         a file (JSON lines or array, CSV, TSV, parquet, also gzipped), a folder of
         `jaxrl-reason data clean`, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
         hub:OWNER/NAME/PATH.jsonl[@REVISION].
@@ -68,6 +69,7 @@ class TaskSettings:
     instruction: str | None = None
     extract: Literal["marked", "every_box", "last_number"] = "marked"
     answers: AnswerFlags = field(default_factory=AnswerFlags)
+    code: CodeFlags = field(default_factory=CodeFlags)
     algebra_deadline: float = 10.0
     examples: int = 0
     style: Literal["base", "qwen-instruct"] = "base"

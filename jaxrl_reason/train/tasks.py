@@ -17,6 +17,7 @@ from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.answers import every_box, last_number, marked_answer
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
+from jaxrl_reason.tasks.code_task import CodeTask, PassedTests
 from jaxrl_reason.tasks.countdown import CountdownTask
 from jaxrl_reason.tasks.question_rows import PlacedRow
 from jaxrl_reason.tasks.question_sources import load_questions
@@ -264,6 +265,10 @@ def build_task(
         task = dataclasses.replace(task, policy=policy)
     if verify is not None and isinstance(task, QuestionTask):
         task = dataclasses.replace(task, verify=verify)
+    if isinstance(task, CodeTask):
+        task = settings.task.code.applied(task)
+        if task.partial and not rewards:
+            rewards = [Weighted(PassedTests(task))]
     if not rewards:
         return task
     limit = max((settings.rl.max_new_tokens, *settings.stages.limits))

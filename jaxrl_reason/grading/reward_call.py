@@ -17,7 +17,9 @@ from typing import Any
 from jaxrl_reason.grading.load_function import load_function
 from jaxrl_reason.grading.spoken_error import spoken_error
 
-CORRECT = "correct"  # not a part: whether the response is right
+# Not parts: whether the response is right, and whether checking it was not possible, so
+# that it counts as wrong.
+CORRECT, UNCHECKED = "correct", "unchecked"
 # A larger reward would drown all others in the statistics of its group.
 LARGEST = 1e6
 # Of one response: its parts and whether it is right, if that is said; or the error.
@@ -29,7 +31,8 @@ def read_parts(given: Any) -> tuple[dict[str, float], bool | None]:
 
     Args:
       given: a number, or a mapping of numbers, in which `correct` says whether the
-        response is right and is not a part.
+        response is right and is not a part; nor is `unchecked`, which counts responses
+        that got their value because they could not be checked.
 
     Returns:
       The parts, a single number's named "reward", and `correct`, None if not said.
@@ -47,7 +50,7 @@ def read_parts(given: Any) -> tuple[dict[str, float], bool | None]:
     """
     parts = given if isinstance(given, Mapping) else {"reward": given}
     numbers = {str(name): _number(x) for name, x in parts.items() if name != CORRECT}
-    if not numbers:
+    if not numbers.keys() - {UNCHECKED}:
         raise ValueError(f"a reward must have a part besides correct, got {given!r}")
     said = parts.get(CORRECT)
     return numbers, None if said is None else bool(_number(said))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
-from jaxrl_reason.grading.reward_call import RewardCaller, Scored
+from jaxrl_reason.grading.reward_call import UNCHECKED, RewardCaller, Scored
 from jaxrl_reason.tasks.task import (
     Graded,
     GradesAhead,
@@ -291,6 +291,7 @@ class RewardTask(TaskWrapper):
     ) -> Graded:
         parts: dict[str, float] = {}
         total, said = 0.0, []
+        unchecked = own is not None and own.unchecked
         if own is not None and own.failed:
             error = own.error or "the answer could not be graded"
             return failed_grade(error)
@@ -299,7 +300,8 @@ class RewardTask(TaskWrapper):
             if isinstance(score, str):
                 error = f"reward {name}: {score}"
                 return failed_grade(error)
-            values, correct = score
+            values, correct = dict(score[0]), score[1]
+            unchecked = unchecked or bool(values.pop(UNCHECKED, 0.0))
             if correct is not None:
                 said.append(bool(correct))
             total += x.weight * sum(values.values())
@@ -317,7 +319,7 @@ class RewardTask(TaskWrapper):
             correct=right and not truncated,
             format_ok=own is None or own.format_ok,
             parsed=", ".join(f"{name} {x:g}" for name, x in parts.items()),
-            unchecked=own is not None and own.unchecked,
+            unchecked=unchecked,
             parts=parts,
         )
 

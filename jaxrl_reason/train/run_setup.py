@@ -129,7 +129,7 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     check_questions(settings, len(problems.train))
     files = main_first("model files", partial(find_files, settings.model))
     tokenizer = None if files is None else files.tokenizer
-    rewards = build_rewards(settings)
+    rewards = build_rewards(settings, batch_sharding)
     task = build_task(settings, problems, tokenizer, verify, rewards)
     every = (*problems.train, *problems.heldout)
     prompts = [task.prompt_tokens(problem) for problem in every]

@@ -15,7 +15,7 @@ from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.response_steps import ResponseSteps
 from jaxrl_reason.rl.rl_learner import check_lora, check_method
 from jaxrl_reason.train.methods import TAUGHT, build_method, kind_of
-from jaxrl_reason.train.reward_settings import ANSWER
+from jaxrl_reason.train.reward_settings import ANSWER, JUDGE
 
 if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Groups of settings that only some runs read, and these runs.
 _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
     "dapo": ("the method dapo", lambda s: s.method == "dapo"),
+    "judge": ("runs with --reward judge", lambda s: s.has_judge),
     "rewards": ("runs with --reward", lambda s: bool(s.reward)),
     "game": ("the game", lambda s: kind_of(s.method) == "game"),
     "offline": (
@@ -231,6 +232,8 @@ def check_rewards(settings: "TrainSettings") -> None:
     if settings.reward_model is not None and kind != "rl":
         raise ValueError(f"reward_model is for RL, got it with {method}")
     check_named_rewards(settings)
+    if settings.has_judge and settings.judge.model is None:
+        raise ValueError("judge.model must be given for the reward judge, got none")
     if settings.reward_model is not None and settings.reward:
         raise ValueError("reward and reward_model must not both be given, got both")
     if settings.format_reward and kind != "rl":
@@ -243,12 +246,13 @@ def check_rewards(settings: "TrainSettings") -> None:
 def check_named_rewards(settings: "TrainSettings") -> None:
     """Checks the places of rewards."""
     for place, weight in settings.named_rewards:
-        if place == ANSWER:
+        if place in (ANSWER, JUDGE):
             continue
         where, colon, name = place.rpartition(":")
         if not colon or not where or not name.isidentifier():
             raise ValueError(
-                f"reward must be my_file.py:my_function or {ANSWER}, got {place!r}"
+                f"reward must be my_file.py:my_function, {ANSWER} or {JUDGE}, got "
+                f"{place!r}"
             )
         if not math.isfinite(weight):
             raise ValueError(f"a reward's weight must be finite, got {weight}")

@@ -1,8 +1,12 @@
 """The rewards that a run's settings name."""
 
+from collections.abc import Callable
+from functools import partial
+
 from jaxrl_reason.grading.load_function import load_function
 from jaxrl_reason.grading.reward_call import inspect_reward
 from jaxrl_reason.grading.worker_pool import WorkerError
+from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.function_reward import FunctionReward
 from jaxrl_reason.tasks.reward_task import (
     AnswerReward,
@@ -10,14 +14,17 @@ from jaxrl_reason.tasks.reward_task import (
     Reward,
     Weighted,
 )
-from jaxrl_reason.train.reward_settings import ANSWER
+from jaxrl_reason.train.judge_setup import build_judge
+from jaxrl_reason.train.reward_settings import ANSWER, JUDGE
 from jaxrl_reason.train.train_settings import TrainSettings
 
 # The names of what every reward may ask for besides prompt, response and row.
 CONTEXT = ("tokens", "max_tokens", "truncated", "step")
 
 
-def build_rewards(settings: TrainSettings) -> tuple[Weighted, ...]:
+def build_rewards(
+    settings: TrainSettings, batch_sharding: BatchSharding
+) -> tuple[Weighted, ...]:
     """The rewards with their weights.
 
     A function is loaded now, so that an error in its file appears before anything is
@@ -25,15 +32,17 @@ def build_rewards(settings: TrainSettings) -> tuple[Weighted, ...]:
 
     Args:
       settings: of the run.
+      batch_sharding: its mesh holds a judge.
 
     Raises:
       ValueError: a function cannot be loaded, or asks for what there is not.
     """
+    own: dict[str, Callable[[], Reward]] = {
+        ANSWER: AnswerReward,
+        JUDGE: lambda: build_judge(settings, batch_sharding),
+    }
     return tuple(
-        Weighted(
-            AnswerReward() if place == ANSWER else function_reward(settings, place),
-            weight,
-        )
+        Weighted(own.get(place, partial(function_reward, settings, place))(), weight)
         for place, weight in settings.named_rewards
     )
 

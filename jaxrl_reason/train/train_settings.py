@@ -25,7 +25,12 @@ from jaxrl_reason.train.group_settings import (
 )
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.model_settings import ModelSettings
-from jaxrl_reason.train.reward_settings import ANSWER, RewardSettings
+from jaxrl_reason.train.reward_settings import (
+    ANSWER,
+    JUDGE,
+    JudgeSettings,
+    RewardSettings,
+)
 from jaxrl_reason.train.settings_checks import check_settings
 from jaxrl_reason.train.task_settings import TaskSettings
 
@@ -37,6 +42,7 @@ _NOT_IN_A_FINGERPRINT = {
     "task": ("heldout", "data_dir", "extract", "answers", "algebra_deadline"),
     "offline": ("rounds", "epochs"),
     "game": ("rounds",),
+    "judge": ("endpoint", "served_model", "batch_size", "budget"),
 }
 
 
@@ -72,7 +78,7 @@ class TrainSettings:
       sft_from: folder of another run, whose fine-tuned model to use instead of training
         one.
       reward: rewards in place of right and wrong: functions of your own,
-        my_file.py:my_function, or `answer` for the task's own grade
+        my_file.py:my_function, `answer` for the task's own grade, `judge` for a model's
         (docs/own_reward.md). Several are summed; `:WEIGHT` behind one is its weight.
       teacher: a model to distil from, for opd by its log-probs of the sampled tokens,
         for gkd by its full distributions: a folder, a .gguf file or a hub id; of any
@@ -122,6 +128,7 @@ class TrainSettings:
     )
     dapo: DapoSettings = field(default_factory=DapoSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     sft: SFTSettings = field(
@@ -175,6 +182,11 @@ class TrainSettings:
         """Whether the answers of the questions are read and compared."""
         named = [place for place, _ in self.named_rewards]
         return not named or ANSWER in named
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether a judge is among the rewards."""
+        return JUDGE in [place for place, _ in self.named_rewards]
 
     @property
     def last_step(self) -> int | None:
@@ -249,6 +261,8 @@ class TrainSettings:
         if not self.cosine:
             del rl["steps"]  # their number may be raised
         found |= {"rl": rl, "format_reward": self.format_reward}
+        if self.has_judge:
+            found["judge"] = self._group("judge")
         if self.reward_model is not None:
             found["reward_model"] = str(self.reward_model)
         kind = kind_of(self.method)

@@ -92,6 +92,30 @@ def load_pretrained(
     return Pretrained(model.config, params, said.special, said.family, found)
 
 
+def read_config(path: str | Path, *, revision: str | None = None) -> TransformerConfig:
+    """The settings of a model without its parameters, which need not be there.
+
+    Args:
+      path: see `find_model`.
+      revision: branch, tag or commit of a hub id.
+
+    Returns:
+      The settings.
+
+    Raises:
+      WeightsError: the files are missing, damaged, or of an unsupported model.
+    """
+    found = find_model(path, revision=revision)
+    if found.is_file():
+        file = GGUFFile(found)
+        try:
+            return read_gguf_config(file).model
+        finally:
+            file.close()
+    place = found / "config.json"
+    return read_hf_config(read_json(place), place).model
+
+
 def _with_settings(
     config: TransformerConfig, settings: dict[str, Any]
 ) -> TransformerConfig:

@@ -13,7 +13,7 @@ LEVELS = [
     {"losses", "sharding"},
     {"models", "text", "grading", "runs", "testing"},
     {"weights", "sampler", "tasks", "data"},
-    {"serving", "pretrained", "learner"},
+    {"serving", "pretrained", "learner", "judges"},
     {"evaluation", "rl"},
     {"offline"},
     {"reward_models"},

@@ -1,0 +1,1 @@
+"""Models that judge responses: rubrics, comparisons, and a verifier's yes or no."""

@@ -168,7 +168,7 @@ class WorkerPool:
         return found
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers; later jobs end theirs."""
         with self._lock:
             idle, self._idle, self._closed = self._idle, [], True
         for worker in idle:

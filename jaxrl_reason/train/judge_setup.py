@@ -11,9 +11,10 @@ from jaxrl_reason.judges.judge_reward import JudgeReward
 from jaxrl_reason.judges.rubric import USUAL, read_rubric
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
+from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.serving import Endpoint, OpenAIEngine
 from jaxrl_reason.serving.transport import Tensors
-from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.sharding.processes import count
 from jaxrl_reason.tasks.questions import all_eos_token_ids
 from jaxrl_reason.text.load import load_tokenizer
@@ -71,6 +72,8 @@ def build_judge(settings: TrainSettings, batch_sharding: BatchSharding) -> Judge
             path, mesh=mesh, rules=rules, dtype=dtype, param_dtype=dtype
         )
         model = Transformer(read.config, constrain=rules.constrainer(mesh))
+        check_sampling(model, sampling, 1, prompt_width=s.prompt_width)
+        check_batch(mesh, rules, s.batch_size, "judge.batch_size")
         sample, params = make_sampler(model, sampling, 1), read.params
     judge = Judge(
         sample,
@@ -104,6 +107,6 @@ def served(s: JudgeSettings, path: Path, sampling: SamplingSettings) -> OpenAIEn
         endpoint=Endpoint(s.endpoint),
         served_model=s.served_model,
         transport=FixedWeights(),
-        logprobs="raw",
+        logprobs="raw" if s.temperature in (0, 1) else "processed",
         version_path=None,
     )

@@ -1,5 +1,7 @@
 """What all stages of a run share, built from its settings before training."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +21,7 @@ from jaxrl_reason.sampler import (
 )
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.sharding.agreement import main_first
-from jaxrl_reason.tasks.reward_task import RewardTask
+from jaxrl_reason.tasks.reward_task import RewardTask, Weighted
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.devices import build_mesh, run_rules
 from jaxrl_reason.train.examples import (
@@ -125,11 +127,26 @@ def build_run_setup(settings: TrainSettings, verify: Verify | None = None) -> Ru
     """
     mesh = build_mesh(settings.mesh, settings.sampler.mesh)
     batch_sharding = BatchSharding(mesh, run_rules(settings.sequence_parallel))
+    with ExitStack() as on_error:
+        rewards = build_rewards(settings, batch_sharding)
+        for weighted in rewards:
+            on_error.callback(weighted.reward.close)
+        setup = setup_with_rewards(settings, verify, batch_sharding, rewards)
+        on_error.pop_all()
+    return setup
+
+
+def setup_with_rewards(
+    settings: TrainSettings,
+    verify: Verify | None,
+    batch_sharding: BatchSharding,
+    rewards: Sequence[Weighted],
+) -> RunSetup:
+    """`build_run_setup` on a mesh, with the rewards of the run."""
     problems = main_first("questions", partial(load_problems, settings))
     check_questions(settings, len(problems.train))
     files = main_first("model files", partial(find_files, settings.model))
     tokenizer = None if files is None else files.tokenizer
-    rewards = build_rewards(settings, batch_sharding)
     task = build_task(settings, problems, tokenizer, verify, rewards)
     every = (*problems.train, *problems.heldout)
     prompts = [task.prompt_tokens(problem) for problem in every]

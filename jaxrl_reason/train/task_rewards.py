@@ -1,6 +1,6 @@
 """The rewards that a run's settings name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from jaxrl_reason.grading.load_function import load_function
@@ -71,6 +71,16 @@ def function_reward(settings: TrainSettings, place: str) -> Reward:
             needed = tuple(reward.about["needed"])
         except WorkerError as error:
             raise ValueError(f"reward {place} must be usable: {error}") from error
+    try:
+        check_context(settings, place, needed)
+    except ValueError:
+        reward.close()
+        raise
+    return reward
+
+
+def check_context(settings: TrainSettings, place: str, needed: Sequence[str]) -> None:
+    """Raises for a function that asks for what there is not."""
     known = (*CONTEXT, "correct") if settings.grades_answers else CONTEXT
     for name in needed:
         if name not in known:
@@ -78,4 +88,3 @@ def function_reward(settings: TrainSettings, place: str) -> Reward:
             raise ValueError(
                 f"reward {place} may ask for {', '.join(known)}, got {name}{more}"
             )
-    return reward

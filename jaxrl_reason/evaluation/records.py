@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs.files import atomic_write
+from jaxrl_reason.runs.files import append, atomic_write
 from jaxrl_reason.runs.manifest import as_json, differences
 from jaxrl_reason.runs.run_folder import open_run
 
@@ -58,7 +58,7 @@ class Records:
         self.report_path = self._run.report_path
         try:
             self._groups = _read(self.path)
-            self._file = open(self.path, "ab")  # noqa: SIM115
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         except BaseException:
             self._run.close()
             raise
@@ -85,11 +85,10 @@ class Records:
         ]
         # Half a surrogate pair cannot be encoded in UTF-8, but can be escaped.
         lines = (json.dumps(record) + "\n" for record in self._groups[group])
-        self._file.write("".join(lines).encode())
+        append(self.path, self._file, "".join(lines).encode())
 
     def flush(self) -> None:
         """Flushes the records to disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def of(self, decoding: str) -> dict[int, list[Record]]:

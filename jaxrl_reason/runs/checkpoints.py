@@ -227,7 +227,7 @@ class CheckpointFolder:
             for found in moved:
                 target = self.path / "dropped" / f"{found:08d}"
                 target.parent.mkdir(exist_ok=True)
-                shutil.rmtree(target, ignore_errors=True)
+                _remove(target)
                 os.rename(self._folder(found), target)
             return moved
 
@@ -279,11 +279,11 @@ class CheckpointFolder:
     def _move_into_place(self, temporary: Path, step: int) -> None:
         folder = self._folder(step)
         old = self.path / f".old-{step:08d}"
-        if folder.exists():
+        if _is_there(folder):
             os.rename(folder, old)
         os.rename(temporary, folder)
         fsync_folder(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
     def _prune(self, current: int) -> None:
         for step in self._steps()[: -self.keep]:
@@ -291,14 +291,27 @@ class CheckpointFolder:
                 # Renamed first: a kill during the deletion must not leave half of it.
                 going = self.path / f".tmp-{step:08d}-old"
                 os.rename(self._folder(step), going)
-                shutil.rmtree(going)
+                _remove(going)
 
     def _remove_leftovers(self) -> None:
         self._steps()  # undoes a move that was interrupted
         if self.path.is_dir():
             for pattern in (".tmp-*", ".old-*"):
                 for leftover in self.path.glob(pattern):
-                    shutil.rmtree(leftover)
+                    _remove(leftover)
+
+
+def _is_there(checkpoint: Path) -> bool:
+    """Whether there is a folder, or a link to one that may be gone."""
+    return checkpoint.is_symlink() or checkpoint.exists()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Deletes a checkpoint, or a link to one on another disk, if there is one."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    elif checkpoint.exists():
+        shutil.rmtree(checkpoint)
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """Files that are complete or absent after a kill, and their checksums."""
 
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -26,6 +27,35 @@ def atomic_write(path: str | Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     fsync_folder(path.parent)
+
+
+def append(path: Path, file: io.RawIOBase, data: bytes) -> None:
+    """Appends to a file of which readers know only whole pieces, such as lines.
+
+    All of the data is in the file afterwards or, if the disk is full, nothing of it.
+
+    Args:
+      path: of the file.
+      file: opened to append, without a buffer.
+      data: the piece.
+
+    Raises:
+      OSError: it cannot be written, or the file is no longer at its path.
+    """
+    size = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) or 0 :]
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
+    try:
+        same = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise OSError(f"{path} must stay in place while it is written, but is gone")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxrl_reason.runs.files import append
 from jaxrl_reason.runs.trackers import Trackers
 from jaxrl_reason.sharding.processes import is_main
 
@@ -168,6 +169,7 @@ class MetricsLog:
 
         Raises:
           ValueError: the step does not increase, or a value is not a single number.
+          OSError: the row cannot be written, and is not; or the file was deleted.
         """
         step = int(step)
         if self.last_step is not None and step <= self.last_step:
@@ -179,7 +181,7 @@ class MetricsLog:
         if self._file is None:
             return
         line = _encode({"step": step, **values}) + "\n"
-        self._file.write(line.encode())
+        append(self.path, self._file, line.encode())
         os.fsync(self._file.fileno())
         self.last_step = step
         if self._tensorboard is not None:
@@ -242,9 +244,11 @@ def truncate_after(path: str | Path, step: int) -> int:
     dropped = [row for row in rows if row["step"] > step]
     if not dropped:
         return 0
-    with open(path.with_name(f"{path.stem}.dropped{path.suffix}"), "ab") as side:
-        side.write(b"".join(_encode(row).encode() + b"\n" for row in dropped))
-        side.flush()
+    beside = path.with_name(f"{path.stem}.dropped{path.suffix}")
+    _repair(beside)
+    with open(beside, "ab", buffering=0) as side:
+        lines = b"".join(_encode(row).encode() + b"\n" for row in dropped)
+        append(beside, side, lines)
         os.fsync(side.fileno())
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as new:

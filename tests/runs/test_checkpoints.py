@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import jax
@@ -76,6 +77,24 @@ def test_saving_a_step_again_replaces_it(folder):
     assert folder.steps() == [10, 20, 30]
     assert restore(folder, 20).extra == {"again": True}
     assert_same(restore(folder, 20).state, make_state(5))
+
+
+@pytest.mark.parametrize("target_is_there", [True, False])
+def test_links_to_checkpoints_are_replaced_and_pruned(
+    folder, tmp_path, target_is_there
+):
+    for step in (10, 30):
+        moved = tmp_path / f"moved-{step}"
+        os.rename(folder.path / f"{step:08d}", moved)
+        os.symlink(moved, folder.path / f"{step:08d}")
+        if not target_is_there:
+            shutil.rmtree(moved)
+    folder.save(30, make_state(30), {"at": 31}, SETTINGS)
+    folder.save(40, make_state(40), {"at": 40}, SETTINGS)
+    assert folder.steps() == [20, 30, 40]
+    assert restore(folder, 30).extra == {"at": 31}
+    folder.save(50, make_state(50), {"at": 50}, SETTINGS)
+    assert folder.steps() == [30, 40, 50]
 
 
 def test_going_back_moves_what_came_after_aside(folder):

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,31 @@ def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path, torn):
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
 
+def test_a_row_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource", reason="no limits on this system")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsLog(tmp_path, tensorboard=False) as log:
+        log.write(1, {"loss": 1.0})
+        size = log.path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                log.write(2, {"loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert log.path.stat().st_size == size
+        log.write(2, {"loss": 2.0})
+    assert [row["step"] for row in read_metrics(log.path)] == [1, 2]
+
+
+def test_a_folder_deleted_under_the_run_is_said(tmp_path):
+    with MetricsLog(tmp_path / "run", tensorboard=False) as log:
+        log.write(1, {"loss": 1.0})
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(OSError, match=r"metrics.jsonl must stay in place .* gone"):
+            log.write(2, {"loss": 2.0})
+
+
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
@@ -139,6 +165,11 @@ def test_truncate_after_keeps_the_dropped_rows_beside(tmp_path):
     dropped = read_metrics(tmp_path / "metrics.dropped.jsonl")
     assert [row["step"] for row in dropped] == [3, 4, 3]
     assert truncate_after(path, 2) == 0
+    beside = tmp_path / "metrics.dropped.jsonl"
+    beside.write_bytes(beside.read_bytes() + b'{"step": 4, "lo')  # killed there
+    write_rows(tmp_path, [3])
+    assert truncate_after(path, 2) == 1
+    assert [row["step"] for row in read_metrics(beside)] == [3, 4, 3, 3]
     assert sorted(os.listdir(tmp_path)) == ["metrics.dropped.jsonl", "metrics.jsonl"]
 
 

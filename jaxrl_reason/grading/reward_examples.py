@@ -8,9 +8,13 @@ rewards for arrays of lengths and tokens are in `jaxrl_reason.losses`.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+from jaxrl_reason.grading.code_grader import find_program, grade_program
+from jaxrl_reason.grading.code_tests import assert_tests
 from jaxrl_reason.grading.logic_reward import grade_roles
+from jaxrl_reason.grading.sandbox import Sandbox, open_sandbox
 
 # TRL and open-r1 match with DOTALL: text of any kind between the tags.
 _R1 = re.compile(r"<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>", re.DOTALL)
@@ -271,6 +275,29 @@ def adaptive_length(
     ]
 
 
+def tests_by_difficulty(prompt: str, response: str, row: Mapping[str, Any]) -> float:
+    """MiMo's reward for a program: hard unit tests are worth more.
+
+    The program runs in a sandbox (docs/code.md); `difficulty_weights` counts.
+
+    Args:
+      prompt: not read.
+      response: with a program.
+      row: has `tests`, a list of asserts, and `levels`, 0 the easiest, of each.
+
+    Returns:
+      From 0 to 1.
+    """
+    tests = assert_tests(row["tests"])
+    found = grade_program(_sandbox(), find_program(response), tests, partial=True)
+    return difficulty_weights(found.passed, row["levels"])
+
+
+@lru_cache(maxsize=1)
+def _sandbox() -> Sandbox:
+    return open_sandbox()
+
+
 def difficulty_weights(
     passed: Sequence[bool],
     levels: Sequence[int],
@@ -282,7 +309,7 @@ def difficulty_weights(
 
     Level l is worth scores[l]: strict, if all its tests and those of easier levels
     pass; soft, in proportion. arXiv 2505.07608. The scores of the paper are not
-    published; these are ours. To be called in a reward that runs the tests.
+    published; these are ours.
 
     Args:
       passed: of each test.

@@ -1,5 +1,7 @@
 """The example rewards: published values, and the same as the losses on arrays."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import pytest
 
@@ -116,9 +118,30 @@ def test_difficulty_weights_are_those_of_the_losses(soft):
         examples.difficulty_weights(passed, levels, scores=(0.5, 0.6))
 
 
+def test_tests_by_difficulty_runs_the_tests_in_the_sandbox(monkeypatch):
+    ran = []
+
+    def grade_program(sandbox, program, tests, *, partial):
+        ran.append((sandbox, program.strip(), tests.count, partial))
+        return SimpleNamespace(passed=(True, False, True))
+
+    monkeypatch.setattr(examples, "open_sandbox", lambda: "sandbox")
+    monkeypatch.setattr(examples, "grade_program", grade_program)
+    row = {"tests": [f"assert f({n}) == {n}" for n in range(3)], "levels": [0, 1, 1]}
+    response = "```python\nf = abs\n```"
+    assert examples.tests_by_difficulty("", response, row) == pytest.approx(0.2)
+    assert ran == [("sandbox", "f = abs", 3, True)]
+    examples._sandbox.cache_clear()
+
+
 def test_all_are_called_as_rewards():
     names = ["cosine_length", "kimi_length", "repetition", "r1_format", "r1_tags"]
-    names += ["logic_rl", "plan_caption_reason_summary", "adaptive_length"]
+    names += [
+        "tests_by_difficulty",
+        "logic_rl",
+        "plan_caption_reason_summary",
+        "adaptive_length",
+    ]
     for name in names:
         about = inspect_reward(getattr(examples, name))
         known = {"tokens", "max_tokens", "correct", "step", "truncated"}

@@ -240,4 +240,6 @@ def _environment(argv: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _has_files(folder: Path) -> bool:
-    return any(entry.name not in (".lock", ".DS_Store") for entry in folder.iterdir())
+    # The third is left by a start that was killed, before there was a run.
+    own = (".lock", ".DS_Store", ".config.json.tmp")
+    return any(entry.name not in own for entry in folder.iterdir())

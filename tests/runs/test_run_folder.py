@@ -57,6 +57,20 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_start_that_failed_can_be_repeated(tmp_path):
+    resource = pytest.importorskip("resource", reason="no limits on this system")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            open_run(tmp_path, Settings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    (tmp_path / ".config.json.tmp").write_text("{")  # killed while it wrote
+    open_run(tmp_path, Settings()).close()
+
+
 def test_an_empty_folder_is_taken(tmp_path):
     open_run(tmp_path, {}).close()
     assert (tmp_path / "config.json").is_file()

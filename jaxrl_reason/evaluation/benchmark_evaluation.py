@@ -1,5 +1,6 @@
 """Evaluates a model on a benchmark: settings, task, records, report."""
 
+import hashlib
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,13 +26,29 @@ from jaxrl_reason.tasks import word_arithmetic
 from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.code_task import CodeFlags, CodeTask
+from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
+from jaxrl_reason.tasks.knights_knaves import KnightsSettings
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
 from jaxrl_reason.tasks.questions import QuestionTask, ungradable
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 _SHOWN = 5  # messages about references
-TaskName = Literal["gsm8k", "gsm_plus", "math500", "aime", "amc", "code", "arithmetic"]
+TaskName = Literal[
+    "gsm8k",
+    "gsm_plus",
+    "math500",
+    "aime",
+    "amc",
+    "math",
+    "minerva",
+    "olympiad",
+    "code",
+    "multiple_choice",
+    "arithmetic",
+    "knights_knaves",
+]
+_GENERATED = ("arithmetic", *GENERATED_TASKS)
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,8 @@ class EvaluationSettings:
       data: the benchmark's questions: a file (JSON lines or array, CSV, TSV, parquet,
         also gzipped), a folder of `jaxrl-reason data clean`,
         tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
-        hub:OWNER/NAME/PATH.jsonl[@REVISION]; arithmetic generates its own.
+        hub:OWNER/NAME/PATH.jsonl[@REVISION]; not for arithmetic and knights_knaves,
+        which generate their own.
       out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
         second call continues from its records.
       data_dir: folder of TFDS datasets, for data of tfds:...; TFDS_DATA_DIR or
@@ -86,10 +104,12 @@ class EvaluationSettings:
     long_questions: Literal["skip", "truncate"] = "skip"
     answers: AnswerFlags = field(default_factory=AnswerFlags)
     code: CodeFlags = field(default_factory=CodeFlags)
+    knights_knaves: KnightsSettings = field(default_factory=KnightsSettings)
 
     def __post_init__(self) -> None:
-        if (self.data is None) != (self.task == "arithmetic"):
-            rule = "must not be given" if self.task == "arithmetic" else "must be given"
+        is_generated = self.task in _GENERATED
+        if (self.data is None) != is_generated:
+            rule = "must not be given" if is_generated else "must be given"
             raise ValueError(f"data {rule} for {self.task}, got {self.data}")
         if self.data is None and self.data_dir is not None:
             raise ValueError(
@@ -140,9 +160,7 @@ def benchmark_questions(settings: EvaluationSettings) -> QuestionSet:
       QuestionFileError: the data cannot be read; the message says where or why.
     """
     if settings.data is None:
-        made = word_arithmetic.generate_questions(word_arithmetic.ArithmeticSettings())
-        questions = list(made["test"])[: settings.limit]
-        return QuestionSet(questions, None, {"source": "made by the task"})
+        return _generated_questions(settings)
     make = BENCHMARKS[settings.task].questions
     found = load_questions(settings.data, make, data_dir=settings.data_dir)
     seeds = [q.problem_id for q in found.questions if q.kind == SEED]
@@ -151,6 +169,19 @@ def benchmark_questions(settings: EvaluationSettings) -> QuestionSet:
     chosen = set(seeds[: settings.limit])
     families = [q for q in found.questions if {q.problem_id, q.seed_id} & chosen]
     return replace(found, questions=families)
+
+
+def _generated_questions(settings: EvaluationSettings) -> QuestionSet:
+    """The test questions that a task generates."""
+    origin = {"source": "made by the task"}
+    if settings.task == "arithmetic":
+        made = word_arithmetic.generate_questions(word_arithmetic.ArithmeticSettings())
+        return QuestionSet(made["test"][: settings.limit], None, origin)
+    chosen = getattr(settings, settings.task)
+    questions = GENERATED_TASKS[settings.task].questions(chosen)["test"]
+    text = "\n".join(f"{q.question}\n{q.answer}" for q in questions)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return QuestionSet(questions[: settings.limit], digest, origin)
 
 
 def benchmark_task(
@@ -171,7 +202,7 @@ def benchmark_task(
     if settings.task == "arithmetic":
         task: QuestionTask = word_arithmetic.arithmetic(tokenizer)
     else:
-        task = replace(BENCHMARKS[settings.task].task(tokenizer), verify=verify)
+        task = replace(task_named(settings.task, tokenizer), verify=verify)
     if isinstance(task, CodeTask):
         task = settings.code.applied(task)
     return replace(task, policy=settings.answers.policy(task.policy))
@@ -215,6 +246,8 @@ def evaluate(
         "grader": GRADER_VERSION,
         **settings.answers.given,
     }
+    if isinstance(task, CodeTask):
+        identity["code"] = to_plain(asdict(settings.code))
     plain = to_plain(asdict(settings))
     with Records(settings.folder, identity, plain) as records:
         with TrainingProgress(console=console) as progress:

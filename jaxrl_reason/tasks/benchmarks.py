@@ -1,4 +1,4 @@
-r"""GSM8K, GSM-Plus, MATH-500, AIME and AMC as tasks.
+r"""GSM8K, MATH, AIME, programs, multiple choice and others as tasks.
 
 Every prompt asks for the answer in the graded form: `#### 72` or `\boxed{72}` for word
 problems, `\boxed{...}` for the rest. Without that mark there is no answer.
@@ -13,6 +13,8 @@ from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.code_rows import code_questions
 from jaxrl_reason.tasks.code_task import code
+from jaxrl_reason.tasks.math_rows import math_questions
+from jaxrl_reason.tasks.multiple_choice import choice_questions, multiple_choice
 from jaxrl_reason.tasks.question_files import (
     gsm8k_questions,
     gsm_plus_questions,
@@ -63,7 +65,7 @@ def gsm_plus(tokenizer: Tokenizer) -> QuestionTask:
 def math_answers(
     tokenizer: Tokenizer, name: str = "math500", verify: Verify = algebraically_equal
 ) -> QuestionTask:
-    """MATH-500 and AMC: the answer is LaTeX.
+    """MATH, Minerva, OlympiadBench and AMC: the answer is LaTeX.
 
     Args:
       tokenizer: of the model.
@@ -107,6 +109,10 @@ def _latex(name: str) -> Benchmark:
     return Benchmark(problem_questions, lambda tokenizer: math_answers(tokenizer, name))
 
 
+def _math(name: str) -> Benchmark:
+    return Benchmark(math_questions, lambda tokenizer: math_answers(tokenizer, name))
+
+
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
         "gsm8k": Benchmark(gsm8k_questions, gsm8k),
@@ -114,6 +120,8 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "math500": _latex("math500"),
         "aime": Benchmark(problem_questions, aime, _ZEROS),
         "amc": _latex("amc"),
+        **{name: _math(name) for name in ("math", "minerva", "olympiad")},
         "code": Benchmark(code_questions, code),
+        "multiple_choice": Benchmark(choice_questions, multiple_choice),
     }
 )

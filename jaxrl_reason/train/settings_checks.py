@@ -36,6 +36,10 @@ _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
     "countdown": ("the task countdown", lambda s: s.task.source == "countdown"),
     "traces": ("the task countdown", lambda s: s.task.source == "countdown"),
     "arithmetic": ("the task arithmetic", lambda s: s.task.source == "arithmetic"),
+    "knights_knaves": (
+        "the task knights_knaves",
+        lambda s: s.task.source == "knights_knaves",
+    ),
 }
 
 
@@ -105,9 +109,9 @@ def check_examples(settings: "TrainSettings") -> None:
         return
     if task.source == "countdown":
         check_trace_range(settings)
-    elif task.source == "arithmetic":
+    elif task.is_generated:
         raise ValueError(
-            f"sft.updates must be 0 for arithmetic, which has no responses to learn "
+            f"sft.updates must be 0 for {task.source}, which has no responses to learn "
             f"from, got {sft.updates}"
         )
     elif task.response is None:

@@ -10,8 +10,11 @@ from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.code_task import CodeFlags
 
 # Generated tasks; others are benchmarks, or the place of questions.
-GENERATED = ("countdown", "arithmetic")
-BENCHMARKS = ("gsm8k", "gsm_plus", "math500", "aime", "amc", "code")
+GENERATED = ("countdown", "arithmetic", "knights_knaves")
+BENCHMARKS = (
+    *("gsm8k", "gsm_plus", "math500", "aime", "amc"),
+    *("math", "minerva", "olympiad", "code", "multiple_choice"),
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,9 @@ class TaskSettings:
     """The task: questions, prompts and the held-out part.
 
     Attributes:
-      source: countdown or arithmetic, whose problems are generated; gsm8k,
-        gsm_plus, math500, aime, amc or code with --task.data; or questions of your own:
+      source: countdown, arithmetic or knights_knaves, whose problems are generated;
+        gsm8k, gsm_plus, math500, aime, amc, math, minerva, olympiad, code or
+        multiple_choice with --task.data; or questions of your own:
         a file (JSON lines or array, CSV, TSV, parquet, also gzipped), a folder of
         `jaxrl-reason data clean`, tfds:NAME[/CONFIG][:VERSION]/SPLIT or
         hub:OWNER/NAME/PATH.jsonl[@REVISION].

@@ -19,6 +19,7 @@ from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.code_task import CodeTask, PassedTests
 from jaxrl_reason.tasks.countdown import CountdownTask
+from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
 from jaxrl_reason.tasks.question_rows import PlacedRow
 from jaxrl_reason.tasks.question_sources import load_questions
 from jaxrl_reason.tasks.questions import (
@@ -89,6 +90,9 @@ def load_problems(settings: TrainSettings) -> Problems:
         shown = dict(worked_examples(settings.arithmetic, task.examples))
         train = [q for q in splits["train"] if q.question not in shown]
         return Problems(train, splits[settings.eval.split][:most])
+    if task.source in GENERATED_TASKS:
+        made = GENERATED_TASKS[task.source].questions(getattr(settings, task.source))
+        return Problems(made["train"], made[settings.eval.split][:most])
     return clean(settings, read_problems(settings))
 
 
@@ -289,8 +293,8 @@ def _base_task(
         said = INSTRUCTION if task.instruction is None else task.instruction
         examples = worked_examples(settings.arithmetic, task.examples)
         return arithmetic(tokenizer, said, examples)
-    if source in BENCHMARKS:
-        asked = BENCHMARKS[source].task(tokenizer)
+    if source in BENCHMARKS or source in GENERATED_TASKS:
+        asked = task_named(source, tokenizer)
         if task.instruction is None:
             return asked
         return dataclasses.replace(asked, instruction=task.instruction)

@@ -36,6 +36,57 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise ValueError(f"a message's role must be a plain word, got {role!r:.80}")
 
 
+# No template needs larger numbers, or longer texts by arithmetic than a whole chat.
+_LARGEST_NUMBER, _LONGEST_TEXT = 10**9, 10**7
+_WIDE = re.compile("[0-9]{7}")
+
+
+def check_operation(operator: str, left: Any, right: Any) -> None:
+    """Raises for arithmetic in a template that would fill the memory.
+
+    Jinja's sandbox bounds only `range`.
+
+    Args:
+      operator: *, **, + or %.
+      left: its left side.
+      right: its right side.
+
+    Raises:
+      ValueError: the result would be too large.
+
+    Example:
+      >>> check_operation("*", "-", 80)
+      >>> check_operation("**", 10, 10)
+      Traceback (most recent call last):
+      ValueError: arithmetic must stay below 1000000000, got 10 ** 10
+    """
+    numbers = all(isinstance(x, int) for x in (left, right))
+    if numbers and operator == "**":
+        # 2 ** 30 is the first power beyond; the power itself is not calculated.
+        too_large = abs(left) > 1 and right * (abs(left).bit_length() - 1) >= 30
+        if too_large or (right >= 0 and abs(left**right) > _LARGEST_NUMBER):
+            raise ValueError(
+                f"arithmetic must stay below {_LARGEST_NUMBER}, got {left} ** {right}"
+            )
+    elif operator == "*" and not numbers:
+        sizes = [len(x) if hasattr(x, "__len__") else x for x in (left, right)]
+        if all(isinstance(x, int) for x in sizes) and sizes[0] * sizes[1] > (
+            _LONGEST_TEXT
+        ):
+            raise ValueError(
+                f"a text must stay below {_LONGEST_TEXT} characters, got "
+                f"{sizes[0]} * {sizes[1]}"
+            )
+    elif operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
+        if len(left) + len(right) > _LONGEST_TEXT:
+            raise ValueError(
+                f"a text must stay below {_LONGEST_TEXT} characters, got "
+                f"{len(left)} + {len(right)}"
+            )
+    elif operator == "%" and isinstance(left, str) and _WIDE.search(left):
+        raise ValueError(f"a format must not be that wide, got {left!r:.80}")
+
+
 def render(template: str, variables: Mapping[str, Any]) -> str:
     """Write a chat.
 
@@ -65,6 +116,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
         ArithmeticError,
         AttributeError,
         LookupError,
+        MemoryError,
         RecursionError,
         TypeError,
         ValueError,
@@ -92,8 +144,17 @@ def _compiled(template: str) -> "jinja2.Template":
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
+    class Environment(sandbox.ImmutableSandboxedEnvironment):
+        """The sandbox, with bounds for arithmetic."""
+
+        intercepted_binops = frozenset(("*", "**", "+", "%"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            check_operation(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
     # Blocks leave no empty lines: templates assume these two settings.
-    environment = sandbox.ImmutableSandboxedEnvironment(
+    environment = Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[ext.loopcontrols, GenerationBlock],

@@ -26,6 +26,13 @@ MESSAGES = [{"role": "user", "content": "x"}]
         "{% import 'os' as os %}",
         "{{ self.__init__.__globals__ }}",
         "{{ ('%1000000000000d') % 'x' }}",
+        "{{ ('%1000000000000d') % 1 }}",
+        "{{ 'a' * 10**10 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ 'a' * 99999999 }}",
+        "{{ 99999999 * [messages] }}",
+        "{% set n = namespace(x='aaaaaaaaaa') %}"
+        "{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}",
     ],
 )
 def test_escapes_are_refused(template: str) -> None:
@@ -56,6 +63,12 @@ def test_blocks_leave_no_lines_and_loops_have_controls() -> None:
         "    {% if i == 3 %}{% break %}{% endif %}\n{{ i }}\n{% endfor %}\n"
     )
     assert render(template, {}) == "0\n2\n"
+
+
+def test_small_arithmetic_is_allowed() -> None:
+    template = "{{ 2 ** 8 }} {{ '-' * 5 }} {{ [1] + [2] }} {{ 7 % 4 }} {{ 2 * 3.5 }}"
+    assert render(template, {}) == "256 ----- [1, 2] 3 7.0"
+    assert render("{{ '%05d' % 7 }} {{ 2 ** -1 }} {{ 1 ** 99 }}", {}) == "00007 0.5 1"
 
 
 def test_the_date_is_todays() -> None:

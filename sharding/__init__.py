@@ -3,7 +3,13 @@
 if __name__ == "sharding":
     raise ImportError("import this package as jaxrl_reason.sharding, not as sharding")
 
-from jaxrl_reason.sharding.mesh import MESH_AXES, check_batch, make_mesh, parse_mesh
+from jaxrl_reason.sharding.mesh import (
+    MESH_AXES,
+    check_batch,
+    make_mesh,
+    mesh_sizes,
+    parse_mesh,
+)
 from jaxrl_reason.sharding.placement import state_shardings, tree_shardings
 from jaxrl_reason.sharding.rules import (
     BatchSharding,
@@ -24,6 +30,7 @@ __all__ = [
     "ShardingRules",
     "check_batch",
     "make_mesh",
+    "mesh_sizes",
     "no_constraint",
     "pad_vocab",
     "parse_mesh",

@@ -94,6 +94,22 @@ def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mes
       >>> dict(parse_mesh("fsdp=1").shape)
       {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1}
     """
+    return make_mesh(**mesh_sizes(text), devices=devices)
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+    """The sizes of all axes in text such as ``"data=2,fsdp=2,tensor=2"``.
+
+    Args:
+      text: as in `parse_mesh`.
+
+    Raises:
+      ValueError: an axis is unknown or named twice, or a size is not an integer.
+
+    Example:
+      >>> mesh_sizes("fsdp=8,tensor=2")
+      {'data': 1, 'fsdp': 8, 'context': 1, 'tensor': 2}
+    """
     sizes: dict[str, int] = {}
     for part in text.split(",") if text.strip() else []:
         name, equals, number = (piece.strip() for piece in part.partition("="))
@@ -109,7 +125,7 @@ def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mes
                 f"a mesh is written like 'data=2,fsdp=4', got {part!r} in {text!r}"
             )
         sizes[name] = int(number)
-    return make_mesh(**sizes, devices=devices)
+    return {name: sizes.get(name, 1) for name in MESH_AXES}
 
 
 def check_batch(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from jaxrl_reason.aot.topology import Topology
 from jaxrl_reason.models import TransformerConfig
-from jaxrl_reason.sharding import MESH_AXES
+from jaxrl_reason.sharding import mesh_sizes
 from jaxrl_reason.train.devices import devices_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -48,23 +48,8 @@ def run_sizes(settings: TrainSettings, topology: Topology) -> dict[str, int]:
       topology: the devices.
     """
     if settings.mesh == "auto":
-        return {**sizes_of(""), "data": topology.num_devices}
-    return sizes_of(settings.mesh)
-
-
-def sizes_of(mesh: str) -> dict[str, int]:
-    """The sizes of all axes of a mesh that is written as text.
-
-    Args:
-      mesh: as `parse_mesh` takes it.
-
-    Example:
-      >>> sizes_of("fsdp=8,tensor=2")
-      {'data': 1, 'fsdp': 8, 'context': 1, 'tensor': 2}
-    """
-    pairs = (part.split("=") for part in mesh.split(",") if part.strip())
-    given = {name.strip(): int(size) for name, size in pairs}
-    return {name: given.get(name, 1) for name in MESH_AXES}
+        return {**mesh_sizes(""), "data": topology.num_devices}
+    return mesh_sizes(settings.mesh)
 
 
 def mesh_text(sizes: Mapping[str, int]) -> str:
@@ -74,8 +59,8 @@ def mesh_text(sizes: Mapping[str, int]) -> str:
       sizes: of its axes.
 
     Example:
-      >>> mesh_text(sizes_of("tensor=2,fsdp=8"))
-      'fsdp=8,tensor=2'
+      >>> mesh_text({"tensor": 1, "fsdp": 8})
+      'fsdp=8'
     """
     named = ",".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
     return named or "data=1"

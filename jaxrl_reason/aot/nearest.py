@@ -9,12 +9,12 @@ from jaxrl_reason.aot.mesh_sizes import (
     mesh_text,
     run_sizes,
     shares,
-    sizes_of,
     splits,
 )
 from jaxrl_reason.aot.search import state_bytes, with_flags
 from jaxrl_reason.aot.topology import Topology, parse_topology
 from jaxrl_reason.models import TransformerConfig
+from jaxrl_reason.sharding import mesh_sizes
 from jaxrl_reason.train.train_settings import TrainSettings
 
 
@@ -50,7 +50,7 @@ def _changes(
     # A sampler's own devices: this step's mesh is theirs.
     own = bool(settings.sampler.mesh) and not trains
     if own:
-        sizes = sizes_of(settings.sampler.mesh)
+        sizes = mesh_sizes(settings.sampler.mesh)
 
     def option() -> tuple[str, TrainSettings, Topology]:
         pairs = (
@@ -138,7 +138,7 @@ def _grown(
     changed = with_flags(settings, mesh_text(sizes), settings.model.remat, rows)
     if not settings.sampler.mesh:
         return changed
-    own = sizes_of(settings.sampler.mesh)
+    own = mesh_sizes(settings.sampler.mesh)
     own["fsdp"] *= times
     sampler = dataclasses.replace(settings.sampler, mesh=mesh_text(own))
     return dataclasses.replace(changed, sampler=sampler)

@@ -207,7 +207,8 @@ def method_of_shapes(settings: TrainSettings) -> Method:
 
 
 def check_run(settings: TrainSettings) -> None:
-    """Raises for runs that have no steps of the RL loop, or no sizes yet."""
+    """Raises for runs that have no steps of the RL loop, or no model or sizes yet."""
+    model_shape(settings.model.source)
     if kind_of(settings.method) != "rl":
         raise ValueError(
             f"steps are compiled for methods of the RL loop, got {settings.method}"

@@ -192,7 +192,7 @@ def verdict_text(verdict: Verdict) -> str:
         lines += [
             "",
             f"iteration ({calls}; {rl.sequences} responses of full length"
-            f"{meanwhile}): {_range(fast, slow)} s",
+            f"{meanwhile}): {number_range(fast, slow)} s",
         ]
     others = untold_models(settings)
     if others:
@@ -234,13 +234,22 @@ def step_lines(step: CompiledStep, chip: Chip) -> list[str]:
     times = ", ".join(f"{name} {s:.3f} s" for name, s in limits.by_name.items())
     lines.append(f"  limits: {times}; bottleneck: {limits.bottleneck}")
     lines.append(
-        f"  expect {_range(*speed.tokens)} tokens a second, "
-        f"MFU {_range(*(100 * x for x in speed.utilisation))}%"
+        f"  expect {number_range(*speed.tokens)} tokens a second, "
+        f"MFU {number_range(*(100 * x for x in speed.utilisation))}%"
     )
     return lines
 
 
-def _range(low: float, high: float) -> str:
-    """Two numbers with three digits."""
+def number_range(low: float, high: float) -> str:
+    """Two numbers with three digits, or one where they are the same.
+
+    Args:
+      low: of them.
+      high: of them.
+
+    Example:
+      >>> number_range(0.5, 1234.5)
+      '0.5 to 1,234'
+    """
     texts = [f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in (low, high)]
     return texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"

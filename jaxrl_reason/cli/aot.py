@@ -64,6 +64,23 @@ class AotCommand:
             raise ValueError(f"steps must be some of {STEPS}, got none")
 
 
+def check_page(given: AotCommand) -> None:
+    """Raises, before anything is compiled, for a page that cannot be written.
+
+    Args:
+      given: of the command.
+
+    Raises:
+      ValueError: a search writes none, or its folder does not exist.
+    """
+    if given.html is None:
+        return
+    if given.search:
+        raise ValueError(f"html is for a verdict, got {given.html} with search")
+    if not given.html.absolute().parent.is_dir():
+        raise ValueError(f"html must be in a folder that exists, got {given.html}")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command with these arguments.
 
@@ -88,6 +105,7 @@ def main(argv: Sequence[str]) -> None:
         prog="jaxrl-reason aot",
     )
     topology = parse_topology(given.topology)
+    check_page(given)
     if given.search:
         found = search_run(given.settings, topology, given.tries, given.effort)
         print(ranking_text(found, topology))

@@ -215,4 +215,7 @@ def _gathered_once(
         out_specs=(rows, rows),
         axis_names=set(of_tokens),
     )
+    # Between the sum of its gradient and what that is added to, which the compiler for
+    # TPUs would else move out of the loop over micro-batches, and fails in (jax 0.10).
+    unembed = jax.lax.optimization_barrier(unembed)
     return loop(hidden, copies(unembed), tokens)

@@ -1,11 +1,10 @@
 """The mesh of a run."""
 
 import math
-import re
 
 import jax
 
-from jaxrl_reason.sharding import ShardingRules, make_mesh, parse_mesh
+from jaxrl_reason.sharding import ShardingRules, make_mesh, mesh_sizes, parse_mesh
 from jaxrl_reason.sharding.processes import count
 
 
@@ -86,4 +85,4 @@ def run_rules(sequence_parallel: bool) -> ShardingRules:
 
 def devices_of(sizes: str) -> int:
     """The number of devices of a mesh, such as 4 of data=2,tensor=2."""
-    return math.prod(int(n) for n in re.findall(r"=\s*(\d+)", sizes))
+    return math.prod(mesh_sizes(sizes).values())

@@ -4,6 +4,7 @@ Memory and exchanges repeat within one version of the compiler and move between
 versions: only bounds are tested.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -
     assert 2e5 < gathered < 1e7
     assert sample.tokens == 32 * 32
     assert "mesh fsdp=2,tensor=2: fits" in verdict_text(verdict)
+
+
+def test_a_small_head_of_its_own_compiles_for_a_tpu(tmp_path: Path) -> None:
+    """At the default effort libtpu failed to move its gradient's sum out of a loop."""
+    try:
+        check_installed("tpu")
+    except ValueError as error:
+        pytest.skip(str(error))
+    settings = tiny_run(tmp_path, "fsdp=4")
+    file = tmp_path / "config.json"
+    fields = {**json.loads(file.read_text()), "tie_word_embeddings": False}
+    file.write_text(json.dumps(fields))
+    request = CompileRequest(settings, parse_topology(SLICES["tpu"]), "update")
+    assert compile_step(request).fits
 
 
 @pytest.mark.parametrize(

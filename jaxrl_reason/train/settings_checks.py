@@ -40,6 +40,10 @@ _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
         "the task knights_knaves",
         lambda s: s.task.source == "knights_knaves",
     ),
+    "reasoning_gym": (
+        "the task reasoning_gym",
+        lambda s: s.task.source == "reasoning_gym",
+    ),
 }
 
 

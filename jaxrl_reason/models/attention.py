@@ -137,6 +137,24 @@ def mask_scores(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, scores, MASKED)
 
 
+def sees(queries: Columns, keys: Columns, window: jax.Array | int) -> jax.Array:
+    """Whether queries see keys, of columns whose arrays broadcast.
+
+    A query sees the keys of its own segment, if that is not 0, in no later place than
+    its own; of branch 0 or its own branch; and inside the window.
+
+    Args:
+      queries: what stands in the columns of queries.
+      keys: what stands in the columns of keys.
+      window: [] how many positions a query looks back, its own among them.
+    """
+    mask = (queries.segments == keys.segments) & (queries.segments != 0)
+    mask &= keys.places <= queries.places
+    if queries.branches is not None and keys.branches is not None:
+        mask &= (keys.branches == 0) | (keys.branches == queries.branches)
+    return mask & (queries.positions - keys.positions < window)
+
+
 def scores_of(
     q: jax.Array,
     k: jax.Array,
@@ -146,9 +164,6 @@ def scores_of(
     softcap: float | None = None,
 ) -> jax.Array:
     """Scores of whole rows, or of blocks of them, ready for the softmax.
-
-    A query sees the keys of its own segment, if that is not 0, in no later place than
-    its own; of branch 0 or its own branch; and inside the window.
 
     Args:
       q: [B, K, R*S, H], the R = N/K query heads of each key head side by side.
@@ -169,11 +184,7 @@ def scores_of(
         scores = softcap * jnp.tanh(scores / softcap)
     of_q = jax.tree.map(lambda x: x[:, :, None], queries)  # [B, S, 1]
     of_k = jax.tree.map(lambda x: x[:, None], keys)  # [B, 1, T]
-    mask = (of_q.segments == of_k.segments) & (of_q.segments != 0)  # [B, S, T]
-    mask &= of_k.places <= of_q.places
-    if of_k.branches is not None:
-        mask &= (of_k.branches == 0) | (of_k.branches == of_q.branches)
-    mask &= of_q.positions - of_k.positions < window
+    mask = sees(of_q, of_k, window)  # [B, S, T]
     by_head = scores.reshape(*k.shape[:2], -1, *mask.shape[1:])  # [B, K, R, S, T]
     return mask_scores(by_head, mask[:, None, None]).reshape(scores.shape)
 

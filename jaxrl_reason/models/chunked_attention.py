@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import MASKED, Columns, scores_of
+from jaxrl_reason.models.block_sight import block_sight
 
 # Columns per block: enough for quick products, few beside a long row.
 BLOCK = 128
@@ -178,27 +179,7 @@ def _needed(
       order [Nq, Nk], numbers of blocks of keys, the needed ones first; and how many of
       them are needed, [Nq].
     """
-    large = 2**29  # beyond any place or position
-
-    def extremes(part: Columns) -> tuple[Columns, Columns]:  # each [N, B]
-        real = part.segments != 0
-        ends = partial(jnp.min, initial=large), partial(jnp.max, initial=-large)
-        least, most = (
-            jax.tree.map(partial(end, axis=-1, where=real), part) for end in ends
-        )
-        return least, most
-
-    # Each [Nq, 1, B] or [1, Nk, B].
-    q_least, q_most = jax.tree.map(lambda x: x[:, None], extremes(queries))
-    k_least, k_most = jax.tree.map(lambda x: x[None], extremes(keys))
-    needed = k_least.segments <= q_most.segments
-    needed &= q_least.segments <= k_most.segments
-    needed &= k_least.places <= q_most.places
-    needed &= q_least.positions - k_most.positions < window
-    if keys.branches is not None:
-        of_branch = k_least.branches <= q_most.branches
-        of_branch &= q_least.branches <= k_most.branches
-        needed &= (k_least.branches == 0) | of_branch
+    needed, _ = block_sight(queries, keys, window)
     needed = jnp.any(needed, axis=-1)  # [Nq, Nk], for any row
     order = jnp.argsort(~needed, axis=-1, stable=True)
     return order, jnp.sum(needed, axis=-1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxrl_reason.models.rope_scaling import RopeScaling
 
 DTYPES = ("float32", "bfloat16")
-ATTENTIONS = ("auto", "chunked", "plain", "splash")
+ATTENTIONS = ("auto", "chunked", "flash", "plain", "splash")
 REMAT_POLICIES = ("none", "full", "dots")
 
 
@@ -36,9 +36,10 @@ class TransformerConfig:
       dtype: type of activations and products, "float32" or "bfloat16".
       param_dtype: type of the stored parameters.
       attention: how whole rows attend: "chunked", in blocks of columns; "splash", by
-        the kernel for TPUs (interpreted elsewhere, which is slow); "plain", which holds
-        the weights of all pairs of columns and is the reference; or "auto": splash on a
-        TPU, chunked elsewhere, and plain for rows of at most one block.
+        the kernel for TPUs, or "flash", by the one for GPUs (both interpreted on a CPU,
+        which is slow); "plain", which holds the weights of all pairs of columns and is
+        the reference; or "auto": splash on a TPU, flash on an NVIDIA GPU from A100 on,
+        chunked elsewhere, and plain for rows of at most one block.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
         keeps the input of each block, "dots" keeps the matrix products.
       scan_unroll: layers per iteration of the scan; more takes longer to compile but

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl_reason.models.attention import Columns, plain_attention
 from jaxrl_reason.models.chunked_attention import chunked_attention
+from jaxrl_reason.models.flash_attention import flash_attention
 from jaxrl_reason.models.splash_attention import (
     LANES,
     pad_columns,
@@ -54,8 +55,8 @@ def attend(
         of layer.
       kind: [] which of the windows is this layer's.
       softcap: c, if scores x become c tanh(x / c).
-      way: "plain", "chunked", "splash", or "auto": splash on a TPU, else chunked. Rows
-        for which the kernel has no mask are chunked.
+      way: "plain", "chunked", "splash", "flash", or "auto": as `best_way` has it. Rows
+        for which splash has no mask are chunked.
       constrain: of the model.
 
     Returns:
@@ -63,26 +64,46 @@ def attend(
     """
     platform = platform_of(constrain)
     if way == "auto":
-        way = "splash" if platform == "tpu" else "chunked"
+        way = best_way(constrain)
     if way == "splash" and serves(keys, windows, softcap):
         return _by_kernel(
             (q, k, v, queries, keys), windows, kind, softcap, constrain, platform
         )
-    window = jnp.array(windows)[kind]
-    of_rows = plain_attention if way == "plain" else chunked_attention
-    run = partial(of_rows, window=window, softcap=softcap)
+    # One window is known: what follows from it is the same in every layer of a scan.
+    window = jnp.array(windows)[kind] if len(windows) > 1 else windows[0]
+    of_rows = {"plain": plain_attention, "flash": flash_attention}
+    run = partial(of_rows.get(way, chunked_attention), window=window, softcap=softcap)
+    if way == "flash":
+        run = partial(run, interpret=platform == "cpu")
     if not isinstance(constrain, Constrainer):
         return run(q, k, v, queries, keys)
     return _on_devices(run, constrain, (q, k, v, queries, keys))
 
 
+def best_way(constrain: Constrain) -> str:
+    """Splash on a TPU, flash on a GPU whose products Triton knows, else chunked."""
+    platform = platform_of(constrain)
+    if platform == "gpu":
+        device: Any = _devices_of(constrain)[0]
+        # 8.0 is the A100; AMD's cards name theirs otherwise.
+        found = getattr(device, "compute_capability", "")
+        recent = found.replace(".", "").isdigit() and float(found) >= 8
+        return "flash" if recent else "chunked"
+    return "splash" if platform == "tpu" else "chunked"
+
+
 def platform_of(constrain: Constrain) -> str:
     """Of the devices of a model's mesh; without one, of JAX's own."""
+    devices = _devices_of(constrain)
+    # A mesh without devices is lowered for others than these.
+    return devices[0].platform if devices else "tpu"
+
+
+def _devices_of(constrain: Constrain) -> list[jax.Device]:
     if not isinstance(constrain, Constrainer):
-        return jax.default_backend()
+        return jax.local_devices()
     mesh = constrain.mesh
-    # One without devices is lowered for others than these.
-    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "tpu"
+    return list(mesh.devices.flat) if isinstance(mesh, Mesh) else []
 
 
 def _by_kernel(

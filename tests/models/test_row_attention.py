@@ -41,6 +41,8 @@ def behind(columns: Columns, past: int) -> tuple[Columns, Columns]:
         ("splash", False, [NO_WINDOW], None, 20),
         ("splash", True, [3], None, 0),  # for which there is no kernel
         ("chunked", True, [NO_WINDOW, 3], 2.0, 0),
+        ("flash", True, [NO_WINDOW, 3], 2.0, 0),
+        ("flash", False, [NO_WINDOW], None, 20),
     ],
 )
 def test_ways_agree(

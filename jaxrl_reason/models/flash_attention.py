@@ -1,0 +1,284 @@
+"""Attention of whole rows by a kernel for GPUs, which never holds [S, S].
+
+The kernels mask as `plain_attention` does, by what stands in the columns, so packed
+rows, windows over positions, branches and soft caps are all served, and a window may
+differ between the layers of a scan. Which blocks a program reads is a table that is
+computed from the rows beforehand.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as gpu
+
+from jaxrl_reason.models.attention import Columns
+from jaxrl_reason.models.block_sight import block_sight
+from jaxrl_reason.models.flash_kernels import (
+    Scoring,
+    flash_backward_keys,
+    flash_backward_queries,
+    flash_forward,
+)
+from jaxrl_reason.models.splash_attention import pad_columns
+
+# Every block divides it; rows are padded to a multiple.
+COLUMNS = 128
+
+
+class Tile(NamedTuple):
+    """Sizes of a kernel's programs.
+
+    Attributes:
+      block_q: queries in a block.
+      block_k: keys in a block.
+      warps: of a program.
+      stages: blocks on their way from memory.
+    """
+
+    block_q: int
+    block_k: int
+    warps: int
+    stages: int
+
+
+class Tiles(NamedTuple):
+    """Of the pass forward, and of the gradients of queries and of keys."""
+
+    forward: Tile
+    queries: Tile
+    keys: Tile
+
+
+# By bytes of a padded head. Compiled for H100 none of them keeps registers in memory,
+# and all fit the shared memory of an A100.
+TILES = {
+    128: Tiles(Tile(128, 64, 4, 3), Tile(64, 64, 4, 3), Tile(64, 64, 4, 3)),
+    256: Tiles(Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 8, 2)),
+    512: Tiles(Tile(64, 32, 4, 2), Tile(64, 32, 8, 2), Tile(32, 32, 4, 2)),
+}
+
+
+def flash_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Columns,
+    keys: Columns,
+    window: jax.Array | int,
+    softcap: float | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """`plain_attention` by a kernel: the same values and gradients.
+
+    Args:
+      q: [B, S, N, H].
+      k: [B, T, K, H].
+      v: [B, T, K, H].
+      queries: what stands in the columns of q, each [B, S].
+      keys: what stands in the columns of k, each [B, T].
+      window: [] how many positions a query looks back, its own among them.
+      softcap: c, if scores x become c tanh(x / c); static.
+      interpret: run without a GPU, slowly; static.
+
+    Returns:
+      [B, S, N, H] in the type of v; 0 for a query that sees nothing.
+    """
+    size = q.shape[1]
+    of_all = (q, k, v, queries, keys)
+    q, k, v, queries, keys = jax.tree.map(lambda x: pad_columns(x, COLUMNS), of_all)
+    at_q, at_k = (jnp.stack(jax.tree.leaves(x), axis=1) for x in (queries, keys))
+    rows = Rows(q, k, v, at_q, at_k, jnp.reshape(jnp.asarray(window, jnp.int32), 1))
+    return _of_rows(rows, softcap, interpret)[:, :size]
+
+
+class Rows(NamedTuple):
+    """Whole blocks of columns.
+
+    Attributes:
+      q: [B, S, N, H].
+      k: [B, T, K, H].
+      v: [B, T, K, H].
+      at_q: [B, C, S] what stands in the columns of q: a `Columns`, stacked.
+      at_k: [B, C, T].
+      window: [1].
+    """
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    at_q: jax.Array
+    at_k: jax.Array
+    window: jax.Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _of_rows(rows: Rows, softcap: float | None, interpret: bool) -> jax.Array:
+    return _forward(rows, softcap, interpret)[0]
+
+
+def _forward(
+    rows: Rows, softcap: float | None, interpret: bool
+) -> tuple[jax.Array, Any]:
+    """The result, and what the backward pass needs."""
+    batch, size, heads, _ = rows.q.shape
+    tile = tiles_of(rows.q).forward
+    totals = jax.ShapeDtypeStruct((batch, heads, size), jnp.float32)
+    run = partial(_run, softcap=softcap, interpret=interpret)
+    like_q = jax.ShapeDtypeStruct(rows.q.shape, rows.v.dtype)
+    context, log_totals = run(flash_forward, tile, "q", rows, (), (like_q, totals))
+    return context, (rows, context, log_totals)
+
+
+def _backward(
+    softcap: float | None, interpret: bool, kept: Any, gradient: jax.Array
+) -> tuple[Rows]:
+    """Gradients of q, k and v."""
+    rows, context, log_totals = kept
+    # sum_s w_s dw_s of each query [B, N, S]: what the softmax takes off.
+    means = gradient.astype(jnp.float32) * context.astype(jnp.float32)
+    more = (gradient, log_totals, jnp.sum(means, axis=-1).swapaxes(1, 2))
+    tiles, run = (
+        tiles_of(rows.q),
+        partial(_run, softcap=softcap, interpret=interpret),
+    )
+    [dq] = run(flash_backward_queries, tiles.queries, "q", rows, more, (rows.q,))
+    # What each query head adds to the gradients of its key head.
+    batch, size, kv_heads, head_dim = rows.k.shape
+    heads = rows.q.shape[2]
+    kind = rows.k.dtype if heads == kv_heads else jnp.float32
+    part = jax.ShapeDtypeStruct((batch, size, heads, head_dim), kind)
+    parts = run(flash_backward_keys, tiles.keys, "k", rows, more, (part, part))
+    dk, dv = (
+        jnp.sum(x.reshape(batch, size, kv_heads, -1, head_dim), 3).astype(rows.k.dtype)
+        for x in parts
+    )
+    return (Rows(dq, dk, dv, None, None, None),)  # type: ignore[arg-type]
+
+
+_of_rows.defvjp(_forward, _backward)
+
+
+def _run(
+    kernel: Any,
+    tile: Tile,
+    per: str,
+    rows: Rows,
+    more: tuple[jax.Array, ...],
+    outputs: tuple[Any, ...],
+    softcap: float | None,
+    interpret: bool,
+) -> list[jax.Array]:
+    """Runs a kernel for every block of queries or of keys, head and row.
+
+    Args:
+      kernel: of `flash_kernels`.
+      tile: its sizes.
+      per: "q" or "k": whose blocks its programs are.
+      rows: its first arguments.
+      more: of a pass backward: the gradient [B, S, N, H] and two [B, N, S].
+      outputs: shapes and types of what it writes: like q, and [B, N, S]; for keys like
+        k, with N heads.
+      softcap: of the scores.
+      interpret: run without a GPU.
+    """
+    batch, _, heads, head_dim = rows.q.shape
+    padded, shared = padded_head(head_dim), heads // rows.k.shape[2]
+    sizes = {"q": rows.q.shape[1], "k": rows.k.shape[1]}
+    blocks = {"q": tile.block_q, "k": tile.block_k}
+
+    def spec(side: str, shape: Any, index: Any) -> pl.BlockSpec:
+        # Its own block of this side, or all columns of the other.
+        own = side == per
+        columns = blocks[side] if own else sizes[side]
+        return pl.BlockSpec(
+            shape(columns), lambda i, n, b: index(i if own else 0, n, b)
+        )
+
+    def of_heads(side: str, shared: int = 1) -> pl.BlockSpec:  # [B, S, N, H]
+        return spec(
+            side,
+            lambda columns: (None, columns, None, padded),
+            lambda i, n, b: (b, i, n // shared, 0),
+        )
+
+    def of_columns(side: str) -> pl.BlockSpec:  # [B, C, S]
+        return spec(
+            side,
+            lambda columns: (None, rows.at_q.shape[1], columns),
+            lambda i, n, b: (b, 0, i),
+        )
+
+    numbers = spec(
+        "q", lambda columns: (None, None, columns), lambda i, n, b: (b, n, i)
+    )
+    table, counts = tables(rows, tile, per)
+    in_specs = [
+        pl.BlockSpec((None, None, table.shape[2]), lambda i, n, b: (b, i, 0)),
+        pl.BlockSpec((None, None, 2), lambda i, n, b: (b, i, 0)),
+        pl.BlockSpec((1,), lambda i, n, b: (0,)),
+        of_columns("q"),
+        of_columns("k"),
+        of_heads("q"),
+        of_heads("k", shared),
+        of_heads("k", shared),
+        *(numbers if x.ndim == 3 else of_heads("q") for x in more),
+    ]
+    scoring = Scoring(head_dim, tile.block_q, tile.block_k, softcap)
+    return pl.pallas_call(
+        partial(kernel, of=scoring),
+        grid=(sizes[per] // blocks[per], heads, batch),
+        in_specs=in_specs,
+        out_specs=[numbers if len(x.shape) == 3 else of_heads(per) for x in outputs],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
+        compiler_params=gpu.CompilerParams(
+            num_warps=tile.warps, num_stages=tile.stages
+        ),
+        interpret=interpret,
+        name=kernel.__name__,
+    )(table, counts, rows.window, rows.at_q, rows.at_k, *rows[:3], *more)
+
+
+def tables(rows: Rows, tile: Tile, per: str) -> tuple[jax.Array, jax.Array]:
+    """Which blocks each program reads.
+
+    Args:
+      rows: whole blocks.
+      tile: their sizes.
+      per: "q" or "k": whose blocks the programs are.
+
+    Returns:
+      [B, Nq, Nk] for queries, [B, Nk, Nq] for keys: numbers of the other side's blocks,
+      those that are seen whole first, then those that are seen in part. And how many
+      are seen whole and how many are seen, [B, Nq or Nk, 2].
+    """
+
+    def split(at: jax.Array, block: int) -> Columns:
+        parts = at.reshape(*at.shape[:2], -1, block)  # [B, C, N, b]
+        return Columns(*parts.transpose(1, 2, 0, 3))
+
+    some, every = (
+        x.transpose(2, 0, 1) if per == "q" else x.transpose(2, 1, 0)
+        for x in block_sight(
+            split(rows.at_q, tile.block_q),
+            split(rows.at_k, tile.block_k),
+            rows.window[0],
+        )
+    )
+    rank = jnp.where(every, 0, jnp.where(some, 1, 2))
+    counts = jnp.stack([jnp.sum(x, axis=-1) for x in (every, some)], axis=-1)
+    order = jnp.argsort(rank, axis=-1, stable=True)
+    return order.astype(jnp.int32), counts.astype(jnp.int32)
+
+
+def padded_head(head_dim: int) -> int:
+    """Numbers of a head in a block: a power of two, and enough for a product."""
+    return int(max(16, pl.next_power_of_2(head_dim)))
+
+
+def tiles_of(q: jax.Array) -> Tiles:
+    """The sizes for these heads and their type."""
+    held = padded_head(q.shape[-1]) * q.dtype.itemsize
+    return TILES[min((size for size in TILES if size >= held), default=max(TILES))]

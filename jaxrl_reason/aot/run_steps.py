@@ -97,7 +97,11 @@ def run_steps(
     config = replace(
         model_shape(settings.model.source),
         dtype=settings.model.dtype,
-        **{"remat": settings.model.remat, **changes},
+        **{
+            "remat": settings.model.remat,
+            "attention": settings.model.attention,
+            **changes,
+        },
     )
     model = Transformer(config, constrain=rules.constrainer(mesh))
     method = method_of_shapes(settings)

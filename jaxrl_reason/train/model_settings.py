@@ -26,6 +26,9 @@ class ModelSettings:
       dtype: type of activations and products; a CPU is slower in bfloat16.
       remat: what the backward pass recomputes: nothing, all but the matrix products, or
         everything; each takes less memory and more time than the previous one.
+      attention: how whole rows attend: by the kernel for TPUs (splash) or for GPUs
+        (flash), in blocks of columns (chunked), or with all pairs of columns (plain);
+        auto takes the device's kernel, chunked where there is none.
       lora_rank: train low-rank factors of this rank on the frozen model, which
         takes less memory; 0 trains all parameters.
       lora_alpha: the factors' product is scaled by this over the rank.
@@ -42,6 +45,7 @@ class ModelSettings:
     qk_norm: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "chunked", "flash", "plain", "splash"] = "auto"
     lora_rank: int = 0
     lora_alpha: float = 16.0
 
@@ -92,6 +96,7 @@ class ModelSettings:
             qk_norm=self.qk_norm,
             dtype=self.dtype,
             remat=self.remat,
+            attention=self.attention,
             scan_unroll=layers,
         )
 

@@ -185,6 +185,7 @@ def build_model(
         dtype=settings.dtype,
         param_dtype="float32",
         remat=settings.remat,
+        attention=settings.attention,
     )
     params: list[Any] = [read.params]
 

@@ -26,6 +26,8 @@ from jaxrl_reason.models.splash_attention import pad_columns
 
 # Every block divides it; rows are padded to a multiple.
 COLUMNS = 128
+# That keep the multiprocessors of a large GPU busy: several for each.
+PROGRAMS = 1024
 
 
 class Tile(NamedTuple):
@@ -53,12 +55,12 @@ class Tiles(NamedTuple):
 
 
 # By bytes of a padded head. Compiled for H100 in bfloat16, no kernel runs out of
-# registers, and none takes more shared memory than an A100 has.
+# registers; none takes more shared memory than the smallest GPU from A100 on has.
 TILES = {
     128: Tiles(Tile(128, 64, 4, 3), Tile(64, 64, 4, 3), Tile(64, 64, 4, 3)),
     256: Tiles(Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 8, 2)),
-    512: Tiles(Tile(64, 32, 4, 2), Tile(64, 32, 8, 2), Tile(32, 32, 4, 2)),
-    1024: Tiles(Tile(32, 32, 4, 2), Tile(32, 32, 8, 2), Tile(32, 32, 8, 2)),
+    512: Tiles(Tile(64, 32, 4, 2), Tile(32, 32, 4, 2), Tile(32, 32, 4, 2)),
+    1024: Tiles(Tile(32, 16, 4, 2), Tile(16, 16, 4, 2), Tile(16, 16, 4, 2)),
 }
 
 
@@ -146,9 +148,13 @@ def _backward(
         partial(_run, softcap=softcap, interpret=interpret),
     )
     [dq] = run(flash_backward_queries, tiles.queries, "q", rows, more, (rows.q,))
-    # What each query head adds to the gradients of its key head.
+    # A program of keys takes all query heads that read them, if there are programs
+    # enough without splitting these; else each adds a part.
     batch, size, kv_heads, head_dim = rows.k.shape
-    heads = rows.q.shape[2]
+    shared = rows.q.shape[2] // kv_heads
+    if batch * kv_heads * (size // tiles.keys.block_k) < PROGRAMS:
+        shared = 1
+    heads = rows.q.shape[2] // shared
     kind = rows.k.dtype if heads == kv_heads else jnp.float32
     part = jax.ShapeDtypeStruct((batch, size, heads, head_dim), kind)
     parts = run(flash_backward_keys, tiles.keys, "k", rows, more, (part, part))
@@ -180,13 +186,17 @@ def _run(
       per: "q" or "k": whose blocks its programs are.
       rows: its first arguments.
       more: of a pass backward: the gradient [B, S, N, H] and two [B, N, S].
-      outputs: shapes and types of what it writes: like q, and [B, N, S]; for keys like
-        k, with N heads.
+      outputs: shapes and types of what it writes: [B, S, M, H] or [B, N, S]. A program
+        of keys takes the N / M query heads that it adds up.
       softcap: of the scores.
       interpret: run without a GPU.
     """
     batch, _, heads, head_dim = rows.q.shape
     padded, shared = padded_head(head_dim), heads // rows.k.shape[2]
+    programs = outputs[0].shape[2]
+    taken = heads // programs
+    # No axis where there is one query head by nature.
+    group = None if per == "q" else taken
     sizes = {"q": rows.q.shape[1], "k": rows.k.shape[1]}
     blocks = {"q": tile.block_q, "k": tile.block_k}
 
@@ -198,11 +208,11 @@ def _run(
             shape(columns), lambda i, n, b: index(i if own else 0, n, b)
         )
 
-    def of_heads(side: str, shared: int = 1) -> pl.BlockSpec:  # [B, S, N, H]
-        return spec(
+    def of_heads(side: str, head: Any, width: int | None = None) -> pl.BlockSpec:
+        return spec(  # [B, S, N, H]
             side,
-            lambda columns: (None, columns, None, padded),
-            lambda i, n, b: (b, i, n // shared, 0),
+            lambda columns: (None, columns, width, padded),
+            lambda i, n, b: (b, i, head(n), 0),
         )
 
     def of_columns(side: str) -> pl.BlockSpec:  # [B, C, S]
@@ -212,9 +222,12 @@ def _run(
             lambda i, n, b: (b, 0, i),
         )
 
-    numbers = spec(
-        "q", lambda columns: (None, None, columns), lambda i, n, b: (b, n, i)
+    numbers = spec(  # [B, N, S]
+        "q", lambda columns: (None, group, columns), lambda i, n, b: (b, n, i)
     )
+    of_q = of_heads("q", lambda n: n, group)
+    of_k = of_heads("k", lambda n: n * taken // shared)
+    written = of_heads(per, lambda n: n)
     table, counts = tables(rows, tile, per)
     in_specs = [
         pl.BlockSpec((None, None, table.shape[2]), lambda i, n, b: (b, i, 0)),
@@ -222,17 +235,17 @@ def _run(
         pl.BlockSpec((1,), lambda i, n, b: (0,)),
         of_columns("q"),
         of_columns("k"),
-        of_heads("q"),
-        of_heads("k", shared),
-        of_heads("k", shared),
-        *(numbers if x.ndim == 3 else of_heads("q") for x in more),
+        of_q,
+        of_k,
+        of_k,
+        *(numbers if x.ndim == 3 else of_q for x in more),
     ]
     scoring = Scoring(head_dim, tile.block_q, tile.block_k, softcap)
     return pl.pallas_call(
         partial(kernel, of=scoring),
-        grid=(sizes[per] // blocks[per], heads, batch),
+        grid=(sizes[per] // blocks[per], programs, batch),
         in_specs=in_specs,
-        out_specs=[numbers if len(x.shape) == 3 else of_heads(per) for x in outputs],
+        out_specs=[numbers if len(x.shape) == 3 else written for x in outputs],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
         compiler_params=gpu.CompilerParams(
             num_warps=tile.warps, num_stages=tile.stages
@@ -274,6 +287,11 @@ def tables(rows: Rows, tile: Tile, per: str) -> tuple[jax.Array, jax.Array]:
     return order.astype(jnp.int32), counts.astype(jnp.int32)
 
 
+def serves_heads(q: jax.Array) -> bool:
+    """Whether there are sizes for these heads: 256 numbers of any type."""
+    return padded_head(q.shape[-1]) * q.dtype.itemsize <= max(TILES)
+
+
 def padded_head(head_dim: int) -> int:
     """Numbers of a head in a block: a power of two, and enough for a product."""
     return int(max(16, pl.next_power_of_2(head_dim)))
@@ -282,4 +300,4 @@ def padded_head(head_dim: int) -> int:
 def tiles_of(q: jax.Array) -> Tiles:
     """The sizes for these heads and their type."""
     held = padded_head(q.shape[-1]) * q.dtype.itemsize
-    return TILES[min((size for size in TILES if size >= held), default=max(TILES))]
+    return TILES[min(size for size in TILES if size >= held)]

@@ -171,7 +171,7 @@ def flash_backward_keys(
     *,
     of: Scoring,
 ) -> None:
-    """The part of one query head in the gradients of one block of keys and values.
+    """Gradients of one block of keys and values, by R query heads that read them.
 
     Scores stand here as [block_k, block_q], so that the weights are a left factor.
 
@@ -181,37 +181,46 @@ def flash_backward_keys(
       window: [1] how many positions a query looks back, its own among them.
       at_q: [C, S] what stands in the columns of q.
       at_k: [C, block_k] what stands in the columns of k.
-      q: [S, H].
+      q: [S, R, H].
       k: [block_k, H].
       v: [block_k, H].
-      gradient: [S, H] of the context.
-      log_totals: [S] of the pass forward.
-      means: [S] sums of context times its gradient.
+      gradient: [S, R, H] of the context.
+      log_totals: [R, S] of the pass forward.
+      means: [R, S] sums of context times its gradient.
       dk: [block_k, H] output.
       dv: [block_k, H] output.
       of: the rest.
     """
     keys, values = load(k, of), load(v, of)
 
-    def step(masked: bool) -> Callable[..., Any]:
-        def run(i: jax.Array, sums: Any) -> Any:
-            (dk, dv), span = sums, pl.ds(table[i] * of.block_q, of.block_q)
-            queries, slopes = load(q, of, span), load(gradient, of, span)
-            scores, bend = of.capped(gpu.dot(keys, queries.T))
-            if masked:
-                ours, theirs = _columns(at_k, slice(None)), _columns(at_q, span)
-                seen = sees(_spread(theirs, 0), _spread(ours, 1), window[0])
-                scores = jnp.where(seen, scores, MASKED)
-            weights = jnp.exp(scores - log_totals[span][None])  # [block_k, block_q]
-            dv = dv + gpu.dot(weights.astype(slopes.dtype), slopes)
-            by_weight = gpu.dot(values, slopes.T)
-            slope = weights * (by_weight - means[span][None]) * bend
-            return dk + gpu.dot(slope.astype(queries.dtype), queries), dv
+    def of_head(head: Any, sums: Any) -> Any:
+        def step(masked: bool) -> Callable[..., Any]:
+            def run(i: jax.Array, sums: Any) -> Any:
+                (dk, dv), span = sums, pl.ds(table[i] * of.block_q, of.block_q)
+                queries = load(q, of, span, head)
+                slopes = load(gradient, of, span, head)
+                scores, bend = of.capped(gpu.dot(keys, queries.T))
+                if masked:
+                    ours, theirs = _columns(at_k, slice(None)), _columns(at_q, span)
+                    seen = sees(_spread(theirs, 0), _spread(ours, 1), window[0])
+                    scores = jnp.where(seen, scores, MASKED)
+                # [block_k, block_q]
+                weights = jnp.exp(scores - log_totals[head, span][None])
+                dv = dv + gpu.dot(weights.astype(slopes.dtype), slopes)
+                by_weight = gpu.dot(values, slopes.T)
+                slope = weights * (by_weight - means[head, span][None]) * bend
+                return dk + gpu.dot(slope.astype(queries.dtype), queries), dv
 
-        return run
+            return run
+
+        return _in_turn(step, sums, counts)
 
     zeros = jnp.zeros(keys.shape, jnp.float32)
-    found = _in_turn(step, (zeros, zeros), counts)
+    heads = log_totals.shape[0]
+    start = (zeros, zeros)
+    found = (
+        of_head(0, start) if heads == 1 else jax.lax.fori_loop(0, heads, of_head, start)
+    )
     store(dk, of, found[0] * of.scale)
     store(dv, of, found[1])
 
@@ -262,18 +271,20 @@ def _spread(columns: Columns, axis: int) -> Columns:
     return jax.tree.map(lambda x: jnp.expand_dims(x, axis), columns)
 
 
-def load(ref: Ref, of: Scoring, span: Any = slice(None)) -> jax.Array:
+def load(ref: Ref, of: Scoring, *at: Any) -> jax.Array:
     """Columns of a head, with zeros behind its H numbers.
 
     Args:
-      ref: [S, H].
+      ref: [S, H] or [S, R, H].
       of: names H.
-      span: of the columns.
+      *at: the columns, all if none are named, and the head.
     """
-    if ref.shape[1] == of.head_dim:
-        return ref[span, :]
-    inside = (jnp.arange(ref.shape[1]) < of.head_dim)[None]
-    return gpu.load(ref.at[span, :], mask=inside, other=0.0)
+    at = (*(at or (slice(None),)), slice(None))
+    size = ref.shape[-1]
+    if size == of.head_dim:
+        return ref[at]
+    inside = (jnp.arange(size) < of.head_dim)[None]
+    return gpu.load(ref.at[at], mask=inside, other=0.0)
 
 
 def store(ref: Ref, of: Scoring, found: jax.Array) -> None:

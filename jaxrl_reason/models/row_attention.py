@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl_reason.models.attention import Columns, plain_attention
 from jaxrl_reason.models.chunked_attention import chunked_attention
-from jaxrl_reason.models.flash_attention import flash_attention
+from jaxrl_reason.models.flash_attention import flash_attention, serves_heads
 from jaxrl_reason.models.splash_attention import (
     LANES,
     pad_columns,
@@ -56,7 +56,7 @@ def attend(
       kind: [] which of the windows is this layer's.
       softcap: c, if scores x become c tanh(x / c).
       way: "plain", "chunked", "splash", "flash", or "auto": as `best_way` has it. Rows
-        for which splash has no mask are chunked.
+        for which splash has no mask are chunked, and heads too large for flash.
       constrain: of the model.
 
     Returns:
@@ -71,6 +71,8 @@ def attend(
         )
     # One window is known: what follows from it is the same in every layer of a scan.
     window = jnp.array(windows)[kind] if len(windows) > 1 else windows[0]
+    if way == "flash" and not serves_heads(q):
+        way = "chunked"
     of_rows = {"plain": plain_attention, "flash": flash_attention}
     run = partial(of_rows.get(way, chunked_attention), window=window, softcap=softcap)
     if way == "flash":

@@ -73,8 +73,7 @@ MESH = "data=2,fsdp=2,tensor=2"
         ("", "splash", MESH),
         ("", "chunked", "fsdp=2,context=4"),
         ("tensor", "splash", "fsdp=2,context=2,tensor=2"),
-        ("tensor", "flash", MESH),
-        ("", "flash", "fsdp=2,context=2,tensor=2"),
+        ("tensor", "flash", "fsdp=2,context=2,tensor=2"),
     ],
 )
 def test_rows_on_eight_devices(

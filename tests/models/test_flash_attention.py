@@ -20,9 +20,18 @@ from jaxrl_reason.models.flash_attention import (
 from tests.models.test_attention import columns_of, normal
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 16), (2, 2, 24)])
-def test_blocks_that_are_seen_whole(heads: int, kv_heads: int, head_dim: int) -> None:
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "programs"), [(4, 2, 16, 1), (2, 2, 24, 1024)]
+)
+def test_blocks_that_are_seen_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    programs: int,
+) -> None:
     """Long sequences, whose inner blocks need no mask."""
+    monkeypatch.setattr("jaxrl_reason.models.flash_attention.PROGRAMS", programs)
     size = 3 * COLUMNS
     columns = columns_of(np.repeat([[1, 2]], [300, size - 300], axis=1))
     q = normal(0, 1, size, heads, head_dim)
@@ -83,7 +92,14 @@ def test_a_program_reads_only_what_it_sees() -> None:
     of_keys = [[[1], [0]], [[], [1]], [[3, 4, 5], [2]], [[4, 5], [3]], [[], [4]]]
     assert read("k", NO_WINDOW) == [*of_keys, [[], [5]], nothing, nothing]
     # Of the text, a branch sees the last 4 columns or fewer, by its positions.
-    assert read("q", 5)[4:6] == [[[], [3, 4]], [[], [3, 5]]]
+    of_queries[4:6] = [[[], [3, 4]], [[], [3, 5]]]
+    assert read("q", 5) == [
+        [[], [0]],
+        [[], [0, 1]],
+        [[], [2]],
+        [[], [2, 3]],
+        *of_queries[4:],
+    ]
 
 
 def test_blocks_divide_the_columns_that_rows_are_padded_to() -> None:

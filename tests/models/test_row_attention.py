@@ -1,5 +1,6 @@
 """Every way to attend gives what plain attention gives: values and gradients."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.models.attention import NO_WINDOW, Columns, scores_of
-from jaxrl_reason.models.row_attention import attend, platform_of
+from jaxrl_reason.models.row_attention import attend, best_way, platform_of
 from jaxrl_reason.models.splash_attention import branch_heads
 from jaxrl_reason.sharding import ShardingRules, make_mesh, no_constraint
 from tests.models.test_attention import columns_of, normal, packed
@@ -100,3 +101,38 @@ def test_platform_is_that_of_the_mesh() -> None:
     assert platform_of(rules.constrainer(make_mesh())) == "cpu"
     abstract = jax.sharding.AbstractMesh((1, 1, 1), ("data", "fsdp", "tensor"))
     assert platform_of(rules.constrainer(abstract)) == "tpu"
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "way"),
+    [
+        ("cpu", None, "chunked"),
+        ("tpu", None, "splash"),
+        ("gpu", "8.0", "flash"),
+        ("gpu", "10.0", "flash"),
+        ("gpu", "7.5", "chunked"),
+        ("gpu", "gfx942", "chunked"),
+    ],
+)
+def test_auto_is_the_kernel_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, platform: str, capability: str | None, way: str
+) -> None:
+    device = SimpleNamespace(platform=platform, compute_capability=capability)
+    name = "jaxrl_reason.models.row_attention._devices_of"
+    monkeypatch.setattr(name, lambda _: [device])
+    assert best_way(no_constraint) == way
+
+
+def test_heads_too_large_for_flash_are_chunked() -> None:
+    columns = columns_of(np.ones((1, 4)))
+    x = normal(0, 1, 4, 1, 512)
+    kind = jnp.int32(0)
+    found, wanted = (
+        attend(
+            *(x, x, x, columns, columns, [NO_WINDOW], kind),
+            way=way,
+            constrain=no_constraint,
+        )
+        for way in ("flash", "chunked")
+    )
+    assert np.array_equal(found, wanted)

@@ -216,11 +216,11 @@ def flash_backward_keys(
         return _in_turn(step, sums, counts)
 
     zeros = jnp.zeros(keys.shape, jnp.float32)
-    heads = log_totals.shape[0]
-    start = (zeros, zeros)
-    found = (
-        of_head(0, start) if heads == 1 else jax.lax.fori_loop(0, heads, of_head, start)
-    )
+    heads, start = log_totals.shape[0], (zeros, zeros)
+    if heads == 1:
+        found = of_head(jnp.int32(0), start)
+    else:
+        found = jax.lax.fori_loop(0, heads, of_head, start)
     store(dk, of, found[0] * of.scale)
     store(dv, of, found[1])
 

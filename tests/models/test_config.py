@@ -27,7 +27,7 @@ pytestmark = pytest.mark.fast
         ("sliding_window", 0, "sliding_window must be None or a whole .*, got 0"),
         ("sliding_window", 2.0, "sliding_window must be None or a whole .*, got 2.0"),
         ("full_attention_layers", (0,), "is for models with a sliding_window"),
-        ("attention", "flash", "attention must be one of .*, got 'flash'"),
+        ("attention", "fast", "attention must be one of .*, got 'fast'"),
         ("remat", "some", "remat must be one of .*, got 'some'"),
     ],
 )

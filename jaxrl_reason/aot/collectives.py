@@ -24,6 +24,7 @@ _MESH = re.compile(
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
 )
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
+_SCATTER = "all-reduce-scatter"
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
@@ -66,7 +67,9 @@ def find_collectives(
     """Every exchange of a program, once.
 
     An asynchronous one stands in the text several times: where it starts, where it
-    ends, and in fusions between; equal kind, channel and shapes are one exchange.
+    ends, and in fusions between; equal kind, channel and shapes are one exchange. A
+    TPU's program writes a scatter as a fusion of a sum and a slice, and says so in the
+    fusion's name; a sum that is sliced elsewhere is sent whole.
 
     Args:
       runs: of `executions`.
@@ -83,6 +86,8 @@ def find_collectives(
             continue
         channel = _CHANNEL.search(x.text)
         payload = payload_of(kind, x, len(group))
+        if run.computation.startswith(_SCATTER):
+            kind = "reduce-scatter"
         key = (kind, channel[1] if channel else f"{run.computation}/{x.name}", payload)
         if key in found and found[key].times >= run.times:
             continue

@@ -139,6 +139,30 @@ def test_an_asynchronous_gather_is_one_exchange() -> None:
     assert add.sent == add.payload == 16 * 4  # 2 (g - 1) / g
 
 
+def test_a_sum_fused_with_its_slice_is_a_scatter() -> None:
+    """Each device sends (g - 1) / g of the whole array, not twice that."""
+    fused = """HloModule m
+
+%all-reduce-scatter.2 (p: bf16[8,64]) -> bf16[2,64] {
+  %p = bf16[8,64]{1,0} parameter(0)
+  %all-reduce.1 = bf16[8,64]{1,0} all-reduce(%p), channel_id=1, replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  ROOT %dynamic-slice.1 = bf16[2,64]{1,0} dynamic-slice(%all-reduce.1), dynamic_slice_sizes={2,64}
+}
+
+ENTRY %main (a: bf16[8,64]) -> bf16[2,64] {
+  %a = bf16[8,64]{1,0} parameter(0)
+  ROOT %fusion = bf16[2,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.2
+}
+"""  # noqa: E501
+    (scatter,) = find_collectives(runs_of(fused, never), MESH)
+    assert (scatter.kind, scatter.axes) == ("reduce-scatter", ("fsdp",))
+    assert scatter.payload == 8 * 64 * 2
+    assert scatter.sent == scatter.payload * 3 / 4
+    apart = fused.replace("all-reduce-scatter.2", "fused_computation")
+    (add,) = find_collectives(runs_of(apart, never), MESH)
+    assert (add.kind, add.sent) == ("all-reduce", 2 * scatter.sent)
+
+
 def test_gathers_of_equal_shape_are_told_apart_by_their_channels() -> None:
     second = TPU.replace("channel_id=7", "channel_id=8")
     done = second.index("%done (p0.1")  # starts on one channel, ends on another

@@ -27,6 +27,7 @@ from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.code_task import CodeFlags, CodeTask
 from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
+from jaxrl_reason.tasks.gsm_symbolic import SymbolicSettings
 from jaxrl_reason.tasks.gym_task import GymSettings
 from jaxrl_reason.tasks.knights_knaves import KnightsSettings
 from jaxrl_reason.tasks.question_files import SEED
@@ -47,6 +48,7 @@ TaskName = Literal[
     "code",
     "multiple_choice",
     "arithmetic",
+    "gsm_symbolic",
     "knights_knaves",
     "reasoning_gym",
 ]
@@ -64,7 +66,7 @@ class EvaluationSettings:
         also gzipped), a folder of `jaxrl-reason data clean`,
         tfds:NAME[/CONFIG][:VERSION]/SPLIT (prepared in ArrayRecord form) or
         hub:OWNER/NAME/PATH.jsonl[@REVISION]; not for arithmetic,
-        knights_knaves and reasoning_gym, which generate their own.
+        gsm_symbolic, knights_knaves and reasoning_gym, which generate their own.
       out: folder of records and report; runs/evaluation/TASK-MODEL if not given. A
         second call continues from its records.
       data_dir: folder of TFDS datasets, for data of tfds:...; TFDS_DATA_DIR or
@@ -106,6 +108,7 @@ class EvaluationSettings:
     long_questions: Literal["skip", "truncate"] = "skip"
     answers: AnswerFlags = field(default_factory=AnswerFlags)
     code: CodeFlags = field(default_factory=CodeFlags)
+    gsm_symbolic: SymbolicSettings = field(default_factory=SymbolicSettings)
     knights_knaves: KnightsSettings = field(default_factory=KnightsSettings)
     reasoning_gym: GymSettings = field(default_factory=GymSettings)
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxrl_reason.tasks.benchmarks import BENCHMARKS
+from jaxrl_reason.tasks.gsm_symbolic import gsm_symbolic, symbolic_questions
 from jaxrl_reason.tasks.gym_task import gym_questions, reasoning_gym
 from jaxrl_reason.tasks.knights_knaves import knights_knaves, knights_questions
 from jaxrl_reason.tasks.questions import Question, QuestionTask
@@ -28,6 +29,7 @@ class GeneratedTask:
 # The settings of each are a group of flags with its name.
 GENERATED_TASKS: Mapping[str, GeneratedTask] = MappingProxyType(
     {
+        "gsm_symbolic": GeneratedTask(symbolic_questions, gsm_symbolic),
         "knights_knaves": GeneratedTask(knights_questions, knights_knaves),
         "reasoning_gym": GeneratedTask(gym_questions, reasoning_gym),
     }

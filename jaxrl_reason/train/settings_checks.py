@@ -36,6 +36,10 @@ _READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
     "countdown": ("the task countdown", lambda s: s.task.source == "countdown"),
     "traces": ("the task countdown", lambda s: s.task.source == "countdown"),
     "arithmetic": ("the task arithmetic", lambda s: s.task.source == "arithmetic"),
+    "gsm_symbolic": (
+        "the task gsm_symbolic",
+        lambda s: s.task.source == "gsm_symbolic",
+    ),
     "knights_knaves": (
         "the task knights_knaves",
         lambda s: s.task.source == "knights_knaves",

@@ -10,7 +10,10 @@ from jaxrl_reason.tasks.answer_flags import AnswerFlags
 from jaxrl_reason.tasks.code_task import CodeFlags
 
 # Generated tasks; others are benchmarks, or the place of questions.
-GENERATED = ("countdown", "arithmetic", "knights_knaves", "reasoning_gym")
+GENERATED = (
+    *("countdown", "arithmetic"),
+    *("gsm_symbolic", "knights_knaves", "reasoning_gym"),
+)
 BENCHMARKS = (
     *("gsm8k", "gsm_plus", "math500", "aime", "amc"),
     *("math", "minerva", "olympiad", "code", "multiple_choice"),
@@ -22,8 +25,8 @@ class TaskSettings:
     """The task: questions, prompts and the held-out part.
 
     Attributes:
-      source: countdown, arithmetic, knights_knaves or reasoning_gym, whose problems are
-        generated;
+      source: countdown, arithmetic, gsm_symbolic, knights_knaves or reasoning_gym,
+        whose problems are generated;
         gsm8k, gsm_plus, math500, aime, amc, math, minerva, olympiad, code or
         multiple_choice with --task.data; or questions of your own:
         a file (JSON lines or array, CSV, TSV, parquet, also gzipped), a folder of

@@ -14,6 +14,7 @@ from jaxrl_reason.runs.trackers import TRACKERS
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.function_reward import read_spec
+from jaxrl_reason.tasks.gsm_symbolic import SymbolicSettings
 from jaxrl_reason.tasks.gym_task import GymSettings
 from jaxrl_reason.tasks.knights_knaves import KnightsSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
@@ -145,6 +146,7 @@ class TrainSettings:
     countdown: CountdownSettings = field(default_factory=CountdownSettings)
     traces: TraceSettings = field(default_factory=lambda: TraceSettings(max_value=None))
     arithmetic: ArithmeticSettings = field(default_factory=ArithmeticSettings)
+    gsm_symbolic: SymbolicSettings = field(default_factory=SymbolicSettings)
     knights_knaves: KnightsSettings = field(default_factory=KnightsSettings)
     reasoning_gym: GymSettings = field(default_factory=GymSettings)
     export: ExportSettings = field(default_factory=ExportSettings)

@@ -47,7 +47,13 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Of the pass forward, and of the gradients of queries and of keys."""
+    """Those of the three kernels.
+
+    Attributes:
+      forward: of the pass forward.
+      queries: of the gradient of queries.
+      keys: of the gradients of keys and values.
+    """
 
     forward: Tile
     queries: Tile

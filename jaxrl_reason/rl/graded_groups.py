@@ -136,11 +136,12 @@ class GroupGrading:
             if i not in self._texts:
                 text = self.task.tokenizer.decode(ids)
                 self._texts[i] = ResponseText(text, len(ids), bool(done.truncated[i]))
-        late = [group for group in groups if group not in self._early]
-        found = dict(zip(late, self._by_group(self._grade(late)), strict=True))
-        found |= {group: future.result() for group, future in self._early.items()}
+        # One after the other: graders need not know threads.
+        found = {group: future.result() for group, future in self._early.items()}
         if self._thread is not None:
             self._thread.shutdown()
+        late = [group for group in groups if group not in found]
+        found |= zip(late, self._by_group(self._grade(late)), strict=True)
         if self.parted:
             mine = [asdict(x) for group in groups for x in found[group]]
             found = {}

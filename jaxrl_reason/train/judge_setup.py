@@ -100,8 +100,10 @@ def build_judge(settings: TrainSettings, batch_sharding: BatchSharding) -> Judge
 def served(s: JudgeSettings, path: Path, sampling: SamplingSettings) -> OpenAIEngine:
     """A server that has the judge's weights, as a rollout engine."""
     assert s.endpoint is not None
+    model = Transformer(read_config(path))
+    check_sampling(model, sampling, 1, prompt_width=s.prompt_width)
     return OpenAIEngine(
-        Transformer(read_config(path)),
+        model,
         sampling,
         1,
         endpoint=Endpoint(s.endpoint),

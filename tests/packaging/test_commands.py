@@ -61,6 +61,7 @@ RUN_ELSEWHERE = {
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/grader_fuzz.py": "its searches by test_grader_fuzz.py",
+    "experiments/benchmarks/grading_speed.py": "in small by test_grading_speed.py",
     "experiments/benchmarks/aot_table.py": "compiles for hours",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",

@@ -32,6 +32,7 @@ def lengths_plot(lengths: Mapping[str, Any]) -> str:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 2.6), layout="constrained")
@@ -45,7 +46,7 @@ def lengths_plot(lengths: Mapping[str, Any]) -> str:
             )
             axes.set_xlabel(f"{name.replace('_', ', in ')} (the last bar: or more)")
             axes.set_ylabel("rows")
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         return _svg(figure)
 
 
@@ -60,6 +61,7 @@ def buckets_plot(pass_rates: Mapping[str, Any]) -> str:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 2.8), layout="constrained")
@@ -75,7 +77,7 @@ def buckets_plot(pass_rates: Mapping[str, Any]) -> str:
         axes.set_xticks([i + 0.39 for i in range(len(names))], names)
         axes.set_xlabel("responses that are right")
         axes.set_ylabel("questions")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
         return _svg(figure)
 

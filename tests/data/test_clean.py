@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jaxrl_reason.tasks.question_sources import load_questions, open_rows
 from jaxrl_reason.tasks.questions import Question
 from jaxrl_reason.tasks.row_questions import row_questions
 from tests.data.clean_cases import GOOD, KEPT, WRONG, write_raw
+from tests.grading.hostile import rows_of, text_of
 
 
 def same_answer(first: str, second: str) -> bool:
@@ -221,6 +223,20 @@ def test_nothing_left(tmp_path: Path) -> None:
     raw.write_text("\n", "utf-8")
     with pytest.raises(ValueError, match="raw must have rows, got none in"):
         cleaned(CleanSettings((str(raw),), tmp_path / "empty"))
+
+
+def test_shared_hostile_rows(
+    tmp_path: Path, shared_file: Callable[[str], Path]
+) -> None:
+    cases = rows_of(shared_file("reference/hostile_inputs.jsonl"), "row")
+    raw = tmp_path / "raw.jsonl"
+    # An array is a row of its own kind only behind another row.
+    lines = [json.dumps(GOOD[0]), *(text_of(case["input"]) for case in cases)]
+    raw.write_text("\n".join(lines), "utf-8")
+    report = cleaned(CleanSettings((str(raw),), tmp_path / "out", max_bad=1, workers=1))
+    right = [case for case in cases if case["expected"] == "correct"]
+    assert report["kept"] == 1 + len(right)
+    assert sum(report["dropped"][x] for x in ("unreadable", "field")) == len(cases) - 1
 
 
 def test_embeddings_drop_what_means_the_same(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from jaxrl_reason.evaluation.decoding import Decoding
 from jaxrl_reason.evaluation.responses import load_model, make_generate
 from jaxrl_reason.evaluation.sampled_rates import sampled_rates
 from jaxrl_reason.grading.answer_policy import USUAL
+from jaxrl_reason.grading.load_function import load_function
 from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.tasks.questions import Question, QuestionTask
-from jaxrl_reason.tasks.reward_task import load_function
 
 DESCRIPTION = """Clean a raw set of questions for training.
 
@@ -149,11 +149,7 @@ def _judges(settings: CleanSettings, stack: ExitStack) -> Judges:
 
     embed: Embed | None = None
     if settings.duplicates.embed is not None:
-        try:
-            embed = load_function(settings.duplicates.embed)
-        except ValueError as error:
-            said = str(error).replace("reward", "duplicates.embed", 1)
-            raise ValueError(said) from None
+        embed = load_function(settings.duplicates.embed)
     rate = None
     if settings.pass_rates.model is not None:
         rate = _rate(settings.pass_rates, settings.pass_rates.model, verify)

@@ -144,7 +144,9 @@ def read_benchmark(settings: CleanSettings) -> BenchmarkTexts:
     Raises:
       QuestionFileError: one cannot be read, or a row has no question.
     """
-    texts, names, sources = [], [], []
+    texts: list[str] = []
+    names: list[str] = []
+    sources = []
     for name in settings.against:
         where = settings.data_dir if name.startswith("tfds:") else None
         source = open_rows(name, data_dir=where)

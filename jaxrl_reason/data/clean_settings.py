@@ -45,8 +45,9 @@ class DuplicateSettings:
       near: smallest Jaccard similarity of word n-grams at which a prompt with the same
         answer is a near duplicate; 0 to keep them.
       n: words and numbers per n-gram.
-      embed: my_file.py:my_function, which returns one vector for each of a list of
-        prompts; a prompt that is close to an earlier one is dropped.
+      embed: my_file.py:my_function or package.module:function, which returns one
+        vector for each of a list of prompts; a prompt that is close to an earlier one
+        is dropped.
       cosine: smallest cosine of two vectors at which they are close.
     """
 

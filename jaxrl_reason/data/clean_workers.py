@@ -118,9 +118,9 @@ class Workers:
         for name, job in every:
             waiting.append((name, None if job is None else pool.submit(work, *job)))
             while len(waiting) > 2 * self._count:
-                yield _result(*waiting.popleft())
+                yield _next_result(waiting)
         while waiting:
-            yield _result(*waiting.popleft())
+            yield _next_result(waiting)
 
     def _here(self, work: Callable[..., _T], job: tuple[Any, ...]) -> _T:
         if _STATE.get("rules") is not self._rules:
@@ -146,7 +146,10 @@ class Workers:
         _STATE.clear()
 
 
-def _result(name: str, found: Future[_T] | None) -> tuple[str, _T | None]:
+def _next_result(
+    waiting: "deque[tuple[str, Future[_T] | None]]",
+) -> tuple[str, _T | None]:
+    name, found = waiting.popleft()
     return name, None if found is None else found.result()
 
 

@@ -72,5 +72,5 @@ def test_an_embedding_of_the_user(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out"), "--max-bad", "0.2", "--workers", "1"]
     main(["clean", str(raw), *out, "--duplicates.embed", f"{own}:embed"])
     assert len(list(open_rows(tmp_path / "out").rows)) == 2
-    with pytest.raises(ValueError, match=r"duplicates\.embed must be in a file"):
+    with pytest.raises(ValueError, match=r"absent\.py"):
         main(["clean", str(raw), *out, "--duplicates.embed", "absent.py:embed"])

@@ -109,7 +109,7 @@ def knights_questions(
     Example:
       >>> puzzle = knights_questions(KnightsSettings(problems=50))["test"][0]
       >>> print(puzzle.answer)
-      Jana is a knave, Tara is a knight, Mei is a knight
+      Rosa is a knight, Wanda is a knave, Hugo is a knave
     """
 
     def draw(rng: np.random.Generator, number: int) -> tuple[object, Question]:

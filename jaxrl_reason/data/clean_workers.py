@@ -118,9 +118,10 @@ class Workers:
         for name, job in every:
             waiting.append((name, None if job is None else pool.submit(work, *job)))
             while len(waiting) > 2 * self._count:
-                yield _next_result(waiting)
-        while waiting:
-            yield _next_result(waiting)
+                first_name, done = waiting.popleft()
+                yield first_name, None if done is None else done.result()
+        for first_name, done in waiting:
+            yield first_name, None if done is None else done.result()
 
     def _here(self, work: Callable[..., _T], job: tuple[Any, ...]) -> _T:
         if _STATE.get("rules") is not self._rules:
@@ -144,13 +145,6 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         _STATE.clear()
-
-
-def _next_result(
-    waiting: "deque[tuple[str, Future[_T] | None]]",
-) -> tuple[str, _T | None]:
-    name, found = waiting.popleft()
-    return name, None if found is None else found.result()
 
 
 # Of this process: its cleaner.

@@ -17,8 +17,9 @@ from jax.sharding import PartitionSpec
 
 from jaxrl_reason.learner.head_parts import logprobs_by_parts, number_of_parts
 from jaxrl_reason.learner.packing import TrainBatch
-from jaxrl_reason.losses import chunked_logprobs
+from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
+from jaxrl_reason.models.products import product_with_rows
 from jaxrl_reason.sharding import Constrainer, pad_vocab
 
 Params = Any
@@ -55,10 +56,61 @@ def policy_logprobs(
         batch.branch_ids,
     )
     targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the token after each column
-    logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
+    of_head = head_logprobs(model.constrain)
+    narrow = model.config.matmul_dtype
+    if of_head is chunked_logprobs and narrow not in (None, model.config.dtype):
+        of_head = partial(_narrow_logprobs, narrow)
+    logprobs, entropy = of_head(  # [M, S] each
         hidden, unembedding(model, params), targets, temperature=temperature
     )
     return unpack(logprobs, batch), unpack(entropy, batch)
+
+
+def _narrow_logprobs(
+    dtype: str,
+    hidden: jax.Array,
+    unembed: jax.Array,
+    tokens: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    chunk_size: int = 1024,
+) -> tuple[jax.Array, jax.Array]:
+    """`chunked_logprobs` with the products of the head in a narrower type.
+
+    Args:
+      dtype: of the sides of the products; see `product`.
+      hidden: [M, S, D].
+      unembed: [D, V].
+      tokens: [M, S].
+      temperature: of the sampler.
+      chunk_size: tokens per block at most.
+
+    Returns:
+      Log-probs [M, S] and entropies [M, S], float32.
+    """
+    size = tokens.size
+    blocks = -(-size // chunk_size)
+
+    def split(x: jax.Array) -> jax.Array:  # [size, ...] -> [blocks, n, ...]
+        x = jnp.pad(x, [(0, -size % blocks)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(blocks, -1, *x.shape[1:])
+
+    def of_block(rows: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = product_with_rows(rows, unembed.T, dtype)  # [n, V]
+        settings: Any = {"temperature": temperature}
+        return token_logprobs(logits, ids, **settings), token_entropy(
+            logits, **settings
+        )
+
+    rows, ids = split(hidden.reshape(size, -1)), split(tokens.reshape(size))
+    if blocks == 1:
+        found = of_block(rows[0], ids[0])
+    else:
+        # A block keeps nothing but its rows, as in `chunked_logprobs`.
+        again = jax.checkpoint(of_block, prevent_cse=False)
+        found = jax.lax.map(lambda x: again(*x), (rows, ids))
+    logprobs, entropy = (x.reshape(-1)[:size].reshape(tokens.shape) for x in found)
+    return logprobs, entropy
 
 
 def logprobs_of(

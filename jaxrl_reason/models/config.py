@@ -35,6 +35,8 @@ class TransformerConfig:
       tie_embeddings: the output head is the embedding, transposed.
       dtype: type of activations and products, "float32" or "bfloat16".
       param_dtype: type of the stored parameters.
+      matmul_dtype: type that both sides of a product with a matrix are rounded to, its
+        sums being float32; None for `dtype`. Fast on a CPU with AMX.
       attention: how whole rows attend: "chunked", in blocks of columns; "splash", by
         the kernel for TPUs, or "flash", by the one for GPUs (both interpreted on a CPU,
         which is slow); "plain", which holds the weights of all pairs of columns and is
@@ -68,6 +70,7 @@ class TransformerConfig:
     tie_embeddings: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
+    matmul_dtype: str | None = None
     attention: str = "auto"
     remat: str = "none"
     scan_unroll: int = 1
@@ -104,6 +107,11 @@ class TransformerConfig:
                 raise ValueError(
                     f"{name} must be one of {DTYPES}, got {getattr(self, name)!r}"
                 )
+        if self.matmul_dtype not in (None, *DTYPES):
+            raise ValueError(
+                f"matmul_dtype must be None or one of {DTYPES}, "
+                f"got {self.matmul_dtype!r}"
+            )
         self._check_window()
         if self.attention not in ATTENTIONS:
             raise ValueError(

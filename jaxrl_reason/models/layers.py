@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
+from jaxrl_reason.models.products import product
 from jaxrl_reason.sharding import Constrain, Constrainer, no_constraint
 
 # (q [B, S, N, H], k [B, S, K, H], v, per-layer input)
@@ -49,7 +50,7 @@ def project(
       [n, out] in the type of `rows`.
     """
     size = rows.shape[1]
-    y = rows @ matrix.astype(rows.dtype).reshape(size, -1)  # [n, out]
+    y = product(rows, matrix.reshape(size, -1), module.config.matmul_dtype)  # [n, out]
     a, b = (module.get_variable("params", name + suffix) for suffix in FACTORS)
     if a is None:
         return y
@@ -135,12 +136,12 @@ class Attention(nn.Module):
         """
         c = self.config
         heads = {}
+        rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
         for name, matrix, of in (
             ("query", self.query, "heads"),
             ("key", self.key, "kv_heads"),
             ("value", self.value, "kv_heads"),
         ):
-            rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
             # Gathered where it is multiplied: left to choose, the compiler may gather
             # the activations of all devices in place of it or its gradient.
             matrix = self.constrain(matrix.astype(x.dtype), ("residual", of, None))

@@ -18,6 +18,8 @@ from jaxrl_reason.models.transformer import Transformer, ValueModel
 from jaxrl_reason.sharding import no_constraint, pad_vocab, stationary
 
 Model = Transformer | ValueModel
+# What `project` multiplies with.
+MATRICES = frozenset({"query", "key", "value", "output", "gate", "up", "down"})
 Params = dict[str, Any]
 
 
@@ -88,7 +90,7 @@ class DecodeParams:
     Attributes:
       layers: L trees of one block's parameters.
       embedding: [V, D].
-      head: [D, V], or None if the embedding is the head.
+      head: [D, V]; [V, D] or None, for the embedding itself, if they are tied.
       final_norm: the last norm's parameters.
       rope: cosines and sines of every response column, each [T, P, 1, H/2].
       vocab_size: static, V without the padding that a mesh may need.
@@ -115,16 +117,19 @@ def decode_params(
     """
     c = model.config
     dtype = jnp.dtype(c.dtype)
+    narrow = jnp.dtype(c.matmul_dtype or c.dtype)  # of what is only multiplied with
     layers = tuple(
-        _one_layer(params["layers"], layer, dtype) for layer in range(c.num_layers)
+        _one_layer(params["layers"], layer, dtype, narrow)
+        for layer in range(c.num_layers)
     )
     positions = jnp.arange(size)[:, None] + prompt_lengths[None]  # [T, P]
     rope = rope_table(positions[..., None], c.head_dim, c.rope_theta, c.rope_scaling)
     embedding, head = params["embedding"].astype(dtype), None  # [V, D]
     if c.tie_embeddings:
         embedding = pad_vocab(model.constrain, embedding, ("vocab", "embed"))
+        head = None if narrow == dtype else embedding.astype(narrow)  # [V, D]
     else:
-        head = params["head"].astype(dtype)  # [D, V]
+        head = params["head"].astype(narrow)  # [D, V]
         head = pad_vocab(model.constrain, head, ("embed", "vocab"))
     # Split as the activations are that are looked up in it at every step.
     embedding = stationary(model.constrain)(embedding, ("vocab", "residual"))
@@ -135,11 +140,15 @@ def decode_params(
 
 # One program for all layers: with one program per layer, slicing a model of thirty
 # layers takes longer to compile than the step that reads them.
-@partial(jax.jit, static_argnums=2)
-def _one_layer(stacked: Params, layer: int, dtype: np.dtype) -> Params:
-    index = partial(jax.lax.dynamic_index_in_dim, index=layer, keepdims=False)
-    of_layer = jax.tree.map(index, stacked)
-    return dict(jax.tree.map(partial(jnp.asarray, dtype=dtype), of_layer))
+@partial(jax.jit, static_argnums=(2, 3))
+def _one_layer(
+    stacked: Params, layer: int, dtype: np.dtype, narrow: np.dtype
+) -> Params:
+    def one(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        x = jax.lax.dynamic_index_in_dim(x, layer, keepdims=False)
+        return x.astype(narrow if path[-1].key in MATRICES else dtype)
+
+    return dict(jax.tree_util.tree_map_with_path(one, stacked))
 
 
 def decode_logits(
@@ -150,11 +159,10 @@ def decode_logits(
     hidden = constrain(hidden, ("batch", "residual"))
     # A tied head is transposed inside the product: as a separate array it would be
     # another copy of the largest parameter.
-    if params.head is None:
-        equation, head = "bd,vd->bv", params.embedding
-    else:
-        equation, head = "bd,dv->bv", params.head
-    logits = jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+    equation = "bd,vd->bv" if model.config.tie_embeddings else "bd,dv->bv"
+    head = params.embedding if params.head is None else params.head
+    rows = hidden.astype(head.dtype)
+    logits = jnp.einsum(equation, rows, head, preferred_element_type=jnp.float32)
     # First the sums, then each device's own rows.
     logits = constrain(logits, ("batch", "vocab"))
     logits = model.constrain(logits, ("batch", "vocab"))

@@ -23,7 +23,7 @@ class ModelSettings:
       mlp_dim: for a new model: hidden size of the feed-forward layer; 0 for 3 x hidden
         size.
       qk_norm: for a new model: an RMS norm of each query and key head.
-      dtype: type of activations and products; a CPU is slower in bfloat16.
+      dtype: type of activations and products; a CPU trains slower in bfloat16.
       remat: what the backward pass recomputes: nothing, all but the matrix products, or
         everything; each takes less memory and more time than the previous one.
       attention: how whole rows attend: by the kernel for TPUs (splash) or for GPUs

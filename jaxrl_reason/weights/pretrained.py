@@ -63,8 +63,8 @@ def load_pretrained(
       rules: how arrays are sharded over the mesh, the default rules if None.
       revision: branch, tag or commit of a hub id.
       **settings: fields of TransformerConfig that are not in files but chosen by a run:
-        dtype, param_dtype ("float32" by default, for every file), attention, remat,
-        scan_unroll, and a shorter context_length.
+        dtype, param_dtype ("float32" by default, for every file), matmul_dtype,
+        attention, remat, scan_unroll, and a shorter context_length.
 
     Returns:
       The model.
@@ -73,8 +73,8 @@ def load_pretrained(
       WeightsError: the files are missing, damaged, or of an unsupported model.
       ValueError: a setting is none of these, or the mesh does not divide an array.
     """
-    chosen = {"dtype", "param_dtype", "attention", "remat", "scan_unroll"}
-    chosen |= {"context_length"}
+    chosen = {"dtype", "param_dtype", "matmul_dtype", "attention", "remat"}
+    chosen |= {"scan_unroll", "context_length"}
     if settings.keys() - chosen:
         raise ValueError(
             f"settings must be among {sorted(chosen)}, got {sorted(settings)}"

@@ -1,0 +1,114 @@
+"""Products in a narrower type: values, gradients, and the forms that XLA gets."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reason.models import (
+    Transformer,
+    TransformerConfig,
+    abstract_params,
+    init_params,
+)
+from jaxrl_reason.models.params import decode_params
+from jaxrl_reason.models.products import product, product_with_rows
+
+pytestmark = pytest.mark.fast
+
+CONFIG = TransformerConfig(
+    vocab_size=40,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    mlp_dim=48,
+    context_length=64,
+)
+
+
+def rounded(x):
+    """As a product's side is."""
+    return np.asarray(jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), np.float64)
+
+
+def draw(*shape):
+    return jax.random.normal(jax.random.key(sum(shape)), shape)
+
+
+# An odd number of columns has a form of its own, and so has a long sum.
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize(("n", "i", "o"), [(5, 32, 48), (3, 33, 3000)])
+def test_value_and_gradients_are_those_of_rounded_sides(n, i, o, by_row):
+    x, w, slope = draw(n, i), draw(*((o, i) if by_row else (i, o))), draw(n, o)
+    of = product_with_rows if by_row else product
+
+    @jax.jit
+    def run(x, w, slope):
+        y, back = jax.vjp(lambda x, w: of(x, w, "bfloat16"), x, w)
+        return y, *back(slope)
+
+    y, dx, dw = run(x, w, slope)
+
+    a, b, s = rounded(x), rounded(w), rounded(slope)
+    b = b.T if by_row else b
+    found, wanted = (y, dx, dw.T if by_row else dw), (a @ b, s @ b.T, a.T @ s)
+    for got, want in zip(found, wanted, strict=True):
+        assert got.dtype == jnp.float32
+        # Sums in float32: far from the 4e-3 of rounding the result.
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+
+def test_products_have_the_form_that_is_multiplied_in_bfloat16():
+    """Sums in float32 over the left side's last axis: others are widened on a CPU."""
+    x, w, slope = draw(64, 64), draw(64, 96), draw(64, 96)
+
+    def gradients(x, w, slope):
+        return jax.vjp(lambda x, w: product(x, w, "bfloat16"), x, w)[1](slope)
+
+    text = str(jax.make_jaxpr(gradients)(x, w, slope))
+    assert re.findall(r"dimension_numbers=\(\(\[(\d)\]", text) == ["1", "1", "1"]
+    assert text.count("preferred_element_type=float32") == 3
+
+
+def test_no_type_is_the_product_as_it_was():
+    x, w = draw(3, 32), draw(32, 8)
+    assert jnp.array_equal(product(x, w), x @ w)
+    assert jnp.array_equal(product(x, w, "float32"), x @ w)
+
+
+def test_only_the_sides_of_products_are_rounded():
+    """A model's states stay float32, as near as bfloat16 sides can be."""
+    model, tokens = Transformer(CONFIG), jnp.arange(20)[None] % 40
+    narrow = Transformer(replace(CONFIG, matmul_dtype="bfloat16"))
+
+    @jax.jit
+    def run(key):
+        params = init_params(model, key)
+        rows = tokens, tokens, 0 * tokens + 1
+        return [m.apply({"params": params}, *rows) for m in (model, narrow)]
+
+    wide, found = run(jax.random.key(0))
+    assert found.dtype == jnp.float32
+    assert 1e-4 < jnp.max(jnp.abs(found - wide)) < 0.1
+    assert jnp.any(found != found.astype(jnp.bfloat16).astype(jnp.float32))
+
+
+def test_decoding_holds_matrices_in_their_type_and_nothing_else():
+    model = Transformer(replace(CONFIG, matmul_dtype="bfloat16", attention_bias=True))
+    params = abstract_params(model)
+    held = jax.eval_shape(
+        lambda params: decode_params(model, params, jnp.zeros(1, jnp.int32), 8), params
+    )
+    layer = held.layers[0]["attention"]
+    assert layer["query"].dtype == held.head.dtype == jnp.bfloat16
+    assert layer["query_bias"].dtype == held.embedding.dtype == jnp.float32
+
+
+def test_another_type_is_refused():
+    with pytest.raises(ValueError, match="matmul_dtype must be None or one of"):
+        replace(CONFIG, matmul_dtype="float16")

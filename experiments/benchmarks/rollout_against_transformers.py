@@ -96,10 +96,10 @@ class Row:
     turns: list[tuple[float, float]] = field(default_factory=list)
 
 
-def turn(runner: Runner, seed: int) -> Turn:
+def turn(run: Callable[[int], np.ndarray], seed: int) -> Turn:
     """Time one run."""
     start, cpu = time.perf_counter(), time.process_time()
-    lengths = runner.run(seed)
+    lengths = run(seed)
     return Turn(time.perf_counter() - start, time.process_time() - cpu, lengths)
 
 
@@ -110,7 +110,8 @@ def warmed_up(
     able = []
     for runner in runners:
         try:
-            say(f"{runner.name}: {turn(runner, seed).seconds:.1f} s to warm up")
+            seconds = turn(runner.warm_up or runner.run, seed).seconds
+            say(f"{runner.name}: {seconds:.1f} s to warm up")
         except Exception as error:  # a peer may not run here: say so, go on
             if runner.ours:
                 raise
@@ -120,8 +121,29 @@ def warmed_up(
     return able
 
 
+def take_turns(
+    runners: list[Runner], options: Options, end: float, say: Callable[[str], None]
+) -> dict[str, list[Turn]]:
+    """All in turn once, then the fastest of each side, until the clock says `end`."""
+    turns: dict[str, list[Turn]] = {runner.name: [] for runner in runners}
+    for repeat in range(options.repeats):
+        for runner in runners:
+            turns[runner.name].append(turn(runner.run, options.seed + repeat))
+            say(f"{runner.name}: {turns[runner.name][-1].rate:.0f} tokens/s")
+        if repeat == 0:
+            sides = ([r for r in runners if r.ours == side] for side in (True, False))
+            runners = [
+                max(side, key=lambda r: turns[r.name][0].rate) for side in sides if side
+            ]
+        needed = sum(turns[runner.name][-1].seconds for runner in runners)
+        if time.perf_counter() + needed > end:
+            break
+    return turns
+
+
 def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Let all take turns; keep each one's best."""
+    end = time.perf_counter() + 60 * options.minutes
     asked = peers.questions(options.prompts)
     task = peers.load_task(options.model, options.instruction)
     prompts = [task.prompt_tokens(question) for question in asked]
@@ -133,13 +155,9 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         folder = peers.hugging_face_folder(options.model, Path(scratch, "model"))
         runners += their_runners(options, prompts, folder, ends)
     runners = warmed_up(runners, options.seed, say)
-    turns: dict[str, list[Turn]] = {runner.name: [] for runner in runners}
     peak = matrix_peak(3)
-    for repeat in range(options.repeats):
-        for runner in runners:
-            turns[runner.name].append(turn(runner, options.seed + repeat))
-            say(f"{runner.name}: {turns[runner.name][-1].rate:.0f} tokens/s")
-        peak = max(peak, matrix_peak(3))
+    turns = take_turns(runners, options, end, say)
+    peak = max(peak, matrix_peak(3))
     config = peers.load_ours(options.model).config
     most = max(runner.rows for runner in runners)
     bounds = ProductBounds.measured(config, most, peak * 1e9, say)

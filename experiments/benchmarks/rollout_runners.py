@@ -40,11 +40,14 @@ class Options:
       shrink: fractions of the slots that a run shrinks to at its end.
       cache_lengths: response columns of the cache while all responses are short.
       cache_dtypes: cache types of our batch sampler to try.
+      matmuls: types of our matrix products to try, of "float32" and "bfloat16".
       plain: whether our plain sampler takes part.
       torch_dtypes: types of transformers' model to try; none leaves it out.
       torch_batches: responses that `generate` draws at once, to try.
       continuous: whether transformers' continuous batching takes part.
-      repeats: turns, of which the best counts.
+      repeats: turns, of which the best counts; after the first only the fastest of
+        each side take more.
+      minutes: no turn after the first of all begins if it would end later.
       seed: of both samplers' draws.
       json: where to write the result, if anywhere.
     """
@@ -54,7 +57,7 @@ class Options:
     samples: int = 8
     max_new_tokens: int = 128
     instruction: str = INSTRUCTION
-    slots: tuple[int, ...] = (128, 256)
+    slots: tuple[int, ...] = (256,)
     slots_per_group: int = 1
     common_prefix: bool = True
     shrink: tuple[float, ...] = (
@@ -63,11 +66,13 @@ class Options:
     )
     cache_lengths: tuple[int, ...] = (32, 64, 96)
     cache_dtypes: tuple[str, ...] = ("float32",)
-    plain: bool = True
+    matmuls: tuple[str, ...] = ("float32", "bfloat16")
+    plain: bool = False
     torch_dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    torch_batches: tuple[int, ...] = (256, 64)
-    continuous: bool = True
+    torch_batches: tuple[int, ...] = (256,)
+    continuous: bool = False
     repeats: int = 3
+    minutes: float = 9.0
     seed: int = 0
     json: Path | None = None
 
@@ -84,17 +89,31 @@ class Options:
 
 @dataclass(frozen=True)
 class Runner:
-    """One way of drawing all responses: seed -> [B] lengths."""
+    """One way of drawing all responses: seed -> [B] lengths.
+
+    `warm_up` is a shorter run that is not counted, None for `run` itself.
+    """
 
     name: str
     rows: int
     run: Callable[[int], np.ndarray]
     ours: bool = False
+    warm_up: Callable[[int], np.ndarray] | None = None
 
 
 def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[Runner]:
     """The plain sampler and the batch sampler in every setting asked for."""
-    loaded = peers.load_ours(options.model)
+    made = []
+    for matmuls in options.matmuls:
+        made += runners_of(options, matmuls, prompts, ends)
+    return made
+
+
+def runners_of(
+    options: Options, matmuls: str, prompts: Any, ends: tuple[int, ...]
+) -> list[Runner]:
+    """Those with one type of matrix products."""
+    loaded = peers.load_ours(options.model, matmul_dtype=matmuls)
     model, params = Transformer(loaded.config), loaded.params
     settings = SamplingSettings(options.max_new_tokens, ends)
     tokens, lengths = prompts
@@ -110,7 +129,8 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
     made = []
     if options.plain:
         plain = make_sampler(model, settings, options.samples)
-        made.append(Runner("ours, plain", total, partial(draw, plain), True))
+        name = f"ours, {matmuls} products, plain"
+        made.append(Runner(name, total, partial(draw, plain), True))
     for slots in sorted({min(slots, total) for slots in options.slots}):
         for dtype in options.cache_dtypes:
             group = options.slots_per_group
@@ -127,7 +147,7 @@ def our_runners(options: Options, prompts: Any, ends: tuple[int, ...]) -> list[R
                 cache_dtype=dtype,
             )
             sampler = make_batch_sampler(model, settings, options.samples, batch)
-            name = f"ours, {slots} slots, {dtype} cache"
+            name = f"ours, {matmuls} products, {slots} slots, {dtype} cache"
             made.append(Runner(name, slots, partial(draw, sampler), True))
     return made
 
@@ -168,7 +188,11 @@ def their_runners(
         total = options.prompts * options.samples
         for batch in sorted({min(n, total) for n in options.torch_batches}):
             run = partial(generate, model, how, prompts, batch // options.samples)
-            made.append(Runner(f"transformers, {dtype}, {batch} rows", batch, run))
+            # Nothing is compiled: a few tokens touch all that later runs need.
+            few = GenerationConfig(**{**how.to_diff_dict(), "max_new_tokens": 4})
+            short = partial(generate, model, few, prompts, batch // options.samples)
+            name = f"transformers, {dtype}, {batch} rows"
+            made.append(Runner(name, batch, run, warm_up=short))
         if options.continuous:
             run = partial(generate_continuously, model, how, prompts)
             made.append(Runner(f"transformers, {dtype}, continuous", total, run))

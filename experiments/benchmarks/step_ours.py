@@ -62,7 +62,12 @@ def build_ours(work: Work, setting: Ours) -> tuple[Any, Any]:
     """The compiled pieces and the state of step 0."""
     mesh, rules = make_mesh(data=1, devices=jax.devices()[:1]), ShardingRules()
     loaded = peers.load_ours(
-        work.folder, mesh=mesh, rules=rules, dtype=setting.dtype, remat=setting.remat
+        work.folder,
+        mesh=mesh,
+        rules=rules,
+        dtype=setting.dtype,
+        matmul_dtype=setting.matmuls,
+        remat=setting.remat,
     )
     model = Transformer(loaded.config, constrain=rules.constrainer(mesh))
     task = peers.load_task(work.folder, work.instruction)

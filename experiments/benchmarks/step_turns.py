@@ -157,8 +157,14 @@ def compare(
     def say(line: str) -> None:
         console.print(line, style="dim", highlight=False)
 
-    tried = screen(work, settings, say)
-    pairs = take_turns(work, best_of_each(tried), steps, say)
+    sides = [
+        (isinstance(x, Ours), "" if isinstance(x, Ours) else x.dtype) for x in settings
+    ]
+    # Nothing to choose from needs no choice.
+    alone = len(set(sides)) == len(sides)
+    tried = [] if alone else screen(work, settings, say)
+    finalists = list(settings) if alone else best_of_each(tried)
+    pairs = take_turns(work, finalists, steps, say)
     show(console, pairs)
     return {
         "screened": [asdict(row) for _, row in tried],

@@ -63,14 +63,15 @@ class Ours:
     remat: str
     row_width: int
     rows: int
+    matmuls: str = "float32"
     dtype: str = "float32"
 
     @property
     def name(self) -> str:
         """For the table."""
         return (
-            f"ours, {self.sampler} sampler, {self.rows} rows of {self.row_width}, "
-            f"remat {self.remat}"
+            f"ours, {self.matmuls} products, {self.sampler} sampler, {self.rows} rows "
+            f"of {self.row_width}, remat {self.remat}"
         )
 
 
@@ -83,16 +84,21 @@ class OurOptions:
       remats: what the backward pass recomputes, of "none", "full" and "dots".
       row_widths: widths of packed rows.
       rows: packed rows of a micro-batch.
+      matmuls: types of matrix products, of "float32" and "bfloat16"; all else and the
+        weights are float32.
     """
 
     samplers: tuple[str, ...] = ("plain", "batch")
     remats: tuple[str, ...] = ("none",)
     row_widths: tuple[int, ...] = (320,)
     rows: tuple[int, ...] = (1,)
+    matmuls: tuple[str, ...] = ("float32", "bfloat16")
 
     def settings(self) -> list[Ours]:
         """All of them."""
-        chosen = product(self.samplers, self.remats, self.row_widths, self.rows)
+        chosen = product(
+            self.samplers, self.remats, self.row_widths, self.rows, self.matmuls
+        )
         return [Ours(*values) for values in chosen]
 
 

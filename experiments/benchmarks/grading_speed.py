@@ -1,6 +1,7 @@
 r"""How long grading takes: numbers, LaTeX that needs algebra, answers that hang.
 
     python experiments/benchmarks/grading_speed.py
+    python experiments/benchmarks/grading_speed.py --deadline 4
 
 Seconds of wall time and, in brackets, of processor time, on the cores of this machine.
 """
@@ -10,15 +11,17 @@ import resource
 import string
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import tyro
 
 from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.grading.worker_pool import WorkerPool
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.text.characters import CharacterTokenizer
 
-DEADLINE = 10.0
 HANGS = """
 def spin(kind):
     while kind == "interruptible":
@@ -31,6 +34,17 @@ def spin(kind):
             pass
     return 7 ** (7 ** 10) if kind == "in C" else kind
 """
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+      deadline: seconds that an answer may take.
+    """
+
+    deadline: float = 10.0
 
 
 def numbers(rng: random.Random, count: int) -> list[tuple[str, str]]:
@@ -80,11 +94,11 @@ def timed(name: str, run: Callable[[], object]) -> None:
     print(f"{name}: {wall:.2f} s ({processor() - before:.2f} s), {said}")
 
 
-def graded(pairs: list[tuple[str, str]]) -> str:
+def graded(pairs: list[tuple[str, str]], deadline: float = 10.0) -> str:
     """Grades as training does."""
     questions = [Question(i, "?", gold) for i, (gold, _) in enumerate(pairs)]
     texts = [text for _, text in pairs]
-    with MathVerifier(DEADLINE) as verify:
+    with MathVerifier(deadline) as verify:
         tokenizer = CharacterTokenizer(string.printable)
         task = QuestionTask(tokenizer, "", "speed", verify=verify)
         task.grade_ahead(questions, texts)
@@ -94,26 +108,26 @@ def graded(pairs: list[tuple[str, str]]) -> str:
     return f"{sum(right)} of {len(right)} right"
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Prints one line for each measurement."""
-    rng = random.Random(0)
+    rng, deadline = random.Random(0), options.deadline
     word_problems, latex = numbers(rng, 5000), expressions(rng, 500)
-    timed("5,000 numbers", lambda: graded(word_problems))
-    timed("500 expressions", lambda: graded(latex))
+    timed("5,000 numbers", lambda: graded(word_problems, deadline))
+    timed("500 expressions", lambda: graded(latex, deadline))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "hangs.py"
         path.write_text(HANGS)
         for kind in ("interruptible", "stubborn", "in C"):
-            with WorkerPool(f"{path}:spin", DEADLINE) as pool:
+            with WorkerPool(f"{path}:spin", deadline) as pool:
                 pool.start()
                 jobs = [[kind]] * 64 + [["fine"]] * 20
 
                 def run(pool: WorkerPool = pool, jobs: list[list[str]] = jobs) -> str:
                     fine = pool.map(jobs).count("fine")
-                    return f"{fine} of 20 others done, deadline {DEADLINE:g} s"
+                    return f"{fine} of 20 others done, deadline {deadline:g} s"
 
                 timed(f"64 that hang, {kind}", run)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options, description=__doc__))

@@ -62,6 +62,7 @@ RUN_ELSEWHERE = {
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/grader_fuzz.py": "its searches by test_grader_fuzz.py",
     "experiments/benchmarks/grading_speed.py": "in small by test_grading_speed.py",
+    "experiments/benchmarks/aot_memory.py": "compiles for minutes",
     "experiments/benchmarks/aot_table.py": "compiles for hours",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
@@ -92,6 +93,7 @@ NEEDED = [
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl"),
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl"),
+    ("jaxrl-reason train", "--model MODEL --task my.jsonl --judge.model MODEL"),
     ("jaxrl-reason aot", "--topology v5e:2x2"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),
@@ -103,7 +105,7 @@ NEEDED = [
     ("experiments/conformance/peer_losses.py", ""),
     ("experiments/conformance/peer_tests.py", ""),
 ]
-PLACEHOLDER = {"N": "1", "n": "1"}
+PLACEHOLDER = {"N": "1", "n": "1", "M": "2"}
 FLAG = r"--[a-z][\w.-]*"
 # How flags in sentences begin that are of other programs: of XLA and of vllm.
 OTHER_FLAGS = ("--xla_", "--generation-config", "--logprobs-mode")

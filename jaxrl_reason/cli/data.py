@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxrl_reason.data.clean import Judges, Rate, clean
+from jaxrl_reason.data.clean import CleanFunctions, Rate, clean
 from jaxrl_reason.data.clean_presets import PRESETS
 from jaxrl_reason.data.clean_selection import Embed
 from jaxrl_reason.data.clean_settings import CleanSettings, PassRateSettings
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
         argv = ["clean", "--help"]
     settings = read_settings(argv[1:])
     with ExitStack() as stack:
-        report = clean(settings, _judges(settings, stack), say=_say)
+        report = clean(settings, _functions(settings, stack), say=_say)
     page = settings.out / "report.html"
     print(f"{report['kept']:,} of {report['rows']:,} rows kept: {page}")
 
@@ -137,7 +137,7 @@ def _without_places(settings: CleanSettings) -> CleanSettings:
     return found
 
 
-def _judges(settings: CleanSettings, stack: ExitStack) -> Judges:
+def _functions(settings: CleanSettings, stack: ExitStack) -> CleanFunctions:
     """What the settings name: a grader, an embedding, a model."""
     verify = stack.enter_context(MathVerifier())
 
@@ -153,7 +153,7 @@ def _judges(settings: CleanSettings, stack: ExitStack) -> Judges:
     rate = None
     if settings.pass_rates.model is not None:
         rate = _rate(settings.pass_rates, settings.pass_rates.model, verify)
-    return Judges(same_answer, embed, rate)
+    return CleanFunctions(same_answer, embed, rate)
 
 
 def _rate(settings: PassRateSettings, model: str, verify: MathVerifier) -> Rate:

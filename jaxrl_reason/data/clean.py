@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import jaxrl_reason
+from jaxrl_reason.data.clean_benchmark import BenchmarkTexts, read_benchmark
 from jaxrl_reason.data.clean_dataset import (
     Shard,
     dataset_folder,
@@ -45,7 +46,6 @@ from jaxrl_reason.data.clean_workers import ShardJob, Workers
 from jaxrl_reason.data.strategies import accuracy_band, mixed_outcomes
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import RunFolder, to_plain
-from jaxrl_reason.tasks.question_rows import NamedPlace, Row, text_field
 from jaxrl_reason.tasks.question_sources import open_rows
 from jaxrl_reason.tasks.questions import Question
 
@@ -54,7 +54,6 @@ _SHARD_ROWS = 50_000
 _RATED_AT_ONCE = 2048
 _JUDGED_FROM = 1000  # rows before too many bad ones stop the command
 _SHOWN = 5
-_BENCHMARK_FIELDS = ("problem", "question", "prompt")
 
 # Questions, and a folder for what is sampled -> (right, graded) of each.
 Rate = Callable[[Sequence[Question], Path], list[tuple[int, int]]]
@@ -62,7 +61,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Judges:
+class CleanFunctions:
     """What the cleaning gets from outside.
 
     Attributes:
@@ -76,12 +75,14 @@ class Judges:
     rate: Rate | None = None
 
 
-def clean(settings: CleanSettings, judges: Judges, say: Say = print) -> dict[str, Any]:
+def clean(
+    settings: CleanSettings, given: CleanFunctions, say: Say = print
+) -> dict[str, Any]:
     """Cleans a set and writes it; continues an interrupted run of the same settings.
 
     Args:
       settings: what to clean, and how.
-      judges: what the settings name.
+      given: what the settings name.
       say: gets a line for each stage.
 
     Returns:
@@ -104,8 +105,8 @@ def clean(settings: CleanSettings, judges: Judges, say: Say = print) -> dict[str
         with Workers(settings.workers, _rules(settings, benchmark)) as workers:
             counts = _clean_parts(settings, workers, work, say)
             rows = CleanRows(work, list(counts))
-            selection = _select(settings, judges, rows, say)
-            rates = _pass_rates(settings, judges, rows, selection, work, say)
+            selection = _select(settings, given, rows, say)
+            rates = _pass_rates(settings, given, rows, selection, work, say)
             if not selection.kept.any():
                 raise ValueError(
                     f"a row must be left, got none: {_total(counts, selection)}"
@@ -115,65 +116,6 @@ def clean(settings: CleanSettings, judges: Judges, say: Say = print) -> dict[str
         report = report_of(identity, counts, rows, selection, rates, drops)
         _publish(settings, report, rows, selection, rates, shards, work)
     return report
-
-
-@dataclass(frozen=True)
-class BenchmarkTexts:
-    """Questions that must not be trained on.
-
-    Attributes:
-      texts: of all benchmarks.
-      names: the place of each.
-      sources: what and how many they are.
-    """
-
-    texts: tuple[str, ...]
-    names: tuple[str, ...]
-    sources: list[dict[str, Any]]
-
-
-def read_benchmark(settings: CleanSettings) -> BenchmarkTexts:
-    """Reads the benchmarks.
-
-    Args:
-      settings: names them.
-
-    Returns:
-      Their questions.
-
-    Raises:
-      QuestionFileError: one cannot be read, or a row has no question.
-    """
-    texts: list[str] = []
-    names: list[str] = []
-    sources = []
-    for name in settings.against:
-        where = settings.data_dir if name.startswith("tfds:") else None
-        source = open_rows(name, data_dir=where)
-        before = len(texts)
-        for place, row in source.rows:
-            with NamedPlace(place):
-                texts.append(_benchmark_question(row, settings))
-            names.append(place)
-        count = len(texts) - before
-        if not count:
-            raise ValueError(f"{name}: a benchmark must have questions, got none")
-        sources.append(
-            {"source": name, "digest": source.digest, "origin": source.origin}
-            | {"questions": count}
-        )
-    return BenchmarkTexts(tuple(texts), tuple(names), sources)
-
-
-def _benchmark_question(row: Row, settings: CleanSettings) -> str:
-    name = settings.decontamination.question
-    if name is None:
-        name = next((x for x in _BENCHMARK_FIELDS if x in row), _BENCHMARK_FIELDS[0])
-    try:
-        return text_field(row, name)
-    except ValueError as error:
-        flag = "--decontamination.question FIELD"
-        raise ValueError(f"{error}; name another with {flag}") from None
 
 
 def _identity(settings: CleanSettings, benchmark: BenchmarkTexts) -> dict[str, Any]:
@@ -322,30 +264,30 @@ def _raw_parts(settings: CleanSettings) -> Iterator[tuple[str, list[RawRow]]]:
 
 
 def _select(
-    settings: CleanSettings, judges: Judges, rows: CleanRows, say: Say
+    settings: CleanSettings, given: CleanFunctions, rows: CleanRows, say: Say
 ) -> Selection:
     selection, duplicates = Selection(rows), settings.duplicates
-    drop_equal(selection, rows, judges.same_answer, settings.golds)
+    drop_equal(selection, rows, given.same_answer, settings.golds)
     say(f"left without equal prompts: {selection.kept.sum():,}")
     if duplicates.near:
         drop_near(selection, rows, n=duplicates.n, threshold=duplicates.near)
         say(f"left without near duplicates: {selection.kept.sum():,}")
-    if judges.embed is not None:
-        drop_same_meaning(selection, rows, judges.embed, duplicates.cosine)
+    if given.embed is not None:
+        drop_same_meaning(selection, rows, given.embed, duplicates.cosine)
         say(f"left without prompts of one meaning: {selection.kept.sum():,}")
     return selection
 
 
 def _pass_rates(
     settings: CleanSettings,
-    judges: Judges,
+    given: CleanFunctions,
     rows: CleanRows,
     selection: Selection,
     work: Path,
     say: Say,
 ) -> np.ndarray | None:
     """[R, 2] right and graded responses, -1 for rows that were not asked."""
-    if judges.rate is None:
+    if given.rate is None:
         return None
     rates = np.full((len(rows), 2), -1, np.int64)
     positions = np.flatnonzero(selection.kept)
@@ -358,7 +300,7 @@ def _pass_rates(
                 Question(i, row["question"], row["answer"]) for i, row in asked
             ]
             sampled = work / f"samples-{begin:09d}"
-            atomic_write(path, json.dumps(judges.rate(questions, sampled)))
+            atomic_write(path, json.dumps(given.rate(questions, sampled)))
             shutil.rmtree(sampled, ignore_errors=True)
         rates[block] = json.loads(path.read_text("utf-8"))
         say(f"questions rated: {begin + len(block):,} of {len(positions):,}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reason.runs.files import append
 from jaxrl_reason.sampler import RolloutEngine, Sampler, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.tasks.questions import all_eos_token_ids, encode_user_turn
@@ -121,15 +123,17 @@ class Judge:
         return self.tokenizer.decode(ids[:-1] if ended else ids)
 
     def _remembered(self) -> dict[str, str]:
-        """The answers in the file; a line that was not written to its end is left."""
+        """The answers in the file; a line that was not written to its end is cut."""
         found: dict[str, str] = {}
         if self.memory is None or not self.memory.is_file():
             return found
-        with self.memory.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    row = json.loads(line)
-                    found[row["key"]] = row["said"]
+        data = self.memory.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.memory, whole)
+        for line in data[:whole].splitlines():
+            row = json.loads(line)
+            found[row["key"]] = row["said"]
         self.asked = len(found)
         return found
 
@@ -137,10 +141,12 @@ class Judge:
         self.asked += len(texts)
         if self.memory is None:
             return
-        with self.memory.open("a", encoding="utf-8") as file:
-            for text, answer in zip(texts, said, strict=True):
-                row = {"key": _key(text), "said": answer}
-                file.write(json.dumps(row) + "\n")
+        lines = [
+            json.dumps({"key": _key(text), "said": answer}) + "\n"
+            for text, answer in zip(texts, said, strict=True)
+        ]
+        with open(self.memory, "ab", buffering=0) as file:
+            append(self.memory, file, "".join(lines).encode())
 
 
 def _key(text: str) -> str:

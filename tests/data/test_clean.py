@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.data import clean as clean_module
-from jaxrl_reason.data.clean import Judges, clean
+from jaxrl_reason.data.clean import CleanFunctions, clean
 from jaxrl_reason.data.clean_page import REASONS, card_text, page_of
 from jaxrl_reason.data.clean_settings import (
     CleanSettings,
@@ -33,7 +33,7 @@ def same_answer(first: str, second: str) -> bool:
     return bool(algebraically_equal(first, second))
 
 
-JUDGES = Judges(same_answer)
+FUNCTIONS = CleanFunctions(same_answer)
 
 
 def settings_of(tmp_path: Path, **changes: Any) -> CleanSettings:
@@ -49,8 +49,10 @@ def settings_of(tmp_path: Path, **changes: Any) -> CleanSettings:
     return replace(settings, **changes)
 
 
-def cleaned(settings: CleanSettings, judges: Judges = JUDGES) -> dict[str, Any]:
-    return clean(settings, judges, say=lambda text: None)
+def cleaned(
+    settings: CleanSettings, given: CleanFunctions = FUNCTIONS
+) -> dict[str, Any]:
+    return clean(settings, given, say=lambda text: None)
 
 
 def bytes_of(out: Path) -> dict[str, str]:
@@ -244,10 +246,10 @@ def test_embeddings_drop_what_means_the_same(tmp_path: Path) -> None:
         return np.array([[1.0, len(text) % 2] for text in texts])
 
     settings = settings_of(tmp_path, duplicates=DuplicateSettings(embed="a.py:f"))
-    report = cleaned(settings, replace(JUDGES, embed=embed))
+    report = cleaned(settings, replace(FUNCTIONS, embed=embed))
     assert report["kept"] == 2
     assert report["dropped"]["same_meaning"] == len(GOOD) + len(KEPT) - 2
-    wrong = replace(JUDGES, embed=lambda texts: np.zeros(3))
+    wrong = replace(FUNCTIONS, embed=lambda texts: np.zeros(3))
     with pytest.raises(ValueError, match=r"one vector per text, an array of shape"):
         cleaned(replace(settings, out=tmp_path / "other"), wrong)
 
@@ -270,8 +272,8 @@ def test_pass_rates_filter_and_survive_a_stop(
     rates = PassRateSettings("model", low=0.25, high=0.625)
     settings = settings_of(tmp_path, pass_rates=rates)
     with pytest.raises(Stop):
-        cleaned(settings, replace(JUDGES, rate=rate))
-    report = cleaned(settings, replace(JUDGES, rate=rate))
+        cleaned(settings, replace(FUNCTIONS, rate=rate))
+    report = cleaned(settings, replace(FUNCTIONS, rate=rate))
     assert len(asked) == len(set(asked)) == len(GOOD) + len(KEPT)
     solved = [int(row["answer"].split("=")[-1].split()[0]) % 9 for row in GOOD + KEPT]
     right = [x for x in solved if 2 <= x <= 5]

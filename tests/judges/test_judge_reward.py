@@ -250,6 +250,11 @@ def test_answers_are_remembered_and_counted_over_resumes(tmp_path):
     assert (again.asked, again_engine.prompts) == (4, [])
     with pytest.raises(JudgeBudgetError):
         JudgeReward(again, "verify").score([asked("6")])
+    _, third = judge_of(honest, memory=memory, budget=6)
+    JudgeReward(third, "verify").score([asked("6")])
+    _, last = judge_of(honest, memory=memory, budget=6)
+    assert JudgeReward(last, "verify").score([asked("4", "5", "4")]) == [scores]
+    assert last.asked == 6
 
 
 def test_a_judge_is_a_reward_of_a_task_beside_others():

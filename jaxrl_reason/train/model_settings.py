@@ -24,6 +24,8 @@ class ModelSettings:
         size.
       qk_norm: for a new model: an RMS norm of each query and key head.
       dtype: type of activations and products; a CPU trains slower in bfloat16.
+      matmul_dtype: type that both sides of products with matrices are rounded to, their
+        sums being float32; None for `dtype`. bfloat16 is faster on a CPU with AMX.
       remat: what the backward pass recomputes: nothing, all but the matrix products, or
         everything; each takes less memory and more time than the previous one.
       attention: how whole rows attend: by the kernel for TPUs (splash) or for GPUs
@@ -44,6 +46,7 @@ class ModelSettings:
     mlp_dim: int = 0
     qk_norm: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    matmul_dtype: Literal["bfloat16"] | None = None
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["auto", "chunked", "flash", "plain", "splash"] = "auto"
     lora_rank: int = 0
@@ -95,6 +98,7 @@ class ModelSettings:
             mlp_dim=self.mlp_dim or 3 * size,
             qk_norm=self.qk_norm,
             dtype=self.dtype,
+            matmul_dtype=self.matmul_dtype,
             remat=self.remat,
             attention=self.attention,
             scan_unroll=layers,
@@ -107,6 +111,8 @@ class ModelSettings:
             "lora_rank": self.lora_rank,
             "lora_alpha": self.lora_alpha,
         }
+        if self.matmul_dtype is not None:  # checkpoints from before do not have it
+            found["matmul_dtype"] = self.matmul_dtype
         if self.is_new:
             config = self.config(vocab_size=2, context_length=1)
             for name in ("hidden_size", "num_layers", "num_heads", "num_kv_heads"):

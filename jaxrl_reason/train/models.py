@@ -184,6 +184,7 @@ def build_model(
         rules=rules,
         dtype=settings.dtype,
         param_dtype="float32",
+        matmul_dtype=settings.matmul_dtype,
         remat=settings.remat,
         attention=settings.attention,
     )

@@ -129,3 +129,12 @@ def test_a_tree_is_plain():
     tree = to_tree(dataclasses.replace(TrainSettings(), seed=1))
     assert tree["countdown"]["numbers"] == [3]
     assert tree["dataset_dir"] == "runs/datasets"
+
+
+@pytest.mark.fast
+def test_the_type_of_products_is_the_models_and_a_checkpoints():
+    plain, narrow = (ModelSettings("2x64", matmul_dtype=x) for x in (None, "bfloat16"))
+    assert narrow.config(8, 8).matmul_dtype == "bfloat16"
+    # As before there was a choice, so that older runs can be resumed.
+    assert "matmul_dtype" not in plain.fingerprint()
+    assert narrow.fingerprint() == plain.fingerprint() | {"matmul_dtype": "bfloat16"}

@@ -47,7 +47,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "docs" / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 os.environ["PYTHONPATH"] = str(ROOT)  # their kernels import this checkout
 
 autodoc_member_order = "bysource"

@@ -15,6 +15,11 @@ from typing import Any
 from jaxrl_reason.sharding.processes import is_main
 
 _LOG = logging.getLogger("jaxrl_reason")
+# Not passed on: a handler of the root logger would print it beside the console.
+_SAID = logging.getLogger("jaxrl_reason.said")
+_SAID.propagate = False
+_SAID.setLevel(logging.INFO)
+_SAID.addHandler(logging.NullHandler())
 
 
 def say(text: str) -> None:
@@ -34,7 +39,7 @@ def keep(text: str) -> None:
     Args:
       text: one line or several.
     """
-    _LOG.info("%s", text.rstrip("\n"))
+    _SAID.info("%s", text.rstrip("\n"))
 
 
 @contextlib.contextmanager
@@ -47,26 +52,24 @@ def run_log(path: str | Path) -> Iterator[None]:
     Args:
       path: of the file, which is appended to; process 0 writes it.
     """
-    streams, level = (sys.stdout, sys.stderr), _LOG.level
+    streams = sys.stdout, sys.stderr
     output: Any = tuple(map(_Tolerant, streams))
     sys.stdout, sys.stderr = output
-    handlers: list[logging.Handler] = []
+    handlers: list[tuple[logging.Logger, logging.Handler]] = []
     if not _LOG.hasHandlers():  # only then does logging itself print warnings
-        handlers.append(logging.StreamHandler())
-        handlers[0].setLevel(logging.WARNING)
+        handlers.append((_LOG, logging.StreamHandler()))
     if is_main():
-        handlers.append(_File(path, encoding="utf-8", delay=True))
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for handler in handlers:
-        _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
+        file = _File(path, encoding="utf-8", delay=True)
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers += [(_LOG, file), (_SAID, file)]
+    for logger, handler in handlers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        for handler in handlers:
-            _LOG.removeHandler(handler)
+        for logger, handler in handlers:
+            logger.removeHandler(handler)
             handler.close()
-        _LOG.setLevel(level)
         sys.stdout, sys.stderr = streams
 
 

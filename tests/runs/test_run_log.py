@@ -13,6 +13,8 @@ from rich.console import Console
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_log import run_log, say
 
+# As some libraries do: what is on the console must not be there twice.
+logging.basicConfig(format="%(message)s", level=logging.INFO)
 with run_log(sys.argv[1]):
     with TrainingProgress(0.0, Console(force_terminal=sys.argv[2] == "bar")) as shown:
         shown.stage("RL", total=3)

@@ -34,9 +34,9 @@ def product(x: jax.Array, w: jax.Array, dtype: str | None = None) -> jax.Array:
     Returns:
       [n, o].
 
-    >>> x, w = jnp.full((1, 2), 1.001), jnp.full((2, 1), 3.0)
+    >>> x, w = jnp.full((1, 2), 1 + 2**-9), jnp.full((2, 1), 3.0)
     >>> float(product(x, w)[0, 0]), float(product(x, w, "bfloat16")[0, 0])
-    (6.00600004196167, 6.0)
+    (6.01171875, 6.0)
     """
     if dtype is None or jnp.dtype(dtype) == x.dtype:
         return x @ w.astype(x.dtype)

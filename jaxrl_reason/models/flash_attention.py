@@ -6,6 +6,7 @@ differ between the layers of a scan. Which blocks a program reads is a table tha
 computed from the rows beforehand.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -149,10 +150,8 @@ def _backward(
     # sum_s w_s dw_s of each query [B, N, S]: what the softmax takes off.
     means = gradient.astype(jnp.float32) * context.astype(jnp.float32)
     more = (gradient, log_totals, jnp.sum(means, axis=-1).swapaxes(1, 2))
-    tiles, run = (
-        tiles_of(rows.q),
-        partial(_run, softcap=softcap, interpret=interpret),
-    )
+    tiles = tiles_of(rows.q)
+    run = partial(_run, softcap=softcap, interpret=interpret)
     [dq] = run(flash_backward_queries, tiles.queries, "q", rows, more, (rows.q,))
     # A program of keys takes all query heads that read them, if there are programs
     # enough without splitting these; else each adds a part.
@@ -198,60 +197,29 @@ def _run(
       interpret: run without a GPU.
     """
     batch, _, heads, head_dim = rows.q.shape
-    padded, shared = padded_head(head_dim), heads // rows.k.shape[2]
     programs = outputs[0].shape[2]
-    taken = heads // programs
-    # No axis where there is one query head by nature.
-    group = None if per == "q" else taken
-    sizes = {"q": rows.q.shape[1], "k": rows.k.shape[1]}
-    blocks = {"q": tile.block_q, "k": tile.block_k}
-
-    def spec(side: str, shape: Any, index: Any) -> pl.BlockSpec:
-        # Its own block of this side, or all columns of the other.
-        own = side == per
-        columns = blocks[side] if own else sizes[side]
-        return pl.BlockSpec(
-            shape(columns), lambda i, n, b: index(i if own else 0, n, b)
-        )
-
-    def of_heads(side: str, head: Any, width: int | None = None) -> pl.BlockSpec:
-        return spec(  # [B, S, N, H]
-            side,
-            lambda columns: (None, columns, width, padded),
-            lambda i, n, b: (b, i, head(n), 0),
-        )
-
-    def of_columns(side: str) -> pl.BlockSpec:  # [B, C, S]
-        return spec(
-            side,
-            lambda columns: (None, rows.at_q.shape[1], columns),
-            lambda i, n, b: (b, 0, i),
-        )
-
-    numbers = spec(  # [B, N, S]
-        "q", lambda columns: (None, group, columns), lambda i, n, b: (b, n, i)
-    )
-    of_q = of_heads("q", lambda n: n, group)
-    of_k = of_heads("k", lambda n: n * taken // shared)
-    written = of_heads(per, lambda n: n)
+    parts = Parts(rows, tile, per, heads // programs)
     table, counts = tables(rows, tile, per)
     in_specs = [
         pl.BlockSpec((None, None, table.shape[2]), lambda i, n, b: (b, i, 0)),
         pl.BlockSpec((None, None, 2), lambda i, n, b: (b, i, 0)),
         pl.BlockSpec((1,), lambda i, n, b: (0,)),
-        of_columns("q"),
-        of_columns("k"),
-        of_q,
-        of_k,
-        of_k,
-        *(numbers if x.ndim == 3 else of_q for x in more),
+        parts.columns("q"),
+        parts.columns("k"),
+        parts.queries(),
+        parts.keys(),
+        parts.keys(),
+        *(parts.numbers() if x.ndim == 3 else parts.queries() for x in more),
+    ]
+    out_specs = [
+        parts.numbers() if len(x.shape) == 3 else parts.written() for x in outputs
     ]
     scoring = Scoring(head_dim, tile.block_q, tile.block_k, softcap)
     return pl.pallas_call(
         partial(kernel, of=scoring),
-        grid=(sizes[per] // blocks[per], programs, batch),
+        grid=(parts.blocks, programs, batch),
         in_specs=in_specs,
-        out_specs=[numbers if len(x.shape) == 3 else written for x in outputs],
+        out_specs=out_specs,
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
         compiler_params=gpu.CompilerParams(
             num_warps=tile.warps, num_stages=tile.stages
@@ -259,6 +227,79 @@ def _run(
         interpret=interpret,
         name=kernel.__name__,
     )(table, counts, rows.window, rows.at_q, rows.at_k, *rows[:3], *more)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a program gets of each array: its own block of one side, all of the other.
+
+    Attributes:
+      rows: the arrays.
+      tile: sizes of the blocks.
+      per: "q" or "k": whose blocks the programs are.
+      taken: query heads of one program.
+    """
+
+    rows: Rows
+    tile: Tile
+    per: str
+    taken: int
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the programs' side has."""
+        if self.per == "q":
+            return int(self.rows.q.shape[1] // self.tile.block_q)
+        return int(self.rows.k.shape[1] // self.tile.block_k)
+
+    @property
+    def _group(self) -> int | None:
+        """The axis of a program's query heads; none where there is one by nature."""
+        return None if self.per == "q" else self.taken
+
+    def queries(self) -> pl.BlockSpec:
+        """Of [B, S, N, H]."""
+        return self._of_heads("q", lambda n: n, self._group)
+
+    def keys(self) -> pl.BlockSpec:
+        """Of [B, T, K, H]: the head that a program's query heads read."""
+        shared = self.rows.q.shape[2] // self.rows.k.shape[2]
+        return self._of_heads("k", lambda n: n * self.taken // shared)
+
+    def written(self) -> pl.BlockSpec:
+        """Of [B, S, M, H], an output."""
+        return self._of_heads(self.per, lambda n: n)
+
+    def numbers(self) -> pl.BlockSpec:
+        """Of [B, N, S]."""
+        return self._spec(
+            "q", lambda size: (None, self._group, size), lambda i, n, b: (b, n, i)
+        )
+
+    def columns(self, side: str) -> pl.BlockSpec:
+        """Of [B, C, S]."""
+        kinds = self.rows.at_q.shape[1]
+        return self._spec(
+            side, lambda size: (None, kinds, size), lambda i, n, b: (b, 0, i)
+        )
+
+    def _of_heads(self, side: str, head: Any, group: int | None = None) -> pl.BlockSpec:
+        padded = padded_head(self.rows.q.shape[3])
+        return self._spec(
+            side,
+            lambda size: (None, size, group, padded),
+            lambda i, n, b: (b, i, head(n), 0),
+        )
+
+    def _spec(self, side: str, shape: Any, index: Any) -> pl.BlockSpec:
+        whole, block = (
+            (self.rows.q.shape[1], self.tile.block_q)
+            if side == "q"
+            else (self.rows.k.shape[1], self.tile.block_k)
+        )
+        if side == self.per:
+            return pl.BlockSpec(shape(block), index)
+        return pl.BlockSpec(shape(whole), lambda i, n, b: index(0, n, b))
 
 
 def tables(rows: Rows, tile: Tile, per: str) -> tuple[jax.Array, jax.Array]:

@@ -78,17 +78,17 @@ def flash_forward(
       log_totals: [block_q] output.
       of: the rest.
     """
-    queries = load(q, of)
+    queries = load_head(q, of)
     size = (of.block_q, queries.shape[1])
 
     def add(sums: Any, span: Any, visible: Callable[..., Any]) -> Any:
         top, total, context = sums
-        scores, _ = of.capped(gpu.dot(queries, load(k, of, span).T))
+        scores, _ = of.capped(gpu.dot(queries, load_head(k, of, span).T))
         scores = visible(scores)  # [block_q, block_k]
         higher = jnp.maximum(top, jnp.max(scores, axis=1))
         weights, old = jnp.exp(scores - higher[:, None]), jnp.exp(top - higher)
         total = total * old + jnp.sum(weights, axis=1)
-        values = load(v, of, span)
+        values = load_head(v, of, span)
         more = gpu.dot(weights.astype(values.dtype), values)
         return higher, total, context * old[:, None] + more
 
@@ -101,7 +101,7 @@ def flash_forward(
     seeing = top > MASKED
     total = jnp.where(seeing, total, 1.0)
     found = jnp.where(seeing[:, None], found / total[:, None], 0.0)
-    store(context, of, found)
+    store_head(context, of, found)
     log_totals[...] = jnp.where(seeing, top + jnp.log(total), 0.0)
 
 
@@ -138,20 +138,20 @@ def flash_backward_queries(
       dq: [block_q, H] output.
       of: the rest.
     """
-    queries, slopes = load(q, of), load(gradient, of)
+    queries, slopes = load_head(q, of), load_head(gradient, of)
     log_total, mean = log_totals[...][:, None], means[...][:, None]
 
     def add(dq: Any, span: Any, visible: Callable[..., Any]) -> Any:
-        keys = load(k, of, span)
+        keys = load_head(k, of, span)
         scores, bend = of.capped(gpu.dot(queries, keys.T))
         weights = jnp.exp(visible(scores) - log_total)  # [block_q, block_k]
-        by_weight = gpu.dot(slopes, load(v, of, span).T)
+        by_weight = gpu.dot(slopes, load_head(v, of, span).T)
         slope = weights * (by_weight - mean) * bend
         return dq + gpu.dot(slope.astype(keys.dtype), keys)
 
     start = jnp.zeros(queries.shape, jnp.float32)
     found = _over_keys(add, start, table, counts, window, at_q, at_k, of)
-    store(dq, of, found * of.scale)
+    store_head(dq, of, found * of.scale)
 
 
 def flash_backward_keys(
@@ -191,14 +191,14 @@ def flash_backward_keys(
       dv: [block_k, H] output.
       of: the rest.
     """
-    keys, values = load(k, of), load(v, of)
+    keys, values = load_head(k, of), load_head(v, of)
 
     def of_head(head: Any, sums: Any) -> Any:
         def step(masked: bool) -> Callable[..., Any]:
             def run(i: jax.Array, sums: Any) -> Any:
                 (dk, dv), span = sums, pl.ds(table[i] * of.block_q, of.block_q)
-                queries = load(q, of, span, head)
-                slopes = load(gradient, of, span, head)
+                queries = load_head(q, of, span, head)
+                slopes = load_head(gradient, of, span, head)
                 scores, bend = of.capped(gpu.dot(keys, queries.T))
                 if masked:
                     ours, theirs = _columns(at_k, slice(None)), _columns(at_q, span)
@@ -221,8 +221,8 @@ def flash_backward_keys(
         found = of_head(jnp.int32(0), start)
     else:
         found = jax.lax.fori_loop(0, heads, of_head, start)
-    store(dk, of, found[0] * of.scale)
-    store(dv, of, found[1])
+    store_head(dk, of, found[0] * of.scale)
+    store_head(dv, of, found[1])
 
 
 def _over_keys(
@@ -271,7 +271,7 @@ def _spread(columns: Columns, axis: int) -> Columns:
     return jax.tree.map(lambda x: jnp.expand_dims(x, axis), columns)
 
 
-def load(ref: Ref, of: Scoring, *at: Any) -> jax.Array:
+def load_head(ref: Ref, of: Scoring, *at: Any) -> jax.Array:
     """Columns of a head, with zeros behind its H numbers.
 
     Args:
@@ -287,7 +287,7 @@ def load(ref: Ref, of: Scoring, *at: Any) -> jax.Array:
     return gpu.load(ref.at[at], mask=inside, other=0.0)
 
 
-def store(ref: Ref, of: Scoring, found: jax.Array) -> None:
+def store_head(ref: Ref, of: Scoring, found: jax.Array) -> None:
     """Writes the H numbers of a head.
 
     Args:

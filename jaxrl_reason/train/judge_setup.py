@@ -21,7 +21,7 @@ from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.train.reward_settings import JudgeSettings
 from jaxrl_reason.train.train_settings import TrainSettings
 from jaxrl_reason.weights import find_model, load_pretrained
-from jaxrl_reason.weights.pretrained import read_config
+from jaxrl_reason.weights.pretrained import read_model_config
 
 # What the judge has answered, in the run's folder.
 MEMORY = "judge.jsonl"
@@ -100,7 +100,7 @@ def build_judge(settings: TrainSettings, batch_sharding: BatchSharding) -> Judge
 def served(s: JudgeSettings, path: Path, sampling: SamplingSettings) -> OpenAIEngine:
     """A server that has the judge's weights, as a rollout engine."""
     assert s.endpoint is not None
-    model = Transformer(read_config(path))
+    model = Transformer(read_model_config(path))
     check_sampling(model, sampling, 1, prompt_width=s.prompt_width)
     return OpenAIEngine(
         model,

@@ -93,7 +93,9 @@ def load_pretrained(
     return Pretrained(model.config, params, said.special, said.family, found)
 
 
-def read_config(path: str | Path, *, revision: str | None = None) -> TransformerConfig:
+def read_model_config(
+    path: str | Path, *, revision: str | None = None
+) -> TransformerConfig:
     """The settings of a model without its parameters, which need not be there.
 
     Args:

@@ -67,14 +67,14 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     if argv[0] != "clean":
         argv = ["clean", "--help"]
-    settings = read_settings(argv[1:])
+    settings = read_clean_settings(argv[1:])
     with ExitStack() as stack:
         report = clean(settings, _functions(settings, stack), say=_say)
     page = settings.out / "report.html"
     print(f"{report['kept']:,} of {report['rows']:,} rows kept: {page}")
 
 
-def read_settings(argv: Sequence[str]) -> CleanSettings:
+def read_clean_settings(argv: Sequence[str]) -> CleanSettings:
     """The settings of a command line.
 
     Args:
@@ -91,11 +91,9 @@ def read_settings(argv: Sequence[str]) -> CleanSettings:
     first.add_argument("--preset")
     first.add_argument("--pass-rates.model", dest="model")
     named = first.parse_known_args(list(argv))[0]
-    default = CleanSettings(raw=("RAW",), out=Path("OUT"))
+    default = CleanSettings(raw=tyro.MISSING, out=tyro.MISSING)
     if named.preset is not None:
         default = _with_preset(default, named.preset, named.model)
-    # Neither has a default.
-    default = _without_places(default)
     command = tyro.cli(
         CleanCommand,
         args=argv,
@@ -127,14 +125,6 @@ def _with_preset(
         decontamination=replace(settings.decontamination, **preset.decontamination),
         pass_rates=rates,
     )
-
-
-def _without_places(settings: CleanSettings) -> CleanSettings:
-    found = object.__new__(CleanSettings)
-    for name, value in vars(settings).items():
-        missing = name in ("raw", "out")
-        object.__setattr__(found, name, tyro.MISSING if missing else value)
-    return found
 
 
 def _functions(settings: CleanSettings, stack: ExitStack) -> CleanFunctions:

@@ -21,7 +21,11 @@ from typing import Any
 import numpy as np
 
 import jaxrl_reason
-from jaxrl_reason.data.clean_benchmark import BenchmarkTexts, read_benchmark
+from jaxrl_reason.data.clean_benchmark import (
+    BenchmarkTexts,
+    read_benchmark,
+    source_entry,
+)
 from jaxrl_reason.data.clean_dataset import (
     Shard,
     dataset_folder,
@@ -29,9 +33,14 @@ from jaxrl_reason.data.clean_dataset import (
     shard_name,
     write_dataset_info,
 )
-from jaxrl_reason.data.clean_page import card_text, page_of
-from jaxrl_reason.data.clean_part import BAD, RawRow, RowRules
-from jaxrl_reason.data.clean_report import report_of, write_dropped
+from jaxrl_reason.data.clean_page import card_text, report_html
+from jaxrl_reason.data.clean_part import BAD, RawRow
+from jaxrl_reason.data.clean_report import (
+    EXAMPLES,
+    dropped_counts,
+    report_of,
+    write_dropped,
+)
 from jaxrl_reason.data.clean_selection import (
     CleanRows,
     Embed,
@@ -46,14 +55,13 @@ from jaxrl_reason.data.clean_workers import ShardJob, Workers
 from jaxrl_reason.data.strategies import accuracy_band, mixed_outcomes
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import RunFolder, to_plain
-from jaxrl_reason.tasks.question_sources import open_rows
+from jaxrl_reason.tasks.question_sources import open_rows, tfds_folder
 from jaxrl_reason.tasks.questions import Question
 
 PART_ROWS = 10_000
 _SHARD_ROWS = 50_000
 _RATED_AT_ONCE = 2048
-_JUDGED_FROM = 1000  # rows before too many bad ones stop the command
-_SHOWN = 5
+_CHECKED_FROM = 1000  # rows before too many bad ones stop the command
 
 # Questions, and a folder for what is sampled -> (right, graded) of each.
 Rate = Callable[[Sequence[Question], Path], list[tuple[int, int]]]
@@ -102,15 +110,14 @@ def clean(
         if finished is not None:
             return finished
         work = _open_work(out, identity)
-        with Workers(settings.workers, _rules(settings, benchmark)) as workers:
+        with Workers(settings, benchmark) as workers:
             counts = _clean_parts(settings, workers, work, say)
             rows = CleanRows(work, list(counts))
             selection = _select(settings, given, rows, say)
             rates = _pass_rates(settings, given, rows, selection, work, say)
             if not selection.kept.any():
-                raise ValueError(
-                    f"a row must be left, got none: {_total(counts, selection)}"
-                )
+                dropped = dropped_counts(counts, selection)
+                raise ValueError(f"a row must be left, got none: {dropped}")
             shards = _write_dataset(workers, rows, selection, rates, work, say)
         drops = write_dropped(work, rows, selection)
         report = report_of(identity, counts, rows, selection, rates, drops)
@@ -126,16 +133,13 @@ def _identity(settings: CleanSettings, benchmark: BenchmarkTexts) -> dict[str, A
     sources = []
     known = {source["digest"]: source["source"] for source in benchmark.sources}
     for name in settings.raw:
-        where = settings.data_dir if name.startswith("tfds:") else None
-        source = open_rows(name, data_dir=where)
+        source = open_rows(name, data_dir=tfds_folder(name, settings.data_dir))
         if source.digest is not None and source.digest in known:
             raise ValueError(
                 f"raw must not hold a benchmark itself, got {name}, the same file as "
                 f"{known[source.digest]}"
             )
-        sources.append(
-            {"source": name, "digest": source.digest, "origin": source.origin}
-        )
+        sources.append(source_entry(name, source))
     identity = {
         "version": jaxrl_reason.__version__,
         "settings": plain,
@@ -179,22 +183,6 @@ def _open_work(out: Path, identity: dict[str, Any]) -> Path:
     return work
 
 
-def _rules(settings: CleanSettings, benchmark: BenchmarkTexts) -> RowRules:
-    return RowRules(
-        question=settings.question,
-        answer=settings.answer,
-        golds=settings.golds,
-        drop=settings.drop,
-        max_words=settings.max_words,
-        near_n=settings.duplicates.n if settings.duplicates.near else 0,
-        n=settings.decontamination.n,
-        coverage=settings.decontamination.coverage,
-        digit_free=settings.decontamination.digit_free,
-        benchmark=benchmark.texts,
-        benchmark_names=benchmark.names,
-    )
-
-
 def _clean_parts(
     settings: CleanSettings, workers: Workers, work: Path, say: Say
 ) -> dict[str, Counter[str]]:
@@ -205,19 +193,19 @@ def _clean_parts(
         counts[name] = Counter(found)
         rows += counts[name].total()
         bad += sum(counts[name][reason] for reason in BAD)
-        if rows >= _JUDGED_FROM:
-            _judge(settings, rows, bad, work, list(counts))
+        if rows >= _CHECKED_FROM:
+            _check_bad_rows(settings, rows, bad, work, list(counts))
         if len(counts) % 10 == 0:
             say(f"rows read: {rows:,}")
     if not rows:
         raise ValueError(f"raw must have rows, got none in {', '.join(settings.raw)}")
-    _judge(settings, rows, bad, work, list(counts))
+    _check_bad_rows(settings, rows, bad, work, list(counts))
     kept = sum(found["kept"] for found in counts.values())
     say(f"rows read: {rows:,}, {kept:,} of them passed the checks of a row")
     return counts
 
 
-def _judge(
+def _check_bad_rows(
     settings: CleanSettings, rows: int, bad: int, work: Path, names: list[str]
 ) -> None:
     """Stops at too many bad rows."""
@@ -225,7 +213,7 @@ def _judge(
         return
     lines = [
         f"  {row['place']}: {row['detail']}"
-        for row in itertools.islice(bad_rows(work, names), _SHOWN)
+        for row in itertools.islice(bad_rows(work, names), EXAMPLES)
     ]
     raise ValueError(
         f"at most {settings.max_bad:.1%} of the rows may be bad (--max-bad), got {bad} "
@@ -246,7 +234,7 @@ def bad_rows(work: Path, names: Iterable[str]) -> Iterator[dict[str, str]]:
 def _raw_parts(settings: CleanSettings) -> Iterator[tuple[str, list[RawRow]]]:
     """The rows of all sources; no part holds rows of two of them."""
     for number, name in enumerate(settings.raw):
-        where = settings.data_dir if name.startswith("tfds:") else None
+        where = tfds_folder(name, settings.data_dir)
         held: list[RawRow] = []
 
         def on_bad(place: str, said: str, held: list[RawRow] = held) -> None:
@@ -382,12 +370,6 @@ def _publish(
                 file.writelines(json_lines(kept))
         (work / "questions.jsonl").replace(out / "questions.jsonl")
     atomic_write(out / "README.md", card)
-    atomic_write(out / "report.html", page_of(report))
+    atomic_write(out / "report.html", report_html(report))
     atomic_write(out / "report.json", json.dumps(report, indent=1) + "\n")
     shutil.rmtree(work)
-
-
-def _total(counts: dict[str, Counter[str]], selection: Selection) -> dict[str, int]:
-    found = sum(counts.values(), Counter())
-    del found["kept"]
-    return dict(found) | selection.counts()

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrl_reason.data.clean_settings import CleanSettings
 from jaxrl_reason.tasks.question_rows import NamedPlace, Row, text_field
-from jaxrl_reason.tasks.question_sources import open_rows
+from jaxrl_reason.tasks.question_sources import RowSource, open_rows, tfds_folder
 
 _BENCHMARK_FIELDS = ("problem", "question", "prompt")
 
@@ -41,8 +41,7 @@ def read_benchmark(settings: CleanSettings) -> BenchmarkTexts:
     names: list[str] = []
     sources = []
     for name in settings.against:
-        where = settings.data_dir if name.startswith("tfds:") else None
-        source = open_rows(name, data_dir=where)
+        source = open_rows(name, data_dir=tfds_folder(name, settings.data_dir))
         before = len(texts)
         for place, row in source.rows:
             with NamedPlace(place):
@@ -51,11 +50,21 @@ def read_benchmark(settings: CleanSettings) -> BenchmarkTexts:
         count = len(texts) - before
         if not count:
             raise ValueError(f"{name}: a benchmark must have questions, got none")
-        sources.append(
-            {"source": name, "digest": source.digest, "origin": source.origin}
-            | {"questions": count}
-        )
+        sources.append(source_entry(name, source) | {"questions": count})
     return BenchmarkTexts(tuple(texts), tuple(names), sources)
+
+
+def source_entry(name: str, source: RowSource) -> dict[str, Any]:
+    """What the report says of a source.
+
+    Args:
+      name: as the settings have it.
+      source: of `open_rows`.
+
+    Returns:
+      JSON values.
+    """
+    return {"source": name, "digest": source.digest, "origin": source.origin}
 
 
 def _benchmark_question(row: Row, settings: CleanSettings) -> str:

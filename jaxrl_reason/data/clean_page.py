@@ -63,7 +63,7 @@ summary { cursor: pointer; font-weight: 600; }
 """
 
 
-def page_of(report: Mapping[str, Any]) -> str:
+def report_html(report: Mapping[str, Any]) -> str:
     """The report as a page that needs no other file.
 
     Args:
@@ -105,7 +105,7 @@ def card_text(report: Mapping[str, Any]) -> str:
     """
     words = report["lengths"]["question_words"]["percentiles"]
     rows = "".join(
-        f"| {x['source']} | {x['rows']} | {x['kept']} |\n" for x in _of(report)
+        f"| {x['source']} | {x['rows']} | {x['kept']} |\n" for x in report["sources"]
     )
     drops = "".join(
         f"| {REASONS[reason]} | {count} |\n"
@@ -153,11 +153,6 @@ Decontaminated against {against or "nothing"}.
 {settings}
 ```
 """
-
-
-def _of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = report["sources"]
-    return found
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
@@ -216,7 +211,7 @@ def _sources(report: Mapping[str, Any]) -> str:
         f'<tr><td>{escape(x["source"])}</td><td class="n">{x["rows"]:,}</td>'
         f'<td class="n">{x["kept"]:,}</td>'
         f"<td><code>{escape((x['digest'] or '')[:16])}</code></td></tr>"
-        for x in _of(report)
+        for x in report["sources"]
     ]
     table = _table(["source", "#rows", "#kept", "SHA-256"], rows)
     return f"<section><h2>Sources</h2>{table}</section>"

@@ -9,20 +9,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_reason.data.clean_benchmark import BenchmarkTexts
+from jaxrl_reason.data.clean_settings import CleanSettings
 from jaxrl_reason.data.comparison_text import (
     TokenHasher,
     comparison_tokens,
     hashed_ngrams,
     text_key,
 )
-from jaxrl_reason.data.decontamination import BenchmarkIndex
+from jaxrl_reason.data.decontamination import BenchmarkIndex, Match
 from jaxrl_reason.data.hygiene import digit_free_key, normalized_words
 from jaxrl_reason.data.near_duplicates import BANDS, band_keys, minhash
 from jaxrl_reason.data.question_filters import FILTERS
@@ -33,7 +35,7 @@ from jaxrl_reason.tasks.question_rows import Row, field_of, text_field
 # Reasons of rows that are not of the form: too many of them stop the command.
 BAD = ("unreadable", "field")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
-SHOWN = 200  # characters of a question in a report
+QUOTED = 200  # characters of a question that a report quotes
 
 
 class RawRow(NamedTuple):
@@ -48,37 +50,6 @@ class RawRow(NamedTuple):
     place: str
     row: Row | None
     error: str = ""
-
-
-@dataclass(frozen=True)
-class RowRules:
-    """What a row has to be.
-
-    Attributes:
-      question: field with the question.
-      answer: field with the answer.
-      golds: whether an answer must be there and grade as right against itself.
-      drop: names of `FILTERS`.
-      max_words: longest question; 0 for any.
-      near_n: words per n-gram of near duplicates; 0 to look for none.
-      n: words per n-gram of decontamination.
-      coverage: of decontamination.
-      digit_free: whether equality except for digits is contamination.
-      benchmark: questions that must not be trained on.
-      benchmark_names: the source and number of each.
-    """
-
-    question: str = "question"
-    answer: str = "answer"
-    golds: bool = True
-    drop: tuple[str, ...] = ()
-    max_words: int = 0
-    near_n: int = 5
-    n: int = 6
-    coverage: float = 0.5
-    digit_free: bool = False
-    benchmark: tuple[str, ...] = field(default=(), repr=False)
-    benchmark_names: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -105,19 +76,19 @@ class Dropped:
 
 
 class PartCleaner:
-    """Cleans parts by the same rules.
+    """Cleans parts by the checks that need no other row.
 
     Args:
-      rules: for every row.
+      settings: what a row has to be.
+      benchmark: questions that must not be trained on.
     """
 
-    def __init__(self, rules: RowRules) -> None:
-        self.rules = rules
+    def __init__(self, settings: CleanSettings, benchmark: BenchmarkTexts) -> None:
+        self._settings, self._benchmark = settings, benchmark
         self._hasher = TokenHasher()
-        self._index = BenchmarkIndex(
-            rules.benchmark, n=rules.n, coverage=rules.coverage
-        )
-        keys = map(digit_free_key, rules.benchmark if rules.digit_free else ())
+        rule = settings.decontamination
+        self._index = BenchmarkIndex(benchmark.texts, n=rule.n, coverage=rule.coverage)
+        keys = map(digit_free_key, benchmark.texts if rule.digit_free else ())
         self._digit_free = {key: item for item, key in enumerate(keys) if key}
 
     def __call__(
@@ -155,25 +126,25 @@ class PartCleaner:
 
     def _checked(self, raw: RawRow) -> Row:
         """The row as it is kept, or a `_Drop`."""
-        rules, row = self.rules, raw.row
+        settings, row = self._settings, raw.row
         if row is None:
             raise _Drop(raw.place, "unreadable", raw.error)
         try:
-            question = text_field(row, rules.question)
-            answer, solution = _answer(row, rules)
+            question = text_field(row, settings.question)
+            answer, solution = _answer(row, settings)
         except ValueError as error:
             raise _Drop(raw.place, "field", str(error)) from None
-        for name in rules.drop:
+        for name in settings.drop:
             if FILTERS[name](question, answer, row):
                 raise _Drop(raw.place, name, "", question)
-        words = len(comparison_tokens(question)) if rules.max_words else 0
-        if words > rules.max_words > 0:
+        words = len(comparison_tokens(question)) if settings.max_words else 0
+        if words > settings.max_words > 0:
             raise _Drop(raw.place, "long", f"{words} words", question)
-        reason = _judged(answer)[0] if rules.golds else None
+        reason = _own_grade(answer)[0] if settings.golds else None
         if reason is not None:
             raise _Drop(raw.place, "gold", reason, question)
         try:
-            other = _other_fields(row, rules, solution)
+            other = _other_fields(row, settings, solution)
         except (ValueError, TypeError) as error:
             said = f"a row must be of values that JSON holds: {error}"
             raise _Drop(raw.place, "field", said, question) from None
@@ -184,26 +155,27 @@ class PartCleaner:
             "other": other,
         }
 
-    def _contamination(self, row: Row, match: Any) -> Dropped | None:
+    def _contamination(self, row: Row, match: Match | None) -> Dropped | None:
         if match is not None:
             item, detail = match.item, f"{match.coverage:.0%} of it"
         else:
             key = digit_free_key(row["question"]) if self._digit_free else ""
-            item, detail = self._digit_free.get(key), "all but digits and signs"
-        if item is None:
-            return None
-        name, shown = self.rules.benchmark_names[item], row["question"][:SHOWN]
-        return Dropped(row["place"], "contaminated", detail, shown, name)
+            if key not in self._digit_free:
+                return None
+            item, detail = self._digit_free[key], "all but digits and signs"
+        name, quoted = self._benchmark.names[item], row["question"][:QUOTED]
+        return Dropped(row["place"], "contaminated", detail, quoted, name)
 
     def _numbers(
         self, rows: Sequence[Row], tokens: Sequence[list[str]]
     ) -> dict[str, np.ndarray]:
         """What the comparison with other rows needs."""
         keys = [text_key(normalized_words(row["question"])) for row in rows]
-        answers = [text_key([_judged(row["answer"])[1]])[:8] for row in rows]
+        answers = [text_key([_own_grade(row["answer"])[1]])[:8] for row in rows]
         bands = np.zeros((len(rows), BANDS), np.uint64)
-        if self.rules.near_n:
-            grams = hashed_ngrams(self._hasher(tokens), self.rules.near_n)
+        duplicates = self._settings.duplicates
+        if duplicates.near:
+            grams = hashed_ngrams(self._hasher(tokens), duplicates.n)
             bands = band_keys(minhash(grams))
         answer = np.frombuffer(b"".join(answers), np.uint64)
         return {
@@ -223,28 +195,29 @@ class _Drop(Exception):
         self, place: str, reason: str, detail: str, question: str = ""
     ) -> None:
         super().__init__(reason)
-        self.dropped = Dropped(place, reason, detail[:500], question[:SHOWN])
+        self.dropped = Dropped(place, reason, detail[:500], question[:QUOTED])
 
 
-def _answer(row: Row, rules: RowRules) -> tuple[str, str | None]:
+def _answer(row: Row, settings: CleanSettings) -> tuple[str, str | None]:
     """The final answer, and the worked solution if the field holds one."""
-    if not rules.golds:
+    if not settings.golds:
         try:
-            found = field_of(row, rules.answer)
+            found = field_of(row, settings.answer)
         except ValueError:
             return "", None
         if found is None or found == "":
             return "", None
-    text = text_field(row, rules.answer)
+    text = text_field(row, settings.answer)
     marked = marked_answer(text) if "####" in text or "\\boxed" in text else None
     return (text.strip(), None) if marked is None else (marked, text)
 
 
-def _other_fields(row: Row, rules: RowRules, solution: str | None) -> str:
+def _other_fields(row: Row, settings: CleanSettings, solution: str | None) -> str:
     """The rest of the row as JSON."""
-    used = (rules.question, rules.answer, "question", "answer")
+    names = (settings.question, settings.answer)
+    used = (*names, "question", "answer")
     other = {name: value for name, value in row.items() if name not in used}
-    for name in {"question", "answer"} & row.keys() - {rules.question, rules.answer}:
+    for name in {"question", "answer"} & row.keys() - {*names}:
         other[f"raw_{name}"] = row[name]
     if solution is not None:
         other.setdefault("solution", solution)
@@ -259,7 +232,7 @@ def _as_text(value: Any) -> str:
 
 
 @lru_cache(2**16)
-def _judged(answer: str) -> tuple[str | None, str]:
+def _own_grade(answer: str) -> tuple[str | None, str]:
     """Why an answer is not right by its own grade, and its usual spelling."""
     if _INTEGER.fullmatch(answer):
         return None, answer

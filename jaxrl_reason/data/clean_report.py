@@ -12,7 +12,7 @@ import numpy as np
 from jaxrl_reason.data.clean_part import BAD
 from jaxrl_reason.data.clean_selection import CleanRows, Selection
 
-EXAMPLES = 5
+EXAMPLES = 5  # rows of a kind that a message or a page shows
 _MOST_MATCHED = 10
 _BINS = 24
 _PERCENTILES = (0, 25, 50, 75, 95, 100)
@@ -91,9 +91,7 @@ def report_of(
     Returns:
       JSON values.
     """
-    total = sum(counts.values(), Counter())
-    del total["kept"]
-    dropped = {**total, **selection.counts()}
+    dropped = dropped_counts(counts, selection)
     matched = sorted(drops.matched.items(), key=lambda item: (-item[1], item[0]))
     kept = selection.kept
     return {
@@ -110,9 +108,26 @@ def report_of(
             "question_words": lengths(rows.arrays["words"][kept]),
             "answer_characters": lengths(rows.arrays["answer_length"][kept]),
         },
-        "pass_rates": None if rates is None else pass_rates(rates, kept),
+        "pass_rates": None if rates is None else rate_buckets(rates, kept),
         "identity": identity,
     }
+
+
+def dropped_counts(
+    counts: Mapping[str, Counter[str]], selection: Selection
+) -> dict[str, int]:
+    """How many rows went, by reason.
+
+    Args:
+      counts: of each part.
+      selection: what was dropped among their rows.
+
+    Returns:
+      Reason -> count.
+    """
+    total = sum(counts.values(), Counter())
+    del total["kept"]
+    return {**total, **selection.counts()}
 
 
 def _sources(
@@ -165,7 +180,7 @@ def lengths(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def pass_rates(rates: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+def rate_buckets(rates: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
     """How hard the questions are, before and after the filter.
 
     Args:
@@ -176,7 +191,7 @@ def pass_rates(rates: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
       Counts by bucket.
 
     Example:
-      >>> found = pass_rates(np.array([[0, 8], [3, 8], [8, 8], [-1, -1]]), np.ones(4))
+      >>> found = rate_buckets(np.array([[0, 8], [3, 8], [8, 8], [-1, -1]]), np.ones(4))
       >>> found["asked"]["none right"], found["asked"]["up to 50%"]
       (1, 1)
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrl_reason.data.clean_part import SHOWN, Dropped
+from jaxrl_reason.data.clean_part import QUOTED, Dropped
 from jaxrl_reason.data.comparison_text import (
     TokenHasher,
     comparison_tokens,
@@ -114,7 +114,7 @@ class Selection:
         """
         reason, other, detail = self._dropped[position]
         place = "" if other is None else self._rows[other]["place"]
-        return Dropped(row["place"], reason, detail, row["question"][:SHOWN], place)
+        return Dropped(row["place"], reason, detail, row["question"][:QUOTED], place)
 
     def counts(self) -> dict[str, int]:
         """How many rows went, by reason."""

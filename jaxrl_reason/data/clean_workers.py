@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxrl_reason.data.clean_benchmark import BenchmarkTexts
 from jaxrl_reason.data.clean_dataset import ExampleWriter, Shard
-from jaxrl_reason.data.clean_part import PartCleaner, RawRow, RowRules
+from jaxrl_reason.data.clean_part import PartCleaner, RawRow
+from jaxrl_reason.data.clean_settings import CleanSettings
 from jaxrl_reason.tasks.question_rows import Row
 
 _T = TypeVar("_T")
@@ -49,13 +51,13 @@ class Workers:
     it ends.
 
     Args:
-      count: processes; 0 for the number of cores, 1 for none but this.
-      rules: for every row.
+      settings: what a row has to be, and the number of processes.
+      benchmark: questions that must not be trained on.
     """
 
-    def __init__(self, count: int, rules: RowRules) -> None:
-        self._count = count or os.cpu_count() or 1
-        self._rules = rules
+    def __init__(self, settings: CleanSettings, benchmark: BenchmarkTexts) -> None:
+        self._count = settings.workers or os.cpu_count() or 1
+        self._rules = (settings, benchmark)
         self._pool: ProcessPoolExecutor | None = None
 
     def clean(
@@ -124,8 +126,8 @@ class Workers:
             yield first_name, None if done is None else done.result()
 
     def _here(self, work: Callable[..., _T], job: tuple[Any, ...]) -> _T:
-        if _STATE.get("rules") is not self._rules:
-            _prepare(self._rules)
+        if not _CLEANERS:
+            _prepare(*self._rules)
         return work(*job)
 
     def _started(self) -> ProcessPoolExecutor:
@@ -134,7 +136,7 @@ class Workers:
                 self._count,
                 multiprocessing.get_context("spawn"),
                 _start,
-                (self._rules, os.getpid()),
+                (os.getpid(), *self._rules),
             )
         return self._pool
 
@@ -144,18 +146,18 @@ class Workers:
     def __exit__(self, *exc: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        _STATE.clear()
+        _CLEANERS.clear()
 
 
-# Of this process: its cleaner.
-_STATE: dict[str, Any] = {}
+# The cleaner of this process, which lasts from job to job.
+_CLEANERS: list[PartCleaner] = []
 
 
-def _prepare(rules: RowRules) -> None:
-    _STATE.update(rules=rules, cleaner=PartCleaner(rules))
+def _prepare(settings: CleanSettings, benchmark: BenchmarkTexts) -> None:
+    _CLEANERS[:] = [PartCleaner(settings, benchmark)]
 
 
-def _start(rules: RowRules, parent: int) -> None:
+def _start(parent: int, settings: CleanSettings, benchmark: BenchmarkTexts) -> None:
     """Runs first in a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends its workers
 
@@ -165,12 +167,11 @@ def _start(rules: RowRules, parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    _prepare(rules)
+    _prepare(settings, benchmark)
 
 
 def _clean(rows: list[RawRow], folder: Path, name: str) -> dict[str, int]:
-    cleaner: PartCleaner = _STATE["cleaner"]
-    return cleaner(rows, folder, name)
+    return _CLEANERS[0](rows, folder, name)
 
 
 def _write(job: ShardJob) -> Shard:

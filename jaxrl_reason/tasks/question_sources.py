@@ -111,6 +111,23 @@ def open_rows(
     return RowSource(_of_file(name, path, on_bad), digest, origin)
 
 
+def tfds_folder(data: str, data_dir: Path | None) -> Path | None:
+    """The `data_dir` of one of several sources, some of which are not TFDS datasets.
+
+    Args:
+      data: the source.
+      data_dir: the folder of TFDS datasets, which the others do not take.
+
+    Returns:
+      The folder for tfds:..., otherwise None.
+
+    Example:
+      >>> tfds_folder("my.jsonl", Path("tfds")) is None
+      True
+    """
+    return data_dir if data.startswith("tfds:") else None
+
+
 def load_questions(
     data: str | Path, make: MakeQuestions, *, data_dir: str | Path | None = None
 ) -> QuestionSet:

@@ -21,7 +21,7 @@ from jaxrl_reason.tasks.code_task import CodeTask, PassedTests
 from jaxrl_reason.tasks.countdown import CountdownTask
 from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
 from jaxrl_reason.tasks.question_rows import PlacedRow
-from jaxrl_reason.tasks.question_sources import load_questions
+from jaxrl_reason.tasks.question_sources import load_questions, tfds_folder
 from jaxrl_reason.tasks.questions import (
     Question,
     QuestionTask,
@@ -93,7 +93,7 @@ def load_problems(settings: TrainSettings) -> Problems:
     if task.source in GENERATED_TASKS:
         made = GENERATED_TASKS[task.source].questions(getattr(settings, task.source))
         return Problems(made["train"], made[settings.eval.split][:most])
-    return clean(settings, read_problems(settings))
+    return clean_problems(settings, read_problems(settings))
 
 
 def spread_over(problems: Sequence[Any], most: int) -> list[Any]:
@@ -153,11 +153,11 @@ def read_questions(
             responses[question.problem_id] = str(row[task.response])
         return questions
 
-    where = task.data_dir if source.startswith("tfds:") else None
+    where = tfds_folder(source, task.data_dir)
     return list(load_questions(source, read, data_dir=where).questions)
 
 
-def clean(settings: TrainSettings, problems: Problems) -> Problems:
+def clean_problems(settings: TrainSettings, problems: Problems) -> Problems:
     """The problems without duplicates, contradictions and contamination."""
     train, dropped = list(problems.train), {}
     refused: dict[int, str] = {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxrl_reason.cli.data import main, read_settings
+from jaxrl_reason.cli.data import main, read_clean_settings
 from jaxrl_reason.data.strategies import LIGHT_R1_BAND
 from jaxrl_reason.tasks.question_sources import open_rows
 from tests.data.clean_cases import GOOD, write_raw
@@ -16,24 +16,24 @@ from tests.text.tokenizer_families import family
 
 def test_the_presets_are_those_of_the_papers(capsys: Any) -> None:
     with_model = ["RAW", "--out", "OUT", "--pass-rates.model", "M", "--preset"]
-    light = read_settings([*with_model, "light-r1"])
+    light = read_clean_settings([*with_model, "light-r1"])
     decontamination, rates = light.decontamination, light.pass_rates
     assert (decontamination.n, decontamination.coverage) == (32, 0)
     assert decontamination.digit_free
     assert (rates.low, rates.high) == LIGHT_R1_BAND
-    skywork = read_settings([*with_model, "skywork-or1"])
+    skywork = read_clean_settings([*with_model, "skywork-or1"])
     assert skywork.drop == ("url", "image", "figure")
     assert (skywork.pass_rates.samples, skywork.pass_rates.mixed) == (16, True)
     assert skywork.golds
     assert capsys.readouterr().err == ""
     flags = ["--decontamination.n", "13", "--preset", "light-r1"]
-    alone = read_settings(["a", "b", "--out", "OUT", *flags])
+    alone = read_clean_settings(["a", "b", "--out", "OUT", *flags])
     assert alone.raw == ("a", "b")
     assert (alone.decontamination.n, alone.decontamination.digit_free) == (13, True)
     assert alone.pass_rates.low == 0
     assert "also filters by pass rate (low 0.25, high 0.625)" in capsys.readouterr().err
     with pytest.raises(ValueError, match="preset must be one of light-r1, skywork-or1"):
-        read_settings(["RAW", "--out", "OUT", "--preset", "other"])
+        read_clean_settings(["RAW", "--out", "OUT", "--preset", "other"])
 
 
 @pytest.mark.parametrize("argv", [[], ["wash"]])

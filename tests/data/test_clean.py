@@ -12,7 +12,7 @@ import pytest
 
 from jaxrl_reason.data import clean as clean_module
 from jaxrl_reason.data.clean import CleanFunctions, clean
-from jaxrl_reason.data.clean_page import REASONS, card_text, page_of
+from jaxrl_reason.data.clean_page import REASONS, card_text, report_html
 from jaxrl_reason.data.clean_settings import (
     CleanSettings,
     DecontaminationSettings,
@@ -107,7 +107,7 @@ def test_the_page_and_the_card_name_every_reason(out: Path) -> None:
     report = json.loads((out / "report.json").read_text("utf-8"))
     page, card = (out / "report.html").read_text("utf-8"), card_text(report)
     assert (out / "README.md").read_text("utf-8") == card
-    assert page == page_of(report)
+    assert page == report_html(report)
     for reason, _ in WRONG:
         assert REASONS[reason] in page
         assert REASONS[reason] in card
@@ -142,7 +142,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(
-    "place", ["write_part", "_select", "_write_dataset", "report_of", "page_of"]
+    "place", ["write_part", "_select", "_write_dataset", "report_of", "report_html"]
 )
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     out: Path, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

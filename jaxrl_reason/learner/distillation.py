@@ -45,7 +45,8 @@ def divergence_forward(
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         hidden, head = hidden_states(model, params, batch), unembedding(model, params)
         targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the next token
-        logprobs, entropy = head_logprobs(model.constrain)(  # [M, S] each
+        of_head = head_logprobs(model.constrain, model.config.matmul_dtype)
+        logprobs, entropy = of_head(  # [M, S] each
             hidden, head, targets, temperature=temperature
         )
         divergence = head_jsd(model.constrain, beta=beta, temperature=temperature)(

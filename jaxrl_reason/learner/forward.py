@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxrl_reason.learner.head_parts import logprobs_by_parts, number_of_parts
+from jaxrl_reason.learner.narrow_head import narrow_logprobs
 from jaxrl_reason.learner.packing import TrainBatch
-from jaxrl_reason.losses import chunked_logprobs, token_entropy, token_logprobs
+from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, ValueModel, unembedding
-from jaxrl_reason.models.products import product_with_rows
 from jaxrl_reason.sharding import Constrainer, pad_vocab
 
 Params = Any
@@ -48,69 +48,13 @@ def policy_logprobs(
     reports them; logits are never stored for more than a chunk of tokens, and a head
     that the mesh shards is gathered once.
     """
-    hidden = model.apply(  # [M, S, D]
-        {"params": params},
-        batch.tokens,
-        batch.positions,
-        batch.segment_ids,
-        batch.branch_ids,
-    )
+    hidden = hidden_states(model, params, batch)
     targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S] the token after each column
-    of_head = head_logprobs(model.constrain)
-    narrow = model.config.matmul_dtype
-    if of_head is chunked_logprobs and narrow not in (None, model.config.dtype):
-        of_head = partial(_narrow_logprobs, narrow)
+    of_head = head_logprobs(model.constrain, model.config.matmul_dtype)
     logprobs, entropy = of_head(  # [M, S] each
         hidden, unembedding(model, params), targets, temperature=temperature
     )
     return unpack(logprobs, batch), unpack(entropy, batch)
-
-
-def _narrow_logprobs(
-    dtype: str,
-    hidden: jax.Array,
-    unembed: jax.Array,
-    tokens: jax.Array,
-    *,
-    temperature: float | jax.Array = 1.0,
-    chunk_size: int = 1024,
-) -> tuple[jax.Array, jax.Array]:
-    """`chunked_logprobs` with the products of the head in a narrower type.
-
-    Args:
-      dtype: of the sides of the products; see `product`.
-      hidden: [M, S, D].
-      unembed: [D, V].
-      tokens: [M, S].
-      temperature: of the sampler.
-      chunk_size: tokens per block at most.
-
-    Returns:
-      Log-probs [M, S] and entropies [M, S], float32.
-    """
-    size = tokens.size
-    blocks = -(-size // chunk_size)
-
-    def split(x: jax.Array) -> jax.Array:  # [size, ...] -> [blocks, n, ...]
-        x = jnp.pad(x, [(0, -size % blocks)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(blocks, -1, *x.shape[1:])
-
-    def of_block(rows: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = product_with_rows(rows, unembed.T, dtype)  # [n, V]
-        settings: Any = {"temperature": temperature}
-        return token_logprobs(logits, ids, **settings), token_entropy(
-            logits, **settings
-        )
-
-    rows, ids = split(hidden.reshape(size, -1)), split(tokens.reshape(size))
-    if blocks == 1:
-        found = of_block(rows[0], ids[0])
-    else:
-        # A block keeps nothing but its rows, as in `chunked_logprobs`.
-        again = jax.checkpoint(of_block, prevent_cse=False)
-        found = jax.lax.map(lambda x: again(*x), (rows, ids))
-    logprobs, entropy = (x.reshape(-1)[:size].reshape(tokens.shape) for x in found)
-    return logprobs, entropy
 
 
 def logprobs_of(
@@ -148,8 +92,9 @@ def squared_probs_of(
     def squared_probs(params: Params, batch: TrainBatch) -> jax.Array:
         hidden, head = hidden_states(model, params, batch), unembedding(model, params)
         targets = jnp.roll(batch.tokens, -1, axis=1)  # [M, S]
+        of_head = head_logprobs(model.constrain, model.config.matmul_dtype)
         at, at_half = (
-            head_logprobs(model.constrain)(hidden, head, targets, temperature=t)[0]
+            of_head(hidden, head, targets, temperature=t)[0]
             for t in (temperature, temperature / 2)
         )
         return unpack(jnp.exp(2 * at - at_half), batch)
@@ -169,7 +114,7 @@ def critic_values(model: ValueModel, params: Params, batch: TrainBatch) -> jax.A
     return unpack(values, batch)
 
 
-def head_logprobs(constrain: object) -> Logprobs:
+def head_logprobs(constrain: object, matmul_dtype: str | None = None) -> Logprobs:
     """`chunked_logprobs` for a model's constrainer, gathering a sharded head once.
 
     A sharded batch or sequence axis stays sharded: each device loops over chunks of its
@@ -181,22 +126,27 @@ def head_logprobs(constrain: object) -> Logprobs:
     Args:
       constrain: that of a `Transformer`; if it is not a `Constrainer`, there is no
         mesh.
+      matmul_dtype: that of the model; a head that a mesh splits computes in float32.
 
     Returns:
       A function with the arguments and results of `chunked_logprobs`; it is that
-      function itself if no mesh shards the tokens or the vocabulary, or if one shards D
-      over devices that all have the same tokens.
+      function itself, or the one for products in `matmul_dtype`, if no mesh shards the
+      tokens or the vocabulary, or if one shards D over devices that all have the same
+      tokens.
     """
+    alone: Logprobs = chunked_logprobs
+    if matmul_dtype is not None:
+        alone = partial(narrow_logprobs, matmul_dtype)
     if not isinstance(constrain, Constrainer):
-        return chunked_logprobs
+        return alone
     mesh, rules = constrain.mesh, constrain.rules
     of_tokens = rules.mesh_axes("batch") + rules.mesh_axes("sequence")
     of_width = rules.mesh_axes("embed")
     splits = any(mesh.shape[axis] > 1 for axis in of_tokens)
     gathered = splits and set(of_width) <= set(of_tokens)
-    whole = partial(_gathered, constrain) if gathered else chunked_logprobs
     if rules.split(mesh, "vocab") == 1:
-        return whole
+        return partial(_gathered, constrain) if gathered else alone
+    whole = partial(_gathered, constrain) if gathered else chunked_logprobs
     return partial(_padded, whole, constrain)
 
 

@@ -36,7 +36,8 @@ class TransformerConfig:
       dtype: type of activations and products, "float32" or "bfloat16".
       param_dtype: type of the stored parameters.
       matmul_dtype: type that both sides of a product with a matrix are rounded to, its
-        sums being float32; None for `dtype`. Fast on a CPU with AMX.
+        sums being float32; None for `dtype`. Fast on a CPU with AMX. A head that a mesh
+        splits is left as it is.
       attention: how whole rows attend: "chunked", in blocks of columns; "splash", by
         the kernel for TPUs, or "flash", by the one for GPUs (both interpreted on a CPU,
         which is slow); "plain", which holds the weights of all pairs of columns and is

@@ -5,8 +5,8 @@
 Makes the rows once (questions of 20 to 120 words with numbers and LaTeX, answers that
 are numbers and LaTeX; a tenth are copies, a twentieth near copies, some are broken,
 some hold a benchmark's question), runs `jaxrl-reason data clean` twice into new
-folders, and compares every byte of the results. The second run is killed in the middle
-and started again.
+folders, and compares every byte of the results. The second run is killed on the way and
+started again.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def write_rows(path: Path, rows: int, benchmark: list[str]) -> None:
     """Writes the raw set."""
     rng = random.Random(0)
     held: list[dict[str, str]] = []
-    with open(path, "w", encoding="utf-8") as file:
+    unfinished = path.with_suffix(".tmp")
+    with open(unfinished, "w", encoding="utf-8") as file:
         for i in range(rows):
             kind = rng.random()
             row = {
@@ -84,6 +85,7 @@ def write_rows(path: Path, rows: int, benchmark: list[str]) -> None:
                 held.append(row)
             else:
                 held[rng.randrange(100_000)] = row
+    unfinished.replace(path)
 
 
 def command(raw: Path, against: Path, out: Path) -> list[str]:
@@ -128,7 +130,7 @@ def main() -> None:
     given = parser.parse_args()
     folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    raw, against = folder / "raw.jsonl", folder / "benchmark.jsonl"
+    raw, against = folder / f"raw-{given.rows}.jsonl", folder / "benchmark.jsonl"
     rng = random.Random(1)
     benchmark = [question(rng) for _ in range(5000)]
     against.write_text(

@@ -1,7 +1,7 @@
 """What only all rows together show: copies, contradictions, near duplicates.
 
-Numbers of all rows are in memory (about 200 bytes a row); their texts are read from the
-parts where two rows have to be compared.
+Numbers of all rows are in memory (a few hundred bytes a row); their texts are read from
+the parts where two rows have to be compared.
 """
 
 import json

@@ -174,9 +174,8 @@ class Bubblewrap:
             elif path.exists():
                 command += ["--ro-bind", str(path), str(path)]
         binary = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-        if not python.is_relative_to(
-            "/usr"
-        ):  # perhaps in a home that others may not enter
+        # It may be in a home that others may not enter.
+        if not python.is_relative_to("/usr"):
             command += ["--ro-bind", str(python), str(_PYTHON)]
             binary = _PYTHON / binary.relative_to(python)
         for device in _DEVICES:

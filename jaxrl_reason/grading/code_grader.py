@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from jaxrl_reason.grading.code_tests import VALUE, Check, CodeTests, ScriptTest
+from jaxrl_reason.grading.code_tests import NAME, VALUE, Check, CodeTests, ScriptTest
 from jaxrl_reason.grading.formats import after_reasoning
 from jaxrl_reason.grading.sandbox import ENDED, Sandbox, SandboxJob
 from jaxrl_reason.grading.sandbox_program import MARK, NotPlain, decode, encode
@@ -171,18 +171,15 @@ def _judged(sandbox: Sandbox, values: list[Any], tests: CodeTests) -> list[bool]
         encode(None if isinstance(value, NotPlain) else value) for value in values
     )
     run = sandbox.run(SandboxJob("", steps=steps, values=coded))
-    held = [x is True for x in _truths(_values(run.output, count))]
+    missing = {f"{NAME}{i}" for i, x in enumerate(values) if isinstance(x, NotPlain)}
+    verdicts = []
     texts = [text for kind, text in steps if kind == VALUE]
-    for number, text in enumerate(texts):
+    for text, held in zip(texts, _values(run.output, count), strict=True):
         names = {x.id for x in ast.walk(ast.parse(text)) if isinstance(x, ast.Name)}
-        missing = [i for i, x in enumerate(values) if isinstance(x, NotPlain)]
-        held[number] &= not names & {f"_v{i}" for i in missing}
-    return held
-
-
-def _truths(values: Sequence[Any]) -> list[bool]:
-    """Whether an assert of each would pass."""
-    return [not isinstance(value, NotPlain) and bool(value) for value in values]
+        verdicts.append(
+            not isinstance(held, NotPlain) and bool(held) and not names & missing
+        )
+    return verdicts
 
 
 def _holds(check: Check, values: Sequence[Any]) -> bool:

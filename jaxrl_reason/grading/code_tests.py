@@ -44,16 +44,14 @@ class Check:
     Attributes:
       rule: "equal" or "is": the value is the expected one, for Python; "json": the
         same as JSON, floats to nine digits; "true" or "false", as in a condition;
-        "judge": `text` holds.
+        "judge": what `judge_steps` of the tests compute is true.
       value: number of the value.
       expected: the expected value as Python writes it.
-      text: an expression of the values _v0, _v1, ....
     """
 
     rule: str
     value: int = 0
     expected: str = ""
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,8 +229,8 @@ class _Parts:
         self.names += [name for name in roots if name and name not in self.own]
         check = _simple(held)
         if check is None:
-            check = Check("judge", text=ast.unparse(held))
-            self.judge.append((VALUE, check.text))
+            check = Check("judge")
+            self.judge.append((VALUE, ast.unparse(held)))
         self.checks.append(check)
 
     def _needed_steps(self) -> tuple[tuple[str, str], ...]:

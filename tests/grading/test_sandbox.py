@@ -16,7 +16,7 @@ from jaxrl_reason.grading.code_grader import (
     grade_program,
     grade_programs,
 )
-from jaxrl_reason.grading.code_tests import ScriptTest, assert_tests
+from jaxrl_reason.grading.code_tests import CodeTests, ScriptTest, assert_tests
 from jaxrl_reason.grading.sandbox import (
     ENDED,
     FLOODED,
@@ -210,9 +210,8 @@ def test_how_a_run_is_stopped(kind: str) -> None:
 
 
 def test_script_tests_all_or_some(sandbox: Sandbox) -> None:
-    tests = assert_tests(["assert True is True"])
     scripts = tuple(ScriptTest(f"{n}\n", f"{2 * n}\n") for n in (0, 3, 2))
-    tests = type(tests)(scripts=scripts)
+    tests = CodeTests(scripts=scripts)
     square = "n = int(input())\nprint(n * n)"
     grade = grade_program(sandbox, square, tests, partial=True)
     assert (grade.passed, grade.correct) == ((True, False, True), False)
@@ -235,7 +234,7 @@ def test_a_sandbox_that_does_not_start_is_no_wrong_answer(
 
 def test_no_sandbox_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("jaxrl_reason.grading.wasm_python.has_module", lambda *x: False)
+    monkeypatch.setattr("jaxrl_reason.grading.wasm_python.find_spec", lambda name: None)
     with pytest.raises(SandboxError, match=r"apt-get install bubblewrap.*\[sandbox\]"):
         open_sandbox()
     with pytest.raises(ValueError, match="auto, bubblewrap or wasm, got 'none'"):

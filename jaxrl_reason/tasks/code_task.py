@@ -76,7 +76,10 @@ class CodeFlags:
 
 @dataclass(frozen=True)
 class CodeTask(QuestionTask):
-    """Asks for a program and runs it on the tests of the question.
+    """Asks for a program and runs it on the tests of a `CodeQuestion`.
+
+    `format_ok` of a grade says that there is a program. Grading raises `SandboxError`
+    if no program could be run, `TestsRefused` if the tests cannot be used.
 
     Attributes:
       sandbox: where programs run.
@@ -89,25 +92,10 @@ class CodeTask(QuestionTask):
         default_factory=OrderedDict, repr=False, compare=False
     )
 
-    def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
-        """Grades a response by its program.
-
-        Args:
-          problem: a `CodeQuestion`.
-          response_text: what came after the prompt.
-          truncated: whether the length limit stopped the response, which is then not
-            correct.
-
-        Returns:
-          The grade; `format_ok` says that there is a program.
-
-        Raises:
-          SandboxError: no program could be run.
-          TestsRefused: the tests of the question cannot be used.
-        """
-        found = self.graded_program(problem, response_text)
+    def _graded(self, problem: Question, text: str) -> Graded:
+        found = self.graded_program(problem, text)
         return Graded(
-            correct=found.correct and not truncated,
+            correct=found.correct,
             format_ok=found.program is not None,
             parsed=(
                 None
@@ -124,7 +112,8 @@ class CodeTask(QuestionTask):
           response_text: what came after the prompt.
 
         Raises:
-          SandboxError, TestsRefused: as `grade`.
+          SandboxError: no program could be run.
+          TestsRefused: the tests of the question cannot be used.
         """
         key = self._key(problem, response_text)
         if key not in self._known:

@@ -135,30 +135,20 @@ def _dataset(settings: GymSettings, name: str, size: int) -> Any:
 
 @dataclass(frozen=True)
 class GymTask(QuestionTask):
-    """Asks a generator's question; graded by `check_answer`."""
+    """Asks a generator's question, a `GymQuestion`; graded by `check_answer`.
 
-    def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
-        """Grades a response.
+    `format_ok` of a grade says that there is an answer in tags.
+    """
 
-        Args:
-          problem: a `GymQuestion`.
-          response_text: what came after the prompt.
-          truncated: whether the length limit stopped the response, which is then not
-            correct.
-
-        Returns:
-          The grade; `format_ok` says that there is an answer in tags.
-        """
+    def _graded(self, problem: Question, text: str) -> Graded:
         assert isinstance(problem, GymQuestion)
-        text = without_end(response_text, self.tokenizer)
-        said = after_reasoning(text, self._opened(problem))
+        whole = without_end(text, self.tokenizer)
+        said = after_reasoning(whole, self._opened(problem))
         answer = None if said is None else last_tagged(said, "answer")
         if answer is None:
             return Graded(correct=False, format_ok=False, parsed=None)
         right = check_answer(problem.kind, answer, problem.entry)
-        return Graded(
-            correct=right and not truncated, format_ok=True, parsed=answer.strip()
-        )
+        return Graded(correct=right, format_ok=True, parsed=answer.strip())
 
     def same_answer(self, first: str, second: str) -> bool:
         """Whether two answers are the same text up to white space.

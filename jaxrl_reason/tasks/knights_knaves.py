@@ -136,27 +136,16 @@ def knights_questions(
 
 @dataclass(frozen=True)
 class KnightsTask(QuestionTask):
-    """Asks who is a knight, graded by the rules of Logic-RL (`grade_roles`)."""
+    """Asks a `KnightsQuestion`; graded by the rules of Logic-RL (`grade_roles`)."""
 
-    def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
-        """Grades a response.
-
-        Args:
-          problem: a `KnightsQuestion`.
-          response_text: what came after the prompt.
-          truncated: whether the length limit stopped the response, which is then not
-            correct.
-
-        Returns:
-          The grade.
-        """
+    def _graded(self, problem: Question, text: str) -> Graded:
         assert isinstance(problem, KnightsQuestion)
-        text = without_end(response_text, self.tokenizer)
+        whole = without_end(text, self.tokenizer)
         opened = self._opened(problem) is True
-        found = grade_roles(text, problem.roles, opened=opened)
+        found = grade_roles(whole, problem.roles, opened=opened)
         said = [f"{name} is a {role}" for name, role in (found.parsed or {}).items()]
         return Graded(
-            correct=found.correct and not truncated,
+            correct=found.correct,
             format_ok=found.format_ok,
             parsed=", ".join(said) or None,
         )

@@ -190,29 +190,21 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class ChoiceTask(QuestionTask):
-    """Asks for an option; graded by its letter or its text (`read_choice`)."""
+    """Asks a `ChoiceQuestion`; graded by letter or text (`read_choice`).
 
-    def grade(self, problem: Question, response_text: str, truncated: bool) -> Graded:
-        """Grades a response.
+    `parsed` of a grade is a letter, or an answer that names no option.
+    """
 
-        Args:
-          problem: a `ChoiceQuestion`.
-          response_text: what came after the prompt.
-          truncated: whether the length limit stopped the response, which is then not
-            correct.
-
-        Returns:
-          The grade; `parsed` is a letter, or an answer that names no option.
-        """
+    def _graded(self, problem: Question, text: str) -> Graded:
         assert isinstance(problem, ChoiceQuestion)
-        text = without_end(response_text, self.tokenizer)
-        said = after_reasoning(text, self._opened(problem))
+        whole = without_end(text, self.tokenizer)
+        said = after_reasoning(whole, self._opened(problem))
         answer = None if said is None else self.extract(said)
         if answer is None:
             return Graded(correct=False, format_ok=False, parsed=None)
         letter = read_choice(answer, problem.options)
         return Graded(
-            correct=letter == problem.answer and not truncated,
+            correct=letter == problem.answer,
             format_ok=letter is not None,
             parsed=letter or answer[:80],
         )

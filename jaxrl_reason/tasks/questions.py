@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from jaxrl_reason.grading.algebra import algebraically_equal
@@ -105,8 +105,13 @@ class QuestionTask:
         Returns:
           The grade; `format_ok` says that a final answer was found, right or wrong.
         """
+        found = self._graded(problem, response_text)
+        return replace(found, correct=found.correct and not truncated)
+
+    def _graded(self, problem: Question, text: str) -> Graded:
+        """The grade of a whole response; a task with other answers has its own."""
         grade = grade_final_answer(
-            response_text,
+            text,
             problem.answer,
             extract=self.extract,
             verify=self.verify,
@@ -114,7 +119,7 @@ class QuestionTask:
             reasoning=self._opened(problem),
         )
         return Graded(
-            correct=grade.outcome == RIGHT and not truncated,
+            correct=grade.outcome == RIGHT,
             format_ok=grade.parsed is not None,
             parsed=grade.parsed,
             failed=grade.outcome == FAILED,

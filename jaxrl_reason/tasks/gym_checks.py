@@ -26,11 +26,15 @@ _MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 # Their answers are not unique, and nothing here follows them yet.
 REFUSED = MappingProxyType(
     dict.fromkeys(
-        ("boxnet", "knight_swap", "propositional_logic", "rubiks_cube"),
-        "has several right answers, which no grader here follows",
-    )
-    | dict.fromkeys(
-        ("rush_hour", "sokoban", "word_ladder"),
+        (
+            "boxnet",
+            "knight_swap",
+            "propositional_logic",
+            "rubiks_cube",
+            "rush_hour",
+            "sokoban",
+            "word_ladder",
+        ),
         "has several right answers, which no grader here follows",
     )
     | {"composite": "is made of others: name those"}
@@ -212,12 +216,7 @@ def _jugs(answer: str, entry: Entry) -> bool:
     for move in _list_of(answer, str):
         kind, _, jugs = move.partition(" ")
         first, *others = [ord(jug) - ord("A") for jug in jugs.split("->")]
-        if (
-            not 0
-            <= min(first, *others, first)
-            <= max(first, *others, first)
-            < len(held)
-        ):
+        if not {first, *others} <= set(range(len(held))):
             return False
         if kind == "pour" and len(others) == 1 and others[0] != first:
             poured = min(held[first], sizes[others[0]] - held[others[0]])
@@ -258,9 +257,8 @@ def _letters(answer: str, entry: Entry) -> bool:
     words = [*puzzle["words_letters"], puzzle["result_letters"]]
     if set(digits) != set("".join(map("".join, words))) or len(pairs) != len(digits):
         return False
-    fair = len(set(digits.values())) == len(digits) and set(digits.values()) <= set(
-        range(10)
-    )
+    used = set(digits.values())
+    fair = len(used) == len(digits) and used <= set(range(10))
     zero = not puzzle.get("allow_leading_zero") and any(
         digits[word[0]] == 0 for word in words
     )

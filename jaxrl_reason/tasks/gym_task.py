@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -13,7 +13,12 @@ import numpy as np
 from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.formats import after_reasoning, last_tagged
 from jaxrl_reason.tasks.generated_splits import SplitSettings, split_questions
-from jaxrl_reason.tasks.gym_checks import REFUSED, check_answer, unreadable_entry
+from jaxrl_reason.tasks.gym_checks import (
+    REFUSED,
+    Entry,
+    check_answer,
+    unreadable_entry,
+)
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.task import Graded, without_end
 from jaxrl_reason.text.tokenizer import Tokenizer
@@ -93,28 +98,28 @@ def gym_questions(settings: GymSettings) -> Mapping[str, tuple[Question, ...]]:
     """
     names = settings.generators
     each = -(-settings.problems // len(names))
-    sets = {name: _dataset(settings, name, each * _SPARE) for name in names}
+    entries = {name: _entries(settings, name, each * _SPARE) for name in names}
 
     def draw(rng: np.random.Generator, number: int) -> tuple[Hashable, Question]:
         name = names[number % len(names)]
-        found = sets[name]
-        # The first try is the entry of the number, the others are spares.
-        place = number // len(names)
-        for _ in range(each * _SPARE):
-            entry = found[place % (each * _SPARE)]
-            if (name, entry["question"]) not in seen:
-                seen.add((name, entry["question"]))
-                if unreadable_entry(name, entry) is None:
-                    break
-            place = each + int(rng.integers(each * (_SPARE - 1)))
-        else:
-            return "none", Question(number, "none", "none")
+        entry = next(entries[name], None)
+        if entry is None:
+            raise ValueError(
+                f"problems must be at most as many as {name} has, got "
+                f"{settings.problems} for {len(names)} generators"
+            )
         answer = str(entry.get("answer") or "any")
         question = GymQuestion(number, entry["question"], answer, name, entry=entry)
         return (name, entry["question"]), question
 
-    seen: set[tuple[str, str]] = set()
     return MappingProxyType(split_questions(settings, draw))
+
+
+def _entries(settings: GymSettings, name: str, size: int) -> Iterator[Entry]:
+    """The entries of a generator that can be graded, in its order."""
+    found = _dataset(settings, name, size)
+    every = (found[place] for place in range(size))
+    return (entry for entry in every if unreadable_entry(name, entry) is None)
 
 
 def _dataset(settings: GymSettings, name: str, size: int) -> Any:

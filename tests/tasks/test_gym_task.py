@@ -187,6 +187,11 @@ def test_generators() -> None:
     gym_questions.cache_clear()
     assert gym_questions(settings) == splits
     assert gym_questions(replace(settings, seed=1)) != splits
+    # More questions leave the first ones as they are, also where entries repeat.
+    sums = '{"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}'
+    few = GymSettings(options=sums, problems=50)
+    first = gym_questions(few)["train"]
+    assert gym_questions(replace(few, problems=60))["train"][: len(first)] == first
     with pytest.raises(ValueError, match="must know nothing and its options"):
         gym_questions(GymSettings(generators=("nothing",)))
     with pytest.raises(ValueError, match="must know chain_sum and its options"):

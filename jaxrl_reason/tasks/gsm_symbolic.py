@@ -1,7 +1,7 @@
 """Word problems from templates, in the manner of GSM-Symbolic (arXiv 2410.05229)."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from types import MappingProxyType
@@ -136,5 +136,4 @@ def gsm_symbolic(tokenizer: Tokenizer) -> QuestionTask:
     Returns:
       The task.
     """
-    made = gsm8k(tokenizer)
-    return QuestionTask(tokenizer, made.instruction, "gsm_symbolic")
+    return replace(gsm8k(tokenizer), name="gsm_symbolic")

@@ -94,11 +94,11 @@ def open_rows(
             f"data_dir must only be given with tfds:..., got {data_dir} with {data}"
         )
     if from_tfds:
-        return RowSource(*_then_none(open_tfds(name, data_dir)))
+        return _of_dataset(*open_tfds(name, data_dir))
     if path.is_dir():
-        return RowSource(*_then_none(open_tfds_folder(path, "train")))
-    if not is_path and path.parent.is_dir() and list(path.parent.glob(_DATASET)):
-        return RowSource(*_then_none(open_tfds_folder(path.parent, path.name)))
+        return _of_dataset(*open_tfds_folder(path, "train"))
+    if not is_path and path.parent.is_dir() and any(path.parent.glob(_DATASET)):
+        return _of_dataset(*open_tfds_folder(path.parent, path.name))
     if name.startswith("hub:") and not is_path:
         path, origin = fetch_hub_file(name)
         name = f"hub:{origin['dataset']}/{origin['path']}"
@@ -155,10 +155,8 @@ def _of_file(name: str, path: Path, on_bad: OnBad | None) -> Iterator[PlacedRow]
         yield from file_rows(name, file, on_bad)
 
 
-def _then_none(
-    found: tuple[Iterator[PlacedRow], dict[str, Any]],
-) -> tuple[Iterator[PlacedRow], None, dict[str, Any]]:
-    return found[0], None, found[1]
+def _of_dataset(rows: Iterator[PlacedRow], origin: dict[str, Any]) -> RowSource:
+    return RowSource(rows, None, origin)
 
 
 def _digest(questions: Sequence[Question]) -> str:

@@ -56,7 +56,8 @@ def open_tfds(
         )
     with _any_error_at(data):
         builder = _builder(asked, data_dir)
-    return _open_split(data, builder, asked["split"], _prepare_command(asked, "FOLDER"))
+    remedy = f"`{_prepare_command(asked, 'FOLDER')}`, and give --data-dir FOLDER"
+    return _open_split(data, builder, asked["split"], remedy)
 
 
 def open_tfds_folder(
@@ -86,7 +87,7 @@ def open_tfds_folder(
     data = f"{folder}/{split}"
     with _any_error_at(data):
         builder = tfds.builder_from_directory(str(found[0]))
-    return _open_split(data, builder, split, "with file_format='array_record'")
+    return _open_split(data, builder, split, "as array_record, and give that")
 
 
 def _open_split(
@@ -99,7 +100,7 @@ def _open_split(
             raise QuestionFileError(
                 f"{data}: {builder.data_dir} is in {builder.info.file_format.value} "
                 "form, which only TensorFlow reads; prepare the dataset once more in "
-                f"another folder, `{remedy}`, and give --data-dir FOLDER"
+                f"another folder, {remedy}"
             ) from None
         config = builder.builder_config
         origin = {

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxrl_reason.tasks.countdown import (
-    SPLITS,
     CountdownSettings,
     Problem,
     generate_problems,
 )
+from jaxrl_reason.tasks.generated_splits import SPLITS
 
 
 def config_name(settings: CountdownSettings) -> str:

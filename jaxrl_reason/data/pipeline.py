@@ -10,11 +10,11 @@ from typing import Any, Protocol, SupportsIndex
 import numpy as np
 
 from jaxrl_reason.tasks.countdown import (
-    SPLITS,
     CountdownSettings,
     Problem,
     generate_problems,
 )
+from jaxrl_reason.tasks.generated_splits import SPLITS
 
 
 class DatasetError(ValueError):

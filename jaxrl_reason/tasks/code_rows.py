@@ -15,7 +15,13 @@ from jaxrl_reason.grading.code_tests import (
     TestsRefused,
     assert_tests,
 )
-from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, Row, text_field
+from jaxrl_reason.tasks.question_rows import (
+    NamedPlace,
+    PlacedRow,
+    Row,
+    first_name,
+    text_field,
+)
 from jaxrl_reason.tasks.questions import Question
 
 _TEXT = ("question", "problem", "prompt", "question_content", "description", "text")
@@ -85,8 +91,8 @@ def code_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     questions: list[Question] = []
     for place, row in rows:
         with NamedPlace(place):
-            name = next((name for name in _TEXT if row.get(name)), _TEXT[0])
-            text, refused, tests = text_field(row, name), "", None
+            text = text_field(row, first_name(row, _TEXT))
+            refused, tests = "", None
             try:
                 tests = read_tests(row)
             except TestsRefused as error:

@@ -13,11 +13,10 @@ import numpy as np
 from jaxrl_reason.grading.countdown_grader import grade
 from jaxrl_reason.grading.formats import think_answer_format
 from jaxrl_reason.tasks.countdown_search import attempts
+from jaxrl_reason.tasks.generated_splits import SPLITS, check_fractions
 from jaxrl_reason.tasks.task import Graded, Step
 from jaxrl_reason.text.symbols import END_ANSWER, SymbolTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,7 @@ class CountdownSettings:
         for name in ("max_number", "max_value", "max_targets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("validation_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
-                )
-        held_out = self.validation_fraction + self.test_fraction
-        if not held_out < 1:
-            raise ValueError(
-                f"validation_fraction + test_fraction must be < 1, got {held_out}"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
         if self.hold_out not in ("numbers", "pairs"):
             raise ValueError(
                 f"hold_out must be 'numbers' or 'pairs', got {self.hold_out!r}"

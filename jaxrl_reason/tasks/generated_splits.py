@@ -41,16 +41,28 @@ class SplitSettings:
                 "problems must be >= 1 and seed >= 0, got "
                 f"{self.problems} and {self.seed}"
             )
-        for name in ("validation_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
-                )
-        if not self.validation_fraction + self.test_fraction < 1:
-            raise ValueError(
-                "validation_fraction + test_fraction must be < 1, got "
-                f"{self.validation_fraction + self.test_fraction}"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Refuses held-out splits that leave nothing to train on.
+
+    Args:
+      validation_fraction: for tuning.
+      test_fraction: for reported results.
+
+    Raises:
+      ValueError: one is not in [0, 1), or their sum is not.
+    """
+    given = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    for name, value in given.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be >= 0 and < 1, got {value}")
+    if not sum(given.values()) < 1:
+        raise ValueError(
+            "validation_fraction + test_fraction must be < 1, got "
+            f"{sum(given.values())}"
+        )
 
 
 def split_questions(

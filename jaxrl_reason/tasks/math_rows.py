@@ -3,7 +3,13 @@ r"""MATH, Minerva, OlympiadBench and others: the answer in a field or in a solut
 from collections.abc import Iterable
 
 from jaxrl_reason.grading.answers import marked_answer
-from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, Row, text_field
+from jaxrl_reason.tasks.question_rows import (
+    NamedPlace,
+    PlacedRow,
+    Row,
+    first_name,
+    text_field,
+)
 from jaxrl_reason.tasks.questions import Question
 
 _QUESTION = ("problem", "question", "Problem", "Question")
@@ -39,29 +45,24 @@ def math_questions(rows: Iterable[PlacedRow]) -> list[Question]:
     questions: list[Question] = []
     for place, row in rows:
         with NamedPlace(place):
-            asked = text_field(row, _first(row, _QUESTION))
+            asked = text_field(row, first_name(row, _QUESTION))
             if row.get("context"):
                 asked = f"{text_field(row, 'context')}\n\n{asked}"
-            kind = str(row.get(_first(row, _KIND)) or "")
+            kind = str(row.get(first_name(row, _KIND)) or "")
             questions.append(Question(len(questions), asked, _answer(row), kind))
     return questions
 
 
 def _answer(row: Row) -> str:
-    name = _first(row, _ANSWER)
+    name = first_name(row, _ANSWER)
     given = row.get(name)
     if isinstance(given, list) and given:
         parts = [text_field({name: part}, name).strip().strip("$") for part in given]
         return ", ".join(parts)
-    solution = _first(row, _SOLUTION)
+    solution = first_name(row, _SOLUTION)
     if given is None and row.get(solution):
         found = marked_answer(text_field(row, solution))
         if found is None:
             raise ValueError(r"solution must hold the answer in \boxed{}, got no box")
         return found
     return text_field(row, name)
-
-
-def _first(row: Row, names: tuple[str, ...]) -> str:
-    """The first name that the row has."""
-    return next((name for name in names if row.get(name) not in (None, "")), names[0])

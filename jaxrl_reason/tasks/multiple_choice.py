@@ -9,7 +9,13 @@ from typing import Any
 
 from jaxrl_reason.grading.answer_policy import USUAL, AnswerPolicy
 from jaxrl_reason.grading.formats import after_reasoning
-from jaxrl_reason.tasks.question_rows import NamedPlace, PlacedRow, Row, text_field
+from jaxrl_reason.tasks.question_rows import (
+    NamedPlace,
+    PlacedRow,
+    Row,
+    first_name,
+    text_field,
+)
 from jaxrl_reason.tasks.questions import Question, QuestionTask
 from jaxrl_reason.tasks.task import Graded, without_end
 from jaxrl_reason.text.tokenizer import Tokenizer
@@ -93,8 +99,7 @@ def choice_questions(rows: Iterable[PlacedRow]) -> list[Question]:
 
 
 def _question(number: int, row: Row) -> ChoiceQuestion:
-    name = next((name for name in _QUESTION if row.get(name)), _QUESTION[0])
-    asked = text_field(row, name).strip()
+    asked = text_field(row, first_name(row, _QUESTION)).strip()
     if _RIGHT in row:
         options = [text_field(row, _RIGHT)]
         options += [
@@ -114,8 +119,7 @@ def _question(number: int, row: Row) -> ChoiceQuestion:
 
 def _options(row: Row) -> tuple[list[str], list[str]]:
     """The options, and what they are called in the row."""
-    name = next((name for name in _OPTIONS if row.get(name)), None)
-    given: Any = row.get(name) if name else None
+    given: Any = row.get(first_name(row, _OPTIONS))
     if isinstance(given, Mapping) and "text" in given:
         texts = list(given["text"])
         labels = [str(x) for x in given.get("label") or LETTERS[: len(texts)]]
@@ -134,7 +138,7 @@ def _options(row: Row) -> tuple[list[str], list[str]]:
 
 def _gold(row: Row, options: Sequence[str], labels: Sequence[str]) -> str:
     """The letter of the right option."""
-    name = next((name for name in _GOLD if row.get(name) is not None), _GOLD[0])
+    name = first_name(row, _GOLD)
     given = row.get(name)
     if isinstance(given, int) and not isinstance(given, bool):
         if 0 <= given < len(options):

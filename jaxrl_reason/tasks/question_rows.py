@@ -1,7 +1,7 @@
 """Rows of question sets, each with its place, for messages."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -82,6 +82,24 @@ def field_of(row: Row, name: str) -> Any:
             there = ", ".join(map(repr, row)) or "none"
             raise ValueError(f"{name} must be a field, got the fields {there}")
     return found
+
+
+def first_name(row: Row, names: Sequence[str]) -> str:
+    """The first of several names under which the row has anything.
+
+    Args:
+      row: of any source.
+      names: under which sets hold the same thing.
+
+    Returns:
+      The name; the first of all, for a message, if the row has nothing under any.
+
+    Example:
+      >>> first_name({"question": None, "problem": "1 + 1?"}, ("question", "problem"))
+      'problem'
+    """
+    empty: tuple[Any, ...] = (None, "", [], {})
+    return next((name for name in names if row.get(name) not in empty), names[0])
 
 
 def text_field(row: Row, name: str) -> str:

@@ -12,13 +12,13 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from jaxrl_reason.grading.answers import last_number
+from jaxrl_reason.tasks.generated_splits import check_fractions
 from jaxrl_reason.tasks.questions import Question, QuestionTask, encode_user_turn
 from jaxrl_reason.text.tokenizer import Tokenizer
 
 # A question in words, and the response in an example.
 Worked = tuple[str, str]
 
-SPLITS = ("train", "validation", "test")
 INSTRUCTION = "Reply with only the answer in digits."
 
 NUM_PHRASES = 4
@@ -102,16 +102,7 @@ class ArithmeticSettings:
             )
         if self.written not in ("words", "digits"):
             raise ValueError(f"written must be words or digits, got {self.written!r}")
-        for name in ("validation_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be >= 0 and < 1, got {getattr(self, name)}"
-                )
-        if not self.validation_fraction + self.test_fraction < 1:
-            raise ValueError(
-                "validation_fraction + test_fraction must be < 1, got "
-                f"{self.validation_fraction + self.test_fraction}"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
 

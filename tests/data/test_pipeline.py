@@ -18,11 +18,11 @@ from jaxrl_reason.data.pipeline import (
     prepare_dataset,
 )
 from jaxrl_reason.tasks.countdown import (
-    SPLITS,
     CountdownSettings,
     Problem,
     generate_problems,
 )
+from jaxrl_reason.tasks.generated_splits import SPLITS
 
 SMALL = CountdownSettings(max_number=5, max_value=20)
 PUZZLES = [Problem((1, 2), number, "", number) for number in range(60)]

@@ -8,7 +8,6 @@ import pytest
 
 from jaxrl_reason.grading.exact_arithmetic import examine
 from jaxrl_reason.tasks.countdown import (
-    SPLITS,
     CountdownSettings,
     CountdownTask,
     Problem,
@@ -16,6 +15,7 @@ from jaxrl_reason.tasks.countdown import (
     prompt,
 )
 from jaxrl_reason.tasks.countdown_search import attempts
+from jaxrl_reason.tasks.generated_splits import SPLITS
 from jaxrl_reason.tasks.task import Graded, Task
 
 SMALL = CountdownSettings(max_number=6, max_value=20)

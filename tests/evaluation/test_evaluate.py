@@ -1,98 +1,26 @@
-"""An evaluation with a fake model: records, resuming, report, command line."""
+"""An evaluation with a fake model: records, resuming, report."""
 
 import io
 import json
-import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tyro
 from rich.console import Console
 
-from jaxrl_reason.cli import evaluate as evaluate_command
-from jaxrl_reason.cli.main import main
 from jaxrl_reason.evaluation.benchmark_evaluation import (
     EvaluationSettings,
     benchmark_questions,
-    benchmark_task,
     evaluate,
 )
 from jaxrl_reason.evaluation.collection import record_of
-from jaxrl_reason.evaluation.decoding import Decoding, Response
+from jaxrl_reason.evaluation.decoding import Response
 from jaxrl_reason.evaluation.records import EvaluationFolderError
 from jaxrl_reason.runs.run_folder import RunFolderError
 from jaxrl_reason.tasks.benchmarks import gsm8k, gsm_plus
 from jaxrl_reason.tasks.questions import Question, QuestionTask
-
-END = 257
-
-
-class Bytes:
-    """One token a byte; 256 pads, 257 ends."""
-
-    vocab_size, pad_token_id, eos_token_id = 258, 256, END
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        if END in ids:
-            raise AssertionError("the EOS token is not text")
-        return bytes(ids).decode()
-
-
-class Model:
-    """Answers `#### ID`, in every second sample `#### 0`; counts what it is asked."""
-
-    def __init__(self, die_after: int | None = None) -> None:
-        self.asked: list[tuple[int, str]] = []
-        self.die_after = die_after
-
-    def __call__(
-        self,
-        prompts: Sequence[Sequence[int]],
-        problem_ids: Sequence[int],
-        decoding: Decoding,
-    ) -> list[list[Response]]:
-        assert len(prompts) == len(problem_ids)
-        if self.die_after is not None and len(self.asked) >= self.die_after:
-            raise KeyboardInterrupt
-        self.asked += [(problem_id, decoding.name) for problem_id in problem_ids]
-        return [
-            [
-                Response(
-                    [*f"#### {0 if sample % 2 else problem_id}".encode(), END], False
-                )
-                for sample in range(decoding.num_samples)
-            ]
-            for problem_id in problem_ids
-        ]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    rows = [{"question": f"Say {i}{'.' * i}", "answer": f"#### {i}"} for i in range(7)]
-    path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-@pytest.fixture
-def settings(tmp_path: Path, data: Path) -> EvaluationSettings:
-    return EvaluationSettings(
-        "gsm8k", "fake", data, tmp_path / "out", num_samples=2, batch_size=1
-    )
-
-
-def run(settings: EvaluationSettings, model: Model, digest: str = "m") -> Any:
-    console = Console(file=io.StringIO(), width=120)
-    task, questions = gsm8k(Bytes()), benchmark_questions(settings)
-    report = evaluate(settings, task, questions, model, digest, console)
-    return report, console.file.getvalue()  # type: ignore[attr-defined]
+from tests.evaluation.fake_model import END, Bytes, Model, run
 
 
 def lines(settings: EvaluationSettings) -> list[dict[str, Any]]:
@@ -318,98 +246,3 @@ def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:
     assert figures["PDR"]["value"] == 0.0
     assert figures["adding operation ASP"]["value"] == 1.0
     assert figures["seeds"]["count"] == 2
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"data": None}, "data must be given for gsm8k"),
-        ({"task": "arithmetic"}, "data must not be given for arithmetic"),
-        (
-            {"task": "arithmetic", "data": None, "data_dir": Path("x")},
-            "data_dir must only be given with tfds:..., got x",
-        ),
-        ({"limit": 0}, "limit must be >= 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"num_samples": -1}, "num_samples and seed must be >= 0, got -1"),
-        ({"num_samples": 0, "greedy": False}, "greedy or num_samples must be set"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"top_p": 0.0}, "top_p above 0"),
-    ],
-)
-def test_bad_settings(settings: EvaluationSettings, change: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        replace(settings, **change)
-
-
-def test_the_command_line(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    class Loaded:
-        tokenizer = Bytes()
-        digest = "m"
-        model = SimpleNamespace(config=SimpleNamespace(context_length=2048))
-
-    monkeypatch.setattr(evaluate_command, "load_model", lambda path, dtype: Loaded())
-    monkeypatch.setattr(
-        evaluate_command, "make_generate", lambda loaded, ends, **settings: Model()
-    )
-    out = tmp_path / "out"
-    arguments = ["evaluate", "--task", "gsm8k", "--model", "x/y", "--data", str(data)]
-    main([*arguments, "--out", str(out), "--num-samples", "2"])
-    assert "100.00" in capsys.readouterr().out
-    assert (out / "report.json").exists()
-    with pytest.raises(SystemExit, match=r"error: .*seed: saved 0, asked 3"):
-        main([*arguments, "--out", str(out), "--seed", "3"])
-    with pytest.raises(SystemExit):
-        main(arguments[:5])
-    assert "data must be given for gsm8k" in capsys.readouterr().err
-
-
-def test_the_same_file_from_the_hub(
-    settings: EvaluationSettings, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report, _ = run(settings, Model())
-    assert report["data"] == {"source": "file", "path": str(data)}
-    fake = SimpleNamespace(hf_hub_download=lambda *names, **options: str(data))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
-    # As the command line gives it; the records are taken up: the bytes are the same.
-    arguments = ["--task", "gsm8k", "--model", "fake", "--num-samples", "2"]
-    arguments += ["--data", "hub:owner/name/main/test.jsonl@v1"]
-    found = tyro.cli(EvaluationSettings, args=arguments)
-    model = Model()
-    again, _ = run(replace(found, out=settings.out), model)
-    assert model.asked == []
-    assert again["data"]["dataset"] == "owner/name"
-    assert {**again, "data": None} == {**report, "data": None}
-
-
-def test_data_dir_is_where_tfds_looks(tmp_path: Path) -> None:
-    settings = EvaluationSettings(
-        "gsm8k", "fake", "tfds:absent/test", data_dir=tmp_path / "here"
-    )
-    with pytest.raises(ValueError, match=f"prepared in {tmp_path / 'here'}, and"):
-        benchmark_questions(settings)
-
-
-def test_every_task_has_questions_and_a_task(
-    shared_file: Callable[[str], Path],
-) -> None:
-    files = {
-        "gsm8k": "gsm8k/test.jsonl",
-        "gsm_plus": "gsm_plus/testmini.jsonl",
-        "math500": "math_eval/math500.jsonl",
-        "aime": "math_eval/aime24.jsonl",
-        "amc": "math_eval/amc23.jsonl",
-        "arithmetic": None,
-    }
-    for name, file in files.items():
-        path = None if file is None else shared_file(f"data/{file}")
-        settings = EvaluationSettings(name, "fake", path)  # type: ignore[arg-type]
-        task = benchmark_task(settings, Bytes())
-        assert task.name == name
-        for question in benchmark_questions(settings).questions:
-            response = rf"\boxed{{{question.answer}}}"
-            if name == "arithmetic":
-                response = question.answer
-            assert task.grade(question, response, False).correct, question

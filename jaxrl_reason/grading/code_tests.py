@@ -155,6 +155,8 @@ class _Parts:
         self.checks: list[Check] = []
         self.names: list[str] = []
         self.own: set[str] = set()  # assigned on the program's side
+        self.variables: set[str] = set()  # assigned on both sides
+        self.given: set[str] = set()  # of these, what the program may have changed
         self.count = 0
 
     def tests(self) -> CodeTests:
@@ -215,18 +217,28 @@ class _Parts:
             self.judge_names -= bound
             self.own |= bound
             self.names += [x for x in unknown if x not in self.own]
+            self.given |= self.variables & _names(node)
         else:
             self.judge_names |= bound
+            self.variables |= bound
+            self.given -= bound
             self.judge.append((RUN, text))
         self.steps.append((RUN, text))
 
     def _assert(self, test: ast.expr) -> None:
-        found = _Separate(self.judge_names, _bound(test), self.count)
+        known = self.judge_names
+        if _names(test) <= known | _bound(test) | self.own:
+            # Nothing is called: it is about what earlier calls have left.
+            known = known - self.given
+        found = _Separate(known, _bound(test), self.count)
         held = found.visit(test)
         self.steps += [(VALUE, ast.unparse(call)) for call in found.calls]
         self.count += len(found.calls)
         roots = (_root(call) for call in found.calls)
-        self.names += [name for name in roots if name and name not in self.own]
+        ours = self.own | self.variables
+        self.names += [name for name in roots if name and name not in ours]
+        for call in found.calls:
+            self.given |= self.variables & _names(call)
         check = _simple(held)
         if check is None:
             check = Check("judge")
@@ -239,7 +251,7 @@ class _Parts:
         used: set[str] = set()
         for kind, text in reversed(self.steps):
             node = ast.parse(text).body[0]
-            names = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+            names = _names(node)
             needed = kind == VALUE or isinstance(node, ast.Import | ast.ImportFrom)
             if needed or _bound(node) & used:
                 used |= names
@@ -259,8 +271,7 @@ class _Separate(ast.NodeTransformer):
         if root is None or root in self.known or root in self.bound:
             return self.generic_visit(node)
         assert isinstance(node, ast.expr)
-        names = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
-        if names & (self.bound - _bound(node)):
+        if _names(node) & (self.bound - _bound(node)):
             raise TestsRefused(
                 f"a call in a loop cannot be taken out of its test: {ast.unparse(node)}"
             )
@@ -279,6 +290,11 @@ def _root(node: ast.AST) -> str | None:
             node = node.value
         else:
             return None
+
+
+def _names(tree: ast.AST) -> set[str]:
+    """Names in a statement or an expression."""
+    return {x.id for x in ast.walk(tree) if isinstance(x, ast.Name)}
 
 
 def _bound(tree: ast.AST) -> set[str]:

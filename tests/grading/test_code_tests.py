@@ -59,6 +59,26 @@ def test_the_program_gets_no_expected_value() -> None:
     assert assert_tests([text]).names == ("f",)
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("x = [1]\nassert f(x) is None\nassert x == [1, 2]", "x", "[1, 2]"),
+        ("x = [1]\nk = f(x)\nassert x[:k] == [2]", "x[:k]", "[2]"),
+        ("x = [1]\nassert f(x) == 2\nx = [3]\nassert len(x) == 1", None, ""),
+        ("x = [1]\nassert f(x) == 2\nassert f(3) == x", "f(3)", ""),
+    ],
+)
+def test_what_the_program_was_given_is_asked_of_it(
+    text: str, value: str | None, expected: str
+) -> None:
+    """A right program changes x in place; the judge has an x of its own."""
+    found = assert_tests([text])
+    asked = [step for kind, step in found.steps if kind == "value"]
+    assert asked[-1] == (value or "f(x)")
+    assert found.checks[-1].expected == expected
+    assert found.names == ("f",)
+
+
 def test_the_forms_of_public_sets() -> None:
     humaneval = (
         "METADATA = {'author': 'x'}\n\ndef check(candidate):\n    '''Tests.'''\n"

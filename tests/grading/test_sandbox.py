@@ -209,6 +209,14 @@ def test_how_a_run_is_stopped(kind: str) -> None:
     assert (run.how, len(run.output)) == (FLOODED, 1000)
 
 
+def test_a_program_may_change_what_it_is_given(sandbox: Sandbox) -> None:
+    tests = assert_tests(["x = [1]", "assert add(x, 2) is None", "assert x == [1, 2]"])
+    right = "def add(a, b):\n    a.append(b)"
+    assert grade_program(sandbox, right, tests).correct
+    wrong = "def add(a, b):\n    pass"
+    assert grade_program(sandbox, wrong, tests).passed == (True, False)
+
+
 def test_script_tests_all_or_some(sandbox: Sandbox) -> None:
     scripts = tuple(ScriptTest(f"{n}\n", f"{2 * n}\n") for n in (0, 3, 2))
     tests = CodeTests(scripts=scripts)

@@ -88,23 +88,23 @@ def sample_groups(
     )
     ids = np.array([p.problem_id for p in problems], np.int64)
     shape = (len(problems), group_size)
-    grading = GroupGrading(
+    if isinstance(sample, RolloutEngine):
+        with timer("weight_sync"):
+            sample.update_weights(params, policy_step)
+    with GroupGrading(
         task,
         problems,
         group_size,
         step=policy_step,
         parted=batch_sharding.mesh.is_multi_process,
-    )
-    if isinstance(sample, RolloutEngine):
-        with timer("weight_sync"):
-            sample.update_weights(params, policy_step)
-    with timer("rollout"):
-        keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
-        inputs = batch_sharding.put_batch((prompts, lengths, keys))
-        drawn = sample(params, *inputs, **grading.hooks(sample))
-        done = batch_sharding.fetch(drawn)
-    with timer("grade"):
-        grades = grading.finish(done)
+    ) as grading:
+        with timer("rollout"):
+            keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
+            inputs = batch_sharding.put_batch((prompts, lengths, keys))
+            drawn = sample(params, *inputs, **grading.hooks(sample))
+            done = batch_sharding.fetch(drawn)
+        with timer("grade"):
+            grades = grading.finish(done)
     if grading.ahead_seconds:
         timer.add("grade_ahead", grading.ahead_seconds)
     versions = np.full(len(problems), policy_step, np.int64)  # [P]

@@ -58,7 +58,8 @@ class GroupGrading:
     """Grades the responses of one round.
 
     If the sampler reports responses, a group is graded in a thread as soon as its last
-    response is complete; otherwise all are graded at the end.
+    response is complete; otherwise all are graded at the end. As a context it ends the
+    thread, also when the sampler or a grader raises.
 
     Args:
       task: grades.
@@ -88,6 +89,13 @@ class GroupGrading:
         self._thread: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
+    def __enter__(self) -> "GroupGrading":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
     def hooks(self, sample: Any) -> dict[str, OnResponse]:
         """What a sampler gets besides its usual arguments.
 
@@ -95,8 +103,7 @@ class GroupGrading:
           sample: draws the responses.
         """
         reports = isinstance(sample, ReportsResponses) and sample.reports_responses
-        devices = isinstance(self.task, GradesTogether) and self.task.needs_devices
-        if self.parted or devices or not reports:
+        if self.parted or grades_on_devices(self.task) or not reports:
             return {}
         self._thread = ThreadPoolExecutor(1, "grading")
         return {"on_response": self._complete}
@@ -138,8 +145,6 @@ class GroupGrading:
                 self._texts[i] = ResponseText(text, len(ids), bool(done.truncated[i]))
         # One after the other: graders need not know threads.
         found = {group: future.result() for group, future in self._early.items()}
-        if self._thread is not None:
-            self._thread.shutdown()
         late = [group for group in groups if group not in found]
         found |= zip(late, self._by_group(self._grade(late)), strict=True)
         if self.parted:
@@ -186,6 +191,18 @@ class GroupGrading:
             unchecked=np.array([x.unchecked for x in grades], bool).reshape(shape),
             extras=extras,
         )
+
+
+def grades_on_devices(task: Task) -> bool:
+    """Whether grading runs programs on the devices that train.
+
+    Two threads must not start programs on several devices, since these may begin in
+    another order on each.
+
+    Args:
+      task: grades.
+    """
+    return isinstance(task, GradesTogether) and task.needs_devices
 
 
 def grade_responses(

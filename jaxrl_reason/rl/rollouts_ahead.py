@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reason.rl.collect import Collected
+from jaxrl_reason.rl.graded_groups import grades_on_devices
 from jaxrl_reason.rl.iteration import collect
 from jaxrl_reason.rl.problem_batches import ProblemBatches, tell_source
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
@@ -175,10 +176,13 @@ class RolloutsAhead:
 
 def overlaps(learner: RLLearner) -> bool:
     """Whether drawing and training may run at the same time."""
+    if count() > 1:
+        return False
     if learner.batch_sharding.mesh.size == 1:
-        return count() == 1
+        return True
+    elsewhere = isinstance(learner.sample, RolloutEngine)
     draws_here = any(component.adds_to_rollouts for component in learner.components)
-    return count() == 1 and isinstance(learner.sample, RolloutEngine) and not draws_here
+    return elsewhere and not draws_here and not grades_on_devices(learner.task)
 
 
 class _InTurn(Executor):

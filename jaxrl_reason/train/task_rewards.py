@@ -61,14 +61,15 @@ def function_reward(settings: TrainSettings, place: str) -> Reward:
     reward: InProcessReward | FunctionReward
     if s.where == "process":
         function = load_function(place)
-        reward = InProcessReward(function, place.rpartition(":")[2])
+        # It may run programs on the devices: nobody knows what a function does.
+        reward = InProcessReward(function, place.rpartition(":")[2], needs_devices=True)
         needed = inspect_reward(function).needed
     else:
         reward = FunctionReward(
             place, s.deadline, s.workers or None, s.memory_mb * 2**20
         )
         try:
-            needed = tuple(reward.about["needed"])
+            needed = reward.about.needed
         except WorkerError as error:
             raise ValueError(f"reward {place} must be usable: {error}") from error
     try:

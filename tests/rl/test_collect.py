@@ -1,6 +1,7 @@
 """Sampling, grading, and the filter and refill of dynamic sampling."""
 
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -244,11 +245,25 @@ def test_a_prompt_that_does_not_fit_is_refused_by_name(size):
         draw_from_policy([17], task=Task())
 
 
-def draw_from_policy(ids, *, seed=0, draw=0, task=None):
+def test_a_sampler_that_raises_leaves_no_grading_thread():
+    def breaks(params, prompts, lengths, keys, on_response):
+        for row in range(SETTINGS.group_size):
+            on_response(row, [3], False)
+        assert "grading_0" in [x.name for x in threading.enumerate()]
+        raise OSError("no server")
+
+    breaks.reports_responses = True
+    with pytest.raises(OSError, match="no server") as caught:
+        draw_from_policy(range(4), sample=breaks)
+    assert "grading_0" not in [x.name for x in threading.enumerate()]
+    assert caught  # its traceback holds what the sampler left behind
+
+
+def draw_from_policy(ids, *, seed=0, draw=0, task=None, sample=None):
     timer = PhaseTimer()
     rollouts = sample_groups(
         task=task or LuckyTask(),
-        sample=shared_pieces(1.0).sample,
+        sample=sample or shared_pieces(1.0).sample,
         params=first_policy().params,
         problems=[Toy(i) for i in ids],
         group_size=SETTINGS.group_size,

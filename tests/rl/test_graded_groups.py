@@ -32,14 +32,14 @@ def test_a_complete_group_is_graded_before_the_sampler_returns():
         return [n + step + 10 * cut for n, cut in zip(tokens, truncated, strict=True)]
 
     task = RewardTask(LuckyTask(), reward)
-    ahead = GroupGrading(task, PROBLEMS, G, step=5)
-    report = ahead.hooks(Reports())["on_response"]
-    for row in (2, 0):
-        report(row, TOKENS[row, : LENGTHS[row]].tolist(), bool(LENGTHS[row] == 4))
-    assert not graded.wait(0.2)  # no group is complete
-    report(3, TOKENS[3].tolist(), True)
-    assert graded.wait(10)
-    found = ahead.finish(DONE)
+    with GroupGrading(task, PROBLEMS, G, step=5) as ahead:
+        report = ahead.hooks(Reports())["on_response"]
+        for row in (2, 0):
+            report(row, TOKENS[row, : LENGTHS[row]].tolist(), bool(LENGTHS[row] == 4))
+        assert not graded.wait(0.2)  # no group is complete
+        report(3, TOKENS[3].tolist(), True)
+        assert graded.wait(10)
+        found = ahead.finish(DONE)
     assert ahead.ahead_seconds > 0
     at_end = GroupGrading(task, PROBLEMS, G, step=5).finish(DONE)
     expected = (LENGTHS + 5 + 10 * (LENGTHS == 4)).reshape(P, G)

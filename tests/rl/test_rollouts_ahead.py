@@ -13,6 +13,7 @@ from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.components import ComponentLearner
 from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.runs.metrics_log import read_metrics
+from jaxrl_reason.tasks.reward_task import InProcessReward, RewardTask, Weighted
 from tests.rl.helpers import SETTINGS, LuckyTask
 from tests.rl.loop_helpers import (
     STEPS,
@@ -149,12 +150,14 @@ def test_drawing_goes_on_while_the_policy_is_updated(tmp_path):
         return done
 
     def update(*args, **given):
-        if len(calls) >= 2:
+        updates.append(1)
+        # The third batch is asked for when the first step is done.
+        if len(updates) > learner.plan.num_minibatches:
             updating.set()
             assert drew.wait(60)
         return learner.update(*args, **given)
 
-    calls = []
+    calls, updates = [], []
     method = dataclasses.replace(learner.method, dynamic_sampling=None)
     overlapping = dataclasses.replace(
         learner, sample=sample, update=update, method=method
@@ -217,13 +220,18 @@ def test_several_devices_overlap_only_with_what_draws_elsewhere():
     own = at_level(1)
     engine = dataclasses.replace(own, sample=Engine(own.sample))
     both = dataclasses.replace(engine, components=(Draws(),))
-    assert all(map(rollouts_ahead.overlaps, (own, engine, both)))
+    judge = InProcessReward(lambda *asked: 1.0, needs_devices=True)
+    judged = dataclasses.replace(
+        engine, task=RewardTask(LuckyTask(), [Weighted(judge)])
+    )
+    kinds = (own, engine, both, judged)
+    assert all(map(rollouts_ahead.overlaps, kinds))
     several = SimpleNamespace(mesh=SimpleNamespace(size=8))
     found = [
         rollouts_ahead.overlaps(dataclasses.replace(x, batch_sharding=several))
-        for x in (own, engine, both)
+        for x in kinds
     ]
-    assert found == [False, True, False]
+    assert found == [False, True, False, False]
 
 
 def test_nothing_is_drawn_ahead_of_the_last_step(straight):

@@ -83,8 +83,8 @@ class AboutReward:
 
     batched: bool
     asynchronous: bool
-    context: tuple[str, ...] | None
-    needed: tuple[str, ...]
+    context: Sequence[str] | None
+    needed: Sequence[str]
 
     @property
     def whole_groups(self) -> bool:

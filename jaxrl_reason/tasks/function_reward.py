@@ -1,10 +1,9 @@
 """A user's reward function in worker processes."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from jaxrl_reason.grading.reward_call import Scored
+from jaxrl_reason.grading.reward_call import AboutReward, Scored
 from jaxrl_reason.grading.worker_pool import MEMORY_BYTES, Outcome, WorkerPool
 from jaxrl_reason.tasks.reward_task import Asked, call_arguments
 
@@ -77,17 +76,17 @@ class FunctionReward:
             memory_bytes,
             given=f"{place} {deadline * _ASYNC_PART}",
         )
-        self._about: Mapping[str, Any] | None = None
+        self._about: AboutReward | None = None
 
     @property
-    def about(self) -> Mapping[str, Any]:
-        """How the function is called: the fields of `AboutReward`.
+    def about(self) -> AboutReward:
+        """How the function is called.
 
         Raises:
           WorkerError: the function cannot be loaded.
         """
         if self._about is None:
-            self._about = self._pool.start()
+            self._about = AboutReward(**self._pool.start())
         return self._about
 
     def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
@@ -102,7 +101,7 @@ class FunctionReward:
         Raises:
           WorkerError: a worker could not be started.
         """
-        whole = self.about["batched"] or self.about["asynchronous"]
+        whole = self.about.whole_groups
         jobs, sizes = [], []
         for one in asked:
             prompt, texts, row, shared, each = call_arguments(one)

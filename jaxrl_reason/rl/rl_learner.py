@@ -155,16 +155,7 @@ def build_rl_learner(
     check_fit(model, method, settings, batch_sharding)
     if lora is not None:
         check_lora(method, sample)
-    if teachers and not any(c.reads_teachers for c in method.components):
-        raise ValueError(
-            f"teachers are for a method with a Teacher, got {len(teachers)} for "
-            f"{method.name!r}"
-        )
-    sampling = SamplingSettings(
-        max_new_tokens=settings.max_new_tokens,
-        eos_token_ids=task.eos_token_ids,
-        temperature=temperature,
-    )
+    check_teachers(method, teachers)
     sampled = model if place is None else place.model
     own = {"critic": critic_optimizer, "reward_model": reward_optimizer}
     setup = LearnerSetup(
@@ -190,7 +181,7 @@ def build_rl_learner(
         optimizer=optimizer,
         learning_rate=optimizer.schedule(),
         loss_inputs=method.all_loss_inputs,
-        sample=sample or make_sampler(sampled, sampling, settings.group_size),
+        sample=sample or plain_sampler(sampled, task, settings),
         score=make_scorer(logprobs_of(model, temperature)),
         advantages=jax.jit(method.advantages),
         update=build_update(
@@ -207,6 +198,16 @@ def build_rl_learner(
         partial=parts,
         place=place,
     )
+
+
+def plain_sampler(model: Transformer, task: Task, settings: RLSettings) -> SampleFn:
+    """The sampler of rollouts unless another is given."""
+    sampling = SamplingSettings(
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_ids=task.eos_token_ids,
+        temperature=settings.temperature,
+    )
+    return make_sampler(model, sampling, settings.group_size)
 
 
 def replaced_forward(
@@ -249,6 +250,15 @@ def check_fit(
             f"({model.config.context_length}), got {needed}"
         )
     check_method(method, settings)
+
+
+def check_teachers(method: Method, teachers: Sequence[FrozenModel]) -> None:
+    """Raises for teachers that no component of the method reads."""
+    if teachers and not any(c.reads_teachers for c in method.components):
+        raise ValueError(
+            f"teachers are for a method with a Teacher, got {len(teachers)} for "
+            f"{method.name!r}"
+        )
 
 
 def check_method(method: Method, settings: RLSettings) -> None:

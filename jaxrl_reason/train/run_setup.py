@@ -150,32 +150,14 @@ def setup_with_rewards(
     task = build_task(settings, problems, tokenizer, verify, rewards)
     every = (*problems.train, *problems.heldout)
     prompts = [task.prompt_tokens(problem) for problem in every]
-    longest = longest_response(settings, task, problems) if settings.sft.updates else 0
-    longest_prompt = max(map(len, prompts), default=0) + role_width(settings, task)
-    if settings.offline.hint is not None:
-        hinted = (hinted_prompt(task, p, settings.offline.hint) for p in problems.train)
-        longest_prompt = max(longest_prompt, *map(len, hinted))
-    settings = fit_sizes(settings, longest_prompt, longest)
-    check_widths(settings, longest_prompt, longest)
-    settings.rl.plan()
-    limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
-    teacher = None
-    if settings.teacher is not None:
-        first = task.tokenizer.decode(task.prompt_tokens(problems.train[0]))
-        found = (settings.teacher, settings.model, files, first, batch_sharding)
-        teacher = main_first("teacher files", partial(find_teacher, *found))
-    context = settings.rl.prompt_width + limit
-    context = max(context, context_of_teacher(settings, task, problems))
-    if settings.offline.steps is not None:
-        # Sizes for the longest prefix plus the longest solution, though no sequence has
-        # both.
-        context *= 2
+    settings = sized_to_questions(settings, task, problems, prompts)
+    teacher = run_teacher(settings, files, task, problems, batch_sharding)
     built = build_model(
         settings.model,
         files,
         batch_sharding,
         vocab_size=task.tokenizer.vocab_size,
-        context_length=context,
+        context_length=needed_context(settings, task, problems),
         seed=settings.seed,
     )
     batch = batch_settings(settings, prompts, batch_sharding.num_shards)
@@ -210,6 +192,59 @@ def setup_with_rewards(
         teacher=teacher,
         place=place,
     )
+
+
+def sized_to_questions(
+    settings: TrainSettings,
+    task: Task[Any],
+    problems: Problems,
+    prompts: Sequence[Sequence[int]],
+) -> TrainSettings:
+    """The settings with every size set.
+
+    Args:
+      settings: of the run.
+      task: of the run.
+      problems: of the run.
+      prompts: token ids of all of them.
+
+    Raises:
+      ValueError: a prompt or a response does not fit.
+    """
+    longest = longest_response(settings, task, problems) if settings.sft.updates else 0
+    longest_prompt = max(map(len, prompts), default=0) + role_width(settings, task)
+    if settings.offline.hint is not None:
+        hinted = (hinted_prompt(task, p, settings.offline.hint) for p in problems.train)
+        longest_prompt = max(longest_prompt, *map(len, hinted))
+    settings = fit_sizes(settings, longest_prompt, longest)
+    check_widths(settings, longest_prompt, longest)
+    settings.rl.plan()
+    return settings
+
+
+def run_teacher(
+    settings: TrainSettings,
+    files: ModelFiles | None,
+    task: Task[Any],
+    problems: Problems,
+    batch_sharding: BatchSharding,
+) -> TeacherFiles | None:
+    """The files of the teacher that the settings name, if they do."""
+    if settings.teacher is None:
+        return None
+    first = task.tokenizer.decode(task.prompt_tokens(problems.train[0]))
+    found = (settings.teacher, settings.model, files, first, batch_sharding)
+    return main_first("teacher files", partial(find_teacher, *found))
+
+
+def needed_context(settings: TrainSettings, task: Task[Any], problems: Problems) -> int:
+    """Tokens of the longest sequence of the run, with its sizes set."""
+    limit = max(settings.rl.max_new_tokens, settings.sft.max_response)
+    context = settings.rl.prompt_width + limit
+    context = max(context, context_of_teacher(settings, task, problems))
+    # Sizes for the longest prefix plus the longest solution, though no sequence has
+    # both.
+    return context if settings.offline.steps is None else 2 * context
 
 
 def check_widths(

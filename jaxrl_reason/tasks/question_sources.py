@@ -97,7 +97,7 @@ def open_rows(
         return _of_dataset(*open_tfds(name, data_dir))
     if path.is_dir():
         return _of_dataset(*open_tfds_folder(path, "train"))
-    if not is_path and path.parent.is_dir() and any(path.parent.glob(_DATASET)):
+    if not is_path and _names_split(path) and any(path.parent.glob(_DATASET)):
         return _of_dataset(*open_tfds_folder(path.parent, path.name))
     if name.startswith("hub:") and not is_path:
         path, origin = fetch_hub_file(name)
@@ -148,6 +148,11 @@ def load_questions(
     questions = make(require_rows(str(data), source.rows))
     digest = source.digest or _digest(questions)
     return QuestionSet(questions, digest, source.origin)
+
+
+def _names_split(path: Path) -> bool:
+    """Whether a path that does not exist may be FOLDER/SPLIT, not an absent file."""
+    return path.parent.name != "" and path.suffix == "" and path.parent.is_dir()
 
 
 def _of_file(name: str, path: Path, on_bad: OnBad | None) -> Iterator[PlacedRow]:

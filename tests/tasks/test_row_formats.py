@@ -143,3 +143,15 @@ def test_the_way_into_nested_fields() -> None:
 def test_a_folder_without_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(QuestionFileError, match="a folder must hold one dataset"):
         open_rows(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "typo", "data/absent.csv"])
+def test_an_absent_file_beside_a_dataset_is_no_split_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("OUT", "data/OUT"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "dataset_info.json").touch()
+    with pytest.raises(QuestionFileError, match=f"^{name}: No such file"):
+        open_rows(name)

@@ -21,6 +21,7 @@ Check = Callable[[str, Entry], bool]
 MAX_CHARACTERS = 20_000
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?(/[0-9]+)?")
 _HANOI = re.compile(r"Move disk (\d{1,4}) from Peg (\d{1,4}) to Peg (\d{1,4})")
+_ROLE = re.compile(r"(\w+) is an? (\w+)")
 _MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 # Their answers are not unique, and nothing here follows them yet.
@@ -158,6 +159,23 @@ def _partitions(answer: str, entry: Entry) -> bool:
     return sorted(_list_of(answer, list)) == sorted(entry["metadata"]["solution"])
 
 
+def _roles(answer: str, entry: Entry) -> bool:
+    """The same role for everybody, in any order.
+
+    The question asks for "is a angel", and the entry's own answer says "is an angel".
+    """
+    return _read_roles(answer) == _read_roles(str(entry["answer"]))
+
+
+def _read_roles(text: str) -> dict[str, str]:
+    said = re.split(r",\s*and\s|,|\sand\s", text.strip().rstrip("."))
+    found = [_ROLE.fullmatch(part.strip()) for part in said]
+    roles = {match[1]: match[2] for match in found if match}
+    if len(roles) != len(found):
+        raise ValueError("a part is not a role, or somebody has two")
+    return roles
+
+
 def _queens(answer: str, entry: Entry) -> bool:
     lines = [" ".join(line.split()) for line in answer.split("\n")]
     return "\n".join(lines) in entry["metadata"]["valid_answers"]
@@ -289,6 +307,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "group_anagrams": _groups,
         "jugs": _jugs,
         "kakurasu": _kakurasu,
+        "knights_knaves": _roles,
         "n_queens": _queens,
         "palindrome_generation": _palindrome,
         "palindrome_partitioning": _partitions,

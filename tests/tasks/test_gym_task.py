@@ -71,6 +71,20 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ['[["aa"]]', "{}"],
     ),
     (
+        "knights_knaves",
+        {"answer": "Ann is an angel, Bo is a devil, and Cy is an angel."},
+        [
+            "Ann is a angel, Bo is a devil, and Cy is a angel",
+            "Cy is an angel, Ann is an angel and Bo is a devil.",
+        ],
+        [
+            "Ann is a angel, Bo is a devil, and Cy is a devil",
+            "Ann is an angel, Bo is a devil",
+            "Ann is an angel, Bo is a devil, Cy is an angel, Cy is a devil",
+            "Ann is an angel, Bo is a devil, Cy is an angel or not",
+        ],
+    ),
+    (
         "n_queens",
         {"metadata": {"valid_answers": ["Q _\n_ Q"]}},
         ["Q  _\n_ Q"],

@@ -12,6 +12,11 @@ from jaxrl_reason.rl.rollouts import Rewards, Rollouts, check_overlong_cache
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.tasks.reward_task import RewardTask
 
+# Metrics of every run, which a part of the same name would hide.
+METRICS = (
+    *("mean", "accuracy", "format_fraction"),
+    *("grader_failed_fraction", "unchecked_fraction"),
+)
 # Smaller differences of rewards in a group are not a signal.
 _EQUAL = 1e-6
 
@@ -32,9 +37,25 @@ class TaskRewards:
         self._sums: dict[str, list[float]] = {}
 
     def __call__(self, rollouts: Rollouts) -> np.ndarray:
-        """The rewards, for `Method.rewards`."""
+        """The rewards, for `Method.rewards`.
+
+        Args:
+          rollouts: graded by the task.
+
+        Returns:
+          The rewards.
+
+        Raises:
+          ValueError: a part has the name of a metric of every run.
+        """
         parts = rollouts.extras[REWARD_PARTS]  # [P, G, R]
         names = self.task.part_names([])
+        for name in names:
+            if name in METRICS:
+                raise ValueError(
+                    f"a part of a reward must not be called {', '.join(METRICS)}, got "
+                    f"{name}"
+                )
         for name, column in zip(names, np.moveaxis(parts, -1, 0), strict=True):
             self._sums.setdefault(name, []).extend(column[~np.isnan(column)].tolist())
         weights = np.array([self.task.weight_of(name) for name in names], np.float32)

@@ -69,6 +69,8 @@ def test_the_docs_name_every_metric_and_no_other(learner, tmp_path, root):
     elsewhere |= {"policy/clip_fraction_dual", "policy/kl", "policy/reference_kl_k1"}
     elsewhere |= {f"policy/{name}_{k}" for name in ("loss", "weight") for k in (0, 1)}
     elsewhere |= {"policy/gradient_conflict_fraction", "time/weight_sync_s"}
+    # Of questions that cannot be graded, of samplers that report responses.
+    elsewhere |= {"task/ungradable", "time/grade_ahead_s"}
     # Of rollouts ahead, of responses in parts, of weights that samplers get a copy of.
     elsewhere |= {"time/wait_s", "rollout/token_policy_lag"}
     elsewhere |= {"time/reshard_s", "sampler/reshard_bytes"}

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from jaxrl_reason.rl.collect import Collected, rollout_metrics
 from jaxrl_reason.rl.graded_groups import GraderError, GroupGrading
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.sampler import Completions
@@ -18,7 +19,7 @@ from jaxrl_reason.tasks.reward_task import (
     Weighted,
 )
 from jaxrl_reason.train.group_settings import EvalSettings
-from jaxrl_reason.train.own_reward import TaskRewards, with_own_reward
+from jaxrl_reason.train.own_reward import METRICS, TaskRewards, with_own_reward
 from jaxrl_reason.train.results import grading_notes
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
@@ -167,6 +168,14 @@ def test_rows_have_the_means_of_the_parts():
     own(rollouts)
     assert own.take_means() == {"reward/a": 1.0, "reward/b": 0.5}
     assert own.take_means() == {}
+
+
+def test_a_part_hides_no_metric_of_the_run():
+    row = rollout_metrics(Collected(ROLLOUTS, ROLLOUTS, None, rounds=1, accepted=2))
+    kinds = [name.partition("/") for name in row]
+    assert [name for group, _, name in kinds if group == "reward"] == list(METRICS)
+    with pytest.raises(ValueError, match=r"must not be called mean, .*, got accuracy"):
+        rewards_of(lambda *asked: {"accuracy": 1.0, "short": 0.5})
 
 
 def test_several_rewards_are_weighted_and_reported_apart():

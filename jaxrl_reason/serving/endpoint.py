@@ -2,14 +2,14 @@
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
+
+from jaxrl_reason.serving.http_exchange import AnswerTooLarge, exchange
 
 SHOWN = 200  # characters of an answer quoted in an error
-CHUNK = 1 << 16
 BUSY = 429
 
 
@@ -31,11 +31,12 @@ class Endpoint:
 
     Attributes:
       url: http or https, without the path of an API: "http://localhost:8000".
-      timeout_seconds: of one attempt, for the connection and for every wait; it is also
-        the deadline of the complete answer.
+      timeout_seconds: of one attempt, from the connection to the answer's last byte.
       tries: the largest number of attempts.
       backoff_seconds: the first pause.
       api_key: sent as a bearer token.
+      largest_answer: bytes of an answer, headers included. A response of 100,000 tokens
+        has 10 to 20 million.
 
     Raises:
       ValueError: a value breaks a rule; the message names field, rule and value.
@@ -46,6 +47,7 @@ class Endpoint:
     tries: int = 5
     backoff_seconds: float = 0.5
     api_key: str | None = field(default=None, repr=False)
+    largest_answer: int = 2**25
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -59,6 +61,8 @@ class Endpoint:
             )
         if self.tries < 1:
             raise ValueError(f"tries must be >= 1, got {self.tries}")
+        if self.largest_answer < 1:
+            raise ValueError(f"largest_answer must be >= 1, got {self.largest_answer}")
         if not 0 <= self.backoff_seconds < float("inf"):
             raise ValueError(
                 f"backoff_seconds must be >= 0 and finite, got {self.backoff_seconds}"
@@ -85,7 +89,7 @@ class Endpoint:
 
         Raises:
           EngineError: no attempts are left, the server refuses (another 4xx), or the
-          answer is not JSON; the message names URL and status.
+          answer is too large or not JSON; the message names URL and status.
         """
         stop = stop or threading.Event()
         what = f"{method} {self.url.rstrip('/')}{path}"
@@ -103,6 +107,10 @@ class Endpoint:
     def _try(self, what: str, method: str, path: str, body: Any) -> Any:
         try:
             status, data = self._exchange(method, path, body)
+        except AnswerTooLarge as error:
+            raise EngineError(
+                f"{what} must answer with at most {self.largest_answer} bytes, got more"
+            ) from error
         except (OSError, HTTPException) as error:  # TimeoutError is an OSError
             raise _TryAgain(f"no answer ({error!r})") from error
         quoted = repr(data[:SHOWN].decode(errors="replace"))
@@ -119,7 +127,6 @@ class Endpoint:
 
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """One request on a new connection: the status and the whole answer."""
-        deadline = time.monotonic() + self.timeout_seconds
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -128,26 +135,12 @@ class Endpoint:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
         parts = urlsplit(self.url)
-        connection = _connect(parts, self.timeout_seconds)
-        try:
-            prefix = parts.path.rstrip("/")
-            connection.request(method, prefix + path, body=data, headers=headers)
-            with connection.getresponse() as answer:
-                return answer.status, read_whole(answer, deadline)
-        finally:
-            connection.close()
-
-
-def _connect(parts: SplitResult, timeout: float) -> HTTPConnection:
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname or "", parts.port, timeout=timeout)
-
-
-def read_whole(answer: HTTPResponse, deadline: float) -> bytes:
-    """The whole body, with a deadline also for servers that send byte by byte."""
-    chunks = []
-    while chunk := answer.read1(CHUNK):
-        chunks.append(chunk)
-        if time.monotonic() > deadline:
-            raise TimeoutError("the answer was not complete in time")
-    return b"".join(chunks)
+        return exchange(
+            parts,
+            method,
+            parts.path.rstrip("/") + path,
+            data,
+            headers,
+            timeout_seconds=self.timeout_seconds,
+            largest_answer=self.largest_answer,
+        )

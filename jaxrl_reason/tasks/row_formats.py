@@ -4,6 +4,7 @@ A file is never held in memory: what is held is one row, or a batch of parquet.
 """
 
 import codecs
+import contextlib
 import csv
 import functools
 import gzip
@@ -20,6 +21,7 @@ from jaxrl_reason.tasks.question_rows import (
     QuestionFileError,
     Row,
 )
+from jaxrl_reason.text.library_errors import is_of_library
 
 # A file open for reading.
 Peekable = io.BufferedReader | gzip.GzipFile
@@ -193,12 +195,12 @@ def _parquet_rows(name: str, file: Peekable) -> Iterator[PlacedRow]:
         raise QuestionFileError(
             f"{name}: a parquet file needs `pip install pyarrow`"
         ) from None
-    with NamedPlace(name):  # pyarrow's errors of damaged files are ValueErrors
+    with _any_error_in(name):
         table = parquet.ParquetFile(file)
         batches = table.iter_batches(_PARQUET_ROWS)
     number = 0
     while True:
-        with NamedPlace(name):
+        with _any_error_in(name):
             batch = next(batches, None)
             rows: Iterable[Row] = [] if batch is None else batch.to_pylist()
         if batch is None:
@@ -206,6 +208,17 @@ def _parquet_rows(name: str, file: Peekable) -> Iterator[PlacedRow]:
         for row in rows:
             yield f"{name}, row {number}", row
             number += 1
+
+
+@contextlib.contextmanager
+def _any_error_in(name: str) -> Iterator[None]:
+    """Adds a file's name to all errors: pyarrow raises many types for damaged files."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_of_library(error):
+            raise
+        raise QuestionFileError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def _read(place: str, make: Callable[[], Row], on_bad: OnBad | None) -> Row | None:

@@ -8,6 +8,8 @@ into a control token.
 import re
 from typing import Any, Protocol
 
+from jaxrl_reason.text.library_errors import is_of_library
+
 Spec = dict[str, Any]
 """The contents of a tokenizer.json."""
 
@@ -35,18 +37,20 @@ class JsonBackend:
 
     Args:
       spec: contents of the file.
+      source: its path, for messages.
 
     Raises:
       ValueError: if `tokenizers` rejects them.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, source: str = "") -> None:
         import json
 
         from tokenizers import Tokenizer
 
         normalizer, prepends = _without_prepend(spec.get("normalizer"))
         pre_tokenizer, scheme = _without_scheme(spec.get("pre_tokenizer"))
+        self._where = f"{source}: " if source else ""
         self._rule = "prepend" if prepends else scheme
         plain = {
             **spec,
@@ -59,7 +63,9 @@ class JsonBackend:
         }
         try:
             self._tokenizer = Tokenizer.from_str(json.dumps(plain))
-        except Exception as error:  # tokenizers raises Exception itself
+        except BaseException as error:  # tokenizers raises Exception itself
+            if not is_of_library(error):
+                raise
             raise ValueError(
                 f"a tokenizer.json must be one that tokenizers reads, got: {error}"
             ) from error
@@ -68,7 +74,14 @@ class JsonBackend:
         """Ids of a text between two added tokens, see `Backend`."""
         if not inside and self._wants_space(text, first):
             text = SPACE + text
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not is_of_library(error):
+                raise
+            raise ValueError(
+                f"{self._where}a tokenizer must encode {text!r:.80}, got: {error}"
+            ) from error
 
     def _wants_space(self, text: str, first: bool) -> bool:
         if self._rule == "prepend":

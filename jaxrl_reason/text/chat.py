@@ -32,6 +32,7 @@ class ChatWriter:
       spellings: of the control tokens.
       controls: finds control tokens in rendered text.
       named: the tokenizer's variables for templates: `bos_token` and so on.
+      source: the file that the template is from, for messages.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class ChatWriter:
         spellings: Spellings,
         controls: Splitter,
         named: Mapping[str, str],
+        source: str = "",
     ) -> None:
         self._template = template
         self._spellings = spellings
         self._controls = controls
         self._named = named
+        self._source = source
 
     def write(
         self, messages: Sequence[Message], prompt: bool, variables: Mapping[str, Any]
@@ -83,7 +86,8 @@ class ChatWriter:
                 **self._named,
                 "add_generation_prompt": prompt,
             }
-            return render(self._template, {**given, "messages": marked})
+            given["messages"] = marked
+            return render(self._template, given, self._source)
 
         text = written(every=False)
         check_text(text)

@@ -36,71 +36,23 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise ValueError(f"a message's role must be a plain word, got {role!r:.80}")
 
 
-# No template needs larger numbers, or longer texts by arithmetic than a whole chat.
-_LARGEST_NUMBER, _LONGEST_TEXT = 10**9, 10**7
-_WIDE = re.compile("[0-9]{7}")
-
-
-def check_operation(operator: str, left: Any, right: Any) -> None:
-    """Raises for arithmetic in a template that would fill the memory.
-
-    Jinja's sandbox bounds only `range`.
-
-    Args:
-      operator: *, **, + or %.
-      left: its left side.
-      right: its right side.
-
-    Raises:
-      ValueError: the result would be too large.
-
-    Example:
-      >>> check_operation("*", "-", 80)
-      >>> check_operation("**", 10, 10)
-      Traceback (most recent call last):
-      ValueError: arithmetic must stay below 1000000000, got 10 ** 10
-    """
-    numbers = all(isinstance(x, int) for x in (left, right))
-    if numbers and operator == "**":
-        # 2 ** 30 is the first power beyond; the power itself is not calculated.
-        too_large = abs(left) > 1 and right * (abs(left).bit_length() - 1) >= 30
-        if too_large or (right >= 0 and abs(left**right) > _LARGEST_NUMBER):
-            raise ValueError(
-                f"arithmetic must stay below {_LARGEST_NUMBER}, got {left} ** {right}"
-            )
-    elif operator == "*" and not numbers:
-        sizes = [len(x) if hasattr(x, "__len__") else x for x in (left, right)]
-        if all(isinstance(x, int) for x in sizes) and sizes[0] * sizes[1] > (
-            _LONGEST_TEXT
-        ):
-            raise ValueError(
-                f"a text must stay below {_LONGEST_TEXT} characters, got "
-                f"{sizes[0]} * {sizes[1]}"
-            )
-    elif operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
-        if len(left) + len(right) > _LONGEST_TEXT:
-            raise ValueError(
-                f"a text must stay below {_LONGEST_TEXT} characters, got "
-                f"{len(left)} + {len(right)}"
-            )
-    elif operator == "%" and isinstance(left, str) and _WIDE.search(left):
-        raise ValueError(f"a format must not be that wide, got {left!r:.80}")
-
-
-def render(template: str, variables: Mapping[str, Any]) -> str:
+def render(template: str, variables: Mapping[str, Any], source: str = "") -> str:
     """Write a chat.
+
+    What a template does is bounded (`template_limits`).
 
     Args:
       template: Jinja source, as model files carry it.
       variables: of the template: `messages`, `add_generation_prompt`, `bos_token` and
         so on.
+      source: the file that the template is from, for messages.
 
     Returns:
       The text.
 
     Raises:
-      ValueError: if the template has errors, breaks the sandbox's rules or rejects the
-      messages.
+      ValueError: if the template has errors, breaks the sandbox's rules or its bounds,
+      or rejects the messages; the message names the file.
 
     Example:
       >>> render("{{ messages[0].content | trim }}", {"messages": [{"content": "a"}]})
@@ -108,8 +60,13 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     """
     import jinja2
 
+    from jaxrl_reason.text.template_limits import METER, Meter
+
+    before = None
     try:
-        return _compiled(template).render(**variables)
+        before = METER.set(Meter(variables))
+        text: str = METER.get().make(_compiled(template).render(**variables))
+        return text
     # A template is code from a file: all its errors are the file's.
     except (
         jinja2.TemplateError,
@@ -117,20 +74,27 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
         AttributeError,
         LookupError,
         MemoryError,
-        RecursionError,
+        RuntimeError,
+        SyntaxError,  # of the Python that Jinja writes
         TypeError,
         ValueError,
     ) as error:
+        where = f"{source}: " if source else ""
         raise ValueError(
-            "a chat template must accept the messages, got "
-            f"{type(error).__name__}: {error}"
+            f"{where}a chat template must accept the messages, got "
+            f"{type(error).__name__}: {error!s:.500}"
         ) from error
+    finally:
+        if before is not None:
+            METER.reset(before)
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> "jinja2.Template":
     import jinja2
-    from jinja2 import ext, nodes, parser, sandbox
+    from jinja2 import ext, nodes, parser
+
+    from jaxrl_reason.text.template_sandbox import MeteredEnvironment
 
     class GenerationBlock(ext.Extension):
         """`{% generation %}...{% endgeneration %}` marks the assistant's text."""
@@ -144,26 +108,16 @@ def _compiled(template: str) -> "jinja2.Template":
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    class Environment(sandbox.ImmutableSandboxedEnvironment):
-        """The sandbox, with bounds for arithmetic."""
-
-        intercepted_binops = frozenset(("*", "**", "+", "%"))
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            check_operation(operator, left, right)
-            return super().call_binop(context, operator, left, right)
-
     # Blocks leave no empty lines: templates assume these two settings.
-    environment = Environment(
+    environment = MeteredEnvironment(
+        {"tojson": _to_json},
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[ext.loopcontrols, GenerationBlock],
     )
-    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = _strftime_now
-    del environment.globals["lipsum"]  # a Jinja extra that reaches Python's own modules
-    return environment.from_string(template)
+    return environment.template(template)
 
 
 def _to_json(
@@ -174,14 +128,24 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON for a model; Jinja's own filter escapes it for HTML."""
-    return json.dumps(
-        value,
+    from jaxrl_reason.text.template_limits import METER
+
+    encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
         sort_keys=sort_keys,
     )
+    if indent is None and separators is None:  # several times as fast
+        return encoder.encode(value)
+    return METER.get().text(encoder.iterencode(value))
+
+
+# The C library pads a field to any width.
+_WIDE_DATE = re.compile("%[^a-zA-Z%]*[0-9]{3}")
 
 
 def _strftime_now(form: str) -> str:
+    if len(form) > 1000 or _WIDE_DATE.search(form):
+        raise ValueError(f"a date's format must not be that wide, got {form!r:.80}")
     return datetime.datetime.now().strftime(form)

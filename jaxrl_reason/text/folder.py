@@ -15,6 +15,7 @@ from jaxrl_reason.text.special_tokens import (
     pad_token,
 )
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
+from jaxrl_reason.text.tokenizer_bounds import LARGEST_JSON
 
 _Config = dict[str, Any]
 
@@ -60,7 +61,9 @@ def load_folder_tokenizer(
     spec = _read(path)
     try:
         special_tokens = _special_tokens(folder, spec, config, template or "")
-        return TextTokenizer(spec, special_tokens, template, vocab_size=size)
+        return TextTokenizer(
+            spec, special_tokens, template, vocab_size=size, source=path
+        )
     # Files of another layout fail where a part is not as expected.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
@@ -71,8 +74,10 @@ def _read(path: Path) -> _Config:
     if not path.exists():
         return {}
     try:
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            raise ValueError(f"{size} bytes, more than {LARGEST_JSON}")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, got: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object, got {type(content).__name__}")
@@ -87,7 +92,10 @@ def _embedding_size(config: _Config) -> int | None:
 def _template(folder: Path, config: _Config) -> str | None:
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} must be a text, got: {error}") from error
     template = config.get("chat_template")
     if isinstance(template, list):  # several under names
         named = {entry.get("name"): entry.get("template") for entry in template}

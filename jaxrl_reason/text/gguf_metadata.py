@@ -13,6 +13,9 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?"}
 _NUMBERS |= {10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _DEEPEST = 4  # nested arrays; no known file has them
+# Values in a file, each element of an array counted: a vocabulary of 262,144 tokens has
+# 1.3 million with its merges, kinds and scores.
+MOST_VALUES = 2 * 2**20
 
 
 def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
@@ -26,8 +29,8 @@ def read_metadata(path: Path | str, prefix: str = "") -> dict[str, Any]:
       Values by key: numbers, booleans, strings, and lists of them.
 
     Raises:
-      ValueError: if the file is not GGUF of version 2 or 3, or ends too early; the
-        message names the file and the key.
+      ValueError: if the file is not GGUF of version 2 or 3, ends too early, or has more
+        values than any vocabulary needs; the message names the file and the key.
       OSError: if it cannot be opened.
     """
     with Path(path).open("rb") as file:
@@ -45,6 +48,7 @@ class _Reader:
         self._path = path
         self._at = 4
         self._key = "the header"
+        self._values = 0
 
     def read(self, prefix: str) -> dict[str, Any]:
         version = self._number("I")
@@ -63,7 +67,17 @@ class _Reader:
                 found[key] = value
         return found
 
+    def _count(self, more: int) -> None:
+        """Counts values before they are made."""
+        self._values += more
+        if self._values > MOST_VALUES:
+            raise ValueError(
+                f"a GGUF file must have at most {MOST_VALUES} values, got more at "
+                f"{self._key!r:.80} in {self._path}"
+            )
+
     def _value(self, kind: int, depth: int) -> Any:
+        self._count(1)
         if kind in _NUMBERS:
             return self._number(_NUMBERS[kind])
         if kind == _STRING:
@@ -71,7 +85,11 @@ class _Reader:
         if kind == _ARRAY and depth < _DEEPEST:
             kind, count = self._number("I"), self._number("Q")
             if kind in _NUMBERS:
+                self._count(count)
                 return list(self._numbers(_NUMBERS[kind], count))
+            if kind == _STRING:
+                self._count(count)  # before any of them is read
+                return [self._string() for _ in range(count)]
             return [self._value(kind, depth + 1) for _ in range(count)]
         raise ValueError(
             f"a GGUF value's type must be in 0..12, got {kind} at {self._key!r:.80} in "

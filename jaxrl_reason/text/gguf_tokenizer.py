@@ -35,20 +35,25 @@ def load_gguf_tokenizer(
       the message names the file.
     """
     try:
-        return gguf_tokenizer(read_metadata(path, "tokenizer."), vocab_size=vocab_size)
+        found = read_metadata(path, "tokenizer.")
+        return gguf_tokenizer(found, vocab_size=vocab_size, source=path)
     # Values of other types fail where a part is not as expected.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def gguf_tokenizer(
-    metadata: Mapping[str, Any], *, vocab_size: int | None = None
+    metadata: Mapping[str, Any],
+    *,
+    vocab_size: int | None = None,
+    source: Path | str = "",
 ) -> TextTokenizer:
     """`load_gguf_tokenizer` from the keys and values of a file.
 
     Args:
       metadata: values by key; those with the prefix `tokenizer.` are read.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
+      source: the file, for messages of the tokenizer.
 
     Returns:
       The tokenizer.
@@ -72,7 +77,7 @@ def gguf_tokenizer(
     if special_tokens.add_bos:
         spec["post_processor"] = bos_first(spec, special_tokens.bos_token_id)
     size = max(vocab_size or 0, len(metadata[f"{_KEYS}tokens"]))
-    return TextTokenizer(spec, special_tokens, template, vocab_size=size)
+    return TextTokenizer(spec, special_tokens, template, vocab_size=size, source=source)
 
 
 def bos_first(spec: Spec, bos: int | None) -> Spec:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jaxrl_reason.text.backend import SPACE, Spec
+from jaxrl_reason.text.tokenizer_bounds import check_beginnings
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of pieces, as numbered by sentencepiece and by GGUF."""
@@ -54,8 +55,9 @@ def pieces_spec(
       The contents.
 
     Raises:
-      ValueError: if there is no unknown piece.
+      ValueError: if there is no unknown piece, or pieces are far too long.
     """
+    check_beginnings(list(pieces))
     unknown = [index for index, kind in enumerate(kinds) if kind == UNKNOWN]
     if not unknown:
         raise ValueError("sentencepiece's pieces must have an unknown one, got none")

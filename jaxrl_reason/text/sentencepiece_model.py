@@ -90,7 +90,12 @@ def load_sentencepiece(
     if special_tokens.add_bos:
         spec["post_processor"] = bos_first(spec, bos)
     return TextTokenizer(
-        spec, special_tokens, chat_template, vocab_size=vocab_size, backend=backend
+        spec,
+        special_tokens,
+        chat_template,
+        vocab_size=vocab_size,
+        backend=backend,
+        source=path,
     )
 
 

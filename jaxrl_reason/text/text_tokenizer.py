@@ -1,6 +1,7 @@
 """The tokenizer of a real language model, from any kind of file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.text.added_tokens import AddedToken, Splitter, added_tokens
@@ -15,6 +16,7 @@ from jaxrl_reason.text.chat import ChatWriter
 from jaxrl_reason.text.protect import Spellings
 from jaxrl_reason.text.special_tokens import SpecialTokens
 from jaxrl_reason.text.tokenizer import Message
+from jaxrl_reason.text.tokenizer_bounds import check_spec
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 
@@ -36,6 +38,7 @@ class TextTokenizer:
       vocab_size: size of the model's embedding, which may exceed the number of
         tokens; ids without a token decode to U+FFFD.
       backend: encodes plain text in place of the model in `spec`.
+      source: the file that it is from, for messages.
 
     Raises:
       ValueError: if `spec` is unusable, or a special id is outside its vocabulary.
@@ -49,11 +52,14 @@ class TextTokenizer:
         *,
         vocab_size: int | None = None,
         backend: Backend | None = None,
+        source: str | Path = "",
     ) -> None:
         self.spec = spec
         self.special_tokens = special_tokens
         self.chat_template = chat_template
-        self._backend = backend or JsonBackend(spec)
+        self._source = str(source)
+        check_spec(spec)
+        self._backend = backend or JsonBackend(spec, self._source)
         self._bytes, self._strips = token_table(spec)
         added = added_tokens(spec)
         self._control = {token.id: token for token in added if token.control}
@@ -246,7 +252,9 @@ class TextTokenizer:
             "pad_token": self._text_of(self.pad_token_id),
             "unk_token": self._text_of(self.special_tokens.unk_token_id),
         }
-        return ChatWriter(self.chat_template, self._spellings, self._controls, named)
+        return ChatWriter(
+            self.chat_template, self._spellings, self._controls, named, self._source
+        )
 
     def _text_of(self, index: int | None) -> str:
         return "" if index is None else self.token_bytes(index).decode()

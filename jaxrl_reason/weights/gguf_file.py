@@ -1,5 +1,7 @@
 """Tensors and settings of a .gguf file."""
 
+import struct
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_reason.text.gguf_metadata import MOST_VALUES
 from jaxrl_reason.weights.errors import WeightsError
 from jaxrl_reason.weights.layouts import Index
 from jaxrl_reason.weights.names import Row
@@ -14,22 +17,68 @@ from jaxrl_reason.weights.names import Row
 ROPE_FACTORS = "rope_freqs.weight"
 
 
+# Parts of a file that are read: a tensor has six, a setting up to five, and files have
+# thousands of either. Elements of longer arrays, a tokenizer's, are not read here.
+_MOST_PARTS, _LONGEST_ARRAY = 2**18, 2**12
+
+
 def _reader(path: Path) -> Any:
     import gguf
 
+    array, text = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
+
     class BoundedReader(gguf.GGUFReader):
+        parts = 0
+
         # Past the end of the file the package's reader yields empty arrays; with an
         # impossible length it would loop for ever.
-
         def _get(
             self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
         ) -> Any:
+            self.parts += 1
+            if self.parts > _MOST_PARTS:
+                raise ValueError(f"it has more than {_MOST_PARTS} parts")
             end = int(offset) + np.dtype(dtype).itemsize * int(count)
             if end > len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data)}, before {end}")
             return super()._get(offset, dtype, count, override_order)
 
+        # It would keep two arrays for each element.
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type != array:
+                return super()._get_field_parts(orig_offs, raw_type)
+            head = [
+                self._get(orig_offs, np.uint32),
+                self._get(orig_offs + 4, np.uint64),
+            ]
+            kind, count = gguf.GGUFValueType(head[0][0]), int(head[1][0])
+            if count <= _LONGEST_ARRAY:
+                return super()._get_field_parts(orig_offs, raw_type)
+            start = orig_offs + 12
+            if kind in self.gguf_scalar_to_np:
+                end = start + np.dtype(self.gguf_scalar_to_np[kind]).itemsize * count
+            elif kind == text:
+                end = _end_of_texts(self.data, start, count, self.byte_order)
+            else:
+                raise ValueError(f"an array of {count} must be of numbers or texts")
+            if end > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, before {end}")
+            return end - orig_offs, head, [], [array, kind]
+
     return BoundedReader(path)
+
+
+def _end_of_texts(data: np.ndarray, start: int, count: int, order: str) -> int:
+    """Where an array of texts ends; each has its length before it."""
+    if count > MOST_VALUES:
+        raise ValueError(f"an array must have at most {MOST_VALUES} values")
+    length = struct.Struct(
+        "Q" if order == "I" else "<Q" if sys.byteorder == "big" else ">Q"
+    )
+    held: Any = data.data
+    for _ in range(count):
+        start += 8 + length.unpack_from(held, start)[0]
+    return start
 
 
 class GGUFFile:

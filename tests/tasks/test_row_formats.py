@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -155,3 +156,32 @@ def test_an_absent_file_beside_a_dataset_is_no_split_of_it(
         Path(folder, "dataset_info.json").touch()
     with pytest.raises(QuestionFileError, match=f"^{name}: No such file"):
         open_rows(name)
+
+
+def test_flipped_bits_of_parquet_are_read_or_named() -> None:
+    whole = parquet_of([row | {"n": [n], "x": 0.5} for n, row in enumerate(ROWS)])
+    rng, said = np.random.default_rng(0), []
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), rng.integers(1, 4)):
+            data[at] ^= 1 << rng.integers(8)
+        try:
+            rows_of("a.parquet", bytes(data))
+        except QuestionFileError as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert all(sentence.startswith("a.parquet: ") for sentence in said)
+
+
+def test_a_panic_of_a_library_in_rust_is_an_error_of_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class PanicException(BaseException):
+        """As pyo3 raises it."""
+
+    def panic(*arguments: object) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", panic)
+    with pytest.raises(QuestionFileError, match=r"a\.parquet: PanicException: index"):
+        rows_of("a.parquet", FORMATS["A.PARQUET"])

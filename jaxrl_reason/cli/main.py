@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 # arguments and raises errors; only `run` below turns these into an exit.
 COMMANDS = {
     "train": "train a model, on any task, by any method",
+    "replay": "run a step of a run again: the same bits, its loss by token",
+    "diff": "find the first step at which two runs part",
     "data": "clean a raw set of questions for training: data clean RAW... --out DIR",
     "evaluate": "measure a model on a benchmark",
     "generate": "stream a completion of a model",

@@ -123,9 +123,21 @@ def resume_rl(
       problems: moved to the position in the checkpoint.
       step: of the checkpoint, the newest if None.
     """
+    state = restore_rl(checkpoints, fingerprint, state, problems, step)
+    checkpoints.drop_after(state.step)
+    return state
+
+
+def restore_rl(
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    state: RLState,
+    problems: ProblemBatches,
+    step: int | None = None,
+) -> RLState:
+    """The state in a checkpoint; as `resume_rl`, but later ones stay where they are."""
     models = {"policy": state.policy, **state.models}
     found = checkpoints.restore(abstract(models), fingerprint, step)
-    checkpoints.drop_after(found.step)
     problems.set_state(found.extra["problems"])
     own = {
         name: x

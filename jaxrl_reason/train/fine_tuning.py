@@ -1,5 +1,6 @@
 """The supervised stage of a run."""
 
+from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
@@ -23,6 +24,30 @@ def fine_tune(setup: RunSetup, session: Session) -> TrainState:
         return setup.built.init(None)
     state = setup.built.init(setup.settings.sft_schedule())
     return run_sft(setup, state, session, log_name="sft")
+
+
+def tuned_policy(setup: RunSetup, folder: Path) -> TrainState:
+    """The policy that a run's main stage began with, from its folder.
+
+    Args:
+      setup: of the run.
+      folder: of the run.
+
+    Raises:
+      ValueError: its fine-tuning was not finished.
+    """
+    settings = setup.settings
+    if setup.supervised is None:
+        return setup.built.init(None)
+    state = setup.built.init(settings.sft_schedule())
+    path = (settings.sft_from or folder) / "checkpoints" / "sft"
+    state = resume_sft(CheckpointFolder(path, keep=1), setup.sft_fingerprint(), state)
+    if int(state.step) < settings.sft.updates:
+        raise ValueError(
+            f"fine-tuning must have done {settings.sft.updates} updates, "
+            f"got {int(state.step)} in {path}"
+        )
+    return state
 
 
 def run_sft(

@@ -1,6 +1,7 @@
 """The RL stage of a run: one method from the first step to the last."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxrl_reason.data.pipeline import ProblemStream
@@ -162,6 +163,26 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     return OwnDevicesSampler(sample, param_axes(model), own)
 
 
+def row_annotation(setup: RunSetup) -> Callable[[int], Row]:
+    """What the run adds to a row: ungradable questions, the means of its rewards."""
+    own, ungradable = setup.own_reward, len(setup.problems.ungradable)
+
+    def annotate(step: int) -> Row:
+        left_out: Row = {"task/ungradable": ungradable} if ungradable else {}
+        return left_out if own is None else left_out | own.take_means()
+
+    return annotate
+
+
+def heldout_row(setup: RunSetup) -> Callable[[Any], Row]:
+    """f(params) -> what an evaluation adds to a row."""
+
+    def evaluate(params: Any) -> Row:
+        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
+
+    return evaluate
+
+
 def run_hooks(
     setup: RunSetup,
     session: Session,
@@ -171,14 +192,6 @@ def run_hooks(
 ) -> Hooks:
     """The hooks of a stage with rollouts: rows, checkpoints, evaluations, samples."""
     by_id = {p.problem_id: p for p in setup.problems.train}
-    own, ungradable = setup.own_reward, len(setup.problems.ungradable)
-
-    def annotate(step: int) -> Row:
-        left_out: Row = {"task/ungradable": ungradable} if ungradable else {}
-        return left_out if own is None else left_out | own.take_means()
-
-    def evaluate(params: Any) -> Row:
-        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
 
     def show(step: int, rollouts: Rollouts) -> None:
         if not is_main():
@@ -193,9 +206,9 @@ def run_hooks(
         progress=session.progress,
         interrupt=session.interrupt,
         save_every=setup.settings.save_every,
-        evaluate=evaluate,
+        evaluate=heldout_row(setup),
         evaluate_every=setup.settings.eval.every,
         show_samples=show,
-        annotate=annotate,
+        annotate=row_annotation(setup),
         profile=session.profile(setup.settings.profile),
     )

@@ -48,3 +48,13 @@ def tuned(folder):
         patch.chdir(folder)
         main([*TINY, "--run-dir", "tuned", "--method", "sft", "--eval.every", "30"])
     return folder / "tuned"
+
+
+@pytest.fixture(scope="package")
+def whole(folder, tuned):
+    """A run of DAPO with a reward of one's own."""
+    flags = "--run-dir whole --sft-from tuned --reward reward.py:parity"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main([*TINY, *flags.split()])
+    return folder / "whole"

@@ -8,21 +8,11 @@ import string
 import pytest
 import yaml
 
-from jaxrl_reason.cli.train import main, read_settings
+from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.train.run import finished_report
 from tests.cli.tiny_runs import TINY, numbers
 from tests.serving.servers import served
-
-
-@pytest.fixture(scope="module")
-def whole(folder, tuned):
-    """A run of DAPO with a reward of one's own."""
-    flags = "--run-dir whole --sft-from tuned --reward reward.py:parity"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main([*TINY, *flags.split()])
-    return folder / "whole"
 
 
 def test_fine_tuning_is_a_method(tuned):

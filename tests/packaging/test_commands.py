@@ -57,6 +57,8 @@ NOT_TRIED = {
 # Programs of which no line is run here, and why; their lines are parsed all the same.
 RUN_ELSEWHERE = {
     "jaxrl-reason aot": "test_aot.py and, with a compiler, test_compile_step.py",
+    "jaxrl-reason replay": "test_replay.py",
+    "jaxrl-reason diff": "test_run_diff.py",
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
     "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
@@ -94,6 +96,7 @@ NEEDED = [
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl --judge.model MODEL"),
+    ("jaxrl-reason replay", "RUN"),
     ("jaxrl-reason aot", "--topology v5e:2x2"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),

@@ -1,0 +1,139 @@
+"""A step of a run once more: the same bits, and where its loss came from."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.grading.math_verifier import MathVerifier
+from jaxrl_reason.rl.iteration import model_params, train_step
+from jaxrl_reason.rl.rl_loop import restore_rl, rl_throughput
+from jaxrl_reason.rl.rollouts_ahead import RolloutsAhead
+from jaxrl_reason.rl.token_losses import LossRecorder, recording
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, read_metrics
+from jaxrl_reason.runs.run_diff import (
+    checkpoint_arrays,
+    differing_arrays,
+    differing_metrics,
+    named_arrays,
+)
+from jaxrl_reason.train.config_file import read_config, with_tree
+from jaxrl_reason.train.fine_tuning import tuned_policy
+from jaxrl_reason.train.methods import kind_of
+from jaxrl_reason.train.reinforcement import (
+    Reinforcement,
+    heldout_row,
+    row_annotation,
+)
+from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
+from jaxrl_reason.train.train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A step that was run again.
+
+    Attributes:
+      step: its number.
+      begun: the step of the checkpoint that it was begun from, 0 for none.
+      row: its metrics.
+      differences: metrics that are not those of the run's row, one line for each; None
+        if the run has no row of this step.
+      arrays: arrays of the run's checkpoint after the step that are not those of the
+        replay; None if there is no such checkpoint.
+      recorder: what its updates were made of.
+      setup: of the run.
+    """
+
+    step: int
+    begun: int
+    row: Row
+    differences: list[str] | None
+    arrays: list[str] | None
+    recorder: LossRecorder
+    setup: RunSetup
+
+
+def replay_run(folder: Path, step: int) -> Replay:
+    """Runs a step of an RL run again, from the newest checkpoint before it.
+
+    Nothing in the folder is changed.
+
+    Args:
+      folder: of the run.
+      step: of `metrics.jsonl`, from 1.
+
+    Raises:
+      ValueError: the folder has no RL run of one stage, the step is not one of the
+        run's, or a checkpoint is damaged or of other settings.
+    """
+    settings = settings_of(folder)
+    if kind_of(settings.method) != "rl" or settings.stages.limits:
+        raise ValueError(
+            f"a replay is for RL in one stage, got {settings.method} in "
+            f"{len(settings.stages.limits) or 1}"
+        )
+    if not 1 <= step <= settings.rl.steps:
+        raise ValueError(f"step must be from 1 to {settings.rl.steps}, got {step}")
+    with MathVerifier(settings.task.algebra_deadline) as verify:
+        setup = build_run_setup(settings, verify)
+        try:
+            return replay_step(setup, Reinforcement(setup), folder, step)
+        finally:
+            setup.close()
+
+
+def settings_of(folder: Path) -> TrainSettings:
+    """The settings of the run in a folder, from its config.yaml."""
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"a run must have a config.yaml, got none in {folder}")
+    settings = with_tree(TrainSettings(), read_config(folder / "config.yaml"))
+    return replace(settings, run_dir=folder, resume="must")
+
+
+def replay_step(
+    setup: RunSetup, stage: Reinforcement, folder: Path, step: int
+) -> Replay:
+    """`replay_run` with what was built."""
+    checkpoints = CheckpointFolder(folder / "checkpoints" / "rl")
+    problems = ProblemStream(
+        list(setup.problems.train),
+        batch_size=stage.learner.settings.prompts_per_step,
+        seed=stage.learner.settings.seed,
+    )
+    state = stage.begin(tuned_policy(setup, folder))
+    before = [saved for saved in checkpoints.steps() if saved < step]
+    if before:
+        fingerprint = setup.fingerprint()
+        state = restore_rl(checkpoints, fingerprint, state, problems, before[-1])
+    begun, timer = state.step, PhaseTimer()
+    learner, recorder = stage.learner, None
+    with RolloutsAhead(learner, state, problems, row_annotation(setup)) as ahead:
+        state = replace(state, ahead=())
+        while state.step < step:
+            if state.step == step - 1:
+                learner, recorder = recording(learner, setup.model)
+            drawn = ahead.take(state, timer)
+            state, row = train_step(learner, state, drawn.collected, timer)
+            row |= drawn.row | timer.take()
+            row |= rl_throughput(row, drawn.collected.fresh, drawn.collected.rollouts)
+    assert recorder is not None
+    saved = {int(r["step"]): r for r in read_metrics(folder / "metrics.jsonl")}
+    if "heldout/accuracy" in saved.get(step, {}):
+        row |= heldout_row(setup)(model_params(learner, state))
+    row["step"] = step
+    arrays = None
+    if step in checkpoints.steps():
+        theirs = checkpoint_arrays(checkpoints, step)
+        own = named_arrays({"policy": state.policy, **state.models})
+        same_names = {name: x for name, x in theirs.items() if name in own}
+        arrays = differing_arrays(same_names, own)
+    return Replay(
+        step=step,
+        begun=begun,
+        row=row,
+        differences=differing_metrics(saved[step], row) if step in saved else None,
+        arrays=arrays,
+        recorder=recorder,
+        setup=setup,
+    )

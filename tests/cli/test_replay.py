@@ -1,0 +1,71 @@
+"""`jaxrl-reason replay`: steps of a run once more."""
+
+import json
+import shutil
+
+import pytest
+
+from jaxrl_reason.cli.main import main
+from tests.cli.tiny_runs import numbers
+
+
+def files(folder):
+    """Every file of a run and its contents, without replays and the lock."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in ("replay", ".lock")
+    }
+
+
+def test_a_step_has_the_same_bits_again(folder, whole, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = files(whole)
+    main(["replay", str(whole), "--step", "1"])
+    said = capsys.readouterr().out
+    assert "Step 1 was run again from the beginning." in said
+    assert "Its row has the same bits as that of the run." in said
+    assert "Its state has the same bits as the run's checkpoint." in said
+    assert files(whole) == before
+    out = whole / "replay" / "00000001"
+    responses, tokens = (
+        [json.loads(line) for line in (out / name).read_text().splitlines()]
+        for name in ("responses.jsonl", "tokens.jsonl")
+    )
+    updates = {r["update"] for r in responses}
+    total = sum(r["loss"] for r in responses) / len(updates)
+    assert abs(total - numbers(whole)[0]["policy/loss"]) < 1e-5
+    assert abs(sum(t["loss"] for t in tokens) / len(updates) - total) < 1e-5
+    assert len(tokens) == sum(r["length"] for r in responses)
+    assert "## Responses, the largest parts first" in (out / "replay.md").read_text()
+
+
+def test_a_number_that_differs_is_named(folder, whole, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["policy/loss"] += 1e-9
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(run), "--step", "2", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "Step 2 was run again from the checkpoint of step 1." in said
+    assert "1 numbers are not those of the run" in said
+    assert "- policy/loss: A " in said
+    assert "Its state has the same bits as the run's checkpoint." in said
+    assert (tmp_path / "out" / "replay.md").exists()
+
+
+def test_what_cannot_be_replayed_is_said(folder, whole, tuned, monkeypatch):
+    monkeypatch.chdir(folder)
+    for run, step, rule in (
+        (folder, 1, "must have a config.yaml"),
+        (whole, 3, "step must be from 1 to 2, got 3"),
+        (tuned, 1, "a replay is for RL"),
+    ):
+        with pytest.raises(SystemExit, match=rule):
+            main(["replay", str(run), "--step", str(step)])

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxrl_reason.runs.event_file import EventFile
 from jaxrl_reason.runs.files import append
 from jaxrl_reason.runs.trackers import Trackers
 from jaxrl_reason.sharding.processes import is_main
@@ -145,20 +146,22 @@ class MetricsLog:
     ) -> None:
         self._name, self._trackers = name, trackers
         self.path = Path(run_dir) / f"{name}.jsonl"
-        self.last_step, self._tensorboard = None, None
+        self.last_step: int | None = None
+        self._tensorboard: EventFile | None = None
         self._file: Any = None
         if not is_main():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.last_step = _repair(self.path)
+        last = _repair(self.path)
+        self.last_step = None if last is None else int(last["step"])
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         if tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import
-
-            # Tells TensorBoard to discard points that a resumed run writes again.
-            purge = None if self.last_step is None else self.last_step + 1
+            # The last row again: a kill may have come before TensorBoard had it.
             folder = Path(run_dir) / "tensorboard" / name
-            self._tensorboard = SummaryWriter(str(folder), purge_step=purge)
+            self._tensorboard = EventFile(folder, self.last_step or 0)
+            if last is not None:
+                again = {name: x for name, x in last.items() if name != "step"}
+                self._tensorboard.write(int(last["step"]), again)
 
     def write(self, step: int, row: Mapping[str, ArrayLike]) -> None:
         """Appends a row, which is on disk when this returns.
@@ -185,9 +188,7 @@ class MetricsLog:
         os.fsync(self._file.fileno())
         self.last_step = step
         if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
+            self._tensorboard.write(step, values)
         if self._trackers is not None:
             self._trackers.log(step, values, self._name)
 
@@ -311,8 +312,8 @@ def _parse(data: bytes, path: Path) -> tuple[list[Row], int]:
     return rows, size
 
 
-def _repair(path: Path) -> int | None:
-    """Removes a partial last line and returns the step of the last complete row."""
+def _repair(path: Path) -> Row | None:
+    """Removes a partial last line and returns the last complete row."""
     if not path.exists():
         return None
     data = path.read_bytes()
@@ -321,4 +322,4 @@ def _repair(path: Path) -> int | None:
         with open(path, "r+b") as file:
             file.truncate(size)
             os.fsync(file.fileno())
-    return int(rows[-1]["step"]) if rows else None
+    return rows[-1] if rows else None

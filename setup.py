@@ -61,6 +61,7 @@ setup(
         "flax>=0.12",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
+        "etils>=1.10",  # addresses of object storage, as Orbax takes them
         "chex>=0.1.91",
         "numpy>=2.0",
         # Data: ArrayRecord files read without TensorFlow, which then needs
@@ -118,6 +119,9 @@ setup(
             "sphinx-copybutton>=0.5.2",
         ],
         "hub": ["huggingface_hub>=0.30"],
+        # Checkpoints in gs:// and s3://.
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "reasoning-gym": ["reasoning-gym>=0.1.25"],
         # A sandbox for models' programs where bubblewrap is not: a WebAssembly runtime
         # and CPython 3.12 for it, whose digest is checked.

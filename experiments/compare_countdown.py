@@ -108,7 +108,7 @@ def run_control(
         open_trackers(config.trackers, run.path) as trackers,
         TrainingProgress() as progress,
     ):
-        session = Session(run, trackers, progress, interrupt)
+        session = Session(config, run, trackers, progress, interrupt)
         sft_policy = fine_tune(sft_setup, session)
         setup = replace(sft_setup, settings=config)
         before = values(setup.heldout.measure(sft_policy.params).figures)

@@ -42,6 +42,11 @@ MAPPINGS = Path("/proc/self/maps")
 MANY_MAPPINGS = 30_000
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kills N`: how often tests/rl/test_kills.py kills a run."""
+    parser.addoption("--kills", type=int, default=2, help="random kills of toy runs")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs() -> Iterator[None]:
     """Forgets compiled programs after a module, once a process has many of them."""

@@ -13,6 +13,7 @@ import tyro
 from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.graded_groups import GraderError
+from jaxrl_reason.runs.interrupt import AT_ONCE, REQUEUE
 from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.serving import EngineError
 from jaxrl_reason.sharding.lifetime import joined
@@ -164,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
       ValueError: the settings, the files or the model cannot be used, or training
         cannot continue.
-      SystemExit: with status 130 after an interrupt.
+      SystemExit: with status 75 after an interrupt that saved, 130 after a second one.
     """
     start(*read_command(argv), "jaxrl-reason train")
 
@@ -177,15 +178,15 @@ def start(settings: TrainSettings, processes: ProcessSettings, command: str) -> 
     """
     try:
         with processes.joined():
-            finished = finish(settings)
+            status = 0 if finish(settings) else REQUEUE
     except KeyboardInterrupt:  # the second one: do not finish the step
-        finished = False
-    if not finished:
+        status = AT_ONCE
+    if status:
         say(
             f"stopped; resume with: {command} --resume must "
             f"--run-dir {settings.folder} (and the flags of the first start)"
         )
-        raise SystemExit(130)
+        raise SystemExit(status)
 
 
 def finish(settings: TrainSettings) -> bool:

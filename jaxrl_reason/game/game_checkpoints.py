@@ -8,7 +8,7 @@ from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLState
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.checkpoints import CheckpointFolder, Restored
 
 # Prefix of arrays of the prover's surplus; a number before / is an index in the pool.
 _SURPLUS = "surplus"
@@ -33,6 +33,7 @@ def save_game(
     *,
     over: bool,
     fingerprint: Mapping[str, Any],
+    score: float | None = None,
 ) -> None:
     """Saves all that the next round depends on, including the pool of solutions.
 
@@ -42,6 +43,7 @@ def save_game(
       problems: the stream of the prover's problems.
       over: whether the game has ended before its last round.
       fingerprint: settings that a resumed game must share.
+      score: of this round, by which the best are kept.
     """
     prover = state.prover
     parts = {str(i): rollouts for i, rollouts in enumerate(state.pool)}
@@ -58,6 +60,7 @@ def save_game(
             "over": over,
         },
         fingerprint=fingerprint,
+        score=score,
         arrays={
             f"{part}/{name}": array
             for part, rollouts in parts.items()
@@ -87,6 +90,11 @@ def resume_game(
     models = {"policy": prover.policy, "verifier": game.base, **prover.models}
     found = checkpoints.restore(abstract(models), fingerprint, step)
     checkpoints.drop_after(found.step)
+    with found.in_form():
+        return _as_saved(found, prover, problems)
+
+
+def _as_saved(found: Restored, prover: RLState, problems: ProblemBatches) -> SavedGame:
     problems.set_state(found.extra["problems"])
     parts: dict[str, dict[str, Any]] = {}
     for place, array in found.arrays.items():

@@ -30,6 +30,7 @@ def train_sft(
     """
     step, last = int(state.step), learner.settings.updates
     pending: list[Any] = []
+    score: float | None = None
     start, tokens = time.perf_counter(), 0
     while step < last and not hooks.interrupt.requested:
         with hooks.profiled(step + 1):
@@ -48,11 +49,14 @@ def train_sft(
             }
             if hooks.due(step, last) and hooks.evaluate:
                 row |= hooks.evaluate(state.params)
+            score = row.get("heldout/accuracy")
             hooks.log.write(step, row)
             hooks.progress.update(step, row)
             start, tokens, pending = time.perf_counter(), 0, []
-        if step % hooks.save_every == 0:
-            save_sft(hooks, state)
+        if hooks.save_due(step, score):
+            save_sft(hooks, state, score)
+        hooks.checkpoints.poll()
+        score = None
     if step not in hooks.checkpoints.steps():
         save_sft(hooks, state)
     return state
@@ -66,9 +70,11 @@ def mean_row(pending: Sequence[Any]) -> Row:
     return {name: sum(found) / len(found) for name, found in sorted(values.items())}
 
 
-def save_sft(hooks: Hooks, state: TrainState) -> None:
+def save_sft(hooks: Hooks, state: TrainState, score: float | None = None) -> None:
     """Saves the state of the supervised stage; its examples depend only on the step."""
-    hooks.checkpoints.save(int(state.step), state, fingerprint=hooks.fingerprint)
+    hooks.checkpoints.save(
+        int(state.step), state, fingerprint=hooks.fingerprint, score=score
+    )
 
 
 def resume_sft(

@@ -48,17 +48,22 @@ def train_rounds(
         row["time/step_s"] = time.perf_counter() - start
         hooks.log.write(done, row)
         hooks.progress.update(done, row)
-        if done % hooks.save_every == 0:
-            save_round(hooks, policy, done)
+        score = row.get("heldout/accuracy")
+        if hooks.save_due(done, score):
+            save_round(hooks, policy, done, score)
             last_saved = done
+        hooks.checkpoints.poll()
     if last_saved != done:
         save_round(hooks, policy, done)
+    hooks.checkpoints.wait()
     return policy
 
 
-def save_round(hooks: Hooks, policy: TrainState, done: int) -> None:
+def save_round(
+    hooks: Hooks, policy: TrainState, done: int, score: float | None = None
+) -> None:
     """Saves the policy after `done` rounds, which determines the rounds to come."""
-    hooks.checkpoints.save(done, policy, fingerprint=hooks.fingerprint)
+    hooks.checkpoints.save(done, policy, fingerprint=hooks.fingerprint, score=score)
 
 
 def resume_rounds(

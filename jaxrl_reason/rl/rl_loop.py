@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl_reason.learner.state import abstract
@@ -18,10 +19,11 @@ from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.rl.rollouts_ahead import DrawnBatch, RolloutsAhead
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.checkpoints import CheckpointFolder, Restored
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
+from jaxrl_reason.sharding.processes import count
 
 Params = Any
 Arrays = dict[str, np.ndarray]
@@ -43,6 +45,7 @@ def train_rl(
         RolloutsAhead(learner, state, problems, hooks.annotate) as ahead,
     ):
         state = replace(state, ahead=())
+        hold_rl(hooks, learner, state, problems, saved=False)
         while state.step < learner.settings.steps and not hooks.interrupt.requested:
             start, mark = time.perf_counter(), compiles.count
             try:
@@ -65,8 +68,11 @@ def train_rl(
             row["time/step_s"] = time.perf_counter() - start
             hooks.log.write(state.step, row)
             hooks.progress.update(state.step, row)
-            if state.step % hooks.save_every == 0:
-                save_rl(hooks, ahead.held(state), problems)
+            score = row.get("heldout/accuracy")
+            if saved := hooks.save_due(state.step, score):
+                save_rl(hooks, ahead.held(state), problems, score)
+            hold_rl(hooks, learner, state, problems, saved=saved)
+            hooks.checkpoints.poll()
         state = ahead.held(state)
     if state.step not in hooks.checkpoints.steps():
         save_rl(hooks, state, problems)
@@ -86,25 +92,70 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
     }
 
 
-def save_rl(hooks: Hooks, state: RLState, problems: ProblemBatches) -> None:
+def save_rl(
+    hooks: Hooks, state: RLState, problems: ProblemBatches, score: float | None = None
+) -> None:
     """Saves all that the next step depends on; the reference is the initial policy."""
+    contents = rl_contents(state, problems)
+    fingerprint = hooks.fingerprint
+    hooks.checkpoints.save(**contents, fingerprint=fingerprint, score=score)
+
+
+def hold_rl(
+    hooks: Hooks,
+    learner: RLLearner,
+    state: RLState,
+    problems: ProblemBatches,
+    *,
+    saved: bool,
+) -> None:
+    """Keeps a step for the interrupt, on the host, since updates donate its arrays.
+
+    Only for a grace period, with one process and without rollouts drawn ahead: those
+    of the next steps belong to a checkpoint, too, and may not be complete.
+
+    Args:
+      hooks: of the run.
+      learner: the compiled functions.
+      state: after the step.
+      problems: at the same place.
+      saved: the step has a checkpoint, or one is being written.
+    """
+    if not hooks.interrupt.grace or count() > 1 or learner.settings.async_level:
+        return
+    checkpoints, step = hooks.checkpoints, state.step
+    contents = None
+    if not saved:
+        contents = rl_contents(state, problems)
+        contents["state"] = jax.device_get(contents["state"])
+
+    def save() -> int:
+        if contents is not None and step not in checkpoints.steps():
+            checkpoints.save(**contents, fingerprint=hooks.fingerprint)
+        checkpoints.wait()
+        return step
+
+    hooks.interrupt.hold(save)
+
+
+def rl_contents(state: RLState, problems: ProblemBatches) -> dict[str, Any]:
+    """What a checkpoint holds, as arguments of `CheckpointFolder.save`."""
     arrays = dict(state.surplus.arrays()) if state.surplus is not None else {}
     if state.unfinished is not None:
         arrays |= _named(_UNFINISHED, state.unfinished.arrays())
     for i, batch in enumerate(state.ahead):
         arrays |= _named(f"{_AHEAD}{i}/", batch.arrays())
-    hooks.checkpoints.save(
-        state.step,
-        {"policy": state.policy, **state.models},
-        extra={
+    return {
+        "step": state.step,
+        "state": {"policy": state.policy, **state.models},
+        "extra": {
             "draws": state.draws,
             "controls": dict(state.controls),
             "problems": problems.get_state(),
             "ahead": [batch.counts() for batch in state.ahead],
         },
-        fingerprint=hooks.fingerprint,
-        arrays=arrays,
-    )
+        "arrays": arrays,
+    }
 
 
 def resume_rl(
@@ -138,6 +189,11 @@ def restore_rl(
     """The state in a checkpoint; as `resume_rl`, but later ones stay where they are."""
     models = {"policy": state.policy, **state.models}
     found = checkpoints.restore(abstract(models), fingerprint, step)
+    with found.in_form():
+        return _as_saved(found, state, problems)
+
+
+def _as_saved(found: Restored, state: RLState, problems: ProblemBatches) -> RLState:
     problems.set_state(found.extra["problems"])
     own = {
         name: x

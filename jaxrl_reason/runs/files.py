@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 from jaxrl_reason.sharding.processes import is_main
 
@@ -83,7 +84,18 @@ def fsync_tree(folder: Path) -> None:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths of all files under `folder`, relative to it, with "/", sorted."""
+    """Paths of all files under `folder`, relative to it, with "/", sorted.
+
+    Args:
+      folder: on this machine, or in object storage as of `etils.epath`.
+    """
+    if "://" in str(folder):
+        base = str(folder).partition("://")[2]
+        return sorted(
+            f"{str(root).rpartition('://')[2]}/{name}".removeprefix(f"{base}/")
+            for root, _, names in folder.walk()  # type: ignore[attr-defined]
+            for name in names
+        )
     return sorted(
         Path(root, name).relative_to(folder).as_posix()
         for root, _, names in os.walk(folder)
@@ -93,5 +105,11 @@ def list_files(folder: Path) -> list[str]:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, on this machine or in object storage."""
+    found: Any = path.stat()
+    return int(found.length if hasattr(found, "length") else found.st_size)

@@ -10,6 +10,7 @@ from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics_log import MetricsLog, Row
 from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.sharding.agreement import exchange
 
 Params = Any
 
@@ -25,6 +26,7 @@ class Hooks:
       progress: the progress bar.
       interrupt: checked after every step.
       save_every: steps between checkpoints.
+      save_minutes: a checkpoint also when the newest is this old; 0 for never.
       evaluate: params -> metrics, e.g. {"heldout/accuracy": 0.4}.
       evaluate_every: steps between evaluations; the last step is always evaluated.
       show_samples: gets (step, rollouts) at every evaluation.
@@ -39,6 +41,7 @@ class Hooks:
     progress: TrainingProgress
     interrupt: GracefulInterrupt
     save_every: int
+    save_minutes: float = 0.0
     evaluate: Callable[[Params], Row] | None = None
     evaluate_every: int = 0
     show_samples: Callable[[int, Any], None] | None = None
@@ -49,6 +52,20 @@ class Hooks:
     def profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
         """Context of a step: traces it if it is the one to profile."""
         return contextlib.nullcontext() if self.profile is None else self.profile(step)
+
+    def save_due(self, step: int, score: float | None = None) -> bool:
+        """Whether this step is saved: by its number, the clock, or as the best so far.
+
+        Args:
+          step: that has ended.
+          score: of this step, if it was evaluated.
+        """
+        old = False
+        if self.save_minutes:  # the clock of process 0 is that of all
+            age = self.checkpoints.seconds_since_save()
+            old = exchange("save", age >= 60 * self.save_minutes)[0]
+        best = score is not None and self.checkpoints.is_best(score)
+        return step % self.save_every == 0 or old or best
 
     def due(self, step: int, last: int) -> bool:
         """Whether this step is evaluated."""

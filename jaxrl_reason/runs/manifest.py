@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.runs.files import file_sha256, list_files
+from jaxrl_reason.runs.files import file_sha256, file_size, list_files
 
 NAME = "manifest.json"
 _FORMAT = 1
+# Deeper JSON than any that is written here; what reads it recurses.
+_DEEPEST = 32
 # Files that desktops leave in folders that they show.
 _IGNORED_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -23,7 +25,7 @@ def write(folder: Path, contents: Mapping[str, Any]) -> None:
     """
     files = {
         name: {
-            "size": (folder / name).stat().st_size,
+            "size": file_size(folder / name),
             "sha256": file_sha256(folder / name),
         }
         for name in list_files(folder)
@@ -46,21 +48,45 @@ def read(folder: Path, step: int) -> dict[str, Any]:
     Raises:
       ValueError: missing, damaged or of another format; the message says which.
     """
+    manifest = read_json(folder / NAME)
+    if manifest.get("checksum") != _checksum(manifest):
+        raise ValueError("changed since it was written (checksum differs)")
+    if manifest.get("format") != _FORMAT:
+        given = manifest.get("format")
+        raise ValueError(f"format {given}, this version reads {_FORMAT}")
+    if manifest.get("step") != step:
+        raise ValueError(f"written for step {manifest.get('step')}, folder renamed")
+    if not _has_form(manifest):
+        raise ValueError("not of the form that is written here")
+    return manifest
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that may be damaged, or made to do harm.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      The object, at most some tens of objects deep.
+
+    Raises:
+      ValueError: missing, not JSON, not an object or too deep; the message says which.
+      OSError: it cannot be read.
+    """
     try:
-        manifest = json.loads((folder / NAME).read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError("missing") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     except ValueError:  # also bytes that are not UTF-8
         raise ValueError("not readable as JSON") from None
-    if not isinstance(manifest, dict) or manifest.get("checksum") != _checksum(
-        manifest
-    ):
-        raise ValueError("changed since it was written (checksum differs)")
-    if manifest["format"] != _FORMAT:
-        raise ValueError(f"format {manifest['format']}, this version reads {_FORMAT}")
-    if manifest["step"] != step:
-        raise ValueError(f"written for step {manifest['step']}, folder renamed")
-    return manifest
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    if _is_deep(found):
+        raise ValueError("nested too deeply")
+    return found
 
 
 def find_damage(folder: Path, step: int) -> list[str]:
@@ -84,13 +110,52 @@ def find_damage(folder: Path, step: int) -> list[str]:
         if name not in expected and Path(name).name not in _IGNORED_FILES
     ]
     for name, entry in expected.items():
-        if name not in found:
-            faults.append(f"{name}: missing")
-        elif (size := (folder / name).stat().st_size) != entry["size"]:
-            faults.append(f"{name}: has {size} bytes, written with {entry['size']}")
-        elif file_sha256(folder / name) != entry["sha256"]:
-            faults.append(f"{name}: changed since it was written (SHA-256 differs)")
+        fault = "missing" if name not in found else _fault(folder / name, entry)
+        if fault is not None:
+            faults.append(f"{name}: {fault}")
     return faults
+
+
+def _fault(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file, if anything is."""
+    try:
+        size = file_size(path)
+        if size != entry["size"]:
+            return f"has {size} bytes, written with {entry['size']}"
+        if file_sha256(path) != entry["sha256"]:
+            return "changed since it was written (SHA-256 differs)"
+    except FileNotFoundError:  # a link
+        return "a link to a file that is gone"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def _has_form(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest has every field that is read, each of its kind."""
+    files, tree = manifest.get("files"), manifest.get("tree")
+    if not isinstance(manifest.get("fingerprint"), dict) or not isinstance(tree, dict):
+        return False
+    if not isinstance(files, dict) or not all(
+        isinstance(x, dict) for x in files.values()
+    ):
+        return False
+    sizes = [entry.get("size") for entry in files.values()]
+    hashes = [entry.get("sha256") for entry in files.values()]
+    score = manifest.get("score")
+    return (
+        all(type(size) is int for size in sizes)
+        and all(isinstance(x, str) for x in (*hashes, *tree.values()))
+        and (score is None or isinstance(score, float))
+    )
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for found in inner for x in found if isinstance(x, (dict, list))]
+    return bool(level)
 
 
 def as_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:

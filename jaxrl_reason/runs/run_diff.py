@@ -196,7 +196,10 @@ def _samples(a: Path, b: Path) -> Iterator[Parting]:
 
 def _checkpoints(a: Path, b: Path) -> Iterator[Parting]:
     for folder in sorted(a.glob("checkpoints/*/")):
-        both = [CheckpointFolder(x / "checkpoints" / folder.name) for x in (a, b)]
+        both = [
+            CheckpointFolder(x / "checkpoints" / folder.name, read_only=True)
+            for x in (a, b)
+        ]
         for step in sorted({*both[0].steps()} & {*both[1].steps()}):
             lines = differing_arrays(*(checkpoint_arrays(x, step) for x in both))
             if lines:

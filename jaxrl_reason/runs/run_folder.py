@@ -148,6 +148,11 @@ def _open(
     if folder.path.exists() and not folder.path.is_dir():
         raise RunFolderError(f"run folder {folder.path} is a file")
     if not resume and folder.path.is_dir() and _has_files(folder.path):
+        if not folder.config_path.is_file():
+            raise RunFolderError(
+                f"run folder {folder.path} is not empty and has no run (no "
+                "config.json); pass another --run-dir for a new one"
+            )
         raise RunFolderError(
             f"run folder {folder.path} is not empty; pass --resume must to "
             "continue the run in it, or another --run-dir for a new one"

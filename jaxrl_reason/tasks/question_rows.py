@@ -1,8 +1,12 @@
 """Rows of question sets, each with its place, for messages."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from jaxrl_reason.runs.run_folder import to_plain
 
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # "test.jsonl, line 3" and the fields
@@ -50,6 +54,27 @@ def require_rows(name: str, rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
         yield row
     if empty:
         raise QuestionFileError(f"{name}: a set of questions must have rows, got none")
+
+
+def rows_digest(rows: Iterable[PlacedRow]) -> str:
+    """SHA-256 of what is in the rows, in their order, wherever they are from.
+
+    Args:
+      rows: of any source.
+
+    Returns:
+      In hexadecimal.
+
+    Example:
+      >>> here, there = [("a.jsonl, line 1", {"n": 1})], [("b.csv, line 2", {"n": 1})]
+      >>> rows_digest(here) == rows_digest(there)
+      True
+    """
+    digest = hashlib.sha256()
+    for _, row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=to_plain).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def field_of(row: Row, name: str) -> Any:

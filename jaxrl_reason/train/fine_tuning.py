@@ -5,11 +5,10 @@ from typing import Any
 
 from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
 from jaxrl_reason.learner.state import TrainState
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.train.run_setup import RunSetup
-from jaxrl_reason.train.session import Session, StageResult
+from jaxrl_reason.train.session import Session, StageResult, checkpoints_of
 
 _SAVE_EVERY = 500
 
@@ -40,12 +39,12 @@ def tuned_policy(setup: RunSetup, folder: Path) -> TrainState:
     if setup.supervised is None:
         return setup.built.init(None)
     state = setup.built.init(settings.sft_schedule())
-    path = (settings.sft_from or folder) / "checkpoints" / "sft"
-    state = resume_sft(CheckpointFolder(path, keep=1), setup.sft_fingerprint(), state)
+    saved = checkpoints_of(settings.sft_from or folder, "sft")
+    state = resume_sft(saved, setup.sft_fingerprint(), state)
     if int(state.step) < settings.sft.updates:
         raise ValueError(
             f"fine-tuning must have done {settings.sft.updates} updates, "
-            f"got {int(state.step)} in {path}"
+            f"got {int(state.step)} in {saved.path}"
         )
     return state
 
@@ -65,15 +64,17 @@ def run_sft(
     assert learner is not None  # checked by the caller
     assert setup.examples is not None
     fingerprint = setup.sft_fingerprint()
-    folder = settings.sft_from or run.path
-    checkpoints = CheckpointFolder(folder / "checkpoints" / "sft", keep=1)
+    if settings.sft_from is None:
+        checkpoints = session.checkpoints("sft", keep=1)
+    else:
+        checkpoints = checkpoints_of(settings.sft_from, "sft")
     if settings.sft_from or checkpoints.steps():
         state = resume_sft(checkpoints, fingerprint, state)
     done, updates = int(state.step), settings.sft.updates
     if settings.sft_from and done < updates:
         raise ValueError(
             f"sft_from must hold a model trained for {updates} updates, "
-            f"got one of {done} in {folder}"
+            f"got one of {done} in {settings.sft_from}"
         )
     if done >= updates:
         return state
@@ -92,6 +93,7 @@ def run_sft(
             progress=session.progress,
             interrupt=session.interrupt,
             save_every=_SAVE_EVERY,
+            save_minutes=settings.checkpoints.every_minutes,
             evaluate=evaluate if evaluated else None,
             evaluate_every=settings.eval.every,
             log_every=settings.eval.every if evaluated else 50,

@@ -14,7 +14,6 @@ from jaxrl_reason.reward_models.reward_methods import verifier
 from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import PhaseTimer, truncate_after
 from jaxrl_reason.train.offline_pairs import pair_sizes
 from jaxrl_reason.train.run_setup import RunSetup
@@ -84,9 +83,7 @@ class ProverVerifierGame:
             )
         )
         fingerprint = setup.fingerprint()
-        checkpoints = CheckpointFolder(
-            run.checkpoints_path / "game", keep=settings.keep
-        )
+        checkpoints = session.checkpoints("game")
         played, over = None, False
         if checkpoints.steps() or settings.resume_step is not None:
             played, over = resume_game(
@@ -114,6 +111,12 @@ class ProverVerifierGame:
                 session.progress.update(played.round_index, steps[-1])
                 over = no_longer_convinces(row, self.rules)
                 save_game(
-                    checkpoints, played, problems, over=over, fingerprint=fingerprint
+                    checkpoints,
+                    played,
+                    problems,
+                    over=over,
+                    fingerprint=fingerprint,
+                    score=row["heldout/accuracy"],
                 )
+                checkpoints.poll()
         return StageResult(played.prover.policy.params, played.prover.step, first)

@@ -1,10 +1,13 @@
-"""Groups of a run's settings: evaluation, sampler, stages, rounds, game, export."""
+"""Groups of a run's settings: what each of its parts reads."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from jaxrl_reason.runs.checkpoint_bucket import is_remote
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,62 @@ class EvalSettings:
                 raise ValueError(f"eval.{name} must be >= 1, got {getattr(self, name)}")
         if not self.temperature > 0:
             raise ValueError(f"eval.temperature must be > 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When checkpoints are saved besides every `save_every` steps, and which are kept.
+
+    Attributes:
+      every_minutes: also save at the end of a step if the newest checkpoint is this
+        old; 0 for never. The loops of RL and of fine-tuning have it.
+      keep_best: how many checkpoints with the highest held-out accuracy are kept
+        besides the newest `keep`. An evaluated step that is better than all kept ones
+        is saved, too.
+      background: write checkpoints while training goes on. The state is copied from the
+        devices first.
+      folder: where to keep the checkpoints of this run instead of in its folder: an
+        address in object storage, such as gs://bucket/my-run, or another folder.
+    """
+
+    every_minutes: float = 0.0
+    keep_best: int = 1
+    background: bool = True
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every_minutes", "keep_best"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"checkpoints.{name} must be >= 0, got {getattr(self, name)}"
+                )
+        folder = self.folder or ""
+        if is_remote(folder) and not folder.startswith(("gs://", "s3://")):
+            raise ValueError(
+                f"checkpoints.folder must be a folder, gs://... or s3://..., got "
+                f"{folder}"
+            )
+
+
+@dataclass(frozen=True)
+class StopSettings:
+    """How a signal stops the run (docs/preemption.md).
+
+    Attributes:
+      signals: signals that count as SIGTERM does, besides SIGINT and SIGHUP: what a
+        scheduler sends before it ends a job.
+      grace_seconds: from the signal; a step that has not ended by then is given up, and
+        the run leaves with the checkpoint of the step before. 0 waits for the step.
+    """
+
+    signals: tuple[Literal["USR1", "USR2", "QUIT", "XCPU"], ...] = ()
+    grace_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grace_seconds < math.inf:
+            raise ValueError(
+                f"stop.grace_seconds must be >= 0, got {self.grace_seconds}"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from jaxrl_reason.reward_models.reward_model import (
     reward_model_scores,
 )
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import pair_sizes
 from jaxrl_reason.train.run_setup import RunSetup
+from jaxrl_reason.train.session import checkpoints_of
 
 # Settings of a policy's training, which a reward model of the same transformer need not
 # share.
@@ -36,7 +36,7 @@ class ModelReward:
         self.setup = setup
         folder = setup.settings.reward_model
         assert folder is not None  # checked by the caller
-        self.checkpoints = CheckpointFolder(folder / "checkpoints" / "reward_model")
+        self.checkpoints = checkpoints_of(folder, "reward_model")
         if not self.checkpoints.steps():
             raise ValueError(
                 f"reward_model must be the folder of a run that trained one, got "
@@ -78,7 +78,7 @@ def check_same_model(setup: RunSetup, fingerprint: dict[str, Any]) -> None:
     )
     names = ["model", "model_digest"]
     if setup.settings.model.is_new:  # its tokenizer is made from the questions
-        names.append("task")
+        names += ["task", "train_rows"]
     for name in names:
         if ours.get(name) != theirs.get(name):
             raise ValueError(

@@ -23,7 +23,6 @@ from jaxrl_reason.offline.sample_rounds import (
     RoundSettings,
     build_round_sampler,
 )
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import truncate_after
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
@@ -53,9 +52,7 @@ class Rounds:
         setup, settings, run = self.setup, self.setup.settings, session.run
         one_round = self.one_round(state)
         fingerprint = setup.fingerprint()
-        checkpoints = CheckpointFolder(
-            run.checkpoints_path / "rounds", keep=settings.keep
-        )
+        checkpoints = session.checkpoints("rounds")
         done = 0
         if checkpoints.steps() or settings.resume_step is not None:
             state, done = resume_rounds(

@@ -77,9 +77,7 @@ class Reinforcement:
             batch_size=learner.settings.prompts_per_step,
             seed=learner.settings.seed,
         )
-        checkpoints = CheckpointFolder(
-            session.run.checkpoints_path / "rl", keep=settings.keep
-        )
+        checkpoints = session.checkpoints("rl")
         if checkpoints.steps() or settings.resume_step is not None:
             state = resume_rl(
                 checkpoints, fingerprint, state, problems, settings.resume_step
@@ -206,6 +204,7 @@ def run_hooks(
         progress=session.progress,
         interrupt=session.interrupt,
         save_every=setup.settings.save_every,
+        save_minutes=setup.settings.checkpoints.every_minutes,
         evaluate=heldout_row(setup),
         evaluate_every=setup.settings.eval.every,
         show_samples=show,

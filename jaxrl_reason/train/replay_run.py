@@ -9,7 +9,6 @@ from jaxrl_reason.rl.iteration import model_params, train_step
 from jaxrl_reason.rl.rl_loop import restore_rl, rl_throughput
 from jaxrl_reason.rl.rollouts_ahead import RolloutsAhead
 from jaxrl_reason.rl.token_losses import LossRecorder, recording
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, read_metrics
 from jaxrl_reason.runs.run_diff import (
     checkpoint_arrays,
@@ -26,6 +25,7 @@ from jaxrl_reason.train.reinforcement import (
     row_annotation,
 )
 from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
+from jaxrl_reason.train.session import checkpoints_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
 
@@ -95,7 +95,7 @@ def replay_step(
     setup: RunSetup, stage: Reinforcement, folder: Path, step: int
 ) -> Replay:
     """`replay_run` with what was built."""
-    checkpoints = CheckpointFolder(folder / "checkpoints" / "rl")
+    checkpoints = checkpoints_of(folder, "rl")
     problems = ProblemStream(
         list(setup.problems.train),
         batch_size=stage.learner.settings.prompts_per_step,

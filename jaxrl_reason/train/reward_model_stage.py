@@ -20,7 +20,6 @@ from jaxrl_reason.reward_models.reward_model import (
 )
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
@@ -71,9 +70,7 @@ class RewardModel:
         setup, settings, run = self.setup, self.setup.settings, session.run
         policy, scorer = state
         fingerprint = setup.fingerprint()
-        checkpoints = CheckpointFolder(
-            run.checkpoints_path / "reward_model", keep=settings.keep
-        )
+        checkpoints = session.checkpoints("reward_model")
         done = 0
         if checkpoints.steps() or settings.resume_step is not None:
             found = checkpoints.restore(
@@ -99,6 +96,7 @@ class RewardModel:
                 log.write(done, row)
                 session.progress.update(done, row)
                 checkpoints.save(done, scorer, fingerprint=fingerprint)
+                checkpoints.poll()
         return StageResult(None, done, first)
 
     def comparisons(self, params: Any) -> tuple[list[Comparison], Row]:

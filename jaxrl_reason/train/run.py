@@ -75,7 +75,12 @@ def run_training(settings: TrainSettings) -> RunResult | None:
     started = time.perf_counter()
     if settings.export.folder is not None:
         check_new_folder(settings.export.folder)  # also before the end
+    stop = settings.stop
     with ExitStack() as stack:
+        # A signal during the set-up ends the run, with the same status, after it.
+        interrupt = stack.enter_context(
+            GracefulInterrupt(signals=stop.signals, grace=stop.grace_seconds)
+        )
         check_processes(settings)
         # Its workers start when an answer needs them.
         verify = stack.enter_context(MathVerifier(settings.task.algebra_deadline))
@@ -84,11 +89,15 @@ def run_training(settings: TrainSettings) -> RunResult | None:
         check_data(setup)
         # Built before anything is trained, so that errors appear now.
         stage = build_stage(setup)
-        return record_training(setup, stage, settings, started)
+        return record_training(setup, stage, settings, interrupt, started)
 
 
 def record_training(
-    setup: RunSetup, stage: Stage, settings: TrainSettings, started: float
+    setup: RunSetup,
+    stage: Stage,
+    settings: TrainSettings,
+    interrupt: GracefulInterrupt,
+    started: float,
 ) -> RunResult | None:
     """Runs the training in its folder.
 
@@ -96,15 +105,15 @@ def record_training(
       setup: of the run.
       stage: the main stage.
       settings: as given, without sizes taken from the data.
+      interrupt: whether a stop was requested.
       started: when the process started the run.
     """
     resume = resumes(settings)
     with (
         open_run(settings.folder, settings, resume=resume) as run,
         run_log(run.log_path),
-        GracefulInterrupt() as interrupt,
     ):
-        if not resume:
+        if not (run.path / "config.yaml").exists():
             write_config(run.path / "config.yaml", settings)
         clock = StageClock(run.path / "wall_seconds.json")
         clock.add("set-up", time.perf_counter() - started)
@@ -116,8 +125,11 @@ def record_training(
             ) as trackers,
             TrainingProgress(console=Console(quiet=not is_main())) as progress,
         ):
-            session = Session(run, trackers, progress, interrupt)
-            found = train(setup, stage, session, clock)
+            session = Session(settings, run, trackers, progress, interrupt)
+            try:
+                found = train(setup, stage, session, clock)
+            finally:
+                session.close()
         if found is None:
             return None
         result, measured = found

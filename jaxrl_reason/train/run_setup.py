@@ -44,6 +44,7 @@ from jaxrl_reason.train.own_reward import TaskRewards
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.task_rewards import build_rewards
 from jaxrl_reason.train.tasks import (
+    TRAIN_ROWS,
     Problems,
     build_task,
     hinted_prompt,
@@ -101,12 +102,21 @@ class RunSetup:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint after fine-tuning depends on, with the model's files."""
-        found = {**self.settings.fingerprint(), **self._digest()}
+        found = {
+            **self.settings.fingerprint(),
+            **self._digest(),
+            **self.problems.digests,
+        }
         return found if self.teacher is None else found | self.teacher.fingerprint()
 
     def sft_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of fine-tuning depends on."""
-        return {**self.settings.sft_fingerprint(), **self._digest()}
+        rows = self.problems.digests[TRAIN_ROWS]
+        return {
+            **self.settings.sft_fingerprint(),
+            **self._digest(),
+            TRAIN_ROWS: rows,
+        }
 
     def _digest(self) -> dict[str, str]:
         return {} if self.files is None else {"model_digest": self.files.digest}

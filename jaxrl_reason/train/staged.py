@@ -11,7 +11,6 @@ from jaxrl_reason.rl.pass_rate_filter import measure_pass_rates
 from jaxrl_reason.rl.recipes.staged_recipes import STAGED, scaled_stages
 from jaxrl_reason.rl.stage_parts import StagedRun, build_stages
 from jaxrl_reason.rl.stages import resume_stages, train_stages
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics_log import truncate_after
 from jaxrl_reason.sharding.agreement import on_main
@@ -73,9 +72,7 @@ class StagedReinforcement:
         if setup.settings.stages.data_filter:
             self.stages = self.build(self.filtered(state, session))
         fingerprint = setup.fingerprint()
-        checkpoints = CheckpointFolder(
-            run.checkpoints_path / "rl", keep=setup.settings.keep
-        )
+        checkpoints = session.checkpoints("rl")
         now = None
         if checkpoints.steps() or setup.settings.resume_step is not None:
             now = resume_stages(

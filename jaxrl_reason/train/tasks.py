@@ -20,8 +20,8 @@ from jaxrl_reason.tasks.benchmarks import BENCHMARKS
 from jaxrl_reason.tasks.code_task import CodeTask, PassedTests
 from jaxrl_reason.tasks.countdown import CountdownTask
 from jaxrl_reason.tasks.generated_tasks import GENERATED_TASKS, task_named
-from jaxrl_reason.tasks.question_rows import PlacedRow
-from jaxrl_reason.tasks.question_sources import load_questions, tfds_folder
+from jaxrl_reason.tasks.question_rows import PlacedRow, rows_digest
+from jaxrl_reason.tasks.question_sources import load_questions, open_rows, tfds_folder
 from jaxrl_reason.tasks.questions import (
     Question,
     QuestionTask,
@@ -43,6 +43,8 @@ from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.train_settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
+# Names in `Problems.digests`, and in the fingerprint of a checkpoint.
+TRAIN_ROWS, HELDOUT_ROWS = "train_rows", "heldout_rows"
 _STEPS = (
     "Solve the problem step by step. On the last line write #### and then the final "
     "answer alone."
@@ -66,6 +68,9 @@ class Problems:
       dropped: how many were left out of `train`, by rule.
       ungradable: problem_id -> why its answer cannot be graded, of questions that were
         left out of `train` and of those in `heldout`, which fail.
+      digests: SHA-256 of the contents of the rows, as they were read or generated:
+        `train_rows`, `heldout_rows` if they are apart, and those of the other files
+        that the settings name.
     """
 
     train: Sequence[Any]
@@ -73,6 +78,7 @@ class Problems:
     responses: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     ungradable: dict[int, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 def load_problems(settings: TrainSettings) -> Problems:
@@ -81,6 +87,26 @@ def load_problems(settings: TrainSettings) -> Problems:
     Raises:
       ValueError: a file cannot be read, or too few questions are left.
     """
+    task = settings.task
+    if task.is_generated:
+        found = generated_problems(settings)
+        train, heldout = (
+            rows_digest(("", {"problem": repr(problem)}) for problem in part)
+            for part in (found.train, found.heldout)
+        )
+        digests = {TRAIN_ROWS: train, HELDOUT_ROWS: heldout}
+    else:
+        found = clean_problems(settings, read_problems(settings))
+        digests = dict(found.digests)
+    for name in ("pairs", "steps"):
+        source = getattr(settings.offline, name)
+        if source is not None:
+            digests[f"{name}_rows"] = rows_digest(open_rows(source).rows)
+    return dataclasses.replace(found, digests=digests)
+
+
+def generated_problems(settings: TrainSettings) -> Problems:
+    """The problems of a task that generates them."""
     task, most = settings.task, settings.eval.problems
     if task.source == "countdown":
         load = partial(load_split, settings.countdown, settings.dataset_dir)
@@ -90,10 +116,8 @@ def load_problems(settings: TrainSettings) -> Problems:
         shown = dict(worked_examples(settings.arithmetic, task.examples))
         train = [q for q in splits["train"] if q.question not in shown]
         return Problems(train, splits[settings.eval.split][:most])
-    if task.source in GENERATED_TASKS:
-        made = GENERATED_TASKS[task.source].questions(getattr(settings, task.source))
-        return Problems(made["train"], made[settings.eval.split][:most])
-    return clean_problems(settings, read_problems(settings))
+    made = GENERATED_TASKS[task.source].questions(getattr(settings, task.source))
+    return Problems(made["train"], made[settings.eval.split][:most])
 
 
 def spread_over(problems: Sequence[Any], most: int) -> list[Any]:
@@ -107,9 +131,12 @@ def read_problems(settings: TrainSettings) -> Problems:
     task = settings.task
     source = task.data if task.data is not None else task.source
     responses: dict[int, str] = {}
-    train = read_questions(settings, source, 0, responses)
+    digests: dict[str, str] = {}
+    train, digests[TRAIN_ROWS] = read_questions(settings, source, 0, responses)
     if task.heldout is not None:
-        heldout = read_questions(settings, task.heldout, len(train), {})
+        heldout, digests[HELDOUT_ROWS] = read_questions(
+            settings, task.heldout, len(train), {}
+        )
     else:
         # The same part for every seed, so that runs are comparable.
         order = np.random.default_rng(0).permutation(len(train)).tolist()
@@ -120,13 +147,17 @@ def read_problems(settings: TrainSettings) -> Problems:
             )
         heldout = [train[i] for i in sorted(order[:count])]
         train = [train[i] for i in sorted(order[count:])]
-    return Problems(train, heldout[: settings.eval.problems], responses)
+    most = settings.eval.problems
+    return Problems(train, heldout[:most], responses, digests=digests)
 
 
 def read_questions(
     settings: TrainSettings, source: str, first_id: int, responses: dict[int, str]
-) -> list[Question]:
-    """The questions of one source; adds their worked responses by number."""
+) -> tuple[list[Question], str]:
+    """The questions of one source and the digest of its rows.
+
+    Their worked responses are added by number.
+    """
     task = settings.task
     own = partial(
         row_questions,
@@ -136,9 +167,11 @@ def read_questions(
     )
     known = BENCHMARKS.get(task.source)
     make = own if known is None else known.questions
+    digests = []
 
     def read(rows: Iterable[PlacedRow]) -> list[Question]:
         found = list(rows)
+        digests.append(rows_digest(found))
         questions = make(found)
         if task.response is None:
             return questions
@@ -154,7 +187,8 @@ def read_questions(
         return questions
 
     where = tfds_folder(source, task.data_dir)
-    return list(load_questions(source, read, data_dir=where).questions)
+    questions = list(load_questions(source, read, data_dir=where).questions)
+    return questions, digests[0]
 
 
 def clean_problems(settings: TrainSettings, problems: Problems) -> Problems:

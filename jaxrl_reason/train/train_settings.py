@@ -19,12 +19,14 @@ from jaxrl_reason.tasks.gym_task import GymSettings
 from jaxrl_reason.tasks.knights_knaves import KnightsSettings
 from jaxrl_reason.tasks.word_arithmetic import ArithmeticSettings
 from jaxrl_reason.train.group_settings import (
+    CheckpointSettings,
     EvalSettings,
     ExportSettings,
     GameFlags,
     OfflineSettings,
     SamplerSettings,
     StageSettings,
+    StopSettings,
 )
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.model_settings import ModelSettings
@@ -35,15 +37,19 @@ from jaxrl_reason.train.reward_settings import (
     RewardSettings,
 )
 from jaxrl_reason.train.settings_checks import check_settings
-from jaxrl_reason.train.task_settings import TaskSettings
+from jaxrl_reason.train.task_settings import BENCHMARKS, TaskSettings
 
 # What only affects memory, time and the number of steps.
 _PACKING = ("rows_per_micro_batch", "row_width", "slots_per_row")
 _NOT_IN_A_FINGERPRINT = {
     "rl": ("max_rounds", *_PACKING),
     "sft": ("max_response", *_PACKING),
-    "task": ("heldout", "data_dir", "extract", "answers", "algebra_deadline"),
-    "offline": ("rounds", "epochs"),
+    # Rows count by what is in them, not by where they are: `Problems.digests`.
+    "task": (
+        *("data", "heldout", "data_dir"),
+        *("extract", "answers", "algebra_deadline"),
+    ),
+    "offline": ("rounds", "epochs", "pairs", "steps"),
     "game": ("rounds",),
     "judge": ("endpoint", "served_model", "batch_size", "budget"),
 }
@@ -64,7 +70,8 @@ class TrainSettings:
       name: of the run, for its folder; the task's name if left out.
       run_dir: folder of the run; runs/<name>-<method>-seed<seed> if left out.
       resume: never: start a new run; the folder must not have one. must: continue from
-        the newest checkpoint. auto: either, as needed by a script that is requeued.
+        the newest checkpoint. auto: either, as needed by a script that is requeued;
+        damaged checkpoints are set aside.
       resume_step: continue from this step's checkpoint instead of the newest.
       mesh: sizes of the device mesh, such as data=2,fsdp=2,tensor=1; auto shards the
         rows over all available devices. A CPU is split into virtual devices as needed.
@@ -132,6 +139,8 @@ class TrainSettings:
     dapo: DapoSettings = field(default_factory=DapoSettings)
     rewards: RewardSettings = field(default_factory=RewardSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    stop: StopSettings = field(default_factory=StopSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     sft: SFTSettings = field(
@@ -241,6 +250,8 @@ class TrainSettings:
         """What a checkpoint of the fine-tuned model depends on."""
         found: dict[str, Any] = {"seed": self.seed, "model": self.model.fingerprint()}
         found["task"] = self._group("task")
+        if not (self.task.is_generated or self.task.source in BENCHMARKS):
+            found["task"]["source"] = "own questions"
         if self.task.is_generated:
             found[self.task.source] = to_plain(getattr(self, self.task.source))
         if self.sft.updates:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import string
 
@@ -44,19 +45,32 @@ def test_config_yaml_starts_the_same_run_again(train, whole):
         assert tree["rl"]["steps"] == 2
 
 
-def test_resume_auto_starts_goes_on_and_leaves_alone(train, whole, monkeypatch, capsys):
+def test_resume_auto_starts_goes_on_and_leaves_alone(
+    train, folder, whole, monkeypatch, capsys
+):
     flags = shlex.split("--sft-from tuned --reward reward.py:parity --resume auto")
     accuracy = HeldoutEvaluation.accuracy
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments):
+        raise Killed
 
     def press_ctrl_c(*arguments):
         signal.raise_signal(signal.SIGTERM)
         return accuracy(*arguments)
 
     with monkeypatch.context() as patch:
+        patch.setattr(HeldoutEvaluation, "accuracy", kill)
+        with pytest.raises(Killed):  # in the first step
+            train("queued", *flags)
+    assert not (folder / "queued" / "checkpoints" / "rl").exists()
+    with monkeypatch.context() as patch:
         patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
         with pytest.raises(SystemExit) as stopped:
             train("queued", *flags)
-    assert stopped.value.code == 130
+    assert stopped.value.code == 75
     assert "resume with" in capsys.readouterr().out
     run = train("queued", *flags)
     assert numbers(run) == numbers(whole)
@@ -64,6 +78,62 @@ def test_resume_auto_starts_goes_on_and_leaves_alone(train, whole, monkeypatch, 
     assert "finished before" in capsys.readouterr().out
     settings = read_settings([*TINY, "--run-dir", "queued", *flags])
     assert finished_report(settings)["steps"] == 2
+
+
+def newest(run, stage):
+    """The folder of a stage's newest checkpoint."""
+    return max(p for p in (run / "checkpoints" / stage).iterdir() if p.name.isdecimal())
+
+
+def unfinished_copy(folder, run, name):
+    """A copy of a run that has not written its report."""
+    copy = folder / name
+    shutil.copytree(run, copy)
+    (copy / "report.json").unlink()
+    (copy / ".lock").unlink(missing_ok=True)
+    return copy
+
+
+def test_resume_auto_goes_on_from_the_newest_whole_checkpoint(
+    train, folder, whole, capsys
+):
+    run = unfinished_copy(folder, whole, "damaged")
+    (newest(run, "rl") / "arrays.npz").write_bytes(b"")
+    flags = shlex.split("--sft-from tuned --reward reward.py:parity --resume")
+    with pytest.raises(ValueError, match=r"00000002 is damaged .*--resume-step 1"):
+        train("damaged", *flags, "must")
+    train("damaged", *flags, "auto")
+    assert numbers(run) == numbers(whole)
+    aside = run / "checkpoints" / "rl" / "damaged" / "00000002"
+    assert aside.is_dir()
+    said = f"is damaged (arrays.npz: has 0 bytes, written with 22) and now in {aside}"
+    for text in (capsys.readouterr().out, (run / "run.log").read_text()):
+        assert "is damaged (arrays.npz: has 0 bytes" in text.replace("\n", " ")
+    assert said.split(" and ")[1] in (run / "run.log").read_text()
+
+
+def test_resume_auto_fine_tunes_again_if_that_checkpoint_is_damaged(
+    train, folder, tuned
+):
+    flags = ["--method", "sft", "--eval.every", "30", "--resume"]
+    run = unfinished_copy(folder, tuned, "retuned")
+    (newest(run, "sft") / "extra.json").write_text("x")
+    with pytest.raises(ValueError, match="--resume auto sets damaged ones aside"):
+        train("retuned", *flags, "must")
+    train("retuned", *flags, "auto")
+    assert numbers(run) == numbers(tuned)
+    # That of another run is left alone.
+    (newest(run, "sft") / "extra.json").write_text("x")
+    with pytest.raises(ValueError, match=r"no older checkpoint is intact$"):
+        train("other", "--sft-from", "retuned", "--resume", "auto")
+    assert newest(run, "sft").name == "00000060"
+
+
+def test_rows_that_changed_under_their_path_are_no_resume(train, folder, tuned):
+    rows = (folder / "sums.jsonl").read_text()
+    (folder / "other.jsonl").write_text(rows.replace('"solution": 3', '"solution": 4'))
+    with pytest.raises(ValueError, match=r"train_rows: saved .*, asked "):
+        train("changed", "--task", "other.jsonl", "--sft-from", "tuned")
 
 
 def test_a_published_system_in_stages(train, tuned):

@@ -67,7 +67,7 @@ def test_a_stopped_game_goes_on_from_its_last_round(train, played, monkeypatch):
         patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
         with pytest.raises(SystemExit) as stopped:
             train("stopped_game", *GAME)
-    assert stopped.value.code == 130
+    assert stopped.value.code == 75
     assert len(read_metrics(played.parent / "stopped_game" / "metrics.jsonl")) == 1
     assert_same_game(train("stopped_game", *GAME, "--resume", "must"), played)
 

@@ -210,7 +210,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
-        assert start(patch, *given) == 130
+        assert start(patch, *given) == 75
     assert f"--resume must --run-dir {folder}" in capsys.readouterr().out
     assert len(read_metrics(folder / "metrics.jsonl")) == 1
     assert not exported.exists()

@@ -40,7 +40,8 @@ NOT_TRIED = {
         "needs a network; test_install_states.py installs without one"
     ),
     r"python -m venv \.venv": "test_install_states.py makes environments",
-    r"\.venv/bin/python -m pytest.*": "these are the tests",
+    r"(\.venv/bin/)?python -m pytest.*": "these are the tests",
+    r"docs/preemption/requeue\.sh .+": "test_preemption_files.py runs it",
     r"python -c .+tensorflow_datasets.+": "prepares a dataset from the network",
     r"python my_script\.py": "stands for a script of the reader",
     r"python make_questions\.py": "a script of its page, which test_docs.py runs",
@@ -110,8 +111,11 @@ NEEDED = [
 ]
 PLACEHOLDER = {"N": "1", "n": "1", "M": "2"}
 FLAG = r"--[a-z][\w.-]*"
-# How flags in sentences begin that are of other programs: of XLA and of vllm.
-OTHER_FLAGS = ("--xla_", "--generation-config", "--logprobs-mode")
+# How flags in sentences begin that are of other programs: of XLA, vllm and Slurm.
+OTHER_FLAGS = (
+    *("--xla_", "--generation-config", "--logprobs-mode"),
+    *("--requeue", "--signal"),
+)
 
 
 @dataclass(frozen=True)

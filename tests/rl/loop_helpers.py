@@ -39,19 +39,37 @@ class Interrupt:
     def __init__(self, progress, after):
         self.progress, self.after = progress, after
 
+    grace = 0
+
+    def hold(self, save):
+        pass
+
     @property
     def requested(self):
         return self.after is not None and len(self.progress.steps) >= self.after
 
 
-def hooks(path, *, stop_after=None, save_every=2, name="metrics", **more):
+def hooks(
+    path,
+    *,
+    stop_after=None,
+    save_every=2,
+    name="metrics",
+    tensorboard=False,
+    interrupt=None,
+    background=False,
+    keep_best=0,
+    **more,
+):
     progress = Progress()
     return Hooks(
-        log=MetricsLog(path, tensorboard=False, name=name),
-        checkpoints=CheckpointFolder(path / "checkpoints", keep=9),
+        log=MetricsLog(path, tensorboard=tensorboard, name=name),
+        checkpoints=CheckpointFolder(
+            path / "checkpoints", keep=9, keep_best=keep_best, background=background
+        ),
         fingerprint=FINGERPRINT,
         progress=progress,
-        interrupt=Interrupt(progress, stop_after),
+        interrupt=interrupt or Interrupt(progress, stop_after),
         save_every=save_every,
         **more,
     )

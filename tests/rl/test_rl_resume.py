@@ -166,6 +166,67 @@ def test_an_interrupt_before_the_first_step_leaves_a_checkpoint(learner, tmp_pat
     assert resume(learner, tmp_path).state.step == STEPS
 
 
+class GivenUp(Exception):
+    """What a process that leaves in the middle of a step looks like to a test."""
+
+
+class Held:
+    """An interrupt with a grace period, which keeps what it may save."""
+
+    requested, grace, save = False, 5.0, None
+
+    def hold(self, save):
+        self.save = save
+
+
+def test_a_step_that_is_given_up_is_all_that_is_lost(learner, straight, tmp_path):
+    held, updates = Held(), []
+
+    def update(*given, **more):
+        updates.append(learner.update(*given, **more))
+        if len(updates) == 7:  # the first of the two of step 4: its input is donated
+            assert held.save() == held.save() == 3
+            raise GivenUp
+        return updates[-1]
+
+    with pytest.raises(GivenUp):
+        run_rl(
+            dataclasses.replace(learner, update=update),
+            tmp_path,
+            interrupt=held,
+            save_every=100,
+        )
+    assert CheckpointFolder(tmp_path / "checkpoints").steps() == [3]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 3
+    ran = resume(learner, tmp_path)
+    assert not (tmp_path / "metrics.dropped.jsonl").exists()
+    ran.tokens = straight.tokens[: -len(ran.tokens)] + ran.tokens
+    assert_same_run(ran, straight)
+
+
+def test_a_step_with_a_checkpoint_is_not_saved_again(learner, tmp_path):
+    held = Held()
+    ran = run_rl(learner, tmp_path, interrupt=held, save_every=1)
+    file = tmp_path / "checkpoints" / f"{STEPS:08d}" / "manifest.json"
+    before = file.stat()
+    assert held.save() == STEPS == ran.state.step
+    assert file.stat() == before
+
+
+def test_a_checkpoint_also_after_minutes_and_of_the_best(learner, tmp_path):
+    accuracies = iter([0.1, 0.3, 0.2])
+    used = {
+        "evaluate": lambda params: {"heldout/accuracy": next(accuracies)},
+        "evaluate_every": 2,
+        "save_every": 100,
+    }
+    ran = run_rl(learner, tmp_path / "best", keep_best=1, **used)
+    assert ran.checkpoints.steps() == [2, 4, 6]
+    assert not ran.checkpoints.is_best(0.3)
+    ran = run_rl(learner, tmp_path / "old", save_every=100, save_minutes=1e-9)
+    assert ran.checkpoints.steps() == list(range(1, STEPS + 1))
+
+
 def test_a_run_of_other_settings_is_refused(learner, tmp_path):
     ran = run_rl(learner, tmp_path, stop_after=1)
     with pytest.raises(CheckpointError, match="model: saved tiny, asked large"):
@@ -179,18 +240,18 @@ def test_a_run_of_other_settings_is_refused(learner, tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.runs.checkpoint_places import CheckpointPlaces
 from tests.rl.loop_helpers import loop_learner, run_rl
 
 path = pathlib.Path(sys.argv[1])
-move = CheckpointFolder._move_into_place
+commit = CheckpointPlaces.commit
 
-def move_or_die(self, temporary, step):
+def commit_or_die(self, step):
     if step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return move(self, temporary, step)
+    return commit(self, step)
 
-CheckpointFolder._move_into_place = move_or_die
+CheckpointPlaces.commit = commit_or_die
 run_rl(loop_learner(), path)
 """
 

@@ -52,9 +52,15 @@ def test_a_new_run_says_what_is_run(tmp_path):
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunFolderError, match=r"not empty; pass --resume .* --run-dir"):
+    with pytest.raises(RunFolderError, match=r"not empty and has no run .* --run-dir"):
         open_run(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_with_a_run_in_it_is_refused(tmp_path):
+    open_run(tmp_path, {}).close()
+    with pytest.raises(RunFolderError, match=r"not empty; pass --resume must"):
+        open_run(tmp_path, {})
 
 
 def test_a_start_that_failed_can_be_repeated(tmp_path):

@@ -18,7 +18,7 @@ from jaxrl_reason.tasks.reward_task import (
     RewardTask,
     Weighted,
 )
-from jaxrl_reason.train.group_settings import EvalSettings
+from jaxrl_reason.train.group_settings import EvalSettings, OfflineSettings
 from jaxrl_reason.train.own_reward import METRICS, TaskRewards, with_own_reward
 from jaxrl_reason.train.results import grading_notes
 from jaxrl_reason.train.task_settings import TaskSettings
@@ -61,6 +61,50 @@ def test_a_held_out_file_has_numbers_of_its_own(tmp_path):
     found = load_problems(settings_of(source, heldout=other))
     assert [q.problem_id for q in found.train] == [0, 1, 2, 3]
     assert [q.problem_id for q in found.heldout] == [4, 5, 6]
+
+
+def fingerprints(*paths, **task):
+    """Digests of the rows and the settings that a checkpoint depends on."""
+    train, *heldout = map(str, paths)
+    given = {"heldout": heldout[0]} if heldout else {}
+    settings = settings_of(train, **given, **task)
+    return settings.fingerprint() | load_problems(settings).digests
+
+
+def test_rows_count_by_what_is_in_them_not_by_where_they_are(tmp_path):
+    train, heldout = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    write(train, sums(6))
+    write(heldout, sums(3, first=10))
+    saved = fingerprints(train, heldout)
+    moved = tmp_path / "elsewhere.json"  # also in another form
+    moved.write_text(json.dumps([dict(reversed(row.items())) for row in sums(6)]))
+    assert fingerprints(moved, heldout) == saved
+    write(train, [*sums(5), {**sums(6)[5], "solution": 11}])
+    changed = fingerprints(train, heldout)
+    assert {k for k in saved if saved[k] != changed[k]} == {"train_rows"}
+    write(heldout, sums(2, first=10))
+    changed = fingerprints(moved, heldout)
+    assert {k for k in saved if saved[k] != changed[k]} == {"heldout_rows"}
+    # Fields that only a reward reads are contents, too.
+    write(train, [{**row, "level": 3} for row in sums(6)])
+    assert fingerprints(train)["train_rows"] != saved["train_rows"]
+
+
+def test_generated_questions_and_the_files_of_offline_methods_count(tmp_path):
+    arithmetic = TrainSettings(task=TaskSettings("arithmetic"))
+    first = load_problems(arithmetic).digests
+    assert first.keys() == {"train_rows", "heldout_rows"}
+    assert first == load_problems(dataclasses.replace(arithmetic, seed=1)).digests
+    pairs = write(tmp_path / "pairs.jsonl", [{"problem": "1+1", "chosen": "2"}])
+    settings = dataclasses.replace(
+        settings_of(write(tmp_path / "a.jsonl", sums(6))),
+        method="dpo",
+        offline=OfflineSettings(pairs=pairs),
+    )
+    saved = load_problems(settings).digests
+    write(tmp_path / "pairs.jsonl", [{"problem": "1+1", "chosen": "3"}])
+    changed = load_problems(settings).digests
+    assert {k for k in saved if saved[k] != changed[k]} == {"pairs_rows"}
 
 
 def test_copies_contradictions_and_what_is_held_out_are_dropped(tmp_path):

@@ -104,12 +104,14 @@ def apply_gradients(
     """
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
-    safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
-    updates, opt_state = optimizer.update(safe, state.opt_state, state.params)
-    new = TrainState(
-        optax.apply_updates(state.params, updates), opt_state, state.step + 1
-    )
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+
+    def updated(state: TrainState) -> TrainState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1)
+
+    # A branch, since choosing number by number would read and write all of them again.
+    kept = jax.lax.cond(finite, updated, lambda state: state, state)
     one, skipped = jnp.ones(()), 1.0 - finite.astype(jnp.float32)
     metrics = {
         "grad_norm": (jnp.where(finite, norm, 0.0), finite.astype(jnp.float32)),

@@ -21,6 +21,8 @@ from jaxrl_reason.models.rope_scaling import RopeScaling
 MASKED = -1e30
 # As a window: beyond any position.
 NO_WINDOW = 2**30
+# The name of its results where a backward pass chooses what it recomputes.
+ATTENTION = "attention"
 
 # Cosines and sines.
 RopeTable = tuple[jax.Array, jax.Array]

@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from jaxrl_reason.models.attention import MASKED, Columns, scores_of
+from jaxrl_reason.models.attention import ATTENTION, MASKED, Columns, scores_of
 from jaxrl_reason.models.block_sight import block_sight
 
 # Columns per block: enough for quick products, few beside a long row.
@@ -87,7 +88,8 @@ def _forward(
         return context.astype(v.dtype), log_total
 
     context, log_totals = jax.lax.map(attend, (qs, at_q, order, number))
-    context = _rows(context, q.shape)
+    context = checkpoint_name(_rows(context, q.shape), ATTENTION)
+    log_totals = checkpoint_name(log_totals, ATTENTION)
     return context, (q, k, v, queries, keys, window, context, log_totals)
 
 

@@ -44,7 +44,8 @@ class TransformerConfig:
         the reference; or "auto": splash on a TPU, flash on an NVIDIA GPU from A100 on,
         chunked elsewhere, and plain for rows of at most one block.
       remat: what the backward pass recomputes: "none" keeps every activation, "full"
-        keeps the input of each block, "dots" keeps the matrix products.
+        keeps the input of each block, "dots" keeps what the products with matrices and
+        the attention give.
       scan_unroll: layers per iteration of the scan; more takes longer to compile but
         saves copies (a tenth of a training step of a three-layer model).
 

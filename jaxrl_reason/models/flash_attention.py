@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
-from jaxrl_reason.models.attention import Columns
+from jaxrl_reason.models.attention import ATTENTION, Columns
 from jaxrl_reason.models.block_sight import block_sight
 from jaxrl_reason.models.flash_kernels import (
     Scoring,
@@ -138,7 +139,8 @@ def _forward(
     totals = jax.ShapeDtypeStruct((batch, heads, size), jnp.float32)
     run = partial(_run, softcap=softcap, interpret=interpret)
     like_q = jax.ShapeDtypeStruct(rows.q.shape, rows.v.dtype)
-    context, log_totals = run(flash_forward, tile, "q", rows, (), (like_q, totals))
+    found = run(flash_forward, tile, "q", rows, (), (like_q, totals))
+    context, log_totals = (checkpoint_name(x, ATTENTION) for x in found)
     return context, (rows, context, log_totals)
 
 

@@ -14,7 +14,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+# The name of products where a backward pass chooses what it recomputes.
+PRODUCT = "product"
 # Columns that are turned together; see `_turned`.
 TILE = 16
 # Columns that are summed over at once: sums over a whole vocabulary take twice as long.
@@ -39,8 +42,10 @@ def product(x: jax.Array, w: jax.Array, dtype: str | None = None) -> jax.Array:
     (6.01171875, 6.0)
     """
     if dtype is None or jnp.dtype(dtype) == x.dtype:
-        return x @ w.astype(x.dtype)
-    return _narrow(x, w, jnp.dtype(dtype), False)
+        y = x @ w.astype(x.dtype)
+    else:
+        y = _narrow(x, w, jnp.dtype(dtype), False)
+    return checkpoint_name(y, PRODUCT)
 
 
 def product_with_rows(x: jax.Array, w: jax.Array, dtype: str) -> jax.Array:
@@ -68,6 +73,9 @@ def _backward(
         dx = _sum(slope, right, (((1,), (1,)), ((), ())))
     sides = (slope, left) if by_row else (left, slope)
     dw = _sum(_turned(sides[0]), sides[1], (((1,), (0,)), ((), ())))
+    # XLA swaps the sides of a product that is transposed behind it, as in a loop over
+    # blocks of a head, and then has no instruction for it.
+    dx, dw = jax.lax.optimization_barrier((dx, dw))
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 

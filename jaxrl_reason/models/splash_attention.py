@@ -20,7 +20,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
 
-from jaxrl_reason.models.attention import NO_WINDOW, Columns
+from jaxrl_reason.models.attention import ATTENTION, NO_WINDOW, Columns
 
 # Columns that the kernel takes at once: at least the lanes of a TPU, at most what
 # leaves room in its memory for a head of 256 numbers.
@@ -108,6 +108,7 @@ def splash_kernel(
             block_kv_dq=of_k,
         ),
         head_shards=1,
+        residual_checkpoint_name=ATTENTION,
         attn_logits_soft_cap=softcap,
         **how,
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import (
+    ATTENTION,
     Columns,
     layer_windows,
     plain_attention,
@@ -16,11 +17,29 @@ from jaxrl_reason.models.chunked_attention import BLOCK
 from jaxrl_reason.models.config import TransformerConfig
 from jaxrl_reason.models.embedding_lookup import look_up
 from jaxrl_reason.models.layers import ROWS, Block, RMSNorm, normal
+from jaxrl_reason.models.products import PRODUCT
 from jaxrl_reason.models.row_attention import attend as attend_rows
 from jaxrl_reason.sharding import Constrain, Constrainer, no_constraint
 
 # Keys and values.
 KeysValues = tuple[jax.Array, jax.Array]
+
+
+def _all_but_views(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether a result is kept: not if it is its argument in another shape or type.
+
+    Else the scan would keep a copy of each layer's matrices, as they are multiplied.
+    """
+    views = ("reshape", "convert_element_type", "sharding_constraint")
+    return primitive.name not in views
+
+
+# What is kept for the backward pass, by the name of `TransformerConfig.remat`.
+_KEPT = {
+    "none": _all_but_views,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENTION),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Transformer(nn.Module):
@@ -46,17 +65,12 @@ class Transformer(nn.Module):
             (c.vocab_size, c.hidden_size),
             dtype,
         )
-        block: Any = Block
-        if c.remat != "none":
-            policies = jax.checkpoint_policies
-            saved = policies.dots_with_no_batch_dims_saveable
-            block = nn.remat(
-                Block,
-                policy=saved if c.remat == "dots" else None,
-                # Not needed inside a scan.
-                prevent_cse=False,
-                static_argnums=3,  # attend
-            )
+        block: Any = nn.remat(
+            Block,
+            policy=_KEPT[c.remat],
+            prevent_cse=False,  # not needed inside a scan
+            static_argnums=3,  # attend
+        )
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -26,8 +26,9 @@ class ModelSettings:
       dtype: type of activations and products; a CPU trains slower in bfloat16.
       matmul_dtype: type that both sides of products with matrices are rounded to, their
         sums being float32; None for `dtype`. bfloat16 is faster on a CPU with AMX.
-      remat: what the backward pass recomputes: nothing, all but the matrix products, or
-        everything; each takes less memory and more time than the previous one.
+      remat: what the backward pass recomputes: nothing, all but the products with
+        matrices and the attention, or everything; each takes less memory than the
+        previous one, and more time (dots on a CPU less).
       attention: how whole rows attend: by the kernel for TPUs (splash) or for GPUs
         (flash), in blocks of columns (chunked), or with all pairs of columns (plain);
         auto takes the device's kernel, chunked where there is none.

@@ -1,5 +1,6 @@
 """Products in a narrower type: values, gradients, and the forms that XLA gets."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_reason.learner.narrow_head import narrow_logprobs
 from jaxrl_reason.models import (
     Transformer,
     TransformerConfig,
@@ -16,6 +18,7 @@ from jaxrl_reason.models import (
 )
 from jaxrl_reason.models.params import decode_params
 from jaxrl_reason.models.products import product, product_with_rows
+from jaxrl_reason.sharding import ShardingRules, make_mesh
 
 pytestmark = pytest.mark.fast
 
@@ -112,3 +115,62 @@ def test_decoding_holds_matrices_in_their_type_and_nothing_else():
 def test_another_type_is_refused():
     with pytest.raises(ValueError, match="matmul_dtype must be None or one of"):
         replace(CONFIG, matmul_dtype="float16")
+
+
+def test_a_head_in_blocks_has_the_gradients_of_one_block():
+    """In a loop XLA swapped the sides of a product, and then had none for it."""
+    hidden, unembed = draw(1, 64, 48), draw(48, 512)
+    tokens = jnp.arange(64)[None] % 512
+
+    def gradients(chunk_size):
+        def total(hidden, unembed):
+            found = narrow_logprobs(
+                "bfloat16", hidden, unembed, tokens, chunk_size=chunk_size
+            )
+            return sum(jnp.sum(x**2) for x in found)
+
+        # The model's head stands the other way round.
+        run = jax.jit(jax.grad(lambda h, w: total(h, w.T), argnums=(0, 1)))
+        return run(hidden, unembed.T)
+
+    for got, want in zip(gradients(16), gradients(64), strict=True):
+        scale = float(jnp.max(jnp.abs(want)))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * scale)
+
+
+def kept_by_the_scan(**change):
+    """Shapes of what the forward scan over layers keeps for the backward pass."""
+    mesh = make_mesh(data=1, devices=jax.devices()[:1])
+    constrain = ShardingRules().constrainer(mesh)
+    model = Transformer(replace(CONFIG, attention="chunked", **change), constrain)
+    params = init_params(model, jax.random.key(0))
+    columns = jnp.arange(160)[None]
+
+    def total(params):
+        hidden = model.apply(
+            {"params": params}, columns % 40, columns, jnp.ones_like(columns)
+        )
+        return jnp.sum(hidden)
+
+    jaxpr = jax.make_jaxpr(jax.grad(total))(params)
+    forward = next(e for e in jaxpr.eqns if e.primitive.name == "scan")
+    carries = forward.params["num_carry"]
+    return [x.aval.shape[1:] for x in forward.outvars[carries:]]
+
+
+@pytest.mark.parametrize("narrow", [{}, {"matmul_dtype": "bfloat16"}])
+def test_no_copy_of_a_matrix_is_kept_for_the_backward_pass(narrow):
+    # Gradients of 160 rows hold nothing of the sizes that matrices have.
+    matrices = {32 * 32, 32 * 16, 32 * 48}
+    for remat in ("none", "dots", "full"):
+        sizes = {math.prod(x) for x in kept_by_the_scan(remat=remat, **narrow)}
+        assert not sizes & matrices, remat
+
+
+@pytest.mark.parametrize("narrow", [{}, {"matmul_dtype": "bfloat16"}])
+def test_dots_keeps_what_products_and_attention_give(narrow):
+    sizes = [math.prod(x) // 160 for x in kept_by_the_scan(remat="dots", **narrow)]
+    # The block's input; queries, keys, values, context, its logs, output; gate and up.
+    # `down` is not needed: nothing but a sum reads it.
+    assert sorted(sizes) == sorted([32, 32, 16, 16, 32, 2, 32, 48, 48])
+    assert kept_by_the_scan(remat="full", **narrow) == [(1, 160, 32)]

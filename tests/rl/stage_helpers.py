@@ -144,7 +144,7 @@ def go(run, path, *, stop_after=None, resume=False, step=None, change=None, ever
         truncate_after(path / "metrics.jsonl", now.state.step)
         if change is not None:
             now = change(now)
-    interrupt = SimpleNamespace(requested=False)
+    interrupt = SimpleNamespace(requested=False, grace=0)
     if stop_after is not None:
         update = progress.update
 

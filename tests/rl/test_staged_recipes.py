@@ -99,7 +99,7 @@ def test_every_staged_recipe_runs_through_the_loop(name: str, tmp_path: Path) ->
     run = shared(build_stages(tiny_model(), LuckyTask(), stages, one_device()))
     before = copied(first_policy().params)
     nothing = SimpleNamespace(
-        requested=False, stage=lambda *_: None, update=lambda *_: None
+        requested=False, grace=0, stage=lambda *_: None, update=lambda *_: None
     )
     checkpoints = CheckpointFolder(tmp_path / "checkpoints", keep=9)
     with MetricsLog(tmp_path, tensorboard=False) as log:

@@ -6,7 +6,7 @@ the harder the problem the less often, so that groups hold right and wrong answe
 the first step of reinforcement learning on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,8 +120,8 @@ class EndlessProblems:
         self.next += 1
         return [Toy(first + i) for i in range(self.batch_size)]
 
-    def get_state(self) -> Mapping[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         return {"next": self.next}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         self.next = state["next"]

@@ -12,12 +12,15 @@ import tyro
 
 from jaxrl_reason.cli.main import run
 from jaxrl_reason.rl.collect import NoSignalError
-from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.runs.interrupt import AT_ONCE, REQUEUE
 from jaxrl_reason.runs.run_log import say
+from jaxrl_reason.runs.run_warnings import StoppedByWarning
+from jaxrl_reason.runs.update_guard import NotFiniteError
 from jaxrl_reason.serving import EngineError
 from jaxrl_reason.sharding.lifetime import joined
+from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.train.config_file import read_config, with_tree
+from jaxrl_reason.train.guards import kept_checkpoints
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
 from jaxrl_reason.train.settings_checks import unread_flags
@@ -197,7 +200,9 @@ def finish(settings: TrainSettings) -> bool:
         return True
     try:
         return run_training(settings) is not None
-    except (NoSignalError, GraderError, EngineError) as error:
+    except NotFiniteError as error:
+        raise ValueError(f"{error}; {kept_checkpoints(settings.folder)}") from error
+    except (NoSignalError, GraderError, EngineError, StoppedByWarning) as error:
         raise ValueError(str(error)) from error  # a sentence, no traceback
 
 

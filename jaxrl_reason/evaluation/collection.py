@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from jaxrl_reason.evaluation.decoding import Decoding, Generate, Response
 from jaxrl_reason.evaluation.records import Record, Records
 from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.tasks.grade_responses import grade_responses
 from jaxrl_reason.tasks.questions import Question, QuestionTask
-from jaxrl_reason.tasks.task import Graded
+from jaxrl_reason.tasks.task import Graded, ResponseText
 
 # The number of batches of questions that the model gets at once: finished responses
 # make room for those waiting. Records are written when all of them are finished.
@@ -57,7 +58,8 @@ def collect_records(
     for decoding in decodings:
         todo = [q for q in questions if (decoding.name, q.problem_id) not in records]
         for question in () if truncate else [q for q in todo if q.problem_id in long]:
-            unasked = record_of(task, question, Response([], True)) | {"too_long": True}
+            ((unasked,),) = records_of(task, [question], [[Response([], True)]])
+            unasked |= {"too_long": True}
             group = (decoding.name, question.problem_id)
             records.add(group, [unasked] * decoding.num_samples)
         todo = [q for q in todo if (decoding.name, q.problem_id) not in records]
@@ -76,9 +78,8 @@ def collect_records(
                 decoding,
             )
             seconds = time.monotonic() - began
-            _grade_ahead(task, batch, responses)
-            for question, samples in zip(batch, responses, strict=True):
-                graded = [record_of(task, question, sample) for sample in samples]
+            found = records_of(task, batch, responses)
+            for question, graded in zip(batch, found, strict=True):
                 records.add((decoding.name, question.problem_id), graded)
                 tally.add(graded)
             records.flush()
@@ -105,39 +106,53 @@ def too_long(prompts: Mapping[int, Sequence[int]], longest: int | None) -> list[
     return [number for number, prompt in prompts.items() if len(prompt) > longest]
 
 
-def record_of(task: QuestionTask, question: Question, response: Response) -> Record:
-    """The record of one response with its grade.
+def records_of(
+    task: QuestionTask,
+    questions: Sequence[Question],
+    responses: Sequence[Sequence[Response]],
+) -> list[list[Record]]:
+    """The records of responses with their grades.
 
-    A grader that raises has failed on this response; the evaluation continues.
+    A response on which the grader fails has a record that says so.
 
     Args:
-      task: decodes and grades the response.
-      question: of the response.
-      response: the sampled tokens.
+      task: decodes and grades the responses.
+      questions: of the responses.
+      responses: the sampled tokens, some for each question.
 
     Returns:
-      The fields of a row of records.jsonl.
+      The fields of rows of records.jsonl, some for each question.
     """
-    text = _text_of(task, response)
-    error = None
-    try:
-        graded = task.grade(question, text, response.truncated)
-    except Exception as raised:
-        graded = Graded(correct=False, format_ok=False, parsed=None, failed=True)
-        error = repr(raised)
+    pairs = [
+        (question, response)
+        for question, samples in zip(questions, responses, strict=True)
+        for response in samples
+    ]
+    texts = [
+        ResponseText(_text_of(task, x), len(x.tokens), x.truncated) for _, x in pairs
+    ]
+    grades = iter(grade_responses(task, [question for question, _ in pairs], texts))
+    each = iter(texts)
+    return [
+        [_record(question, next(each), next(grades)) for _ in samples]
+        for question, samples in zip(questions, responses, strict=True)
+    ]
+
+
+def _record(question: Question, response: ResponseText, grade: Graded) -> Record:
     record: Record = {
         "kind": question.kind,
         "gold": question.answer,
-        "parsed": graded.parsed,
-        "correct": graded.correct,
-        "failed": graded.failed,
-        "unchecked": graded.unchecked,
-        "answered": graded.format_ok,
+        "parsed": grade.parsed,
+        "correct": grade.correct,
+        "failed": grade.failed,
+        "unchecked": grade.unchecked,
+        "answered": grade.format_ok,
         "truncated": response.truncated,
-        "length": len(response.tokens),
-        "text": text,
+        "length": response.length,
+        "text": response.text,
     }
-    return record if error is None else {**record, "error": error}
+    return record if grade.error is None else {**record, "error": grade.error}
 
 
 def _text_of(task: QuestionTask, response: Response) -> str:
@@ -145,20 +160,6 @@ def _text_of(task: QuestionTask, response: Response) -> str:
     tokens = list(response.tokens)
     ended = tokens and tokens[-1] in task.eos_token_ids and not response.truncated
     return task.tokenizer.decode(tokens[:-1] if ended else tokens)
-
-
-def _grade_ahead(
-    task: QuestionTask,
-    questions: Sequence[Question],
-    responses: Sequence[Sequence[Response]],
-) -> None:
-    """Lets the task check a batch at once; a task that cannot is graded one by one."""
-    pairs = [
-        (question, _text_of(task, response))
-        for question, samples in zip(questions, responses, strict=True)
-        for response in samples
-    ]
-    task.grade_ahead([q for q, _ in pairs], [text for _, text in pairs])
 
 
 class _Tally:

@@ -38,7 +38,7 @@ def main(function: str, memory_bytes: int, given: str) -> None:
         said = ["broken", spoken_error(error), True]
     before = _address_space()
     _limit(before + memory_bytes)
-    signal.signal(signal.SIGALRM, _interrupt)
+    signal.signal(signal.SIGALRM, interrupt)
     while True:
         results.write(json.dumps(said).encode() + b"\n")
         results.flush()
@@ -81,7 +81,8 @@ class Late(BaseException):
     """A job is interrupted; not an Exception, so that the job does not catch it."""
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles an alarm: raises Late where the program is."""
     raise Late
 
 

@@ -22,6 +22,9 @@ from jaxrl_reason.grading.spoken_error import spoken_error
 CORRECT, UNCHECKED = "correct", "unchecked"
 # A larger reward would drown all others in the statistics of its group.
 LARGEST = 1e6
+# The part of a deadline that one call of an async function has: the rest is for those
+# that run beside it.
+ASYNC_PART = 0.9
 # Of one response: its parts and whether it is right, if that is said; or the error.
 Scored = tuple[dict[str, float], bool | None] | str
 

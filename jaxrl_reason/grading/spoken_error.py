@@ -6,7 +6,7 @@ from pathlib import Path
 _SHOWN = 2000
 
 
-def spoken_error(error: Exception) -> str:
+def spoken_error(error: BaseException) -> str:
     """The error's kind and text, and where it was raised.
 
     Args:
@@ -21,5 +21,9 @@ def spoken_error(error: Exception) -> str:
     """
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({Path(x.filename).name}, line {x.lineno})" for x in last)
-    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    kind = type(error).__name__
+    try:
+        said = f"{kind}: {error}".rstrip(": ")
+    except Exception:  # its text is somebody's program, too
+        said = kind
     return said[:_SHOWN].encode(errors="replace").decode() + place

@@ -11,7 +11,7 @@ from jaxrl_reason.grading.reward_call import UNCHECKED, Scored
 from jaxrl_reason.judges.judge import Judge
 from jaxrl_reason.judges.rubric import HIGHEST, LOWEST, USUAL, Criterion
 from jaxrl_reason.judges.sealed_prompts import SealedPrompt, sealed_prompt
-from jaxrl_reason.tasks.reward_task import Asked
+from jaxrl_reason.tasks.reward_functions import Asked
 
 KINDS = ("rubric", "verify", "compare")
 _SCORES = tuple(str(n) for n in range(LOWEST, HIGHEST + 1))

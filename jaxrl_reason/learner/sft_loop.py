@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row, finish_metrics
+from jaxrl_reason.runs.update_guard import check_finite
 
 
 def train_sft(
@@ -31,6 +34,7 @@ def train_sft(
     step, last = int(state.step), learner.settings.updates
     pending: list[Any] = []
     score: float | None = None
+    learner = replace(learner, update=hooks.watch(learner.update, "model"))
     start, tokens = time.perf_counter(), 0
     while step < last and not hooks.interrupt.requested:
         with hooks.profiled(step + 1):
@@ -50,11 +54,12 @@ def train_sft(
             if hooks.due(step, last) and hooks.evaluate:
                 row |= hooks.evaluate(state.params)
             score = row.get("heldout/accuracy")
-            hooks.log.write(step, row)
-            hooks.progress.update(step, row)
+            hooks.record(step, row)
             start, tokens, pending = time.perf_counter(), 0, []
+        save = partial(save_sft, hooks, state, score)
+        hooks.check({"model": state}, save, wait=step == last)
         if hooks.save_due(step, score):
-            save_sft(hooks, state, score)
+            save()
         hooks.checkpoints.poll()
         score = None
     if step not in hooks.checkpoints.steps():
@@ -71,7 +76,12 @@ def mean_row(pending: Sequence[Any]) -> Row:
 
 
 def save_sft(hooks: Hooks, state: TrainState, score: float | None = None) -> None:
-    """Saves the state of the supervised stage; its examples depend only on the step."""
+    """Saves the state of the supervised stage; its examples depend only on the step.
+
+    Raises:
+      NotFiniteError: it has numbers that are not finite.
+    """
+    check_finite({"model": state})
     hooks.checkpoints.save(
         int(state.step), state, fingerprint=hooks.fingerprint, score=score
     )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from jaxrl_reason.learner.state import TrainState, abstract
@@ -9,6 +10,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.runs.update_guard import check_finite
 
 # (policy, round index) -> policy, metrics, rollouts. The given policy is not donated.
 OneRound = Callable[[TrainState, int], tuple[TrainState, Row, Rollouts]]
@@ -46,11 +48,12 @@ def train_rounds(
             if hooks.show_samples is not None:
                 hooks.show_samples(done, rollouts)
         row["time/step_s"] = time.perf_counter() - start
-        hooks.log.write(done, row)
-        hooks.progress.update(done, row)
+        hooks.record(done, row)
         score = row.get("heldout/accuracy")
+        save = partial(save_round, hooks, policy, done, score)
+        hooks.check({"model": policy}, save)
         if hooks.save_due(done, score):
-            save_round(hooks, policy, done, score)
+            save()
             last_saved = done
         hooks.checkpoints.poll()
     if last_saved != done:
@@ -62,7 +65,12 @@ def train_rounds(
 def save_round(
     hooks: Hooks, policy: TrainState, done: int, score: float | None = None
 ) -> None:
-    """Saves the policy after `done` rounds, which determines the rounds to come."""
+    """Saves the policy after `done` rounds, which determines the rounds to come.
+
+    Raises:
+      NotFiniteError: it has numbers that are not finite.
+    """
+    check_finite({"model": policy})
     hooks.checkpoints.save(done, policy, fingerprint=hooks.fingerprint, score=score)
 
 

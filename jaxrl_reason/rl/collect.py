@@ -8,13 +8,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reason.grading.reward_call import LARGEST
 from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate, without_failed
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
+from jaxrl_reason.runs.update_guard import NotFiniteError, not_finite
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
 from jaxrl_reason.sharding import BatchSharding
+from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.tasks.task import Task
 
 # (params, prompt_tokens [P, Tp], prompt_lengths [P], keys [P * G]) -> Completions
@@ -59,6 +62,7 @@ def sample_groups(
     policy_step: int,
     batch_sharding: BatchSharding,
     timer: PhaseTimer,
+    may_all_fail: bool = False,
 ) -> Rollouts:
     """Samples G responses per problem and grades them; rewards are still zero.
 
@@ -77,9 +81,11 @@ def sample_groups(
       batch_sharding: places prompts and keys on the mesh.
       timer: records the seconds of "rollout", "grade", "grade_ahead" (during the
         rollout) and, with an engine, "weight_sync".
+      may_all_fail: whether it is no error that all grades fail.
 
     Raises:
-      GraderError: the grader raised on every response.
+      GraderError: the grader failed on every response.
+      NotFiniteError: the sampler's log-probs are nan or infinite.
     """
     prompts, lengths = pad_prompts(
         [task.prompt_tokens(problem) for problem in problems],
@@ -97,12 +103,14 @@ def sample_groups(
         group_size,
         step=policy_step,
         parted=batch_sharding.mesh.is_multi_process,
+        may_all_fail=may_all_fail,
     ) as grading:
         with timer("rollout"):
             keys = sampling_keys(seed, draw, jnp.asarray(ids, jnp.uint32), group_size)
             inputs = batch_sharding.put_batch((prompts, lengths, keys))
             drawn = sample(params, *inputs, **grading.hooks(sample))
             done = batch_sharding.fetch(drawn)
+        check_logprobs(done, params)
         with timer("grade"):
             grades = grading.finish(done)
     if grading.ahead_seconds:
@@ -128,20 +136,50 @@ def sample_groups(
     )
 
 
+def check_logprobs(done: Completions, params: Any) -> None:
+    """Raises for log-probs of sampled tokens that are not finite.
+
+    What such a model says is no response: it would be graded as wrong.
+
+    Args:
+      done: of the sampler, on the host.
+      params: that it sampled with.
+
+    Raises:
+      NotFiniteError: names the parameters that are not finite.
+    """
+    logprobs = np.asarray(done.logprobs)
+    sampled = np.arange(logprobs.shape[-1]) < np.asarray(done.lengths)[..., None]
+    odd = (sampled & ~np.isfinite(logprobs)).any(axis=-1)  # [B]
+    if odd.any():
+        found = not_finite({"parameters": params}) or ["none of the parameters"]
+        raise NotFiniteError(
+            f"log-probs of the sampler must be finite, got nan or inf in {odd.sum()} "
+            f"of {odd.size} responses; not finite: {'; '.join(found)}"
+        )
+
+
 def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
-    """Adds the method's rewards; a reward that is not finite counts as a failed grade.
+    """Adds the method's rewards.
+
+    A reward that is not finite, or so large that the statistics of a group in float32
+    lose the others, counts as a failed grade.
 
     Raises:
       ValueError: the rewards are not of shape [P, G], or [P, G, R] for R components.
+      GraderError: every response has failed.
     """
-    given = np.asarray(method.rewards(rollouts), np.float32)
+    given = as_numbers(method.rewards(rollouts))
     if given.shape[:2] != rollouts.correct.shape or given.ndim > 3:
         raise ValueError(
             f"rewards must have the shape [P, G] = {rollouts.correct.shape} of the "
             f"rollouts, or [P, G, R], got {given.shape}"
         )
     parts = given[..., None] if given.ndim == 2 else given
-    failed = rollouts.failed | ~np.isfinite(parts).all(axis=-1)
+    usable = np.isfinite(parts) & (np.abs(parts) <= LARGEST)
+    failed = rollouts.failed | ~usable.all(axis=-1)
+    if failed.size and failed.all():
+        raise GraderError(all_failed_message(parts[~usable], failed.size))
     if failed.any():
         each = [without_failed(part, failed) for part in np.moveaxis(parts, -1, 0)]
         parts = np.stack(each, axis=-1)
@@ -149,6 +187,34 @@ def compute_rewards(method: Method, rollouts: Rollouts) -> Rollouts:
     if given.ndim == 3:
         extras["reward_components"] = parts
     return replace(rollouts, rewards=parts.sum(axis=-1), extras=extras, failed=failed)
+
+
+def all_failed_message(unusable: np.ndarray, count: int) -> str:
+    """The text of the error if no response of a round has a reward."""
+    if not unusable.size:
+        return f"the grader failed on {count} of {count} responses"
+    return (
+        f"rewards must be finite and at most {LARGEST:g} in size, got {unusable[0]:g} "
+        f"and none of {count} that can be used"
+    )
+
+
+def as_numbers(rewards: Any) -> np.ndarray:
+    """Rewards as an array of float32.
+
+    Args:
+      rewards: of `Method.rewards`.
+
+    Raises:
+      ValueError: they are no numbers, or of different shapes.
+    """
+    try:
+        with np.errstate(over="ignore"):  # to infinite, which is not finite
+            return np.asarray(rewards, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"rewards must be an array of numbers, got {rewards!r:.80}"
+        ) from error
 
 
 def collect_groups(
@@ -212,18 +278,30 @@ def collect_groups(
 
 def no_signal_message(fresh: Rollouts, accepted: int, needed: int) -> str:
     """The text of the error: what was sampled, and what to change."""
-    right = (fresh.correct | fresh.failed).all(axis=1).mean()
-    wrong = (~fresh.correct).all(axis=1).mean()
-    advice = (
-        "most groups are all wrong: use easier problems, fine-tune further or "
-        "raise group_size"
-        if wrong >= right
-        else "most groups are all right: use harder problems or stop here"
-    )
+    judged = ~fresh.failed.all(axis=1)  # [P]
+    right = float(((fresh.correct | fresh.failed).all(axis=1) & judged).mean())
+    wrong = float((~fresh.correct.any(axis=1) & judged).mean())
+    failed, mixed = float(fresh.failed.mean()), 1 - right - wrong - (~judged).mean()
+    seen = f"{right:.0%} all right, {wrong:.0%} all wrong"
+    if failed:
+        seen += f", the grader failed on {failed:.0%} of the responses"
+    if failed > max(right, wrong, mixed):
+        advice = "the grader fails: look at its first error in run.log"
+    elif mixed > max(right, wrong):
+        advice = (
+            "right and wrong answers to a question get the same reward: change the "
+            "reward"
+        )
+    elif wrong >= right:
+        advice = (
+            "most groups are all wrong: use easier problems, fine-tune further or "
+            "raise group_size"
+        )
+    else:
+        advice = "most groups are all right: use harder problems or stop here"
     return (
         f"dynamic sampling must fill {needed} groups with signal, got {accepted} of "
-        f"{len(fresh.problem_ids)} sampled ({right:.0%} all right, {wrong:.0%} all "
-        f"wrong); {advice}, or raise max_rounds"
+        f"{len(fresh.problem_ids)} sampled ({seen}); {advice}, or raise max_rounds"
     )
 
 
@@ -247,6 +325,7 @@ def rollout_metrics(collected: Collected) -> Row:
         "rollout/truncated_fraction": fresh.truncated.mean(),
         "groups/all_correct_fraction": (~wrong.any(axis=1) & judged).mean(),
         "groups/all_wrong_fraction": (~fresh.correct.any(axis=1) & judged).mean(),
+        "groups/equal_rewards_fraction": (np.ptp(fresh.rewards, axis=1) == 0).mean(),
         "groups/sampled": sampled,
         "groups/accepted": collected.accepted,
         "groups/accepted_fraction": collected.accepted / sampled,

@@ -9,7 +9,7 @@ by name.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from jaxrl_reason.learner.packing import TrainBatch
 from jaxrl_reason.learner.state import OptimizerSettings, TrainState
 from jaxrl_reason.models import Transformer
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.runs.update_guard import Watch
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.task import Task
 
@@ -86,6 +87,14 @@ class ComponentLearner:
     """
 
     name: ClassVar[str] = ""
+
+    def watched(self, watch: Watch) -> Self:
+        """The component with its update function watched, if it has one.
+
+        Args:
+          watch: (update, name of the model) -> the function to call in its place.
+        """
+        return self
 
     def init_model(self, policy: TrainState) -> TrainState | None:
         """The model that it trains or keeps, at update 0; None if there is none."""

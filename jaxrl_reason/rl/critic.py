@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jaxrl_reason.rl.minibatches import (
     score_sequences,
 )
 from jaxrl_reason.runs.metrics_log import Row, finish_metrics
+from jaxrl_reason.runs.update_guard import Watch
 from jaxrl_reason.sharding import BatchSharding
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class CriticLearner(ComponentLearner):
     bootstrap_truncated: bool
     values: Callable[..., jax.Array]
     update: Callable[..., tuple[TrainState, Any]]
+
+    def watched(self, watch: Watch) -> Self:
+        """With its optimiser step watched."""
+        return replace(self, update=watch(self.update, self.name))
 
     def init_model(self, policy: TrainState) -> TrainState:
         """The policy's transformer with a value head of zeros."""

@@ -1,6 +1,5 @@
 """Grades of the responses of a round: of complete groups while others are drawn."""
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,25 +12,12 @@ import numpy as np
 from jaxrl_reason.sampler import Completions
 from jaxrl_reason.sampler.rollout_engine import OnResponse, ReportsResponses
 from jaxrl_reason.sharding.agreement import exchange
-from jaxrl_reason.sharding.processes import count, index, is_main
-from jaxrl_reason.tasks.task import (
-    Graded,
-    GradesAhead,
-    GradesTogether,
-    ResponseText,
-    Task,
-    failed_grade,
-    graded,
-)
+from jaxrl_reason.sharding.processes import count, index
+from jaxrl_reason.tasks.grade_responses import grade_responses, tell_failures
+from jaxrl_reason.tasks.task import Graded, GradesTogether, ResponseText, Task
 
 # The extra of rollouts that holds the parts of a task's rewards: [P, G, R].
 REWARD_PARTS = "reward_parts"
-
-_LOG = logging.getLogger(__name__)
-
-
-class GraderError(RuntimeError):
-    """The grader failed on every response of a round."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +53,7 @@ class GroupGrading:
       group_size: G.
       step: of the policy.
       parted: each process grades a part of the groups, and all get the grades of all.
+      may_all_fail: whether it is no error that all grades fail.
 
     Attributes:
       ahead_seconds: that the thread has graded.
@@ -80,9 +67,11 @@ class GroupGrading:
         *,
         step: int = 0,
         parted: bool = False,
+        may_all_fail: bool = False,
     ) -> None:
         self.task, self.problems, self.group_size = task, problems, group_size
         self.step, self.parted = step, parted
+        self.may_all_fail = may_all_fail
         self.ahead_seconds = 0.0
         self._texts: dict[int, ResponseText] = {}
         self._early: dict[int, Future[list[Graded]]] = {}  # of groups
@@ -127,14 +116,14 @@ class GroupGrading:
     def finish(self, done: Completions) -> GroupGrades:
         """The grades of all responses.
 
-        A grader that raises has failed on that response, which is counted, logged once
-        per round and left out of the batch's statistics.
+        A response on which the grader fails is counted, logged once per round and left
+        out of the batch's statistics.
 
         Args:
           done: of all rows.
 
         Raises:
-          GraderError: the grader raised on every response.
+          GraderError: the grader failed on every response.
         """
         size = len(done.lengths) // self.group_size
         groups = range(index(), size, count()) if self.parted else range(size)
@@ -170,7 +159,7 @@ class GroupGrading:
         )
 
     def _arrays(self, grades: list[Graded]) -> GroupGrades:
-        tell_failures(grades)
+        tell_failures(grades, may_all_fail=self.may_all_fail)
         shape = (-1, self.group_size)
         extras = {}
         if isinstance(self.task, GradesTogether):
@@ -203,52 +192,3 @@ def grades_on_devices(task: Task) -> bool:
       task: grades.
     """
     return isinstance(task, GradesTogether) and task.needs_devices
-
-
-def grade_responses(
-    task: Task,
-    problems: Sequence[Any],
-    responses: Sequence[ResponseText],
-    step: int = 0,
-) -> list[Graded]:
-    """A task's grades of many responses, by the fastest way that it has.
-
-    Args:
-      task: grades.
-      problems: the problem of each response.
-      responses: the responses.
-      step: of the policy.
-
-    Returns:
-      The grades; failed ones for what raised.
-    """
-    if isinstance(task, GradesTogether):
-        try:
-            return task.grade_together(problems, responses, step)
-        except Exception as error:  # a user's grader may raise any exception
-            return [failed_grade(repr(error))] * len(responses)
-    if isinstance(task, GradesAhead):
-        task.grade_ahead(problems, [x.text for x in responses])
-    return [graded(task, *each) for each in zip(problems, responses, strict=True)]
-
-
-def tell_failures(grades: Sequence[Graded]) -> None:
-    """Logs how many grades failed, with the first error.
-
-    Args:
-      grades: of a round.
-
-    Raises:
-      GraderError: the grader raised on every response.
-    """
-    errors = [x.error for x in grades if x.error is not None]
-    if not errors:
-        return
-    said = (
-        f"the grader raised on {len(errors)} of {len(grades)} responses, "
-        f"first {errors[0]}"
-    )
-    if len(errors) == len(grades):
-        raise GraderError(said)
-    if is_main():
-        _LOG.warning("%s", said)

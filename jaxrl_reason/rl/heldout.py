@@ -12,7 +12,8 @@ from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import SamplingSettings, WeightPlacement, make_sampler
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.tasks.grade_responses import grade_responses
+from jaxrl_reason.tasks.task import ResponseText, Task
 
 # Evaluation has its own random stream: no rollout of the training has this number.
 EVALUATION_DRAW = 2**31
@@ -48,7 +49,10 @@ class HeldoutEvaluation:
     place: WeightPlacement | None = None
 
     def run(self, params: Any) -> Rollouts:
-        """Samples and grades responses to all problems, in order, in padded chunks."""
+        """Samples and grades responses to all problems, in order, in padded chunks.
+
+        A grader that fails, also on all of them, is logged and counted (`failed`).
+        """
         if self.place is not None:
             params = self.place(params)
         parts = []
@@ -68,6 +72,7 @@ class HeldoutEvaluation:
                 policy_step=0,
                 batch_sharding=self.batch_sharding,
                 timer=PhaseTimer(),
+                may_all_fail=True,
             )
             parts.append(rollouts.select(slice(0, real)))
         return concatenate(parts)
@@ -138,16 +143,15 @@ def samples_for_people(
         one = jax.tree.map(lambda x, i=i: x[i], rollouts)
         answer = task.tokenizer.decode(one.tokens[0, : one.lengths[0]].tolist())
         prompt = one.prompt_tokens[: one.prompt_lengths].tolist()
-        graded = task.grade(
-            problems[int(one.problem_ids)], answer, bool(one.truncated[0])
-        )
+        shown = ResponseText(answer, int(one.lengths[0]), bool(one.truncated[0]))
+        (grade,) = grade_responses(task, [problems[int(one.problem_ids)]], [shown])
         rows.append(
             {
                 "problem_id": int(one.problem_ids),
                 "prompt": task.tokenizer.decode(prompt),
                 "answer": answer,
                 "reward": float(one.rewards[0]),
-                "parsed": graded.parsed,
+                "parsed": grade.parsed,
                 "correct": bool(one.correct[0]),
                 "length": int(one.lengths[0]),
                 "truncated": bool(one.truncated[0]),

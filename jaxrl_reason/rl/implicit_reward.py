@@ -6,7 +6,7 @@ and the frozen reference is the reward of a token (arXiv 2412.01981, 2502.01456)
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxrl_reason.rl.components import Component, ComponentLearner, LearnerSetup
 from jaxrl_reason.rl.method import Experience, LossFn
 from jaxrl_reason.rl.minibatches import RolloutBatch, run_updates, score_sequences
 from jaxrl_reason.runs.metrics_log import Row, finish_metrics
+from jaxrl_reason.runs.update_guard import Watch
 
 if TYPE_CHECKING:
     from jaxrl_reason.rl.rl_learner import RLLearner, RLState
@@ -67,6 +68,10 @@ class ImplicitRewardLearner(ComponentLearner):
     name: ClassVar[str] = "reward_model"
     optimizer: OptimizerSettings
     update: Callable[..., tuple[TrainState, Any]]
+
+    def watched(self, watch: Watch) -> Self:
+        """With its optimiser step watched."""
+        return replace(self, update=watch(self.update, self.name))
 
     def init_model(self, policy: TrainState) -> TrainState:
         """A copy of the policy."""

@@ -7,12 +7,13 @@ has just saved a checkpoint from which the next run can continue.
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl_reason.learner.state import abstract
+from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.iteration import model_params, train_step
 from jaxrl_reason.rl.problem_batches import ProblemBatches
@@ -23,7 +24,9 @@ from jaxrl_reason.runs.checkpoints import CheckpointFolder, Restored
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
+from jaxrl_reason.runs.update_guard import check_finite
 from jaxrl_reason.sharding.processes import count
+from jaxrl_reason.tasks.grade_responses import GraderError
 
 Params = Any
 Arrays = dict[str, np.ndarray]
@@ -40,10 +43,15 @@ def train_rl(
     Each is `rl_iteration`, whose rollouts may have been drawn before (`RolloutsAhead`).
     """
     timer = PhaseTimer()
+    learner = watched(learner, hooks)
     with (
         CompileCounter() as compiles,
         RolloutsAhead(learner, state, problems, hooks.annotate) as ahead,
     ):
+
+        def save(now: RLState, score: float | None = None) -> None:
+            save_rl(hooks, ahead.held(now), problems, score)
+
         state = replace(state, ahead=())
         hold_rl(hooks, learner, state, problems, saved=False)
         while state.step < learner.settings.steps and not hooks.interrupt.requested:
@@ -53,8 +61,9 @@ def train_rl(
                     drawn = ahead.take(state, timer)
                     collected = drawn.collected
                     state, row = train_step(learner, state, collected, timer)
-            except NoSignalError:
-                save_rl(hooks, ahead.held(state), problems)  # keep what was learnt
+            except (NoSignalError, GraderError):
+                save(state)  # keep what was learnt
+                hooks.checkpoints.wait()
                 raise
             row |= drawn.row | timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
@@ -66,17 +75,31 @@ def train_rl(
                     hooks.show_samples(state.step, collected.fresh)
             row["time/compiles"] = compiles.since(mark)
             row["time/step_s"] = time.perf_counter() - start
-            hooks.log.write(state.step, row)
-            hooks.progress.update(state.step, row)
+            hooks.record(state.step, row)
             score = row.get("heldout/accuracy")
+            hooks.check(trained_models(state), partial(save, state, score))
             if saved := hooks.save_due(state.step, score):
-                save_rl(hooks, ahead.held(state), problems, score)
+                save(state, score)
             hold_rl(hooks, learner, state, problems, saved=saved)
             hooks.checkpoints.poll()
         state = ahead.held(state)
     if state.step not in hooks.checkpoints.steps():
         save_rl(hooks, state, problems)
     return state
+
+
+def watched(learner: RLLearner, hooks: Hooks) -> RLLearner:
+    """The learner with the updates of all its models watched."""
+    return replace(
+        learner,
+        update=hooks.watch(learner.update, "policy"),
+        components=tuple(c.watched(hooks.watch) for c in learner.components),
+    )
+
+
+def trained_models(state: RLState) -> dict[str, TrainState]:
+    """The states of the models that a run trains, by name."""
+    return {"policy": state.policy, **state.models}
 
 
 def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
@@ -95,7 +118,12 @@ def rl_throughput(row: Row, fresh: Rollouts, trained: Rollouts) -> Row:
 def save_rl(
     hooks: Hooks, state: RLState, problems: ProblemBatches, score: float | None = None
 ) -> None:
-    """Saves all that the next step depends on; the reference is the initial policy."""
+    """Saves all that the next step depends on; the reference is the initial policy.
+
+    Raises:
+      NotFiniteError: a model has numbers that are not finite.
+    """
+    check_finite(trained_models(state))
     contents = rl_contents(state, problems)
     fingerprint = hooks.fingerprint
     hooks.checkpoints.save(**contents, fingerprint=fingerprint, score=score)
@@ -147,7 +175,7 @@ def rl_contents(state: RLState, problems: ProblemBatches) -> dict[str, Any]:
         arrays |= _named(f"{_AHEAD}{i}/", batch.arrays())
     return {
         "step": state.step,
-        "state": {"policy": state.policy, **state.models},
+        "state": trained_models(state),
         "extra": {
             "draws": state.draws,
             "controls": dict(state.controls),
@@ -187,7 +215,7 @@ def restore_rl(
     step: int | None = None,
 ) -> RLState:
     """The state in a checkpoint; as `resume_rl`, but later ones stay where they are."""
-    models = {"policy": state.policy, **state.models}
+    models = trained_models(state)
     found = checkpoints.restore(abstract(models), fingerprint, step)
     with found.in_form():
         return _as_saved(found, state, problems)

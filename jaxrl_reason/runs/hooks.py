@@ -10,6 +10,8 @@ from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics_log import MetricsLog, Row
 from jaxrl_reason.runs.profile import StepProfile
 from jaxrl_reason.runs.progress import TrainingProgress
+from jaxrl_reason.runs.run_warnings import RunWarnings
+from jaxrl_reason.runs.update_guard import NotFiniteError, Update, UpdateGuard
 from jaxrl_reason.sharding.agreement import exchange
 
 Params = Any
@@ -33,6 +35,8 @@ class Hooks:
       log_every: supervised updates between rows.
       annotate: RL step -> further columns of its row.
       profile: traces one step.
+      guard: watches the updates; None for no bound on those that are skipped.
+      warnings: looks at the rows.
     """
 
     log: MetricsLog
@@ -48,6 +52,60 @@ class Hooks:
     log_every: int = 50
     annotate: Callable[[int], Row] | None = None
     profile: StepProfile | None = None
+    guard: UpdateGuard | None = None
+    warnings: RunWarnings | None = None
+
+    def record(self, step: int, row: Row) -> None:
+        """Writes a finished row, with the warnings in it, and shows it.
+
+        Args:
+          step: of the row.
+          row: its metrics.
+        """
+        if self.warnings is not None:
+            row = {**row, **self.warnings.look(step, row)}
+        self.log.write(step, row)
+        self.progress.update(step, row)
+
+    def watch(self, update: Update, name: str) -> Update:
+        """An update function that the guard watches, if there is one.
+
+        Args:
+          update: of a learner.
+          name: of its model.
+        """
+        if self.guard is None:
+            return update
+        return self.guard.watch(update, name, at_once=False)
+
+    def check(
+        self, models: Mapping[str, Any], save: Callable[[], None], *, wait: bool = True
+    ) -> None:
+        """Ends the loop where its updates or its warnings ask for that.
+
+        What is still good is saved first.
+
+        Args:
+          models: the states of the trained models by name.
+          save: saves a checkpoint of the last finished step.
+          wait: look at updates that the device may not have finished.
+
+        Raises:
+          NotFiniteError: too many updates, one after the other, were skipped.
+          StoppedByWarning: a warning that ends the run.
+        """
+        if self.guard is not None:
+            try:
+                self.guard.check(models, wait=wait)
+            except NotFiniteError:
+                with contextlib.suppress(NotFiniteError):  # nothing good to save
+                    save()
+                self.checkpoints.wait()
+                raise
+        if self.warnings is not None and self.warnings.stopping:
+            save()
+            self.checkpoints.wait()
+            self.warnings.stop_if_asked()
 
     def profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
         """Context of a step: traces it if it is the one to profile."""

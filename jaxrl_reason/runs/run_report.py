@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Report:
       compiles_after_warm_up: XLA compilations after the second step.
       settings: of the run.
       versions: of Python and packages.
+      warnings: what `run_warnings.warnings_of_run` found in the rows.
       more: anything else.
     """
 
@@ -59,6 +60,7 @@ class Report:
     compiles_after_warm_up: int | None = None
     settings: Any = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[Mapping[str, Any]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -115,7 +117,21 @@ def _page(report: Report) -> str:
     if report.compiles_after_warm_up is not None:
         lines.append(f"- compilations after step 2: {report.compiles_after_warm_up}")
     lines.append("- settings, versions and all else: report.json")
+    lines += _warnings(report.warnings)
     return "\n".join(lines) + "\n"
+
+
+def _warnings(warnings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What went wrong, what to look at."""
+    if not warnings:
+        return []
+    rows = [
+        f"| {x['cause']} | {x['first_step']} to {x['last_step']}, {x['rows']} rows | "
+        f"{x['what']} | {x['look_at']} |"
+        for x in warnings
+    ]
+    head = ["", "| warning | steps | first seen | what to do |", "|---|---|---|---|"]
+    return [*head, *rows]
 
 
 def _accuracy_table(report: Report) -> list[str]:

@@ -22,7 +22,7 @@ from jaxrl_reason.grading.sandbox import (
 )
 from jaxrl_reason.tasks.code_rows import CodeQuestion
 from jaxrl_reason.tasks.questions import Question, QuestionTask
-from jaxrl_reason.tasks.reward_task import Asked
+from jaxrl_reason.tasks.reward_functions import Asked
 from jaxrl_reason.tasks.task import Graded, without_end
 from jaxrl_reason.text.tokenizer import Tokenizer
 

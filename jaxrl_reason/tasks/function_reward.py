@@ -3,15 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from jaxrl_reason.grading.reward_call import AboutReward, Scored
-from jaxrl_reason.grading.worker_pool import MEMORY_BYTES, Outcome, WorkerPool
-from jaxrl_reason.tasks.reward_task import Asked, call_arguments
+from jaxrl_reason.grading.reward_call import ASYNC_PART, AboutReward, Scored
+from jaxrl_reason.grading.worker_pool import MEMORY_BYTES, WorkerPool
+from jaxrl_reason.tasks.reward_functions import Asked, reward_jobs, scores_of
 
 # FILE.py:NAME or NAME, then perhaps :WEIGHT
 _SPEC = re.compile(r"(?P<place>.+?)(?::(?P<weight>[-+]?[0-9][0-9.eE+-]*))?")
-# The part of the deadline that one call of an async function has: the rest is for those
-# that run beside it.
-_ASYNC_PART = 0.9
+# Seconds of a call, unless another number is given.
+WORKER_SECONDS = 10.0
 
 
 def read_spec(text: str) -> tuple[str, float]:
@@ -64,7 +63,7 @@ class FunctionReward:
     def __init__(
         self,
         place: str,
-        deadline: float = 10.0,
+        deadline: float = WORKER_SECONDS,
         workers: int | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -74,7 +73,7 @@ class FunctionReward:
             deadline,
             workers,
             memory_bytes,
-            given=f"{place} {deadline * _ASYNC_PART}",
+            given=f"{place} {deadline * ASYNC_PART}",
         )
         self._about: AboutReward | None = None
 
@@ -101,33 +100,9 @@ class FunctionReward:
         Raises:
           WorkerError: a worker could not be started.
         """
-        whole = self.about.whole_groups
-        jobs, sizes = [], []
-        for one in asked:
-            prompt, texts, row, shared, each = call_arguments(one)
-            parts = [range(len(texts))] if whole else [[i] for i in range(len(texts))]
-            for part in parts:
-                own = {name: [x[i] for i in part] for name, x in each.items()}
-                jobs.append([prompt, [texts[i] for i in part], row, shared, own])
-                sizes.append(len(part))
-        outcomes = self._pool.run(jobs)
-        scores = [
-            score
-            for outcome, size in zip(outcomes, sizes, strict=True)
-            for score in _scores(outcome, size)
-        ]
-        found, at = [], 0
-        for one in asked:
-            found.append(scores[at : at + len(one.responses)])
-            at += len(one.responses)
-        return found
+        jobs = reward_jobs(asked, self.about.whole_groups)
+        return scores_of(asked, jobs, self._pool.run(jobs))
 
     def close(self) -> None:
         """Ends the workers."""
         self._pool.close()
-
-
-def _scores(outcome: Outcome, size: int) -> list[Scored]:
-    if outcome.error is not None:
-        return [outcome.error] * size
-    return [x if isinstance(x, str) else (x[0], x[1]) for x in outcome.value]

@@ -4,147 +4,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-from jaxrl_reason.grading.reward_call import UNCHECKED, RewardCaller, Scored
+from jaxrl_reason.grading.reward_call import UNCHECKED, Scored
+from jaxrl_reason.tasks.grade_responses import grade_responses
+from jaxrl_reason.tasks.reward_functions import (
+    AnswerReward,
+    Asked,
+    InProcessReward,
+    Weighted,
+)
 from jaxrl_reason.tasks.task import (
     Graded,
-    GradesAhead,
     ResponseText,
     TaskWrapper,
     failed_grade,
-    graded,
     without_end,
 )
 
 # Number of remembered grades, for those who ask again.
 _REMEMBERED = 2**16
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A problem and responses to it, as a reward gets them.
-
-    Attributes:
-      prompt: the question if the problem has one, or else the prompt's text.
-      row: that of the file, or else the problem's fields.
-      responses: to the prompt, without the text of an EOS token.
-      step: of the training.
-      max_tokens: the length limit of a response; 0 if it is not known.
-      correct: whether each is right by the task's own grade, if that is asked for.
-    """
-
-    prompt: str
-    row: Mapping[str, Any]
-    responses: tuple[ResponseText, ...]
-    step: int = 0
-    max_tokens: int = 0
-    correct: tuple[bool, ...] | None = None
-
-
-class Reward(Protocol):
-    """Scores responses."""
-
-    @property
-    def name(self) -> str:
-        """Of the reward, in metrics."""
-
-    @property
-    def needs_devices(self) -> bool:
-        """Whether it runs programs on this program's devices."""
-
-    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
-        """For every response its parts and whether it is right, or what went wrong."""
-
-    def close(self) -> None:
-        """Ends its workers."""
-
-
-@dataclass(frozen=True)
-class AnswerReward:
-    """1 for a response that is right by the task's own grade, else 0."""
-
-    name: ClassVar[str] = "answer"
-    needs_devices: ClassVar[bool] = False
-
-    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
-        """1 or 0 for every response.
-
-        Args:
-          asked: with `correct`.
-
-        Returns:
-          The scores.
-        """
-        return [
-            [({"reward": float(right)}, right) for right in one.correct or ()]
-            for one in asked
-        ]
-
-    def close(self) -> None:
-        """Has nothing to end."""
-
-
-@dataclass(frozen=True)
-class InProcessReward:
-    """A function called in this process: without deadline, with all that it can reach.
-
-    Attributes:
-      function: f(prompt, response, row, **context); see `RewardCaller`.
-      name: of the reward.
-      needs_devices: whether it runs programs on this program's devices.
-    """
-
-    function: Callable[..., Any]
-    name: str = "reward"
-    needs_devices: bool = False
-
-    def score(self, asked: Sequence[Asked]) -> list[list[Scored]]:
-        """The function's scores.
-
-        Args:
-          asked: the responses.
-
-        Returns:
-          The scores.
-        """
-        call = RewardCaller(self.function)
-        return [call(*call_arguments(one)) for one in asked]
-
-    def close(self) -> None:
-        """Has nothing to end."""
-
-
-def call_arguments(asked: Asked) -> tuple[Any, ...]:
-    """The arguments of a `RewardCaller`.
-
-    Args:
-      asked: a problem and responses.
-
-    Returns:
-      Prompt, texts, row, the context of all responses and that of each.
-    """
-    each: dict[str, list[Any]] = {
-        "tokens": [x.length for x in asked.responses],
-        "truncated": [x.truncated for x in asked.responses],
-    }
-    if asked.correct is not None:
-        each["correct"] = list(asked.correct)
-    shared = {"step": asked.step, "max_tokens": asked.max_tokens}
-    return asked.prompt, [x.text for x in asked.responses], asked.row, shared, each
-
-
-@dataclass(frozen=True)
-class Weighted:
-    """A reward and its weight in the sum.
-
-    Attributes:
-      reward: scores responses.
-      weight: of its parts; 0 reports them only.
-    """
-
-    reward: Reward
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -257,7 +136,9 @@ class RewardTask(TaskWrapper):
         plain = [
             replace(x, text=without_end(x.text, self.tokenizer)) for x in responses
         ]
-        own = self._own_grades(problems, plain) if self.has_answer else None
+        own = None
+        if self.has_answer:
+            own = grade_responses(self.task, problems, plain, step)
         keys = [self._key(problem) for problem in problems]
         asked = []
         for (_, prompt), same in groupby(range(len(keys)), key=keys.__getitem__):
@@ -322,16 +203,6 @@ class RewardTask(TaskWrapper):
             unchecked=unchecked,
             parts=parts,
         )
-
-    def _own_grades(
-        self, problems: Sequence[Any], responses: Sequence[ResponseText]
-    ) -> list[Graded]:
-        if isinstance(self.task, GradesAhead):
-            self.task.grade_ahead(problems, [x.text for x in responses])
-        return [
-            graded(self.task, problem, x)
-            for problem, x in zip(problems, responses, strict=True)
-        ]
 
     def _key(self, problem: Any) -> tuple[int, str]:
         """Ids may repeat between sets, but with other prompts."""

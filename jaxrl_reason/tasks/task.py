@@ -108,6 +108,19 @@ class SteppedTask(Protocol):
 
 
 @runtime_checkable
+class BoundsGrading(Protocol):
+    """A task that says how long its grades may take.
+
+    A `Task` with one more property. The grade of a response that takes longer has
+    failed; without it that is ten minutes.
+    """
+
+    @property
+    def grade_seconds(self) -> float:
+        """Seconds of wall-clock time per response."""
+
+
+@runtime_checkable
 class GradesAhead(Protocol):
     """A task that can prepare the grades of many responses at once.
 
@@ -136,23 +149,6 @@ class GradesTogether(Protocol):
 
     def part_names(self, parts: Sequence[Mapping[str, float] | None]) -> list[str]:
         """The names of the rewards' parts, the same ones from the first call on."""
-
-
-def graded(task: Task[Any], problem: Any, response: ResponseText) -> Graded:
-    """A task's grade; a grader that raises has failed on this response.
-
-    Args:
-      task: grades.
-      problem: of the response.
-      response: to the problem.
-
-    Returns:
-      The grade.
-    """
-    try:
-        return task.grade(problem, response.text, response.truncated)
-    except Exception as error:  # a user's grader may raise any exception
-        return failed_grade(repr(error))
 
 
 def failed_grade(error: str) -> Graded:

@@ -7,6 +7,7 @@ from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
+from jaxrl_reason.train.guards import run_warnings, update_guard
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult, checkpoints_of
 
@@ -83,7 +84,7 @@ def run_sft(
     evaluated = log_name != "sft"  # the main stage of that run
 
     def evaluate(params: Any) -> Row:
-        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
+        return setup.heldout.row(params)
 
     with session.log(log_name) as log:
         hooks = Hooks(
@@ -98,6 +99,8 @@ def run_sft(
             evaluate_every=settings.eval.every,
             log_every=settings.eval.every if evaluated else 50,
             profile=session.profile(settings.profile) if evaluated else None,
+            guard=update_guard(settings, session),
+            warnings=run_warnings(settings, session, log_name),
         )
         return train_sft(learner, state, setup.examples, hooks)
 

@@ -15,6 +15,8 @@ from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.metrics_log import PhaseTimer, truncate_after
+from jaxrl_reason.runs.update_guard import UpdateGuard, check_finite
+from jaxrl_reason.train.guards import run_warnings, update_guard
 from jaxrl_reason.train.offline_pairs import pair_sizes
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult
@@ -64,17 +66,24 @@ class ProverVerifierGame:
         base = init_value_state(policy, optimizer, places)
         return init_rl_state(self.prover, policy), base
 
+    def watched_game(self, base: TrainState, guard: UpdateGuard) -> Game:
+        """The game, in which the updates of both models are watched."""
+        prover = dataclasses.replace(
+            self.prover, update=guard.watch(self.prover.update, "prover")
+        )
+        verifier = dataclasses.replace(
+            self.verifier, update=guard.watch(self.verifier.update, "verifier")
+        )
+        problems = self.setup.problems.train[: self.setup.settings.game.problems]
+        return Game(prover, verifier, base, list(problems), self.rules)
+
     def run(self, state: tuple[RLState, TrainState], session: Session) -> StageResult:
         """Plays rounds to the last, or until sneaky solutions no longer convince."""
         setup, settings, run = self.setup, self.setup.settings, session.run
         prover, base = state
-        game = Game(
-            self.prover,
-            self.verifier,
-            base,
-            list(setup.problems.train[: settings.game.problems]),
-            self.rules,
-        )
+        guard = update_guard(settings, session)
+        warnings = run_warnings(settings, session)
+        game = self.watched_game(base, guard)
         problems = RoleStream(
             ProblemStream(
                 list(setup.problems.train),
@@ -104,10 +113,13 @@ class ProverVerifierGame:
                 step = played.prover.step
                 played, row, steps = game_round(game, played, problems, timer)
                 params = played.prover.policy.params
-                row["heldout/accuracy"] = setup.heldout.greedy.accuracy(params)
+                models = {"prover": played.prover.policy, "verifier": played.verifier}
+                guard.check(models)
+                check_finite(models)
+                row |= setup.heldout.row(params)
                 steps[-1] |= row | timer.take()
                 for number, found in enumerate(steps, step + 1):
-                    log.write(number, found)
+                    log.write(number, found | warnings.look(number, found))
                 session.progress.update(played.round_index, steps[-1])
                 over = no_longer_convinces(row, self.rules)
                 save_game(
@@ -119,4 +131,5 @@ class ProverVerifierGame:
                     score=row["heldout/accuracy"],
                 )
                 checkpoints.poll()
+                warnings.stop_if_asked()
         return StageResult(played.prover.policy.params, played.prover.step, first)

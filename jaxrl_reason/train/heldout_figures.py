@@ -12,11 +12,13 @@ from jaxrl_reason.evaluation.statistics import Estimate, mean_estimate, wilson
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, samples_for_people
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.files import atomic_write
+from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.samples import write_samples
 from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.sharding.processes import is_main
+from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.tasks.task import Task
 
 Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
@@ -62,13 +64,30 @@ class Heldout:
         }
         return Measured(figures, responses)
 
+    def row(self, params: Any) -> Row:
+        """The greedy accuracy as a row has it, and how often the grader failed."""
+        responses = self.greedy.run(params)
+        row: Row = {"heldout/accuracy": float(responses.correct.mean())}
+        if responses.failed.any():
+            row["heldout/grader_failed_fraction"] = float(responses.failed.mean())
+        return row
+
     def before(self, params: Any, run: RunFolder) -> Figures:
-        """The accuracies of the initial model, measured once per run."""
+        """The accuracies of the initial model, measured once per run.
+
+        Raises:
+          GraderError: the grader failed on every greedy response.
+        """
         path = run.path / "before.json"
         known = on_main("first evaluation", partial(_read_json, path))
         if known is not None:
             return {name: Estimate(**found) for name, found in known.items()}
         found = self.measure(params)
+        if found.responses.failed.all():
+            raise GraderError(
+                "the grader must grade the held-out questions, but it failed on every "
+                "response to them (its first error is above)"
+            )
         self.write_samples(found.responses, run, 0)
         plain = {name: dataclasses.asdict(x) for name, x in found.figures.items()}
         atomic_write(path, json.dumps(plain, indent=2) + "\n")

@@ -24,6 +24,7 @@ from jaxrl_reason.offline.sample_rounds import (
     build_round_sampler,
 )
 from jaxrl_reason.runs.metrics_log import truncate_after
+from jaxrl_reason.train.guards import update_guard
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.reinforcement import run_hooks
 from jaxrl_reason.train.run_setup import RunSetup
@@ -50,10 +51,9 @@ class Rounds:
     def run(self, state: TrainState, session: Session) -> StageResult:
         """Rounds up to `offline.rounds`."""
         setup, settings, run = self.setup, self.setup.settings, session.run
-        one_round = self.one_round(state)
         fingerprint = setup.fingerprint()
         checkpoints = session.checkpoints("rounds")
-        done = 0
+        base, done = state, 0
         if checkpoints.steps() or settings.resume_step is not None:
             state, done = resume_rounds(
                 checkpoints, fingerprint, state, settings.resume_step
@@ -65,9 +65,17 @@ class Rounds:
         with session.log() as log:
             hooks = run_hooks(setup, session, log, checkpoints, fingerprint)
             # A round takes as long as many steps, so each is evaluated and saved.
-            hooks = dataclasses.replace(hooks, evaluate_every=1, save_every=1)
+            guard = update_guard(settings, session)
+            hooks = dataclasses.replace(
+                hooks, evaluate_every=1, save_every=1, guard=guard
+            )
             if self.pairs is not None:
                 hooks = dataclasses.replace(hooks, show_samples=None)
+            # At once: there is nothing to save in the middle of a round.
+            self.learner = dataclasses.replace(
+                self.learner, update=guard.watch(self.learner.update, "model")
+            )
+            one_round = self.one_round(base)
             state = train_rounds(one_round, state, hooks, rounds=rounds, done=done)
         done = checkpoints.steps()[-1]
         return StageResult(state.params, done, first)

@@ -32,6 +32,7 @@ from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.sharding.processes import count, is_main
 from jaxrl_reason.train.devices import build_sampler_mesh
 from jaxrl_reason.train.examples import demonstrations
+from jaxrl_reason.train.guards import run_warnings, update_guard
 from jaxrl_reason.train.methods import add_format_reward, build_method
 from jaxrl_reason.train.model_reward import ModelReward
 from jaxrl_reason.train.own_reward import with_own_reward
@@ -174,11 +175,7 @@ def row_annotation(setup: RunSetup) -> Callable[[int], Row]:
 
 def heldout_row(setup: RunSetup) -> Callable[[Any], Row]:
     """f(params) -> what an evaluation adds to a row."""
-
-    def evaluate(params: Any) -> Row:
-        return {"heldout/accuracy": setup.heldout.greedy.accuracy(params)}
-
-    return evaluate
+    return setup.heldout.row
 
 
 def run_hooks(
@@ -210,4 +207,6 @@ def run_hooks(
         show_samples=show,
         annotate=row_annotation(setup),
         profile=session.profile(setup.settings.profile),
+        guard=update_guard(setup.settings, session),
+        warnings=run_warnings(setup.settings, session),
     )

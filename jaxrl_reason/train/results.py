@@ -17,6 +17,7 @@ from jaxrl_reason.runs.plots import plot_run
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.run_report import Report, write_report
+from jaxrl_reason.runs.run_warnings import warnings_of_run
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.sharding.processes import count, fetch, is_main
 from jaxrl_reason.train.heldout_figures import Figures, intervals, values
@@ -89,6 +90,7 @@ def write_run_report(
         compiles_after_warm_up=int(sum(row.get("time/compiles", 0) for row in warm)),
         settings=settings,
         versions=versions(),
+        warnings=warnings_of_run(rows, settings.warnings),
         more={
             "first_step": result.stage.first_step,
             "eval_split": settings.eval.split,

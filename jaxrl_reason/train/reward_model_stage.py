@@ -21,6 +21,8 @@ from jaxrl_reason.reward_models.reward_model import (
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
+from jaxrl_reason.runs.update_guard import check_finite
+from jaxrl_reason.train.guards import run_warnings, update_guard
 from jaxrl_reason.train.methods import REWARD_MODELS
 from jaxrl_reason.train.offline_pairs import load_pairs, pair_sizes
 from jaxrl_reason.train.offline_rounds import round_problems, round_sampler
@@ -80,23 +82,32 @@ class RewardModel:
             scorer, done = found.state, found.step
         first, epochs = done, settings.offline.epochs
         truncate_after(run.metrics_path, done)
+        guard = update_guard(settings, session)
+        learner = dataclasses.replace(
+            self.learner, update=guard.watch(self.learner.update, "model")
+        )
+        warnings = run_warnings(settings, session)
         comparisons, sampled = self.comparisons(policy)
         heldout = self.heldout_responses(policy)
         session.progress.stage(settings.method, epochs, done)
         with session.log() as log:
             while done < epochs and not session.interrupt.requested:
                 scorer, row = train_on_comparisons(
-                    self.learner, scorer, comparisons, seed=settings.seed + done
+                    learner, scorer, comparisons, seed=settings.seed + done
                 )
+                guard.check({"model": scorer})
+                check_finite({"model": scorer})
                 done += 1
                 row |= sampled
                 if heldout is not None:
                     scores = reward_model_scores(self.learner, scorer.params, heldout)
                     row |= ranking_accuracy(scores, heldout)
+                row |= warnings.look(done, row)
                 log.write(done, row)
                 session.progress.update(done, row)
                 checkpoints.save(done, scorer, fingerprint=fingerprint)
                 checkpoints.poll()
+                warnings.stop_if_asked()
         return StageResult(None, done, first)
 
     def comparisons(self, params: Any) -> tuple[list[Comparison], Row]:

@@ -14,9 +14,9 @@ class RewardSettings:
 
     Attributes:
       where: workers: in worker processes that see no accelerator, each call with a
-        deadline and a memory limit; process: in this process, without limits, for a
-        function that needs what only this process has.
-      deadline: seconds of one call.
+        deadline and a memory limit; process: in this process, with a deadline alone,
+        for a function that needs what only this process has.
+      deadline: seconds of one call; left out: 10 in workers, 600 in this process.
       memory_mb: megabytes that one call may take, besides what your file takes when it
         is imported.
       workers: calls at once; 0 for one per core.
@@ -26,12 +26,12 @@ class RewardSettings:
     """
 
     where: Literal["workers", "process"] = "workers"
-    deadline: float = 10.0
+    deadline: float | None = None
     memory_mb: int = 512
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if not self.deadline > 0:
+        if self.deadline is not None and not self.deadline > 0:
             raise ValueError(f"rewards.deadline must be > 0, got {self.deadline}")
         if self.memory_mb < 1:
             raise ValueError(f"rewards.memory_mb must be >= 1, got {self.memory_mb}")

@@ -71,6 +71,8 @@ def run_training(settings: TrainSettings) -> RunResult | None:
       ValueError: the settings, the files or the folder do not fit.
       NoSignalError: dynamic sampling found no groups with signal.
       GraderError: the grader failed on every response.
+      NotFiniteError: numbers are not finite, and training cannot go on.
+      StoppedByWarning: a warning that ends the run.
     """
     started = time.perf_counter()
     if settings.export.folder is not None:

@@ -21,7 +21,8 @@ from jaxrl_reason.sampler import (
 )
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.sharding.agreement import main_first
-from jaxrl_reason.tasks.reward_task import RewardTask, Weighted
+from jaxrl_reason.tasks.reward_functions import Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.devices import build_mesh, run_rules
 from jaxrl_reason.train.examples import (

@@ -7,8 +7,9 @@ from jaxrl_reason.grading.load_function import load_function
 from jaxrl_reason.grading.reward_call import inspect_reward
 from jaxrl_reason.grading.worker_pool import WorkerError
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.tasks.function_reward import FunctionReward
-from jaxrl_reason.tasks.reward_task import (
+from jaxrl_reason.tasks.function_reward import WORKER_SECONDS, FunctionReward
+from jaxrl_reason.tasks.grade_responses import GRADE_SECONDS
+from jaxrl_reason.tasks.reward_functions import (
     AnswerReward,
     InProcessReward,
     Reward,
@@ -62,12 +63,12 @@ def function_reward(settings: TrainSettings, place: str) -> Reward:
     if s.where == "process":
         function = load_function(place)
         # It may run programs on the devices: nobody knows what a function does.
-        reward = InProcessReward(function, place.rpartition(":")[2], needs_devices=True)
+        name, seconds = place.rpartition(":")[2], s.deadline or GRADE_SECONDS
+        reward = InProcessReward(function, name, needs_devices=True, deadline=seconds)
         needed = inspect_reward(function).needed
     else:
-        reward = FunctionReward(
-            place, s.deadline, s.workers or None, s.memory_mb * 2**20
-        )
+        seconds = s.deadline or WORKER_SECONDS
+        reward = FunctionReward(place, seconds, s.workers or None, s.memory_mb * 2**20)
         try:
             needed = reward.about.needed
         except WorkerError as error:

@@ -28,7 +28,8 @@ from jaxrl_reason.tasks.questions import (
     all_eos_token_ids,
     ungradable,
 )
-from jaxrl_reason.tasks.reward_task import RewardTask, Weighted
+from jaxrl_reason.tasks.reward_functions import Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.row_questions import row_questions
 from jaxrl_reason.tasks.task import Task, without_end
 from jaxrl_reason.tasks.word_arithmetic import (

@@ -11,6 +11,7 @@ from jaxrl_reason.rl.recipes.dapo import DapoSettings
 from jaxrl_reason.rl.rl_settings import RLSettings
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.runs.trackers import TRACKERS
+from jaxrl_reason.runs.warning_signs import WarningSettings, check_causes
 from jaxrl_reason.tasks.countdown import CountdownSettings
 from jaxrl_reason.tasks.countdown_traces import TraceSettings
 from jaxrl_reason.tasks.function_reward import read_spec
@@ -83,6 +84,11 @@ class TrainSettings:
       tracker_project: project of the trackers.
       profile: the step to trace for xprof, to `profile/` in the run's folder; 0 for
         none. The first steps compile.
+      stop_on: causes of warnings that end the run, with everything saved: loss_spike,
+        entropy_at_0, reward_at_0, reward_at_1, sampler_drift, truncated, zero_gradient,
+        skipped_update, failed_grades (docs/runs.md).
+      max_skipped_updates: updates in a row with gradients that are not finite, after
+        which the run stops.
       save_every: steps between checkpoints.
       keep: how many checkpoints to keep.
       sft_from: folder of another run, whose fine-tuned model to use instead of training
@@ -112,6 +118,8 @@ class TrainSettings:
     trackers: tuple[str, ...] = ()
     tracker_project: str = "jaxrl_reason"
     profile: int = 0
+    stop_on: tuple[str, ...] = ()
+    max_skipped_updates: int = 3
     save_every: int = 10
     keep: int = 3
     sft_from: Path | None = None
@@ -159,6 +167,7 @@ class TrainSettings:
     knights_knaves: KnightsSettings = field(default_factory=KnightsSettings)
     reasoning_gym: GymSettings = field(default_factory=GymSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
+    warnings: WarningSettings = field(default_factory=WarningSettings)
 
     def __post_init__(self) -> None:
         for name, lowest in (
@@ -166,6 +175,7 @@ class TrainSettings:
             ("keep", 1),
             ("seed", 0),
             ("profile", 0),
+            ("max_skipped_updates", 1),
         ):
             if getattr(self, name) < lowest:
                 raise ValueError(
@@ -175,6 +185,7 @@ class TrainSettings:
             if tracker not in TRACKERS:
                 names = ", ".join(TRACKERS)
                 raise ValueError(f"trackers must be of {names}, got {tracker!r}")
+        check_causes("stop_on", self.stop_on)
         if self.critic_learning_rate < 0:
             raise ValueError(
                 f"critic_learning_rate must be >= 0, got {self.critic_learning_rate}"

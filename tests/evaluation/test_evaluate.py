@@ -14,7 +14,7 @@ from jaxrl_reason.evaluation.benchmark_evaluation import (
     benchmark_questions,
     evaluate,
 )
-from jaxrl_reason.evaluation.collection import record_of
+from jaxrl_reason.evaluation.collection import records_of
 from jaxrl_reason.evaluation.decoding import Response
 from jaxrl_reason.evaluation.records import EvaluationFolderError
 from jaxrl_reason.runs.run_folder import RunFolderError
@@ -215,10 +215,11 @@ def test_a_grader_that_raises_has_failed() -> None:
             raise ZeroDivisionError("oh")
 
     task = Broken(Bytes(), "", "broken")
-    found = record_of(task, Question(0, "?", "4"), Response([52, END], False))
+    question = Question(0, "?", "4")
+    ((found,),) = records_of(task, [question], [[Response([52, END], False)]])
     assert found["failed"] is True
     assert found["correct"] is False
-    assert found["error"] == "ZeroDivisionError('oh')"
+    assert found["error"].startswith("ZeroDivisionError: oh (test_evaluate.py, line")
 
 
 def test_gsm_plus_reports_robustness(tmp_path: Path) -> None:

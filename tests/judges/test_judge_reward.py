@@ -13,7 +13,8 @@ from jaxrl_reason.judges.judge_reward import JudgeReward
 from jaxrl_reason.judges.rubric import Criterion, read_rubric
 from jaxrl_reason.judges.sealed_prompts import sealed_prompt
 from jaxrl_reason.tasks.questions import encode_user_turn
-from jaxrl_reason.tasks.reward_task import Asked, InProcessReward, RewardTask, Weighted
+from jaxrl_reason.tasks.reward_functions import Asked, InProcessReward, Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import ResponseText
 from jaxrl_reason.text.characters import CharacterTokenizer
 from tests.rl.helpers import LuckyTask, Toy

@@ -4,7 +4,7 @@ import pytest
 
 from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.sharding import BatchSharding, ShardingRules
-from jaxrl_reason.tasks.reward_task import Asked
+from jaxrl_reason.tasks.reward_functions import Asked
 from jaxrl_reason.tasks.task import ResponseText
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.train.devices import build_mesh

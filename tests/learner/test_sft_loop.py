@@ -1,6 +1,7 @@
 """The loop of supervised fine-tuning: rows, and that it resumes."""
 
 import contextlib
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxrl_reason.learner.sft_loop import mean_row, resume_sft, train_sft
 from jaxrl_reason.learner.state import init_state
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import read_metrics, truncate_after
+from jaxrl_reason.runs.update_guard import NotFiniteError, UpdateGuard
 from tests.rl.helpers import (
     OPTIMIZER,
     VOCAB,
@@ -115,3 +117,15 @@ def test_a_row_is_the_mean_over_its_updates():
         {"loss": (4.0, 1.0), "grad_norm": (5.0, 1.0)},
     ]
     assert mean_row(pending) == {"sft/loss": 3.0, "sft/grad_norm": 5.0}
+
+
+def test_updates_that_are_all_skipped_end_the_loop(sft_learner, tmp_path):
+    state = init_sft()
+    params = {**state.params, "embedding": state.params["embedding"] * np.nan}
+    state = dataclasses.replace(state, params=params)
+    said = r"3 updates of the model in a row .*model/params/embedding .*lost"
+    guard = UpdateGuard(3, tmp_path)
+    with pytest.raises(NotFiniteError, match=said):
+        run_sft(sft_learner, tmp_path, state=state, guard=guard, save_every=100)
+    assert (tmp_path / "skipped_model.npz").is_file()
+    assert not (tmp_path / "checkpoints").exists()

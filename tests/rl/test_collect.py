@@ -13,11 +13,11 @@ from jaxrl_reason.rl.collect import (
     compute_rewards,
     sample_groups,
 )
-from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.rl.method import groups_with_signal
 from jaxrl_reason.rl.rollouts import concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import sampling_keys
+from jaxrl_reason.tasks.grade_responses import GraderError
 from tests.rl.helpers import (
     ENDS,
     SETTINGS,
@@ -190,7 +190,7 @@ def test_a_grader_that_raises_is_counted_and_the_batch_goes_on(caplog):
     assert 0 < odd.sum() < odd.size
     np.testing.assert_array_equal(moody.failed, odd)
     np.testing.assert_array_equal(moody.correct, usual.correct & ~odd)
-    said = f"raised on {odd.sum()} of {odd.size} responses, first KeyError('odd')"
+    said = f"failed on {odd.sum()} of {odd.size} responses, first KeyError: 'odd'"
     assert [said in record.getMessage() for record in caplog.records] == [True]
 
 
@@ -199,7 +199,7 @@ def test_a_grader_that_always_raises_ends_the_run():
         def grade(self, problem, response_text, truncated):
             raise ZeroDivisionError
 
-    with pytest.raises(GraderError, match="raised on 16 of 16 responses, first Zero"):
+    with pytest.raises(GraderError, match="failed on 16 of 16 responses, first Zero"):
         draw_from_policy(range(4), task=Broken())
 
 

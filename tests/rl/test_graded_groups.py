@@ -5,9 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from jaxrl_reason.rl.graded_groups import GraderError, GroupGrading, grade_responses
+from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.sampler import Completions
-from jaxrl_reason.tasks.reward_task import InProcessReward, RewardTask, Weighted
+from jaxrl_reason.tasks.grade_responses import GraderError, grade_responses
+from jaxrl_reason.tasks.reward_functions import InProcessReward, Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import ResponseText
 from tests.rl.helpers import LuckyTask, Toy
 
@@ -64,6 +66,6 @@ def test_a_task_that_raises_fails_on_all():
     task = Broken(LuckyTask(), lambda *asked: 1.0)
     (grade,) = grade_responses(task, [Toy(0)], [ResponseText("1")])
     assert grade.failed
-    assert grade.error == "OSError('no worker')"
-    with pytest.raises(GraderError, match=r"6 of 6 responses, first OSError\('no wo"):
+    assert grade.error.startswith("OSError: no worker (test_graded_groups.py, line")
+    with pytest.raises(GraderError, match="6 of 6 responses, first OSError: no work"):
         GroupGrading(task, PROBLEMS, G).finish(DONE)

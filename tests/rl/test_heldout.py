@@ -114,3 +114,32 @@ def test_samples_for_people():
         len(samples_for_people(LuckyTask(), rollouts, dict(enumerate(PROBLEMS)), 9))
         == 3
     )
+
+
+class Moody(LuckyTask):
+    """A grader that raises on some responses, or on all."""
+
+    always = False
+
+    def grade(self, problem, response_text, truncated):
+        if self.always or int(response_text.split()[0]) % 2:
+            raise KeyError("odd")
+        return super().grade(problem, response_text, truncated)
+
+
+class Broken(Moody):
+    always = True
+
+
+def test_a_grader_that_raises_does_not_end_an_evaluation(sampled, caplog):
+    usual = sampled.run(first_policy().params)
+    odd = usual.tokens[..., 0] % 2 == 1
+    moody = dataclasses.replace(sampled, task=Moody()).run(first_policy().params)
+    np.testing.assert_array_equal(moody.failed, odd)
+    np.testing.assert_array_equal(moody.correct, usual.correct & ~odd)
+    rows = samples_for_people(Moody(), moody, dict(enumerate(PROBLEMS)), 10)
+    said = [row["parsed"] is None for row in rows]
+    assert said == odd[:, 0].tolist()
+    broken = dataclasses.replace(sampled, task=Broken()).run(first_policy().params)
+    assert broken.failed.all()
+    assert "failed on 16 of 16 responses, first KeyError" in caplog.text

@@ -42,6 +42,7 @@ def test_rollout_metrics_by_hand():
             "rollout/truncated_fraction": 1 / 4,
             "groups/all_correct_fraction": 1 / 4,
             "groups/all_wrong_fraction": 1 / 2,
+            "groups/equal_rewards_fraction": 1 / 2,
             "groups/sampled": 4,
             "groups/accepted": 1,
             "groups/accepted_fraction": 1 / 4,

@@ -11,9 +11,10 @@ import pytest
 from jaxrl_reason.rl import rollouts_ahead
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.components import ComponentLearner
-from jaxrl_reason.rl.graded_groups import GraderError
 from jaxrl_reason.runs.metrics_log import read_metrics
-from jaxrl_reason.tasks.reward_task import InProcessReward, RewardTask, Weighted
+from jaxrl_reason.tasks.grade_responses import GraderError
+from jaxrl_reason.tasks.reward_functions import InProcessReward, Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from tests.rl.helpers import SETTINGS, LuckyTask
 from tests.rl.loop_helpers import (
     STEPS,

@@ -13,7 +13,8 @@ from jaxrl_reason.tasks.code_rows import CodeQuestion, code_questions
 from jaxrl_reason.tasks.code_task import CodeFlags, CodeTask, PassedTests, code
 from jaxrl_reason.tasks.question_rows import QuestionFileError
 from jaxrl_reason.tasks.questions import ungradable
-from jaxrl_reason.tasks.reward_task import Asked, RewardTask, Weighted
+from jaxrl_reason.tasks.reward_functions import Asked, Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.tasks.task import ResponseText
 from jaxrl_reason.text.characters import CharacterTokenizer
 from jaxrl_reason.train.group_settings import EvalSettings

@@ -4,7 +4,8 @@ import pytest
 
 from jaxrl_reason.grading.worker_pool import WorkerError
 from jaxrl_reason.tasks.function_reward import FunctionReward, read_spec
-from jaxrl_reason.tasks.reward_task import Asked, ResponseText
+from jaxrl_reason.tasks.reward_functions import Asked
+from jaxrl_reason.tasks.reward_task import ResponseText
 
 FILE = """
 import asyncio, ctypes, os, time

@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.rl.collect import Collected, rollout_metrics
-from jaxrl_reason.rl.graded_groups import GraderError, GroupGrading
+from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
 from jaxrl_reason.sampler import Completions
 from jaxrl_reason.tasks.answer_flags import AnswerFlags
-from jaxrl_reason.tasks.reward_task import (
-    AnswerReward,
-    InProcessReward,
-    RewardTask,
-    Weighted,
-)
+from jaxrl_reason.tasks.grade_responses import GraderError
+from jaxrl_reason.tasks.reward_functions import AnswerReward, InProcessReward, Weighted
+from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.group_settings import EvalSettings, OfflineSettings
 from jaxrl_reason.train.own_reward import METRICS, TaskRewards, with_own_reward
 from jaxrl_reason.train.results import grading_notes
@@ -259,7 +256,7 @@ def test_what_fails_is_not_a_number(caplog):
     found = rewards_of(fails)
     assert np.isnan(found[0]).all()
     assert (found[1] == 1).all()
-    said = "raised on 2 of 4 responses, first reward reward: RuntimeError: no"
+    said = "failed on 2 of 4 responses, first reward reward: RuntimeError: no"
     assert said in caplog.text
     with pytest.raises(GraderError, match="must be finite and at most 1e6"):
         rewards_of(lambda *asked: math.inf)

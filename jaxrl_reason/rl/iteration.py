@@ -24,6 +24,7 @@ from jaxrl_reason.rl.partial_rollouts import PartialRounds, finder
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, finish_metrics
+from jaxrl_reason.sampler import StrictSampler
 
 
 def rl_iteration(
@@ -154,7 +155,7 @@ def train_step(
         rollouts,
         state.step,
         async_level=s.async_level,
-        mismatch=s.old_logprobs == "trainer",
+        mismatch=s.old_logprobs != "sampler",
     )
     row |= {f"controller/{name}": x for name, x in state.controls.items()}
     controls: Row = {}
@@ -223,6 +224,14 @@ def score_rollouts(
     params = model_params(learner, state)
     if learner.settings.old_logprobs == "trainer":
         old = score_sequences(learner.score, params, batch.minibatches, put)
+    elif isinstance(learner.sample, StrictSampler):
+        old = learner.sample.score(
+            params,
+            rollouts.prompt_tokens,
+            rollouts.prompt_lengths,
+            rollouts.tokens.reshape(-1, t),
+            rollouts.lengths.reshape(-1),
+        )
     else:
         old = rescore_stale(learner, state, params, rollouts)
     if state.reference is not None:

@@ -31,6 +31,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.sampler import (
     RolloutEngine,
     SamplingSettings,
+    StrictSampler,
     WeightPlacement,
     make_sampler,
 )
@@ -156,6 +157,11 @@ def build_rl_learner(
     if lora is not None:
         check_lora(method, sample)
     check_teachers(method, teachers)
+    if settings.old_logprobs == "strict" and sample is not None:
+        raise ValueError(
+            "old_logprobs 'strict' draws by a sampler of its own, got "
+            f"{type(sample).__name__}"
+        )
     sampled = model if place is None else place.model
     own = {"critic": critic_optimizer, "reward_model": reward_optimizer}
     setup = LearnerSetup(
@@ -207,6 +213,8 @@ def plain_sampler(model: Transformer, task: Task, settings: RLSettings) -> Sampl
         eos_token_ids=task.eos_token_ids,
         temperature=settings.temperature,
     )
+    if settings.old_logprobs == "strict":
+        return StrictSampler(model, sampling, settings.group_size)
     return make_sampler(model, sampling, settings.group_size)
 
 

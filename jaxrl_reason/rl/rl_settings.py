@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxrl_reason.learner.packing import PackingShape
 from jaxrl_reason.rl.minibatches import MinibatchPlan
 
-OLD_LOGPROBS = ("trainer", "sampler")
+OLD_LOGPROBS = ("trainer", "sampler", "strict")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,11 @@ class RLSettings:
     which saves the pass and is as exact if the sampler computes in the trainer's
     precision (ours do, unless their cache has a smaller dtype than the model). Groups
     left over from earlier steps are recomputed in either case. The metrics of the
-    sampler's mismatch need the pass. Where rollouts run ahead, "sampler" measures the
-    ratios from the policy that drew them, "trainer" from the one before the update.
+    sampler's mismatch need the pass. "strict" draws and recomputes by one program, a
+    few responses at a time, so that both are the same bits in any batch
+    (`sampler.StrictSampler`): on one device, at the price of a second decoding. Where
+    rollouts run ahead, "sampler" measures the ratios from the policy that drew them,
+    "trainer" from the one before the update.
 
     `prompt_width` and `row_width` may be 0 until a learner is built, when the prompts
     are known.
@@ -47,7 +50,7 @@ class RLSettings:
       row_width: tokens per row; 0 for twice the longest prompt plus response.
       slots_per_row: the largest number of sequences in a row.
       seed: for the order of the problems and for sampling.
-      old_logprobs: source of the old log-probs, trainer or sampler.
+      old_logprobs: source of the old log-probs, trainer, sampler or strict.
       async_level: k, the steps by which rollouts may run ahead of the training: those
         of step i are drawn by the policy of step i - k (arXiv 2410.18252); 0 for none.
       partial_tokens: tokens that a response gets in one round of sampling; one that has
@@ -78,6 +81,11 @@ class RLSettings:
         if self.old_logprobs not in OLD_LOGPROBS:
             raise ValueError(
                 f"old_logprobs must be one of {OLD_LOGPROBS}, got {self.old_logprobs!r}"
+            )
+        if self.old_logprobs == "strict" and self.partial_tokens:
+            raise ValueError(
+                "old_logprobs 'strict' draws responses in one piece, got "
+                f"partial_tokens {self.partial_tokens}"
             )
         from_zero = (
             "seed",

@@ -17,6 +17,7 @@ from jaxrl_reason.sampler.settings import (
     TopLogprobs,
 )
 from jaxrl_reason.sampler.stops import StopCheck, stop_sequences, stop_strings
+from jaxrl_reason.sampler.strict_sampler import StrictSampler
 from jaxrl_reason.sampler.weight_placement import WeightPlacement, weight_placement
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Sampler",
     "SamplingSettings",
     "StopCheck",
+    "StrictSampler",
     "TopLogprobs",
     "WeightPlacement",
     "common_prefix",

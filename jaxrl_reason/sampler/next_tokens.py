@@ -47,6 +47,7 @@ def next_tokens(
     keys: jax.Array,
     column: jax.Array,
     settings: SamplingSettings,
+    given: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws one token per row, and returns its log-prob.
 
@@ -55,6 +56,7 @@ def next_tokens(
       keys: [B], one per response.
       column: scalar or [B], the response columns the tokens are for.
       settings: temperature, filters, bias and bans.
+      given: [B] tokens to take in place of drawn ones, where they are not negative.
 
     Returns:
       Tokens [B] int32, and their log-probs [B] float32 under the tempered,
@@ -77,6 +79,8 @@ def next_tokens(
         tokens = draw(allowed, uniforms)  # [B]
     else:
         tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
+    if given is not None:
+        tokens = jnp.where(given >= 0, given, tokens)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]  # [B]
     # On a CPU, taking exponentials inside the sum is ten times slower than summing
     # those in memory, which the draw has already computed.

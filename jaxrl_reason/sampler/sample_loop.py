@@ -43,6 +43,7 @@ def sample(
     prompt_lengths: jax.Array,
     keys: jax.Array,
     first_columns: jax.Array | None = None,
+    given: jax.Array | None = None,
     *,
     settings: SamplingSettings,
     num_samples: int,
@@ -57,6 +58,7 @@ def sample(
       keys: [P*G] from `sampling_keys`.
       first_columns: [P*G] of responses that go on: the prompt ends with their tokens
         so far, and the draws are those of these columns and later ones.
+      given: [P*G, T] tokens to take in place of drawn ones, where not negative.
       settings: how to draw; static.
       num_samples: G; static.
 
@@ -88,7 +90,8 @@ def sample(
         cache=ResponseCache(*none),
     )
     first = 0 if first_columns is None else first_columns
-    state = _append(model, nothing_yet, hidden, decode, keys, first, settings)
+    append = partial(_append, model, params=decode, keys=keys, first=first, given=given)
+    state = append(nothing_yet, hidden, settings=settings)
 
     def unfinished(end: int, state: _State) -> jax.Array:
         return (state.column < end) & ~jnp.all(state.ended)
@@ -98,7 +101,7 @@ def sample(
             model, decode, state.last, state.column - 1, prefix, state.cache
         )
         state = replace(state, cache=cache)
-        return _append(model, state, hidden, decode, keys, first, settings)
+        return append(state, hidden, settings=settings)
 
     for end in stage_ends(size):
         if end == 1:
@@ -179,13 +182,15 @@ def _append(
     keys: jax.Array,
     first: jax.Array | int,
     settings: SamplingSettings,
+    given: jax.Array | None = None,
 ) -> _State:
     """Draws the token of one column from hidden states [B, D] and records it."""
     with jax.named_scope("head"):
         logits = decode_logits(model, params, hidden)  # [B, V]
     with jax.named_scope("draw"):
         column = state.column + first
-        tokens, logprobs = next_tokens(logits, keys, column, settings)  # [B]
+        at = None if given is None else jnp.take(given, state.column, axis=1)  # [B]
+        tokens, logprobs = next_tokens(logits, keys, column, settings, at)  # [B]
     active = ~state.ended  # [B]
     tokens = jnp.where(active, tokens, 0)
     logprobs = jnp.where(active, logprobs, 0.0)

@@ -131,6 +131,13 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
         temperature=settings.rl.temperature,
     )
     group_size = settings.rl.group_size
+    if settings.rl.old_logprobs == "strict":
+        if sampler.endpoint is not None or sampler.mesh:
+            raise ValueError(
+                "rl.old_logprobs strict draws on the device that trains, got "
+                f"sampler.endpoint {sampler.endpoint} and sampler.mesh {sampler.mesh!r}"
+            )
+        return None  # the learner builds it
     if sampler.endpoint is not None:
         if count() > 1:
             raise ValueError(

@@ -69,6 +69,7 @@ RUN_ELSEWHERE = {
     "experiments/benchmarks/aot_table.py": "compiles for hours",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
+    "experiments/conformance/strict_numbers.py": "measures for a minute",
     "experiments/conformance/peer_losses.py": "test_conformance.py, with torch",
     "experiments/conformance/peer_tests.py": "test_peer_tests.py, with torch",
 }

@@ -1,7 +1,7 @@
 """Examples for supervised fine-tuning, as a function of the update's number."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxrl_reason.tasks.countdown_traces import (
 )
 from jaxrl_reason.tasks.task import Task
 from jaxrl_reason.train.tasks import Problems
+from jaxrl_reason.train.texts import longest_piece, text_pieces
 from jaxrl_reason.train.train_settings import TrainSettings
 
 # Update number -> its examples; a pure function.
@@ -32,7 +33,9 @@ def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
 
 
 def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) -> int:
-    """Tokens of the longest response to train on; 0 if there is none."""
+    """Tokens of the longest response or text to train on; 0 if there is none."""
+    if found.texts:
+        return longest_piece(task.tokenizer, found.texts, settings.sft.max_response)
     if settings.task.source == "countdown":
         size, traces = max(settings.countdown.numbers), settings.trace_settings
         if settings.model.is_new:
@@ -69,6 +72,26 @@ def demonstrations(
 def sft_examples(
     settings: TrainSettings, task: Task[Any], problems: Problems
 ) -> Examples:
+    """What fine-tuning learns from: texts, or worked responses to the problems."""
+    make = text_examples if problems.texts else worked_responses
+    return make(settings, task, problems)
+
+
+def text_examples(
+    settings: TrainSettings, task: Task[Any], problems: Problems
+) -> Examples:
+    """Pieces of texts in the stream's order."""
+    pieces = [
+        piece
+        for text in problems.texts
+        for piece in text_pieces(task.tokenizer, text, settings.sft.max_response)
+    ]
+    return in_stream_order(settings, pieces, lambda found, _: found)
+
+
+def worked_responses(
+    settings: TrainSettings, task: Task[Any], problems: Problems
+) -> Examples:
     """Problems in the stream's order, each with its response or a new trace.
 
     Raises:
@@ -83,27 +106,38 @@ def sft_examples(
                 f"task.response must name a field to learn from, got "
                 f"{settings.task.response!r} of {settings.task.source}"
             )
-    seed = settings.seed + settings.sft.seed
-    stream = ProblemStream(
-        list(chosen), batch_size=settings.sft.examples_per_update, seed=seed
-    )
-    origin = stream.get_state()
 
     def response(problem: Any, rng: np.random.Generator) -> str:
         if countdown:
             return make_trace(problem, rng, settings.trace_settings)
         return problems.responses[problem.problem_id]
 
-    def examples(update: int) -> list[Example]:
-        if stream.get_state()["next_batch"] != update:
-            stream.set_state({**origin, "next_batch": update})
-        rng = np.random.default_rng((seed, update))
-        batch = next(stream)
+    def of_batch(batch: Sequence[Any], rng: np.random.Generator) -> list[Example]:
         if countdown:
             batch = [in_random_order(problem, rng) for problem in batch]
         return [
             (task.prompt_tokens(p), response_tokens(task, response(p, rng)))
             for p in batch
         ]
+
+    return in_stream_order(settings, chosen, of_batch)
+
+
+def in_stream_order(
+    settings: TrainSettings,
+    items: Sequence[Any],
+    of_batch: Callable[[Sequence[Any], np.random.Generator], list[Example]],
+) -> Examples:
+    """Batches of items in an order that the seed gives, as examples."""
+    seed = settings.seed + settings.sft.seed
+    stream = ProblemStream(
+        list(items), batch_size=settings.sft.examples_per_update, seed=seed
+    )
+    origin = stream.get_state()
+
+    def examples(update: int) -> list[Example]:
+        if stream.get_state()["next_batch"] != update:
+            stream.set_state({**origin, "next_batch": update})
+        return of_batch(next(stream), np.random.default_rng((seed, update)))
 
     return examples

@@ -114,6 +114,10 @@ def check_examples(settings: "TrainSettings") -> None:
     if settings.sft_from is not None and not sft.updates:
         raise ValueError("sft_from needs sft.updates >= 1, got 0")
     if not sft.updates:
+        if task.text is not None:
+            raise ValueError("task.text needs sft.updates >= 1, got 0")
+        return
+    if task.text is not None:
         return
     if task.source == "countdown":
         check_trace_range(settings)
@@ -125,7 +129,7 @@ def check_examples(settings: "TrainSettings") -> None:
     elif task.response is None:
         raise ValueError(
             f"task.response must name a field to learn from where sft.updates is not "
-            f"0, got none of {task.source}"
+            f"0 and there is no task.text, got none of {task.source}"
         )
 
 

@@ -36,13 +36,17 @@ class TaskSettings:
       heldout: questions to evaluate on, of the same form; by default a part of the
         others.
       heldout_fraction: the fraction of the questions that is held out without
-        --task.heldout.
+        --task.heldout; a question and its variants (GSM-Plus) stay together.
       data_dir: folder of TFDS datasets, for tfds:...; TFDS_DATA_DIR if left out.
       question: field of your rows with the question; dots lead into nested fields, as
         in prompt.0.content.
       answer: field with the final answer, text or a number; not used with --reward.
       response: field with a worked response to train on, for --sft.updates and the
         methods sft and sdft.
+      text: texts to learn from by predicting every token, in place of responses, for
+        --sft.updates and the method sft: a file, folder, tfds:... or hub:....
+        --sft.max-response cuts longer ones into pieces.
+      text_field: field of their rows with the text.
       chosen: field of the better response, for --offline.pairs.
       rejected: field of the worse response, for --offline.pairs.
       instruction: follows each question; may be empty. By default it is the task's own;
@@ -72,6 +76,8 @@ class TaskSettings:
     question: str = "question"
     answer: str = "answer"
     response: str | None = None
+    text: str | None = None
+    text_field: str = "text"
     chosen: str = "chosen"
     rejected: str = "rejected"
     instruction: str | None = None

@@ -41,6 +41,7 @@ from jaxrl_reason.tasks.word_arithmetic import (
 from jaxrl_reason.text.characters import CharacterTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
 from jaxrl_reason.train.methods import kind_of
+from jaxrl_reason.train.texts import read_texts
 from jaxrl_reason.train.train_settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Problems:
       train: questions to train on.
       heldout: questions that are not trained on.
       responses: problem_id -> a worked response to train on, for those in `train`.
+      texts: to train on before the questions, in place of responses.
       dropped: how many were left out of `train`, by rule.
       ungradable: problem_id -> why its answer cannot be graded, of questions that were
         left out of `train` and of those in `heldout`, which fail.
@@ -77,6 +79,7 @@ class Problems:
     train: Sequence[Any]
     heldout: Sequence[Any]
     responses: dict[int, str] = field(default_factory=dict)
+    texts: Sequence[str] = ()
     dropped: dict[str, int] = field(default_factory=dict)
     ungradable: dict[int, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -99,6 +102,12 @@ def load_problems(settings: TrainSettings) -> Problems:
     else:
         found = clean_problems(settings, read_problems(settings))
         digests = dict(found.digests)
+    if task.text is not None:
+        where = tfds_folder(task.text, task.data_dir)
+        texts, digests["text_rows"] = read_texts(
+            task.text, task.text_field, data_dir=where
+        )
+        found = dataclasses.replace(found, texts=texts)
     for name in ("pairs", "steps"):
         source = getattr(settings.offline, name)
         if source is not None:
@@ -139,17 +148,37 @@ def read_problems(settings: TrainSettings) -> Problems:
             settings, task.heldout, len(train), {}
         )
     else:
-        # The same part for every seed, so that runs are comparable.
-        order = np.random.default_rng(0).permutation(len(train)).tolist()
-        count = max(1, round(task.heldout_fraction * len(train)))
-        if count >= len(train):
-            raise ValueError(
-                f"questions must be at least 2, one of them held out, got {len(train)}"
-            )
-        heldout = [train[i] for i in sorted(order[:count])]
-        train = [train[i] for i in sorted(order[count:])]
+        train, heldout = split_heldout(train, task.heldout_fraction)
     most = settings.eval.problems
     return Problems(train, heldout[:most], responses, digests=digests)
+
+
+def split_heldout(
+    questions: Sequence[Question], fraction: float
+) -> tuple[list[Question], list[Question]]:
+    """Questions to train on, and a part to hold out, the same one for every seed.
+
+    A question and its variants are on one side: a variant is no new question.
+
+    Raises:
+      ValueError: there is one question, or all are variants of one.
+    """
+    families: dict[int, list[Question]] = {}
+    for q in questions:
+        family = q.problem_id if q.seed_id is None else q.seed_id
+        families.setdefault(family, []).append(q)
+    of_family = list(families.values())
+    if len(of_family) < 2:
+        raise ValueError(
+            f"questions must be at least 2, one of them held out, got {len(of_family)}"
+        )
+    order = np.random.default_rng(0).permutation(len(of_family)).tolist()
+    count = min(max(1, round(fraction * len(of_family))), len(of_family) - 1)
+    heldout, train = (
+        [q for i in sorted(part) for q in of_family[i]]
+        for part in (order[:count], order[count:])
+    )
+    return train, heldout
 
 
 def read_questions(
@@ -250,7 +279,8 @@ def character_tokenizer(problems: Problems, answer: str) -> CharacterTokenizer:
         return question.question + question.answer + str(row.get(answer, ""))
 
     texts = [text(q) for q in (*problems.train, *problems.heldout)]
-    found = set().union(string.printable, *texts, *problems.responses.values())
+    texts += [*problems.responses.values(), *problems.texts]
+    found = set().union(string.printable, *texts)
     return CharacterTokenizer("".join(sorted(found)))
 
 

@@ -52,6 +52,30 @@ def test_a_part_is_held_out_whatever_the_seed(tmp_path):
     assert again.heldout == found.heldout
 
 
+def test_variants_of_a_held_out_question_are_held_out_too(tmp_path):
+    rows = [
+        {
+            "question": f"{n} apples and {k} pears?",
+            "answer": str(n + k),
+            "perturbation_type": f"kind {k}",
+            "seed_question": f"{n} apples?",
+            "seed_answer": str(n),
+        }
+        for n in range(20)
+        for k in range(3)
+    ]
+    task = TaskSettings("gsm_plus", data=write(tmp_path / "plus.jsonl", rows))
+    settings = TrainSettings(task=task, eval=EvalSettings(problems=50))
+    found = load_problems(settings)
+    sides = [
+        {q.problem_id if q.seed_id is None else q.seed_id for q in part}
+        for part in (found.train, found.heldout)
+    ]
+    assert not sides[0] & sides[1]
+    assert [len(side) for side in sides] == [18, 2]
+    assert [len(part) for part in (found.train, found.heldout)] == [72, 8]
+
+
 def test_a_held_out_file_has_numbers_of_its_own(tmp_path):
     source = write(tmp_path / "a.jsonl", sums(4))
     other = write(tmp_path / "b.jsonl", sums(3, first=10))

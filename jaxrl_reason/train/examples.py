@@ -86,7 +86,7 @@ def text_examples(
         for text in problems.texts
         for piece in text_pieces(task.tokenizer, text, settings.sft.max_response)
     ]
-    return in_stream_order(settings, pieces, lambda found, _: found)
+    return in_stream_order(settings, pieces, lambda found, _: list(found))
 
 
 def worked_responses(

@@ -39,7 +39,8 @@ class BucketPlaces:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        return [step for step in self._folders() if self._named(step, manifest.NAME)]
+        found = self._folders()
+        return [step for step in found if (self.of(step) / manifest.NAME).exists()]
 
     def link_to_nothing(self, step: int) -> str | None:
         """None: there are no links."""
@@ -88,7 +89,7 @@ class BucketPlaces:
     def clean(self) -> None:
         """Removes what saves left that were killed: folders without any manifest."""
         for step in () if self.read_only else self._folders():
-            if not self._named(step, "manifest."):
+            if not self._has_manifest(step):
                 self.delete(step)
 
     def _folders(self) -> list[int]:
@@ -97,8 +98,9 @@ class BucketPlaces:
         names = [entry.name.rstrip("/") for entry in self.path.iterdir()]
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def _named(self, step: int, start: str) -> bool:
-        """Whether a file of a checkpoint's folder has a name that starts so."""
-        with contextlib.suppress(NotADirectoryError):
-            return any(x.name.startswith(start) for x in self.of(step).iterdir())
+    def _has_manifest(self, step: int) -> bool:
+        """Whether a checkpoint has one, under any of its names."""
+        with contextlib.suppress(NotADirectoryError, FileNotFoundError):
+            names = [entry.name for entry in self.of(step).iterdir()]
+            return any(name.startswith("manifest.") for name in names)
         return False

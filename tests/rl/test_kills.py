@@ -35,11 +35,11 @@ from tests.rl.test_kills import run
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[2])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-run(pathlib.Path(sys.argv[1]), tell=print)
+run(pathlib.Path(sys.argv[1]), tell=print, background=sys.argv[3] == "background")
 """
 
 
-def run(path, tell=lambda *what, flush: None):
+def run(path, tell=lambda *what, flush: None, background=False):
     """Starts the toy run of a folder or goes on with it, as the command does."""
     learner, problems = loop_learner(), stream()
     state = toy_state(learner)
@@ -63,7 +63,7 @@ def run(path, tell=lambda *what, flush: None):
         state=state,
         problems=problems,
         tensorboard=True,
-        background=True,
+        background=background,
         evaluate=evaluate,
         evaluate_every=1,
         show_samples=show,
@@ -71,7 +71,7 @@ def run(path, tell=lambda *what, flush: None):
     tell("done", flush=True)
 
 
-def killed(path, cache, root, moment):
+def killed(path, cache, root, moment, how):
     """Runs a process and kills it between its first and last step; whether it was.
 
     Args:
@@ -79,9 +79,10 @@ def killed(path, cache, root, moment):
       cache: of compiled programs.
       root: of the repository.
       moment: after how many evaluations, and how many seconds later; None: not at all.
+      how: "background" or "at once": how checkpoints are written.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(path), str(cache)],
+        [sys.executable, "-c", RUN, str(path), str(cache), how],
         cwd=root,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
@@ -130,18 +131,20 @@ def test_kill_9_at_random_moments_changes_nothing(
     straight, tmp_path, root, pytestconfig
 ):
     left, number = pytestconfig.getoption("--kills"), 0
+    assert left > 0
     seed = time.time_ns()
     print(f"seed {seed}")
     draw = random.Random(seed)
     while left:
         path = tmp_path / f"{number}"
         path.mkdir()
+        how = "at once" if number % 2 else "background"
         number += 1
         running = True
         while running and left:
             moment = (draw.randint(1, 3), draw.uniform(0, 0.3))
-            running = killed(path, tmp_path / "compiled", root, moment)
+            running = killed(path, tmp_path / "compiled", root, moment, how)
             left -= running
         if running:
-            killed(path, tmp_path / "compiled", root, None)
+            killed(path, tmp_path / "compiled", root, None, how)
         assert_same_folders(path, straight)

@@ -15,6 +15,7 @@ from jaxrl_reason.tasks.countdown import (
     generate_problems,
 )
 from jaxrl_reason.tasks.generated_splits import SPLITS
+from jaxrl_reason.tasks.reader_threads import check_reader_threads
 
 
 class DatasetError(ValueError):
@@ -112,7 +113,8 @@ def open_split(
       The problems, in the order of their ids.
 
     Raises:
-      ValueError: if there is no such split, or it is empty with these settings.
+      ValueError: if there is no such split, it is empty with these settings, or there
+        is no room for the threads that read it.
       DatasetError: if a file of the dataset is missing or damaged.
     """
     if split not in SPLITS:
@@ -124,6 +126,7 @@ def open_split(
             f"{builder.info.full_name}"
         )
     folder = Path(builder.data_dir)
+    check_reader_threads()
     with _damage_named(folder):
         source = CountdownSource(builder.as_data_source(split), split, folder)
         for _ in source:  # TFDS knows the number of rows

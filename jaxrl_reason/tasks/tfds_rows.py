@@ -18,6 +18,7 @@ from jaxrl_reason.tasks.question_rows import (
     QuestionFileError,
     require_rows,
 )
+from jaxrl_reason.tasks.reader_threads import check_reader_threads
 
 # A feature that holds further fields as JSON, since features have fixed types.
 OTHER_FIELDS = "other_fields_json"
@@ -93,6 +94,7 @@ def open_tfds_folder(
 def _open_split(
     data: str, builder: Any, split: str, remedy: str
 ) -> tuple[Iterator[PlacedRow], dict[str, Any]]:
+    check_reader_threads()
     with _any_error_at(data):
         try:
             examples = builder.as_data_source(split)

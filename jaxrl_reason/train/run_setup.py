@@ -45,7 +45,7 @@ from jaxrl_reason.train.own_reward import TaskRewards
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.task_rewards import build_rewards
 from jaxrl_reason.train.tasks import (
-    TRAIN_ROWS,
+    SFT_ROWS,
     Problems,
     build_task,
     hinted_prompt,
@@ -112,11 +112,12 @@ class RunSetup:
 
     def sft_fingerprint(self) -> dict[str, Any]:
         """What a checkpoint of fine-tuning depends on."""
-        rows = self.problems.digests[TRAIN_ROWS]
+        digests = self.problems.digests
+        rows = {name: digests[name] for name in SFT_ROWS if name in digests}
         return {
             **self.settings.sft_fingerprint(),
             **self._digest(),
-            TRAIN_ROWS: rows,
+            **rows,
         }
 
     def _digest(self) -> dict[str, str]:

@@ -46,7 +46,9 @@ from jaxrl_reason.train.train_settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
 # Names in `Problems.digests`, and in the fingerprint of a checkpoint.
-TRAIN_ROWS, HELDOUT_ROWS = "train_rows", "heldout_rows"
+TRAIN_ROWS, HELDOUT_ROWS, TEXT_ROWS = "train_rows", "heldout_rows", "text_rows"
+# Those that fine-tuning depends on.
+SFT_ROWS = (TRAIN_ROWS, TEXT_ROWS)
 _STEPS = (
     "Solve the problem step by step. On the last line write #### and then the final "
     "answer alone."
@@ -104,7 +106,7 @@ def load_problems(settings: TrainSettings) -> Problems:
         digests = dict(found.digests)
     if task.text is not None:
         where = tfds_folder(task.text, task.data_dir)
-        texts, digests["text_rows"] = read_texts(
+        texts, digests[TEXT_ROWS] = read_texts(
             task.text, task.text_field, data_dir=where
         )
         found = dataclasses.replace(found, texts=texts)

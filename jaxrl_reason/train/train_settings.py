@@ -47,7 +47,7 @@ _NOT_IN_A_FINGERPRINT = {
     "sft": ("max_response", *_PACKING),
     # Rows count by what is in them, not by where they are: `Problems.digests`.
     "task": (
-        *("data", "heldout", "data_dir"),
+        *("data", "heldout", "data_dir", "text"),
         *("extract", "answers", "algebra_deadline"),
     ),
     "offline": ("rounds", "epochs", "pairs", "steps"),

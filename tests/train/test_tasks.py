@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from jaxrl_reason.learner.sft import SFTSettings
 from jaxrl_reason.rl.collect import Collected, rollout_metrics
 from jaxrl_reason.rl.graded_groups import GroupGrading
 from jaxrl_reason.rl.recipes.dapo import DapoSettings, dapo
@@ -18,6 +19,7 @@ from jaxrl_reason.tasks.reward_task import RewardTask
 from jaxrl_reason.train.group_settings import EvalSettings, OfflineSettings
 from jaxrl_reason.train.own_reward import METRICS, TaskRewards, with_own_reward
 from jaxrl_reason.train.results import grading_notes
+from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.task_settings import TaskSettings
 from jaxrl_reason.train.tasks import build_task, load_problems
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -126,6 +128,29 @@ def test_generated_questions_and_the_files_of_offline_methods_count(tmp_path):
     write(tmp_path / "pairs.jsonl", [{"problem": "1+1", "chosen": "3"}])
     changed = load_problems(settings).digests
     assert {k for k in saved if saved[k] != changed[k]} == {"pairs_rows"}
+
+
+def test_fine_tuning_counts_the_rows_that_it_learns_from(tmp_path):
+    train = write(tmp_path / "a.jsonl", sums(6))
+    text = tmp_path / "b.jsonl"
+
+    def saved(*words):
+        write(text, [{"text": word} for word in words])
+        task = dataclasses.replace(
+            settings_of(train, heldout=train).task, text=str(text)
+        )
+        settings = TrainSettings(task=task, sft=SFTSettings(updates=2))
+        problems = load_problems(settings)
+        files = {name: None for name in RunSetup.__dataclass_fields__}
+        return RunSetup(**files | {"settings": settings, "problems": problems})
+
+    first, second = saved("one", "two"), saved("one", "three")
+    pairs = first.sft_fingerprint(), second.sft_fingerprint()
+    assert {k for k in pairs[0] if pairs[0][k] != pairs[1][k]} == {"text_rows"}
+    text = text.rename(tmp_path / "c.jsonl")
+    assert saved("one", "three").sft_fingerprint() == pairs[1]
+    assert "heldout_rows" in first.fingerprint()
+    assert "heldout_rows" not in pairs[0]
 
 
 def test_copies_contradictions_and_what_is_held_out_are_dropped(tmp_path):

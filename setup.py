@@ -58,12 +58,12 @@ setup(
     zip_safe=False,
     install_requires=[
         "jax>=0.10",
-        "flax>=0.12",
+        "flax>=0.12.7",  # the first that JAX 0.10 remats with
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
         "etils>=1.10",  # addresses of object storage, as Orbax takes them
         "chex>=0.1.91",
-        "numpy>=2.0",
+        "numpy>=2.0.1",  # whose isin takes unsigned numbers
         # Data: ArrayRecord files read without TensorFlow, which then needs
         # importlib_resources.
         "tensorflow-datasets>=4.9.9",
@@ -72,7 +72,7 @@ setup(
         "importlib_resources>=6.4",
         # Text: protobuf reads what sentencepiece keeps in its files.
         "jinja2>=3.1.6",
-        "protobuf>=5",
+        "protobuf>=6.31.1",  # of which tensorflow-metadata makes its messages
         "sentencepiece>=0.2.1",
         "tokenizers>=0.22",
         # Grading: expressions to 50 digits and more.
@@ -81,7 +81,7 @@ setup(
         "gguf>=0.17",
         "safetensors>=0.6",
         # What a run shows and leaves behind.
-        "matplotlib>=3.9",
+        "matplotlib>=3.10.7",
         "pillow>=10",  # which matplotlib draws with
         "pyyaml>=6",
         "rich>=13.7",

@@ -3,11 +3,12 @@
 `tokenizers` matches by backtracking and cannot be stopped. An expression is read here
 only as far as its time depends on it: how often it repeats and how often it chooses. A
 repetition inside of another, or of a choice, takes a time exponential in the text; each
-repetition beside another takes one more factor of the text's length.
+repetition that is tried anew for every length of another takes one more factor of its
+length. What passes takes at most the square: all lengths of one run, from every place.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LONGEST, MOST_WAYS, MOST_REPEATS = 10_000, 1_000, 2
 # Repetitions up to this often are ways to choose between.
@@ -19,14 +20,20 @@ _NAME = re.compile(r"\?<(?![=!])[^>]*>|\?'[^']*'")
 
 @dataclass(frozen=True)
 class _Part:
-    """How a part of an expression can match: ways to choose, repetitions."""
+    """How a part of an expression can match.
+
+    `ways` to choose, `repeats` in a row, whether it may be `empty` and so cannot fail,
+    and whether something in it can fail after its `last` repetition.
+    """
 
     ways: int = 1
     repeats: int = 0
+    empty: bool = False
+    last: bool = False
 
     @property
     def fixed(self) -> bool:
-        return self.ways == 1 and self.repeats == 0
+        return self.ways == 1 and self.repeats == 0 and not self.empty
 
 
 def check_regex(pattern: str) -> None:
@@ -54,9 +61,11 @@ def check_regex(pattern: str) -> None:
         part = _Reader(pattern).alternatives(0)
     except RecursionError:
         raise _refusal("not be nested so deeply", pattern) from None
-    if part.ways > MOST_WAYS or part.repeats > MOST_REPEATS:
+    if part.ways > MOST_WAYS:
+        raise _refusal(f"have at most {MOST_WAYS} choices in a row", pattern)
+    if part.repeats > MOST_REPEATS or (part.repeats > 1 and part.last):
         raise _refusal(
-            f"have at most {MOST_WAYS} choices and {MOST_REPEATS} repetitions in a row",
+            f"have at most {MOST_REPEATS} repetitions in a row, the last at the end",
             pattern,
         )
 
@@ -75,18 +84,27 @@ class _Reader:
         while self._next() == "|":
             self._at += 1
             found.append(self._sequence(depth))
-        ways = sum(part.ways for part in found)
-        return _Part(ways, max(part.repeats for part in found))
+        worst = max(found, key=lambda part: (part.repeats + part.last, part.repeats))
+        ways, empty = (
+            sum(part.ways for part in found),
+            any(part.empty for part in found),
+        )
+        return _Part(ways, worst.repeats, empty, worst.last)
 
     def _next(self) -> str:
         return self._text[self._at : self._at + 1]
 
     def _sequence(self, depth: int) -> _Part:
-        ways, repeats = 1, 0
+        ways, repeats, empty, last = 1, 0, True, False
         while (sign := self._next()) and sign != "|" and not (sign == ")" and depth):
             part = self._quantified(self._atom(depth))
-            ways, repeats = min(ways * part.ways, 10**9), repeats + part.repeats
-        return _Part(ways, repeats)
+            ways, empty = min(ways * part.ways, 10**9), empty and part.empty
+            if part.repeats:
+                last = part.last
+            elif repeats and not part.empty:
+                last = True
+            repeats += part.repeats
+        return _Part(ways, repeats, empty, last)
 
     def _quantified(self, part: _Part) -> _Part:
         while True:
@@ -108,13 +126,14 @@ class _Reader:
             part = self._repeated(part, least, most)
 
     def _repeated(self, part: _Part, least: int, most: int | None) -> _Part:
+        empty = part.empty or least == 0
         if most == 1:
-            return _Part(part.ways + (least == 0), part.repeats)
+            return _Part(part.ways + (least == 0), part.repeats, empty, part.last)
         if not part.fixed:
             raise _refusal("not repeat repetitions", self._text)
         if most is None or most - least >= _FEW:
-            return _Part(1, 1)
-        return _Part(most - least + 1)
+            return _Part(1, 1, empty)
+        return _Part(most - least + 1, 0, empty)
 
     def _atom(self, depth: int) -> _Part:
         sign = self._next()
@@ -154,7 +173,7 @@ class _Reader:
             self._at = text.find(")", self._at) + 1 or len(text)
             return _Part()
         flags, name = _FLAGS.match(text, self._at), _NAME.match(text, self._at)
-        alone = False
+        alone = looks = False
         if flags:
             if "x" in flags[1]:
                 raise _refusal("not allow white space", text)
@@ -173,7 +192,9 @@ class _Reader:
             if kind is None:
                 raise _refusal("have only known groups", text)
             self._at += len(kind)
+            looks = kind != "?>"
         part = self.alternatives(depth)
         if not alone:  # flags alone hold up to the end of what is around them
             self._at += 1
-        return part
+        # To look around can fail also where what is looked for may be empty.
+        return replace(part, empty=False) if looks else part

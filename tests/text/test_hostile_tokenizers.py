@@ -46,6 +46,18 @@ BOMBS: dict[str, tuple[dict[str, Any], str]] = {
         {"pre_tokenizer": split("a*" * 9 + "b")},
         "2 repetitions in a row",
     ),
+    "a repetition for every length of another": (
+        {"pre_tokenizer": split(r"[^\r\n]?a+a*b")},
+        "2 repetitions in a row, the last at the end",
+    ),
+    "the same in groups": (
+        {"pre_tokenizer": split(r"(?:x|a+)(?:a*b|y)")},
+        "2 repetitions in a row, the last at the end",
+    ),
+    "the same before a look": (
+        {"pre_tokenizer": split(r"a+a*(?=b|c?)")},
+        "2 repetitions in a row, the last at the end",
+    ),
     "a look ahead": ({"pre_tokenizer": split("(?=(a|b+)+c)a")}, "not repeat rep"),
     "a reference": ({"pre_tokenizer": split(r"(a+)\1")}, "not refer back"),
     "a call": ({"pre_tokenizer": split(r"(?<n>a|\g<n>b)")}, "not refer back"),

@@ -1,6 +1,6 @@
 """Rows of files, one at a time: JSON lines, a JSON array, CSV, parquet, also gzipped.
 
-A file is never held in memory: what is held is one row, or a batch of parquet.
+A file is never held in memory: what is held is one row, or a few of parquet.
 """
 
 import codecs
@@ -12,7 +12,7 @@ import importlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxrl_reason.tasks.question_rows import (
@@ -30,7 +30,7 @@ OnBad = Callable[[str, str], None]
 
 MAX_ROW_BYTES = 64 * 2**20  # a longer one is damage, or meant to fill the memory
 _CHUNK = 2**16
-_PARQUET_ROWS = 1024
+_PARQUET_ROWS, _PARQUET_PART = 1024, 16  # that are read, that are made at once
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -196,18 +196,30 @@ def _parquet_rows(name: str, file: Peekable) -> Iterator[PlacedRow]:
             f"{name}: a parquet file needs `pip install pyarrow`"
         ) from None
     with _any_error_in(name):
-        table = parquet.ParquetFile(file)
+        columns = parquet.ParquetFile(file).schema
+        # Texts that the file has once stay there once: 600 bytes can hold gigabytes.
+        texts = [column.path for column in columns if _is_text(column)]
+        file.seek(0)
+        table = parquet.ParquetFile(file, read_dictionary=texts)
         batches = table.iter_batches(_PARQUET_ROWS)
     number = 0
     while True:
         with _any_error_in(name):
             batch = next(batches, None)
-            rows: Iterable[Row] = [] if batch is None else batch.to_pylist()
         if batch is None:
             return
-        for row in rows:
-            yield f"{name}, row {number}", row
-            number += 1
+        for start in range(0, batch.num_rows, _PARQUET_PART):
+            with _any_error_in(name):
+                rows: list[Row] = batch.slice(start, _PARQUET_PART).to_pylist()
+            for row in rows:
+                yield f"{name}, row {number}", row
+                number += 1
+
+
+def _is_text(column: Any) -> bool:
+    """Whether a column of parquet holds texts or bytes, and not, say, decimals."""
+    kinds = ("STRING", "NONE", "JSON", "ENUM")
+    return column.physical_type == "BYTE_ARRAY" and column.logical_type.type in kinds
 
 
 @contextlib.contextmanager

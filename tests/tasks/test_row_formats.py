@@ -173,6 +173,21 @@ def test_flipped_bits_of_parquet_are_read_or_named() -> None:
     assert all(sentence.startswith("a.parquet: ") for sentence in said)
 
 
+def test_a_text_that_parquet_has_once_is_not_held_for_every_row() -> None:
+    ids = pyarrow.array(np.zeros(512, np.int32))
+    long = pyarrow.DictionaryArray.from_arrays(ids, pyarrow.array(["a" * 2**20]))
+    held = io.BytesIO()
+    table = pyarrow.table({"question": long, "answer": ["1"] * 512})
+    pyarrow.parquet.write_table(table, held, store_schema=False)
+    assert len(held.getvalue()) < 2**17
+    before, found = pyarrow.total_allocated_bytes(), 0
+    file = io.BufferedReader(io.BytesIO(held.getvalue()))
+    for _, row in file_rows("a.parquet", file):
+        found += len(row["question"])
+        assert pyarrow.total_allocated_bytes() - before < 2**26
+    assert found == 2**29
+
+
 def test_a_panic_of_a_library_in_rust_is_an_error_of_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jaxrl_reason.cli.train import read_settings
-from jaxrl_reason.rl.heldout import HeldoutEvaluation
+from jaxrl_reason.train.heldout_figures import Heldout
 from jaxrl_reason.train.run import finished_report
 from tests.cli.tiny_runs import TINY, numbers
 from tests.serving.servers import served
@@ -49,7 +49,7 @@ def test_resume_auto_starts_goes_on_and_leaves_alone(
     train, folder, whole, monkeypatch, capsys
 ):
     flags = shlex.split("--sft-from tuned --reward reward.py:parity --resume auto")
-    accuracy = HeldoutEvaluation.accuracy
+    row = Heldout.row
 
     class Killed(BaseException):
         pass
@@ -59,15 +59,15 @@ def test_resume_auto_starts_goes_on_and_leaves_alone(
 
     def press_ctrl_c(*arguments):
         signal.raise_signal(signal.SIGTERM)
-        return accuracy(*arguments)
+        return row(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeldoutEvaluation, "accuracy", kill)
+        patch.setattr(Heldout, "row", kill)
         with pytest.raises(Killed):  # in the first step
             train("queued", *flags)
     assert not (folder / "queued" / "checkpoints" / "rl").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
+        patch.setattr(Heldout, "row", press_ctrl_c)
         with pytest.raises(SystemExit) as stopped:
             train("queued", *flags)
     assert stopped.value.code == 75

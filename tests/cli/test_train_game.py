@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.cli.train import main
-from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import read_metrics
+from jaxrl_reason.train.heldout_figures import Heldout
 from tests.cli.tiny_runs import TINY, numbers
 
 GAME = shlex.split("""
@@ -57,14 +57,14 @@ def assert_same_game(run, played):
 
 
 def test_a_stopped_game_goes_on_from_its_last_round(train, played, monkeypatch):
-    accuracy = HeldoutEvaluation.accuracy
+    row = Heldout.row
 
     def press_ctrl_c(*arguments):
         signal.raise_signal(signal.SIGTERM)
-        return accuracy(*arguments)
+        return row(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
+        patch.setattr(Heldout, "row", press_ctrl_c)
         with pytest.raises(SystemExit) as stopped:
             train("stopped_game", *GAME)
     assert stopped.value.code == 75

@@ -12,9 +12,9 @@ import pytest
 from experiments import dapo_smollm2 as script
 from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.models import Transformer, TransformerConfig, init_params
-from jaxrl_reason.rl.heldout import HeldoutEvaluation
 from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.text.load import load_tokenizer
+from jaxrl_reason.train.heldout_figures import Heldout
 from jaxrl_reason.weights import SpecialTokenIds, export_hf, load_pretrained
 
 STEPS = 2
@@ -202,14 +202,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 ):
     folder, exported = base / "stopped", base / "exported_again"
     given = [*flags, "--run-dir", str(folder), "--export", str(exported)]
-    accuracy = HeldoutEvaluation.accuracy
+    row = Heldout.row
 
     def press_ctrl_c(*arguments):
         signal.raise_signal(signal.SIGINT)
-        return accuracy(*arguments)
+        return row(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeldoutEvaluation, "accuracy", press_ctrl_c)
+        patch.setattr(Heldout, "row", press_ctrl_c)
         assert start(patch, *given) == 75
     assert f"--resume must --run-dir {folder}" in capsys.readouterr().out
     assert len(read_metrics(folder / "metrics.jsonl")) == 1

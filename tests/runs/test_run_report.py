@@ -4,6 +4,7 @@ import json
 import numpy as np
 
 from jaxrl_reason.runs.run_report import Report, duration, write_report
+from jaxrl_reason.runs.run_warnings import warnings_of_run
 
 REPORT = Report(
     name="first",
@@ -73,3 +74,17 @@ def test_durations_round_over_the_units():
     assert duration(59.96) == "1 min 00 s"
     assert duration(119.7) == "2 min 00 s"
     assert duration(3599.9) == "1 h 00 min"
+
+
+def test_warnings_are_in_the_page_and_in_the_keys(tmp_path):
+    rows = [{"step": i, "sampler/kl_k3": 0.0} for i in range(1, 4)]
+    odd = {"sampler/kl_k3": 0.5, "warning/sampler_drift": 1.0}
+    rows += [{"step": i, **odd} for i in (4, 5)]
+    report = dataclasses.replace(REPORT, warnings=warnings_of_run(rows))
+    path = write_report(tmp_path, report)
+    (warning,) = json.loads(path.read_text())["warnings"]
+    assert warning["cause"] == "sampler_drift"
+    text = path.with_suffix(".md").read_text()
+    assert "| sampler_drift | 4 to 5, 2 rows | sampler and trainer differ by" in text
+    page = write_report(tmp_path, REPORT).with_suffix(".md")
+    assert "| warning |" not in page.read_text()

@@ -20,6 +20,8 @@ from jaxrl_reason.grading.worker_pool import Outcome
 
 # Once so many calls were late, further ones get this part (1 in 40) of the deadline.
 _LATE, _SHORT = 3, 40
+# Seconds in which a thread that runs Python sees an exception.
+_REACTION = 0.2
 
 
 def call_each(
@@ -157,10 +159,12 @@ class _Caller:
                 left = self._began + seconds - time.monotonic()
                 if left <= 0:
                     self._given_up = True
-                    self._raise_late()
-                    return seconds
+                    break
                 self._change.wait(left)
-        return None
+            else:
+                return None
+        self._interrupt()
+        return seconds
 
     def _run(self) -> None:
         try:
@@ -176,6 +180,34 @@ class _Caller:
         except Late:
             pass
 
-    def _raise_late(self) -> None:
-        number = ctypes.c_ulong(self._thread.ident or 0)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(Late))
+    def _interrupt(self) -> None:
+        """Raises Late in the thread, unless it waits in C, where none is seen."""
+        _raise_in(self._thread, Late)
+        self._thread.join(_REACTION)
+        if self._thread.is_alive():
+            # An exception that is not taken slows down all threads, and profilers hang.
+            _raise_in(self._thread, None)
+            _take_one()
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
+    """Raises an exception at the next line of a thread; None takes it back."""
+    raised = None if error is None else ctypes.py_object(error)
+    number = ctypes.c_ulong(thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, raised)
+
+
+def _take_one() -> None:
+    """Takes such an exception in a thread of its own: with that, none is open."""
+
+    def take() -> None:
+        try:
+            _raise_in(threading.current_thread(), Late)
+            for _ in range(1000):
+                time.sleep(0)
+        except Late:
+            pass
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    taker.join()

@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -68,6 +70,22 @@ def test_so_it_is_in_a_thread_which_a_loop_then_leaves():
             return
         time.sleep(0.05)
     pytest.fail("the loop goes on")
+
+
+def test_a_call_that_waits_in_c_leaves_no_exception_open(tmp_path):
+    """One that its thread never takes would make a profiler wait for ever."""
+    script = f"""
+import time, threading, jax
+from jaxrl_reason.grading.deadline import call_each
+late = []
+run = lambda: late.extend(x.late for x in call_each(time.sleep, [[3600]], 0.1))
+thread = threading.Thread(target=run)
+thread.start(); thread.join()
+assert late == [True]
+jax.profiler.start_trace({str(tmp_path)!r})
+jax.profiler.stop_trace()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_an_alarm_of_somebody_else_is_left_alone():

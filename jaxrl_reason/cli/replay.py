@@ -7,6 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.serving import EngineError
+from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.train.replay_page import verdict, write_replay
 from jaxrl_reason.train.replay_run import replay_run
 
@@ -42,7 +45,10 @@ def main(argv: Sequence[str]) -> None:
       SystemExit: with status 1 if the numbers are not those of the run.
     """
     settings = tyro.cli(ReplaySettings, args=argv, prog="jaxrl-reason replay")
-    replay = replay_run(settings.run, settings.step)
+    try:
+        replay = replay_run(settings.run, settings.step)
+    except (NoSignalError, GraderError, EngineError) as error:
+        raise ValueError(str(error)) from error  # a sentence, no traceback
     out = settings.out or settings.run / "replay" / f"{settings.step:08d}"
     page = write_replay(replay, out)
     print("\n".join([*verdict(replay), f"written: {page}"]))

@@ -66,6 +66,7 @@ RUN_ELSEWHERE = {
     "experiments/benchmarks/grader_fuzz.py": "its searches by test_grader_fuzz.py",
     "experiments/benchmarks/grading_speed.py": "in small by test_grading_speed.py",
     "experiments/benchmarks/aot_memory.py": "compiles for minutes",
+    "experiments/benchmarks/aot_scaling.py": "compiles for minutes",
     "experiments/benchmarks/aot_table.py": "compiles for hours",
     "experiments/benchmarks/rollout_against_transformers.py": "needs transformers",
     "experiments/benchmarks/step_against_peer.py": "needs trl or google-tunix",
@@ -110,7 +111,7 @@ NEEDED = [
     ("experiments/conformance/peer_losses.py", ""),
     ("experiments/conformance/peer_tests.py", ""),
 ]
-PLACEHOLDER = {"N": "1", "n": "1", "M": "2"}
+PLACEHOLDER = {"N": "1", "n": "1", "M": "2", "CAUSE": "truncated"}
 FLAG = r"--[a-z][\w.-]*"
 # How flags in sentences begin that are of other programs: of XLA, vllm and Slurm.
 OTHER_FLAGS = (

@@ -1,16 +1,10 @@
-"""kill -9 at random moments: state, rows, samples and TensorBoard as if nothing was.
-
-python -m pytest tests/rl/test_kills.py --kills 20
-"""
+"""Toy runs in processes of their own, which are killed, and what they leave."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-
-import pytest
 
 from jaxrl_reason.learner.state import abstract
 from jaxrl_reason.rl.rl_loop import resume_rl
@@ -31,7 +25,7 @@ from tests.runs.event_helpers import as_rows, scalars
 RUN = """
 import pathlib, sys
 import jax
-from tests.rl.test_kills import run
+from tests.rl.kill_helpers import run
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[2])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -98,13 +92,6 @@ def killed(path, cache, root, moment, how):
     return process.returncode != 0
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    path = tmp_path_factory.mktemp("straight")
-    run(path)
-    return path
-
-
 def assert_same_folders(path, straight):
     """Final state, rows, samples and scalars are equal to the bit, but for times."""
     learner = loop_learner()
@@ -125,26 +112,3 @@ def assert_same_folders(path, straight):
     assert samples[0] == samples[1]
     events = scalars(path / "tensorboard" / "metrics")
     assert events == as_rows(path / "metrics.jsonl")
-
-
-def test_kill_9_at_random_moments_changes_nothing(
-    straight, tmp_path, root, pytestconfig
-):
-    left, number = pytestconfig.getoption("--kills"), 0
-    assert left > 0
-    seed = time.time_ns()
-    print(f"seed {seed}")
-    draw = random.Random(seed)
-    while left:
-        path = tmp_path / f"{number}"
-        path.mkdir()
-        how = "at once" if number % 2 else "background"
-        number += 1
-        running = True
-        while running and left:
-            moment = (draw.randint(1, 3), draw.uniform(0, 0.3))
-            running = killed(path, tmp_path / "compiled", root, moment, how)
-            left -= running
-        if running:
-            killed(path, tmp_path / "compiled", root, None, how)
-        assert_same_folders(path, straight)

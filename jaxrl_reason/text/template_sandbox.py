@@ -20,8 +20,8 @@ from jaxrl_reason.text.template_limits import (
     check_operation,
 )
 
-LONGEST_TEMPLATE = 2**20
-"""Characters of a template's source."""
+LONGEST_TEMPLATE = 2**18
+"""Characters of a template's source, which takes seconds to compile at most."""
 
 # Filters of Jinja's that no chat needs and whose time is not linear.
 _NO_FILTERS = (

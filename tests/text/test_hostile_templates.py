@@ -6,6 +6,7 @@ import time
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from jaxrl_reason.text import template_limits
 from jaxrl_reason.text.chat_template import render
 from jaxrl_reason.text.template_limits import size
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
@@ -153,8 +154,14 @@ BOMBS = {
 }
 
 
+# These spend the whole budget; the others a fiftieth of it, which shows the same.
+WHOLE = ("nested loops", "doubling by ~", "lists in lists as JSON")
+
+
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_in_time(name: str) -> None:
+def test_bombs_are_refused_in_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name not in WHOLE:
+        monkeypatch.setattr(template_limits, "_WORK", template_limits._WORK // 50)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     with pytest.raises(ValueError, match=r"^qwen/x: a chat template must accept the"):

@@ -35,8 +35,8 @@ class TaskSettings:
       data: questions of a benchmark to train on: a file, folder, tfds:... or hub:....
       heldout: questions to evaluate on, of the same form; by default a part of the
         others.
-      heldout_fraction: the fraction of the questions that is held out without
-        --task.heldout; a question and its variants (GSM-Plus) stay together.
+      heldout_fraction: without --task.heldout: the fraction of the questions that is
+        held out; a question and its variants (GSM-Plus) stay together.
       data_dir: folder of TFDS datasets, for tfds:...; TFDS_DATA_DIR if left out.
       question: field of your rows with the question; dots lead into nested fields, as
         in prompt.0.content.

@@ -108,7 +108,7 @@ class Watch(TrainingProgress):
             self.blocks.append(
                 Block(
                     step,
-                    1000 * quantiles(self._times, n=10)[0],
+                    1000 * quantiles(self._times, n=10, method="inclusive")[0],
                     resident_mib(),
                     len(os.listdir("/proc/self/fd")),
                     threading.active_count(),

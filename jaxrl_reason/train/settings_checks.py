@@ -129,7 +129,7 @@ def check_examples(settings: "TrainSettings") -> None:
     elif task.response is None:
         raise ValueError(
             f"task.response must name a field to learn from where sft.updates is not "
-            f"0 and there is no task.text, got none of {task.source}"
+            f"0, got none of {task.source}"
         )
 
 

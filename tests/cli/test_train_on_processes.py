@@ -54,11 +54,11 @@ def test_a_whole_run_of_two_processes(pair, folder):
 
 
 def test_other_settings_are_named_before_anything_is_trained(pair, folder):
-    for process in pair("other", second=["--rl.group-size", "8"]):
+    for process in pair("unlike", second=["--rl.group-size", "8"]):
         assert process.returncode == 1
         said = "process 1 differs: rl.group_size: process 0 4, process 1 8"
         assert said in process.stderr
-    assert not (folder / "other").exists()
+    assert not (folder / "unlike").exists()
 
 
 def test_flags_of_processes_need_distributed():

@@ -56,7 +56,7 @@ def finished(tiny, stopped):
 
 def test_ctrl_c_leaves_a_run_that_resumes(tiny, stopped):
     status, out, err, rows = stopped
-    assert status == 130, out + err
+    assert status == 75, out + err
     assert "finishing this step, then saving" in err
     assert "Traceback" not in err
     assert f"--resume must --run-dir {tiny.run_dir}" in out

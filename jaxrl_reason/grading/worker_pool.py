@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MEMORY_BYTES = 512 * 2**20
@@ -155,7 +155,7 @@ class WorkerPool:
         budget = _Budget(self.deadline * self.workers)
 
         def limit() -> float:
-            return self.deadline if budget.left > 0 else self._short()
+            return self.deadline if budget.is_left() else self._short()
 
         found = self._all(jobs, limit, budget)
         cut = [i for i, x in enumerate(found) if x.late and x.seconds < self.deadline]
@@ -184,8 +184,15 @@ class WorkerPool:
         self, jobs: Sequence[Sequence[Any]], limit: Callable[[], float], lost: "_Budget"
     ) -> list[Outcome]:
         def one(job: Sequence[Any]) -> Outcome:
-            began, seconds = time.monotonic(), limit()
-            outcome = self._run(job, seconds)
+            began = time.monotonic()
+            with self._lock:
+                seconds = limit()
+                lost.running.append(began)
+            try:
+                outcome = self._run(job, seconds)
+            finally:
+                with self._lock:
+                    lost.running.remove(began)
             took = time.monotonic() - began
             with self._lock:
                 if outcome.late:
@@ -239,9 +246,24 @@ class WorkerPool:
 
 @dataclass
 class _Budget:
-    """Seconds that jobs may lose."""
+    """Seconds that jobs may lose.
+
+    Attributes:
+      left: of them, after the jobs that have ended.
+      running: when the jobs began that have not.
+    """
 
     left: float
+    running: list[float] = field(default_factory=list)
+
+    def is_left(self) -> bool:
+        """Whether any would be left if all running jobs were lost.
+
+        Else of jobs that hang and end together, the first would give its successor a
+        whole deadline.
+        """
+        now = time.monotonic()
+        return self.left > sum(now - began for began in self.running)
 
 
 def _plain(x: Any) -> Any:

@@ -44,7 +44,7 @@ MANY_MAPPINGS = 30_000
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--kills N`: how often tests/rl/test_rl_resume.py kills a run at random."""
-    parser.addoption("--kills", type=int, default=2, help="random kills of toy runs")
+    parser.addoption("--kills", type=int, default=5, help="random kills of toy runs")
 
 
 @pytest.fixture(autouse=True, scope="module")

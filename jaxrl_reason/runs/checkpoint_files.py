@@ -152,6 +152,19 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"not an archive of arrays ({error})") from error
 
 
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree, each with the way to it.
+
+    Example:
+      >>> named_leaves({"policy": {"step": 3}})
+      [('policy/step', 3)]
+    """
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
 def describe(tree: Any) -> dict[str, str]:
     """Maps every array's path to its dtype and shape, as text.
 
@@ -159,8 +172,7 @@ def describe(tree: Any) -> dict[str, str]:
       ValueError: there is none, or something else than an array.
     """
     described = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, leaf in named_leaves(tree):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise ValueError(f"the state must be arrays only, got {name} = {leaf!r}")
         described[name] = f"{leaf.dtype}{list(leaf.shape)}"

@@ -104,6 +104,10 @@ class CheckpointFolder:
             self.wait()
             return on_main("checkpoints", self._places.steps)
 
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self._places.of(step)
+
     def wait(self) -> None:
         """Returns when no checkpoint is being written; raises what went wrong."""
         with self._lock:
@@ -228,7 +232,7 @@ class CheckpointFolder:
         target = jax.tree.map(with_sharding, abstract_state)
         file = EXTRA
         try:
-            extra = manifest.read_json(folder / EXTRA)
+            extra = manifest.read_damaged_json(folder / EXTRA)
             file = HOST_ARRAYS
             arrays = load_arrays(folder / HOST_ARRAYS)
             file = STATE

@@ -48,7 +48,7 @@ def read(folder: Path, step: int) -> dict[str, Any]:
     Raises:
       ValueError: missing, damaged or of another format; the message says which.
     """
-    manifest = read_json(folder / NAME)
+    manifest = read_damaged_json(folder / NAME)
     if manifest.get("checksum") != _checksum(manifest):
         raise ValueError("changed since it was written (checksum differs)")
     if manifest.get("format") != _FORMAT:
@@ -61,7 +61,7 @@ def read(folder: Path, step: int) -> dict[str, Any]:
     return manifest
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_damaged_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object that may be damaged, or made to do harm.
 
     Args:

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
+from jaxrl_reason.runs.checkpoint_files import (
+    HOST_ARRAYS,
+    STATE,
+    load_arrays,
+    named_leaves,
+)
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.manifest import differences
 from jaxrl_reason.runs.metrics_log import read_metrics
@@ -122,33 +130,24 @@ def checkpoint_arrays(folder: CheckpointFolder, step: int) -> dict[str, np.ndarr
     Raises:
       ValueError: it is damaged; the message names the file.
     """
-    import jax
-    import orbax.checkpoint as ocp
-
     if damage := folder.damage(step):
         raise ValueError(f"checkpoint {step} in {folder.path} is damaged: {damage[0]}")
-    path = folder.path / f"{step:08d}"
+    path = folder.folder(step)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        described = checkpointer.metadata(path / "state").item_metadata.tree
+        described = checkpointer.metadata(path / STATE).item_metadata.tree
         as_numpy = jax.tree.map(
             lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described
         )
         tree = checkpointer.restore(
-            path / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy)
+            path / STATE, args=ocp.args.PyTreeRestore(restore_args=as_numpy)
         )
-    with np.load(path / "arrays.npz", allow_pickle=False) as file:
-        host = {f"arrays/{name}": file[name] for name in file.files}
-    return named_arrays(tree) | host
+    host = load_arrays(path / HOST_ARRAYS)
+    return named_arrays(tree) | {f"arrays/{name}": x for name, x in host.items()}
 
 
 def named_arrays(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree by the way to them, on the host."""
-    import jax
-
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    }
+    return {name: np.asarray(x) for name, x in named_leaves(jax.device_get(tree))}
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reason.runs.checkpoint_files import named_leaves
 from jaxrl_reason.sharding.processes import fetch, is_main
 
 _SKIPPED = "skipped_update_fraction"
@@ -99,7 +100,7 @@ class UpdateGuard:
         if self.folder is None:
             return ""
         path = self.folder / f"skipped_{name}.npz"
-        arrays = dict(_named_leaves(fetch(last.batch)))
+        arrays = dict(named_leaves(fetch(last.batch)))
         if is_main():
             try:
                 np.savez(path, num_active=np.asarray(last.num_active), **arrays)
@@ -188,8 +189,8 @@ def not_finite(trees: Mapping[str, Any]) -> list[str]:
     """
     named = [
         (name, x)
-        for name, x in _named_leaves(dict(trees))
-        if jnp.issubdtype(x.dtype, jnp.floating)
+        for name, x in named_leaves(dict(trees))
+        if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
     ]
     counts = fetch(_count_odd([x for _, x in named]))
     return [
@@ -202,15 +203,6 @@ def not_finite(trees: Mapping[str, Any]) -> list[str]:
 @jax.jit
 def _count_odd(arrays: list[Any]) -> list[jax.Array]:
     return [jnp.sum(~jnp.isfinite(x)) for x in arrays]
-
-
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The arrays of a tree with their places in it."""
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if hasattr(leaf, "dtype")
-    ]
 
 
 def _advice(found: list[str]) -> str:

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from jaxrl_reason.serving.http_exchange import AnswerTooLarge, exchange
+from jaxrl_reason.serving.http_request import AnswerTooLarge, send_request
 
 SHOWN = 200  # characters of an answer quoted in an error
 BUSY = 429
@@ -106,7 +106,7 @@ class Endpoint:
 
     def _try(self, what: str, method: str, path: str, body: Any) -> Any:
         try:
-            status, data = self._exchange(method, path, body)
+            status, data = self._send(method, path, body)
         except AnswerTooLarge as error:
             raise EngineError(
                 f"{what} must answer with at most {self.largest_answer} bytes, got more"
@@ -125,7 +125,7 @@ class Endpoint:
                 f"{what} must answer in JSON, got status {status}: {quoted}"
             ) from error
 
-    def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+    def _send(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """One request on a new connection: the status and the whole answer."""
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.api_key is not None:
@@ -135,7 +135,7 @@ class Endpoint:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
         parts = urlsplit(self.url)
-        return exchange(
+        return send_request(
             parts,
             method,
             parts.path.rstrip("/") + path,

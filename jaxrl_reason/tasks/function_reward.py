@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jaxrl_reason.grading.reward_call import ASYNC_PART, AboutReward, Scored
 from jaxrl_reason.grading.worker_pool import MEMORY_BYTES, WorkerPool
-from jaxrl_reason.tasks.reward_functions import Asked, reward_jobs, scores_of
+from jaxrl_reason.tasks.reward_functions import Asked, collect_scores, reward_jobs
 
 # FILE.py:NAME or NAME, then perhaps :WEIGHT
 _SPEC = re.compile(r"(?P<place>.+?)(?::(?P<weight>[-+]?[0-9][0-9.eE+-]*))?")
@@ -101,7 +101,7 @@ class FunctionReward:
           WorkerError: a worker could not be started.
         """
         jobs = reward_jobs(asked, self.about.whole_groups)
-        return scores_of(asked, jobs, self._pool.run(jobs))
+        return collect_scores(asked, jobs, self._pool.run(jobs))
 
     def close(self) -> None:
         """Ends the workers."""

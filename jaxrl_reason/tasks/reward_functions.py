@@ -109,7 +109,7 @@ class InProcessReward:
         about = inspect_reward(self.function)
         call = RewardCaller(self.function, self.deadline * ASYNC_PART)
         jobs = reward_jobs(asked, about.whole_groups)
-        return scores_of(asked, jobs, call_each(call, jobs, self.deadline))
+        return collect_scores(asked, jobs, call_each(call, jobs, self.deadline))
 
     def close(self) -> None:
         """Has nothing to end."""
@@ -137,7 +137,7 @@ def reward_jobs(asked: Sequence[Asked], whole_groups: bool) -> list[tuple[Any, .
     return jobs
 
 
-def scores_of(
+def collect_scores(
     asked: Sequence[Asked],
     jobs: Sequence[tuple[Any, ...]],
     outcomes: Sequence[Outcome],

@@ -180,11 +180,6 @@ def row_annotation(setup: RunSetup) -> Callable[[int], Row]:
     return annotate
 
 
-def heldout_row(setup: RunSetup) -> Callable[[Any], Row]:
-    """f(params) -> what an evaluation adds to a row."""
-    return setup.heldout.row
-
-
 def run_hooks(
     setup: RunSetup,
     session: Session,
@@ -209,7 +204,7 @@ def run_hooks(
         interrupt=session.interrupt,
         save_every=setup.settings.save_every,
         save_minutes=setup.settings.checkpoints.every_minutes,
-        evaluate=heldout_row(setup),
+        evaluate=setup.heldout.row,
         evaluate_every=setup.settings.eval.every,
         show_samples=show,
         annotate=row_annotation(setup),

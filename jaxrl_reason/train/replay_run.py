@@ -21,7 +21,6 @@ from jaxrl_reason.train.fine_tuning import tuned_policy
 from jaxrl_reason.train.methods import kind_of
 from jaxrl_reason.train.reinforcement import (
     Reinforcement,
-    heldout_row,
     row_annotation,
 )
 from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
@@ -120,7 +119,7 @@ def replay_step(
     assert recorder is not None
     saved = {int(r["step"]): r for r in read_metrics(folder / "metrics.jsonl")}
     if "heldout/accuracy" in saved.get(step, {}):
-        row |= heldout_row(setup)(model_params(learner, state))
+        row |= setup.heldout.row(model_params(learner, state))
     row["step"] = step
     arrays = None
     if step in checkpoints.steps():

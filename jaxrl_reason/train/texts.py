@@ -70,5 +70,9 @@ def text_pieces(tokenizer: Tokenizer, text: str, size: int) -> list[Example]:
 
 def longest_piece(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> int:
     """Tokens of the longest piece of all texts."""
-    longest = max((len(tokenizer.encode(text)) + 1 for text in texts), default=0)
-    return min(longest, size or longest)
+    longest = 0
+    for text in texts:
+        longest = max(longest, len(tokenizer.encode(text)) + 1)
+        if size and longest >= size:  # texts need not all be read twice
+            return size
+    return longest

@@ -22,7 +22,7 @@ class AnswerTooLarge(Exception):
     """A server sends more than it may."""
 
 
-def exchange(
+def send_request(
     url: SplitResult,
     method: str,
     path: str,
@@ -131,7 +131,7 @@ class _BoundedSocket:
         )
 
     def close(self) -> None:
-        """Nothing: http.client closes before it has read, `exchange` afterwards."""
+        """Nothing: http.client closes before it has read, `send_request` afterwards."""
 
 
 class _BoundedReader(io.RawIOBase):

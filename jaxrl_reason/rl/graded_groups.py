@@ -170,8 +170,10 @@ class GroupGrading:
                 else [np.nan] * len(names)
                 for x in grades
             ]
+            # No names, so no numbers, if every response has failed so far.
+            groups = len(grades) // self.group_size
             extras[REWARD_PARTS] = np.array(parts, np.float32).reshape(
-                *shape, len(names)
+                groups, self.group_size, len(names)
             )
         return GroupGrades(
             correct=np.array([x.correct for x in grades], bool).reshape(shape),

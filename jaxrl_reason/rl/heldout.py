@@ -1,7 +1,7 @@
 """Held-out accuracy: greedy, and the mean over k samples. Changes no training state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -74,7 +74,8 @@ class HeldoutEvaluation:
                 timer=PhaseTimer(),
                 may_all_fail=True,
             )
-            parts.append(rollouts.select(slice(0, real)))
+            # The parts of rewards have no names, so another shape, until one was given.
+            parts.append(replace(rollouts.select(slice(0, real)), extras={}))
         return concatenate(parts)
 
     def accuracy(self, params: Any) -> float:

@@ -7,6 +7,7 @@ from jaxrl_reason.rl.heldout import (
     build_heldout_evaluation,
     samples_for_people,
 )
+from jaxrl_reason.tasks.reward_task import RewardTask
 from tests.rl.helpers import (
     SETTINGS,
     LuckyTask,
@@ -143,3 +144,19 @@ def test_a_grader_that_raises_does_not_end_an_evaluation(sampled, caplog):
     broken = dataclasses.replace(sampled, task=Broken()).run(first_policy().params)
     assert broken.failed.all()
     assert "failed on 16 of 16 responses, first KeyError" in caplog.text
+
+
+def test_a_reward_that_fails_on_the_first_chunks_does_not_end_an_evaluation(sampled):
+    asked = []
+
+    def late(prompt, response, row):
+        asked.append(response)
+        if len(asked) <= 16:  # 4 problems of 4 samples
+            raise OSError("no server yet")
+        return {"right": 1.0, "short": 0.5}
+
+    task = RewardTask(LuckyTask(), late)
+    found = dataclasses.replace(sampled, task=task).run(first_policy().params)
+    assert found.failed[:4].all()
+    assert not found.failed[4:].any()
+    np.testing.assert_array_equal(found.correct, ~found.failed & ~found.truncated)

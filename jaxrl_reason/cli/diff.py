@@ -26,6 +26,10 @@ class DiffSettings:
     second: Annotated[Path, tyro.conf.Positional]
     shown: int = 10
 
+    def __post_init__(self) -> None:
+        if self.shown < 0:
+            raise ValueError(f"shown must be >= 0, got {self.shown}")
+
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command with these arguments.

@@ -12,7 +12,7 @@ from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.run_folder import to_plain
 from jaxrl_reason.train.replay_run import Replay
 
-_SHOWN_RESPONSES, _SHOWN_TOKENS = 5, 20
+_SHOWN_RESPONSES, _SHOWN_TOKENS, _SHOWN_ARRAYS = 5, 20, 20
 _RESPONSE_NAMES = (
     *("update", "response", "problem_id", "reward", "correct", "length"),
     *("advantage", "loss"),
@@ -127,17 +127,16 @@ def verdict(replay: Replay) -> list[str]:
         lines.append("The run has no row of this step to compare with.")
     elif replay.differences:
         lines.append(
-            f"{len(replay.differences)} numbers are not those of the run (A the run's, "
-            "B the replay's):"
+            "These numbers are not those of the run (A the run's, B the replay's):"
         )
         lines += [f"- {line}" for line in replay.differences]
     else:
         lines.append("Its row has the same bits as that of the run.")
     if replay.arrays:
-        lines.append(
-            f"{len(replay.arrays)} arrays are not those of the run's checkpoint:"
-        )
-        lines += [f"- {line}" for line in replay.arrays[:20]]
+        lines.append("These arrays are not those of the run's checkpoint:")
+        lines += [f"- {line}" for line in replay.arrays[:_SHOWN_ARRAYS]]
+        if replay.arrays[_SHOWN_ARRAYS:]:
+            lines.append(f"- and {len(replay.arrays) - _SHOWN_ARRAYS} more")
     elif replay.arrays is not None:
         lines.append("Its state has the same bits as the run's checkpoint.")
     return lines

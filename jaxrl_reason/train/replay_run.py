@@ -16,6 +16,7 @@ from jaxrl_reason.runs.run_diff import (
     differing_metrics,
     named_arrays,
 )
+from jaxrl_reason.runs.run_warnings import RunWarnings
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.fine_tuning import tuned_policy
 from jaxrl_reason.train.methods import kind_of
@@ -68,9 +69,10 @@ def replay_run(folder: Path, step: int) -> Replay:
     """
     settings = settings_of(folder)
     if kind_of(settings.method) != "rl" or settings.stages.limits:
+        stages = len(settings.stages.limits)
         raise ValueError(
-            f"a replay is for RL in one stage, got {settings.method} in "
-            f"{len(settings.stages.limits) or 1}"
+            f"a replay is for RL in one stage, got method {settings.method}"
+            + (f" in {stages} stages" if stages else "")
         )
     if not 1 <= step <= settings.rl.steps:
         raise ValueError(f"step must be from 1 to {settings.rl.steps}, got {step}")
@@ -120,6 +122,10 @@ def replay_step(
     saved = {int(r["step"]): r for r in read_metrics(folder / "metrics.jsonl")}
     if "heldout/accuracy" in saved.get(step, {}):
         row |= setup.heldout.row(model_params(learner, state))
+    # Warnings depend on the rows before, which the run has.
+    earlier = [r for number, r in saved.items() if number < step]
+    warnings = RunWarnings(setup.settings.warnings, tell=lambda _: None, rows=earlier)
+    row |= warnings.look(step, row)
     row["step"] = step
     arrays = None
     if step in checkpoints.steps():

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from jaxrl_reason.cli.main import main
 from tests.cli.tiny_runs import numbers
@@ -47,6 +48,11 @@ def test_a_number_that_differs_is_named(folder, whole, tmp_path, monkeypatch, ca
     path = run / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[1]["policy/loss"] += 1e-9
+    # A warning of two rows: the second has its column, in the replay, too.
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["warnings"] = {"entropy": 100.0, "rows": 2}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    rows[1]["warning/entropy_at_0"] = 1.0
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as ended:
@@ -54,8 +60,9 @@ def test_a_number_that_differs_is_named(folder, whole, tmp_path, monkeypatch, ca
     assert ended.value.code == 1
     said = capsys.readouterr().out
     assert "Step 2 was run again from the checkpoint of step 1." in said
-    assert "1 numbers are not those of the run" in said
-    assert "- policy/loss: A " in said
+    assert "These numbers are not those of the run" in said
+    named = [line for line in said.splitlines() if line.startswith("- ")]
+    assert [line.partition(": A ")[0] for line in named] == ["- policy/loss"]
     assert "Its state has the same bits as the run's checkpoint." in said
     assert (tmp_path / "out" / "replay.md").exists()
 
@@ -65,7 +72,7 @@ def test_what_cannot_be_replayed_is_said(folder, whole, tuned, monkeypatch):
     for run, step, rule in (
         (folder, 1, "must have a config.yaml"),
         (whole, 3, "step must be from 1 to 2, got 3"),
-        (tuned, 1, "a replay is for RL"),
+        (tuned, 1, "a replay is for RL in one stage, got method sft$"),
     ):
         with pytest.raises(SystemExit, match=rule):
             main(["replay", str(run), "--step", str(step)])

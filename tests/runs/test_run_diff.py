@@ -131,6 +131,14 @@ def test_a_folder_without_a_run(saved: Path, tmp_path: Path) -> None:
         diff_runs(saved, tmp_path)
 
 
+def test_no_negative_number_of_names_is_shown(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["diff", str(saved), str(saved), "--shown", "-1"])
+    assert "shown must be >= 0, got -1" in capsys.readouterr().err
+
+
 def test_differences_of_arrays() -> None:
     a = {"x": np.zeros(3), "y": np.zeros(2), "z": np.array([np.nan]), "w": np.zeros(1)}
     b = {"x": np.zeros(2), "y": np.array([0.0, -0.0]), "z": np.array([np.nan])}

@@ -77,15 +77,22 @@ SMALL = toy_setup.tiny()
 
 
 def test_a_seed_gives_the_same_run_again():
-    method = grpo(kl_coef=0)
-    runs = [toy_setup.run_method(method, s, steps=2, setup=SMALL) for s in (0, 0, 1)]
-    assert [row["step"] for row in runs[0]] == [1, 2]
-    assert runs[0] == runs[1]
-    assert runs[0] != runs[2]
+    plain, traces = grpo(kl_coef=0), []
+
+    def counted_loss(*args, **kwargs):
+        traces.append(args)
+        return plain.loss(*args, **kwargs)
+
+    method = dataclasses.replace(plain, loss=counted_loss)
+    first = toy_setup.run_method(method, 0, steps=2, setup=SMALL)
+    assert [row["step"] for row in first] == [1, 2]
+    compiled = len(traces)
+    assert compiled > 0
+    assert toy_setup.run_method(method, 0, steps=2, setup=SMALL) == first
+    assert toy_setup.run_method(method, 1, steps=2, setup=SMALL) != first
     short = toy_setup.run_method(method, 0, steps=2, setup=SMALL, until=bool)
-    assert short == runs[0][:1]
-    # Compiled once for all seeds.
-    assert toy_setup.method_learner(method, SMALL).update._cache_size() == 1
+    assert short == first[:1]
+    assert len(traces) == compiled  # the first run compiled for all seeds
 
 
 SCRIPTS = [clip_higher, dynamic_sampling, loss_mean_and_length, value_pretraining]

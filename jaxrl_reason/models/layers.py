@@ -59,6 +59,27 @@ def project(
     return y + inner @ b.reshape(-1, y.shape[1])  # [n, out]
 
 
+def cast_slice(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x.astype(dtype)` of one layer's part of a stack, cast where it is used.
+
+    Of a plain cast the compiler for TPUs makes one of the whole stack, before the loops
+    over micro-batches and layers, and holds both: half as many bytes again as the
+    parameters. It leaves `reduce_precision` in place, after which the numbers are those
+    of the smaller type.
+
+    Args:
+      x: float32 or bfloat16, of any shape.
+      dtype: one of these.
+
+    Example:
+      >>> cast_slice(jnp.float32([1.0, 1.0 + 2**-8, 3e38]), jnp.bfloat16)
+      Array([1, 1, 3.00406e+38], dtype=bfloat16)
+    """
+    if x.dtype == jnp.float32 and dtype == jnp.bfloat16:
+        x = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    return x.astype(dtype)
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32.
 
@@ -144,7 +165,7 @@ class Attention(nn.Module):
         ):
             # Gathered where it is multiplied: left to choose, the compiler may gather
             # the activations of all devices in place of it or its gradient.
-            matrix = self.constrain(matrix.astype(x.dtype), ("residual", of, None))
+            matrix = self.constrain(cast_slice(matrix, x.dtype), ("residual", of, None))
             y = project(self, name, matrix, rows)  # [B*S, N*H]
             y = y.reshape(*x.shape[:2], *matrix.shape[1:])  # [B, S, N, H]
             if c.attention_bias:
@@ -165,7 +186,9 @@ class Attention(nn.Module):
         context, kept = attend(q, k, v, of_layer)
         context = self.constrain(context, HEADS)  # [B, S, N, H]
         rows = context.reshape(-1, c.num_heads * c.head_dim)  # [B*S, N*H]
-        out = self.constrain(self.output.astype(x.dtype), ("heads", None, "residual"))
+        out = self.constrain(
+            cast_slice(self.output, x.dtype), ("heads", None, "residual")
+        )
         y = project(self, "output", out, rows).reshape(x.shape)  # [B, S, D]
         if c.attention_output_bias:
             y = y + self.output_bias.astype(x.dtype)[None, None]
@@ -192,13 +215,14 @@ class GatedMLP(nn.Module):
         # the hidden activations with strided reads, which doubles the layer's time.
         rows = x.reshape(-1, c.hidden_size)  # [B*S, D]
         gate, up = (
-            self.constrain(w.astype(x.dtype), ("residual", "mlp")) for w in (gate, up)
+            self.constrain(cast_slice(w, x.dtype), ("residual", "mlp"))
+            for w in (gate, up)
         )
         inner = jax.nn.silu(project(self, "gate", gate, rows))  # [B*S, F]
         inner *= project(self, "up", up, rows)
         inner = self.constrain(inner.reshape(*x.shape[:-1], -1), HIDDEN)  # [B, S, F]
         inner = inner.reshape(-1, c.mlp_dim)  # [B*S, F]
-        down = self.constrain(down.astype(x.dtype), ("mlp", "residual"))
+        down = self.constrain(cast_slice(down, x.dtype), ("mlp", "residual"))
         return project(self, "down", down, inner).reshape(x.shape)  # [B, S, D]
 
 

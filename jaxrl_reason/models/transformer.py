@@ -30,7 +30,7 @@ def _all_but_views(primitive: Any, *_: Any, **__: Any) -> bool:
 
     Else the scan would keep a copy of each layer's matrices, as they are multiplied.
     """
-    views = ("reshape", "convert_element_type", "sharding_constraint")
+    views = "reshape", "convert_element_type", "reduce_precision", "sharding_constraint"
     return primitive.name not in views
 
 

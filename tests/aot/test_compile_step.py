@@ -5,6 +5,7 @@ versions: only bounds are tested.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from jaxrl_reason.aot.compile_step import CompileRequest, compile_step
 from jaxrl_reason.aot.compile_worker import bytes_needed
 from jaxrl_reason.aot.topology import check_installed, parse_topology
 from jaxrl_reason.aot.verdict import verdict_text
-from tests.aot.aot_helpers import tiny_run
+from tests.aot.aot_helpers import LAYERS, WIDTH, tiny_run
 
 SLICES = {"tpu": "v5e:2x2", "cuda": "h100:4"}
 
@@ -56,7 +57,10 @@ def test_a_run_compiles_and_its_verdict_adds_up(tmp_path: Path, platform: str) -
 
 
 def test_a_small_head_of_its_own_compiles_for_a_tpu(tmp_path: Path) -> None:
-    """At the default effort libtpu failed to move its gradient's sum out of a loop."""
+    """At the default effort libtpu failed to move its gradient's sum out of a loop.
+
+    It also made one cast of the matrices of all layers, before the loops.
+    """
     try:
         check_installed("tpu")
     except ValueError as error:
@@ -65,8 +69,12 @@ def test_a_small_head_of_its_own_compiles_for_a_tpu(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     fields = {**json.loads(file.read_text()), "tie_word_embeddings": False}
     file.write_text(json.dumps(fields))
-    request = CompileRequest(settings, parse_topology(SLICES["tpu"]), "update")
+    hlo = tmp_path / "update.hlo"
+    request = CompileRequest(settings, parse_topology(SLICES["tpu"]), "update", hlo=hlo)
     assert compile_step(request).fits
+    # The stacks in bfloat16 are what layers keep for the backward pass: no matrices.
+    stacks = set(re.findall(rf"bf16\[{LAYERS},[\d,]+\]", hlo.read_text("utf-8")))
+    assert stacks == {f"bf16[{LAYERS},1,64,{WIDTH}]"}
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,9 @@ def kept_by_the_scan(**change):
     return [x.aval.shape[1:] for x in forward.outvars[carries:]]
 
 
-@pytest.mark.parametrize("narrow", [{}, {"matmul_dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "narrow", [{}, {"matmul_dtype": "bfloat16"}, {"dtype": "bfloat16"}]
+)
 def test_no_copy_of_a_matrix_is_kept_for_the_backward_pass(narrow):
     # Gradients of 160 rows hold nothing of the sizes that matrices have.
     matrices = {32 * 32, 32 * 16, 32 * 48}

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrl_reason.losses import chunked_logprobs
 from jaxrl_reason.models import Transformer, prefill, unembedding
+from jaxrl_reason.models.layers import cast_slice
 from tests.models import numpy_transformer as reference
 from tests.models.numpy_transformer import (
     TINY,
@@ -138,6 +139,24 @@ def test_what_is_recomputed_changes_no_gradient(change: dict[str, Any]) -> None:
 
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
     jax.tree.map(compare, gradient(model), gradient(other))
+
+
+def test_a_slice_is_cast_as_astype_casts_it() -> None:
+    """To the bit, with halves between two numbers, denormals, infinities and nan."""
+    upper = np.arange(2**16, dtype=np.uint32) << 16
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    wide = jnp.asarray((upper[:, None] + lower).view(np.float32))
+    got, want = cast_slice(wide, jnp.bfloat16), wide.astype(jnp.bfloat16)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    got, want = (np.asarray(x)[~np.isnan(x)].view(np.uint16) for x in (got, want))
+    np.testing.assert_array_equal(got, want)
+
+    slopes = jnp.linspace(-3.0, 3.0, 99)
+    gradient = jax.grad(lambda x, cast: jnp.sum(cast(x, jnp.bfloat16) * slopes))
+    np.testing.assert_array_equal(
+        gradient(slopes, cast_slice), gradient(slopes, jnp.asarray)
+    )
+    assert cast_slice(slopes, slopes.dtype) is slopes
 
 
 def test_bfloat16_is_finite_and_near_float32() -> None:

@@ -80,6 +80,8 @@ setup(
         # Weights of other people's models.
         "gguf>=0.17",
         "safetensors>=0.6",
+        # Intervals of claims; JAX needs it anyway.
+        "scipy>=1.14",
         # What a run shows and leaves behind.
         "matplotlib>=3.10.7",
         "pillow>=10",  # which matplotlib draws with

@@ -106,6 +106,64 @@ class CountDown:
         return [*out, END]
 
 
+@dataclass(frozen=True)
+class LosesTheThread(CountDown):
+    """Counting down, with traces that get lost, and stay lost, in a row of 9s.
+
+    9 is no problem's first digit, so that a model can tell.
+
+    Attributes:
+      go_on: probability of one more 9 once lost.
+      longest: most 9s.
+    """
+
+    start_digits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    sloppiness: float = 0.25
+    go_on: float = 0.85
+    longest: int = 30
+    name: str = "loses_the_thread"
+
+    def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
+        out: list[int] = []
+        for digit in reversed(range(self.start(problem))):
+            if rng.random() < self.sloppiness:
+                lost = min(1 + int(rng.geometric(1 - self.go_on)), self.longest)
+                return [*out, *[FIRST_DIGIT + 9] * lost, END]
+            out.append(FIRST_DIGIT + digit)
+        return [*out, END]
+
+
+@dataclass(frozen=True)
+class SayAndWait(CountDown):
+    """The prompt's digit, then `shortest` zeros or more and no other digit, the end.
+
+    Attributes:
+      shortest: zeros of a right response.
+      known: probability that a trace begins with the prompt's digit.
+      slip: probability that a token of a trace's wait is any digit at all.
+    """
+
+    start_digits: tuple[int, ...] = (7,)
+    shortest: int = 32
+    known: float = 0.6
+    slip: float = 0.003
+    name: str = "say_and_wait"
+
+    def grade(self, problem: Toy, response_text: str, truncated: bool) -> Graded:
+        said, *waited = response_text.removesuffix(" .").split()
+        patient = len(waited) >= self.shortest and set(waited) == {"0"}
+        right = said == str(self.start(problem)) and patient
+        return Graded(right and not truncated, not truncated, said)
+
+    def trace(self, problem: Toy, rng: np.random.Generator) -> list[int]:
+        known = rng.random() < self.known
+        digits = [self.start(problem) if known else int(rng.integers(1, 10))]
+        for _ in range(int(rng.integers(40, 81))):
+            slips = rng.random() < self.slip
+            digits.append(int(rng.integers(10)) if slips else 0)
+        return [*(FIRST_DIGIT + digit for digit in digits), END]
+
+
 class EndlessProblems:
     """Batches of ever new problems: the n-th holds numbers n * P to n * P + P - 1."""
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "diff": "find the first step at which two runs part",
     "data": "clean a raw set of questions for training: data clean RAW... --out DIR",
     "evaluate": "measure a model on a benchmark",
+    "claim": "test what a paper claims on toys: shown, refuted or unresolved",
     "generate": "stream a completion of a model",
     "aot": "compile a run for a pod that is not there: does it fit, how fast is it",
     "export": "write a model as a Hugging Face folder with a model card",

@@ -31,14 +31,22 @@ def load_function(place: str) -> Callable[..., Any]:
             f"a function must be given as my_file.py:my_function or "
             f"package.module:function, got {place!r}"
         )
-    found = getattr(_module(where), name, None)
+    found = getattr(load_module(where), name, None)
     if not callable(found):
         raise ValueError(f"there must be a function {name} in {where}, got none")
     function: Callable[..., Any] = found
     return function
 
 
-def _module(where: str) -> ModuleType:
+def load_module(where: str) -> ModuleType:
+    """The module of a file of a user or of a package.
+
+    Args:
+      where: `path/to/file.py`, run again at each call, or `package.module`.
+
+    Raises:
+      ValueError: it does not exist.
+    """
     if not where.endswith(".py"):
         try:
             return importlib.import_module(where)

@@ -58,11 +58,11 @@ NOT_TRIED = {
 # Programs of which no line is run here, and why; their lines are parsed all the same.
 RUN_ELSEWHERE = {
     "jaxrl-reason aot": "test_aot.py and, with a compiler, test_compile_step.py",
+    "jaxrl-reason claim": "test_claim.py in small, and each by test_claims.py",
     "jaxrl-reason replay": "test_replay.py",
     "jaxrl-reason diff": "test_run_diff.py",
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
-    "experiments/toys/loss_mean_and_length.py": "run whole by test_toys.py",
     "experiments/benchmarks/grader_fuzz.py": "its searches by test_grader_fuzz.py",
     "experiments/benchmarks/grading_speed.py": "in small by test_grading_speed.py",
     "experiments/benchmarks/aot_memory.py": "compiles for minutes",
@@ -99,6 +99,7 @@ NEEDED = [
     ("jaxrl-reason train", "--model 2x64 --task my.jsonl --task.response said"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl"),
     ("jaxrl-reason train", "--model MODEL --task my.jsonl --judge.model MODEL"),
+    ("jaxrl-reason claim", ""),
     ("jaxrl-reason replay", "RUN"),
     ("jaxrl-reason aot", "--topology v5e:2x2"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),

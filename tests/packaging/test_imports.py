@@ -14,7 +14,7 @@ LEVELS = [
     {"models", "text", "grading", "runs", "testing"},
     {"weights", "sampler", "tasks", "data"},
     {"serving", "pretrained", "learner", "judges"},
-    {"evaluation", "rl"},
+    {"evaluation", "rl", "claims"},
     {"offline"},
     {"reward_models"},
     {"game"},

@@ -1,0 +1,101 @@
+"""Spurious rewards: a coin as the reward raises accuracy, and the clip does it."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from experiments.toys.toy_arms import ToyArm, coin_rewards, run_toy_arm
+from experiments.toys.toy_setup import SETUP
+from jaxrl_reason.claims import Claim, Comparison, Measure, Panel, over_steps
+from jaxrl_reason.learner.state import OptimizerSettings
+from jaxrl_reason.losses import grpo_loss
+from jaxrl_reason.rl.recipes.grpo import grpo
+from jaxrl_reason.rl.rollouts import Rollouts, binary_accuracy
+from jaxrl_reason.runs.metrics_log import Row
+
+
+def inverted(rollouts: Rollouts) -> np.ndarray:
+    """[P, G] 1 for a wrong answer."""
+    return 1 - binary_accuracy(rollouts)
+
+
+def well_formed(rollouts: Rollouts) -> np.ndarray:
+    """[P, G] 1 for digits and an end, right or wrong."""
+    return rollouts.format_ok.astype(np.float32)
+
+
+SHARP = replace(
+    SETUP,
+    optimizer=OptimizerSettings(learning_rate=3e-3, b1=0.0),
+    settings=replace(
+        SETUP.settings, prompts_per_step=27, group_size=8, updates_per_rollout=9
+    ),
+)
+STILL = replace(SHARP, optimizer=OptimizerSettings(learning_rate=1e-12, b1=0.0))
+RIGHT = replace(grpo(kl_coef=0), rewards=binary_accuracy)
+COIN = replace(RIGHT, name="coin", rewards=coin_rewards)
+UNCLIPPED = replace(
+    COIN, name="unclipped", loss=partial(grpo_loss, clip_low=1e9, clip_high=1e9)
+)
+ARMS = {
+    "coin": ToyArm(COIN, SHARP),
+    "no training": ToyArm(COIN, STILL),
+    "coin, no clip": ToyArm(UNCLIPPED, SHARP),
+    "right answers": ToyArm(RIGHT, SHARP),
+    "format": ToyArm(replace(RIGHT, name="format", rewards=well_formed), SHARP),
+    "inverted": ToyArm(replace(RIGHT, name="inverted", rewards=inverted), SHARP),
+}
+
+
+def run_arm(arm: str, seed: int, steps: int) -> list[Row]:
+    return run_toy_arm(ARMS[arm], seed, steps)
+
+
+CLAIM = Claim(
+    title="A coin as the reward raises accuracy",
+    sentence=(
+        "Random rewards raise Qwen2.5-Math-7B on MATH-500 by 21 points where right "
+        "rewards raise it by 29; the clip, which favours what the model already does, "
+        "is the cause: without it, random rewards gain nothing."
+    ),
+    source="arXiv 2506.10947, sections 2 and 4",
+    arms={
+        "coin": "GRPO, rewards by a coin",
+        "no training": "a learning rate of 1e-12",
+        "coin, no clip": "the coin without a clip",
+        "right answers": "GRPO with the task's grades",
+        "format": "1 for digits and an end, right or wrong",
+        "inverted": "1 for a wrong answer",
+    },
+    comparison=Comparison("coin", "no training"),
+    measure=Measure(
+        "accuracy, steps 21-30", "fraction", over_steps("reward/accuracy", 21, 30), 3
+    ),
+    direction=1,
+    smallest=0.05,
+    controls=[Comparison("coin, no clip", "no training")],
+    others=[
+        Comparison("right answers", "no training"),
+        Comparison("format", "no training"),
+        Comparison("inverted", "no training"),
+        Comparison("coin", "coin, no clip"),
+    ],
+    seeds=(20, 21, 22, 23, 24, 25, 26, 27),
+    tuned_on=(100, 101, 102),
+    steps=30,
+    run_arm=run_arm,
+    refuted_if="a coin gains less than 5 points over no training",
+    panels=[
+        Panel("reward/accuracy", "Right samples", "fraction"),
+        Panel("policy/entropy", "Entropy", "nats per token"),
+        Panel("policy/clip_fraction_high", "Tokens above the clip", "fraction"),
+    ],
+    more_measures=[
+        Measure(
+            "entropy, steps 21-30",
+            "nats per token",
+            over_steps("policy/entropy", 21, 30),
+        ),
+    ],
+)

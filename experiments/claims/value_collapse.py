@@ -1,0 +1,112 @@
+"""VC-PPO: value pretraining and decoupled GAE against a collapse of plain PPO."""
+
+from functools import partial
+
+from experiments.toys.toy_arms import (
+    WAITING,
+    WAITING_PRETRAINED,
+    ToyArm,
+    run_toy_arm,
+    with_coin_rewards,
+)
+from jaxrl_reason.claims import Claim, Comparison, Measure, Panel, over_steps
+from jaxrl_reason.losses import ppo_loss, value_loss
+from jaxrl_reason.rl.critic import Critic
+from jaxrl_reason.rl.method import Method
+from jaxrl_reason.rl.recipes.vc_ppo import decoupled_gae
+from jaxrl_reason.rl.rollouts import signed_accuracy
+from jaxrl_reason.runs.metrics_log import Row
+
+
+def ppo(critic_lambda: float) -> Method:
+    """PPO with lambda 0.95 for the policy, and this one for the critic's targets."""
+    return Method(
+        name="ppo",
+        loss=partial(ppo_loss, clip_low=0.2, clip_high=0.2),
+        advantages=decoupled_gae(lambda _: 0.95, critic_lambda=critic_lambda),
+        rewards=signed_accuracy,
+        loss_inputs=("entropy",),
+        min_group_size=1,
+        components=(Critic(partial(value_loss, clip=None)),),
+    )
+
+
+PLAIN, DECOUPLED = ppo(0.95), ppo(1.0)
+COIN = with_coin_rewards(PLAIN)
+ARMS = {
+    "plain PPO": ToyArm(PLAIN, WAITING),
+    "value pretraining": ToyArm(PLAIN, WAITING_PRETRAINED),
+    "decoupled GAE": ToyArm(DECOUPLED, WAITING),
+    "both": ToyArm(DECOUPLED, WAITING_PRETRAINED),
+    "plain PPO, coin": ToyArm(COIN, WAITING),
+    "value pretraining, coin": ToyArm(COIN, WAITING_PRETRAINED),
+}
+
+
+def run_arm(arm: str, seed: int, steps: int) -> list[Row]:
+    return run_toy_arm(ARMS[arm], seed, steps)
+
+
+CLAIM = Claim(
+    title="Value pretraining keeps PPO from collapsing",
+    sentence=(
+        "With lambda below 1 and a critic that starts badly, PPO fails on long "
+        "responses and their length collapses; training the critic first prevents it."
+    ),
+    source="arXiv 2503.01491, section 3",
+    arms={
+        "plain PPO": "lambda 0.95 for policy and critic, a critic that starts at 0",
+        "value pretraining": "the first 10 of the 50 steps train the critic alone",
+        "decoupled GAE": "plain PPO with lambda 1 for the critic's targets",
+        "both": "value pretraining and decoupled GAE",
+        "plain PPO, coin": "plain PPO, rewards by a coin",
+        "value pretraining, coin": "value pretraining, rewards by a coin",
+    },
+    comparison=Comparison("value pretraining", "plain PPO"),
+    measure=Measure(
+        "accuracy, steps 41-50", "fraction", over_steps("reward/accuracy", 41, 50), 3
+    ),
+    direction=1,
+    smallest=0.05,
+    controls=[Comparison("value pretraining, coin", "plain PPO, coin")],
+    others=[
+        Comparison("decoupled GAE", "plain PPO"),
+        Comparison("both", "value pretraining"),
+        Comparison("both", "plain PPO"),
+    ],
+    seeds=(20, 21, 22, 23, 24, 25, 26, 27),
+    tuned_on=(100, 101, 102, 0, 1, 2, 3, 4),
+    steps=50,
+    run_arm=run_arm,
+    refuted_if="value pretraining ends less than 5 points above plain PPO",
+    panels=[
+        Panel("reward/accuracy", "Right samples", "fraction"),
+        Panel("rollout/length_mean", "Length", "tokens"),
+        Panel("rollout/truncated_fraction", "Ran into the limit", "fraction"),
+    ],
+    more_measures=[
+        Measure(
+            "length, steps 41-50",
+            "tokens",
+            over_steps("rollout/length_mean", 41, 50),
+            1,
+        ),
+        Measure(
+            "truncated, steps 41-50",
+            "fraction",
+            over_steps("rollout/truncated_fraction", 41, 50),
+        ),
+    ],
+    notes="""
+A response says the right digit, then 0 for 32 tokens or more and nothing else, and
+ends. Fine-tuned models are right in about one of eight and wait for some 60 tokens;
+at 0.95 a token, 0.05 of a reward at the end is left 60 tokens earlier. Rewards are +1
+and -1, policy and critic make three updates a rollout at learning rate 1e-3, 12 x 4
+responses, limit 104 tokens. The collapse is towards long responses here and towards
+short ones in the paper: with most rewards -1 and a critic that predicts 0, the last
+token gets the blame ([earlier attempts](../toy_experiments.md)). With a coin, rewards
+are 1 and 0 and the critic's start is wrong by as little as it is right. An earlier
+script ran seeds 0 to 4 with these settings (0.00 against 0.17, without the coin);
+they were seen before this claim was written.
+""",
+)

@@ -18,7 +18,7 @@ LIMIT = 24
 CLIMB = replace(
     SETUP,
     task=LosesTheThread(
-        start_digits=(1, 1, 1, 5, 6, 7, 8, 8), sloppiness=0.3, go_on=0.93
+        start_digits=(1, 1, 1, 1, 1, 6, 7, 8), sloppiness=0.4, go_on=0.93
     ),
     model=replace(SETUP.model, context_length=LIMIT + 24),
     optimizer=OptimizerSettings(learning_rate=1e-3),
@@ -88,7 +88,7 @@ CLAIM = Claim(
     },
     comparison=Comparison("+ dynamic sampling", "naive GRPO"),
     measure=Measure(
-        "accuracy, steps 11-20", "fraction", over_steps("reward/accuracy", 11, 20), 3
+        "accuracy, steps 11-40", "fraction", over_steps("reward/accuracy", 11, 40), 3
     ),
     direction=1,
     smallest=0.05,
@@ -109,9 +109,9 @@ CLAIM = Claim(
     ],
     more_measures=[
         Measure(
-            "truncated, steps 11-20",
+            "truncated, steps 11-40",
             "fraction",
-            over_steps("rollout/truncated_fraction", 11, 20),
+            over_steps("rollout/truncated_fraction", 11, 40),
         ),
     ],
 )

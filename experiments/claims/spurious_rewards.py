@@ -28,9 +28,7 @@ def well_formed(rollouts: Rollouts) -> np.ndarray:
 SHARP = replace(
     SETUP,
     optimizer=OptimizerSettings(learning_rate=3e-3, b1=0.0),
-    settings=replace(
-        SETUP.settings, prompts_per_step=27, group_size=8, updates_per_rollout=9
-    ),
+    settings=replace(SETUP.settings, prompts_per_step=36, updates_per_rollout=18),
 )
 STILL = replace(SHARP, optimizer=OptimizerSettings(learning_rate=1e-12, b1=0.0))
 RIGHT = replace(grpo(kl_coef=0), rewards=binary_accuracy)
@@ -70,7 +68,7 @@ CLAIM = Claim(
     },
     comparison=Comparison("coin", "no training"),
     measure=Measure(
-        "accuracy, steps 21-30", "fraction", over_steps("reward/accuracy", 21, 30), 3
+        "accuracy, steps 51-60", "fraction", over_steps("reward/accuracy", 51, 60), 3
     ),
     direction=1,
     smallest=0.05,
@@ -83,7 +81,7 @@ CLAIM = Claim(
     ],
     seeds=(20, 21, 22, 23, 24, 25, 26, 27),
     tuned_on=(100, 101, 102),
-    steps=30,
+    steps=60,
     run_arm=run_arm,
     refuted_if="a coin gains less than 5 points over no training",
     panels=[
@@ -93,9 +91,9 @@ CLAIM = Claim(
     ],
     more_measures=[
         Measure(
-            "entropy, steps 21-30",
+            "entropy, steps 51-60",
             "nats per token",
-            over_steps("policy/entropy", 21, 30),
+            over_steps("policy/entropy", 51, 60),
         ),
     ],
 )

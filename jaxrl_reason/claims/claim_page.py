@@ -71,7 +71,7 @@ def verdict_text(found: FoundClaim, results: Results | None) -> str:
 def _registered(claim: Claim) -> str:
     more = "more" if claim.direction > 0 else "less"
     lines = {
-        "compared": f"{claim.comparison}: {more} {_named(claim.measure)}",
+        "compared": f"{claim.comparison}, {more} of: {_named(claim.measure)}",
         "smallest effect that counts": f"{claim.smallest:g} {claim.measure.unit}",
         "refuted if": claim.refuted_if,
         "must not show it": "; ".join(map(str, claim.controls)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,8 @@ def plot_claim(claim: Claim, results: Results, runs: Runs, path: Path) -> Path:
     below = 0.9 + 0.36 * len(compared)
     figure = Figure(figsize=(9.6, 3.5 + below), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3.5, below])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.5, below])
+    top, bottom = parts
     _curves(claim, runs, top)
     _comparisons(claim, results, compared, bottom.subplots())
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from jaxrl_reason.claims.claim import WORDING, Claim, claim_paths, load_claim
+from jaxrl_reason.claims import Claim, Comparison, Measure, Panel, load_claim
+from jaxrl_reason.claims.claim import WORDING, claim_paths
 from tests.claims.planted import claim_of, planted_file
 
 pytestmark = pytest.mark.fast
@@ -12,6 +13,16 @@ pytestmark = pytest.mark.fast
 
 def test_wording_is_of_fields():
     assert set(WORDING) <= {field.name for field in dataclasses.fields(Claim)}
+
+
+def test_the_parts_of_a_claim_are_data():
+    claim = claim_of(1.0)
+    assert claim.comparison == Comparison("a", "b")
+    assert str(claim.comparison) == "a − b"
+    assert claim.panels[0] == Panel("x", "x", "units", x="step")
+    assert isinstance(claim.measure, Measure)
+    rows = claim.run_arm("b", 1, 3)
+    assert claim.measure.of(rows) == pytest.approx(sum(r["x"] for r in rows) / 3)
 
 
 @pytest.mark.parametrize(

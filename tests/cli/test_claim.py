@@ -143,3 +143,11 @@ def test_pages_are_written_beside_the_table_of_all(folder):
     file.write_text(file.read_text().replace("smallest=1.0", "smallest=0.5"))
     status("large", "--pages", "docs/claims", "--only-pages")
     assert "**Verdict: not run.**" in (pages / "large.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_claim_of_the_page_is_shown(folder, root):
+    page = (root / "docs" / "claims.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n# (my_claim\.py)\n(.*?)```", page, re.DOTALL)
+    (folder / block[0]).write_text(block[1])
+    assert status("my_claim.py") == 0

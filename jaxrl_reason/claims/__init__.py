@@ -5,8 +5,7 @@ no algorithm: what an arm does is the file's function.
 """
 
 from jaxrl_reason.claims.claim import Claim, Comparison, Panel, load_claim
-from jaxrl_reason.claims.measures import Measure, first_row, over_steps
-from jaxrl_reason.claims.verdict import (
+from jaxrl_reason.claims.claim_verdict import (
     Effect,
     Verdict,
     excess_effect,
@@ -14,6 +13,7 @@ from jaxrl_reason.claims.verdict import (
     paired_effect,
     seed_noise,
 )
+from jaxrl_reason.claims.measures import Measure, first_row, over_steps
 
 __all__ = [
     "Claim",

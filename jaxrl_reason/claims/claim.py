@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxrl_reason.claims.claim_verdict import FAMILY
 from jaxrl_reason.claims.measures import Measure
-from jaxrl_reason.claims.verdict import FAMILY
 from jaxrl_reason.grading.load_function import load_module
 from jaxrl_reason.runs.metrics_log import Row
 

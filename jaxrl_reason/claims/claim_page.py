@@ -13,8 +13,8 @@ from jaxrl_reason.claims.claim_results import (
     read_results,
     verdict_of,
 )
+from jaxrl_reason.claims.claim_verdict import LEVEL, Effect
 from jaxrl_reason.claims.measures import Measure
-from jaxrl_reason.claims.verdict import LEVEL, Effect
 
 # What stands between the marks in the page of all claims is generated.
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"

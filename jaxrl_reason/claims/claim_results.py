@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl_reason.claims.claim import Claim, Comparison, FoundClaim
 from jaxrl_reason.claims.claim_runs import Runs
-from jaxrl_reason.claims.verdict import (
+from jaxrl_reason.claims.claim_verdict import (
     Effect,
     Verdict,
     excess_effect,

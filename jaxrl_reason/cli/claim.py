@@ -19,7 +19,7 @@ from jaxrl_reason.claims.claim_results import (
     write_results,
 )
 from jaxrl_reason.claims.claim_runs import RunPlan, run_arms
-from jaxrl_reason.claims.verdict import Verdict
+from jaxrl_reason.claims.claim_verdict import Verdict
 
 ERROR = 3  # 1 and 2 are verdicts
 

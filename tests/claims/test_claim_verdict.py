@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxrl_reason.claims.verdict import (
+from jaxrl_reason.claims.claim_verdict import (
     FAMILY,
     FAMILY_LEVEL,
     LEVEL,

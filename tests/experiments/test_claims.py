@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -78,44 +80,95 @@ def test_every_arm_of_a_claim_can_be_run(name):
     assert min(module.CLAIM.tuned_on) >= 0
 
 
-def one_switch(first, second):
-    """Names of the parts in which two arms differ: of the setup, else of the method."""
+def parts_of(value):
+    """A value in which functions that were made alike are equal."""
+    if isinstance(value, partial):
+        return value.func.__qualname__, value.keywords
+    if isinstance(value, FunctionType):
+        closed = value.__closure__ or ()
+        return value.__qualname__, [parts_of(cell.cell_contents) for cell in closed]
+    return value
 
-    def parts(a, b):
+
+def switches(first, second):
+    """Names of the parts in which two arms differ: of the method or of the setup."""
+
+    def differing(a, b):
         names = [field.name for field in dataclasses.fields(a)]
-        return {n for n in names if getattr(a, n) != getattr(b, n)} - {"name"}
+        return {n for n in names if parts_of(getattr(a, n)) != parts_of(getattr(b, n))}
 
-    setup, method = parts(first.setup, second.setup), parts(first.method, second.method)
-    if setup == {"settings"}:
-        setup = parts(first.setup.settings, second.setup.settings)
-    return setup | method
+    setup = differing(first.setup, second.setup)
+    if "settings" in setup:
+        setup -= {"settings"}
+        setup |= differing(first.setup.settings, second.setup.settings)
+    return setup | differing(first.method, second.method) - {"name"}
 
 
-def test_arms_differ_in_what_they_say():
-    from experiments.claims import dr_grpo_length, dynamic_sampling, value_collapse
+# Of a claim: pairs of arms, and the one switch between them.
+SWITCHES = {
+    "clip_higher": [
+        ("clip 0.2 / 0.28", "clip 0.2 / 0.2", "loss"),
+        ("clip 0.2 / 0.2", "clip 0.2 / 0.1", "loss"),
+        ("clip 0.2 / 0.28", "clip 0.2 / 0.4", "loss"),
+        ("clip 0.2 / 0.28", "0.28, one update", "updates_per_rollout"),
+        ("clip 0.2 / 0.2", "0.2, one update", "updates_per_rollout"),
+    ],
+    "dapo_ladder": [
+        ("naive GRPO", "+ overlong filtering", "loss_rows"),
+        ("+ overlong filtering", "+ clip-higher", "loss"),
+        ("+ clip-higher", "+ soft overlong", "rewards"),
+        ("+ soft overlong", "+ token-level loss", "loss"),
+        ("+ token-level loss", "+ dynamic sampling", "dynamic_sampling"),
+        ("naive GRPO", "overlong filtering alone", "loss_rows"),
+        ("naive GRPO", "clip-higher alone", "loss"),
+        ("naive GRPO", "soft overlong alone", "rewards"),
+        ("naive GRPO", "token-level loss alone", "loss"),
+        ("naive GRPO", "dynamic sampling alone", "dynamic_sampling"),
+        ("naive GRPO", "naive GRPO, as many samples", "prompts_per_step"),
+    ],
+    "dr_grpo_length": [
+        ("Dr. GRPO", "length alone", "loss"),
+        ("Dr. GRPO", "std alone", "advantages"),
+        ("length alone", "GRPO", "advantages"),
+        ("GRPO", "GRPO, coin", "rewards"),
+        ("Dr. GRPO", "Dr. GRPO, coin", "rewards"),
+    ],
+    "dynamic_sampling": [
+        ("dynamic sampling", "every group", "dynamic_sampling"),
+        ("every group", "every group, as many samples", "prompts_per_step"),
+    ],
+    "spurious_rewards": [
+        ("coin", "no training", "optimizer"),
+        ("coin", "coin, no clip", "loss"),
+        ("coin", "right answers", "rewards"),
+        ("coin", "format", "rewards"),
+        ("coin", "inverted", "rewards"),
+    ],
+    "token_mean": [
+        ("token mean", "sequence mean", "loss"),
+        ("token mean", "token mean, coin", "rewards"),
+        ("sequence mean", "sequence mean, coin", "rewards"),
+    ],
+    "value_collapse": [
+        ("plain PPO", "value pretraining", "value_pretraining_steps"),
+        ("decoupled GAE", "both", "value_pretraining_steps"),
+        ("value pretraining", "value pretraining, coin", "rewards"),
+        ("plain PPO", "plain PPO, coin", "rewards"),
+    ],
+    "vapo_against_dapo": [
+        ("VAPO", "VAPO, no pretraining", "value_pretraining_steps"),
+        ("VAPO", "VAPO, no positive loss", "loss"),
+        ("VAPO", "VAPO, coin", "rewards"),
+        ("GRPO", "GRPO, coin", "rewards"),
+    ],
+}
 
-    arms = clip_higher.ARMS
-    clips = [arm.method.loss.keywords["clip_high"] for arm in arms.values()]
-    assert clips == [0.28, 0.2, 0.1, 0.4, 0.28, 0.2]
-    first, *others = list(arms.values())[:4]
-    assert all(one_switch(first, other) == {"loss"} for other in others)
-    updates = one_switch(first, arms["0.28, one update"]) - {"loss", "advantages"}
-    assert updates == {"updates_per_rollout"}
-    arms = dynamic_sampling.ARMS
-    filtered, every, more = arms.values()
-    assert one_switch(filtered, every) - {"loss", "advantages"} == {"dynamic_sampling"}
-    assert one_switch(every, more) - {"loss", "advantages"} == {"prompts_per_step"}
-    arms = dr_grpo_length.ARMS
-    assert one_switch(arms["Dr. GRPO"], arms["length alone"]) == {"loss"}
-    assert one_switch(arms["Dr. GRPO"], arms["std alone"]) == {"advantages"}
-    assert one_switch(arms["length alone"], arms["GRPO"]) == {"advantages"}
-    assert one_switch(arms["GRPO"], arms["GRPO, coin"]) == {"rewards"}
-    arms = value_collapse.ARMS
-    plain = arms["plain PPO"]
-    pretrained = one_switch(plain, arms["value pretraining"])
-    assert pretrained == {"value_pretraining_steps"}
-    assert one_switch(plain, arms["decoupled GAE"]) >= {"advantages"}
-    assert one_switch(plain, arms["plain PPO, coin"]) == {"rewards"}
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arms_are_one_switch_apart(name):
+    arms = importlib.import_module(f"experiments.claims.{name}").ARMS
+    found = [(a, b, switches(arms[a], arms[b])) for a, b, _ in SWITCHES[name]]
+    assert found == [(a, b, {switch}) for a, b, switch in SWITCHES[name]]
 
 
 def test_nothing_is_to_be_learned_from_a_coin():

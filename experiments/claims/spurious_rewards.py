@@ -71,7 +71,7 @@ CLAIM = Claim(
         "accuracy, steps 51-60", "fraction", over_steps("reward/accuracy", 51, 60), 3
     ),
     direction=1,
-    smallest=0.05,
+    smallest=0.1,
     controls=[Comparison("coin, no clip", "no training")],
     others=[
         Comparison("right answers", "no training"),
@@ -80,10 +80,10 @@ CLAIM = Claim(
         Comparison("coin", "coin, no clip"),
     ],
     seeds=(20, 21, 22, 23, 24, 25, 26, 27),
-    tuned_on=(100, 101, 102),
+    tuned_on=(100, 101),
     steps=60,
     run_arm=run_arm,
-    refuted_if="a coin gains less than 5 points over no training",
+    refuted_if="a coin gains less than 10 points over no training",
     panels=[
         Panel("reward/accuracy", "Right samples", "fraction"),
         Panel("policy/entropy", "Entropy", "nats per token"),
@@ -96,4 +96,13 @@ CLAIM = Claim(
             over_steps("policy/entropy", 51, 60),
         ),
     ],
+    notes="""
+The task is to count down from a digit; fine-tuned models are right in about three of
+ten samples, and the most likely token is the right one, so that a sharper policy
+would be more often right. 36 groups of 8, 18 updates a rollout, clip 0.2, learning
+rate 3e-3, no momentum. Ten points are a seventh of what right rewards gain. Of two
+settings that were tried on seeds 100 and 101, in the other (27 groups, 9 updates, 30
+steps) the coin ended 6 points below and 5 above no training, and in this one 1 below
+and 6 above.
+""",
 )

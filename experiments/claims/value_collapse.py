@@ -7,7 +7,6 @@ from experiments.toys.toy_arms import (
     WAITING_PRETRAINED,
     ToyArm,
     run_toy_arm,
-    with_coin_rewards,
 )
 from jaxrl_reason.claims import Claim, Comparison, Measure, Panel, over_steps
 from jaxrl_reason.losses import ppo_loss, value_loss
@@ -32,14 +31,12 @@ def ppo(critic_lambda: float) -> Method:
 
 
 PLAIN, DECOUPLED = ppo(0.95), ppo(1.0)
-COIN = with_coin_rewards(PLAIN)
 ARMS = {
     "plain PPO": ToyArm(PLAIN, WAITING),
     "value pretraining": ToyArm(PLAIN, WAITING_PRETRAINED),
     "decoupled GAE": ToyArm(DECOUPLED, WAITING),
     "both": ToyArm(DECOUPLED, WAITING_PRETRAINED),
-    "plain PPO, coin": ToyArm(COIN, WAITING),
-    "value pretraining, coin": ToyArm(COIN, WAITING_PRETRAINED),
+    "plain PPO, 10 steps later": ToyArm(PLAIN, WAITING, idle=10),
 }
 
 
@@ -59,8 +56,7 @@ CLAIM = Claim(
         "value pretraining": "the first 10 of the 50 steps train the critic alone",
         "decoupled GAE": "plain PPO with lambda 1 for the critic's targets",
         "both": "value pretraining and decoupled GAE",
-        "plain PPO, coin": "plain PPO, rewards by a coin",
-        "value pretraining, coin": "value pretraining, rewards by a coin",
+        "plain PPO, 10 steps later": "10 steps without training, then 40 of plain PPO",
     },
     comparison=Comparison("value pretraining", "plain PPO"),
     measure=Measure(
@@ -68,7 +64,7 @@ CLAIM = Claim(
     ),
     direction=1,
     smallest=0.05,
-    controls=[Comparison("value pretraining, coin", "plain PPO, coin")],
+    controls=[Comparison("plain PPO, 10 steps later", "plain PPO")],
     others=[
         Comparison("decoupled GAE", "plain PPO"),
         Comparison("both", "value pretraining"),
@@ -102,11 +98,11 @@ A response says the right digit, then 0 for 32 tokens or more and nothing else, 
 ends. Fine-tuned models are right in about one of eight and wait for some 60 tokens;
 at 0.95 a token, 0.05 of a reward at the end is left 60 tokens earlier. Rewards are +1
 and -1, policy and critic make three updates a rollout at learning rate 1e-3, 12 x 4
-responses, limit 104 tokens. The collapse is towards long responses here and towards
-short ones in the paper: with most rewards -1 and a critic that predicts 0, the last
-token gets the blame ([earlier attempts](../toy_experiments.md)). With a coin, rewards
-are 1 and 0 and the critic's start is wrong by as little as it is right. An earlier
-script ran seeds 0 to 4 with these settings (0.00 against 0.17, without the coin);
-they were seen before this claim was written.
+responses, limit 104 tokens. The control trains the policy in as few steps as value
+pretraining does. The collapse is towards long responses here and towards short ones
+in the paper: with most rewards -1 and a critic that predicts 0, the last token gets
+the blame ([earlier attempts](../toy_experiments.md)). An earlier script ran seeds 0
+to 4 with these settings (0.00 against 0.17, without the control); they were seen
+before this claim was written.
 """,
 )

@@ -63,10 +63,18 @@ WAITING_PRETRAINED = replace(
 
 @dataclass(frozen=True)
 class ToyArm:
-    """A method on a setup."""
+    """A method on a setup.
+
+    Attributes:
+      method: what is tried.
+      setup: what it is tried on.
+      idle: steps before the first in which nothing is trained; their rows are those of
+        the first.
+    """
 
     method: Method
     setup: ToySetup
+    idle: int = 0
 
 
 def run_toy_arm(
@@ -95,11 +103,13 @@ def run_toy_arm(
         return until is not None and until(done)
 
     try:
-        run_method(arm.method, seed, steps=steps, setup=arm.setup, until=keep)
+        trained = max(1, steps - arm.idle)
+        run_method(arm.method, seed, steps=trained, setup=arm.setup, until=keep)
     except NoSignalError:
         if not rows:
             raise
-    return rows
+    waited = [*([rows[0]] * arm.idle), *rows][:steps]
+    return [{**row, "step": step} for step, row in enumerate(waited, 1)]
 
 
 def coin_rewards(rollouts: Rollouts) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.claims import clip_higher
-from experiments.toys import toy_setup
-from experiments.toys.toy_arms import coin_rewards
+from experiments.toys import toy_arms, toy_setup
 from experiments.toys.toy_tasks import Toy
 from jaxrl_reason.claims.claim import FoundClaim, claim_paths
 from jaxrl_reason.claims.claim_page import claim_page, fill_claims
@@ -101,7 +100,8 @@ def switches(first, second):
     if "settings" in setup:
         setup -= {"settings"}
         setup |= differing(first.setup.settings, second.setup.settings)
-    return setup | differing(first.method, second.method) - {"name"}
+    whole = differing(first, second) - {"method", "setup"}
+    return whole | setup | differing(first.method, second.method) - {"name"}
 
 
 # Of a claim: pairs of arms, and the one switch between them.
@@ -152,8 +152,7 @@ SWITCHES = {
     "value_collapse": [
         ("plain PPO", "value pretraining", "value_pretraining_steps"),
         ("decoupled GAE", "both", "value_pretraining_steps"),
-        ("value pretraining", "value pretraining, coin", "rewards"),
-        ("plain PPO", "plain PPO, coin", "rewards"),
+        ("plain PPO", "plain PPO, 10 steps later", "idle"),
     ],
     "vapo_against_dapo": [
         ("VAPO", "VAPO, no pretraining", "value_pretraining_steps"),
@@ -169,6 +168,23 @@ def test_arms_are_one_switch_apart(name):
     arms = importlib.import_module(f"experiments.claims.{name}").ARMS
     found = [(a, b, switches(arms[a], arms[b])) for a, b, _ in SWITCHES[name]]
     assert found == [(a, b, {switch}) for a, b, switch in SWITCHES[name]]
+
+
+def test_idle_steps_have_the_row_of_the_first(monkeypatch):
+    rows = [{"step": n, "x": float(n)} for n in range(1, 9)]
+
+    def run(method, seed, *, steps, setup, until):
+        for n in range(1, steps + 1):
+            if until(rows[:n]):
+                break
+
+    monkeypatch.setattr(toy_arms, "run_method", run)
+    arm = toy_arms.ToyArm(None, None, idle=2)
+    found = [(row["step"], row["x"]) for row in toy_arms.run_toy_arm(arm, 0, 5)]
+    assert found == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 3.0)]
+    arm = dataclasses.replace(arm, idle=0)
+    until = lambda done: len(done) == 3  # noqa: E731
+    assert toy_arms.run_toy_arm(arm, 0, 5, until) == rows[:3]
 
 
 def test_nothing_is_to_be_learned_from_a_coin():
@@ -190,9 +206,9 @@ def test_a_coin_is_fair_and_the_same_for_the_same_response():
     tokens = rng.integers(0, 12, (200, 8, 5))
     fields = {field.name: None for field in dataclasses.fields(Rollouts)}
     drawn = Rollouts(**fields | {"tokens": tokens, "problem_ids": np.arange(200)})
-    coins = coin_rewards(drawn)
+    coins = toy_arms.coin_rewards(drawn)
     assert coins.shape == (200, 8)
-    np.testing.assert_array_equal(coins, coin_rewards(drawn))
+    np.testing.assert_array_equal(coins, toy_arms.coin_rewards(drawn))
     assert set(np.unique(coins)) == {0.0, 1.0}
     assert abs(coins.mean() - 0.5) < 5 * 0.5 / 40
     assert abs((coins[:, 0] == coins[:, 1]).mean() - 0.5) < 5 * 0.5 / 200**0.5

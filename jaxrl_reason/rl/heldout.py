@@ -12,7 +12,7 @@ from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer
 from jaxrl_reason.sampler import SamplingSettings, WeightPlacement, make_sampler
 from jaxrl_reason.sharding import BatchSharding
-from jaxrl_reason.tasks.grade_responses import grade_responses
+from jaxrl_reason.tasks.grade_responses import grade_each
 from jaxrl_reason.tasks.task import ResponseText, Task
 
 # Evaluation has its own random stream: no rollout of the training has this number.
@@ -134,28 +134,32 @@ def samples_for_people(
     """The first response to each of the first `count` prompts, as graded text.
 
     Args:
-      task: decodes and grades.
+      task: decodes, and says again what it has read in a response.
       rollouts: graded groups.
       problems: problem id -> problem.
       count: how many to show.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    graded: list[dict[str, Any]] = []
     for i in range(min(count, len(rollouts.problem_ids))):
         one = jax.tree.map(lambda x, i=i: x[i], rollouts)
         answer = task.tokenizer.decode(one.tokens[0, : one.lengths[0]].tolist())
         prompt = one.prompt_tokens[: one.prompt_lengths].tolist()
-        shown = ResponseText(answer, int(one.lengths[0]), bool(one.truncated[0]))
-        (grade,) = grade_responses(task, [problems[int(one.problem_ids)]], [shown])
-        rows.append(
-            {
-                "problem_id": int(one.problem_ids),
-                "prompt": task.tokenizer.decode(prompt),
-                "answer": answer,
-                "reward": float(one.rewards[0]),
-                "parsed": grade.parsed,
-                "correct": bool(one.correct[0]),
-                "length": int(one.lengths[0]),
-                "truncated": bool(one.truncated[0]),
-            }
-        )
+        row: dict[str, Any] = {
+            "problem_id": int(one.problem_ids),
+            "prompt": task.tokenizer.decode(prompt),
+            "answer": answer,
+            "reward": float(one.rewards[0]),
+            "parsed": None,
+            "correct": bool(one.correct[0]),
+            "length": int(one.lengths[0]),
+            "truncated": bool(one.truncated[0]),
+        }
+        rows.append(row)
+        if not one.failed[0]:  # the grader may hang on it once more
+            graded.append(row)
+    texts = [ResponseText(x["answer"], x["length"], x["truncated"]) for x in graded]
+    grades = grade_each(task, [problems[x["problem_id"]] for x in graded], texts)
+    for row, grade in zip(graded, grades, strict=True):
+        row["parsed"] = grade.parsed
     return rows

@@ -63,6 +63,25 @@ def grade_responses(
         if done.error is not None:
             return [failed_grade(done.error)] * len(responses)
         return _each_checked(done.value, len(responses))
+    return grade_each(task, problems, responses)
+
+
+def grade_each(
+    task: Task, problems: Sequence[Any], responses: Sequence[ResponseText]
+) -> list[Graded]:
+    """`grade_responses` by `task.grade` alone, one response at a time.
+
+    For responses that were graded before: a `RewardTask` remembers their grades there,
+    so its rewards are not asked again.
+
+    Args:
+      task: grades.
+      problems: the problem of each response.
+      responses: the responses.
+
+    Returns:
+      A grade for each response.
+    """
     seconds = task.grade_seconds if isinstance(task, BoundsGrading) else GRADE_SECONDS
     if isinstance(task, GradesAhead):
         # What it raises, `grade` says once more of the responses that it concerns.

@@ -121,9 +121,11 @@ class Moody(LuckyTask):
     """A grader that raises on some responses, or on all."""
 
     always = False
+    raised = 0
 
     def grade(self, problem, response_text, truncated):
         if self.always or int(response_text.split()[0]) % 2:
+            Moody.raised += 1
             raise KeyError("odd")
         return super().grade(problem, response_text, truncated)
 
@@ -138,7 +140,9 @@ def test_a_grader_that_raises_does_not_end_an_evaluation(sampled, caplog):
     moody = dataclasses.replace(sampled, task=Moody()).run(first_policy().params)
     np.testing.assert_array_equal(moody.failed, odd)
     np.testing.assert_array_equal(moody.correct, usual.correct & ~odd)
+    before = Moody.raised
     rows = samples_for_people(Moody(), moody, dict(enumerate(PROBLEMS)), 10)
+    assert Moody.raised == before  # what failed is not tried again: it may hang
     said = [row["parsed"] is None for row in rows]
     assert said == odd[:, 0].tolist()
     broken = dataclasses.replace(sampled, task=Broken()).run(first_policy().params)
@@ -160,3 +164,22 @@ def test_a_reward_that_fails_on_the_first_chunks_does_not_end_an_evaluation(samp
     assert found.failed[:4].all()
     assert not found.failed[4:].any()
     np.testing.assert_array_equal(found.correct, ~found.failed & ~found.truncated)
+
+
+def test_samples_for_people_ask_no_reward_again(sampled):
+    asked = []
+
+    def odd(prompt, response, row):
+        asked.append(response)
+        if int(response.split()[0]) % 2:
+            raise OSError("no server")
+        return 0.5
+
+    task = RewardTask(LuckyTask(), odd)
+    found = dataclasses.replace(sampled, task=task).run(first_policy().params)
+    before = len(asked)
+    rows = samples_for_people(task, found, dict(enumerate(PROBLEMS)), 10)
+    assert len(asked) == before
+    said = [None if failed else "reward 0.5" for failed in found.failed[:, 0]]
+    assert [row["parsed"] for row in rows] == said
+    assert len(set(said)) == 2

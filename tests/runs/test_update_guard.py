@@ -66,6 +66,21 @@ def test_a_loop_that_saves_nothing_is_ended_at_once():
         run(UpdateGuard(3), BAD, BAD, BAD, GOOD, at_once=True)
 
 
+def test_only_at_the_end_is_the_newest_update_waited_for():
+    guard = UpdateGuard(3)
+    run(guard, BAD, BAD, BAD)
+    guard.check({}, wait=False)
+    with pytest.raises(NotFiniteError, match="3 updates of the policy"):
+        guard.check({})
+
+
+def test_a_later_stage_counts_its_own_updates():
+    guard = UpdateGuard(3)
+    run(guard, BAD, BAD, BAD)
+    run(guard, GOOD)  # of a model with the same name
+    guard.check({})
+
+
 def test_a_full_disk_hides_nothing(tmp_path):
     guard = UpdateGuard(1, tmp_path / "missing")
     state = run(guard, BAD)

@@ -23,8 +23,8 @@ from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.guards import kept_checkpoints
 from jaxrl_reason.train.presets import PRESETS
 from jaxrl_reason.train.run import finished_report, run_training
-from jaxrl_reason.train.settings_checks import unread_flags
 from jaxrl_reason.train.train_settings import TrainSettings
+from jaxrl_reason.train.unread_flags import unread_flags
 
 DESCRIPTION = """Train a model.
 
@@ -201,7 +201,7 @@ def finish(settings: TrainSettings) -> bool:
     try:
         return run_training(settings) is not None
     except NotFiniteError as error:
-        raise ValueError(f"{error}; {kept_checkpoints(settings.folder)}") from error
+        raise ValueError(f"{error}; {kept_checkpoints(settings)}") from error
     except (NoSignalError, GraderError, EngineError, StoppedByWarning) as error:
         raise ValueError(str(error)) from error  # a sentence, no traceback
 

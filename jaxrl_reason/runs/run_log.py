@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def run_log(path: str | Path) -> Iterator[None]:
     """Keeps what the run says in a file, for a block in which printing cannot fail.
 
     A stream that cannot be written to is given up, and the file says so. Warnings of
-    this library go to the file and, as everywhere, to the standard error.
+    this library go to the file and, as everywhere, to the standard error; the error
+    that ends the block goes to the file alone.
 
     Args:
       path: of the file, which is appended to; process 0 writes it.
@@ -66,6 +68,13 @@ def run_log(path: str | Path) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except BaseException as error:
+        # The console may be gone when the command prints it.
+        keep(f"ended by {type(error).__name__}: {error}")
+        ours = type(error).__module__.startswith("jaxrl_reason.")
+        if not ours and not isinstance(error, ValueError | OSError | KeyboardInterrupt):
+            keep("".join(traceback.format_exception(error)))
+        raise
     finally:
         for logger, handler in handlers:
             logger.removeHandler(handler)

@@ -20,6 +20,11 @@ from jaxrl_reason.runs.checkpoint_files import named_leaves
 from jaxrl_reason.sharding.processes import fetch, is_main
 
 _SKIPPED = "skipped_update_fraction"
+# A resumed run has the settings of its checkpoint, and repeats its steps to the bit.
+_LOST = (
+    ": the same settings lead here again, so start a run with a lower learning rate or "
+    "a smaller max_grad_norm"
+)
 # (state, batch, num_active, ...) -> (state, metric pairs)
 Update = Callable[..., tuple[Any, Any]]
 # (update, name of its model) -> the function to call in its place
@@ -89,10 +94,10 @@ class UpdateGuard:
         loss, one = (float(x) for x in jax.device_get(last.metrics["loss"]))
         if not np.isfinite(loss / one):
             found = [f"the loss ({loss / one})", *found]
+        said = "; ".join(found) or f"the gradient alone ({largest(trees)})"
         raise NotFiniteError(
             f"{self.most_skipped} updates of the {name} in a row were skipped, since "
-            f"gradients were not finite; not finite: "
-            f"{'; '.join(found) or 'the gradient alone'}{_advice(found)}"
+            f"gradients were not finite; not finite: {said}{_advice(found)}"
             f"{self._saved(name, last)}"
         )
 
@@ -170,7 +175,7 @@ def check_finite(models: Mapping[str, Any]) -> None:
     if found := not_finite(models):
         raise NotFiniteError(
             f"a model must be finite to be saved; not finite: {'; '.join(found)}; the "
-            "checkpoints before are kept"
+            f"checkpoints before are kept{_LOST}"
         )
 
 
@@ -187,17 +192,44 @@ def not_finite(trees: Mapping[str, Any]) -> list[str]:
       >>> not_finite({"x": {"a": np.array([1.0, np.nan]), "b": np.ones(2)}})
       ['x/a (nan or inf in 1 of 2)']
     """
-    named = [
-        (name, x)
-        for name, x in named_leaves(dict(trees))
-        if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
-    ]
+    named = _floats(trees)
     counts = fetch(_count_odd([x for _, x in named]))
     return [
         f"{name} (nan or inf in {int(count):,} of {x.size:,})"
         for (name, x), count in zip(named, counts, strict=True)
         if count
     ]
+
+
+def largest(trees: Mapping[str, Any]) -> str:
+    """Names the array with the largest number, and that number's size.
+
+    Args:
+      trees: arrays of devices or of the host, by the first part of their names.
+
+    Example:
+      >>> largest({"x": {"a": np.array([1.0, -3e30]), "b": np.ones(2)}})
+      'the largest numbers are in x/a, up to 3e+30'
+    """
+    named = _floats(trees)
+    sizes = [float(x) for x in fetch(_largest([x for _, x in named]))]
+    if not sizes:
+        return "there are no other numbers"
+    most = int(np.argmax(sizes))
+    return f"the largest numbers are in {named[most][0]}, up to {sizes[most]:.3g}"
+
+
+def _floats(trees: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (name, x)
+        for name, x in named_leaves(dict(trees))
+        if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) and x.size
+    ]
+
+
+@jax.jit
+def _largest(arrays: list[Any]) -> list[jax.Array]:
+    return [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in arrays]
 
 
 @jax.jit
@@ -207,10 +239,7 @@ def _count_odd(arrays: list[Any]) -> list[jax.Array]:
 
 def _advice(found: list[str]) -> str:
     if any(name.startswith("model/params") for name in found):
-        return (
-            "; the parameters are lost: go on from a checkpoint before this one, with "
-            "a lower learning rate"
-        )
+        return f"; the parameters are lost{_LOST}"
     if any(name.startswith("batch/") for name in found):
         return "; look at where these inputs are made"
-    return "; look at the loss function, and at the size of its inputs in the batch"
+    return "; look at the loss function, the learning rate and the inputs in the batch"

@@ -206,13 +206,13 @@ Rule = Callable[[Sequence[MetricRow], WarningSettings], str]
 CAUSES: Mapping[str, tuple[Rule, str]] = {
     "loss_spike": (
         _loss_spike,
-        "look at policy/grad_norm and the samples of this step; a lower learning rate "
-        "or a smaller max_grad_norm helps",
+        "look at policy/grad_norm and the samples of this step; a run "
+        "with a lower learning rate or a smaller max_grad_norm has fewer",
     ),
     "entropy_at_0": (
         _entropy_at_0,
-        "all samples to a question are alike: raise clip_high or the temperature, or "
-        "go back to a checkpoint with a lower learning rate",
+        "all samples to a question are alike: start a run with a higher clip_high or "
+        "temperature, or a lower learning rate",
     ),
     "reward_at_0": (
         _reward_at_0,

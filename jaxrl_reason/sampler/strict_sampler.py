@@ -56,7 +56,7 @@ class StrictSampler:
         constrain = model.constrain
         if isinstance(constrain, Constrainer) and constrain.mesh.size > 1:
             raise ValueError(
-                "strict log-probs need a model on one device, got "
+                "strict log-probs need a model on one device (mesh data=1), got "
                 f"{constrain.mesh.size}"
             )
         self.settings, self.num_samples, self.rows = settings, num_samples, rows

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from jaxrl_reason.runs.checkpoint_bucket import is_remote
 from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.runs.run_warnings import RunWarnings
 from jaxrl_reason.runs.update_guard import UpdateGuard
+from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.train.session import Session
 from jaxrl_reason.train.train_settings import TrainSettings
 
@@ -24,22 +26,25 @@ def run_warnings(
       session: where to print, and the folder of the rows.
       log_name: name of the file of rows.
     """
-    return RunWarnings(
-        settings.warnings,
-        settings.stop_on,
-        session.progress.note,
-        read_metrics(session.run.path / f"{log_name}.jsonl"),
-    )
+    path, known = session.run.path / f"{log_name}.jsonl", settings.warnings
+    count = known.history + known.rows
+    # The file is that of process 0, and all of them must stop at the same row.
+    rows = on_main("rows before", lambda: read_metrics(path)[-count:])
+    return RunWarnings(known, settings.stop_on, session.progress.note, rows)
 
 
-def kept_checkpoints(folder: Path) -> str:
+def kept_checkpoints(settings: TrainSettings) -> str:
     """The newest checkpoint of each stage of a run, in words.
 
     Args:
-      folder: of the run.
+      settings: of the run.
     """
+    folder = settings.checkpoints.folder
+    if folder is not None and is_remote(folder):
+        return f"checkpoints that were saved before are in {folder}"
+    root = Path(folder) if folder is not None else settings.folder / "checkpoints"
     newest = {}
-    for path in sorted((folder / "checkpoints").glob("*/*")):
+    for path in sorted(root.glob("*/*")):
         if path.name.isdecimal():
             newest[path.parent.name] = int(path.name)
     if not newest:

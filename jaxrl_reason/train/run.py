@@ -14,7 +14,7 @@ from jaxrl_reason.runs.clock import StageClock
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_folder import RunFolder, open_run
-from jaxrl_reason.runs.run_log import run_log, say
+from jaxrl_reason.runs.run_log import keep, run_log, say
 from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.sharding.processes import is_main
@@ -133,6 +133,7 @@ def record_training(
             finally:
                 session.close()
         if found is None:
+            keep("stopped by a signal, and saved")
             return None
         result, measured = found
         write_results(setup, run, result, measured, clock)

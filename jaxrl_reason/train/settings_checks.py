@@ -6,7 +6,6 @@ stage, before anything is trained.
 """
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaxrl_reason.offline.offline_recipes import OFFLINE
@@ -19,53 +18,6 @@ from jaxrl_reason.train.reward_settings import ANSWER, JUDGE
 
 if TYPE_CHECKING:
     from jaxrl_reason.train.train_settings import TrainSettings
-
-
-# Groups of settings that only some runs read, and these runs.
-_READ_BY: dict[str, tuple[str, "Callable[[TrainSettings], bool]"]] = {
-    "dapo": ("the method dapo", lambda s: s.method == "dapo"),
-    "judge": ("runs with --reward judge", lambda s: s.has_judge),
-    "rewards": ("runs with --reward", lambda s: bool(s.reward)),
-    "game": ("the game", lambda s: kind_of(s.method) == "game"),
-    "offline": (
-        "offline methods, reward models and the game",
-        lambda s: kind_of(s.method) in ("rounds", "reward_model", "game"),
-    ),
-    "sft": ("runs with sft.updates", lambda s: s.sft.updates > 0),
-    "sft_optimizer": ("runs with sft.updates", lambda s: s.sft.updates > 0),
-    "countdown": ("the task countdown", lambda s: s.task.source == "countdown"),
-    "traces": ("the task countdown", lambda s: s.task.source == "countdown"),
-    "arithmetic": ("the task arithmetic", lambda s: s.task.source == "arithmetic"),
-    "gsm_symbolic": (
-        "the task gsm_symbolic",
-        lambda s: s.task.source == "gsm_symbolic",
-    ),
-    "knights_knaves": (
-        "the task knights_knaves",
-        lambda s: s.task.source == "knights_knaves",
-    ),
-    "reasoning_gym": (
-        "the task reasoning_gym",
-        lambda s: s.task.source == "reasoning_gym",
-    ),
-}
-
-
-def unread_flags(settings: "TrainSettings", start: "TrainSettings") -> list[str]:
-    """One sentence for each group of which flags were given that this run ignores.
-
-    They are no error: a script may give the same flags to several methods.
-
-    Args:
-      settings: with the flags.
-      start: without them.
-    """
-    return [
-        f"--{group}.* is for {readers} and has no effect with --method "
-        f"{settings.method} --task.source {settings.task.source}"
-        for group, (readers, is_read) in _READ_BY.items()
-        if getattr(settings, group) != getattr(start, group) and not is_read(settings)
-    ]
 
 
 def check_settings(settings: "TrainSettings") -> None:

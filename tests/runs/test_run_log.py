@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl_reason.runs.run_log import run_log
+
 SCRIPT = """
 import logging, sys, time
 from rich.console import Console
@@ -68,3 +70,13 @@ def test_the_console_and_the_file_say_the_same(tmp_path: Path) -> None:
     shown = [line for line in out if not line.startswith("from a function")]
     assert kept(path) == [*shown, "too long"]
     assert err == ["too long"]
+
+
+@pytest.mark.parametrize("error", [ValueError("rule, got 3"), KeyError("odd")])
+def test_the_file_says_what_ended_the_run(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "run.log"
+    with pytest.raises(type(error)), run_log(path):
+        raise error
+    text = path.read_text("utf-8")
+    assert f"ended by {type(error).__name__}: {error}" in text
+    assert ("Traceback" in text) == isinstance(error, KeyError)

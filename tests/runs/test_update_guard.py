@@ -51,6 +51,19 @@ def test_the_bound_ends_the_run_and_the_batch_is_kept(tmp_path):
         np.testing.assert_array_equal(saved["inputs/advantages"], [1.0, np.nan])
 
 
+def test_a_gradient_alone_names_the_largest_numbers():
+    def overflows(state, batch, num_active):
+        _, metrics = update(state, batch, num_active)
+        return state, {**metrics, "loss": (jnp.ones(()), jnp.ones(()))}
+
+    guard = UpdateGuard(1)
+    watched = guard.watch(overflows, "policy", at_once=False)
+    state, _ = watched({"params": jnp.full(2, -1e30)}, {"x": jnp.ones(3)}, 1)
+    said = r"the gradient alone \(the largest numbers are in model/params, up to 1e\+30"
+    with pytest.raises(NotFiniteError, match=said):
+        guard.check({"policy": state})
+
+
 def test_lost_parameters_are_named():
     guard = UpdateGuard(1)
     state = run(guard, BAD, params=np.inf)

@@ -124,4 +124,4 @@ def test_it_is_for_one_device(eight_devices_run):
         except ValueError as error:
             print(json.dumps(str(error)))
     """)
-    assert found == "strict log-probs need a model on one device, got 8"
+    assert found == ("strict log-probs need a model on one device (mesh data=1), got 8")

@@ -234,6 +234,19 @@ def test_traces_take_their_range_from_the_puzzles():
         ("--offline.rounds 3", "--offline.* is for offline methods, reward models and"),
         ("--sft.examples-per-update 3", "--sft.* is for runs with sft.updates and has"),
         (f"{OWN} --countdown.max-value 9", "with --method dapo --task.source my.jsonl"),
+        ("--rl.old-logprobs strict", ""),
+        (
+            "--rl.old-logprobs strict --sampler.slots 9",
+            "--sampler.slots is for evaluations with --rl.old-logprobs strict",
+        ),
+        (
+            f"{OWN} --method rft --sampler.cache-lengths 4 8",
+            "--sampler.cache-lengths is for evaluations with --method rft",
+        ),
+        (
+            f"{OWN} --method verifier --rl.old-logprobs sampler",
+            "--rl.old-logprobs is for RL and the game and has no effect with --",
+        ),
         # A preset's own settings of DAPO are no flags.
         ("--preset smollm2-arithmetic --method grpo", ""),
     ],

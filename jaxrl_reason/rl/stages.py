@@ -4,21 +4,29 @@ Steps and rollouts are numbered through the whole run, so that no two stages use
 same random numbers. Checkpoints are in one folder and name their stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.rl.collect import compute_rewards
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState, init_rl_state
-from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
+from jaxrl_reason.rl.rl_loop import restore_rl, train_rl
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.rl.stage_parts import InStage, StagedRun, StageProblems
-from jaxrl_reason.runs.checkpoints import CheckpointFolder
+from jaxrl_reason.rl.stage_references import (
+    references,
+    remake_reference,
+    stage_reference,
+)
+from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.sharding.agreement import ProcessError
 
 Params = Any
 
@@ -57,6 +65,8 @@ def resume_stages(
     fingerprint: Mapping[str, Any],
     initial_policy: TrainState,
     step: int | None = None,
+    *,
+    mend: bool = False,
 ) -> InStage:
     """Continues from a checkpoint, in the stage in which it was saved.
 
@@ -66,11 +76,28 @@ def resume_stages(
       fingerprint: settings that the stages share.
       initial_policy: the policy that the run started from.
       step: of the checkpoint, the newest if None.
+      mend: a damaged reference is set aside and made again, to the bit, if the
+        checkpoint of its step is whole.
 
     Raises:
       CheckpointError: as `CheckpointFolder.restore`; also for a stage that the run does
-        not have.
+        not have, and for a damaged reference.
     """
+    now = restore_stages(run, checkpoints, fingerprint, initial_policy, step, mend=mend)
+    checkpoints.drop_after(now.state.step)
+    return now
+
+
+def restore_stages(
+    run: StagedRun,
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    initial_policy: TrainState,
+    step: int | None = None,
+    *,
+    mend: bool = False,
+) -> InStage:
+    """The position in a checkpoint; as `resume_stages`, but later ones stay."""
     names = [stage.name for stage in run.stages]
     saved = checkpoints.fingerprint(step).get("stage")
     # An unknown stage: `restore` reports what differs.
@@ -78,8 +105,13 @@ def resume_stages(
     problems = StageProblems(run.stages[index])
     shapes = init_rl_state(run.learner[index], initial_policy)
     settings = run.fingerprint(index, fingerprint)
-    state = resume_rl(checkpoints, settings, shapes, problems, step)
-    reference = stage_reference(run, index, initial_policy, checkpoints)
+    state = restore_rl(checkpoints, settings, shapes, problems, step)
+    try:
+        reference = stage_reference(run, index, initial_policy, checkpoints)
+    except (CheckpointError, ProcessError) as error:
+        reference = remake_reference(
+            run, index, initial_policy, checkpoints, fingerprint, mend=mend, error=error
+        )
     return InStage(index, replace(state, reference=reference), problems)
 
 
@@ -97,17 +129,22 @@ def begin_stage(
       index: of the stage.
       before: the state at the end of the previous stage; None at the first.
       initial_policy: the policy that the run started from.
-      checkpoints: of the run; a fresh reference is saved in `references` beside them.
+      checkpoints: of the run; a fresh reference is saved in `references` beside them,
+        but not where they are only read.
     """
     stage, learner = run.stages[index], run.learner[index]
     dropped = 0
     if before is None:
         state = init_rl_state(learner, initial_policy)
     else:
-        if stage.fresh_reference:
-            _references(run, checkpoints).save(before.step, before.policy.params)
+        if stage.fresh_reference and not checkpoints.read_only:
+            references(run, checkpoints).save(before.step, before.policy.params)
         surplus, dropped = fit_surplus(before.surplus, learner)
-        reference = stage_reference(run, index, initial_policy, checkpoints)
+        if stage.fresh_reference and checkpoints.read_only:
+            # A copy, since updates donate the policy.
+            reference = jax.tree.map(jnp.copy, before.policy.params)
+        else:
+            reference = stage_reference(run, index, initial_policy, checkpoints)
         state = replace(
             before,
             surplus=surplus,
@@ -177,40 +214,25 @@ def fit_surplus(
     return compute_rewards(method, kept), dropped
 
 
-def stage_reference(
-    run: StagedRun,
-    index: int,
-    initial_policy: TrainState,
-    checkpoints: CheckpointFolder,
-) -> Params | None:
-    """The reference of a stage: of the last refresh, or else the initial policy."""
-    if not run.learner[index].method.uses_reference:
-        return None
-    refreshed = [j for j in range(1, index + 1) if run.stages[j].fresh_reference]
-    if not refreshed:
-        return initial_policy.params
-    found = _references(run, checkpoints).restore(
-        abstract(initial_policy.params), {}, run.first_step(refreshed[-1])
-    )
-    return found.state
-
-
 def stage_hooks(run: StagedRun, now: InStage, hooks: Hooks) -> Hooks:
     """The hooks of a run for one stage, with its fingerprint and number."""
-    first, dropped = run.first_step(now.index) + 1, now.dropped
-    index, more = now.index, hooks.annotate
-
-    def annotate(step: int) -> Row:
-        row = more(step) if more is not None else {}
-        row = {**row, "run/stage": index + 1}
-        return row | {"groups/surplus_dropped": dropped} if step == first else row
-
-    fingerprint = run.fingerprint(index, hooks.fingerprint)
+    fingerprint = run.fingerprint(now.index, hooks.fingerprint)
+    annotate = stage_annotation(run, now, hooks.annotate)
     return replace(hooks, fingerprint=fingerprint, annotate=annotate)
 
 
-def _references(run: StagedRun, checkpoints: CheckpointFolder) -> CheckpointFolder:
-    return CheckpointFolder(checkpoints.path / "references", keep=len(run.stages))
+def stage_annotation(
+    run: StagedRun, now: InStage, more: Callable[[int], Row] | None
+) -> Callable[[int], Row]:
+    """What a stage adds to its rows, and what the run adds to all."""
+    first, dropped, number = run.first_step(now.index) + 1, now.dropped, now.index + 1
+
+    def annotate(step: int) -> Row:
+        row = more(step) if more is not None else {}
+        row = {**row, "run/stage": number}
+        return row | {"groups/surplus_dropped": dropped} if step == first else row
+
+    return annotate
 
 
 def _of_width(x: np.ndarray, width: int) -> np.ndarray:

@@ -69,15 +69,19 @@ class Reinforcement:
             self.scorer.load(policy)
         return init_rl_state(self.learner, policy)
 
+    def problems(self) -> ProblemStream:
+        """The stream of the run's questions, at its beginning."""
+        return ProblemStream(
+            list(self.setup.problems.train),
+            batch_size=self.learner.settings.prompts_per_step,
+            seed=self.learner.settings.seed,
+        )
+
     def run(self, state: RLState, session: Session) -> StageResult:
         """RL steps up to `rl.steps`."""
         setup, learner, settings = self.setup, self.learner, self.setup.settings
         fingerprint = setup.fingerprint()
-        problems = ProblemStream(
-            list(setup.problems.train),
-            batch_size=learner.settings.prompts_per_step,
-            seed=learner.settings.seed,
-        )
+        problems = self.problems()
         checkpoints = session.checkpoints("rl")
         if checkpoints.steps() or settings.resume_step is not None:
             state = resume_rl(

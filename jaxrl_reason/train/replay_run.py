@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxrl_reason.data.pipeline import ProblemStream
 from jaxrl_reason.grading.math_verifier import MathVerifier
 from jaxrl_reason.rl.iteration import model_params, train_step
-from jaxrl_reason.rl.rl_loop import restore_rl, rl_throughput
+from jaxrl_reason.rl.rl_learner import RLLearner, RLState
+from jaxrl_reason.rl.rl_loop import rl_throughput
 from jaxrl_reason.rl.rollouts_ahead import RolloutsAhead
 from jaxrl_reason.rl.token_losses import LossRecorder, recording
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row, read_metrics
@@ -20,10 +20,7 @@ from jaxrl_reason.runs.run_warnings import RunWarnings
 from jaxrl_reason.train.config_file import read_config, with_tree
 from jaxrl_reason.train.fine_tuning import tuned_policy
 from jaxrl_reason.train.methods import kind_of
-from jaxrl_reason.train.reinforcement import (
-    Reinforcement,
-    row_annotation,
-)
+from jaxrl_reason.train.replay_places import Place, only_place, staged_place
 from jaxrl_reason.train.run_setup import RunSetup, build_run_setup
 from jaxrl_reason.train.session import checkpoints_of
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -64,22 +61,20 @@ def replay_run(folder: Path, step: int) -> Replay:
       step: of `metrics.jsonl`, from 1.
 
     Raises:
-      ValueError: the folder has no RL run of one stage, the step is not one of the
-        run's, or a checkpoint is damaged or of other settings.
+      ValueError: the folder has no RL run, the step is not one of the run's, or a
+        checkpoint is damaged or of other settings.
     """
     settings = settings_of(folder)
-    if kind_of(settings.method) != "rl" or settings.stages.limits:
-        stages = len(settings.stages.limits)
+    if kind_of(settings.method) != "rl":
+        raise ValueError(f"a replay is for RL, got method {settings.method}")
+    if not 1 <= step <= settings.last_step_of_rl:
         raise ValueError(
-            f"a replay is for RL in one stage, got method {settings.method}"
-            + (f" in {stages} stages" if stages else "")
+            f"step must be from 1 to {settings.last_step_of_rl}, got {step}"
         )
-    if not 1 <= step <= settings.rl.steps:
-        raise ValueError(f"step must be from 1 to {settings.rl.steps}, got {step}")
     with MathVerifier(settings.task.algebra_deadline) as verify:
         setup = build_run_setup(settings, verify)
         try:
-            return replay_step(setup, Reinforcement(setup), folder, step)
+            return replay_step(setup, folder, step)
         finally:
             setup.close()
 
@@ -92,33 +87,17 @@ def settings_of(folder: Path) -> TrainSettings:
     return replace(settings, run_dir=folder, resume="must")
 
 
-def replay_step(
-    setup: RunSetup, stage: Reinforcement, folder: Path, step: int
-) -> Replay:
+def replay_step(setup: RunSetup, folder: Path, step: int) -> Replay:
     """`replay_run` with what was built."""
     checkpoints = checkpoints_of(folder, "rl")
-    problems = ProblemStream(
-        list(setup.problems.train),
-        batch_size=stage.learner.settings.prompts_per_step,
-        seed=stage.learner.settings.seed,
-    )
-    state = stage.begin(tuned_policy(setup, folder))
     before = [saved for saved in checkpoints.steps() if saved < step]
-    if before:
-        fingerprint = setup.fingerprint()
-        state = restore_rl(checkpoints, fingerprint, state, problems, before[-1])
-    begun, timer = state.step, PhaseTimer()
-    learner, recorder = stage.learner, None
-    with RolloutsAhead(learner, state, problems, row_annotation(setup)) as ahead:
-        state = replace(state, ahead=())
-        while state.step < step:
-            if state.step == step - 1:
-                learner, recorder = recording(learner, setup.model)
-            drawn = ahead.take(state, timer)
-            state, row = train_step(learner, state, drawn.collected, timer)
-            row |= drawn.row | timer.take()
-            row |= rl_throughput(row, drawn.collected.fresh, drawn.collected.rollouts)
-    assert recorder is not None
+    policy, at = tuned_policy(setup, folder), before[-1] if before else None
+    if setup.settings.stages.limits:
+        place = staged_place(setup, folder, checkpoints, policy, at)
+    else:
+        place = only_place(setup, checkpoints, policy, at)
+    begun = place.state.step
+    learner, state, row, recorder = run_to(place, step, setup)
     saved = {int(r["step"]): r for r in read_metrics(folder / "metrics.jsonl")}
     if "heldout/accuracy" in saved.get(step, {}):
         row |= setup.heldout.row(model_params(learner, state))
@@ -142,3 +121,37 @@ def replay_step(
         recorder=recorder,
         setup=setup,
     )
+
+
+def run_to(
+    place: Place, step: int, setup: RunSetup
+) -> tuple[RLLearner, RLState, Row, LossRecorder]:
+    """Runs steps up to the one that is asked for, which is recorded.
+
+    Args:
+      place: before it.
+      step: the last one.
+      setup: of the run.
+
+    Returns:
+      Its learner, the state after it, its row as training makes it, and the record.
+    """
+    timer, learner, state = PhaseTimer(), place.learner, place.state
+    recorder, row = None, Row()
+    while state.step < step:
+        if state.step == learner.settings.steps and place.following is not None:
+            place = place.following(state)
+        learner, state = place.learner, place.state
+        last = min(step, learner.settings.steps)
+        with RolloutsAhead(learner, state, place.problems, place.annotate) as ahead:
+            state = replace(state, ahead=())
+            while state.step < last:
+                if state.step == step - 1:
+                    learner, recorder = recording(learner, setup.model)
+                drawn = ahead.take(state, timer)
+                groups = drawn.collected
+                state, row = train_step(learner, state, groups, timer)
+                row |= drawn.row | timer.take()
+                row |= rl_throughput(row, groups.fresh, groups.rollouts)
+    assert recorder is not None
+    return learner, state, row, recorder

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.data.pass_rates import kept_ids, with_ids
@@ -70,7 +71,8 @@ class StagedReinforcement:
         """Runs all stages, from the first or from where the folder's run stopped."""
         setup, run = self.setup, session.run
         if setup.settings.stages.data_filter:
-            self.stages = self.build(self.filtered(state, session))
+            self.choose_problems(state, session.run.path)
+            self.stages = self.build(self.filtered(session.run.path))
         fingerprint = setup.fingerprint()
         checkpoints = session.checkpoints("rl")
         now = None
@@ -81,6 +83,7 @@ class StagedReinforcement:
                 fingerprint,
                 state,
                 setup.settings.resume_step,
+                mend=setup.settings.resume == "auto",
             )
         first = 0 if now is None else now.state.step
         truncate_after(run.metrics_path, first)
@@ -89,9 +92,9 @@ class StagedReinforcement:
             last = train_stages(self.stages, state, hooks, now)
         return StageResult(last.policy.params, last.step, first)
 
-    def filtered(self, policy: TrainState, session: Session) -> list[Any]:
-        """The problems that the recipe's filter keeps, selected once per run."""
-        problems, path = self.setup.problems.train, session.run.path / KEPT
+    def choose_problems(self, policy: TrainState, folder: Path) -> None:
+        """Writes which problems the recipe's filter keeps, once per run."""
+        problems, path = self.setup.problems.train, folder / KEPT
         if not on_main("data filter", path.is_file):
             rule = self.recipe.data_filter
             assert rule is not None  # checked in __init__
@@ -99,5 +102,9 @@ class StagedReinforcement:
                 self.stages.learner[0], policy.params, list(problems)
             )
             atomic_write(path, json.dumps(kept_ids(rates, rule)) + "\n")
+
+    def filtered(self, folder: Path) -> list[Any]:
+        """The problems that the filter of a folder's run has kept."""
+        path = folder / KEPT
         kept = on_main("data filter", lambda: json.loads(path.read_text("utf-8")))
-        return with_ids(list(problems), kept)
+        return with_ids(list(self.setup.problems.train), kept)

@@ -9,6 +9,7 @@ import string
 import pytest
 import yaml
 
+from jaxrl_reason.cli.main import main as command
 from jaxrl_reason.cli.train import read_settings
 from jaxrl_reason.train.heldout_figures import Heldout
 from jaxrl_reason.train.run import finished_report
@@ -136,7 +137,7 @@ def test_rows_that_changed_under_their_path_are_no_resume(train, folder, tuned):
         train("changed", "--task", "other.jsonl", "--sft-from", "tuned")
 
 
-def test_a_published_system_in_stages(train, tuned):
+def test_a_published_system_in_stages(train, tuned, capsys):
     run = train(
         "stages",
         *shlex.split("--method srpo --stages.limits 4 4 --rl.steps 1"),
@@ -146,6 +147,12 @@ def test_a_published_system_in_stages(train, tuned):
     assert [row["step"] for row in rows] == [1, 2]
     assert [row["run/stage"] for row in rows] == [1, 2]
     assert rows[0]["data/problems_active"] == 22
+    # From the checkpoint at the end of the first stage into the second.
+    command(["replay", str(run), "--step", "2"])
+    said = capsys.readouterr().out
+    assert "Step 2 was run again from the checkpoint of step 1." in said
+    assert "Its row has the same bits as that of the run." in said
+    assert "Its state has the same bits as the run's checkpoint." in said
 
 
 def test_a_published_data_filter_chooses_the_problems(train, tuned):

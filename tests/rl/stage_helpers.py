@@ -133,14 +133,24 @@ def listening(run, drawn):
     return dataclasses.replace(run, learner=tuple(map(sampler, run.learner)))
 
 
-def go(run, path, *, stop_after=None, resume=False, step=None, change=None, every=1):
+def go(
+    run,
+    path,
+    *,
+    stop_after=None,
+    resume=False,
+    step=None,
+    change=None,
+    every=1,
+    mend=False,
+):
     """What a process does: starts or goes on, until the end or an interrupt."""
     progress, drawn = Progress(), []
     run = listening(run, drawn)
     checkpoints = CheckpointFolder(path / "checkpoints", keep=9)
     now = None
     if resume:
-        now = resume_stages(run, checkpoints, COMMON, first_policy(), step)
+        now = resume_stages(run, checkpoints, COMMON, first_policy(), step, mend=mend)
         truncate_after(path / "metrics.jsonl", now.state.step)
         if change is not None:
             now = change(now)

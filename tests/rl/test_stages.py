@@ -200,3 +200,36 @@ def test_a_stage_without_signal_saves_itself_and_not_the_stage_before(run, folde
     assert checkpoints.steps()[-1] == 3
     now = resume_stages(hopeless, checkpoints, COMMON, first_policy())
     assert (now.index, now.state.step) == (1, 3)
+
+
+def damaged(folder, step):
+    """The checkpoint of a step, with a file that was cut off."""
+    for file in sorted((folder / f"{step:08d}").rglob("*")):
+        if file.is_file() and file.name != "manifest.json":
+            file.write_bytes(file.read_bytes()[:-1])
+    return folder / f"{step:08d}"
+
+
+@pytest.mark.parametrize("how", ["damaged", "deleted"])
+def test_a_damaged_reference_is_made_again_to_the_bit(run, straight, folder, how):
+    kept = folder / "checkpoints" / "references"
+    before = {x.name: x.read_bytes() for x in (kept / "00000005").rglob("_METADATA")}
+    bad = damaged(kept, 5)
+    if how == "deleted":
+        shutil.rmtree(bad)
+    said = r"reference of stage refreshed in .*/00000005 is damaged .*auto makes it"
+    with pytest.raises(CheckpointError, match=said):
+        go(run, folder, resume=True, step=6)
+    assert_same_end(go(run, folder, resume=True, step=6, mend=True), straight)
+    assert {x.name: x.read_bytes() for x in bad.rglob("_METADATA")} == before
+    assert (kept / "damaged" / "00000005").exists() == (how == "damaged")
+    assert_same_end(go(run, folder, resume=True, step=6), straight)
+
+
+def test_a_damaged_reference_whose_checkpoint_is_gone_is_said(run, folder):
+    damaged(folder / "checkpoints" / "references", 5)
+    shutil.rmtree(folder / "checkpoints" / "00000005")
+    said = r"is damaged .* the checkpoint of step 5, .*, is not kept: go on from an ear"
+    with pytest.raises(CheckpointError, match=said):
+        go(run, folder, resume=True, step=6, mend=True)
+    assert go(run, folder, resume=True, step=4).state.step == LAST

@@ -2,18 +2,34 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxrl_reason.learner.sft import Example, SFTLearner, sft_update
 from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
-from jaxrl_reason.runs.metrics_log import Row, finish_metrics
+from jaxrl_reason.runs.metrics_log import Pairs, Row, finish_metrics
 from jaxrl_reason.runs.update_guard import check_finite
+
+
+@dataclass(frozen=True)
+class SFTPosition:
+    """How far a loop is.
+
+    Attributes:
+      step: updates done; those that were skipped count here, but not in the state.
+      pending: metric pairs of each update since the last row.
+      tokens: of these updates.
+    """
+
+    step: int = 0
+    pending: tuple[Pairs, ...] = ()
+    tokens: int = 0
 
 
 def train_sft(
@@ -21,6 +37,7 @@ def train_sft(
     state: TrainState,
     examples: Callable[[int], Sequence[Example]],
     hooks: Hooks,
+    position: SFTPosition | None = None,
 ) -> TrainState:
     """Runs supervised updates up to `settings.updates`.
 
@@ -30,40 +47,46 @@ def train_sft(
       examples: update number -> its examples; a function of only the number, so that a
         resumed run gets the same ones.
       hooks: of the run.
+      position: of `resume_sft`; the beginning if None.
     """
-    step, last = int(state.step), learner.settings.updates
-    pending: list[Any] = []
+    at = position or SFTPosition()
+    last = learner.settings.updates
     score: float | None = None
     learner = replace(learner, update=hooks.watch(learner.update, "model"))
-    start, tokens = time.perf_counter(), 0
-    while step < last and not hooks.interrupt.requested:
-        with hooks.profiled(step + 1):
-            state, pairs, n = sft_update(learner, state, examples(step))
-        step, tokens = step + 1, tokens + n
-        pending.append(pairs)
+    hooks.hold(at.step)
+    start, before = time.perf_counter(), at.tokens
+    while at.step < last and not hooks.interrupt.requested:
+        began = time.perf_counter()
+        with hooks.profiled(at.step + 1):
+            state, pairs, n = sft_update(learner, state, examples(at.step))
+        at = SFTPosition(at.step + 1, (*at.pending, pairs), at.tokens + n)
         # Reading the metrics waits for the device, so it is done only now and then.
-        if step % hooks.log_every == 0 or step == last:
-            row = mean_row(pending)
+        if at.step % hooks.log_every == 0 or at.step == last:
+            row = mean_row(at.pending)
             seconds = time.perf_counter() - start
             row |= {
-                "sft/learning_rate": float(learner.learning_rate(step - 1)),
-                "sft/tokens": tokens,
-                "sft/tokens_per_s": tokens / seconds,
+                "sft/learning_rate": float(learner.learning_rate(at.step - 1)),
+                "sft/tokens": at.tokens,
+                "sft/tokens_per_s": (at.tokens - before) / seconds,
                 "time/sft_s": seconds,
             }
-            if hooks.due(step, last) and hooks.evaluate:
+            if hooks.due(at.step, last) and hooks.evaluate:
                 row |= hooks.evaluate(state.params)
             score = row.get("heldout/accuracy")
-            hooks.record(step, row)
-            start, tokens, pending = time.perf_counter(), 0, []
-        save = partial(save_sft, hooks, state, score)
-        hooks.check({"model": state}, save, wait=step == last)
-        if hooks.save_due(step, score):
+            hooks.record(at.step, row)
+            start, before, at = time.perf_counter(), 0, SFTPosition(at.step)
+        save = partial(save_sft, hooks, state, at, score)
+        hooks.check({"model": state}, save, wait=at.step == last)
+        if saved := hooks.save_due(at.step, score):
             save()
+        # A copy of every update would take longer than most updates, which end in time.
+        slow = 4 * (time.perf_counter() - began) > hooks.interrupt.grace
+        kept = partial(sft_contents, state, at)
+        hooks.hold(at.step, kept if slow and not saved else None)
         hooks.checkpoints.poll()
         score = None
-    if step not in hooks.checkpoints.steps():
-        save_sft(hooks, state)
+    if at.step not in hooks.checkpoints.steps():
+        save_sft(hooks, state, at)
     return state
 
 
@@ -75,16 +98,31 @@ def mean_row(pending: Sequence[Any]) -> Row:
     return {name: sum(found) / len(found) for name, found in sorted(values.items())}
 
 
-def save_sft(hooks: Hooks, state: TrainState, score: float | None = None) -> None:
+def save_sft(
+    hooks: Hooks, state: TrainState, at: SFTPosition, score: float | None = None
+) -> None:
     """Saves the state of the supervised stage; its examples depend only on the step.
 
     Raises:
       NotFiniteError: it has numbers that are not finite.
     """
     check_finite({"model": state})
-    hooks.checkpoints.save(
-        int(state.step), state, fingerprint=hooks.fingerprint, score=score
-    )
+    contents = sft_contents(state, at)
+    hooks.checkpoints.save(**contents, fingerprint=hooks.fingerprint, score=score)
+
+
+def sft_contents(state: TrainState, at: SFTPosition) -> dict[str, Any]:
+    """What a checkpoint holds, as arguments of `CheckpointFolder.save`."""
+    pending = jax.device_get(list(at.pending))
+    return {
+        "step": at.step,
+        "state": state,
+        "extra": {"tokens": at.tokens},
+        "arrays": {
+            name: np.array([pairs[name] for pairs in pending])  # [updates, 2]
+            for name in (pending[0] if pending else ())
+        },
+    }
 
 
 def resume_sft(
@@ -92,7 +130,13 @@ def resume_sft(
     fingerprint: Mapping[str, Any],
     state: TrainState,
     step: int | None = None,
-) -> TrainState:
+) -> tuple[TrainState, SFTPosition]:
     """Continues the supervised stage from a checkpoint (the newest if step is None)."""
-    found: TrainState = checkpoints.restore(abstract(state), fingerprint, step).state
-    return found
+    found = checkpoints.restore(abstract(state), fingerprint, step)
+    # Older checkpoints have no pending updates.
+    updates = zip(*found.arrays.values(), strict=True)
+    pending = tuple(
+        dict(zip(found.arrays, map(tuple, rows), strict=True)) for rows in updates
+    )
+    at = SFTPosition(found.step, pending, found.extra.get("tokens", 0))
+    return found.state, at

@@ -8,7 +8,7 @@ from typing import Any
 from jaxrl_reason.learner.state import TrainState, abstract
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
-from jaxrl_reason.runs.hooks import Hooks
+from jaxrl_reason.runs.hooks import Contents, Hooks
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.update_guard import check_finite
 
@@ -38,6 +38,7 @@ def train_rounds(
       The policy after the last round.
     """
     last_saved = done
+    hooks.hold(done)
     while done < rounds and not hooks.interrupt.requested:
         start = time.perf_counter()
         with hooks.profiled(done + 1):
@@ -55,6 +56,8 @@ def train_rounds(
         if hooks.save_due(done, score):
             save()
             last_saved = done
+        kept: Contents = partial(dict, step=done, state=policy)
+        hooks.hold(done, None if last_saved == done else kept)
         hooks.checkpoints.poll()
     if last_saved != done:
         save_round(hooks, policy, done)

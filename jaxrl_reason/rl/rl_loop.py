@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrl_reason.learner.state import TrainState, abstract
@@ -24,8 +23,9 @@ from jaxrl_reason.runs.checkpoints import CheckpointFolder, Restored
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.update_guard import check_finite
-from jaxrl_reason.sharding.processes import count
+from jaxrl_reason.serving import EngineError
 from jaxrl_reason.tasks.grade_responses import GraderError
 
 Params = Any
@@ -61,10 +61,14 @@ def train_rl(
                     drawn = ahead.take(state, timer)
                     collected = drawn.collected
                     state, row = train_step(learner, state, collected, timer)
-            except (NoSignalError, GraderError):
+            except (NoSignalError, GraderError, EngineError) as error:
                 save(state)  # keep what was learnt
                 hooks.checkpoints.wait()
-                raise
+                # Where a machine is taken away, servers of rewards go with it.
+                if not hooks.interrupt.requested:
+                    raise
+                say(f"step {state.step + 1} was left out, as the run stops: {error}")
+                break
             row |= drawn.row | timer.take()
             row |= rl_throughput(row, collected.fresh, collected.rollouts)
             if hooks.due(state.step, learner.settings.steps) and hooks.evaluate:
@@ -137,10 +141,10 @@ def hold_rl(
     *,
     saved: bool,
 ) -> None:
-    """Keeps a step for the interrupt, on the host, since updates donate its arrays.
+    """Keeps a step for the interrupt.
 
-    Only for a grace period, with one process and without rollouts drawn ahead: those
-    of the next steps belong to a checkpoint, too, and may not be complete.
+    Not with rollouts drawn ahead: those of the next steps belong to its checkpoint,
+    too, and may not be complete.
 
     Args:
       hooks: of the run.
@@ -149,21 +153,8 @@ def hold_rl(
       problems: at the same place.
       saved: the step has a checkpoint, or one is being written.
     """
-    if not hooks.interrupt.grace or count() > 1 or learner.settings.async_level:
-        return
-    checkpoints, step = hooks.checkpoints, state.step
-    contents = None
-    if not saved:
-        contents = rl_contents(state, problems)
-        contents["state"] = jax.device_get(contents["state"])
-
-    def save() -> int:
-        if contents is not None and step not in checkpoints.steps():
-            checkpoints.save(**contents, fingerprint=hooks.fingerprint)
-        checkpoints.wait()
-        return step
-
-    hooks.interrupt.hold(save)
+    whole = saved or learner.settings.async_level
+    hooks.hold(state.step, None if whole else lambda: rl_contents(state, problems))
 
 
 def rl_contents(state: RLState, problems: ProblemBatches) -> dict[str, Any]:

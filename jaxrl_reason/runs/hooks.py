@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics_log import MetricsLog, Row
@@ -13,8 +16,11 @@ from jaxrl_reason.runs.progress import TrainingProgress
 from jaxrl_reason.runs.run_warnings import RunWarnings
 from jaxrl_reason.runs.update_guard import NotFiniteError, Update, UpdateGuard
 from jaxrl_reason.sharding.agreement import exchange
+from jaxrl_reason.sharding.processes import count
 
 Params = Any
+# What a checkpoint holds, as arguments of `CheckpointFolder.save`.
+Contents = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,16 @@ class Hooks:
             self.checkpoints.wait()
             self.warnings.stop_if_asked()
 
+    def hold(self, step: int, contents: Contents | None = None) -> None:
+        """Keeps a finished step for the grace period of a signal, if there is one.
+
+        Args:
+          step: that has ended.
+          contents: of its checkpoint; None if it has one, or cannot be saved in the
+            middle of the next step.
+        """
+        hold_step(self.interrupt, self.checkpoints, self.fingerprint, step, contents)
+
     def profiled(self, step: int) -> contextlib.AbstractContextManager[None]:
         """Context of a step: traces it if it is the one to profile."""
         return contextlib.nullcontext() if self.profile is None else self.profile(step)
@@ -130,3 +146,49 @@ class Hooks:
         if self.evaluate is None or not self.evaluate_every:
             return False
         return step % self.evaluate_every == 0 or step == last
+
+
+def hold_step(
+    interrupt: GracefulInterrupt,
+    checkpoints: CheckpointFolder,
+    fingerprint: Mapping[str, Any],
+    step: int,
+    contents: Contents | None = None,
+) -> None:
+    """Keeps a finished step, on the host, since updates donate its arrays.
+
+    With several processes there is nothing to keep: a checkpoint is of all of them, and
+    they are at different places when the grace period ends.
+
+    Args:
+      interrupt: of the run; without a grace period nothing is kept.
+      checkpoints: of the stage.
+      fingerprint: settings that a resumed run must share.
+      step: that has ended.
+      contents: as for `Hooks.hold`.
+    """
+    if not interrupt.grace or count() > 1:
+        return
+    kept: dict[str, Any] | None = None
+    if contents is not None:
+        kept = dict(contents())
+        kept["state"] = jax.device_get(kept["state"])
+
+    def save() -> int | None:
+        steps = checkpoints.steps()  # waits for the one that is being written
+        if kept is not None and step not in steps and _is_finite(kept["state"]):
+            checkpoints.save(**kept, fingerprint=fingerprint)
+            checkpoints.wait()
+            return step
+        return max(steps, default=None)
+
+    interrupt.hold(save)
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers are; on the host, since the devices may not answer."""
+    return all(
+        bool(np.isfinite(x).all())
+        for x in jax.tree.leaves(state)
+        if jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
+    )

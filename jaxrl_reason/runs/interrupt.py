@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -63,7 +62,7 @@ class GracefulInterrupt:
         self._agreed = False
         self._left = threading.Event()
         self._told = threading.Lock()  # taken by who answers the first signal
-        self._held: Callable[[], int] | None = None
+        self._held: Callable[[], int | None] | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._wakeup_before = -1
@@ -75,12 +74,13 @@ class GracefulInterrupt:
         self._agreed = self._agreed or any(exchange("interrupt", asked))
         return self._agreed
 
-    def hold(self, save: Callable[[], int]) -> None:
+    def hold(self, save: Callable[[], int | None]) -> None:
         """Says how to save the last finished step while the next one runs.
 
         Args:
           save: called once, in another thread, at the first signal if there is a grace
-            period; returns the step when its checkpoint is in place.
+            period; returns the step of the newest checkpoint when it is in place, None
+            if there is none.
         """
         self._held = save
 
@@ -156,16 +156,25 @@ class GracefulInterrupt:
         if not self._left.wait(_PATIENCE):
             os._exit(AT_ONCE)
 
+    def _save_held(self, found: list[str]) -> None:
+        """Saves the last finished step; appends where a resumed run goes on."""
+        if self._held is None:
+            return
+        try:
+            step = self._held()
+        except Exception as error:  # then an older checkpoint is the newest
+            said = f"goes on from the newest checkpoint (the last step's: {error})"
+        else:
+            said = f"goes on from step {step}" if step else "starts this stage again"
+        found.append(said)
+
     def _leave_after_grace(self, number: int) -> None:
         """Saves the last finished step, and leaves if the present one does not end."""
-        end = time.monotonic() + self.grace
-        where = "goes on from the newest checkpoint"
-        if self._held is not None:
-            try:
-                where = f"goes on from step {self._held()}"
-            except Exception as error:  # then an older checkpoint is the newest
-                where += f" (that of the last step failed: {error})"
-        if not self._left.wait(max(0.0, end - time.monotonic())):
+        found: list[str] = []
+        # In a thread of its own: a disk that does not answer must not keep the process.
+        self._in_thread(self._save_held, found)
+        if not self._left.wait(self.grace):
+            where = found[0] if found else "goes on from the newest checkpoint"
             text = (
                 f"{signal.Signals(number).name}: this step has not ended within "
                 f"{self.grace:g} seconds and is given up; --resume auto {where}"

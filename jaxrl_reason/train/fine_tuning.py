@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jaxrl_reason.learner.sft_loop import resume_sft, train_sft
+from jaxrl_reason.learner.sft_loop import SFTPosition, resume_sft, train_sft
 from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
@@ -41,11 +41,11 @@ def tuned_policy(setup: RunSetup, folder: Path) -> TrainState:
         return setup.built.init(None)
     state = setup.built.init(settings.sft_schedule())
     saved = checkpoints_of(settings.sft_from or folder, "sft")
-    state = resume_sft(saved, setup.sft_fingerprint(), state)
-    if int(state.step) < settings.sft.updates:
+    state, at = resume_sft(saved, setup.sft_fingerprint(), state)
+    if at.step < settings.sft.updates:
         raise ValueError(
             f"fine-tuning must have done {settings.sft.updates} updates, "
-            f"got {int(state.step)} in {saved.path}"
+            f"got {at.step} in {saved.path}"
         )
     return state
 
@@ -69,9 +69,10 @@ def run_sft(
         checkpoints = session.checkpoints("sft", keep=1)
     else:
         checkpoints = checkpoints_of(settings.sft_from, "sft")
+    at = SFTPosition()
     if settings.sft_from or checkpoints.steps():
-        state = resume_sft(checkpoints, fingerprint, state)
-    done, updates = int(state.step), settings.sft.updates
+        state, at = resume_sft(checkpoints, fingerprint, state)
+    done, updates = at.step, settings.sft.updates
     if settings.sft_from and done < updates:
         raise ValueError(
             f"sft_from must hold a model trained for {updates} updates, "
@@ -102,7 +103,7 @@ def run_sft(
             guard=update_guard(settings, session),
             warnings=run_warnings(settings, session, log_name),
         )
-        return train_sft(learner, state, setup.examples, hooks)
+        return train_sft(learner, state, setup.examples, hooks, at)
 
 
 class FineTuning:
@@ -119,4 +120,5 @@ class FineTuning:
         """Trains up to `sft.updates`."""
         first = int(state.step)
         state = run_sft(self.setup, state, session, log_name="metrics")
-        return StageResult(state.params, int(state.step), first)
+        # Skipped updates are not counted in the state.
+        return StageResult(state.params, self.setup.settings.sft.updates, first)

@@ -14,6 +14,7 @@ from jaxrl_reason.reward_models.reward_methods import verifier
 from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
+from jaxrl_reason.runs.hooks import hold_step
 from jaxrl_reason.runs.metrics_log import PhaseTimer, truncate_after
 from jaxrl_reason.runs.update_guard import UpdateGuard, check_finite
 from jaxrl_reason.train.guards import run_warnings, update_guard
@@ -82,7 +83,6 @@ class ProverVerifierGame:
         setup, settings, run = self.setup, self.setup.settings, session.run
         prover, base = state
         guard = update_guard(settings, session)
-        warnings = run_warnings(settings, session)
         game = self.watched_game(base, guard)
         problems = RoleStream(
             ProblemStream(
@@ -100,9 +100,11 @@ class ProverVerifierGame:
             )
         first = 0 if played is None else played.prover.step
         truncate_after(run.metrics_path, first)
+        warnings = run_warnings(settings, session)
         rounds = self.rules.rounds
         done = 0 if played is None else played.round_index
         session.progress.stage(settings.method, rounds, done)
+        hold_step(session.interrupt, checkpoints, fingerprint, first)  # all are saved
         if played is None:
             played = start_game(game, prover)
         timer = PhaseTimer()

@@ -20,6 +20,7 @@ from jaxrl_reason.reward_models.reward_model import (
 )
 from jaxrl_reason.rl.collect import NoSignalError
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.runs.hooks import hold_step
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.runs.update_guard import check_finite
 from jaxrl_reason.train.guards import run_warnings, update_guard
@@ -90,6 +91,7 @@ class RewardModel:
         comparisons, sampled = self.comparisons(policy)
         heldout = self.heldout_responses(policy)
         session.progress.stage(settings.method, epochs, done)
+        hold_step(session.interrupt, checkpoints, fingerprint, done)  # all are saved
         with session.log() as log:
             while done < epochs and not session.interrupt.requested:
                 scorer, row = train_on_comparisons(

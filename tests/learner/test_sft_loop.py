@@ -22,7 +22,14 @@ from tests.rl.helpers import (
     same_trees,
     tiny_model,
 )
-from tests.rl.loop_helpers import FINGERPRINT, Ran, hooks, timeless
+from tests.rl.loop_helpers import (
+    FINGERPRINT,
+    GivenUp,
+    Held,
+    Ran,
+    hooks,
+    timeless,
+)
 
 SUPERVISED = SFTSettings(
     updates=6,
@@ -49,10 +56,10 @@ def init_sft():
     return init_state(first_policy().params, OPTIMIZER.build(), copy=True)
 
 
-def run_sft(learner, path, *, state=None, source=examples, **options):
+def run_sft(learner, path, *, state=None, source=examples, at=None, **options):
     used = hooks(path, name="sft", log_every=2, **options)
     with used.log:
-        state = train_sft(learner, state or init_sft(), source, used)
+        state = train_sft(learner, state or init_sft(), source, used, at)
     rows = timeless(read_metrics(path / "sft.jsonl"))
     return Ran(copied(state), [], rows, used.checkpoints)
 
@@ -79,8 +86,8 @@ def test_supervised_training_resumes_where_it_was_interrupted(
     # The bar moves with the rows, every second update: asked to stop after two rows.
     first = run_sft(sft_learner, tmp_path, stop_after=2, save_every=100)
     assert first.checkpoints.steps() == [4]
-    state = resume_sft(first.checkpoints, FINGERPRINT, init_sft())
-    second = run_sft(sft_learner, tmp_path, state=state)
+    state, at = resume_sft(first.checkpoints, FINGERPRINT, init_sft())
+    second = run_sft(sft_learner, tmp_path, state=state, at=at)
     assert second.rows == sft_run.rows
     assert same_trees(second.state, sft_run.state)
 
@@ -94,10 +101,10 @@ def test_supervised_training_resumes_after_it_died(sft_learner, sft_run, tmp_pat
     with contextlib.suppress(KeyboardInterrupt):
         run_sft(sft_learner, tmp_path, source=failing)
     checkpoints = CheckpointFolder(tmp_path / "checkpoints")
-    state = resume_sft(checkpoints, FINGERPRINT, init_sft())
-    assert int(state.step) == 4
+    state, at = resume_sft(checkpoints, FINGERPRINT, init_sft())
+    assert int(state.step) == at.step == 4
     truncate_after(tmp_path / "sft.jsonl", 4)
-    again = run_sft(sft_learner, tmp_path, state=state)
+    again = run_sft(sft_learner, tmp_path, state=state, at=at)
     assert again.rows == sft_run.rows
     assert same_trees(again.state, sft_run.state)
 
@@ -105,9 +112,9 @@ def test_supervised_training_resumes_after_it_died(sft_learner, sft_run, tmp_pat
 def test_other_examples_after_a_resume_would_show(sft_learner, sft_run, tmp_path):
     # Trap 40, kept as a mutant: the data starts from the beginning again.
     first = run_sft(sft_learner, tmp_path, stop_after=2, save_every=100)
-    state = resume_sft(first.checkpoints, FINGERPRINT, init_sft())
+    state, at = resume_sft(first.checkpoints, FINGERPRINT, init_sft())
     forgetful = partial(lambda update, shift: examples(update - shift), shift=4)
-    second = run_sft(sft_learner, tmp_path, state=state, source=forgetful)
+    second = run_sft(sft_learner, tmp_path, state=state, source=forgetful, at=at)
     assert not same_trees(second.state, sft_run.state)
 
 
@@ -129,3 +136,45 @@ def test_updates_that_are_all_skipped_end_the_loop(sft_learner, tmp_path):
         run_sft(sft_learner, tmp_path, state=state, guard=guard, save_every=100)
     assert (tmp_path / "skipped_model.npz").is_file()
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("grace", "step"), [(1e-9, 5), (1e9, 4)])
+def test_an_update_that_is_given_up(sft_learner, sft_run, tmp_path, grace, step):
+    """Slow updates are kept one by one, quick ones end within the grace period."""
+    held = Held(grace)
+
+    def source(update):
+        if update == 5:
+            assert held.save() == step
+            raise GivenUp
+        return examples(update)
+
+    with pytest.raises(GivenUp):
+        run_sft(sft_learner, tmp_path, source=source, interrupt=held)
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    state, at = resume_sft(checkpoints, FINGERPRINT, init_sft())
+    assert at.step == step
+    truncate_after(tmp_path / "sft.jsonl", step)
+    again = run_sft(sft_learner, tmp_path, state=state, at=at)
+    assert same_trees(again.state, sft_run.state)
+    assert again.rows == sft_run.rows  # the last is the mean of both processes' updates
+
+
+def test_a_skipped_update_counts_in_the_loop_alone(sft_learner, tmp_path):
+    calls = []
+
+    def update(state, batch, num_active):
+        calls.append(1)
+        if len(calls) == 3:
+            one = np.float32(1)
+            return state, {"skipped_update_fraction": (one, one), "loss": (one, one)}
+        return sft_learner.update(state, batch, num_active)
+
+    ran = run_sft(dataclasses.replace(sft_learner, update=update), tmp_path)
+    assert int(ran.state.step) == SUPERVISED.updates - 1
+    assert ran.checkpoints.steps() == [2, 4, 6]
+    state, at = resume_sft(ran.checkpoints, FINGERPRINT, init_sft())
+    assert at.step == SUPERVISED.updates
+    again = run_sft(sft_learner, tmp_path, state=state, at=at)
+    assert same_trees(again.state, ran.state)
+    assert again.rows == ran.rows

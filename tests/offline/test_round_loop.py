@@ -6,11 +6,11 @@ import pytest
 
 from jaxrl_reason.offline.iterative import rft_round
 from jaxrl_reason.offline.round_loop import resume_rounds, train_rounds
-from jaxrl_reason.runs.checkpoints import CheckpointError
+from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
 from jaxrl_reason.runs.metrics_log import read_metrics
 from tests.offline.test_iterative import PROBLEMS, sampler, supervised
 from tests.rl.helpers import OPTIMIZER, copied, first_policy, same_trees
-from tests.rl.loop_helpers import FINGERPRINT, hooks
+from tests.rl.loop_helpers import FINGERPRINT, GivenUp, Held, hooks
 
 
 def one_round(policy, index):
@@ -19,19 +19,18 @@ def one_round(policy, index):
     )
 
 
-def run(path, *, rounds=3, policy=None, done=0, **options):
+def run(path, *, rounds=3, policy=None, done=0, play=one_round, **options):
     shown = []
     used = hooks(
         path,
-        save_every=1,
         evaluate=lambda params: {"heldout/accuracy": 0.5},
         evaluate_every=2,
         show_samples=lambda step, rollouts: shown.append(step),
-        **options,
+        **{"save_every": 1, **options},
     )
     with used.log:
         policy = policy or first_policy()
-        policy = train_rounds(one_round, policy, used, rounds=rounds, done=done)
+        policy = train_rounds(play, policy, used, rounds=rounds, done=done)
     rows = read_metrics(path / "metrics.jsonl")
     for row in rows:
         del row["time/step_s"]
@@ -85,3 +84,22 @@ def test_going_back_moves_later_rounds_aside(straight, tmp_path):
     _, done = resume_rounds(used.checkpoints, FINGERPRINT, first_policy(), step=1)
     assert done == 1
     assert used.checkpoints.steps() == [1]
+
+
+def test_a_round_that_is_given_up_is_all_that_is_lost(straight, tmp_path):
+    held = Held()
+
+    def play(policy, index):
+        if index == 2:
+            assert held.save() == 2
+            raise GivenUp
+        return one_round(policy, index)
+
+    with pytest.raises(GivenUp):
+        run(tmp_path, play=play, interrupt=held, save_every=100)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
+    kept = CheckpointFolder(tmp_path / "checkpoints")
+    state, done = resume_rounds(kept, FINGERPRINT, first_policy())
+    again, rows, _, _ = run(tmp_path, policy=state, done=done)
+    assert rows == straight[1]
+    assert same_trees(copied(again.params), copied(straight[0].params))

@@ -10,6 +10,7 @@ from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import MetricsLog, read_metrics, truncate_after
+from jaxrl_reason.sharding.processes import fetch
 from tests.rl.helpers import (
     SETTINGS,
     Toy,
@@ -47,6 +48,22 @@ class Interrupt:
     @property
     def requested(self):
         return self.after is not None and len(self.progress.steps) >= self.after
+
+
+class GivenUp(Exception):
+    """What a process that leaves in the middle of a step looks like to a test."""
+
+
+class Held:
+    """An interrupt with a grace period, which keeps what it may save."""
+
+    requested, save = False, None
+
+    def __init__(self, grace=5.0):
+        self.grace = grace
+
+    def hold(self, save):
+        self.save = save
 
 
 def hooks(
@@ -87,7 +104,7 @@ class SampleLog:
 
     def __call__(self, *args):
         done = self.sample(*args)
-        self.tokens.append(np.asarray(done.tokens))
+        self.tokens.append(fetch(done.tokens))
         return done
 
 

@@ -29,6 +29,8 @@ from tests.rl.kill_helpers import assert_same_folders, killed, run
 from tests.rl.loop_helpers import (
     FINGERPRINT,
     STEPS,
+    GivenUp,
+    Held,
     assert_same_run,
     loop_learner,
     resume,
@@ -167,19 +169,6 @@ def test_an_interrupt_before_the_first_step_leaves_a_checkpoint(learner, tmp_pat
     assert ran.checkpoints.steps() == [0]
     assert ran.rows == []
     assert resume(learner, tmp_path).state.step == STEPS
-
-
-class GivenUp(Exception):
-    """What a process that leaves in the middle of a step looks like to a test."""
-
-
-class Held:
-    """An interrupt with a grace period, which keeps what it may save."""
-
-    requested, grace, save = False, 5.0, None
-
-    def hold(self, save):
-        self.save = save
 
 
 def test_a_step_that_is_given_up_is_all_that_is_lost(learner, straight, tmp_path):

@@ -1,17 +1,31 @@
 """Toy runs in processes of their own, which are killed, and what they leave."""
 
+import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
-from jaxrl_reason.learner.state import abstract
+from jaxrl_reason.learner.state import abstract, init_state
+from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.rl_learner import build_rl_learner, init_rl_state
 from jaxrl_reason.rl.rl_loop import resume_rl
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.metrics_log import read_metrics, truncate_after
 from jaxrl_reason.runs.samples import write_samples
-from tests.rl.helpers import same_trees, toy_state
+from jaxrl_reason.sharding import BatchSharding, ShardingRules, parse_mesh
+from tests.rl.helpers import (
+    CONFIG,
+    OPTIMIZER,
+    SETTINGS,
+    LuckyTask,
+    random_params,
+    same_trees,
+    toy_dapo,
+    toy_state,
+)
 from tests.rl.loop_helpers import (
     FINGERPRINT,
     STEPS,
@@ -33,10 +47,42 @@ run(pathlib.Path(sys.argv[1]), tell=print, background=sys.argv[3] == "background
 """
 
 
-def run(path, tell=lambda *what, flush: None, background=False):
+PAIR = """
+import pathlib, sys
+import jax
+from jaxrl_reason.sharding.lifetime import joined
+
+path, cache, how, address, number = sys.argv[1:]
+jax.config.update("jax_compilation_cache_dir", cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+with joined(address, 2, int(number), stuck_after=60):
+    from tests.rl.kill_helpers import on_mesh, run
+    run(pathlib.Path(path), print, how == "background", *on_mesh("fsdp=2"))
+"""
+
+
+def on_mesh(sizes):
+    """The learner of the toy run, and the state at step 0, on a mesh."""
+    placed = BatchSharding(parse_mesh(sizes), ShardingRules())
+    model = Transformer(CONFIG, constrain=placed.rules.constrainer(placed.mesh))
+    settings = dataclasses.replace(SETTINGS, steps=STEPS)
+    learner = build_rl_learner(
+        model, LuckyTask(), toy_dapo(), settings, OPTIMIZER, placed
+    )
+    policy = init_state(random_params(placed), OPTIMIZER.build())
+    return learner, init_rl_state(learner, policy)
+
+
+def run(
+    path,
+    tell=lambda *what, flush: None,
+    background=False,
+    learner=None,
+    state=None,
+):
     """Starts the toy run of a folder or goes on with it, as the command does."""
-    learner, problems = loop_learner(), stream()
-    state = toy_state(learner)
+    learner, problems = learner or loop_learner(), stream()
+    state = state or toy_state(learner)
     checkpoints = CheckpointFolder(path / "checkpoints", keep=9)
     checkpoints.set_aside_damaged()
     if checkpoints.steps():
@@ -90,6 +136,56 @@ def killed(path, cache, root, moment, how):
         process.wait()
     assert process.returncode in (0, -signal.SIGKILL)
     return process.returncode != 0
+
+
+def pair_killed(path, cache, root, moment, how, which=()):
+    """Runs two processes that are one run, and kills some; whether they were.
+
+    Args:
+      path: of the run.
+      cache: of compiled programs.
+      root: of the repository.
+      moment: as for `killed`.
+      how: as for `killed`.
+      which: numbers of the processes to kill.
+
+    Returns:
+      Whether it was killed before its end, and the seconds that the others lived on.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+    }
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", PAIR, str(path), str(cache), how, address, str(i)],
+            cwd=root,
+            env=environment,
+            stdout=subprocess.PIPE if i == 0 else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    end = time.monotonic()
+    with pair[0].stdout as output:
+        said = (line for line in output if line in ("evaluates\n", "done\n"))
+        for number, _ in enumerate(said, start=1):
+            if moment is not None and number == moment[0]:
+                time.sleep(moment[1])
+                for i in which:
+                    pair[i].send_signal(signal.SIGKILL)
+                end = time.monotonic()
+    errors = [process.communicate(timeout=240)[1] for process in pair]
+    statuses = [process.returncode for process in pair]
+    if moment is None:
+        assert statuses == [0, 0], errors
+    return any(statuses), time.monotonic() - end
 
 
 def assert_same_folders(path, straight):

@@ -1,5 +1,6 @@
 """Runs whose numbers are not finite end with one true error, and keep what is good."""
 
+import contextlib
 import dataclasses
 import signal
 
@@ -13,11 +14,13 @@ from jaxrl_reason.rl.recipes.ppo import ppo
 from jaxrl_reason.rl.recipes.prime import PRIME
 from jaxrl_reason.rl.rl_loop import train_rl, watched
 from jaxrl_reason.rl.rollouts import concatenate
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics_log import read_metrics
 from jaxrl_reason.runs.run_warnings import RunWarnings, StoppedByWarning
 from jaxrl_reason.runs.update_guard import NotFiniteError, UpdateGuard
 from jaxrl_reason.runs.warning_signs import WarningSettings
+from jaxrl_reason.serving import EngineError
 from jaxrl_reason.tasks.grade_responses import GraderError
 from tests.rl.helpers import (
     SETTINGS,
@@ -187,6 +190,52 @@ def test_a_signal_while_a_grader_hangs_ends_the_run_saved(tmp_path, capfd):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[-1]["step"] == state.step
     assert rows[-1]["reward/grader_failed_fraction"] > 0
+
+
+class Fails(LuckyTask):
+    """A grader that is gone from the third round on."""
+
+    graded, told = 0, True
+
+    def grade(self, problem, response_text, truncated):
+        Fails.graded += 1
+        if Fails.graded == 2 * SETTINGS.sequences + 1 and Fails.told:
+            signal.raise_signal(signal.SIGTERM)
+        if Fails.graded > 2 * SETTINGS.sequences:
+            raise OSError("no server")
+        return super().grade(problem, response_text, truncated)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_grader_that_goes_with_the_machine_is_no_error(tmp_path, capsys, told):
+    Fails.graded, Fails.told = 0, told
+    learner = dataclasses.replace(loop_learner(), task=Fails())
+    with GracefulInterrupt() as interrupt:
+        used = hooks(tmp_path, interrupt=interrupt, save_every=100)
+        with used.log, contextlib.nullcontext() if told else pytest.raises(GraderError):
+            train_rl(learner, toy_state(learner), stream(), used)
+    (step,) = used.checkpoints.steps()
+    assert 0 < step < STEPS
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == step
+    said = f"step {step + 1} was left out, as the run stops: the grader failed on 16"
+    assert (said in capsys.readouterr().out) == told
+    if told:
+        assert resume(loop_learner(), tmp_path).state.step == STEPS
+
+
+def test_an_engine_that_fails_loses_its_step_alone(tmp_path):
+    learner, rounds = loop_learner(), []
+
+    def sample(*given):
+        rounds.append(1)
+        if len(rounds) == 3:
+            raise EngineError("POST failed 5 times")
+        return learner.sample(*given)
+
+    with pytest.raises(EngineError):
+        run_rl(dataclasses.replace(learner, sample=sample), tmp_path, save_every=100)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert CheckpointFolder(tmp_path / "checkpoints").steps() == [len(rows)]
 
 
 def test_warnings_are_said_once_and_may_end_the_run(tmp_path):

@@ -23,7 +23,7 @@ from jaxrl_reason.sharding.agreement import exchange
 from jaxrl_reason.sharding.processes import MOVES, count, index, store
 
 _FAILED, _PLACES = "jaxrl_reason/failed/", "jaxrl_reason/places/"
-_STUCK = "jaxrl_reason/stuck/"
+_STUCK, _LEAVES = "jaxrl_reason/stuck/", "jaxrl_reason/leaves/"
 # Seconds between two looks at the other processes, at most.
 _PERIOD = 2.0
 # Seconds without a look of a process after which it counts as dead; JAX waits for 100.
@@ -75,11 +75,36 @@ def joined(
         watch.left.set()
 
 
+def leave_together(said: str, status: int) -> NoReturn:
+    """Ends this process where it is, and the others of its run with the same status.
+
+    Args:
+      said: what the others print.
+      status: of all.
+    """
+    if count() > 1:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            told = json.dumps([said, status])
+            store().key_value_set(f"{_LEAVES}{index()}", told, allow_overwrite=True)
+        _exit(status)
+    os._exit(status)
+
+
+def _follow() -> None:
+    """Ends this process if another one has left for all."""
+    for number, told in _values(_LEAVES).items():
+        if number != index():
+            said, status = json.loads(told)
+            print(f"\n{said}", file=sys.stderr, flush=True)
+            _exit(status)
+
+
 def _leave(error: BaseException) -> NoReturn:
     """Tells the others of an error and ends the process."""
     said = f"{type(error).__name__}: {error}"
     status = 130 if isinstance(error, KeyboardInterrupt) else 1
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone
+        _follow()
         # XLA's errors begin with a status. That of a lost peer does not name it.
         if re.match("[A-Z_]{5,}: ", str(error)) and (other := _lost()):
             _stop(other, status)
@@ -118,6 +143,7 @@ class _Watch(threading.Thread):
         period = min(_PERIOD, self._stuck_after / 4)
         while not self.left.is_set():
             try:
+                _follow()
                 said = self._look()
             except jax.errors.JaxRuntimeError as error:
                 said = f"process 0, which leads the others, does not answer: {error}"
@@ -209,7 +235,11 @@ def _is_dull(path: Path) -> bool:
 
 def _stop(said: str, status: int = 1) -> NoReturn:
     print(f"error: {said}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
     if index() == 0:  # its store is what the others read
         time.sleep(2 * _PERIOD)
-    sys.stdout.flush()
     os._exit(status)

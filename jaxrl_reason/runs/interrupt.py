@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxrl_reason.runs.run_log import keep
 from jaxrl_reason.sharding.agreement import exchange
+from jaxrl_reason.sharding.lifetime import leave_together
 
 # Statuses of a process (docs/preemption.md): EX_TEMPFAIL of sysexits.h, so whatever
 # started the run starts it again; and what shells say of Ctrl-C.
@@ -181,7 +182,7 @@ class GracefulInterrupt:
             )
             _tell(f"\n{text}\n")
             keep(text)
-            os._exit(REQUEUE)
+            leave_together(text, REQUEUE)
 
 
 def _after_fork() -> None:

@@ -23,6 +23,8 @@ SCRIPT = """
             raise KeyError("a bug")
         if how == "sleeps":
             time.sleep(600)
+        if how == "leaves":
+            lifetime.leave_together("given up", 75)
         if how == "dies":
             # SIGTERM, which JAX would swallow, or SIGKILL.
             os.kill(os.getpid(), 15 if where == "exchange" else 9)
@@ -67,6 +69,15 @@ def test_the_others_end_where_the_leader_dies(processes_run: Any) -> None:
     leader, other = processes_run(SCRIPT, 2, "0", "dies", "exchange", timeout=60)
     assert leader.returncode == -15
     assert other.returncode not in (0, None)
+
+
+@pytest.mark.parametrize(("culprit", "where"), [("0", "exchange"), ("1", "collective")])
+def test_one_that_leaves_takes_the_other_along(
+    processes_run: Any, culprit: str, where: str
+) -> None:
+    pair = processes_run(SCRIPT, 2, culprit, "leaves", where, timeout=60)
+    assert [process.returncode for process in pair] == [75, 75]
+    assert pair[1 - int(culprit)].stderr.endswith("given up\n")
 
 
 def test_processes_at_different_places_are_told(processes_run: Any) -> None:

@@ -103,6 +103,32 @@ def test_rows_of_any_loop_will_do():
     assert warning_signs([*losses, {"my/loss": math.nan}]) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "spike"),
+    [
+        ([1.0] * 12, 1.5, True),
+        ([1.0] * 12, 1.1, False),  # of a loss that stood still, 1% counts as usual
+        ([0.0] * 12, 1e-3, False),  # and near 0 so much
+        ([1.0] * 12 + [9.0], 9.0, False),  # as far off as it was before
+        ([1.0] * 12 + [9.0], 9.1, True),
+    ],
+)
+def test_a_spike_is_farther_off_than_ever_and_than_usual(before, now, spike):
+    found = warning_signs([{"my/loss": loss} for loss in (*before, now)])
+    assert [x.cause for x in found] == ["loss_spike"] * spike
+
+
+def test_the_first_rows_of_a_run_are_too_few_for_a_sign_that_must_last():
+    flat = {**GOOD, "policy/entropy": 0.0, "policy/grad_norm": 0.0}
+    assert warning_signs([flat] * 4) == []
+    assert len(warning_signs([flat] * 5)) == 2
+
+
+def test_the_entropy_of_the_samples_will_do():
+    flat = {"policy/entropy_sampled": 0.0}
+    assert [x.cause for x in warning_signs([flat] * 5)] == ["entropy_at_0"]
+
+
 def test_thresholds_are_checked():
     for name in ("loss_spike", "sampler_drift", "truncated", "failed_grades"):
         with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):

@@ -1,5 +1,6 @@
 """A step of a run once more: the same bits, and where its loss came from."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,10 +81,17 @@ def replay_run(folder: Path, step: int) -> Replay:
 
 
 def settings_of(folder: Path) -> TrainSettings:
-    """The settings of the run in a folder, from its config.yaml."""
+    """The settings of the run in a folder, from its config.yaml.
+
+    A mesh of all devices becomes one of as many as the run had, which may have been of
+    several processes; a replay is one process.
+    """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"a run must have a config.yaml, got none in {folder}")
     settings = with_tree(TrainSettings(), read_config(folder / "config.yaml"))
+    if settings.mesh == "auto":
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        settings = replace(settings, mesh=f"data={config['devices']['count']}")
     return replace(settings, run_dir=folder, resume="must")
 
 

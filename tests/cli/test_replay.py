@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from jaxrl_reason.cli.main import main
+from jaxrl_reason.train.replay_run import settings_of
 from tests.cli.tiny_runs import numbers
 
 
@@ -72,7 +73,17 @@ def test_what_cannot_be_replayed_is_said(folder, whole, tuned, monkeypatch):
     for run, step, rule in (
         (folder, 1, "must have a config.yaml"),
         (whole, 3, "step must be from 1 to 2, got 3"),
-        (tuned, 1, "a replay is for RL in one stage, got method sft$"),
+        (tuned, 1, "a replay is for RL, got method sft$"),
     ):
         with pytest.raises(SystemExit, match=rule):
             main(["replay", str(run), "--step", str(step)])
+
+
+def test_a_mesh_of_all_devices_is_one_of_as_many_as_the_run_had(whole, tmp_path):
+    for name in ("config.yaml", "config.json"):
+        shutil.copy(whole / name, tmp_path / name)
+    assert settings_of(tmp_path).mesh == "data=1"
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["devices"] |= {"count": 4, "processes": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert settings_of(tmp_path).mesh == "data=4"

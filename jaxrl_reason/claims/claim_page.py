@@ -9,6 +9,7 @@ from jaxrl_reason.claims.claim_results import (
     Results,
     effect_of,
     excess_over,
+    left_open,
     noise_of,
     read_results,
     verdict_of,
@@ -65,7 +66,10 @@ def verdict_text(found: FoundClaim, results: Results | None) -> str:
     if current is None:
         return NOT_RUN
     verdict = verdict_of(found.claim, current)
-    return "none, not all runs are there" if verdict is None else verdict.name.lower()
+    if verdict is None:
+        return "none, not all runs are there"
+    why = "; ".join(left_open(found.claim, current))
+    return f"{verdict.name.lower()}: {why}" if why else verdict.name.lower()
 
 
 def _registered(claim: Claim) -> str:

@@ -129,6 +129,26 @@ def verdict_of(claim: Claim, results: Results) -> Verdict | None:
     return judge(effect, claim.smallest, known)
 
 
+def left_open(claim: Claim, results: Results) -> list[str]:
+    """Why a claim is unresolved, in a few words each; empty for other verdicts."""
+    if verdict_of(claim, results) is not Verdict.UNRESOLVED:
+        return []
+    effect = effect_of(claim, results, claim.comparison)
+    if effect is None or math.isnan(effect.mean):
+        return ["a run has no number"]
+    if effect.low <= 0:
+        return ["the interval holds 0"]
+    found = []
+    for control in claim.controls:
+        alone = effect_of(claim, results, control)
+        excess = excess_over(claim, results, control)
+        if alone is not None and judge(alone, claim.smallest) is Verdict.SHOWN:
+            found.append(f"{control} shows it too")
+        elif excess is None or not excess.low > 0:
+            found.append(f"it may be no larger than {control}")
+    return found
+
+
 def noise_of(claim: Claim, results: Results) -> float:
     """`seed_noise` of the claim's two arms, the larger of both; nan for one seed."""
     arms = claim.comparison.treatment, claim.comparison.baseline

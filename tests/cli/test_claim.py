@@ -46,7 +46,9 @@ def test_the_verdict_is_the_status(folder, capsys):
     assert status("small") == 1
     file = folder / "experiments" / "claims" / "large.py"
     file.write_text(file.read_text().replace('if arm == "a"', 'if arm in "ac"'))
-    assert status("large") == 2  # its control shows the effect as well
+    assert status("large") == 2
+    pages = folder / "runs" / "claims" / "pages"
+    assert "unresolved: c − d shows it too.**" in (pages / "large.md").read_text()
     assert status() == 2  # all three: the highest
 
 

@@ -34,6 +34,7 @@ from tests.rl.helpers import (
 )
 from tests.rl.loop_helpers import (
     STEPS,
+    Held,
     hooks,
     loop_learner,
     resume,
@@ -111,6 +112,12 @@ def test_lost_parameters_do_not_replace_the_last_good_checkpoint(tmp_path):
         return (lost(state) if len(calls) == 4 else state), metrics
 
     broken = dataclasses.replace(learner, update=update)
+    held = Held()  # nor does the thread that saves at a signal
+    (tmp_path / "held").mkdir()
+    with pytest.raises(NotFiniteError, match="log-probs of the sampler"):
+        run_rl(broken, tmp_path / "held", interrupt=held, save_every=100)
+    assert held.save() is None
+    calls.clear()
     said = r"must be finite to be saved; not finite: policy/params/embedding"
     with pytest.raises(NotFiniteError, match=said):
         run_rl(broken, tmp_path, save_every=1)

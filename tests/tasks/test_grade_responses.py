@@ -110,6 +110,17 @@ def test_grades_together_are_one_for_each_response():
         assert found[0].failed == (said != [RIGHT, None])
 
 
+def test_grading_together_may_fail_on_all():
+    class Together(RewardTask):
+        def grade_together(self, problems, responses, step=0):
+            raise SystemExit("no worker")
+
+    task = Together(LuckyTask(), lambda *asked: 1.0)
+    found = grade_responses(task, [Toy(0)] * 2, [ResponseText("7 1")] * 2)
+    assert [x.failed for x in found] == [True, True]
+    assert found[1].error.startswith("SystemExit: no worker")
+
+
 def test_a_reward_in_this_process_has_a_deadline():
     def hangs(prompt, response, row):
         if row["problem_id"] == 0:

@@ -265,8 +265,7 @@ def through_layers(
     x = constrain(x, ROWS)
     kept = []
     for layer in range(c.num_layers):
-        of_layer = {"params": params.layers[layer]}
-        x, new = block.apply(of_layer, x, rope, attend, layer)
+        x, new = block.apply(params.layer(layer), x, rope, attend, layer)
         kept.append(new)
     norm = RMSNorm(c.norm_eps, c.param_dtype)
     return norm.apply({"params": params.final_norm}, x)[:, 0], kept

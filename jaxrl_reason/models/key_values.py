@@ -1,5 +1,7 @@
 """Keys and values as a batch sampler stores them: in blocks, optionally in int8."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -10,6 +12,13 @@ CACHE_DTYPES = ("float32", "bfloat16", "int8")
 # A CPU's product of a few rows with a wider matrix first copies the matrix into blocks;
 # one of this width is read in place, three times as fast.
 CPU_BLOCK = 16
+
+
+@cache
+def _wide_vectors() -> bool:
+    """Whether the CPU has 512-bit vectors; its products want blocks twice as wide."""
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and " avx512f " in flags.read_text()
 
 
 @flax.struct.dataclass
@@ -93,11 +102,20 @@ def round_up(size: int, block: int) -> int:
 def block_sizes(shape: tuple[int, ...], block: int) -> tuple[int, int]:
     """`KeyValues.blocks` of [n, K, T, H].
 
-    >>> block_sizes((1, 1, 32, 64), 16), block_sizes((1, 1, 32, 64), 0)
+    Blocks of CPU_BLOCK are joined in pairs where the CPU's vectors are wide. Two of
+    them stay: XLA copies a cache of a single block each time that a column is written.
+
+    >>> block_sizes((1, 1, 32, 32), 16), block_sizes((1, 1, 32, 64), 0)
     ((16, 16), (32, 64))
     """
+
+    def of(size: int) -> int:
+        if block == CPU_BLOCK and _wide_vectors() and size % (2 * block) == 0:
+            return min(2 * block, size // 2)
+        return block if block and size % block == 0 else size
+
     size, head = shape[2:]
-    return block or size, block if block and head % block == 0 else head
+    return of(round_up(size, block)), of(head)
 
 
 def quantize(
@@ -160,7 +178,7 @@ def update_slice(cached: KeyValues, new: KeyValues, row: Any, column: Any) -> Ke
 def roll(cached: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues:
     """A larger ring buffer: the oldest columns first, free space after the newest.
 
-    Its step is the old size.
+    Its step is the old size, and its blocks are those of `block_sizes`.
     """
 
     def roll_one(x: jax.Array | None, axis: int) -> Any:
@@ -173,8 +191,9 @@ def roll(cached: KeyValues, step: jax.Array, size: int, block: int) -> KeyValues
 
     keys = cached.keys.swapaxes(2, 3)  # [n, K, H, T/b, b]
     keys = roll_one(keys.reshape(*keys.shape[:3], -1), 3)  # [n, K, H, size]
+    columns, _ = block_sizes((*keys.shape[:2], size, keys.shape[2]), block)
     return KeyValues(
-        _split_last(keys, block or size),
+        _split_last(keys, columns),
         roll_one(cached.values, 3),
         roll_one(cached.key_scales, 2),
         roll_one(cached.value_scales, 2),

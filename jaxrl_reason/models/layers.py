@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models.attention import RopeTable, apply_rope
 from jaxrl_reason.models.config import TransformerConfig
-from jaxrl_reason.models.products import product
+from jaxrl_reason.models.products import product, product_with_rows
 from jaxrl_reason.sharding import Constrain, Constrainer, no_constraint
 
 # (q [B, S, N, H], k [B, S, K, H], v, per-layer input)
@@ -25,6 +25,9 @@ ROWS = ("batch", "sequence", "residual")
 INPUTS = ("batch", "columns", "residual")
 # Suffixes of the names of the low-rank factors a and b of a matrix.
 FACTORS = ("_lora_a", "_lora_b")
+# The collection in which decoding gives these matrices transposed, [out, in].
+BY_OUTPUT = "by_output"
+LARGE_MATRICES = frozenset({"gate", "up", "down"})
 
 
 def normal(stddev: float, *axes: str | None) -> Callable[..., Any]:
@@ -49,8 +52,11 @@ def project(
     Returns:
       [n, out] in the type of `rows`.
     """
-    size = rows.shape[1]
-    y = product(rows, matrix.reshape(size, -1), module.config.matmul_dtype)  # [n, out]
+    size, narrow = rows.shape[1], module.config.matmul_dtype
+    if name in LARGE_MATRICES and module.has_variable(BY_OUTPUT, name):
+        y = product_with_rows(rows, module.get_variable(BY_OUTPUT, name), narrow)
+    else:
+        y = product(rows, matrix.reshape(size, -1), narrow)  # [n, out]
     a, b = (module.get_variable("params", name + suffix) for suffix in FACTORS)
     if a is None:
         return y

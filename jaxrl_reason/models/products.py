@@ -49,7 +49,7 @@ def product(x: jax.Array, w: jax.Array, dtype: str | None = None) -> jax.Array:
 
 
 def product_with_rows(x: jax.Array, w: jax.Array, dtype: str) -> jax.Array:
-    """x w^T like `product`, of a matrix [o, i] with far more rows than x: the head."""
+    """x w^T like `product`, of a matrix [o, i]: the head, large ones in decoding."""
     return _narrow(x, w, jnp.dtype(dtype), True)
 
 

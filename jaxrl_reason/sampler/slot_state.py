@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from jaxrl_reason.models import PrefixCache, Transformer
 from jaxrl_reason.models.key_values import (
-    block_sizes,
     quantize,
     roll,
     round_up,
@@ -121,13 +120,10 @@ def install(
     prefix: PrefixCache,
     row: jax.Array,
     group: Any,
-    *,
-    block: int,
 ) -> Slots:
     """Gives a group one of the prompts of a prefill."""
     cache = state.cache
-    dtype = str(cache.prompts[0].values.dtype)
-    blocks = block_sizes(prefix.keys[0].shape, block)
+    dtype, blocks = str(cache.prompts[0].values.dtype), cache.prompts[0].blocks
 
     def one(x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, row, 1)  # [P, ...] -> [1, ...]
@@ -331,7 +327,7 @@ def compiled(
 
     return Programs(
         empty=jit(partial(empty, model, settings, batch), static_argnums=0),
-        install=jit(partial(install, block=batch.block), donate_argnums=0),
+        install=jit(install, donate_argnums=0),
         refill=jit(refill, donate_argnums=0),
         release=jit(release, donate_argnums=0),
         shrink=jit(shrink),

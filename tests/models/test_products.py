@@ -16,6 +16,7 @@ from jaxrl_reason.models import (
     abstract_params,
     init_params,
 )
+from jaxrl_reason.models.decode_step import through_layers
 from jaxrl_reason.models.params import decode_params
 from jaxrl_reason.models.products import product, product_with_rows
 from jaxrl_reason.sharding import ShardingRules, make_mesh
@@ -110,6 +111,31 @@ def test_decoding_holds_matrices_in_their_type_and_nothing_else():
     layer = held.layers[0]["attention"]
     assert layer["query"].dtype == held.head.dtype == jnp.bfloat16
     assert layer["query_bias"].dtype == held.embedding.dtype == jnp.float32
+
+
+def test_a_decode_step_multiplies_with_large_matrices_as_they_are_held():
+    """Held as [out, in], and transposed by no step."""
+    config, tokens = replace(CONFIG, matmul_dtype="bfloat16"), jnp.arange(3)
+
+    def run(config):
+        model = Transformer(config)
+        params = init_params(model, jax.random.key(0))
+        held = decode_params(model, params, jnp.zeros(1, jnp.int32), 8)
+
+        @jax.jit
+        def step(held):
+            rope = tuple(x[:3, 0] for x in held.rope)  # [3, 1, H/2]
+            attend = lambda q, k, v, layer: (q, None)  # noqa: E731
+            return through_layers(model, held, tokens, rope, attend)[0]
+
+        return held, step(held), step.lower(held).compile().as_text()
+
+    _, wide, _ = run(CONFIG)
+    held, narrow, program = run(config)
+    assert 0 < jnp.max(jnp.abs(narrow - wide)) < 0.1
+    for name, shape in (("gate", (48, 32)), ("up", (48, 32)), ("down", (32, 48))):
+        assert held.layers[0]["mlp"][name].shape == shape
+    assert not re.search(r"= bf16\[\d+,\d+\]\S* (transpose|copy)\(", program)
 
 
 def test_another_type_is_refused():

@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any
 
 from jaxrl_reason.learner.state import TrainState, abstract
+from jaxrl_reason.rl.collect import NO_BATCH
 from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Contents, Hooks
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.update_guard import check_finite
 
 # (policy, round index) -> policy, metrics, rollouts. The given policy is not donated.
@@ -36,13 +38,26 @@ def train_rounds(
 
     Returns:
       The policy after the last round.
+
+    Raises:
+      RuntimeError: one of `NO_BATCH`, unless an interrupt is requested.
     """
     last_saved = done
     hooks.hold(done)
     while done < rounds and not hooks.interrupt.requested:
         start = time.perf_counter()
-        with hooks.profiled(done + 1):
-            policy, row, rollouts = one_round(policy, done)
+        try:
+            with hooks.profiled(done + 1):
+                policy, row, rollouts = one_round(policy, done)
+        except NO_BATCH as error:
+            if last_saved != done:  # keep what was learnt
+                save_round(hooks, policy, done)
+                last_saved = done
+            hooks.checkpoints.wait()
+            if not hooks.interrupt.requested:
+                raise
+            say(f"round {done + 1} was left out, as the run stops: {error}")
+            break
         done += 1
         if hooks.due(done, rounds) and hooks.evaluate:
             row |= hooks.evaluate(policy.params)

@@ -16,6 +16,7 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.update_guard import NotFiniteError, not_finite
 from jaxrl_reason.sampler import Completions, RolloutEngine, sampling_keys
 from jaxrl_reason.sampler.sample_loop import pad_prompts
+from jaxrl_reason.serving import EngineError
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.tasks.task import Task
@@ -26,6 +27,12 @@ SampleFn = Callable[..., Completions]
 
 class NoSignalError(RuntimeError):
     """Dynamic sampling found too few groups with signal in `max_rounds` rounds."""
+
+
+# What leaves a step without a batch; the state of before is whole. Where a machine is
+# taken away, engines and servers of rewards go with it, so a run that is asked to stop
+# ends as if the step had not begun.
+NO_BATCH = (NoSignalError, GraderError, EngineError)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_reason.learner.state import TrainState, abstract
-from jaxrl_reason.rl.collect import NoSignalError
+from jaxrl_reason.rl.collect import NO_BATCH
 from jaxrl_reason.rl.iteration import model_params, train_step
 from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
@@ -25,8 +25,6 @@ from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.runs.monitor import CompileCounter
 from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.update_guard import check_finite
-from jaxrl_reason.serving import EngineError
-from jaxrl_reason.tasks.grade_responses import GraderError
 
 Params = Any
 Arrays = dict[str, np.ndarray]
@@ -61,10 +59,9 @@ def train_rl(
                     drawn = ahead.take(state, timer)
                     collected = drawn.collected
                     state, row = train_step(learner, state, collected, timer)
-            except (NoSignalError, GraderError, EngineError) as error:
+            except NO_BATCH as error:
                 save(state)  # keep what was learnt
                 hooks.checkpoints.wait()
-                # Where a machine is taken away, servers of rewards go with it.
                 if not hooks.interrupt.requested:
                     raise
                 say(f"step {state.step + 1} was left out, as the run stops: {error}")

@@ -130,7 +130,8 @@ class BatchSettings:
         (one scale per head and column).
       cache_block: columns, and dimensions of a head, that are contiguous in memory, to
         suit the device's matrix products; 0 for all of them, None for 16 if JAX's
-        default backend is a CPU, else 0. Ring buffers are whole blocks.
+        default backend is a CPU, else 0. Ring buffers are whole blocks. Blocks of 16
+        are joined in pairs where a CPU has 512-bit vectors.
       top_logprobs: how many of the likeliest tokens to report with each drawn one; 0
         reports none and costs nothing.
 

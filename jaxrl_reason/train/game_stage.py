@@ -12,10 +12,12 @@ from jaxrl_reason.learner.state import TrainState, init_value_state
 from jaxrl_reason.models import ValueModel
 from jaxrl_reason.reward_models.reward_methods import verifier
 from jaxrl_reason.reward_models.reward_model import build_reward_model_learner
+from jaxrl_reason.rl.collect import NO_BATCH
 from jaxrl_reason.rl.recipes.grpo import grpo
 from jaxrl_reason.rl.rl_learner import RLState, build_rl_learner, init_rl_state
 from jaxrl_reason.runs.hooks import hold_step
 from jaxrl_reason.runs.metrics_log import PhaseTimer, truncate_after
+from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.update_guard import UpdateGuard, check_finite
 from jaxrl_reason.train.guards import run_warnings, update_guard
 from jaxrl_reason.train.offline_pairs import pair_sizes
@@ -113,7 +115,14 @@ class ProverVerifierGame:
                 if session.interrupt.requested:
                     break
                 step = played.prover.step
-                played, row, steps = game_round(game, played, problems, timer)
+                try:
+                    played, row, steps = game_round(game, played, problems, timer)
+                except NO_BATCH as error:
+                    if not session.interrupt.requested:
+                        raise
+                    number = played.round_index + 1
+                    say(f"round {number} was left out, as the run stops: {error}")
+                    break
                 params = played.prover.policy.params
                 models = {"prover": played.prover.policy, "verifier": played.verifier}
                 guard.check(models)

@@ -1,5 +1,8 @@
 """Rounds with rows, evaluations and checkpoints; resumed as if never interrupted."""
 
+import contextlib
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +10,9 @@ import pytest
 from jaxrl_reason.offline.iterative import rft_round
 from jaxrl_reason.offline.round_loop import resume_rounds, train_rounds
 from jaxrl_reason.runs.checkpoints import CheckpointError, CheckpointFolder
+from jaxrl_reason.runs.interrupt import GracefulInterrupt
 from jaxrl_reason.runs.metrics_log import read_metrics
+from jaxrl_reason.tasks.grade_responses import GraderError
 from tests.offline.test_iterative import PROBLEMS, sampler, supervised
 from tests.rl.helpers import OPTIMIZER, copied, first_policy, same_trees
 from tests.rl.loop_helpers import FINGERPRINT, GivenUp, Held, hooks
@@ -103,3 +108,23 @@ def test_a_round_that_is_given_up_is_all_that_is_lost(straight, tmp_path):
     again, rows, _, _ = run(tmp_path, policy=state, done=done)
     assert rows == straight[1]
     assert same_trees(copied(again.params), copied(straight[0].params))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_grader_that_goes_with_the_machine_loses_its_round_alone(
+    tmp_path, capsys, told
+):
+    def play(policy, index):
+        if index == 2:
+            if told:
+                signal.raise_signal(signal.SIGTERM)
+            raise GraderError("the grader failed on 16 of 16 responses")
+        return one_round(policy, index)
+
+    with GracefulInterrupt() as interrupt, contextlib.ExitStack() as stack:
+        if not told:
+            stack.enter_context(pytest.raises(GraderError, match="16 of 16"))
+        run(tmp_path, play=play, interrupt=interrupt, save_every=100)
+    assert CheckpointFolder(tmp_path / "checkpoints").steps() == [2]
+    said = "round 3 was left out, as the run stops: the grader failed on 16"
+    assert (said in capsys.readouterr().out) == told

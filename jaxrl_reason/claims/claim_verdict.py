@@ -176,7 +176,7 @@ def seed_noise(values: ArrayLike) -> float:
       ValueError: fewer than 2 seeds.
 
     Example:
-      >>> seed_noise([1.0, 3.0])
+      >>> round(seed_noise([1.0, 3.0]), 6)
       2.0
     """
     x = np.asarray(values, float)

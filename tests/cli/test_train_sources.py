@@ -58,20 +58,27 @@ def test_steps_of_a_search_train_a_reward_model(train, tuned):
 
 def test_a_trained_reward_model_gives_the_rewards_of_rl(train, tuned, capsys):
     train(
-        "scorer",
+        "pairs_judge",
         *shlex.split("--method bradley_terry --rl.prompts-per-step 2"),
         *shlex.split("--offline.problems 8 --sft-from tuned"),
         *shlex.split("--reward reward.py:parity"),
     )
-    flags = shlex.split("--sft-from tuned --reward-model scorer --method dr_grpo")
-    rows = numbers(train("scored", *flags))
+    flags = shlex.split("--sft-from tuned --reward-model pairs_judge --method dr_grpo")
+    rows = numbers(train("pairs_judged", *flags))
     assert [row["step"] for row in rows] == [1, 2]
     # Scores of a head, no verdicts of 0 and 1.
     assert all(row["reward/mean"] % 0.25 for row in rows)
     with pytest.raises(ValueError, match="reward_model must be the folder of a run"):
-        train("scored_by_none", *flags[:2], "--reward-model", "tuned")
+        train("pairs_judged_by_none", *flags[:2], "--reward-model", "tuned")
     with pytest.raises(ValueError, match="reward_model must be of this run's model"):
-        train("scored_by_another", *flags[2:], "--model", "1x8", "--sft.updates", "0")
+        train(
+            "pairs_judged_by_another",
+            *flags[2:],
+            "--model",
+            "1x8",
+            "--sft.updates",
+            "0",
+        )
 
 
 def test_algebra_grades_in_training(train, tuned):

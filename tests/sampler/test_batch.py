@@ -76,11 +76,23 @@ def test_variants_of_the_model_are_sampled(name: str) -> None:
 
 def test_fewer_slots_and_longer_caches_take_part_in_the_test_above() -> None:
     """The last setting there is worth nothing if nothing shrinks or grows."""
-    batch = replace(CHANGING, prompt_widths=(8,))
-    run(batch)
-    programs = sampler(batch)._programs
-    assert programs.shrink._cache_size() >= 2
-    assert programs.widen._cache_size() >= 2
+    made = sampler(replace(CHANGING, prompt_widths=(8,)))
+    sizes: dict[str, set[tuple[int, ...]]] = {"shrink": set(), "widen": set()}
+
+    def counted(name: str) -> Any:
+        program = getattr(made._programs, name)
+
+        def call(state: Any, *arguments: Any, **named: Any) -> Any:
+            state = program(state, *arguments, **named)
+            sizes[name].add((state.active.shape[0], state.cache_length))
+            return state
+
+        return call
+
+    made._programs = replace(made._programs, **{x: counted(x) for x in sizes})
+    made(build(SMALL)[1], TOKENS, LENGTHS, KEYS)
+    assert len(sizes["shrink"]) >= 2
+    assert len(sizes["widen"]) >= 2
 
 
 def test_after_a_warm_up_nothing_is_compiled() -> None:

@@ -11,7 +11,7 @@ from jaxrl_reason.claims.claim_results import (
     excess_over,
     left_open,
     noise_of,
-    read_results,
+    read_claim_results,
     verdict_of,
 )
 from jaxrl_reason.claims.claim_verdict import LEVEL, Effect
@@ -38,7 +38,7 @@ def claim_page(found: FoundClaim, results: Results | None) -> str:
         f"<!-- Written by: jaxrl-reason claim {found.name} --pages docs/claims -->",
         f"# {claim.title}",
         f"{claim.sentence} ({claim.source})",
-        f"**Verdict: {verdict_text(found, results)}.**",
+        f"**Verdict: {verdict_line(found, results)}.**",
         "## Registered",
         _registered(claim),
         _arms(claim),
@@ -60,7 +60,7 @@ def current_results(found: FoundClaim, results: Results | None) -> Results | Non
     return results if results is not None and results.key == found.key else None
 
 
-def verdict_text(found: FoundClaim, results: Results | None) -> str:
+def verdict_line(found: FoundClaim, results: Results | None) -> str:
     """Shown, refuted, unresolved, or why there is no verdict."""
     current = current_results(found, results)
     if current is None:
@@ -165,7 +165,7 @@ def fill_claims(text: str, found: Sequence[FoundClaim], folder: Path) -> str:
     """
     if not re.search(f"{BEGIN}.*{END}", text, re.DOTALL):
         raise ValueError(f"the page of all claims must hold {BEGIN} and {END}")
-    read = [(f, read_results(folder / f"{f.name}.json")) for f in found]
+    read = [(f, read_claim_results(folder / f"{f.name}.json")) for f in found]
     rows = [claims_row(f, results, folder.name) for f, results in read]
     head = [
         *("claim", "source", "measure", "effect", "interval", "counts from"),
@@ -198,7 +198,7 @@ def claims_row(found: FoundClaim, results: Results | None, folder: str) -> list[
         claim.source,
         _named(claim.measure),
     ]
-    counts, verdict = f"{claim.smallest:g}", verdict_text(found, results)
+    counts, verdict = f"{claim.smallest:g}", verdict_line(found, results)
     if current is None:
         return [*cells, "", "", counts, "", "", verdict]
     digits = claim.measure.digits

@@ -158,7 +158,7 @@ def noise_of(claim: Claim, results: Results) -> float:
     return max(seed_noise(results.of(claim.measure.name, arm)) for arm in known)
 
 
-def write_results(results: Results, path: Path) -> None:
+def write_claim_results(results: Results, path: Path) -> None:
     """Writes them as JSON.
 
     Args:
@@ -169,8 +169,8 @@ def write_results(results: Results, path: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_results(path: Path) -> Results | None:
-    """Reads what `write_results` wrote; None if there is no file."""
+def read_claim_results(path: Path) -> Results | None:
+    """Reads what `write_claim_results` wrote; None if there is no file."""
     if not path.is_file():
         return None
     return Results(**json.loads(path.read_text(encoding="utf-8")))

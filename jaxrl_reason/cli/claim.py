@@ -13,10 +13,10 @@ from jaxrl_reason.claims.claim import FoundClaim, claim_paths, load_claim
 from jaxrl_reason.claims.claim_page import claim_page, fill_claims, result_text
 from jaxrl_reason.claims.claim_plot import plot_claim
 from jaxrl_reason.claims.claim_results import (
-    read_results,
+    read_claim_results,
     results_of,
     verdict_of,
-    write_results,
+    write_claim_results,
 )
 from jaxrl_reason.claims.claim_runs import RunPlan, run_arms
 from jaxrl_reason.claims.claim_verdict import Verdict
@@ -116,7 +116,7 @@ def run_claim(found: FoundClaim, settings: ClaimSettings) -> Verdict:
     folder = plan.folder if verdict is None else pages_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     picture = plot_claim(claim, results, runs, folder / f"{found.name}.png")
-    write_results(results, folder / f"{found.name}.json")
+    write_claim_results(results, folder / f"{found.name}.json")
     said = "no verdict, a try" if verdict is None else verdict.name.lower()
     print(f"\n{found.name}: {said}\nwritten: {picture}")
     return Verdict.UNRESOLVED if verdict is None else verdict
@@ -167,7 +167,7 @@ def write_pages(found: Sequence[FoundClaim], settings: ClaimSettings) -> None:
     folder = pages_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
-        page = claim_page(one, read_results(folder / f"{one.name}.json"))
+        page = claim_page(one, read_claim_results(folder / f"{one.name}.json"))
         (folder / f"{one.name}.md").write_text(page, encoding="utf-8")
     of_all = folder.with_suffix(".md")
     if of_all.is_file():

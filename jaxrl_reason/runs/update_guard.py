@@ -94,7 +94,7 @@ class UpdateGuard:
         loss, one = (float(x) for x in jax.device_get(last.metrics["loss"]))
         if not np.isfinite(loss / one):
             found = [f"the loss ({loss / one})", *found]
-        said = "; ".join(found) or f"the gradient alone ({largest(trees)})"
+        said = "; ".join(found) or f"the gradient alone ({largest_number(trees)})"
         raise NotFiniteError(
             f"{self.most_skipped} updates of the {name} in a row were skipped, since "
             f"gradients were not finite; not finite: {said}{_advice(found)}"
@@ -201,14 +201,14 @@ def not_finite(trees: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def largest(trees: Mapping[str, Any]) -> str:
+def largest_number(trees: Mapping[str, Any]) -> str:
     """Names the array with the largest number, and that number's size.
 
     Args:
       trees: arrays of devices or of the host, by the first part of their names.
 
     Example:
-      >>> largest({"x": {"a": np.array([1.0, -3e30]), "b": np.ones(2)}})
+      >>> largest_number({"x": {"a": np.array([1.0, -3e30]), "b": np.ones(2)}})
       'the largest numbers are in x/a, up to 3e+30'
     """
     named = _floats(trees)

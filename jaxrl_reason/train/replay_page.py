@@ -168,11 +168,11 @@ def page_lines(
             if (token["update"], token["response"]) == (row["update"], row["response"])
         ]
         lines += ["", f"## Response {row['response']}, update {row['update']}", ""]
-        lines += table(_TOKEN_NAMES, largest(own))
+        lines += table(_TOKEN_NAMES, largest_tokens(own))
     return lines
 
 
-def largest(tokens: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def largest_tokens(tokens: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The tokens with the largest parts, in the order of the response."""
     by = "loss" if tokens and tokens[0]["loss"] is not None else "logprob"
     chosen = sorted(tokens, key=lambda token: -abs(float(token[by])))[:_SHOWN_TOKENS]

@@ -15,7 +15,7 @@ from experiments.toys.toy_tasks import Toy
 from jaxrl_reason.claims.claim import FoundClaim, claim_paths
 from jaxrl_reason.claims.claim_page import claim_page, fill_claims
 from jaxrl_reason.claims.claim_plot import plot_claim
-from jaxrl_reason.claims.claim_results import read_results, results_of
+from jaxrl_reason.claims.claim_results import read_claim_results, results_of
 from jaxrl_reason.claims.claim_runs import RunPlan, run_arms
 from jaxrl_reason.cli.claim import load_claim
 from jaxrl_reason.rl.rollouts import Rollouts
@@ -60,7 +60,7 @@ def test_an_arm_of_a_claim_runs(name, found, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_what_would_be_written(name, found):
     page = ROOT / "docs" / "claims" / f"{name}.md"
-    wanted = claim_page(found[name], read_results(page.with_suffix(".json")))
+    wanted = claim_page(found[name], read_claim_results(page.with_suffix(".json")))
     assert page.read_text(encoding="utf-8") == wanted, (
         "write it again: jaxrl-reason claim --pages docs/claims --only-pages"
     )

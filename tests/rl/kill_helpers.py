@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -186,6 +187,34 @@ def pair_killed(path, cache, root, moment, how, which=()):
     if moment is None:
         assert statuses == [0, 0], errors
     return any(statuses), time.monotonic() - end
+
+
+def kill_at_random(folder, straight, kills, start):
+    """Kills runs at random moments, each until it ends; all must equal `straight`.
+
+    Args:
+      folder: for the runs.
+      straight: folder of a run that was not killed.
+      kills: how many.
+      start: (path, moment, how, random.Random) -> whether it was killed, as `killed`.
+    """
+    assert kills > 0
+    left, number, seed = kills, 0, time.time_ns()
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    while left:
+        path = folder / f"{number}"
+        path.mkdir()
+        how = "at once" if number % 2 else "background"
+        number += 1
+        running = True
+        while running and left:
+            moment = (draw.randint(1, 3), draw.uniform(0, 0.3))
+            running = start(path, moment, how, draw)
+            left -= running
+        if running:
+            start(path, None, how, draw)
+        assert_same_folders(path, straight)
 
 
 def assert_same_folders(path, straight):

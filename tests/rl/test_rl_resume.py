@@ -2,11 +2,9 @@
 
 import dataclasses
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,7 +23,7 @@ from tests.rl.helpers import (
     tiny_model,
     toy_state,
 )
-from tests.rl.kill_helpers import assert_same_folders, killed, run
+from tests.rl.kill_helpers import kill_at_random, killed, run
 from tests.rl.loop_helpers import (
     FINGERPRINT,
     STEPS,
@@ -273,21 +271,8 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, root, pytestconfig):
     # python -m pytest tests/rl/test_rl_resume.py -k kill_9 --kills 20
     straight = tmp_path / "straight"
     run(straight)
-    left, number = pytestconfig.getoption("--kills"), 0
-    assert left > 0
-    seed = time.time_ns()
-    print(f"seed {seed}")
-    draw = random.Random(seed)
-    while left:
-        path = tmp_path / f"{number}"
-        path.mkdir()
-        how = "at once" if number % 2 else "background"
-        number += 1
-        running = True
-        while running and left:
-            moment = (draw.randint(1, 3), draw.uniform(0, 0.3))
-            running = killed(path, tmp_path / "compiled", root, moment, how)
-            left -= running
-        if running:
-            killed(path, tmp_path / "compiled", root, None, how)
-        assert_same_folders(path, straight)
+
+    def start(path, moment, how, draw):
+        return killed(path, tmp_path / "compiled", root, moment, how)
+
+    kill_at_random(tmp_path, straight, pytestconfig.getoption("--kills"), start)

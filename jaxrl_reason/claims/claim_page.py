@@ -49,7 +49,9 @@ def claim_page(found: FoundClaim, results: Results | None) -> str:
     if current is not None:
         parts += ["## Result", result_text(claim, current)]
         parts.append(
-            f"![The arms over their runs, and each comparison]({found.name}.png)"
+            f"![The arms over their runs, and each comparison]({found.name}.png)\n\n"
+            "Faint lines and circles are single seeds; the dashed line is the smallest "
+            "effect that counts."
         )
         parts.append(_provenance(found, current))
     return "\n\n".join(parts) + "\n"

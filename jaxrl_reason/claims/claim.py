@@ -138,6 +138,11 @@ class FoundClaim:
     key: str
     code_key: str
 
+    @property
+    def asked_for(self) -> str:
+        """What the command takes: the name if it is of `FOLDER`, else the path."""
+        return self.name if self.path.parent == FOLDER else self.path.as_posix()
+
 
 def claim_paths(folder: Path = FOLDER) -> list[Path]:
     """The files of all claims.

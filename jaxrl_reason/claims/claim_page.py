@@ -33,9 +33,9 @@ def claim_page(found: FoundClaim, results: Results | None) -> str:
     Returns:
       Markdown, with the picture NAME.png if there are results.
     """
-    claim = found.claim
+    claim, asked_for = found.claim, found.asked_for
     parts = [
-        f"<!-- Written by: jaxrl-reason claim {found.name} --pages docs/claims -->",
+        f"<!-- Written by: jaxrl-reason claim {asked_for} --pages docs/claims -->",
         f"# {claim.title}",
         f"{claim.sentence} ({claim.source})",
         f"**Verdict: {verdict_line(found, results)}.**",
@@ -130,12 +130,16 @@ def result_text(claim: Claim, results: Results) -> str:
     columns = ["arm", *(f"{m.name}, {m.unit}" for m in measures)]
     level = f"{100 * (1 - 2 * LEVEL):g}%"
     noise = f"{noise_of(claim, results):.{digits}f} {claim.measure.unit}"
+    known = [effect for effect in effects if effect[2]]
+    compared = [
+        _table(head, known),
+        f"{claim.measure.name}: effects in the direction of the claim, intervals "
+        f"of {level} ([why](../claims.md)). Noise of seeds: {noise}, by which "
+        "two halves of the seeds of one arm differ.",
+    ]
     return "\n\n".join(
         [
-            _table(head, [e for e in effects if e[2]]),
-            f"{claim.measure.name}: effects in the direction of the claim, intervals "
-            f"of {level} ([why](../claims.md)). Noise of seeds: {noise}, by which "
-            "two halves of the seeds of one arm differ.",
+            *(compared if known else []),
             _table(columns, numbers),
             "Mean ± standard deviation between seeds (every seed).",
         ]
@@ -147,7 +151,7 @@ def _provenance(found: FoundClaim, results: Results) -> str:
     return (
         f"Version {results.version}, claim {results.key}, code {results.code_key}; "
         f"{cpu:.0f} s of CPU a seed. To run it again:\n\n"
-        f"```sh\njaxrl-reason claim {found.name}\n```"
+        f"```sh\njaxrl-reason claim {found.asked_for}\n```"
     )
 
 

@@ -10,7 +10,12 @@ from typing import Annotated
 import tyro
 
 from jaxrl_reason.claims.claim import FoundClaim, claim_paths, load_claim
-from jaxrl_reason.claims.claim_page import claim_page, fill_claims, result_text
+from jaxrl_reason.claims.claim_page import (
+    claim_page,
+    fill_claims,
+    result_text,
+    verdict_line,
+)
 from jaxrl_reason.claims.claim_plot import plot_claim
 from jaxrl_reason.claims.claim_results import (
     read_claim_results,
@@ -117,7 +122,7 @@ def run_claim(found: FoundClaim, settings: ClaimSettings) -> Verdict:
     folder.mkdir(parents=True, exist_ok=True)
     picture = plot_claim(claim, results, runs, folder / f"{found.name}.png")
     write_claim_results(results, folder / f"{found.name}.json")
-    said = "no verdict, a try" if verdict is None else verdict.name.lower()
+    said = "no verdict, a try" if verdict is None else verdict_line(found, results)
     print(f"\n{found.name}: {said}\nwritten: {picture}")
     return Verdict.UNRESOLVED if verdict is None else verdict
 
@@ -167,8 +172,11 @@ def write_pages(found: Sequence[FoundClaim], settings: ClaimSettings) -> None:
     folder = pages_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
-        page = claim_page(one, read_claim_results(folder / f"{one.name}.json"))
-        (folder / f"{one.name}.md").write_text(page, encoding="utf-8")
+        page = folder / f"{one.name}.md"
+        results = read_claim_results(folder / f"{one.name}.json")
+        page.write_text(claim_page(one, results), encoding="utf-8")
+        if results is not None:
+            print(f"written: {page}")
     of_all = folder.with_suffix(".md")
     if of_all.is_file():
         every = [load_claim(str(path)) for path in claim_paths()]

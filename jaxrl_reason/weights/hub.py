@@ -67,5 +67,5 @@ def find_model(path: str | Path, *, revision: str | None = None) -> Path:
         # All errors of the package without network, access or such a model.
         raise WeightsError(
             f"{name}: no such folder, and the hub gave {type(error).__name__}: "
-            f"{error}. To do it by hand: {by_hand}"
+            f"{str(error).rstrip('.')}. To do it by hand: {by_hand}"
         ) from error

@@ -46,7 +46,9 @@ def test_the_verdict_is_the_status(folder, capsys):
     assert status("small") == 1
     file = folder / "experiments" / "claims" / "large.py"
     file.write_text(file.read_text().replace('if arm == "a"', 'if arm in "ac"'))
+    capsys.readouterr()
     assert status("large") == 2
+    assert "large: unresolved: c − d shows it too\n" in capsys.readouterr().out
     pages = folder / "runs" / "claims" / "pages"
     assert "unresolved: c − d shows it too.**" in (pages / "large.md").read_text()
     assert status() == 2  # all three: the highest
@@ -71,8 +73,11 @@ def test_an_error_has_a_status_of_its_own(folder, capsys, arguments, said):
 def test_a_try_has_no_verdict(folder, capsys):
     for more in (["--seeds", "4"], ["--steps", "1"], ["--arms", "a", "b"]):
         assert status("large", *more) == 2
-        assert "no verdict, a try" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "no verdict, a try" in said
+        assert "| the claim | a − b |" in said
     assert status("large", "--try-seeds", "100", "--arms", "a") == 2
+    assert "comparison" not in capsys.readouterr().out  # there is none to show
     page = (folder / "runs" / "claims" / "pages" / "large.md").read_text()
     assert "**Verdict: not run.**" in page
 
@@ -148,8 +153,11 @@ def test_pages_are_written_beside_the_table_of_all(folder):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_claim_of_the_page_is_shown(folder, root):
+def test_the_claim_of_the_page_is_shown(folder, root, capsys):
     page = (root / "docs" / "claims.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n# (my_claim\.py)\n(.*?)```", page, re.DOTALL)
     (folder / block[0]).write_text(block[1])
     assert status("my_claim.py") == 0
+    written = folder / "runs" / "claims" / "pages" / "my_claim.md"
+    assert "```sh\njaxrl-reason claim my_claim.py\n```" in written.read_text()
+    assert "written: runs/claims/pages/my_claim.md" in capsys.readouterr().out

@@ -52,13 +52,13 @@ def test_offline_it_says_what_to_fetch_and_where_to_put_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def download(name: str, **_: Any) -> str:
-        raise ConnectionError("no route to host")
+        raise ConnectionError("no route to host.")
 
     hub_with(monkeypatch, download)
     with pytest.raises(WeightsError) as caught:
         find_model("owner/name")
     said = str(caught.value)
-    assert "ConnectionError: no route to host" in said
+    assert "ConnectionError: no route to host. To do it by hand" in said
     assert "hf download owner/name --local-dir FOLDER" in said
     assert "https://huggingface.co/owner/name" in said
     assert "give the path of FOLDER here" in said

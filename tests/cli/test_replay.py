@@ -3,12 +3,17 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
 from jaxrl_reason.cli.main import main
+from jaxrl_reason.runs.run_diff import checkpoint_arrays
+from jaxrl_reason.train import replay_run
 from jaxrl_reason.train.replay_run import settings_of
 from tests.cli.tiny_runs import numbers
+
+NORM = "policy/params/final_norm/scale"
 
 
 def files(folder):
@@ -66,6 +71,23 @@ def test_a_number_that_differs_is_named(folder, whole, tmp_path, monkeypatch, ca
     assert [line.partition(": A ")[0] for line in named] == ["- policy/loss"]
     assert "Its state has the same bits as the run's checkpoint." in said
     assert (tmp_path / "out" / "replay.md").exists()
+
+
+def test_a_state_that_differs_is_named(folder, whole, tmp_path, monkeypatch, capsys):
+    def other_arrays(checkpoints, step):
+        found = checkpoint_arrays(checkpoints, step)
+        return found | {NORM: np.nextafter(found[NORM], 2)}
+
+    monkeypatch.setattr(replay_run, "checkpoint_arrays", other_arrays)
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(whole), "--step", "2", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "Its row has the same bits as that of the run." in said
+    assert "These arrays are not those of the run's checkpoint:" in said
+    named = [line for line in said.splitlines() if line.startswith("- ")]
+    assert [line.split()[1].rstrip(":") for line in named] == [NORM]
 
 
 def test_what_cannot_be_replayed_is_said(folder, whole, tuned, monkeypatch):

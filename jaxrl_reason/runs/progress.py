@@ -107,9 +107,9 @@ class TrainingProgress:
         self._shown = self._describe({**(row or {}), **numbers})
         if self._live is not None:
             self._live.show(step, self._shown, self._time(now))
-        if step != self._total and (  # the last line comes at the end of the stage
-            self._printed_at is None or now - self._printed_at >= self._interval
-        ):
+        if step == self._total:  # an evaluation after it is not of the stage
+            self._end_stage()
+        elif self._printed_at is None or now - self._printed_at >= self._interval:
             self._print_line(now)
 
     def note(self, text: str) -> None:

@@ -60,6 +60,24 @@ def test_plain_lines_come_every_interval_and_at_the_end():
     assert lines[-1].endswith("took 0:30")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stage_ends_with_its_last_step_not_with_what_follows(terminal):
+    progress, file, clock = make(terminal)
+    with progress:
+        progress.stage("sft", total=2)
+        progress.update(1)
+        clock.now += 65.0
+        progress.update(2)
+        clock.now += 40.0  # an evaluation
+        progress.note("before RL: 12.5%")
+        progress.stage("RL", total=1)
+        progress.update(1)
+    text = file.getvalue()
+    assert text.count("took 1:05") == 1
+    assert text.count("took 0:00") == 1
+    assert text.index("took 1:05") < text.index("before RL")
+
+
 def test_the_time_left_leaves_the_first_step_out():
     progress, file, clock = make(interval=0.0)
     with progress:

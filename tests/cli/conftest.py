@@ -1,4 +1,4 @@
-"""A stranger's folder in which the tests of `jaxrl-reason train` run."""
+"""Strangers' folders in which the tests of `jaxrl-reason train` run."""
 
 import json
 
@@ -10,9 +10,9 @@ from tests.cli.tiny_runs import REWARD, TINY
 
 
 @pytest.fixture(scope="package")
-def folder(tmp_path_factory):
-    """A stranger's folder, and what one run compiles for the others."""
-    path = tmp_path_factory.mktemp("own")
+def shared_folder(tmp_path_factory):
+    """What tests share: rows, a reward, two runs, and what is compiled."""
+    path = tmp_path_factory.mktemp("shared")
     rows = [
         {"problem": f"{a}+{b}=", "solution": a + b, "said": str((3 * a + b) % 10)}
         for a in range(6)
@@ -30,6 +30,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
+def folder(shared_folder, tmp_path):
+    """A test's own folder, so that no two tests have a run of one name."""
+    for path in shared_folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
 def train(folder, monkeypatch):
     """Runs the command in that folder."""
     monkeypatch.chdir(folder)
@@ -42,19 +50,19 @@ def train(folder, monkeypatch):
 
 
 @pytest.fixture(scope="package")
-def tuned(folder):
+def tuned(shared_folder):
     """A run of supervised fine-tuning, whose model the others start from."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.chdir(shared_folder)
         main([*TINY, "--run-dir", "tuned", "--method", "sft", "--eval.every", "30"])
-    return folder / "tuned"
+    return shared_folder / "tuned"
 
 
 @pytest.fixture(scope="package")
-def whole(folder, tuned):
+def whole(shared_folder, tuned):
     """A run of DAPO with a reward of one's own."""
     flags = "--run-dir whole --sft-from tuned --reward reward.py:parity"
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.chdir(shared_folder)
         main([*TINY, *flags.split()])
-    return folder / "whole"
+    return shared_folder / "whole"

@@ -24,12 +24,12 @@ GAME = shlex.split("""
 
 
 @pytest.fixture(scope="module")
-def played(tuned):
+def played(shared_folder, tuned):
     """The game that nobody stops."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tuned.parent)
+        patch.chdir(shared_folder)
         main([*TINY, "--run-dir", "game", *GAME])
-    return tuned.parent / "game"
+    return shared_folder / "game"
 
 
 def test_the_game_is_played(played):
@@ -56,7 +56,7 @@ def assert_same_game(run, played):
     assert reports[0]["more"]["after"] == reports[1]["more"]["after"]
 
 
-def test_a_stopped_game_goes_on_from_its_last_round(train, played, monkeypatch):
+def test_a_stopped_game_goes_on_from_its_last_round(train, folder, played, monkeypatch):
     row = Heldout.row
 
     def press_ctrl_c(*arguments):
@@ -68,7 +68,7 @@ def test_a_stopped_game_goes_on_from_its_last_round(train, played, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             train("stopped_game", *GAME)
     assert stopped.value.code == 75
-    assert len(read_metrics(played.parent / "stopped_game" / "metrics.jsonl")) == 1
+    assert len(read_metrics(folder / "stopped_game" / "metrics.jsonl")) == 1
     assert_same_game(train("stopped_game", *GAME, "--resume", "must"), played)
 
 
@@ -90,12 +90,12 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_game_goes_on_from_its_last_round(train, played, root):
+def test_a_killed_game_goes_on_from_its_last_round(train, folder, played, root):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *TINY, *GAME]
         # The kill comes sooner than a thread would have written the round.
         + ["--run-dir", "killed_game", "--checkpoints.no-background"],
-        cwd=played.parent,
+        cwd=folder,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
@@ -103,8 +103,8 @@ def test_a_killed_game_goes_on_from_its_last_round(train, played, root):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    folder = played.parent / "killed_game"
-    assert CheckpointFolder(folder / "checkpoints" / "game").steps() == [1]
+    rounds = folder / "killed_game" / "checkpoints" / "game"
+    assert CheckpointFolder(rounds).steps() == [1]
     assert_same_game(train("killed_game", *GAME, "--resume", "must"), played)
 
 

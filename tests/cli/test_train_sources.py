@@ -40,10 +40,10 @@ def test_hints_of_star(train, tuned):
     assert row["sft/updates"] >= 1
 
 
-def test_steps_of_a_search_train_a_reward_model(train, tuned):
+def test_steps_of_a_search_train_a_reward_model(train, folder, tuned):
     rows = [{"problem": f"{a}+{b}=", "steps": STEPS} for a in (1, 2) for b in (1, 2)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tuned.parent / "steps.jsonl").write_text(text)
+    (folder / "steps.jsonl").write_text(text)
     run = train(
         "ppm",
         *shlex.split("--method ppm --offline.steps steps.jsonl --offline.epochs 2"),
@@ -81,13 +81,13 @@ def test_a_trained_reward_model_gives_the_rewards_of_rl(train, tuned, capsys):
         )
 
 
-def test_algebra_grades_in_training(train, tuned):
+def test_algebra_grades_in_training(train, folder, tuned):
     said = "#### 2\\sqrt{2}"
     rows = [
         {"problem": f"{a}?", "solution": "\\sqrt{8}", "said": said} for a in range(12)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tuned.parent / "roots.jsonl").write_text(text)
+    (folder / "roots.jsonl").write_text(text)
     flags = shlex.split("""
         --task roots.jsonl --method dr_grpo --rl.steps 1 --rl.max-new-tokens 20
         --sft.updates 80 --sft.row-width 64

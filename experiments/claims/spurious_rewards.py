@@ -71,7 +71,7 @@ CLAIM = Claim(
         "accuracy, steps 51-60", "fraction", over_steps("reward/accuracy", 51, 60), 3
     ),
     direction=1,
-    smallest=0.1,
+    smallest=0.25,
     controls=[Comparison("coin, no clip", "no training")],
     others=[
         Comparison("right answers", "no training"),
@@ -79,11 +79,11 @@ CLAIM = Claim(
         Comparison("inverted", "no training"),
         Comparison("coin", "coin, no clip"),
     ],
-    seeds=(20, 21, 22, 23, 24, 25, 26, 27),
-    tuned_on=(100, 101),
+    seeds=tuple(range(30, 50)),
+    tuned_on=(100, 101, *range(20, 28)),
     steps=60,
     run_arm=run_arm,
-    refuted_if="a coin gains less than 10 points over no training",
+    refuted_if="a coin gains less than 25 points over no training",
     panels=[
         Panel("reward/accuracy", "Right samples", "fraction"),
         Panel("policy/entropy", "Entropy", "nats per token"),
@@ -100,9 +100,14 @@ CLAIM = Claim(
 The task is to count down from a digit; fine-tuned models are right in about three of
 ten samples, and the most likely token is the right one, so that a sharper policy
 would be more often right. 36 groups of 8, 18 updates a rollout, clip 0.2, learning
-rate 3e-3, no momentum. Ten points are a seventh of what right rewards gain. Of two
-settings that were tried on seeds 100 and 101, in the other (27 groups, 9 updates, 30
-steps) the coin ended 6 points below and 5 above no training, and in this one 1 below
-and 6 above.
+rate 3e-3, no momentum. Of two settings that were tried on seeds 100 and 101, in the
+other (27 groups, 9 updates, 30 steps) the coin ended 6 points below and 5 above no
+training, and in this one 1 below and 6 above.
+
+In the paper a coin gains seven tenths of what right rewards gain. A first form of this
+claim ran seeds 20 to 27 and counted effects from 10 points: the coin gained 6 (-22 to
+34) where right rewards gained 59 (32 to 86), which left it unresolved, as its seeds
+differ much. So it has twenty seeds now, and counts what the paper says: at least four
+tenths of what right rewards gain, 25 points.
 """,
 )

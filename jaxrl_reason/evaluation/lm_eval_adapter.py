@@ -83,9 +83,13 @@ def as_lm_eval(loaded: PretrainedModel, *, batch_size: int = 8) -> Any:
         def apply_chat_template(
             self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
         ) -> str:
-            """The text of a chat."""
+            """The text of a chat; without a prompt its last message goes on."""
             chat: Any = loaded.tokenizer
-            return chat.render_chat(chat_history, add_generation_prompt)
+            return chat.render_chat(
+                chat_history,
+                add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
 
         @property
         def tokenizer_name(self) -> str:

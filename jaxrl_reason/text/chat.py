@@ -50,14 +50,20 @@ class ChatWriter:
         self._source = source
 
     def write(
-        self, messages: Sequence[Message], prompt: bool, variables: Mapping[str, Any]
+        self,
+        messages: Sequence[Message],
+        prompt: bool,
+        variables: Mapping[str, Any],
+        unfinished: bool = False,
     ) -> WrittenChat:
         """Renders a chat.
 
         Args:
-          messages: mappings with "role" and "content".
+          messages: mappings with "role" and "content". Keys with None are left out, as
+            in transformers: templates ask whether a key is there.
           prompt: whether to end with the start of the assistant's turn.
           variables: other variables of the template.
+          unfinished: whether to end within the last message, right after its content.
 
         Returns:
           The chat.
@@ -65,14 +71,21 @@ class ChatWriter:
         Raises:
           ValueError: if the template rejects the messages or makes a control token from
           their text, a role is not a plain word, a variable is one of the chat's own,
-          or a message has other than plain JSON values.
+          a message has other than plain JSON values, or an unfinished one is no text
+          or not written whole.
         """
         check_messages(messages)
+        messages = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in messages
+        ]
         own = {*self._named, "messages", "add_generation_prompt"}
         if reserved := sorted(own & variables.keys()):
             raise ValueError(f"variables must not redefine the chat's, got {reserved}")
-        values = [list(messages), variables, self._template]
+        values = [messages, variables, self._template]
         protector = Protector(self._spellings, values)
+        if unfinished:
+            messages[-1] = protector.with_end(messages[-1])
 
         def written(every: bool) -> str:
             marked = [
@@ -84,10 +97,11 @@ class ChatWriter:
                 "documents": None,
                 **protector.protect(variables, every=every),
                 **self._named,
-                "add_generation_prompt": prompt,
+                "add_generation_prompt": prompt and not unfinished,
             }
             given["messages"] = marked
-            return render(self._template, given, self._source)
+            text = render(self._template, given, self._source)
+            return protector.up_to_end(text) if unfinished else text
 
         text = written(every=False)
         check_text(text)

@@ -92,7 +92,9 @@ class Protector:
 
     def __init__(self, spellings: Spellings, values: Sequence[Any]) -> None:
         self._spellings = spellings
-        self._mark = _unused_mark("".join(_strings(values)))
+        text = "".join(_strings(values))
+        self._mark = _unused_mark(text)
+        self._end = _unused_mark(text + self._mark)
         # A template may write JSON with its non-ASCII characters escaped.
         self._escaped = _json_escape(self._mark)
 
@@ -128,6 +130,46 @@ class Protector:
           The text as rendered without marks.
         """
         return text.replace(self._mark, "").replace(self._escaped, "")
+
+    def with_end(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message with a mark at the end of its content, for `up_to_end`.
+
+        Args:
+          message: with a text as its content.
+
+        Returns:
+          The marked message.
+
+        Raises:
+          ValueError: if the content is no text.
+        """
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise ValueError(
+                f"a message to continue must have a text as content, got {content!r}"
+            )
+        # A space, which a template that trims the content takes away.
+        return {**message, "content": f"{content}{self._end} "}
+
+    def up_to_end(self, text: str) -> str:
+        """A rendered chat up to the end of the content that has the mark.
+
+        Args:
+          text: rendered, of messages of which `with_end` marked one.
+
+        Returns:
+          The text before the mark, without spaces at its end if the template trims.
+
+        Raises:
+          ValueError: if the template left out the mark.
+        """
+        before, mark, after = text.rpartition(self._end)
+        if not mark:
+            raise ValueError(
+                "a chat template must write the message to continue whole, got one "
+                "that leaves out its end"
+            )
+        return before if after.startswith(" ") else before.rstrip()
 
     def _mark_text(self, text: str, every: bool) -> str:
         bounds = [0, *self._spellings.split_points(text, every=every), len(text)]

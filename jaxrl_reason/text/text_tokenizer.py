@@ -191,6 +191,7 @@ class TextTokenizer:
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """The chat as rendered by the template, for people: `encode_chat` encodes it.
@@ -200,6 +201,7 @@ class TextTokenizer:
         Args:
           messages: the chat, mappings with "role" and "content".
           add_generation_prompt: end where the assistant begins to speak.
+          continue_final_message: as `encode_chat`.
           **variables: what else the template reads, `tools` for example.
 
         Returns:
@@ -208,12 +210,17 @@ class TextTokenizer:
         Raises:
           ValueError: as `encode_chat`.
         """
-        return self._chat().write(messages, add_generation_prompt, variables).text
+        return (
+            self._chat()
+            .write(messages, add_generation_prompt, variables, continue_final_message)
+            .text
+        )
 
     def encode_chat(
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> list[int]:
         """Ids of a chat by the model's template.
@@ -224,18 +231,24 @@ class TextTokenizer:
 
         Args:
           messages: the chat, mappings with "role" and "content". The role may be part
-            of a control token, so it must come from you and not from a user.
+            of a control token, so it must come from you and not from a user. Keys with
+            None are left out.
           add_generation_prompt: end where the assistant begins to speak.
+          continue_final_message: end right after the content of the last message, for
+            the model to go on with it; no assistant's turn begins then.
           **variables: what else the template reads, `tools` for example.
 
         Returns:
           The ids.
 
         Raises:
-          ValueError: if there is no template, it rejects the messages, a role is not a
-          plain word, or the messages have other than plain JSON values.
+          ValueError: if there is no template, it rejects the messages or leaves out
+          the end of the one to continue, a role is not a plain word, or the messages
+          have other than plain JSON values.
         """
-        written = self._chat().write(messages, add_generation_prompt, variables)
+        written = self._chat().write(
+            messages, add_generation_prompt, variables, continue_final_message
+        )
         ids = self._encode_pieces(written.pieces)
         while len(ids) > 1 and ids[0] == ids[1] == self.bos_token_id:
             del ids[0]

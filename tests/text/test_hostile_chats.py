@@ -193,6 +193,50 @@ def test_no_chat_is_refused(messages: Any, rule: str) -> None:
         TOKENIZERS["qwen"].encode_chat(messages)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_null_keys_of_a_message_are_left_out(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    nulls = [{**message, "tool_calls": None, "name": None} for message in chat("x")]
+    assert tokenizer.encode_chat(nulls) == tokenizer.encode_chat(chat("x"))
+    # A template that asks whether a key is there sees none.
+    template = "{% for m in messages %}{{ 'a' if 'content' in m else 'b' }}{% endfor %}"
+    asking = TextTokenizer(tokenizer.spec, tokenizer.special_tokens, template)
+    assert asking.render_chat([{"role": "user", "content": None}]) == "b"
+
+
+TURNS = [*chat("a"), {"role": "assistant", "content": "The answer is  "}]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_last_message_goes_on(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    text = tokenizer.render_chat(TURNS, continue_final_message=True)
+    whole = tokenizer.render_chat(TURNS, add_generation_prompt=False)
+    # As transformers 5.24 gives: templates that trim the content lose its spaces, but
+    # llama2's writes one after it, which looks as if nothing had been trimmed.
+    kept = "The answer is" + "  " * (name in ("qwen", "llama2"))
+    assert text == whole[: whole.rindex("The answer is")] + kept
+    ids = tokenizer.encode_chat(TURNS, continue_final_message=True)
+    assert ids == tokenizer.encode_prompt(text, control=True)[-len(ids) :]
+    for content in hostile_texts(tokenizer):
+        turns = [TURNS[0], {**TURNS[1], "content": content + "x"}]
+        ids = tokenizer.encode_chat(turns, continue_final_message=True)
+        expected = tokenizer.encode_chat(TURNS, continue_final_message=True)
+        assert controls(tokenizer, ids) == controls(tokenizer, expected)
+
+
+def test_a_message_that_cannot_go_on_is_refused() -> None:
+    tokenizer = TOKENIZERS["qwen"]
+    for content in (None, [{"type": "text", "text": "x"}]):
+        turns = [TURNS[0], {"role": "assistant", "content": content}]
+        with pytest.raises(ValueError, match="must have a text as content"):
+            tokenizer.encode_chat(turns, continue_final_message=True)
+    template = "{% for m in messages %}{{ m.content[:3] }}{% endfor %}"
+    cutting = TextTokenizer(tokenizer.spec, tokenizer.special_tokens, template)
+    with pytest.raises(ValueError, match="leaves out its end"):
+        cutting.encode_chat(TURNS, continue_final_message=True)
+
+
 def test_variables_of_the_chat_cannot_be_redefined() -> None:
     with pytest.raises(ValueError, match=r"got \['bos_token'\]"):
         TOKENIZERS["qwen"].encode_chat(chat("x"), bos_token="y")

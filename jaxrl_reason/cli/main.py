@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model, on any task, by any method",
     "replay": "run a step of a run again: the same bits, its loss by token",
     "diff": "find the first step at which two runs part",
+    "compare": "draw runs beside each other, with forecasts of their accuracy",
     "data": "clean a raw set of questions for training: data clean RAW... --out DIR",
     "evaluate": "measure a model on a benchmark",
     "claim": "test what a paper claims on toys: shown, refuted or unresolved",

@@ -10,7 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from jaxrl_reason.runs.forecast import BAND, SigmoidFit, forecast
+from jaxrl_reason.runs.forecast_plot import draw_forecast
 from jaxrl_reason.runs.metrics_log import Row
+from jaxrl_reason.runs.run_curve import AHEAD
 
 # The colours of Okabe and Ito, which colour-blind people can distinguish too.
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -29,6 +32,7 @@ def plot_run(
     baseline: float | None = None,
     length_limit: int | None = None,
     clip_range: tuple[float, float] | None = None,
+    fit: SigmoidFit | None = None,
 ) -> Path:
     """Plots one run: reward and accuracy, entropy, length, clipped tokens over steps.
 
@@ -41,12 +45,13 @@ def plot_run(
       baseline: held-out accuracy before RL, in [0, 1].
       length_limit: the largest number of tokens of a response.
       clip_range: (clip_low, clip_high), for the last panel's legend.
+      fit: of held-out accuracy over steps: its forecast is drawn to twice the steps.
 
     Returns:
       The path.
     """
     figure, axes = _figure(2, 2, height=7.2, title=title)
-    _panel_accuracy(axes[0], rows, baseline)
+    _panel_accuracy(axes[0], rows, baseline, fit)
     axes[1].set_title("Entropy (should not fall to 0 or run away)")
     axes[1].set_ylabel("nats per token")
     _line(axes[1], rows, "policy/entropy", "entropy of the policy", _PURPLE)
@@ -146,7 +151,9 @@ def _band(
     )
 
 
-def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) -> None:
+def _panel_accuracy(
+    panel: Axes, rows: Sequence[Row], baseline: float | None, fit: SigmoidFit | None
+) -> None:
     panel.set_title("Reward and held-out accuracy (should rise)")
     panel.set_ylabel("mean reward, fraction right")
     _line(panel, rows, "reward/mean", "reward of the samples", _SKY)
@@ -164,6 +171,11 @@ def _panel_accuracy(panel: Axes, rows: Sequence[Row], baseline: float | None) ->
             zorder=4,
             **_STYLE,
         )
+        if fit is not None:
+            until = AHEAD * steps[-1]
+            low, _, high = forecast(fit, np.array([until]))[:, 0]
+            name = f"forecast: {low:.0%} to {high:.0%} at {until:g} ({BAND:.0%} band)"
+            draw_forecast(panel, fit, until, _BLUE, name)
     _dashed(panel, baseline, "before RL", percent=True)
 
 

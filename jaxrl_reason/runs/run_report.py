@@ -30,6 +30,7 @@ class Report:
       heldout_temperature: of these samples.
       heldout_avg_before: mean accuracy over the samples, before RL.
       heldout_avg_rl: the same after RL.
+      forecast: `run_curve.forecast_of` the run; None with too few evaluations.
       wall_seconds: stage -> wall seconds.
       rollout_tokens_per_second: sampled tokens per second of the rollouts.
       train_tokens_per_second: trained tokens per second of the updates.
@@ -53,6 +54,7 @@ class Report:
     heldout_temperature: float = 1.0
     heldout_avg_before: float | None = None
     heldout_avg_rl: float | None = None
+    forecast: Mapping[str, float] | None = None
     wall_seconds: Mapping[str, float] = field(default_factory=dict)
     rollout_tokens_per_second: float | None = None
     train_tokens_per_second: float | None = None
@@ -102,6 +104,7 @@ def _page(report: Report) -> str:
         + f"{state}.",
         "",
         *_accuracy_table(report),
+        *_forecast(report.forecast),
         "| stage | time |",
         "|---|---|",
         *(f"| {name} | {duration(s)} |" for name, s in report.wall_seconds.items()),
@@ -132,6 +135,22 @@ def _warnings(warnings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     head = ["", "| warning | steps | first seen | what to do |", "|---|---|---|---|"]
     return [*head, *rows]
+
+
+def _forecast(found: Mapping[str, float] | None) -> list[str]:
+    if found is None:
+        return []
+
+    def shown(name: str) -> str:
+        ends = (_percent(found[f"{name}_{end}"]) for end in ("low", "high"))
+        return f"{_percent(found[name])} ({' to '.join(ends)})"
+
+    return [
+        f"Forecast from {found['evaluations']:g} evaluations, with bands of 80%: "
+        f"{shown('accuracy')} at step {found['step']:g}; asymptote of the fitted "
+        f"sigmoid {shown('asymptote')}.",
+        "",
+    ]
 
 
 def _accuracy_table(report: Report) -> list[str]:

@@ -14,6 +14,7 @@ from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.runs.metrics_log import Row, read_metrics
 from jaxrl_reason.runs.monitor import peak_memory_bytes, versions
 from jaxrl_reason.runs.plots import plot_run
+from jaxrl_reason.runs.run_curve import curve_of_rows, forecast_of
 from jaxrl_reason.runs.run_folder import RunFolder
 from jaxrl_reason.runs.run_log import say
 from jaxrl_reason.runs.run_report import Report, write_report
@@ -62,13 +63,18 @@ def write_run_report(
     settings, rows = setup.settings, read_metrics(run.metrics_path)
     before, after = result.before, result.after
     clip = (settings.dapo.clip_low, settings.dapo.clip_high)
+    baseline = None if before is None else before["greedy"].value
+    problems = len(setup.heldout.problems)
+    curve = curve_of_rows(rows, baseline=baseline, problems=problems)
+    fit = curve.fit()
     plot_run(
         rows,
         run.curves_path,
         title=title_of(setup),
-        baseline=None if before is None else before["greedy"].value,
+        baseline=baseline,
         length_limit=settings.rl.max_new_tokens,
         clip_range=clip if settings.method == "dapo" else None,
+        fit=fit,
     )
     warm = [row for row in rows if row["step"] > result.stage.first_step + 2]
     report = Report(
@@ -76,13 +82,14 @@ def write_run_report(
         method=settings.method,
         seed=settings.seed,
         steps=result.stage.step,
-        heldout_problems=len(setup.heldout.problems),
+        heldout_problems=problems,
         heldout_accuracy_before=figure(before, "greedy"),
         heldout_accuracy_rl=figure(after, "greedy"),
         heldout_samples=settings.eval.samples,
         heldout_temperature=settings.eval.temperature,
         heldout_avg_before=figure(before, f"avg_at_{settings.eval.samples}"),
         heldout_avg_rl=figure(after, f"avg_at_{settings.eval.samples}"),
+        forecast=None if fit is None else forecast_of(curve, fit),
         wall_seconds=seconds,
         rollout_tokens_per_second=rate(rows, "rollout"),
         train_tokens_per_second=rate(rows, "train"),

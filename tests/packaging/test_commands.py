@@ -47,6 +47,7 @@ NOT_TRIED = {
     r"python make_questions\.py": "a script of its page, which test_docs.py runs",
     r"python docs/recipe_tables\.py": "test_recipe_docs.py has what it would write",
     r"python -m tests\.weights\.make_logit_references": "needs torch",
+    r"python -m tests\.runs\.make_stored_curves": "trains for a quarter of an hour",
     r"source \.venv/bin/activate": "of the shell",
     r"(tensorboard|xprof) --logdir runs.*": (
         "viewers that are not installed with the library"
@@ -61,6 +62,7 @@ RUN_ELSEWHERE = {
     "jaxrl-reason claim": "test_claim.py in small, and each by test_claims.py",
     "jaxrl-reason replay": "test_replay.py",
     "jaxrl-reason diff": "test_run_diff.py",
+    "jaxrl-reason compare": "test_compare.py",
     "experiments/dapo_countdown.py": "run whole by test_dapo_countdown.py",
     "experiments/dapo_smollm2.py": "run whole by test_dapo_smollm2.py",
     "experiments/benchmarks/grader_fuzz.py": "its searches by test_grader_fuzz.py",
@@ -101,6 +103,7 @@ NEEDED = [
     ("jaxrl-reason train", "--model MODEL --task my.jsonl --judge.model MODEL"),
     ("jaxrl-reason claim", ""),
     ("jaxrl-reason replay", "RUN"),
+    ("jaxrl-reason compare", "RUN"),
     ("jaxrl-reason aot", "--topology v5e:2x2"),
     ("jaxrl-reason evaluate", "--task arithmetic --model MODEL"),
     ("jaxrl-reason evaluate", "--task gsm8k --model MODEL"),

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reason.runs import plots
+from jaxrl_reason.runs.forecast import forecast
 from jaxrl_reason.runs.plots import plot_comparison, plot_run
+from jaxrl_reason.runs.run_curve import curve_of_rows
 
 
 def make_rows(count, seed=0, every=5):
@@ -89,6 +91,20 @@ def test_one_run_has_four_panels_that_say_what_they_show(tmp_path, drawn):
         assert panel.get_ylim()[0] == 0
     assert length.get_ylim()[1] > 96
     assert "mean over 5 steps" in figure.get_supxlabel()
+
+
+def test_a_forecast_reaches_to_twice_the_steps(tmp_path, drawn):
+    rows = make_rows(60)
+    fit = curve_of_rows(rows, baseline=0.25).fit()
+    plot_run(rows, tmp_path / "a.png", baseline=0.25, fit=fit)
+    panel = drawn[0].axes[0]
+    low, _, high = forecast(fit, np.array([120.0]))[:, 0]
+    name = f"forecast: {low:.0%} to {high:.0%} at 120 (80% band)"
+    assert name in labels(panel)
+    (dashed,) = (line for line in panel.lines if line.get_label() == name)
+    assert dashed.get_xdata()[[0, -1]].tolist() == [60, 120]
+    assert panel.dataLim.intervalx.tolist() == [0, 120]
+    assert drawn[0].axes[1].dataLim.intervalx.tolist() == [1, 60]
 
 
 @pytest.mark.parametrize(

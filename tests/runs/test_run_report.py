@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 
+from jaxrl_reason.runs.run_curve import RunCurve, forecast_of
 from jaxrl_reason.runs.run_report import Report, duration, write_report
 from jaxrl_reason.runs.run_warnings import warnings_of_run
 
@@ -60,6 +61,20 @@ def test_the_page_reads(tmp_path):
     assert "| mean of 8 samples, temperature 1 | 20.0% | 45.0% | +25.0 points |" in text
     assert "| total | 7 min 00 s |" in text
     assert "- peak memory: 700 MiB" in text
+
+
+def test_a_forecast_is_in_the_page_and_in_the_keys(tmp_path):
+    curve = RunCurve("", np.arange(8.0), np.linspace(0.2, 0.5, 8), None)
+    found = forecast_of(curve, curve.fit())
+    path = write_report(tmp_path, dataclasses.replace(REPORT, forecast=found))
+    assert json.loads(path.read_text())["forecast"] == found
+    text = path.with_suffix(".md").read_text()
+    assert "\nForecast from 8 evaluations, with bands of 80%: " in text
+    shown = f"{found['accuracy']:.1%} ({found['accuracy_low']:.1%} to "
+    assert shown in text
+    assert " at step 14; asymptote of the fitted sigmoid " in text
+    write_report(tmp_path, REPORT)
+    assert "Forecast" not in path.with_suffix(".md").read_text()
 
 
 def test_a_stopped_run_without_evaluation_has_a_page(tmp_path):

@@ -47,7 +47,9 @@ NOT_TRIED = {
     r"python make_questions\.py": "a script of its page, which test_docs.py runs",
     r"python docs/recipe_tables\.py": "test_recipe_docs.py has what it would write",
     r"python -m tests\.weights\.make_logit_references": "needs torch",
-    r"python -m tests\.runs\.make_stored_curves": "trains for a quarter of an hour",
+    r"python -m tests\.runs\.(make|draw)_stored_curves": (
+        "trains for a quarter of an hour; draws into docs/"
+    ),
     r"source \.venv/bin/activate": "of the shell",
     r"(tensorboard|xprof) --logdir runs.*": (
         "viewers that are not installed with the library"

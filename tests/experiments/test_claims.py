@@ -137,6 +137,19 @@ SWITCHES = {
         ("dynamic sampling", "every group", "dynamic_sampling"),
         ("every group", "every group, as many samples", "prompts_per_step"),
     ],
+    "gdpo_scales": [
+        ("GDPO", "GRPO on the sum", "advantages"),
+        ("GDPO", "GDPO, 0.1 a token", "rewards"),
+        ("GRPO on the sum", "GRPO, 0.1 a token", "rewards"),
+        ("GRPO on the sum", "GRPO, answers alone", "rewards"),
+        ("GDPO, answers alone", "GRPO, answers alone", "advantages"),
+    ],
+    "gdpo_two_rewards": [
+        ("GDPO", "GRPO on the sum", "advantages"),
+        ("GDPO, 3 tokens", "GRPO, 3 tokens", "advantages"),
+        ("GDPO", "GDPO, 3 tokens", "rewards"),
+        ("GDPO, answers alone", "GRPO, answers alone", "advantages"),
+    ],
     "spurious_rewards": [
         ("coin", "no training", "optimizer"),
         ("coin", "coin, no clip", "loss"),

@@ -67,6 +67,8 @@ def prefill(
         )
     columns = jnp.broadcast_to(jnp.arange(size)[None], tokens.shape)  # [P, Tp]
     segments = (columns < lengths[:, None]).astype(jnp.int32)  # [P, Tp]
+    # Padding may be any number, such as -100, which has no embedding.
+    tokens = jnp.where(segments > 0, tokens, 0)
     past = None
     if common is not None:  # [L, Tc, K, H] of its one row
         past = tuple(

@@ -10,6 +10,7 @@ import jax
 from jaxrl_reason import __version__
 from jaxrl_reason.models import Params, TransformerConfig
 from jaxrl_reason.pretrained.model_card import ModelCard, render_card
+from jaxrl_reason.pretrained.reading import check_tokenizer
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.text.load import save_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
@@ -112,11 +113,7 @@ def _check_fits(
         raise ValueError(
             f"tokenizer must be one of load_tokenizer's, got {type(tokenizer).__name__}"
         )
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer must have at most the model's ids ({config.vocab_size}), "
-            f"got {tokenizer.vocab_size}"
-        )
+    check_tokenizer(tokenizer, config.vocab_size)
     if sampling is None:
         return
     if sampling.logit_bias or sampling.banned_tokens:

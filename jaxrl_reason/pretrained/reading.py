@@ -6,27 +6,56 @@ from typing import Any
 
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
+from jaxrl_reason.text.tokenizer import Tokenizer
 from jaxrl_reason.weights import Pretrained, load_pretrained
 
 # The part of a weight file that distinguishes it from others of its size.
 _SAMPLE_BYTES = 2**20
 
 
-def read_model(path: str, **settings: Any) -> tuple[Pretrained, TextTokenizer]:
+def read_model(
+    path: str, *, pad_token_id: int | None = None, **settings: Any
+) -> tuple[Pretrained, TextTokenizer]:
     """Reads a model's weights and its tokenizer.
 
     Args:
       path: a Hugging Face folder, a .gguf file or a hub id.
+      pad_token_id: as of `load_tokenizer`.
       **settings: as of `load_pretrained`.
 
     Returns:
       Both.
 
     Raises:
-      ValueError: nothing readable is at the path.
+      ValueError: nothing readable is at the path, or the tokenizer has ids that the
+        model has not.
     """
     loaded = load_pretrained(path, **settings)
-    return loaded, load_tokenizer(loaded.path, vocab_size=loaded.config.vocab_size)
+    size = loaded.config.vocab_size
+    tokenizer = load_tokenizer(loaded.path, vocab_size=size, pad_token_id=pad_token_id)
+    check_tokenizer(tokenizer, size, path)
+    return loaded, tokenizer
+
+
+def check_tokenizer(
+    tokenizer: Tokenizer, vocab_size: int, path: str | Path = ""
+) -> None:
+    """Raises for a tokenizer with ids that its model has not.
+
+    Args:
+      tokenizer: of the model.
+      vocab_size: of the model.
+      path: of the model, for messages.
+
+    Raises:
+      ValueError: it has; a token was added to one and not to the other.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        where = f"{path}: " if path else ""
+        raise ValueError(
+            f"{where}the tokenizer must have at most the model's ids ({vocab_size}), "
+            f"got {tokenizer.vocab_size}"
+        )
 
 
 def model_digest(path: str | Path) -> str:

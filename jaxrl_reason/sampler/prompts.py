@@ -17,6 +17,34 @@ from jaxrl_reason.sharding import parts_of
 PREFILL_TOKENS = 512
 
 
+def check_prompts(tokens: Any, lengths: Any, widest: int, vocab_size: int) -> None:
+    """Raises for prompts that a model cannot read; an embedding would not.
+
+    Args:
+      tokens: [P, Tp] ids on the host, right-padded; what follows a prompt may be any.
+      lengths: [P].
+      widest: the most tokens of a prompt.
+      vocab_size: of the model.
+
+    Raises:
+      ValueError: a length is not from 1 to `widest` and Tp, or a prompt has an id
+        outside the vocabulary.
+    """
+    limit = min(tokens.shape[1], widest)
+    if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
+        raise ValueError(
+            f"prompt_lengths must be from 1 to {limit}, the widest that prompt_tokens "
+            f"and the sampler have room for, got {lengths.tolist()}"
+        )
+    read = np.arange(tokens.shape[1]) < lengths[:, None]  # [P, Tp]
+    outside = tokens[read & ((tokens < 0) | (tokens >= vocab_size))]
+    if outside.size:
+        raise ValueError(
+            f"prompt_tokens must be from 0 to below vocab_size ({vocab_size}), got "
+            f"{sorted(set(outside.tolist()))[:5]}"
+        )
+
+
 class PromptReader:
     """The compiled prefills of a batch sampler.
 
@@ -27,6 +55,7 @@ class PromptReader:
 
     def __init__(self, model: Transformer, batch: BatchSettings) -> None:
         self.batch, self.parts = batch, parts_of(model.constrain, "batch")
+        self._vocab_size = model.config.vocab_size
         self.prefill = jax.jit(partial(prefill, model))
         self._most_prompts = 1  # most prompts of a call so far, the rows of a prefill
 
@@ -34,14 +63,10 @@ class PromptReader:
         """Starts one call with its prompts, tokens [P, Tp] and lengths [P].
 
         Raises:
-          ValueError: a length does not fit, or a prompt has another prefix.
+          ValueError: a length or an id does not fit, or a prompt has another prefix.
         """
-        limit = min(tokens.shape[1], self.batch.prompt_widths[-1])
-        if lengths.min(initial=1) < 1 or lengths.max(initial=1) > limit:
-            raise ValueError(
-                f"prompt_lengths must be from 1 to {limit}, the widest of "
-                f"prompt_tokens and prompt_widths, got {lengths.tolist()}"
-            )
+        widest = self.batch.prompt_widths[-1]
+        check_prompts(tokens, lengths, widest, self._vocab_size)
         size = self._check_beginning(tokens, lengths)
         self._most_prompts = max(self._most_prompts, len(lengths))
         common = self._read_common(params)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,6 +14,7 @@ from jaxrl_reason.models import Params, Transformer, prefill
 from jaxrl_reason.models.decode_step import ResponseCache, decode_step
 from jaxrl_reason.models.params import DecodeParams, decode_logits, decode_params
 from jaxrl_reason.sampler.next_tokens import next_tokens
+from jaxrl_reason.sampler.prompts import check_prompts
 from jaxrl_reason.sampler.settings import Completions, SamplingSettings
 
 # The cache grows in up to this many stages, so that early steps do not read empty
@@ -121,11 +123,36 @@ def make_sampler(
 ) -> Sampler:
     """A compiled `sample`, called (params, prompt_tokens, prompt_lengths, keys).
 
+    Its `lower` is that of `jax.jit`. A call raises ValueError for prompts that
+    `check_prompts` refuses, if this process holds them.
+
     Raises:
       ValueError: settings, model and num_samples do not fit together.
     """
     check_sampling(model, settings, num_samples)
-    return jax.jit(partial(sample, model, settings=settings, num_samples=num_samples))
+    run = jax.jit(partial(sample, model, settings=settings, num_samples=num_samples))
+
+    @wraps(run)
+    def checked(
+        params: Params,
+        prompt_tokens: Any,
+        prompt_lengths: Any,
+        *more: Any,
+        **named: Any,
+    ) -> Completions:
+        if all(map(_is_here, (prompt_tokens, prompt_lengths))):
+            tokens, lengths = map(np.asarray, (prompt_tokens, prompt_lengths))
+            check_prompts(tokens, lengths, tokens.shape[1], model.config.vocab_size)
+        return run(params, prompt_tokens, prompt_lengths, *more, **named)
+
+    checked.lower = run.lower  # type: ignore[attr-defined]
+    return checked
+
+
+def _is_here(x: Any) -> bool:
+    """Whether an array has values, all of them in this process."""
+    traced = isinstance(x, jax.core.Tracer)
+    return not traced and (not isinstance(x, jax.Array) or x.is_fully_addressable)
 
 
 def check_sampling(

@@ -21,7 +21,10 @@ _Config = dict[str, Any]
 
 
 def load_folder_tokenizer(
-    folder: Path | str, *, vocab_size: int | None = None
+    folder: Path | str,
+    *,
+    vocab_size: int | None = None,
+    pad_token_id: int | None = None,
 ) -> TextTokenizer:
     """The tokenizer of a folder with tokenizer.json, or with tokenizer.model.
 
@@ -32,6 +35,7 @@ def load_folder_tokenizer(
     Args:
       folder: the folder.
       vocab_size: size of the model's embedding; by default that of config.json.
+      pad_token_id: for padding; by default as `load_tokenizer`.
 
     Returns:
       The tokenizer.
@@ -55,12 +59,18 @@ def load_folder_tokenizer(
             )
         bos = bool(config.get("add_bos_token", True))
         return load_sentencepiece(
-            model, chat_template=template, add_bos=bos, vocab_size=size
+            model,
+            chat_template=template,
+            add_bos=bos,
+            vocab_size=size,
+            pad_token_id=pad_token_id,
         )
     path = folder / "tokenizer.json"
     spec = _read(path)
     try:
-        special_tokens = _special_tokens(folder, spec, config, template or "")
+        special_tokens = _special_tokens(
+            folder, spec, config, template or "", pad_token_id
+        )
         return TextTokenizer(
             spec, special_tokens, template, vocab_size=size, source=path
         )
@@ -104,7 +114,7 @@ def _template(folder: Path, config: _Config) -> str | None:
 
 
 def _special_tokens(
-    folder: Path, spec: Spec, config: _Config, template: str
+    folder: Path, spec: Spec, config: _Config, template: str, pad: int | None
 ) -> SpecialTokens:
     ids = {token.text: token.id for token in added_tokens(spec)}
     control = control_ids(spec)
@@ -121,7 +131,7 @@ def _special_tokens(
     bos = named["bos"]
     return SpecialTokens(
         eos_token_ids=ends,
-        pad_token_id=pad_token(named["pad"], ends, control, template),
+        pad_token_id=pad_token(named["pad"], ends, control, template, pad),
         bos_token_id=bos,
         unk_token_id=named["unk"],
         add_bos=bos is not None and _adds_bos(spec, config, bos),

@@ -19,13 +19,17 @@ _KEYS = "tokenizer.ggml."
 
 
 def load_gguf_tokenizer(
-    path: Path | str, *, vocab_size: int | None = None
+    path: Path | str,
+    *,
+    vocab_size: int | None = None,
+    pad_token_id: int | None = None,
 ) -> TextTokenizer:
     """The tokenizer of a .gguf file: byte-level BPE or sentencepiece.
 
     Args:
       path: the file.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
+      pad_token_id: for padding; by default as `load_tokenizer`.
 
     Returns:
       The tokenizer, with the file's chat template.
@@ -36,7 +40,9 @@ def load_gguf_tokenizer(
     """
     try:
         found = read_metadata(path, "tokenizer.")
-        return gguf_tokenizer(found, vocab_size=vocab_size, source=path)
+        return gguf_tokenizer(
+            found, vocab_size=vocab_size, pad_token_id=pad_token_id, source=path
+        )
     # Values of other types fail where a part is not as expected.
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -46,6 +52,7 @@ def gguf_tokenizer(
     metadata: Mapping[str, Any],
     *,
     vocab_size: int | None = None,
+    pad_token_id: int | None = None,
     source: Path | str = "",
 ) -> TextTokenizer:
     """`load_gguf_tokenizer` from the keys and values of a file.
@@ -53,6 +60,7 @@ def gguf_tokenizer(
     Args:
       metadata: values by key; those with the prefix `tokenizer.` are read.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
+      pad_token_id: for padding; by default as `load_tokenizer`.
       source: the file, for messages of the tokenizer.
 
     Returns:
@@ -73,7 +81,7 @@ def gguf_tokenizer(
     _check_lengths(metadata)
     spec = makers[kind](metadata)
     template = metadata.get("tokenizer.chat_template")
-    special_tokens = _special_tokens(metadata, spec, template or "", kind)
+    special_tokens = _special_tokens(metadata, spec, template or "", kind, pad_token_id)
     if special_tokens.add_bos:
         spec["post_processor"] = bos_first(spec, special_tokens.bos_token_id)
     size = max(vocab_size or 0, len(metadata[f"{_KEYS}tokens"]))
@@ -164,7 +172,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> Spec:
 
 
 def _special_tokens(
-    metadata: Mapping[str, Any], spec: Spec, template: str, kind: str
+    metadata: Mapping[str, Any], spec: Spec, template: str, kind: str, pad: int | None
 ) -> SpecialTokens:
     size = len(metadata[f"{_KEYS}tokens"])
     named = {
@@ -185,7 +193,7 @@ def _special_tokens(
     bos = named["bos"]
     return SpecialTokens(
         eos_token_ids=eos_token_ids,
-        pad_token_id=pad_token(named["padding"], eos_token_ids, control, template),
+        pad_token_id=pad_token(named["padding"], eos_token_ids, control, template, pad),
         bos_token_id=bos,
         unk_token_id=named["unknown"],
         add_bos=bos is not None and metadata.get(f"{_KEYS}add_bos_token", begins),

@@ -10,12 +10,20 @@ from jaxrl_reason.text.sentencepiece_model import load_sentencepiece
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 
 
-def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTokenizer:
+def load_tokenizer(
+    path: Path | str,
+    *,
+    vocab_size: int | None = None,
+    pad_token_id: int | None = None,
+) -> TextTokenizer:
     """The tokenizer of a model.
 
     Args:
       path: a Hugging Face folder, its tokenizer.json, a .gguf or a .model file.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
+      pad_token_id: for padding; by default that of the file, or if it names none but
+        its EOS token another control token. Any token will do, since rows have
+        lengths.
 
     Returns:
       The tokenizer.
@@ -28,13 +36,21 @@ def load_tokenizer(path: Path | str, *, vocab_size: int | None = None) -> TextTo
     if not path.exists():
         raise ValueError(f"a tokenizer's path must exist, got {path}")
     if path.is_dir():
-        return load_folder_tokenizer(path, vocab_size=vocab_size)
+        return load_folder_tokenizer(
+            path, vocab_size=vocab_size, pad_token_id=pad_token_id
+        )
     if path.name == "tokenizer.json":
-        return load_folder_tokenizer(path.parent, vocab_size=vocab_size)
+        return load_folder_tokenizer(
+            path.parent, vocab_size=vocab_size, pad_token_id=pad_token_id
+        )
     if path.suffix == ".gguf":
-        return load_gguf_tokenizer(path, vocab_size=vocab_size)
+        return load_gguf_tokenizer(
+            path, vocab_size=vocab_size, pad_token_id=pad_token_id
+        )
     if path.suffix == ".model":
-        return load_sentencepiece(path, vocab_size=vocab_size)
+        return load_sentencepiece(
+            path, vocab_size=vocab_size, pad_token_id=pad_token_id
+        )
     raise ValueError(
         f"a tokenizer's path must be a folder, tokenizer.json, *.gguf or *.model, got "
         f"{path}"
@@ -68,6 +84,8 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path | str) -> None:
             name: tokenizer.token_bytes(index).decode()
             for name, index in named.items()
             if index is not None
+            # Named as a special token, a word that pads would become one in texts.
+            and (name != "pad_token" or tokenizer.is_control(index))
         },
     }
     if tokenizer.chat_template is not None:

@@ -49,6 +49,7 @@ def load_sentencepiece(
     chat_template: str | None = None,
     add_bos: bool = True,
     vocab_size: int | None = None,
+    pad_token_id: int | None = None,
 ) -> TextTokenizer:
     """The tokenizer of a .model file.
 
@@ -60,6 +61,7 @@ def load_sentencepiece(
       chat_template: Jinja source; a .model file has none.
       add_bos: whether every text begins with BOS, as for Llama 2 and Mistral.
       vocab_size: size of the model's embedding, if larger than the vocabulary.
+      pad_token_id: for padding; by default as `load_tokenizer`.
 
     Returns:
       The tokenizer.
@@ -79,7 +81,9 @@ def load_sentencepiece(
         bos = named.bos_id if named.bos_id >= 0 else None
         special_tokens = SpecialTokens(
             eos_token_ids=ends,
-            pad_token_id=pad_token(pad, ends, control, chat_template or ""),
+            pad_token_id=pad_token(
+                pad, ends, control, chat_template or "", pad_token_id
+            ),
             bos_token_id=bos,
             unk_token_id=named.unk_id,
             add_bos=add_bos and bos is not None,

@@ -79,8 +79,9 @@ def pad_token(
     eos_token_ids: tuple[int, ...],
     control: Mapping[str, int],
     used: str,
+    asked: int | None = None,
 ) -> int:
-    """The padding token: the file's own unless that is an EOS token.
+    """The padding token: the one asked for, or the file's unless that is an EOS token.
 
     Many files pad with the EOS token; a model trained with padding masked by id then
     never learns to stop.
@@ -90,6 +91,7 @@ def pad_token(
       eos_token_ids: ids that end a text.
       control: ids of the control tokens by their text.
       used: the chat template: tokens in it are chosen last.
+      asked: by the caller; any id, since rows have lengths.
 
     Returns:
       The id.
@@ -101,6 +103,8 @@ def pad_token(
       >>> pad_token(2, (2,), {"<s>": 1, "</s>": 2, "<unk>": 0}, "")
       0
     """
+    if asked is not None:
+        return asked  # SpecialTokens refuses an EOS token
     if named is not None and named not in eos_token_ids:
         return named
     free = {
@@ -115,6 +119,6 @@ def pad_token(
     if not choice:
         raise ValueError(
             "a tokenizer must have a control token to pad with that is not an EOS "
-            f"token, got {sorted(control)[:20]}"
+            f"token, or pad_token_id must be given, got {sorted(control)[:20]}"
         )
     return choice[0]

@@ -270,7 +270,7 @@ class TextTokenizer:
         )
 
     def _text_of(self, index: int | None) -> str:
-        return "" if index is None else self.token_bytes(index).decode()
+        return "" if index is None else self.token_bytes(index).decode(errors="replace")
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self.special_tokens.bos_token_id

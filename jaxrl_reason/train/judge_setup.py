@@ -10,6 +10,7 @@ from jaxrl_reason.judges.judge import Judge
 from jaxrl_reason.judges.judge_reward import JudgeReward
 from jaxrl_reason.judges.rubric import USUAL, read_rubric
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.pretrained.reading import check_tokenizer
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
 from jaxrl_reason.sampler.sample_loop import check_sampling
 from jaxrl_reason.serving import Endpoint, OpenAIEngine
@@ -71,6 +72,7 @@ def build_judge(settings: TrainSettings, batch_sharding: BatchSharding) -> Judge
         read = load_pretrained(
             path, mesh=mesh, rules=rules, dtype=dtype, param_dtype=dtype
         )
+        check_tokenizer(tokenizer, read.config.vocab_size, path)
         model = Transformer(read.config, constrain=rules.constrainer(mesh))
         check_sampling(model, sampling, 1, prompt_width=s.prompt_width)
         check_batch(mesh, rules, s.batch_size, "judge.batch_size")

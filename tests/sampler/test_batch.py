@@ -50,6 +50,24 @@ def run(batch: BatchSettings = BATCH, **options: Any) -> Completions:
     return sampler(batch)(build(SMALL)[1], TOKENS, LENGTHS, KEYS, **options)
 
 
+@pytest.mark.parametrize("make", [make_sampler, make_batch_sampler])
+def test_prompts_that_no_model_reads_are_refused(make: Any) -> None:
+    model, params = build(SMALL)
+    draw = make(model, SETTINGS, SAMPLES, *[BATCH][: make is make_batch_sampler])
+    for where, index in (((0, 0), SMALL.vocab_size), ((1, 0), -1)):
+        tokens = np.array(TOKENS)
+        tokens[where] = index
+        with pytest.raises(ValueError, match=rf"below vocab_size .* got \[{index}\]"):
+            draw(params, tokens, LENGTHS, KEYS)
+    for length in (0, WIDTH + 1):
+        lengths = np.array([length, *LENGTHS[1:]])
+        with pytest.raises(ValueError, match=rf"from 1 to {WIDTH}, .* got \[{length}"):
+            draw(params, TOKENS, lengths, KEYS)
+    # What follows a prompt is no part of it.
+    padded = np.where(np.arange(WIDTH) < np.array(LENGTHS)[:, None], TOKENS, -100)
+    check_same(draw(params, padded, LENGTHS, KEYS), plain())
+
+
 @pytest.mark.parametrize(
     "batch",
     [

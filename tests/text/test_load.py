@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxrl_reason.text.load import load_tokenizer
+from jaxrl_reason.text.load import load_tokenizer, save_tokenizer
 from jaxrl_reason.text.special_tokens import SpecialTokens, pad_token
 from jaxrl_reason.text.text_tokenizer import TextTokenizer
 from tests.text.tokenizer_families import family, write_folder
@@ -62,6 +62,29 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
         SpecialTokens(eos_token_ids=(1, 2), pad_token_id=2)
     with pytest.raises(ValueError, match="to pad with"):
         pad_token(1, (1,), {"</s>": 1}, "")
+
+
+def test_a_tokenizer_with_an_end_and_no_more_is_padded_as_asked(tmp_path: Path) -> None:
+    made = write_folder("qwen", tmp_path)
+    spec, config = made["tokenizer"], made["config"]
+    spec["added_tokens"] = spec["added_tokens"][:1]  # as GPT-2's
+    (end,) = spec["added_tokens"]
+    write(tmp_path, "tokenizer.json", spec)
+    named = dict.fromkeys(("eos_token", "pad_token", "bos_token"), end["content"])
+    write(tmp_path, "tokenizer_config.json", config | named)
+    with pytest.raises(ValueError, match="or pad_token_id must be given"):
+        load_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, pad_token_id=5)
+    assert tokenizer.pad_token_id == 5
+    assert tokenizer.eos_token_ids == (end["id"],)
+    with pytest.raises(ValueError, match="must not be an EOS token"):
+        load_tokenizer(tmp_path, pad_token_id=end["id"])
+    with pytest.raises(ValueError, match=r"a token id must be in .* got 9999"):
+        load_tokenizer(tmp_path, pad_token_id=9999)
+    # Saved, the word is not a special token of the folder.
+    save_tokenizer(tokenizer, tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert "pad_token" not in config
 
 
 def test_special_tokens_may_be_objects(tmp_path: Path) -> None:

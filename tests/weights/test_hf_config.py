@@ -128,6 +128,19 @@ USED = [
         {"rope_scaling": YarnScaling(4.0, 64, attention_factor=1.5)},
     ),
 ]
+# The rope_scaling of DeepSeek-R1-0528-Qwen3-8B.
+DEEPSEEK = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32768,
+    "attn_factor": 0.8782488562869419,
+}
+
+
+def test_attn_factor_multiplies_the_default_as_in_vllm() -> None:
+    scaling: Any = read({**LLAMA, "rope_scaling": DEEPSEEK}).rope_scaling
+    assert scaling.attention_factor == pytest.approx(1.0, abs=1e-12)
+    assert scaling == YarnScaling(4.0, 32768, attention_factor=scaling.attention_factor)
 
 
 @pytest.mark.parametrize(("family", "change", "wanted"), USED)
@@ -191,6 +204,12 @@ BAD = [
         },
         "rope_scaling and rope_parameters differ",
     ),
+    (
+        LLAMA,
+        {"rope_scaling": {**DEEPSEEK, "attention_factor": 1.0}},
+        "attn_factor must not come with attention_factor",
+    ),
+    (LLAMA, {"rope_scaling": {**DEEPSEEK, "attn_factor": "1"}}, "can't multiply"),
     (LLAMA, {"rope_theta": "big"}, "could not convert"),
     (LLAMA, {"eos_token_id": "</s>"}, "eos_token_id must hold token ids"),
 ]

@@ -122,12 +122,8 @@ def _special_tokens(
         name: _id(config.get(f"{name}_token"), name, ids)
         for name in ("bos", "eos", "pad", "unk")
     }
-    listed = list(_listed_ends(folder))
     first = [named["eos"]] if named["eos"] is not None else []
-    # A generation config lists them all; otherwise known names are used.
-    ends = tuple(dict.fromkeys([*first, *listed]))
-    if not listed:
-        ends = find_eos_token_ids(ends, control)
+    ends = find_eos_token_ids([*first, *_listed_ends(folder)], control, named["pad"])
     bos = named["bos"]
     return SpecialTokens(
         eos_token_ids=ends,

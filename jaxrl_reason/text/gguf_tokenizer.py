@@ -187,7 +187,7 @@ def _special_tokens(
     control = control_ids(spec)
     ends = [named[name] for name in ("eos", "eot", "eom")]
     eos_token_ids = find_eos_token_ids(
-        (index for index in ends if index is not None), control
+        (index for index in ends if index is not None), control, named["padding"]
     )
     begins = kind == "llama" or WORD_RULES[metadata[f"{_KEYS}pre"]].add_bos
     bos = named["bos"]

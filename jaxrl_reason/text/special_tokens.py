@@ -54,13 +54,16 @@ class SpecialTokens:
 
 
 def find_eos_token_ids(
-    named: Iterable[int], control: Mapping[str, int]
+    named: Iterable[int], control: Mapping[str, int], pad: int | None = None
 ) -> tuple[int, ...]:
     """EOS tokens that a file names, then those with known names.
+
+    The same for every kind of file, so that a model's folder and its GGUF agree.
 
     Args:
       named: EOS ids of the file, the most important first.
       control: ids of the control tokens by their text.
+      pad: padding id of the file, which is an EOS token only if the file names it so.
 
     Returns:
       Ids without repetition.
@@ -71,7 +74,7 @@ def find_eos_token_ids(
       (2, 0)
     """
     known = (control[name] for name in _END_NAMES if name in control)
-    return tuple(dict.fromkeys((*named, *known)))
+    return tuple(dict.fromkeys((*named, *(index for index in known if index != pad))))
 
 
 def pad_token(

@@ -1,5 +1,6 @@
 """Tokenizers inside GGUF files, which the gguf package wrote."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from jaxrl_reason.text.gguf_metadata import read_metadata
 from jaxrl_reason.text.gguf_tokenizer import gguf_tokenizer
 from jaxrl_reason.text.load import load_tokenizer
-from tests.text.tokenizer_families import family, reference
+from tests.text.tokenizer_families import family, reference, write_folder
 
 PRE = {"llama3": "llama-bpe", "qwen": "qwen2"}
 
@@ -25,7 +26,7 @@ def tokens_of(spec: dict[str, Any]) -> tuple[list[str], list[int]]:
     return tokens, kinds
 
 
-def write_gguf(name: str, path: Path) -> None:
+def write_gguf(name: str, path: Path, pad: int | None = None) -> None:
     made = family(name)
     writer = gguf.GGUFWriter(path, "llama")
     tokens, kinds = tokens_of(made.spec)
@@ -36,7 +37,7 @@ def write_gguf(name: str, path: Path) -> None:
     writer.add_token_merges([" ".join(pair) for pair in made.spec["model"]["merges"]])
     writer.add_bos_token_id(made.bos_token_id)
     writer.add_eos_token_id(made.eos_token_id)
-    writer.add_pad_token_id(made.eos_token_id)
+    writer.add_pad_token_id(made.eos_token_id if pad is None else pad)
     writer.add_chat_template(made.chat_template)
     writer.add_array("other.numbers", [1.5, -2.0])
     writer.write_header_to_file()
@@ -57,12 +58,28 @@ def test_byte_level_gguf_is_the_folder_again(name: str, tmp_path: Path) -> None:
     for case in known["chats"][:2]:
         assert made.encode_chat(case["messages"], case["prompt"]) == case["ids"]
     assert made.eos_token_id == folder.eos_token_id
-    assert set(folder.eos_token_ids) <= set(made.eos_token_ids)
     assert made.pad_token_id not in made.eos_token_ids
     assert made.encode_prompt("a") == known["first_ids"]
     # The unused token is an id without a text.
     assert made.vocab_size == folder.vocab_size + 1
     assert made.decode([made.vocab_size - 1]) == "\ufffd"
+
+
+@pytest.mark.parametrize("name", PRE)
+def test_a_folder_and_a_gguf_of_one_model_have_the_same_ends(
+    name: str, tmp_path: Path
+) -> None:
+    config = write_folder(name, tmp_path)["config"]
+    ids = family(name).control_tokens
+    listed = json.dumps({"eos_token_id": [ids[config["eos_token"]]]})
+    (tmp_path / "generation_config.json").write_text(listed)
+    for pad in (config["eos_token"], *ids):  # many files pad with the EOS token
+        named = json.dumps(config | {"pad_token": pad})
+        (tmp_path / "tokenizer_config.json").write_text(named)
+        write_gguf(name, tmp_path / "model.gguf", ids[pad])
+        folder, file = map(load_tokenizer, (tmp_path, tmp_path / "model.gguf"))
+        assert folder.eos_token_ids == file.eos_token_ids
+        assert folder.pad_token_id == file.pad_token_id
 
 
 def test_metadata_are_what_the_gguf_package_reads(tmp_path: Path) -> None:

@@ -56,8 +56,14 @@ def test_padding_is_never_an_end(tmp_path: Path) -> None:
     write(tmp_path, "tokenizer_config.json", config | {"pad_token": "<|im_end|>"})
     write(tmp_path, "generation_config.json", {"eos_token_id": 382})
     tokenizer = load_tokenizer(tmp_path)
+    end = tokenizer.control_tokens["<|endoftext|>"]
+    assert tokenizer.eos_token_ids == (382, end)
+    assert tokenizer.pad_token_id not in (382, end)
+    # What the file pads with ends texts only if the file says that too.
+    write(tmp_path, "tokenizer_config.json", config | {"pad_token": "<|endoftext|>"})
+    tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.eos_token_ids == (382,)
-    assert tokenizer.pad_token_id == tokenizer.control_tokens["<|endoftext|>"]
+    assert tokenizer.pad_token_id == end
     with pytest.raises(ValueError, match=r"not be an EOS token, .* got 2 among"):
         SpecialTokens(eos_token_ids=(1, 2), pad_token_id=2)
     with pytest.raises(ValueError, match="to pad with"):

@@ -20,7 +20,7 @@ _SYMBOLS = (*_TAGS, LOW, HIGH, YES, *OPERATORS, "(", ")", "=", ",", ":")
 
 
 class SymbolTokenizer:
-    """The integers 0..max_number and the symbols of Countdown, one token each.
+    """The integers 0..max_number, the symbols of Countdown and words, one token each.
 
     Words are separated by white space, in text and in the output of `decode`, so
     `encode(decode(ids)) == ids` for every list of ids, and `decode(encode(text))` is
@@ -29,36 +29,47 @@ class SymbolTokenizer:
 
     Args:
       max_number: the largest integer with a token.
+      words: further words, whose ids follow those of the numbers.
 
     Raises:
-      ValueError: if max_number is negative.
+      ValueError: if max_number is negative, or a word is empty, has white space in it
+        or has a token already.
 
     Example:
       >>> tokenizer = SymbolTokenizer(50)
       >>> tokenizer.decode(tokenizer.encode("3 4  5 : 35 <think>"))
       '3 4 5 : 35 <think>'
+      >>> SymbolTokenizer(9, ["so", "wait"]).encode("wait")
+      [29]
     """
 
-    def __init__(self, max_number: int) -> None:
+    def __init__(self, max_number: int, words: Sequence[str] = ()) -> None:
         if max_number < 0:
             raise ValueError(f"max_number must be >= 0, got {max_number}")
-        self.max_number = max_number
+        self.max_number, self.words = max_number, tuple(words)
         numbers = (str(number) for number in range(max_number + 1))
-        self._words = (*_SYMBOLS, *numbers)
+        self._words = [*_SYMBOLS, *numbers]
+        for word in self.words:
+            if word.split() != [word] or word in self._words:
+                raise ValueError(
+                    f"words must be single ones that have no token yet, got {word!r}"
+                )
+            self._words.append(word)
         self._ids = {word: index for index, word in enumerate(self._words)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SymbolTokenizer) and self._words == other._words
 
     def __hash__(self) -> int:
-        return hash(self._words)
+        return hash(tuple(self._words))
 
     def __repr__(self) -> str:
-        return f"SymbolTokenizer(max_number={self.max_number})"
+        more = f", words={self.words}" if self.words else ""
+        return f"SymbolTokenizer(max_number={self.max_number}{more})"
 
     @property
     def vocab_size(self) -> int:
-        """The number of symbols and numbers."""
+        """The number of symbols, numbers and words."""
         return len(self._words)
 
     @property
@@ -75,7 +86,7 @@ class SymbolTokenizer:
         """Token ids of a text of words separated by white space.
 
         Args:
-          text: words, each a number 0..max_number or a symbol.
+          text: words, each a number 0..max_number, a symbol or one of `words`.
 
         Returns:
           One id per word; no EOS token is added.
@@ -90,7 +101,7 @@ class SymbolTokenizer:
             word = next(word for word in words if word not in self._ids)
             raise ValueError(
                 f"a word must be a number 0..{self.max_number} or one of "
-                f"{' '.join(_SYMBOLS)}, got {word[:40]!r}"
+                f"{' '.join((*_SYMBOLS, *self.words))}, got {word[:40]!r}"
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:

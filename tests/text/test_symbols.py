@@ -70,3 +70,22 @@ def test_ids_of_symbols_do_not_depend_on_the_largest_number() -> None:
 def test_negative_largest_number_is_refused() -> None:
     with pytest.raises(ValueError, match="max_number must be >= 0, got -1"):
         SymbolTokenizer(-1)
+
+
+def test_further_words_follow_all_others() -> None:
+    more = SymbolTokenizer(50, ["so", "wait,"])
+    assert more.vocab_size == TOKENIZER.vocab_size + 2
+    assert more.encode("wait, 50 so") == [70, *TOKENIZER.encode("50"), 69]
+    assert more.decode([69, 70]) == "so wait,"
+    assert more != TOKENIZER
+    assert hash(more) == hash(SymbolTokenizer(50, ("so", "wait,")))
+    assert "words=('so', 'wait,')" in repr(more)
+    with pytest.raises(ValueError, match=r": so wait,, got 'maybe'"):
+        more.encode("maybe")
+
+
+@pytest.mark.parametrize("word", ["", "two words", "7", "low", " so", "twice"])
+def test_words_that_cannot_have_a_token_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="no token yet") as error:
+        SymbolTokenizer(9, ["twice", word])
+    assert repr(word) in str(error.value)

@@ -88,8 +88,7 @@ class RolloutsAhead:
       learner: the compiled functions.
       state: of the run; what was drawn ahead of it comes first.
       problems: the run's stream.
-      annotate: RL step -> further columns of its row, called after its groups are
-        drawn.
+      annotate: (RL step, all groups drawn for it) -> further columns of its row.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class RolloutsAhead:
         learner: RLLearner,
         state: RLState,
         problems: ProblemBatches,
-        annotate: Callable[[int], Row] | None = None,
+        annotate: Callable[[int, Rollouts], Row] | None = None,
     ) -> None:
         self._learner, self._problems = learner, problems
         self._annotate = annotate
@@ -170,7 +169,7 @@ class RolloutsAhead:
         row: Row = timer.take()
         row |= tell_source(self._problems, collected.fresh)
         if self._annotate is not None:
-            row |= self._annotate(step + 1)
+            row |= self._annotate(step + 1, collected.fresh)
         return DrawnBatch(collected, row)
 
 

@@ -222,13 +222,13 @@ def stage_hooks(run: StagedRun, now: InStage, hooks: Hooks) -> Hooks:
 
 
 def stage_annotation(
-    run: StagedRun, now: InStage, more: Callable[[int], Row] | None
-) -> Callable[[int], Row]:
+    run: StagedRun, now: InStage, more: Callable[[int, Rollouts], Row] | None
+) -> Callable[[int, Rollouts], Row]:
     """What a stage adds to its rows, and what the run adds to all."""
     first, dropped, number = run.first_step(now.index) + 1, now.dropped, now.index + 1
 
-    def annotate(step: int) -> Row:
-        row = more(step) if more is not None else {}
+    def annotate(step: int, fresh: Rollouts) -> Row:
+        row = more(step, fresh) if more is not None else {}
         row = {**row, "run/stage": number}
         return row | {"groups/surplus_dropped": dropped} if step == first else row
 

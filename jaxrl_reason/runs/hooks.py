@@ -39,7 +39,7 @@ class Hooks:
       evaluate_every: steps between evaluations; the last step is always evaluated.
       show_samples: gets (step, rollouts) at every evaluation.
       log_every: supervised updates between rows.
-      annotate: RL step -> further columns of its row.
+      annotate: (RL step, its sampled rollouts) -> further columns of its row.
       profile: traces one step.
       guard: watches the updates; None for no bound on those that are skipped.
       warnings: looks at the rows.
@@ -56,7 +56,7 @@ class Hooks:
     evaluate_every: int = 0
     show_samples: Callable[[int, Any], None] | None = None
     log_every: int = 50
-    annotate: Callable[[int], Row] | None = None
+    annotate: Callable[[int, Any], Row] | None = None
     profile: StepProfile | None = None
     guard: UpdateGuard | None = None
     warnings: RunWarnings | None = None

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxrl_reason.grading.countdown_grader import grade
 from jaxrl_reason.grading.formats import think_answer_format
+from jaxrl_reason.tasks.countdown_behaviours import count_behaviours, mean_behaviours
 from jaxrl_reason.tasks.countdown_search import attempts
 from jaxrl_reason.tasks.generated_splits import SPLITS, check_fractions
-from jaxrl_reason.tasks.task import Graded, Step
+from jaxrl_reason.tasks.task import Graded, ResponseText, Step
 from jaxrl_reason.text.symbols import END_ANSWER, SymbolTokenizer
 from jaxrl_reason.text.tokenizer import Tokenizer
 
@@ -255,17 +256,23 @@ class CountdownTask:
     name: str = "countdown"
 
     @classmethod
-    def with_symbols(cls, settings: CountdownSettings) -> "CountdownTask":
+    def with_symbols(
+        cls, settings: CountdownSettings, words: Sequence[str] = ()
+    ) -> "CountdownTask":
         """The task with one token per number and one per symbol.
 
         Args:
           settings: of the puzzles; they determine the number tokens.
+          words: further words with a token each, for traces of one's own.
 
         Returns:
           The task. A response ends with `</answer>` or `<end>`.
+
+        Raises:
+          ValueError: as `SymbolTokenizer`.
         """
         largest = max(settings.max_value, settings.max_number)
-        tokenizer = SymbolTokenizer(largest)
+        tokenizer = SymbolTokenizer(largest, words)
         closing = tokenizer.encode(END_ANSWER)
         return cls(tokenizer, (*closing, tokenizer.eos_token_id))
 
@@ -294,6 +301,25 @@ class CountdownTask:
             correct=verdict.correct and not truncated,
             format_ok=think_answer_format(response_text, opened=True),
             parsed=verdict.parsed,
+        )
+
+    def measure(
+        self, problems: Sequence[Problem], responses: Sequence[ResponseText]
+    ) -> dict[str, float]:
+        """The habits in responses: counts per response, shares of true verdicts.
+
+        Args:
+          problems: the puzzle of each response.
+          responses: the responses.
+
+        Returns:
+          As `countdown_behaviours.mean_behaviours`.
+        """
+        return mean_behaviours(
+            [
+                count_behaviours(response.text, problem.numbers, problem.target)
+                for problem, response in zip(problems, responses, strict=True)
+            ]
         )
 
     def steps(self, problem: Problem, response_text: str) -> list[Step]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_search import Attempt, attempts
+from jaxrl_reason.text.symbols import HIGH, LOW, YES
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class TraceSettings:
       separator: symbol between the steps of a try, "" for none.
       max_value: largest value in any step; None to use that of the puzzles' settings,
         as in a run.
+      words: further words with a token each, for a new model and traces of your own.
     """
 
     budget_weights: tuple[float, ...] = (0.56, 0.0, 0.08, 0.08, 0.08, 0.1, 0.1)
@@ -48,6 +50,7 @@ class TraceSettings:
     separator: str = ","
     compare: bool = True
     max_value: int | None = 50
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         weights = self.budget_weights
@@ -103,20 +106,67 @@ def make_trace(
       >>> make_trace(puzzle, np.random.default_rng(1), TraceSettings())
       '3 + 4 = 7 , 7 + 5 = 12 : 12 yes </think> <answer> ( 3 + 4 ) + 5 </answer>'
     """
-    tries = _tries(problem.numbers, problem.target, settings)
+    tries = draw_tries(problem, rng, settings)
+    target = problem.target
+    search = "".join(f"{try_text(one, target, settings)} " for one in tries)
+    return f"{search}</think> <answer> {tries[-1].expression} </answer>"
+
+
+def draw_tries(
+    problem: Problem, rng: np.random.Generator, settings: TraceSettings
+) -> list[Attempt]:
+    """The tries of one trace, for traces in a form of one's own.
+
+    Args:
+      problem: the puzzle.
+      rng: random generator; the same state gives the tries of `make_trace`.
+      settings: how the solver searches.
+
+    Returns:
+      At least one try; only the last one may be right.
+
+    Raises:
+      ValueError: as `make_trace`.
+
+    Example:
+      >>> puzzle = Problem((3, 4, 5), 12, "( 3 + 4 ) + 5", 0)
+      >>> tries = draw_tries(puzzle, np.random.default_rng(1), TraceSettings())
+      >>> [one.value for one in tries]
+      [12]
+    """
+    ways = _ways(problem.numbers, problem.target, settings)
     budget = settings.budget(rng.random())
-    in_order = iter(tries.in_order)
-    text = ""
+    in_order, tries = iter(ways), list[Attempt]()
     for _ in range(budget):
         if rng.random() < settings.random_tries:
-            chosen = tries.all[int(rng.random() * len(tries.all))]
+            chosen = ways[int(rng.random() * len(ways))]
         else:
             # The order cannot end early: it includes a solution, which ends the trace.
             chosen = next(in_order)
-        text += f"{chosen.steps} {chosen.verdict} "
-        if chosen.right:
+        tries.append(chosen)
+        if chosen.value == problem.target:
             break
-    return f"{text}</think> <answer> {chosen.answer} </answer>"
+    return tries
+
+
+def try_text(attempt: Attempt, target: int, settings: TraceSettings) -> str:
+    """A try with its verdict, as it stands in a trace.
+
+    Args:
+      attempt: the try.
+      target: of the puzzle.
+      settings: which signs are written.
+
+    Example:
+      >>> try_text(Attempt(("2 * 3 = 6",), "2 * 3", 6), 7, TraceSettings())
+      '2 * 3 = 6 : 7 low'
+    """
+    steps = f" {settings.separator} " if settings.separator else " "
+    compared = f" : {target}" if settings.compare else ""
+    verdict = YES if attempt.value == target else LOW
+    if attempt.value > target:
+        verdict = HIGH
+    return f"{steps.join(attempt.steps)}{compared} {verdict}"
 
 
 def max_trace_tokens(size: int, settings: TraceSettings) -> int:
@@ -166,47 +216,17 @@ def widest_trace(size: int, settings: TraceSettings, number: str) -> str:
     return f"{one_try * settings.max_tries}</think> <answer> {answer} </answer>"
 
 
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """An attempt as text."""
-
-    steps: str
-    answer: str
-    verdict: str
-
-    @property
-    def right(self) -> bool:
-        return self.verdict == "yes"
-
-
-@dataclass(frozen=True, slots=True)
-class _Tries:
-    """The parts of a trace of one puzzle."""
-
-    in_order: tuple[_Try, ...]
-    all: tuple[_Try, ...]
-
-
 @lru_cache(maxsize=32768)
-def _tries(numbers: tuple[int, ...], target: int, settings: TraceSettings) -> _Tries:
-    """All tries as text, and the tries in the fixed order."""
+def _ways(
+    numbers: tuple[int, ...], target: int, settings: TraceSettings
+) -> tuple[Attempt, ...]:
+    """All tries in the fixed order."""
     if settings.max_value is None:
         raise ValueError("max_value must be given to write traces, got None")
-    separator = f" {settings.separator} " if settings.separator else " "
-
-    def written(attempt: Attempt) -> _Try:
-        steps = separator.join(attempt.steps)
-        if settings.compare:
-            steps += f" : {target}"
-        verdict = "low" if attempt.value < target else "high"
-        if attempt.value == target:
-            verdict = "yes"
-        return _Try(steps, attempt.expression, verdict)
-
-    ways = tuple(map(written, attempts(numbers, settings.max_value)))
-    if not any(way.right for way in ways):
+    ways = attempts(numbers, settings.max_value)
+    if not any(way.value == target for way in ways):
         raise ValueError(
             f"a problem must have a solution with values up to {settings.max_value}, "
             f"got numbers {numbers} and target {target}"
         )
-    return _Tries(ways[: settings.max_tries], ways)
+    return ways

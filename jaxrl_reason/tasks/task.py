@@ -151,6 +151,21 @@ class GradesTogether(Protocol):
         """The names of the rewards' parts, the same ones from the first call on."""
 
 
+@runtime_checkable
+class MeasuresResponses(Protocol):
+    """A task with metrics of its own, which are in the rows of a run.
+
+    A `Task` with one more function. It gets all sampled responses of a step, and those
+    of each held-out evaluation; the numbers it returns are `task/<name>` and
+    `heldout/<name>` in the rows.
+    """
+
+    def measure(
+        self, problems: Sequence[Any], responses: Sequence[ResponseText]
+    ) -> Mapping[str, float]:
+        """Numbers by name, of responses, each with its problem."""
+
+
 def failed_grade(error: str) -> Graded:
     """The grade of a response that could not be graded.
 

@@ -11,6 +11,7 @@ from typing import Any
 from jaxrl_reason.evaluation.statistics import Estimate, mean_estimate, wilson
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, samples_for_people
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.task_metrics import task_metrics, under
 from jaxrl_reason.runs.files import atomic_write
 from jaxrl_reason.runs.metrics_log import Row
 from jaxrl_reason.runs.run_folder import RunFolder
@@ -22,6 +23,7 @@ from jaxrl_reason.tasks.grade_responses import GraderError
 from jaxrl_reason.tasks.task import Task
 
 Figures = Mapping[str, Estimate]  # "greedy" and "avg_at_<k>"
+TASK = "task"  # beside them in before.json: the task's own metrics
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,17 @@ class Heldout:
         return Measured(figures, responses)
 
     def row(self, params: Any) -> Row:
-        """The greedy accuracy as a row has it, and how often the grader failed."""
+        """The greedy accuracy, how often the grader failed, the task's own metrics."""
         responses = self.greedy.run(params)
         row: Row = {"heldout/accuracy": float(responses.correct.mean())}
         if responses.failed.any():
             row["heldout/grader_failed_fraction"] = float(responses.failed.mean())
-        return row
+        return row | under("heldout", self.task_metrics(responses))
+
+    def task_metrics(self, responses: Rollouts) -> Row:
+        """What the task measures of held-out responses, by name."""
+        by_id = {p.problem_id: p for p in self.problems}
+        return task_metrics(self.task, by_id, responses)
 
     def before(self, params: Any, run: RunFolder) -> Figures:
         """The accuracies of the initial model, measured once per run.
@@ -81,6 +88,7 @@ class Heldout:
         path = run.path / "before.json"
         known = on_main("first evaluation", partial(_read_json, path))
         if known is not None:
+            known.pop(TASK, None)
             return {name: Estimate(**found) for name, found in known.items()}
         found = self.measure(params)
         if found.responses.failed.all():
@@ -89,7 +97,11 @@ class Heldout:
                 "response to them (its first error is above)"
             )
         self.write_samples(found.responses, run, 0)
-        plain = {name: dataclasses.asdict(x) for name, x in found.figures.items()}
+        plain: dict[str, Any] = {
+            name: dataclasses.asdict(x) for name, x in found.figures.items()
+        }
+        if metrics := self.task_metrics(found.responses):
+            plain[TASK] = metrics
         atomic_write(path, json.dumps(plain, indent=2) + "\n")
         return found.figures
 
@@ -111,6 +123,16 @@ class Heldout:
             verdict = "right" if row["correct"] else "wrong"
             say(f"\n{row['prompt']}\n  {row['answer']}\n  {verdict}")
         say(f"\nmore samples: {page}")
+
+
+def task_metrics_before(run: Path) -> Row:
+    """The task's metrics of the initial model's greedy responses.
+
+    Args:
+      run: folder of the run.
+    """
+    found: Row = (_read_json(run / "before.json") or {}).get(TASK, {})
+    return found
 
 
 def _read_json(path: Path) -> Any:
@@ -150,3 +172,22 @@ def intervals(before: Figures, after: Figures) -> str:
         lines.append(f"| {name.replace('_at_', '@')} | {' | '.join(cells)} |")
     count = next(iter(after.values())).count
     return "\n".join([*lines, "", f"{count} questions.", ""])
+
+
+def metrics_table(before: Row, after: Row) -> str:
+    """A table of a task's own metrics of greedy held-out responses, for the report.
+
+    Args:
+      before: of the initial model.
+      after: of the trained one.
+
+    Returns:
+      Markdown; empty without metrics.
+    """
+    if not after:
+        return ""
+    lines = ["", "| greedy held-out responses | before | after |", "|---|---|---|"]
+    for name, last in after.items():
+        first = f"{before[name]:.3g}" if name in before else ""
+        lines.append(f"| {name} | {first} | {last:.3g} |")
+    return "\n".join([*lines, ""])

@@ -17,6 +17,7 @@ from jaxrl_reason.rl.rl_learner import (
 )
 from jaxrl_reason.rl.rl_loop import resume_rl, train_rl
 from jaxrl_reason.rl.rollouts import Rollouts
+from jaxrl_reason.rl.task_metrics import task_metrics, under
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import MetricsLog, Row, truncate_after
@@ -173,13 +174,15 @@ def rollout_sampler(setup: RunSetup) -> SampleFn | None:
     return OwnDevicesSampler(sample, param_axes(model), own)
 
 
-def row_annotation(setup: RunSetup) -> Callable[[int], Row]:
-    """What the run adds to a row: ungradable questions, the means of its rewards."""
+def row_annotation(setup: RunSetup) -> Callable[[int, Rollouts], Row]:
+    """What the run adds to a row: its task's metrics, the means of its rewards."""
     own, ungradable = setup.own_reward, len(setup.problems.ungradable)
+    by_id = {p.problem_id: p for p in setup.problems.train}
 
-    def annotate(step: int) -> Row:
-        left_out: Row = {"task/ungradable": ungradable} if ungradable else {}
-        return left_out if own is None else left_out | own.take_means()
+    def annotate(step: int, fresh: Rollouts) -> Row:
+        row: Row = {"task/ungradable": ungradable} if ungradable else {}
+        row |= under("task", task_metrics(setup.task, by_id, fresh))
+        return row if own is None else row | own.take_means()
 
     return annotate
 

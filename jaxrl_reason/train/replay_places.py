@@ -8,6 +8,7 @@ from jaxrl_reason.learner.state import TrainState
 from jaxrl_reason.rl.problem_batches import ProblemBatches
 from jaxrl_reason.rl.rl_learner import RLLearner, RLState
 from jaxrl_reason.rl.rl_loop import restore_rl
+from jaxrl_reason.rl.rollouts import Rollouts
 from jaxrl_reason.rl.stage_parts import InStage
 from jaxrl_reason.rl.stages import begin_stage, restore_stages, stage_annotation
 from jaxrl_reason.runs.checkpoints import CheckpointFolder
@@ -25,14 +26,14 @@ class Place:
       learner: of the stage.
       state: at its beginning, or of a checkpoint in it.
       problems: of the stage, at the same place.
-      annotate: RL step -> further columns of its row.
+      annotate: (RL step, its sampled rollouts) -> further columns of its row.
       following: the state at the end of the stage -> the place in the next one.
     """
 
     learner: RLLearner
     state: RLState
     problems: ProblemBatches
-    annotate: Callable[[int], Row]
+    annotate: Callable[[int, Rollouts], Row]
     following: "Callable[[RLState], Place] | None" = None
 
 

@@ -21,7 +21,13 @@ from jaxrl_reason.runs.run_report import Report, write_report
 from jaxrl_reason.runs.run_warnings import warnings_of_run
 from jaxrl_reason.sampler import SamplingSettings
 from jaxrl_reason.sharding.processes import count, fetch, is_main
-from jaxrl_reason.train.heldout_figures import Figures, intervals, values
+from jaxrl_reason.train.heldout_figures import (
+    Figures,
+    intervals,
+    metrics_table,
+    task_metrics_before,
+    values,
+)
 from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import StageResult
 
@@ -76,6 +82,9 @@ def write_run_report(
         clip_range=clip if settings.method == "dapo" else None,
         fit=fit,
     )
+    first, last = task_metrics_before(run.path), Row()
+    if responses is not None:
+        last = setup.heldout.task_metrics(responses)
     warm = [row for row in rows if row["step"] > result.stage.first_step + 2]
     report = Report(
         name=run.path.name,
@@ -109,12 +118,15 @@ def write_run_report(
             "heldout_failed": None if responses is None else rates(responses)[1],
             "before": plain(before),
             "after": plain(after),
+            "task_before": first,
+            "task_after": last,
         },
     )
     page = write_report(run.path, report).with_suffix(".md")
     if before is not None and after is not None:
         with page.open("a", encoding="utf-8") as file:
             file.write(intervals(before, after))
+            file.write(metrics_table(first, last))
     with page.open("a", encoding="utf-8") as file:
         file.write(grading_notes(setup.problems.ungradable, responses))
     return page

@@ -62,7 +62,7 @@ SCRIPT = """
             drawn = dataclasses.replace(evaluation, sample=sample)
             return {"heldout/accuracy": drawn.accuracy(params)}
 
-        def annotate(step):
+        def annotate(step, fresh):
             if step == int(stop_at) and index == count - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return {}

@@ -6,6 +6,7 @@ row of scalars per sequence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -139,26 +140,39 @@ def check_overlong_cache(cache_length: int, max_length: int) -> None:
         )
 
 
-def soft_overlong_rewards(max_length: int, cache_length: int) -> Rewards:
+@dataclass(frozen=True)
+class SoftOverlongRewards:
     """Accuracy of +-1 plus the soft overlong penalty, lengths in tokens.
 
     DAPO's reward (arXiv 2503.14476 eq. 7 and 13).
 
+    Attributes:
+      max_length: L_max, the length limit.
+      cache_length: L_cache, the tokens before it over which the reward falls by 1.
+
     Raises:
       ValueError: as `check_overlong_cache`.
     """
-    check_overlong_cache(cache_length, max_length)
 
-    def rewards(rollouts: Rollouts) -> np.ndarray:
+    max_length: int
+    cache_length: int
+
+    def __post_init__(self) -> None:
+        check_overlong_cache(self.cache_length, self.max_length)
+
+    def __call__(self, rollouts: Rollouts) -> np.ndarray:
+        """[P, G] the rewards, for `Method.rewards`.
+
+        Args:
+          rollouts: graded groups.
+        """
         penalty = soft_overlong_penalty(
             jnp.asarray(rollouts.lengths),
-            max_length=max_length,
-            cache_length=cache_length,
+            max_length=self.max_length,
+            cache_length=self.cache_length,
         )
         accuracy = np.where(rollouts.correct, np.float32(1), np.float32(-1))
         return accuracy + np.asarray(penalty)
-
-    return rewards
 
 
 def accuracy_and_format(rollouts: Rollouts) -> np.ndarray:

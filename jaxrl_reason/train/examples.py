@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_reason.data.pipeline import ProblemStream
+from jaxrl_reason.grading.load_function import load_function
 from jaxrl_reason.learner.sft import Example
 from jaxrl_reason.tasks.countdown import Problem
 from jaxrl_reason.tasks.countdown_traces import (
@@ -19,6 +20,8 @@ from jaxrl_reason.train.tasks import Problems
 from jaxrl_reason.train.texts import longest_piece, text_pieces
 from jaxrl_reason.train.train_settings import TrainSettings
 
+# How many traces of one's own are looked at before a run.
+_TRIED = 500
 # Update number -> its examples; a pure function.
 Examples = Callable[[int], list[Example]]
 
@@ -33,9 +36,16 @@ def in_random_order(problem: Problem, rng: np.random.Generator) -> Problem:
 
 
 def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) -> int:
-    """Tokens of the longest response or text to train on; 0 if there is none."""
+    """Tokens of the longest response or text to train on; 0 if there is none.
+
+    Of traces of one's own it is the longest of some hundreds.
+    """
     if found.texts:
         return longest_piece(task.tokenizer, found.texts, settings.sft.max_response)
+    if settings.trace is not None:
+        write, rng = trace_writer(settings), np.random.default_rng(settings.seed)
+        tried = found.train[:: max(1, len(found.train) // _TRIED)]
+        return max(len(write_tokens(task, write(p, rng))) for p in tried)
     if settings.task.source == "countdown":
         size, traces = max(settings.countdown.numbers), settings.trace_settings
         if settings.model.is_new:
@@ -46,6 +56,39 @@ def longest_response(settings: TrainSettings, task: Task[Any], found: Problems) 
     return max(
         (len(response_tokens(task, r)) for r in found.responses.values()), default=0
     )
+
+
+def trace_writer(
+    settings: TrainSettings,
+) -> Callable[[Any, np.random.Generator], str]:
+    """(problem, random generator) -> a trace, by the run's own function or Countdown's.
+
+    Raises:
+      ValueError: the function cannot be loaded; later, it raises or returns no text.
+    """
+    traces, place = settings.trace_settings, settings.trace
+    if place is None:
+        return lambda problem, rng: make_trace(problem, rng, traces)
+    function = load_function(place)
+
+    def write(problem: Any, rng: np.random.Generator) -> str:
+        try:
+            text = function(problem, rng, traces)
+        except Exception as error:
+            raise ValueError(f"trace {place} must not raise, got {error!r}") from error
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"trace {place} must return text, got {text!r:.80}")
+        return text
+
+    return write
+
+
+def write_tokens(task: Task[Any], text: str) -> list[int]:
+    """Tokens of a trace, with a hint if a word has none."""
+    try:
+        return response_tokens(task, text)
+    except ValueError as error:
+        raise ValueError(f"{error}; --traces.words gives words a token") from error
 
 
 def response_tokens(task: Task[Any], text: str) -> list[int]:
@@ -98,8 +141,8 @@ def worked_responses(
       ValueError: the task has no responses to train on, or too few.
     """
     countdown = settings.task.source == "countdown"
-    chosen = problems.train
-    if not countdown:
+    chosen, written = problems.train, countdown or settings.trace is not None
+    if not written:
         chosen = [p for p in chosen if p.problem_id in problems.responses]
         if not chosen:
             raise ValueError(
@@ -107,18 +150,24 @@ def worked_responses(
                 f"{settings.task.response!r} of {settings.task.source}"
             )
 
-    def response(problem: Any, rng: np.random.Generator) -> str:
-        if countdown:
-            return make_trace(problem, rng, settings.trace_settings)
-        return problems.responses[problem.problem_id]
+    write = trace_writer(settings) if written else None
+    room = settings.sft.max_response
+
+    def response(problem: Any, rng: np.random.Generator) -> list[int]:
+        if write is None:
+            return response_tokens(task, problems.responses[problem.problem_id])
+        ids = write_tokens(task, write(problem, rng))
+        if len(ids) > room:
+            raise ValueError(
+                f"sft.max_response must hold every trace, got {room} and one of "
+                f"{len(ids)} tokens for problem {problem.problem_id}"
+            )
+        return ids
 
     def of_batch(batch: Sequence[Any], rng: np.random.Generator) -> list[Example]:
         if countdown:
             batch = [in_random_order(problem, rng) for problem in batch]
-        return [
-            (task.prompt_tokens(p), response_tokens(task, response(p, rng)))
-            for p in batch
-        ]
+        return [(task.prompt_tokens(p), response(p, rng)) for p in batch]
 
     return in_stream_order(settings, chosen, of_batch)
 

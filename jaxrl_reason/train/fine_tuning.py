@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_reason.learner.sft_loop import SFTPosition, resume_sft, train_sft
-from jaxrl_reason.learner.state import TrainState
+from jaxrl_reason.learner.state import TrainState, init_state
 from jaxrl_reason.runs.hooks import Hooks
 from jaxrl_reason.runs.metrics_log import Row, truncate_after
 from jaxrl_reason.train.guards import run_warnings, update_guard
@@ -12,6 +12,12 @@ from jaxrl_reason.train.run_setup import RunSetup
 from jaxrl_reason.train.session import Session, StageResult, checkpoints_of
 
 _SAVE_EVERY = 500
+# What of a fine-tuning run says how it was trained, and what says on which model.
+TRAINING = (
+    *("seed", "sft", "sft_optimizer", "cosine"),
+    *("trace", "trace_function", "sft_base"),
+)
+MODEL = ("model", "model_digest")
 
 
 def fine_tune(setup: RunSetup, session: Session) -> TrainState:
@@ -22,8 +28,35 @@ def fine_tune(setup: RunSetup, session: Session) -> TrainState:
     """
     if setup.supervised is None:
         return setup.built.init(None)
-    state = setup.built.init(setup.settings.sft_schedule())
-    return run_sft(setup, state, session, log_name="sft")
+    return run_sft(setup, untuned_policy(setup), session, log_name="sft")
+
+
+def untuned_policy(setup: RunSetup) -> TrainState:
+    """The model of update 0: built or read, or the fine-tuned one of `sft_base`.
+
+    Raises:
+      ValueError: that one is of another model or vocabulary, or is not finished.
+    """
+    optimizer, base = setup.settings.sft_schedule(), setup.settings.sft_base
+    state = setup.built.init(optimizer)
+    if base is None:
+        return state
+    saved, ours = checkpoints_of(base, "sft"), setup.sft_fingerprint()
+    theirs = saved.fingerprint()
+    # How it was trained may differ; what gave a new model its tokens may not.
+    free = set(TRAINING) if setup.files is None else ({*ours, *theirs} - {*MODEL})
+    wanted = {name: x for name, x in ours.items() if name not in free}
+    wanted |= {name: x for name, x in theirs.items() if name in free}
+    if "response" in theirs["task"]:
+        wanted["task"] = wanted["task"] | {"response": theirs["task"]["response"]}
+    state, at = resume_sft(saved, wanted, state)
+    updates = theirs["sft"]["updates"]
+    if at.step < updates:
+        raise ValueError(
+            f"sft_base must hold a model trained for {updates} updates, got one of "
+            f"{at.step} in {base}"
+        )
+    return init_state(state.params, optimizer.build())
 
 
 def tuned_policy(setup: RunSetup, folder: Path) -> TrainState:
@@ -39,7 +72,7 @@ def tuned_policy(setup: RunSetup, folder: Path) -> TrainState:
     settings = setup.settings
     if setup.supervised is None:
         return setup.built.init(None)
-    state = setup.built.init(settings.sft_schedule())
+    state = untuned_policy(setup)
     saved = checkpoints_of(settings.sft_from or folder, "sft")
     state, at = resume_sft(saved, setup.sft_fingerprint(), state)
     if at.step < settings.sft.updates:

@@ -19,7 +19,7 @@ from jaxrl_reason.runs.trackers import open_trackers
 from jaxrl_reason.sharding.agreement import on_main
 from jaxrl_reason.sharding.processes import is_main
 from jaxrl_reason.train.config_file import write_config
-from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune
+from jaxrl_reason.train.fine_tuning import FineTuning, fine_tune, untuned_policy
 from jaxrl_reason.train.game_stage import ProverVerifierGame
 from jaxrl_reason.train.heldout_figures import Measured, percent, values
 from jaxrl_reason.train.methods import Kind, kind_of
@@ -149,7 +149,7 @@ def train(
     measures = kind_of(method) != "reward_model"
     before, after = None, None
     if isinstance(stage, FineTuning):
-        policy = setup.built.init(setup.settings.sft_schedule())
+        policy = untuned_policy(setup)
     else:
         with clock("sft"):
             policy = fine_tune(setup, session)

@@ -1,5 +1,8 @@
 """What all stages of a run share, built from its settings before training."""
 
+import hashlib
+import json
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,6 +45,8 @@ from jaxrl_reason.train.models import (
     find_teacher,
 )
 from jaxrl_reason.train.own_reward import TaskRewards
+from jaxrl_reason.train.session import checkpoints_of
+from jaxrl_reason.train.settings_checks import overlong_zone
 from jaxrl_reason.train.sizes import fit_sizes
 from jaxrl_reason.train.task_rewards import build_rewards
 from jaxrl_reason.train.tasks import (
@@ -53,6 +58,7 @@ from jaxrl_reason.train.tasks import (
 )
 from jaxrl_reason.train.train_settings import TrainSettings
 
+_LOG = logging.getLogger(__name__)
 # Sequences that the plain sampler decodes at once in an evaluation.
 _EVALUATION_ROWS = 512
 
@@ -114,11 +120,17 @@ class RunSetup:
         """What a checkpoint of fine-tuning depends on."""
         digests = self.problems.digests
         rows = {name: digests[name] for name in SFT_ROWS if name in digests}
-        return {
+        base = self.settings.sft_base
+        found = {
             **self.settings.sft_fingerprint(),
             **self._digest(),
             **rows,
         }
+        if base is not None:
+            theirs = checkpoints_of(base, "sft").fingerprint()
+            text = json.dumps(theirs, sort_keys=True)
+            found["sft_base"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return found
 
     def _digest(self) -> dict[str, str]:
         return {} if self.files is None else {"model_digest": self.files.digest}
@@ -155,6 +167,7 @@ def setup_with_rewards(
     rewards: Sequence[Weighted],
 ) -> RunSetup:
     """`build_run_setup` on a mesh, with the rewards of the run."""
+    check_base(settings)
     problems = main_first("questions", partial(load_problems, settings))
     check_questions(settings, len(problems.train))
     files = main_first("model files", partial(find_files, settings.model))
@@ -206,6 +219,15 @@ def setup_with_rewards(
     )
 
 
+def check_base(settings: TrainSettings) -> None:
+    """Raises if fine-tuning is to begin with a model that there is not."""
+    base = settings.sft_base
+    if base is not None and not checkpoints_of(base, "sft").steps():
+        raise ValueError(
+            f"sft_base must be the folder of a run with a fine-tuned model, got {base}"
+        )
+
+
 def sized_to_questions(
     settings: TrainSettings,
     task: Task[Any],
@@ -228,10 +250,49 @@ def sized_to_questions(
     if settings.offline.hint is not None:
         hinted = (hinted_prompt(task, p, settings.offline.hint) for p in problems.train)
         longest_prompt = max(longest_prompt, *map(len, hinted))
-    settings = fit_sizes(settings, longest_prompt, longest)
+    # Some traces of one's own are no bound: there is room up to the limit.
+    bound = longest if settings.trace is None else 0
+    settings = fit_sizes(settings, longest_prompt, bound)
+    if longest and not problems.texts:
+        check_limit(settings, longest)
     check_widths(settings, longest_prompt, longest)
     settings.rl.plan()
     return settings
+
+
+def check_limit(settings: TrainSettings, longest: int) -> None:
+    """Checks responses to learn from against the limit of sampled ones.
+
+    Traces beyond the limit are refused: a policy that has learned them would be cut
+    off. Of other responses, a few of which may be long, the run says so, as it does
+    where the overlong penalty would punish what is learned here.
+
+    Args:
+      settings: of the run, with their sizes.
+      longest: tokens of the longest response to learn from.
+
+    Raises:
+      ValueError: a trace is too long.
+    """
+    limit, zone = settings.rl.max_new_tokens, overlong_zone(settings)
+    traces = settings.trace is not None or settings.task.source == "countdown"
+    what = f"the longest {'trace' if traces else 'response'} to learn from"
+    if longest > limit:
+        if traces:
+            raise ValueError(
+                f"rl.max_new_tokens must hold {what} ({longest} tokens), got {limit}"
+            )
+        _LOG.warning(
+            "%s has %d tokens, more than rl.max_new_tokens (%d), where sampled ones "
+            "are cut off",
+            *(what, longest, limit),
+        )
+    elif zone and longest > zone:
+        _LOG.warning(
+            "%s has %d tokens and ends in the zone of the overlong penalty, which "
+            "begins after %d of %d: RL would punish what fine-tuning teaches",
+            *(what, longest, zone, limit),
+        )
 
 
 def run_teacher(

@@ -13,6 +13,7 @@ from jaxrl_reason.rl.method import Method
 from jaxrl_reason.rl.recipes.staged_recipes import STAGED
 from jaxrl_reason.rl.response_steps import ResponseSteps
 from jaxrl_reason.rl.rl_learner import check_lora, check_method
+from jaxrl_reason.rl.rollouts import SoftOverlongRewards
 from jaxrl_reason.train.methods import TAUGHT, build_method, kind_of
 from jaxrl_reason.train.reward_settings import ANSWER, JUDGE
 
@@ -63,8 +64,15 @@ def check_examples(settings: "TrainSettings") -> None:
     task, sft = settings.task, settings.sft
     if kind_of(settings.method) == "examples" and not sft.updates:
         raise ValueError(f"{settings.method} needs sft.updates >= 1, got 0")
-    if settings.sft_from is not None and not sft.updates:
-        raise ValueError("sft_from needs sft.updates >= 1, got 0")
+    for name in ("sft_from", "sft_base", "trace"):
+        if getattr(settings, name) is not None and not sft.updates:
+            raise ValueError(f"{name} needs sft.updates >= 1, got 0")
+    for name in ("text", "response"):
+        if settings.trace is not None and getattr(task, name) is not None:
+            raise ValueError(
+                f"trace and task.{name} must not both be given, got {settings.trace} "
+                f"and {getattr(task, name)}"
+            )
     if not sft.updates:
         if task.text is not None:
             raise ValueError("task.text needs sft.updates >= 1, got 0")
@@ -73,10 +81,12 @@ def check_examples(settings: "TrainSettings") -> None:
         return
     if task.source == "countdown":
         check_trace_range(settings)
+    elif settings.trace is not None:
+        return
     elif task.is_generated:
         raise ValueError(
             f"sft.updates must be 0 for {task.source}, which has no responses to learn "
-            f"from, got {sft.updates}"
+            f"from without --trace, got {sft.updates}"
         )
     elif task.response is None:
         raise ValueError(
@@ -99,6 +109,23 @@ def check_trace_range(settings: "TrainSettings") -> None:
             f"traces.max_value must be left out or countdown.max_value ({theirs}), "
             f"got {ours}"
         )
+
+
+def overlong_zone(settings: "TrainSettings") -> int:
+    """The tokens after which a response is punished for its length; 0 for none.
+
+    Args:
+      settings: of a run, with its length limit.
+    """
+    if kind_of(settings.method) != "rl" or settings.stages.limits:
+        return 0
+    rewards = rl_method(settings).rewards
+    replaced = settings.reward or settings.reward_model is not None
+    if not isinstance(rewards, SoftOverlongRewards):
+        return 0
+    if replaced and settings.method != "dapo":  # whose penalty is added to any reward
+        return 0
+    return rewards.max_length - rewards.cache_length
 
 
 def check_heldout(settings: "TrainSettings") -> None:

@@ -352,7 +352,7 @@ def _base_task(
     task, source = settings.task, settings.task.source
     if source == "countdown":
         if tokenizer is None:
-            return CountdownTask.with_symbols(settings.countdown)
+            return CountdownTask.with_symbols(settings.countdown, settings.traces.words)
         return CountdownTask(tokenizer, all_eos_token_ids(tokenizer), task.style)
     if tokenizer is None:
         tokenizer = character_tokenizer(problems, task.answer)

@@ -93,6 +93,11 @@ class TrainSettings:
       keep: how many checkpoints to keep.
       sft_from: folder of another run, whose fine-tuned model to use instead of training
         one.
+      sft_base: folder of another run, whose fine-tuned model is the start of this run's
+        fine-tuning: one base model, tuned in several styles.
+      trace: function of your own, my_file.py:my_trace, that writes the responses of
+        fine-tuning; it gets a problem, a random generator and the settings of --traces
+        (docs/train.md).
       reward: rewards in place of right and wrong: functions of your own,
         my_file.py:my_function, `answer` for the task's own grade, `judge` for a model's
         (docs/own_reward.md). Several are summed; `:WEIGHT` behind one is its weight.
@@ -123,6 +128,8 @@ class TrainSettings:
     save_every: int = 10
     keep: int = 3
     sft_from: Path | None = None
+    sft_base: Path | None = None
+    trace: str | None = None
     reward: tuple[str, ...] = ()
     teacher: str | None = None
     reward_model: Path | None = None
@@ -269,6 +276,12 @@ class TrainSettings:
             for name in ("sft_optimizer", "cosine", "trace_settings"):
                 found[name.removesuffix("_settings")] = to_plain(getattr(self, name))
             found["sft"] = self._group("sft")
+            # Checkpoints of runs without them do not have them.
+            words = found["trace"].pop("words")
+            if words:
+                found["words"] = words
+            if self.trace is not None:
+                found["trace_function"] = self.trace
         return found
 
     def _group(self, name: str) -> dict[str, Any]:

@@ -18,7 +18,10 @@ _READ_BY: dict[str, tuple[str, Callable[[TrainSettings], bool]]] = {
     "sft": ("runs with sft.updates", lambda s: s.sft.updates > 0),
     "sft_optimizer": ("runs with sft.updates", lambda s: s.sft.updates > 0),
     "countdown": ("the task countdown", lambda s: s.task.source == "countdown"),
-    "traces": ("the task countdown", lambda s: s.task.source == "countdown"),
+    "traces": (
+        "the task countdown and runs with --trace",
+        lambda s: s.task.source == "countdown" or s.trace is not None,
+    ),
     "arithmetic": ("the task arithmetic", lambda s: s.task.source == "arithmetic"),
     "gsm_symbolic": (
         "the task gsm_symbolic",

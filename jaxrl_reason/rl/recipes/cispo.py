@@ -6,7 +6,7 @@ from jaxrl_reason.losses import cispo_loss, grpo_advantages
 from jaxrl_reason.rl.method import DynamicSampling, Method, grouped
 from jaxrl_reason.rl.recipes.dapo import overlong_cache
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rollouts import soft_overlong_rewards
+from jaxrl_reason.rl.rollouts import SoftOverlongRewards
 
 
 def _cispo(max_new_tokens: int) -> Method:
@@ -14,7 +14,7 @@ def _cispo(max_new_tokens: int) -> Method:
         name="cispo",
         loss=partial(cispo_loss, ratio_high=5.0),
         advantages=grouped(grpo_advantages),
-        rewards=soft_overlong_rewards(max_new_tokens, overlong_cache(max_new_tokens)),
+        rewards=SoftOverlongRewards(max_new_tokens, overlong_cache(max_new_tokens)),
         loss_inputs=("entropy",),
         dynamic_sampling=DynamicSampling(),
     )

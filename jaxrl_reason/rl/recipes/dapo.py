@@ -13,7 +13,7 @@ from jaxrl_reason.rl.method import (
     not_truncated,
 )
 from jaxrl_reason.rl.recipes.recipe import Composition, Published, Recipe
-from jaxrl_reason.rl.rollouts import signed_accuracy, soft_overlong_rewards
+from jaxrl_reason.rl.rollouts import SoftOverlongRewards, signed_accuracy
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def dapo(settings: DapoSettings, *, max_new_tokens: int) -> Method:
         loss=partial(loss, clip_low=settings.clip_low, clip_high=settings.clip_high),
         advantages=grouped(grpo_advantages),
         rewards=(
-            soft_overlong_rewards(max_new_tokens, settings.overlong_cache)
+            SoftOverlongRewards(max_new_tokens, settings.overlong_cache)
             if settings.soft_overlong
             else signed_accuracy
         ),

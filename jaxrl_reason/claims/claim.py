@@ -13,8 +13,8 @@ from jaxrl_reason.claims.measures import Measure
 from jaxrl_reason.grading.load_function import load_module
 from jaxrl_reason.runs.metrics_log import Row
 
-# run_arm(arm, seed, steps) -> the rows of the steps.
-RunArm = Callable[[str, int, int], list[Row]]
+# run_arm(arm, seed, steps) -> the rows of the steps. It may ask for `folder` too.
+RunArm = Callable[..., list[Row]]
 # Where a claim that is named without a path is looked for.
 FOLDER = Path("experiments/claims")
 # The name that a claim has in its file.
@@ -74,7 +74,9 @@ class Claim:
       seeds: of the final runs, at least 3.
       tuned_on: seeds on which the settings were chosen; none of `seeds`.
       steps: of a run.
-      run_arm: f(arm, seed, steps) -> the rows of a run's steps.
+      run_arm: f(arm, seed, steps) -> the rows of a run's steps. With a parameter
+        `folder` it gets the claim's folder of runs, where the arms of a seed can keep
+        what they share, such as a model that all of them start from.
       refuted_if: what refutes the claim, in words.
       panels: of the picture.
       more_measures: further columns of the table.

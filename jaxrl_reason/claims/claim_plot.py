@@ -1,5 +1,6 @@
 """The picture of a claim: its arms over their runs, every comparison, intervals."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,18 @@ def _arm(
     lines = [
         [(row[panel.x], row.get(panel.metric, nan)) for row in run.rows] for run in runs
     ]
-    for line in lines:
-        ax.plot(*zip(*line, strict=True), color=colour, alpha=0.25, linewidth=0.8)
     # The mean goes up to where the first seed stops.
     at_steps = zip(*lines, strict=False)
     mean = [[known_mean(part) for part in zip(*at, strict=True)] for at in at_steps]
-    ax.plot(*zip(*mean, strict=True), color=colour, linewidth=2.0, label=name)
+    _line(ax, mean, color=colour, linewidth=2.0, label=name)
+    for line in lines:
+        _line(ax, line, color=colour, alpha=0.25, linewidth=0.8)
+
+
+def _line(ax: Axes, points: Sequence[Sequence[float]], **look: Any) -> None:
+    """A line over the steps with the metric, as between two evaluations."""
+    known = [(x, y) for x, y in points if not math.isnan(y)]
+    ax.plot([x for x, _ in known], [y for _, y in known], **look)
 
 
 def _compared(claim: Claim, results: Results) -> list[tuple[str, Comparison]]:

@@ -1,6 +1,7 @@
 """The runs of a claim: every arm with every seed, each kept in a file once finished."""
 
 import functools
+import inspect
 import json
 import math
 import multiprocessing
@@ -167,7 +168,10 @@ def run_one(plan: RunPlan, arm: str, seed: int) -> None:
       ValueError: the arm gave no rows.
     """
     began = time.process_time()
-    rows = plan.found.claim.run_arm(arm, seed, plan.steps)
+    run_arm, more = plan.found.claim.run_arm, {}
+    if "folder" in inspect.signature(run_arm).parameters:
+        more["folder"] = plan.folder
+    rows = run_arm(arm, seed, plan.steps, **more)
     if not rows:
         raise ValueError(f"run_arm must give rows, got none for {arm}, seed {seed}")
     content = {

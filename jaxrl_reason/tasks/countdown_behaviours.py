@@ -73,7 +73,7 @@ def count_behaviours(
       (2, 1, 1)
     """
     counts, rejected = Counter[str](), False
-    tried = _Try(Counter(numbers), target)
+    tried = _Try(numbers, target)
     for event in _EVENT.finditer(response_text.partition(END_THINK)[0]):
         if event["goal"]:
             counts["subgoals"] += 1
@@ -88,7 +88,7 @@ def count_behaviours(
             counts["yes"] += said == YES
             counts["true_verdicts"] += true
             counts["true_yes"] += true and said == YES
-            tried, rejected = _Try(Counter(numbers), target), said != YES
+            tried, rejected = _Try(numbers, target), said != YES
     return Behaviours(**counts)
 
 
@@ -118,29 +118,33 @@ def mean_behaviours(found: Sequence[Behaviours]) -> dict[str, float]:
     }
 
 
-@dataclass
 class _Try:
     """The moves since the last verdict.
 
-    Attributes:
-      left: the numbers that are left, with results.
-      needed: what they have to make: the target, or what backward moves left of it.
-      moves: how many.
-      sound: whether every move is right and uses what was left.
+    Args:
+      numbers: of the puzzle.
+      target: of the puzzle.
     """
 
-    left: Counter[int]
-    needed: int
-    moves: int = 0
-    sound: bool = True
+    def __init__(self, numbers: Sequence[int], target: int) -> None:
+        self.numbers, self.target = Counter(numbers), target
+        self.begin()
+
+    def begin(self) -> None:
+        """All numbers are left, and have to make the target."""
+        self.left, self.needed = self.numbers.copy(), self.target
+        self.moves, self.sound = 0, True
 
     def move(self, operator: str, left: int, right: int, result: int) -> bool:
         """Makes a move; whether it works backward from what is needed."""
         taken = Counter((left, right))
-        backward = left == self.needed and not taken <= self.left
-        self.moves += 1
+        backward = not taken <= self.left and left == self.needed
+        backward = backward and self.left[right] > 0
         if backward:
             taken = Counter((right,))
+        elif not taken <= self.left and taken <= self.numbers:
+            self.begin()  # another try, without a verdict on the one before
+        self.moves += 1
         self.sound &= taken <= self.left and _is_right(operator, left, right, result)
         self.left -= taken
         if backward:

@@ -161,3 +161,20 @@ def test_the_claim_of_the_page_is_shown(folder, root, capsys):
     written = folder / "runs" / "claims" / "pages" / "my_claim.md"
     assert "```sh\njaxrl-reason claim my_claim.py\n```" in written.read_text()
     assert "written: runs/claims/pages/my_claim.md" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_arms_may_share_what_they_keep_in_the_folder_of_their_runs(folder):
+    file = folder / "experiments" / "claims" / "large.py"
+    text = file.read_text().replace(
+        "def run_arm(arm, seed, steps):\n",
+        "def run_arm(arm, seed, steps, folder):\n"
+        '    with (folder / f"base{seed}").open("a") as base:\n'
+        "        base.write(arm)\n",
+    )
+    file.write_text(text)
+    assert status("large") == 0
+    bases = (folder / "runs" / "claims" / "large").glob("*-2steps/base*")
+    assert {base.name: base.read_text() for base in bases} == {
+        f"base{seed}": "abcd" for seed in range(1, 6)
+    }

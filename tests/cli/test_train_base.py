@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_reason.cli.train import read_settings
+from jaxrl_reason.cli.train import main, read_settings
+from jaxrl_reason.runs.checkpoints import CheckpointFolder
 from jaxrl_reason.train.fine_tuning import tuned_policy, untuned_policy
 from jaxrl_reason.train.run_setup import build_run_setup
 from tests.cli.tiny_runs import TINY, numbers
@@ -18,31 +19,18 @@ def always_seven(problem, rng, settings):
 """
 
 
-@pytest.fixture(scope="module")
-def style(folder):
-    (folder / "style.py").write_text(STYLE)
-    return [
-        "--method",
-        "sft",
-        "--sft-base",
-        "tuned",
-        "--sft.updates",
-        "4",
-        "--eval.every",
-        "2",
-    ]
+FURTHER = shlex.split("--method sft --sft-base tuned --sft.updates 4 --eval.every 2")
 
 
 @pytest.fixture(scope="module")
-def further(folder, tuned, style):
+def further(shared_folder, tuned):
     """The base in another style."""
-    from jaxrl_reason.cli.train import main
-
+    (shared_folder / "style.py").write_text(STYLE)
     flags = ["--trace", "style.py:always_seven", "--task.response", "None"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main([*TINY, "--run-dir", "further", *style, *flags])
-    return folder / "further"
+        patch.chdir(shared_folder)
+        main([*TINY, "--run-dir", "further", *FURTHER, *flags])
+    return shared_folder / "further"
 
 
 def setup_of(*flags):
@@ -82,18 +70,15 @@ def test_rl_goes_on_from_the_style(train, further):
         ("--sft-base half", "trained for 60 updates, got one of 30 in half"),
     ],
 )
-def test_a_base_that_does_not_fit_is_refused(train, folder, tuned, style, flags, said):
+def test_a_base_that_does_not_fit_is_refused(train, folder, tuned, flags, said):
     if "half" in flags:
         half_trained(folder, tuned)
-    shutil.rmtree(folder / "refused", ignore_errors=True)
     with pytest.raises(ValueError, match=said):
-        train("refused", *style, *shlex.split(flags))
+        train("refused", *FURTHER, *shlex.split(flags))
 
 
 def half_trained(folder, tuned):
     """A base that was stopped, as its checkpoint says."""
-    from jaxrl_reason.runs.checkpoints import CheckpointFolder
-
     shutil.copytree(tuned, folder / "half", dirs_exist_ok=True)
     saved = CheckpointFolder(folder / "half" / "checkpoints" / "sft")
     fingerprint = saved.fingerprint()

@@ -77,6 +77,13 @@ SETTINGS = CountdownSettings(numbers=(2, 3, 4), max_number=6, max_value=24)
             "35 - 5 = 31 , 3 * 4 = 12 : 31 low",
             {"verification": 1, "backward_chaining": 1},
         ),
+        # A try without a verdict, and then another one.
+        (
+            "3 + 4 = 7 , 7 + 5 = 12 , 3 + 4 = 7 , 7 * 5 = 35 yes",
+            {"verification": 1, "yes": 1, "true_verdicts": 1, "true_yes": 1},
+        ),
+        # A number that is not there makes no move backward.
+        ("35 - 9 = 26 , 3 + 4 = 7 : 26 low", {"verification": 1}),
         # Longer numbers than any puzzle has, and words in words, are nothing.
         ("3 + 4 = 12345678901 low yesterday goals 7", {}),
     ],

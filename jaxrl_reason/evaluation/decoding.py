@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from jaxrl_reason.sampler.settings import check_temperature
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -33,10 +35,8 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {self.num_samples}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature must be >= 0 and finite, got {self.temperature}"
-            )
+        if not self.greedy:
+            check_temperature("temperature", self.temperature)
         if self.greedy and self.num_samples > 1:
             raise ValueError(
                 "temperature must be above 0 where samples are to differ, got 0 with "

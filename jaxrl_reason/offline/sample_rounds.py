@@ -14,6 +14,7 @@ from jaxrl_reason.rl.collect import SampleFn, sample_groups
 from jaxrl_reason.rl.rollouts import Rollouts, concatenate
 from jaxrl_reason.runs.metrics_log import PhaseTimer, Row
 from jaxrl_reason.sampler import SamplingSettings, make_sampler
+from jaxrl_reason.sampler.settings import check_temperature
 from jaxrl_reason.sharding import BatchSharding, check_batch
 from jaxrl_reason.tasks.task import Task, TaskWrapper
 from jaxrl_reason.text.tokenizer import Tokenizer
@@ -47,8 +48,7 @@ class RoundSettings:
         for name in ("prompts_per_call", "group_size", "prompt_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+        check_temperature("temperature", self.temperature)
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jaxrl_reason.learner.packing import PackingShape
 from jaxrl_reason.rl.minibatches import MinibatchPlan
+from jaxrl_reason.sampler.settings import check_temperature
 
 OLD_LOGPROBS = ("trainer", "sampler", "strict")
 
@@ -99,8 +100,8 @@ class RLSettings:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             lowest = 0 if name in from_zero else 1
-            if name == "temperature" and not value > 0:
-                raise ValueError(f"temperature must be > 0 in training, got {value}")
+            if name == "temperature":
+                check_temperature(name, value)
             if name in ("temperature", "old_logprobs", "bootstrap_truncated"):
                 continue
             if value < lowest:

@@ -8,6 +8,27 @@ import jax
 
 from jaxrl_reason.models.key_values import CACHE_DTYPES, CPU_BLOCK
 
+# Below it, rounding of float32 logits moves log-probs by more than a hundredth; far
+# below it they overflow.
+LOWEST_TEMPERATURE = 1e-3
+
+
+def check_temperature(name: str, temperature: float) -> None:
+    """Raises for a temperature that logits cannot be divided by.
+
+    Args:
+      name: of the setting, for the message.
+      temperature: that of samples that differ.
+
+    Raises:
+      ValueError: it is below `LOWEST_TEMPERATURE` or not finite.
+    """
+    if not LOWEST_TEMPERATURE <= temperature < float("inf"):
+        raise ValueError(
+            f"{name} must be from {LOWEST_TEMPERATURE} on and finite (0, where it is "
+            f"allowed, takes the most likely token), got {temperature}"
+        )
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -19,7 +40,7 @@ class SamplingSettings:
     Attributes:
       max_new_tokens: the longest response T, its EOS token included.
       eos_token_ids: ids that end a response; any number, also none.
-      temperature: divides the logits; 0 takes the most likely token.
+      temperature: divides the logits, 0.001 or more; 0 takes the most likely token.
       top_k: keep the k most likely tokens; 0 keeps all.
       top_p: keep the fewest most likely tokens with at least this mass; 1 keeps all.
       min_p: keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
@@ -48,10 +69,8 @@ class SamplingSettings:
             raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
         if any(token < 0 for token in self.eos_token_ids):
             raise ValueError(f"eos_token_ids must be >= 0, got {self.eos_token_ids}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature must be >= 0 and finite, got {self.temperature}"
-            )
+        if self.temperature != 0:
+            check_temperature("temperature", self.temperature)
         if self.top_k < 0:
             raise ValueError(f"top_k must be >= 0, got {self.top_k}")
         if not 0 < self.top_p <= 1:

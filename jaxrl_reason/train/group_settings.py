@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrl_reason.runs.checkpoint_bucket import is_remote
+from jaxrl_reason.sampler.settings import check_temperature
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class EvalSettings:
         for name in ("problems", "every", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"eval.{name} must be >= 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"eval.temperature must be > 0, got {self.temperature}")
+        check_temperature("eval.temperature", self.temperature)
 
 
 @dataclass(frozen=True)

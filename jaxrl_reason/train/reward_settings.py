@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxrl_reason.sampler.settings import check_temperature
+
 # Rewards of this library that --reward takes by name.
 ANSWER, JUDGE = "answer", "judge"
 
@@ -88,12 +90,13 @@ class JudgeSettings:
             ("prompt_width", 1),
             ("batch_size", 1),
             ("budget", 0),
-            ("temperature", 0),
         ):
             if not getattr(self, name) >= lowest:
                 raise ValueError(
                     f"judge.{name} must be >= {lowest}, got {getattr(self, name)}"
                 )
+        if self.temperature != 0:
+            check_temperature("judge.temperature", self.temperature)
         if self.rubric is not None and self.kind != "rubric":
             raise ValueError(
                 f"judge.rubric is for judge.kind rubric, got it with {self.kind}"

@@ -256,7 +256,7 @@ def test_every_round_has_a_seed_of_its_own():
     [
         ({"group_size": 0}, "group_size must be >= 1, got 0"),
         ({"prompts_per_call": 0}, "prompts_per_call must be >= 1, got 0"),
-        ({"temperature": 0}, "temperature must be > 0, got 0"),
+        ({"temperature": 0}, r"temperature must be from 0.001 on .* got 0"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
 )

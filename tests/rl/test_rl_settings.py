@@ -25,8 +25,8 @@ from tests.rl.helpers import (
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be > 0 in training, got 0.0"),
-        ({"temperature": math.nan}, "temperature must be > 0 in training, got nan"),
+        ({"temperature": 0.0}, r"temperature must be from 0.001 on .* got 0.0"),
+        ({"temperature": math.nan}, r"temperature must be from 0.001 on .* got nan"),
         ({"group_size": 0}, "group_size must be >= 1, got 0"),
         ({"value_pretraining_steps": -1}, "value_pretraining_steps must be >= 0, got"),
         ({"steps": 0}, "steps must be >= 1, got 0"),

@@ -13,8 +13,12 @@ from jaxrl_reason.sampler import SamplingSettings, sampling_keys
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be >= 1, got 0"),
         ({"eos_token_ids": (3, -1)}, r"eos_token_ids must be >= 0, got \(3, -1\)"),
-        ({"temperature": -1.0}, "temperature must be >= 0 and finite, got -1.0"),
-        ({"temperature": float("nan")}, "temperature must be >= 0 and finite, got nan"),
+        ({"temperature": -1.0}, r"temperature must be from 0.001 on .* got -1.0"),
+        ({"temperature": 1e-30}, r"temperature must be from 0.001 on .* got 1e-30"),
+        (
+            {"temperature": float("nan")},
+            r"temperature must be from 0.001 on .* got nan",
+        ),
         ({"top_k": -2}, "top_k must be >= 0, got -2"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),

@@ -72,6 +72,14 @@ def test_a_run_that_gets_worse_has_a_lower_asymptote():
     assert low < 0.1 < high < 0.25
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_an_asymptote_stays_inside_without_piling_up_at_the_end(level):
+    fit = fit_sigmoid(STEPS, np.full(31, level), np.full(31, 0.05))
+    near = np.abs(fit.asymptote - level)
+    assert (near > 0).mean() > 0.99
+    assert 0.002 < np.quantile(near, 0.1) < 0.05
+
+
 def test_another_unit_of_compute_changes_the_midpoint_alone():
     truth = sigmoid(STEPS, 0.2, 0.7, 2.0, 12.0)
     one = fit_sigmoid(STEPS[:12], truth[:12])

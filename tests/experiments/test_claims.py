@@ -12,6 +12,7 @@ import pytest
 from experiments.claims import clip_higher
 from experiments.toys import toy_arms, toy_setup
 from experiments.toys.toy_tasks import Toy
+from experiments.toys.toy_taught import TaughtArm
 from jaxrl_reason.claims.claim import FoundClaim, claim_paths
 from jaxrl_reason.claims.claim_page import claim_page, fill_claims
 from jaxrl_reason.claims.claim_plot import plot_claim
@@ -41,7 +42,10 @@ def test_an_arm_of_a_claim_runs(name, found, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_setup, "sft_policy", lambda of, seed: trained)
     claim, arm = module.CLAIM, module.CLAIM.comparison.treatment
     small = dataclasses.replace(SMALL, task=module.ARMS[arm].setup.task)
-    own = dataclasses.replace(module.ARMS[arm], setup=small)
+    sizes = {"setup": small}
+    if isinstance(module.ARMS[arm], TaughtArm):
+        sizes |= {"teacher_setup": small, "teacher_steps": 0}
+    own = dataclasses.replace(module.ARMS[arm], **sizes)
     monkeypatch.setitem(module.ARMS, arm, own)
     one = dataclasses.replace(found[name], claim=claim)
     plan = RunPlan(one, (arm,), (0,), 1, tmp_path)
@@ -125,6 +129,12 @@ SWITCHES = {
         ("naive GRPO", "token-level loss alone", "loss"),
         ("naive GRPO", "dynamic sampling alone", "dynamic_sampling"),
         ("naive GRPO", "naive GRPO, as many samples", "prompts_per_step"),
+    ],
+    "distillation_samples": [
+        ("distillation", "untrained teacher", "teacher_steps"),
+        ("distillation", "distillation, rate of GRPO", "optimizer"),
+        ("GRPO", "GRPO, one update", "updates_per_rollout"),
+        ("GRPO", "GRPO, rate of distillation", "optimizer"),
     ],
     "dr_grpo_length": [
         ("Dr. GRPO", "length alone", "loss"),

@@ -77,8 +77,8 @@ def load_sentencepiece(
         named = proto.trainer_spec
         control = control_ids(spec)
         pad = named.pad_id if named.pad_id >= 0 else None
-        ends = [named.eos_id] if named.eos_id >= 0 else []
-        ends = find_eos_token_ids(ends, control, pad)
+        end = [named.eos_id] if named.eos_id >= 0 else []
+        ends = find_eos_token_ids(end, control, pad)
         bos = named.bos_id if named.bos_id >= 0 else None
         special_tokens = SpecialTokens(
             eos_token_ids=ends,

@@ -66,7 +66,6 @@ def clipped_at(high: float, setup: ToySetup = TOSSED) -> ToyArm:
 ARMS = {
     "clip 0.2 / 0.28": clipped_at(0.28),
     "clip 0.2 / 0.2": clipped_at(0.2),
-    "clip 0.2 / 0.1": clipped_at(0.1),
     "clip 0.2 / 0.4": clipped_at(0.4),
     "0.28, one update": clipped_at(0.28, UNCLIPPED),
     "0.2, one update": clipped_at(0.2, UNCLIPPED),
@@ -87,7 +86,6 @@ CLAIM = Claim(
     arms={
         "clip 0.2 / 0.28": "DAPO's clip, its other parts off",
         "clip 0.2 / 0.2": "that of PPO and GRPO",
-        "clip 0.2 / 0.1": "a tight one",
         "clip 0.2 / 0.4": "a wide one",
         "0.28, one update": "DAPO's clip where no ratio leaves 1",
         "0.2, one update": "that of PPO where no ratio leaves 1",
@@ -104,10 +102,9 @@ CLAIM = Claim(
     others=[
         Comparison("clip 0.2 / 0.4", "clip 0.2 / 0.2"),
         Comparison("clip 0.2 / 0.4", "clip 0.2 / 0.28"),
-        Comparison("clip 0.2 / 0.2", "clip 0.2 / 0.1"),
     ],
-    seeds=(20, 21, 22, 23, 24, 25, 26, 27, 28, 29),
-    tuned_on=(100, 101, 102, 0, 1, 2, 3, 4),
+    seeds=tuple(range(30, 50)),
+    tuned_on=(100, 101, 102, 0, 1, 2, 3, 4, *range(20, 30)),
     steps=60,
     run_arm=run_arm,
     refuted_if="less than 0.15 nats per token more are left with 0.28",
@@ -131,6 +128,9 @@ that reason, and no effect of the clip was seen ([attempts](../toy_experiments.m
 Responses are walks over the digits, about 1.6 nats per token at first. 32 groups of
 8, 16 updates a rollout, learning rate 3e-3, no momentum. An earlier script ran seeds
 0 to 4 with these settings (0.94 against 1.32 in steps 56-60); they were seen before
-this claim was written.
+this claim was written. A first form of this claim ran seeds 20 to 29: 0.37 more nats
+(-0.07 to 0.81), which left it unresolved, as the seeds of 0.2 / 0.2 differ by 0.34. It
+has twenty seeds now. An arm with 0.2 / 0.1 was left out: it ended 0.45 below 0.2 / 0.2
+(-0.11 to 1.01).
 """,
 )

@@ -140,14 +140,13 @@ def fit_sigmoid(
     picked = _systematic(linear.weights.reshape(-1))
     cell, scale = np.unravel_index(picked, linear.weights.shape)
     start, asymptote = linear.draws(cell, scale)
-    smooth = (y + 0.01) / 1.02  # 0 and 1 have a binomial error too
     return SigmoidFit(
         start=start,
         asymptote=asymptote,
         exponent=exponents[cell],
         midpoint=np.exp(midpoints[cell]),
         scale=_SCALES[scale],
-        trials=float(np.mean(smooth * (1 - smooth)) / np.mean(s**2)),
+        trials=_trials(y, s),
         first=float(x[0]),
         last=float(x[-1]),
         count=len(x) + early,
@@ -191,6 +190,7 @@ def forecast(
     there = expit(logits + apart * drifted)
     spread = np.sqrt(fit.scale[:, None] * there * (1 - there) / fit.trials)
     ends = np.quantile(there + spread * noisy, _ends(level), axis=0)
+    ends += 0.5 / fit.trials * np.array([-1.0, 0.0, 1.0])[:, None]  # whole answers
     return np.asarray(np.clip(ends, 0.0, 1.0))
 
 
@@ -217,6 +217,15 @@ def binomial_errors(accuracy: np.ndarray, answers: float) -> np.ndarray:
         raise ValueError(f"answers must be > 0, got {answers}")
     p = (np.asarray(accuracy, float) * answers + 2) / (answers + 4)
     return np.asarray(np.sqrt(p * (1 - p) / answers))
+
+
+def _trials(y: np.ndarray, s: np.ndarray) -> float:
+    """Answers of which `binomial_errors` would make these errors, in the mean."""
+    answers = 0.25 / s**2
+    for _ in range(50):  # half of a step in logs: whole ones go back and forth
+        p = (y * answers + 2) / (answers + 4)
+        answers = np.sqrt(answers * p * (1 - p)) / s
+    return float(1 / np.mean(1 / answers))
 
 
 def _logits(fit: SigmoidFit, compute: np.ndarray) -> np.ndarray:

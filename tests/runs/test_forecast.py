@@ -80,6 +80,17 @@ def test_an_asymptote_stays_inside_without_piling_up_at_the_end(level):
     assert 0.002 < np.quantile(near, 0.1) < 0.05
 
 
+@pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("answers", [16, 512])
+def test_a_run_that_stays_where_it_is_is_expected_there(right, answers):
+    y = np.full(8, right)
+    fit = fit_sigmoid(STEPS[:8], y, binomial_errors(y, answers))
+    assert fit.trials == pytest.approx(answers, rel=1e-3)
+    low, median, high = forecast(fit, 2 * STEPS[7:8])[:, 0]
+    assert median == pytest.approx(right, abs=0.05)
+    assert low <= right <= high
+
+
 def test_another_unit_of_compute_changes_the_midpoint_alone():
     truth = sigmoid(STEPS, 0.2, 0.7, 2.0, 12.0)
     one = fit_sigmoid(STEPS[:12], truth[:12])

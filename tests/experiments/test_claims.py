@@ -160,6 +160,12 @@ SWITCHES = {
         ("GDPO", "GDPO, 3 tokens", "rewards"),
         ("GDPO, answers alone", "GRPO, answers alone", "advantages"),
     ],
+    "gae_lambda": [
+        ("lambda 1", "lambda 0.95", "advantages"),
+        ("lambda 1, short wait", "lambda 0.95, short wait", "advantages"),
+        ("lambda 1", "lambda 1, short wait", "task"),
+        ("lambda 0.95", "lambda 0.95, short wait", "task"),
+    ],
     "spurious_rewards": [
         ("coin", "no training", "optimizer"),
         ("coin", "coin, no clip", "loss"),

@@ -166,6 +166,10 @@ SWITCHES = {
         ("lambda 1", "lambda 1, short wait", "task"),
         ("lambda 0.95", "lambda 0.95, short wait", "task"),
     ],
+    "history_resampling": [
+        ("history resampling", "every problem", "stream"),
+        ("history resampling", "as many dropped, at random", "stream"),
+    ],
     "spurious_rewards": [
         ("coin", "no training", "optimizer"),
         ("coin", "coin, no clip", "loss"),

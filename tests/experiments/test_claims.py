@@ -170,6 +170,10 @@ SWITCHES = {
         ("history resampling", "every problem", "stream"),
         ("history resampling", "as many dropped, at random", "stream"),
     ],
+    "kl_penalty": [
+        ("no KL", "no KL, coin", "rewards"),
+        ("KL", "KL, coin", "rewards"),
+    ],
     "spurious_rewards": [
         ("coin", "no training", "optimizer"),
         ("coin", "coin, no clip", "loss"),

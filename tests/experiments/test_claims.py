@@ -46,6 +46,10 @@ def test_an_arm_of_a_claim_runs(name, found, tmp_path, monkeypatch):
     small = toy_habits.tiny(setup) if isinstance(setup, HabitSetup) else SMALL
     if small is SMALL:
         small = dataclasses.replace(SMALL, task=setup.task)
+    ],
+    width = setup.settings.prompt_width
+    settings = dataclasses.replace(SMALL.settings, prompt_width=width)
+    small = dataclasses.replace(SMALL, task=setup.task, settings=settings)
     sizes = {"setup": small}
     if isinstance(module.ARMS[arm], TaughtArm):
         sizes |= {"teacher_setup": small, "teacher_steps": 0}
@@ -181,6 +185,10 @@ SWITCHES = {
     "kl_penalty": [
         ("no KL", "no KL, coin", "rewards"),
         ("KL", "KL, coin", "rewards"),
+    ],
+    "logic_rl": [
+        ("REINFORCE++", "REINFORCE++, coin", "rewards"),
+        ("GRPO", "GRPO, coin", "rewards"),
     ],
     "spurious_rewards": [
         ("coin", "no training", "optimizer"),

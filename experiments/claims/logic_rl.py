@@ -86,7 +86,7 @@ a quarter of the puzzles. Rewards 3, -0.5 and -3 as in the paper, KL loss 0.001 
 arms, clip 0.2, 10 groups of 8, two updates a rollout, learning rate 3e-3. Most is
 learned in the first 20 steps, so the measure is the mean over the run.
 
-Seeds 100 and 101 gave, with REINFORCE++ and with GRPO, 0.82 and 0.83, and 0.82 and 0.82.
-PPO and the coin were not tried.
+Seeds 100 and 101 gave, with REINFORCE++ and with GRPO, 0.82 and 0.83, and 0.82 and
+0.82. PPO and the coin were not tried.
 """,
 )

@@ -163,7 +163,7 @@ def forecast(
     the curve's rise in logits over the last factor 2 of compute, divided by ln 2, the
     logit of the accuracy is normal about that of the curve with variance `DRIFT`^2 u +
     (`TREND` v u)^2. A run that has levelled off has a narrow band, one that still rises
-    a wide one.
+    a wide one. Both ends are half an answer wider, as measurements are whole answers.
 
     Args:
       fit: of the measurements so far.

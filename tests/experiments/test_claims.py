@@ -45,11 +45,9 @@ def test_an_arm_of_a_claim_runs(name, found, tmp_path, monkeypatch):
     setup = module.ARMS[arm].setup
     small = toy_habits.tiny(setup) if isinstance(setup, HabitSetup) else SMALL
     if small is SMALL:
-        small = dataclasses.replace(SMALL, task=setup.task)
-    ],
-    width = setup.settings.prompt_width
-    settings = dataclasses.replace(SMALL.settings, prompt_width=width)
-    small = dataclasses.replace(SMALL, task=setup.task, settings=settings)
+        width = setup.settings.prompt_width
+        settings = dataclasses.replace(SMALL.settings, prompt_width=width)
+        small = dataclasses.replace(SMALL, task=setup.task, settings=settings)
     sizes = {"setup": small}
     if isinstance(module.ARMS[arm], TaughtArm):
         sizes |= {"teacher_setup": small, "teacher_steps": 0}

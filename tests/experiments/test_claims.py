@@ -118,7 +118,6 @@ def switches(first, second):
 SWITCHES = {
     "clip_higher": [
         ("clip 0.2 / 0.28", "clip 0.2 / 0.2", "loss"),
-        ("clip 0.2 / 0.2", "clip 0.2 / 0.1", "loss"),
         ("clip 0.2 / 0.28", "clip 0.2 / 0.4", "loss"),
         ("clip 0.2 / 0.28", "0.28, one update", "updates_per_rollout"),
         ("clip 0.2 / 0.2", "0.2, one update", "updates_per_rollout"),

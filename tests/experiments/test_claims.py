@@ -135,6 +135,11 @@ SWITCHES = {
         ("naive GRPO", "dynamic sampling alone", "dynamic_sampling"),
         ("naive GRPO", "naive GRPO, as many samples", "prompts_per_step"),
     ],
+    "decoupled_gae": [
+        ("decoupled GAE", "lambda 0.95", "advantages"),
+        ("decoupled GAE, short wait", "lambda 0.95, short wait", "advantages"),
+        ("decoupled GAE", "decoupled GAE, short wait", "task"),
+    ],
     "distillation_samples": [
         ("distillation", "untrained teacher", "teacher_steps"),
         ("distillation", "distillation, rate of GRPO", "optimizer"),

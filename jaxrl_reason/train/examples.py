@@ -16,6 +16,7 @@ from jaxrl_reason.tasks.countdown_traces import (
     widest_trace,
 )
 from jaxrl_reason.tasks.task import Task
+from jaxrl_reason.text.symbols import SymbolTokenizer
 from jaxrl_reason.train.tasks import Problems
 from jaxrl_reason.train.texts import longest_piece, text_pieces
 from jaxrl_reason.train.train_settings import TrainSettings
@@ -84,10 +85,12 @@ def trace_writer(
 
 
 def write_tokens(task: Task[Any], text: str) -> list[int]:
-    """Tokens of a trace, with a hint if a word has none."""
+    """Tokens of a trace, with a hint if a word of Countdown's has none."""
     try:
         return response_tokens(task, text)
     except ValueError as error:
+        if not isinstance(task.tokenizer, SymbolTokenizer):
+            raise
         raise ValueError(f"{error}; --traces.words gives words a token") from error
 
 

@@ -51,14 +51,15 @@ def test_further_tuning_starts_from_the_base(folder, further, tuned, monkeypatch
     assert [row["step"] for row in rows] == [2, 4]
 
 
-def test_rl_goes_on_from_the_style(train, further):
+def test_rl_may_start_from_the_style(folder, further, monkeypatch):
+    monkeypatch.chdir(folder)
     flags = """--sft-from further --sft-base tuned --sft.updates 4
-        --trace style.py:always_seven --task.response None
-        --rl.steps 1 --reward reward.py:parity --method dr_grpo"""
-    run = train("styled", *shlex.split(flags))
-    assert [row["step"] for row in numbers(run)] == [1]
+        --trace style.py:always_seven --task.response None"""
+    policy = tuned_policy(setup_of(*shlex.split(flags)), folder)
+    assert int(policy.step) == 4
+    without = setup_of(*shlex.split(flags.replace("--sft-base tuned", "")))
     with pytest.raises(ValueError, match=r"sft_base: saved \w{12}, asked absent"):
-        train("other", *shlex.split(flags.replace("--sft-base tuned", "")))
+        tuned_policy(without, folder)
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ The task, the sizes and the measure are those of [lambda 1 against 0.95](gae_lam
 where lambda 1 for both is some 60 points above 0.95, with other seeds. There is no
 value pretraining: the critic's head starts at 0 and makes as many updates as the
 policy, three a rollout. The paper has both remedies together; an earlier toy whose
-critic made nine updates a rollout at three times the rate learned sooner
-with decoupled GAE ([earlier attempts](../toy_experiments.md)).
+critic made nine updates a rollout at three times the rate learned sooner with decoupled
+GAE ([earlier attempts](../toy_experiments.md)).
 
 Seeds 100 and 101 gave 0.20 and 0.18 with decoupled GAE, 0.23 and 0.23 without.
 """,

@@ -65,10 +65,11 @@ class RunSteps:
         # As the loop passes it: a plain number.
         active = jax.ShapeDtypeStruct((), jnp.int32, weak_type=True)
         params = self.state.params
+        sampler: Any = self.learner.sample  # a PlainSampler
         return {
             "score": (self.learner.score, (params, self.batch, active)),
             "update": (self.learner.update, (self.state, self.batch, active)),
-            "sample": (self.learner.sample, (self.sampled, *self.prompts)),
+            "sample": (sampler.program, (self.sampled, *self.prompts)),
         }
 
 

@@ -1,8 +1,8 @@
 """Prefills once per prompt, then draws one token per step for all responses."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial, wraps
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -118,35 +118,53 @@ def sample(
     )
 
 
+@dataclass(frozen=True)
+class PlainSampler:
+    """A compiled `sample` that refuses prompts which its model cannot read.
+
+    Attributes:
+      program: of `jax.jit`, without the check.
+      vocab_size: of the model.
+    """
+
+    program: Any
+    vocab_size: int
+
+    def __call__(
+        self,
+        params: Params,
+        prompt_tokens: jax.Array,
+        prompt_lengths: jax.Array,
+        keys: jax.Array,
+        *more: jax.Array,
+    ) -> Completions:
+        """Draws; `more` are the further arguments of `sample`.
+
+        Raises:
+          ValueError: this process has the prompts, and `check_prompts` refuses them.
+        """
+        if all(map(_is_here, (prompt_tokens, prompt_lengths))):
+            tokens, lengths = map(np.asarray, (prompt_tokens, prompt_lengths))
+            check_prompts(tokens, lengths, tokens.shape[1], self.vocab_size)
+        drawn: Completions = self.program(
+            params, prompt_tokens, prompt_lengths, keys, *more
+        )
+        return drawn
+
+
 def make_sampler(
     model: Transformer, settings: SamplingSettings, num_samples: int
-) -> Sampler:
+) -> PlainSampler:
     """A compiled `sample`, called (params, prompt_tokens, prompt_lengths, keys).
-
-    Its `lower` is that of `jax.jit`. A call raises ValueError for prompts that
-    `check_prompts` refuses, if this process holds them.
 
     Raises:
       ValueError: settings, model and num_samples do not fit together.
     """
     check_sampling(model, settings, num_samples)
-    run = jax.jit(partial(sample, model, settings=settings, num_samples=num_samples))
-
-    @wraps(run)
-    def checked(
-        params: Params,
-        prompt_tokens: Any,
-        prompt_lengths: Any,
-        *more: Any,
-        **named: Any,
-    ) -> Completions:
-        if all(map(_is_here, (prompt_tokens, prompt_lengths))):
-            tokens, lengths = map(np.asarray, (prompt_tokens, prompt_lengths))
-            check_prompts(tokens, lengths, tokens.shape[1], model.config.vocab_size)
-        return run(params, prompt_tokens, prompt_lengths, *more, **named)
-
-    checked.lower = run.lower  # type: ignore[attr-defined]
-    return checked
+    program = jax.jit(
+        partial(sample, model, settings=settings, num_samples=num_samples)
+    )
+    return PlainSampler(program, model.config.vocab_size)
 
 
 def _is_here(x: Any) -> bool:

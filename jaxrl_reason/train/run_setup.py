@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 from jaxrl_reason.grading.final_answer import Verify
 from jaxrl_reason.learner.sft import SFTLearner, build_sft_learner
 from jaxrl_reason.models import Transformer
+from jaxrl_reason.rl.collect import SampleFn
 from jaxrl_reason.rl.heldout import HeldoutEvaluation, build_heldout_evaluation
 from jaxrl_reason.rl.self_teacher import SelfTeacher
 from jaxrl_reason.sampler import (
@@ -425,7 +426,8 @@ def heldout_evaluation(
     temperature: float,
 ) -> HeldoutEvaluation:
     """One evaluation of the held-out problems."""
-    rows, make = _EVALUATION_ROWS, make_sampler
+    rows: int = _EVALUATION_ROWS
+    make: Callable[..., SampleFn] = make_sampler
     if batch is not None:
         rows = num_samples * len(problems.heldout)
         make = partial(make_batch_sampler, batch=batch)

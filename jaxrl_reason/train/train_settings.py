@@ -96,8 +96,8 @@ class TrainSettings:
       sft_base: folder of another run, whose fine-tuned model is the start of this run's
         fine-tuning: one base model, tuned in several styles.
       trace: function of your own, my_file.py:my_trace, that writes the responses of
-        fine-tuning; it gets a problem, a random generator and the settings of --traces
-        (docs/train.md).
+        fine-tuning; it gets a problem, a random generator and the settings of the
+        traces group (docs/train.md).
       reward: rewards in place of right and wrong: functions of your own,
         my_file.py:my_function, `answer` for the task's own grade, `judge` for a model's
         (docs/own_reward.md). Several are summed; `:WEIGHT` behind one is its weight.

@@ -72,6 +72,8 @@ def test_the_docs_name_every_metric_and_no_other(learner, tmp_path, root):
     # Of questions that cannot be graded, of samplers that report responses.
     elsewhere |= {"task/ungradable", "time/grade_ahead_s"}
     elsewhere |= {"heldout/grader_failed_fraction"}
+    # Of loops of one's own.
+    elsewhere |= {"heldout/standard_error"}
     # Of rollouts ahead, of responses in parts, of weights that samplers get a copy of.
     elsewhere |= {"time/wait_s", "rollout/token_policy_lag"}
     elsewhere |= {"time/reshard_s", "sampler/reshard_bytes"}

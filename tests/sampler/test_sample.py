@@ -182,12 +182,12 @@ def test_another_key_gives_other_responses_and_new_parameters_compile_nothing() 
     sampler: Any = make_sampler(model, SETTINGS, SAMPLES)
     prompts, ids = tokens_of(PROMPTS, WIDTH), jnp.arange(PROMPTS)
     first = sampler(params, prompts, LENGTHS, sampling_keys(0, 1, ids, SAMPLES))
-    compiled = sampler.__wrapped__._cache_size()
+    compiled = sampler.program._cache_size()
     other = sampler(params, prompts, LENGTHS, sampling_keys(0, 2, ids, SAMPLES))
     assert not np.array_equal(first.tokens, other.tokens)
     moved = jax.tree.map(lambda x: x + 0.01, params)
     sampler(moved, prompts, LENGTHS, sampling_keys(0, 1, ids, SAMPLES))
-    assert sampler.__wrapped__._cache_size() == compiled
+    assert sampler.program._cache_size() == compiled
 
 
 def test_sampled_tokens_have_the_filtered_tempered_distribution() -> None:

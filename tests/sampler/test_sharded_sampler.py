@@ -84,7 +84,7 @@ SCRIPT = """
     })
 
     # What the decode loop gathers, in numbers.
-    lowered = make_sampler(sharded, settings, 4).lower(placed, *prompts, keys)
+    lowered = make_sampler(sharded, settings, 4).program.lower(placed, *prompts, keys)
     gathers = re.findall(
         r"= \\w+\\[([\\d,]*)\\].* all-gather.*op_name=.jit.sample.*/while/body/(\\w+)",
         lowered.compile().as_text(),

@@ -6,6 +6,7 @@ The peers are extras: `pip install 'jaxrl-reason[benchmarks]'`.
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,15 @@ def hugging_face_folder(path: Path, folder: Path) -> Path:
     if path.is_dir():
         return path
     loaded = load_pretrained(path)
+    tokenizer = load_tokenizer(path, vocab_size=loaded.config.vocab_size)
     export_hf(
         folder,
         loaded.config,
         loaded.params,
-        special=loaded.special,
+        # A GGUF names one of its EOS tokens.
+        special=replace(loaded.special, eos_token_ids=tokenizer.eos_token_ids),
         family=loaded.family,
     )
-    tokenizer = load_tokenizer(path, vocab_size=loaded.config.vocab_size)
     save_tokenizer(tokenizer, folder)
     return folder
 

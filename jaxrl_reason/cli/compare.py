@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     curves = with_own_names(curves, settings.runs)
     until = settings.ahead * max(float(curve.x[-1]) for curve in curves)
     found = [(curve, curve.fit()) for curve in curves]
-    print("\n".join(table(found, settings.x, until)))
+    print("\n".join(comparison_lines(found, settings.x, until)))
     print(plot_forecasts(found, settings.out, axis=settings.x, until=until))
 
 
@@ -82,10 +82,10 @@ def with_own_names(
     ]
 
 
-def table(
+def comparison_lines(
     runs: Sequence[tuple[RunCurve, SigmoidFit | None]], axis: str, until: float
 ) -> list[str]:
-    """The lines of the table.
+    """The lines of the table of runs.
 
     Args:
       runs: curves with their fits.

@@ -66,8 +66,35 @@ def write_run_report(
     Returns:
       report.md.
     """
-    settings, rows = setup.settings, read_metrics(run.metrics_path)
-    before, after = result.before, result.after
+    rows = read_metrics(run.metrics_path)
+    forecast = draw_curves(setup, run, result, rows)
+    found = figures_of_run(setup, result, rows)
+    first, last = task_metrics_before(run.path), Row()
+    more = dict(found.more)
+    if responses is not None:
+        last = setup.heldout.task_metrics(responses)
+        more["heldout_unchecked"], more["heldout_failed"] = rates(responses)
+    report = dataclasses.replace(
+        found,
+        name=run.path.name,
+        forecast=forecast,
+        wall_seconds=seconds,
+        more={**more, "task_before": first, "task_after": last},
+    )
+    page = write_report(run.path, report).with_suffix(".md")
+    with page.open("a", encoding="utf-8") as file:
+        if result.before is not None and result.after is not None:
+            file.write(intervals(result.before, result.after))
+            file.write(metrics_table(first, last))
+        file.write(grading_notes(setup.problems.ungradable, responses))
+    return page
+
+
+def draw_curves(
+    setup: RunSetup, run: RunFolder, result: RunResult, rows: Sequence[Row]
+) -> dict[str, float] | None:
+    """Draws curves.png; returns the forecast in it, if there is one."""
+    settings, before = setup.settings, result.before
     clip = (settings.dapo.clip_low, settings.dapo.clip_high)
     baseline = None if before is None else before["greedy"].value
     problems = len(setup.heldout.problems)
@@ -82,24 +109,26 @@ def write_run_report(
         clip_range=clip if settings.method == "dapo" else None,
         fit=fit,
     )
-    first, last = task_metrics_before(run.path), Row()
-    if responses is not None:
-        last = setup.heldout.task_metrics(responses)
+    return None if fit is None else forecast_of(curve, fit)
+
+
+def figures_of_run(setup: RunSetup, result: RunResult, rows: Sequence[Row]) -> Report:
+    """The report's figures that follow from set-up, result and rows."""
+    settings, before, after = setup.settings, result.before, result.after
+    avg = f"avg_at_{settings.eval.samples}"
     warm = [row for row in rows if row["step"] > result.stage.first_step + 2]
-    report = Report(
-        name=run.path.name,
+    return Report(
+        name="",
         method=settings.method,
         seed=settings.seed,
         steps=result.stage.step,
-        heldout_problems=problems,
+        heldout_problems=len(setup.heldout.problems),
         heldout_accuracy_before=figure(before, "greedy"),
         heldout_accuracy_rl=figure(after, "greedy"),
         heldout_samples=settings.eval.samples,
         heldout_temperature=settings.eval.temperature,
-        heldout_avg_before=figure(before, f"avg_at_{settings.eval.samples}"),
-        heldout_avg_rl=figure(after, f"avg_at_{settings.eval.samples}"),
-        forecast=None if fit is None else forecast_of(curve, fit),
-        wall_seconds=seconds,
+        heldout_avg_before=figure(before, avg),
+        heldout_avg_rl=figure(after, avg),
         rollout_tokens_per_second=rate(rows, "rollout"),
         train_tokens_per_second=rate(rows, "train"),
         peak_memory_bytes=peak_memory_bytes(),
@@ -114,22 +143,12 @@ def write_run_report(
             "train_problems": len(setup.problems.train),
             "dropped_problems": setup.problems.dropped,
             "ungradable": {str(k): x for k, x in setup.problems.ungradable.items()},
-            "heldout_unchecked": None if responses is None else rates(responses)[0],
-            "heldout_failed": None if responses is None else rates(responses)[1],
+            "heldout_unchecked": None,
+            "heldout_failed": None,
             "before": plain(before),
             "after": plain(after),
-            "task_before": first,
-            "task_after": last,
         },
     )
-    page = write_report(run.path, report).with_suffix(".md")
-    if before is not None and after is not None:
-        with page.open("a", encoding="utf-8") as file:
-            file.write(intervals(before, after))
-            file.write(metrics_table(first, last))
-    with page.open("a", encoding="utf-8") as file:
-        file.write(grading_notes(setup.problems.ungradable, responses))
-    return page
 
 
 def rates(responses: Rollouts) -> tuple[float, float]:

@@ -51,7 +51,7 @@ def run_arm(arm: str, seed: int, steps: int) -> list[Row]:
 
 
 CLAIM = Claim(
-    title="A coin as the reward raises accuracy",
+    title="A coin as the reward gains 25 points, four tenths of what right rewards do",
     sentence=(
         "Random rewards raise Qwen2.5-Math-7B on MATH-500 by 21 points where right "
         "rewards raise it by 29; the clip, which favours what the model already does, "
